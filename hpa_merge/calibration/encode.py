@@ -1,0 +1,213 @@
+"""One sample becomes the inputs of one forward pass: chat template, image processor, tokenizer, truncation."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+from PIL import Image, ImageOps
+
+from hpa_merge.calibration.formats import Sample
+from hpa_merge.calibration.loading import is_multimodal, legacy_chat_template, load_processor, load_tokenizer, reason
+from hpa_merge.errors import CalibrationError
+
+__all__ = ["Encoder"]
+
+Content = Literal["parts", "string"]
+"""What a chat template takes for a message's content: an array of text and image parts, or one string."""
+
+Render = Callable[[list[dict[str, Any]]], str]
+"""A chat template: messages in, text out."""
+
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is opened: photographs and pictures; none of Pillow's formats that call another program (EPS, WMF)."""
+
+IMAGE_TOKEN_IDS = ("image_token_id", "image_break_token_id", "image_end_token_id", "boi_token_id", "eoi_token_id")
+"""Where processors and tokenizers of transformers keep the ids of the tokens that an image becomes."""
+
+_PROBE = "hpa-merge probe"
+
+
+@final
+class Encoder:
+    """Encodes samples as the checkpoint's own users would: its chat template, its tokenizer, its image processor.
+
+    Special tokens follow the two conventions of transformers. A tokenizer's template writes all of them itself; a
+    processor's may leave out the BOS, which the tokenizer then adds. Without a template a conversation is its texts
+    and image tokens joined by line feeds, with the special tokens that the tokenizer adds to any text.
+    """
+
+    def __init__(
+        self, tokenizer: Any = None, processor: Any = None, *, template: str | None = None, multimodal: bool = False
+    ) -> None:
+        """Use :meth:`from_checkpoint`; this is for parts that are loaded already.
+
+        Args:
+            tokenizer: for samples without images; a processor's own where it is ``None``.
+            processor: for samples with images.
+            template: a processor's chat template, where the processor itself is not there to give it.
+            multimodal: the tokenizer is a processor's, whether or not that is there.
+        """
+        self._processor = processor
+        self._tokenizer = processor.tokenizer if tokenizer is None and processor is not None else tokenizer
+        self._render = _renderer(self._tokenizer, processor, template)
+        self._multimodal = multimodal or processor is not None
+        self._content: Content = "string"
+        if self._render is not None:
+            self._content = _accepted_content(self._render, prefer_parts=processor is not None)
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path, samples: Sequence[Sample]) -> "Encoder":
+        """Loads what ``samples`` need: a processor where there are images, else a tokenizer, nothing for token ids.
+
+        Raises:
+            CalibrationError: a sample has images and the checkpoint is one without images.
+            CheckpointError: what is needed is missing from ``folder``, or cannot be loaded.
+        """
+        for sample in samples:
+            if sample.images:
+                return cls(processor=load_processor(folder, sample.source))
+        for sample in samples:
+            if not sample.input_ids:
+                tokenizer = load_tokenizer(folder, sample.source)
+                return cls(tokenizer, template=legacy_chat_template(folder), multimodal=is_multimodal(folder))
+        return cls()
+
+    def encode(self, sample: Sample, max_length: int) -> dict[str, torch.Tensor]:
+        """The inputs of ``model(**inputs)`` for one sample: batch 1, on the CPU, floating tensors in float32.
+
+        ``input_ids`` and ``attention_mask`` are ``[1, n]`` int64 with ``n ≤ max_length``; the rest is what the
+        tokenizer or the processor adds. A text that is too long loses its tail; an image is never cut.
+
+        Raises:
+            CalibrationError: an image cannot be read or does not fit, the template or the processor refuses the
+                sample or leaves its images out, or no token comes out.
+        """
+        if sample.input_ids:
+            input_ids = torch.tensor([sample.input_ids[:max_length]])  # (1, n)
+            return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        images = [_open_image(path, sample.source) for path in sample.images]
+        try:
+            outputs = self._call(sample, images)
+        except Exception as error:  # a template's raise_exception, a processor that counts differently, …
+            raise CalibrationError(
+                f"{sample.source}: the checkpoint's tokenizer, processor or chat template refuses this sample "
+                f"({reason(error)}); change or remove the line"
+            ) from error
+        inputs = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
+        if inputs["input_ids"].numel() == 0:
+            raise CalibrationError(f"{sample.source}: the tokenizer makes no token of this sample; remove the line")
+        length = inputs["input_ids"].shape[1]
+        places = self._image_places(inputs["input_ids"]) if images else []
+        if images and places == []:
+            raise CalibrationError(
+                f"{sample.source}: the checkpoint's chat template leaves its images out; give the checkpoint a "
+                "template that writes them, or remove the images"
+            )
+        if length <= max_length:
+            return inputs
+        if images and (places is None or places[-1] >= max_length):
+            raise CalibrationError(
+                f"{sample.source}: its images do not fit into {max_length} tokens, the sample has {length}; "
+                "raise --max-length or use smaller images"
+            )
+        return _truncate(inputs, max_length)
+
+    def _call(self, sample: Sample, images: list[Image.Image]) -> Any:
+        """What the tokenizer or the processor returns for the sample, a mapping of names to tensors."""
+        options: dict[str, Any] = {"return_tensors": "pt"}
+        if sample.text is not None:
+            return self._tokenizer(sample.text, **options)
+        if self._render is None:
+            text = "\n".join(self._texts([part for turn in sample.turns for part in turn.parts]))
+        else:
+            text = self._render([self._message(turn.role, turn.parts) for turn in sample.turns])
+            bos = self._tokenizer.bos_token
+            if not self._multimodal or (bos is not None and text.startswith(bos)):
+                options["add_special_tokens"] = False
+        if images:
+            return self._processor(text=[text], images=[images], **options)
+        return self._tokenizer(text, **options)
+
+    def _message(self, role: str, parts: Sequence[str | Path]) -> dict[str, Any]:
+        """A turn as the chat template wants it."""
+        if self._content == "string":
+            return {"role": role, "content": "\n".join(self._texts(parts))}
+        content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
+        return {"role": role, "content": content}
+
+    def _texts(self, parts: Sequence[str | Path]) -> list[str]:
+        """The parts as texts: an image is the processor's image token."""
+        token = getattr(self._processor, "image_token", None) or getattr(self._tokenizer, "image_token", None)
+        if token is None and not all(isinstance(part, str) for part in parts):
+            raise ValueError("the processor names no image token and has no chat template that would write it")
+        return [part if isinstance(part, str) else str(token) for part in parts]
+
+    def _image_places(self, input_ids: torch.Tensor) -> list[int] | None:
+        """Where ``input_ids`` ``[1, n]`` holds image tokens; ``None``: the processor does not say which they are."""
+        ids = {getattr(part, name, None) for part in (self._processor, self._tokenizer) for name in IMAGE_TOKEN_IDS}
+        ids.update(getattr(self._processor, "image_token_ids", []))
+        ids.discard(None)
+        return [index for index, token in enumerate(input_ids[0].tolist()) if token in ids] if ids else None
+
+
+def _renderer(tokenizer: Any, processor: Any, template: str | None) -> Render | None:
+    """The processor's chat template, or else the tokenizer's, as a function; ``None`` where there is neither."""
+    owner = processor if getattr(processor, "chat_template", None) else tokenizer
+    if template is None and not getattr(owner, "chat_template", None):
+        return None
+    return lambda messages: owner.apply_chat_template(
+        messages, chat_template=template, tokenize=False, add_generation_prompt=False
+    )
+
+
+def _accepted_content(render: Render, *, prefer_parts: bool) -> Content:
+    """What the template takes for content, found by giving it a short message both ways, the preferred one first.
+
+    A template that is given the other kind does not always fail: it may write nothing, or Python's ``repr`` of the
+    parts. Where neither way works, the preferred one is returned and the sample itself will meet the error.
+    """
+    order: tuple[Content, Content] = ("parts", "string") if prefer_parts else ("string", "parts")
+    for content in order:
+        message = {"role": "user", "content": [{"type": "text", "text": _PROBE}] if content == "parts" else _PROBE}
+        try:
+            text = render([message])
+        except Exception:  # any error of a template means: not this way
+            continue
+        if _PROBE in text and "'type': 'text'" not in text and '"type": "text"' not in text:
+            return content
+    return order[0]
+
+
+def _truncate(inputs: dict[str, torch.Tensor], length: int) -> dict[str, torch.Tensor]:
+    """The first ``length`` tokens: of every ``[1, n, …]`` tensor along the tokens, and not of those of the images."""
+    tokens = inputs["input_ids"].shape[1]
+    return {
+        name: value[:, :length]
+        if value.shape[:2] == (1, tokens) and not name.startswith(("pixel_", "image_"))
+        else value
+        for name, value in inputs.items()
+    }
+
+
+def _open_image(path: Path, source: str) -> Image.Image:
+    """The image in RGB, turned upright as its EXIF says.
+
+    Raises:
+        CalibrationError: it is gone, is not an image that Pillow can read, or is larger than Pillow's guard allows.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                return ImageOps.exif_transpose(image).convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise CalibrationError(
+            f"{source}: the image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels; use a smaller one"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
+        raise CalibrationError(
+            f"{source}: the image {path} cannot be read ({reason(error)}); replace it or remove the line"
+        ) from error

@@ -1,0 +1,127 @@
+"""The tokenizer or the processor of a checkpoint folder: local files only, never the checkpoint's own code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoProcessor, AutoTokenizer
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.processing_utils import ProcessorMixin
+
+from hpa_merge.errors import CalibrationError, CheckpointError
+
+__all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "reason"]
+
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+
+
+def load_tokenizer(folder: Path, source: str) -> Any:
+    """The tokenizer in ``folder``; ``source`` names the sample that needs it.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be loaded.
+    """
+    try:
+        tokenizer = _load(AutoTokenizer, folder)
+    except Exception as error:  # whatever a broken folder makes transformers raise
+        raise CheckpointError(
+            f"{folder} has no tokenizer that transformers can load, and {source} needs one ({reason(error)}); "
+            "add its files to the folder, or give input_ids"
+        ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # some classes come up empty where their files are missing
+        raise CheckpointError(
+            f"{folder} has no tokenizer files, and {source} needs a tokenizer; add tokenizer.json, or give input_ids"
+        )
+    return tokenizer
+
+
+def load_processor(folder: Path, source: str) -> Any:
+    """The processor in ``folder``, with an image processor and a tokenizer; ``source`` names a sample with images.
+
+    A processor that cannot be loaded whole is loaded without its video processor, where it has one: images do not
+    need it, and it alone needs torchvision.
+
+    Raises:
+        CalibrationError: there is only a tokenizer, so that the sample does not fit the checkpoint.
+        CheckpointError: there is none, or it cannot be loaded.
+    """
+    try:
+        processor = _load(AutoProcessor, folder)
+    except Exception as error:  # as above
+        try:
+            processor = _load(_image_only_class(folder), folder)
+        except Exception:
+            raise CheckpointError(
+                f"{folder} has no processor that transformers can load, and {source} has images ({reason(error)}); "
+                "add its files to the folder, install what it asks for, or remove the images"
+            ) from error
+    if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
+        raise CalibrationError(
+            f"{source} has images, and {folder} has no image processor; "
+            "remove the images, or add preprocessor_config.json to the folder if the model sees images"
+        )
+    return processor
+
+
+def _load(loader: Any, folder: Path) -> Any:
+    return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _image_only_class(folder: Path) -> Any:
+    """The folder's processor class without its video processor.
+
+    ``ProcessorMixin`` loads and keeps the parts that ``get_attributes`` names, which it reads off ``__init__``.
+
+    Raises:
+        ValueError: the class is not known, or has no video processor; ImportError: it cannot be imported.
+    """
+    processor_class = getattr(transformers, _processor_class_name(folder), None)
+    if not (isinstance(processor_class, type) and issubclass(processor_class, ProcessorMixin)):
+        raise ValueError(f"{folder} names no processor class")
+    kept = [attribute for attribute in processor_class.get_attributes() if attribute != "video_processor"]
+    if kept == processor_class.get_attributes():
+        raise ValueError(f"{processor_class.__name__} has no video processor")
+    return type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: kept)})
+
+
+def _processor_class_name(folder: Path) -> str:
+    """The name that ``AutoProcessor`` would find: in the processor's files, the tokenizer's, or by the model's type.
+
+    Raises:
+        ValueError: no file names one.
+    """
+    for file in (*_PROCESSOR_FILES, "tokenizer_config.json"):
+        name = _read_json(folder / file).get("processor_class")
+        if isinstance(name, str):
+            return name
+    model_type = _read_json(folder / "config.json").get("model_type")
+    if not isinstance(model_type, str) or model_type not in PROCESSOR_MAPPING_NAMES:
+        raise ValueError(f"{folder} names no processor class")
+    return PROCESSOR_MAPPING_NAMES[model_type]
+
+
+def is_multimodal(folder: Path) -> bool:
+    """Whether the checkpoint has a processor, so that its chat template is a processor's and not a tokenizer's."""
+    return any((folder / file).is_file() for file in _PROCESSOR_FILES)
+
+
+def legacy_chat_template(folder: Path) -> str | None:
+    """The template in ``chat_template.json``, where processors kept it before 2025; tokenizers do not look there."""
+    template = _read_json(folder / "chat_template.json").get("chat_template")
+    return template if isinstance(template, str) else None
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what ``error`` says, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" .:") if lines else type(error).__name__
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in ``path``; empty where there is no such file or no such object in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

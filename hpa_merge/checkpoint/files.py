@@ -1,0 +1,90 @@
+"""Files as the operating system sees them: room kept free, bytes at an offset, kernel copies, durability.
+
+Plain functions that know nothing of checkpoints and raise OSError.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+
+__all__ = ["allocate", "copy_range", "read_at", "remove", "sync", "sync_folder", "write_at"]
+
+CHUNK = 2**26
+"""Bytes of one system call: 64 MiB; Linux moves at most 2 GiB in one."""
+
+ENDED = "the file has become shorter since it was opened"
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Give a file its full size, with the disk blocks for it where the system can promise them."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            return os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+    return os.ftruncate(descriptor, size)
+
+
+def read_at(descriptor: int, target: memoryview, offset: int) -> None:
+    """Fill ``target``, a byte view, with the bytes from ``offset`` on."""
+    while target:
+        count = os.preadv(descriptor, [target[:CHUNK]], offset)
+        if not count:
+            raise OSError(errno.EIO, ENDED)
+        target, offset = target[count:], offset + count
+
+
+def write_at(descriptor: int, content: memoryview, offset: int) -> None:
+    """All of ``content``, a byte view, from ``offset`` on; a call may take only a part of it."""
+    while content:
+        count = os.pwrite(descriptor, content[:CHUNK], offset)
+        content, offset = content[count:], offset + count
+
+
+def copy_range(source: int, target: int, start: int, stop: int) -> None:
+    """Bytes ``start:stop`` of one file into the same place of another: in the kernel where that works, else by hand."""
+    if hasattr(os, "copy_file_range"):
+        # Two file systems, an old kernel, a container that forbids it, a network share: what is a real error and not
+        # just "not here" comes again, by hand.
+        with contextlib.suppress(OSError):
+            while start < stop and (count := os.copy_file_range(source, target, stop - start, start, start)):
+                start += count
+    while start < stop:
+        content = os.pread(source, min(CHUNK, stop - start), start)
+        if not content:
+            raise OSError(errno.EIO, ENDED)
+        write_at(target, memoryview(content), start)
+        start += len(content)
+
+
+def sync(path: Path) -> None:
+    """Make a file durable; or a folder, with everything in it."""
+    if path.is_dir():
+        for entry in path.iterdir():
+            sync(entry)
+        sync_folder(path)
+    else:
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Make a folder's names durable; not every network or user-space file system offers that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Delete what was replaced; what cannot be deleted stays beside OUT, and :func:`check_output` will name it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

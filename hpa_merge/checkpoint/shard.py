@@ -1,0 +1,108 @@
+"""One weight file: the place of every tensor in it, and what can be wrong with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import final
+
+import torch
+from huggingface_hub import parse_local_safetensors_file_metadata
+from huggingface_hub.errors import SafetensorsParsingError
+from safetensors import SafetensorError, safe_open
+
+from hpa_merge.errors import CheckpointError
+
+__all__ = ["TensorInfo", "read_layout", "unreadable"]
+
+DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+    "BOOL": torch.bool,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+}
+"""What a checkpoint that is not quantised holds, by its name in the header; the rest is float8, float6, float4."""
+
+
+@final
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies: bytes ``start:stop`` of the file ``shard``, counted from the beginning of that file."""
+
+    name: str
+    shard: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.stop - self.start
+
+
+def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
+    """Every tensor of one shard, by offset; a header that passed ``safe_open`` leaves no gap between two tensors.
+
+    Raises:
+        CheckpointError: the file cannot be read, is broken or not whole, or holds quantised weights.
+    """
+    path = folder / shard
+    try:
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+        with safe_open(path, "pt", backend="pread") as handle:
+            views = [(name, handle.get_slice(name)) for name in handle.offset_keys()]
+            layout = [(name, view.get_dtype(), tuple(view.get_shape())) for name, view in views]
+    except OSError as error:
+        raise CheckpointError(unreadable(folder, role, shard, error)) from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{role} {folder}: {_diagnose(path, error)}") from error
+
+    for name, code, shape in layout:
+        dtype = DTYPES.get(code)
+        packed = dtype is not None and not dtype.is_floating_point and dtype not in (torch.bool, torch.complex64)
+        if dtype is None or (packed and "weight" in name.rpartition(".")[2]):
+            raise CheckpointError(
+                f"{role} {folder} is quantised (the tensor {name} in {shard} is {code}): "
+                "give the checkpoint in bfloat16, float16 or float32."
+            )
+        stop = start + prod(shape) * dtype.itemsize
+        yield TensorInfo(name=name, shard=shard, dtype=dtype, shape=shape, start=start, stop=stop)
+        start = stop
+
+
+def _diagnose(path: Path, error: SafetensorError) -> str:
+    """What is wrong with a shard that ``safe_open`` refused, and what to do: the end of a sentence."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head == b"version ":
+        return f"{path.name} is a Git LFS pointer instead of weights: run git lfs pull in the folder."
+    try:
+        tensors = parse_local_safetensors_file_metadata(path).tensors.values()
+        stop = max((tensor.data_offsets[1] for tensor in tensors), default=0)
+    except (SafetensorsParsingError, AttributeError, TypeError, ValueError, IndexError):
+        return f"{path.name} has a broken header ({error}): fetch or save the checkpoint again."
+    expected, found = 8 + int.from_bytes(head, "little") + stop, path.stat().st_size
+    if found < expected:
+        return f"{path.name} is truncated ({found} bytes of {expected}): fetch or save the checkpoint again."
+    if found > expected:
+        return f"{path.name} is too long ({found} bytes instead of {expected}): fetch or save the checkpoint again."
+    return f"{path.name} has a broken header ({error}): fetch or save the checkpoint again."
+
+
+def unreadable(folder: Path, role: str, name: str, error: OSError) -> str:
+    """The sentence for a file of OLD or NEW that is there and does not open."""
+    return (
+        f"{role} {folder}: {name} cannot be read ({error.strerror or error}): check its permissions, or fetch it again."
+    )

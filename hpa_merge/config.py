@@ -1,0 +1,142 @@
+"""Every option that decides the result, in one frozen, validated place; the command line and the YAML mirror it.
+
+Imports neither torch nor transformers: a wrong option is reported before either is loaded.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, final, get_args
+
+import yaml
+
+from hpa_merge.errors import ConfigError
+
+Selection = Literal["balanced", "safety", "shared"]
+Saliency = Literal["quotient", "product"]
+Uncalibrated = Literal["new", "old", "error"]
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@final
+@dataclass(frozen=True)
+class HPAConfig:
+    """The options of a merge; the defaults are the paper's.
+
+    Raises:
+        ConfigError: a value of the wrong type, out of its range, or contradicting another.
+    """
+
+    p_max: float = _option(15.0, "Percent of the columns put back in the first block.")
+    p_min: float = _option(5.0, "Percent of the columns put back after the last block.")
+    focus_ratio: float = _option(2.0, "Size of the focus sets, as a multiple of the columns put back.")
+    alpha_min: float = _option(0.4, "Least weight of the task score in the balanced score.")
+    alpha_max: float = _option(0.8, "Greatest weight of the task score in the balanced score.")
+    damping: float = _option(0.01, "Damping of the Hessians, relative to their mean diagonal.")
+    selection: Selection = _option("balanced", "Which columns are put back: the method, or one of its two ablations.")
+    orthogonal: bool = _option(True, "Remove from the update what points along the old weights.")
+    saliency: Saliency = _option("quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it.")
+    include: tuple[str, ...] = _option((), "Adapt only linears whose tensor name matches REGEX. Repeatable.")
+    exclude: tuple[str, ...] = _option((), "Take linears whose tensor name matches REGEX from NEW. Repeatable.")
+    uncalibrated: Uncalibrated = _option("new", "Changed linears that no calibration token reaches in both sets.")
+    safety_samples: int = _option(8, "Safety samples used at most, drawn with the seed.")
+    task_samples: int = _option(128, "Task samples used at most, drawn with the seed.")
+    max_length: int = _option(2048, "Tokens of a sample used at most.")
+    seed: int = _option(0, "Seed of the draw.")
+    device: str = _option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            self._check_type(item.name, item.default)
+        for name in ("p_max", "p_min"):
+            self._check(name, 0.0 <= getattr(self, name) <= 100.0, "a percentage between 0 and 100")
+        for name in ("alpha_min", "alpha_max"):
+            self._check(name, getattr(self, name) >= 0.0, "at least 0")
+        self._check("focus_ratio", self.focus_ratio >= 1.0, "at least 1, for the columns come from the focus set")
+        self._check("damping", self.damping > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
+        for name in ("safety_samples", "task_samples", "max_length"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name, choices in (("selection", Selection), ("saliency", Saliency), ("uncalibrated", Uncalibrated)):
+            self._check(name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
+        self._check("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)), "auto, cpu, cuda or cuda:INDEX")
+        for low, high in (("p_min", "p_max"), ("alpha_min", "alpha_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise ConfigError(
+                    f"{low} is {getattr(self, low):g} and {high} is {getattr(self, high):g}: "
+                    f"lower {low} or raise {high}, so that {low} is not the greater."
+                )
+        for name in ("include", "exclude"):
+            for pattern in getattr(self, name):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ConfigError(f"{name} is not a regular expression: {pattern!r} ({error}).") from None
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], source: str = "the configuration") -> "HPAConfig":
+        """The configuration of a mapping as YAML gives it; option names with dashes or underscores.
+
+        Raises:
+            ConfigError: a name that is no option, or a value that ``HPAConfig`` refuses.
+        """
+        names = {item.name for item in fields(cls)}
+        known: dict[str, Any] = {}
+        for key, value in values.items():
+            name = str(key).replace("-", "_")
+            if name not in names:
+                raise ConfigError(f"{source} has no option {key!r}: the options are {', '.join(sorted(names))}.")
+            if name in ("include", "exclude"):
+                value = (value,) if isinstance(value, str) else tuple(value or ())
+            known[name] = value
+        return cls(**known)
+
+    def _check_type(self, name: str, default: Any) -> None:
+        value = getattr(self, name)
+        if isinstance(default, bool):
+            self._check(name, isinstance(value, bool), "true or false")
+        elif isinstance(default, int):
+            self._check(name, isinstance(value, int) and not isinstance(value, bool), "a whole number")
+        elif isinstance(default, float):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            self._check(name, number and math.isfinite(value), "a number")
+            object.__setattr__(self, name, float(value))
+        elif isinstance(default, tuple):
+            listed = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+            self._check(name, listed, "a list of regular expressions")
+            object.__setattr__(self, name, tuple(value))
+        else:
+            self._check(name, isinstance(value, str), "a word")
+
+    def _check(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping of option names to values in a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): give --config a YAML file.") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}: write one option a line, as in 'p-max: 15'.")
+    return values
+
+
+def option_fields() -> dict[str, tuple[Any, str]]:
+    """Each option's default and help text, in order: what the command line is made from."""
+    assert all(item.default is not MISSING for item in fields(HPAConfig))
+    return {item.name: (item.default, item.metadata["help"]) for item in fields(HPAConfig)}

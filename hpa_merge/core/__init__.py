@@ -1,0 +1,21 @@
+"""The mathematics of Harmonious Parameter Adaptation: tensors in, tensors out; nothing here but torch.
+
+A linear layer is ``y = x Wᵀ`` with ``W`` of shape ``[r, c]``: ``r`` outputs, ``c`` inputs. A *column* is one input.
+Read in this order: :mod:`hessian` (``[H⁻¹]_jj``), :mod:`adjustment` (``e_j``, ``κ``, ``Ŵ``), :mod:`selection` (``M``).
+"""
+
+from hpa_merge.core.adjustment import Update, fuse, measure_update
+from hpa_merge.core.hessian import Curvature, SingularCurvature
+from hpa_merge.core.selection import Selection, column_budget, retained_share, select_columns
+
+__all__ = [
+    "Curvature",
+    "Selection",
+    "SingularCurvature",
+    "Update",
+    "column_budget",
+    "fuse",
+    "measure_update",
+    "retained_share",
+    "select_columns",
+]

@@ -1,0 +1,95 @@
+"""The update between two weights: its energy by column, its component along the old weights, and the fused result.
+
+    ΔW = W_new − W_old
+    e_j = (1/r) Σ_i ΔW_ij²                        column energy
+    κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F                 the share of W_old in the update
+    Ŵ = W_old on the kept columns, W̃ = W_new − κ W_old elsewhere
+
+Weights are ``[r, c]`` in any floating dtype (a transposed view will do); arithmetic is float32 or better, by blocks of
+rows, so that nothing of a weight's size is made in float32.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+ELEMENTS = 2**22
+"""Elements of a block of rows: 16 MiB in float32."""
+
+
+@final
+@dataclass(frozen=True)
+class Update:
+    """What the method needs to know of ``ΔW``.
+
+    Attributes:
+        energy: ``e_j``, ``[c]`` float64 on the CPU.
+        kappa: ``κ``; 0 where ``W_old`` is zero.
+        change: ``‖ΔW‖²_F``; 0 where nothing changed, not finite where a weight is not.
+        old_norm: ``‖W_old‖²_F``.
+    """
+
+    energy: Tensor
+    kappa: float
+    change: float
+    old_norm: float
+
+
+def measure_update(old: Tensor, new: Tensor) -> Update:
+    """Column energy and the component along ``W_old`` of the update from ``old`` to ``new``, both ``[r, c]``.
+
+    Raises:
+        ValueError: the two are not matrices of one shape.
+    """
+    _check(old, new)
+    rows, columns = old.shape
+    energy = torch.zeros(columns, dtype=torch.float64, device=old.device)
+    along, old_norm = torch.zeros(2, dtype=torch.float64, device=old.device)
+    for _, w_old, w_new in _row_blocks(old, new):
+        delta = w_new - w_old
+        along += (delta * w_old).sum(dtype=torch.float64)
+        old_norm += w_old.square().sum(dtype=torch.float64)
+        energy += delta.square_().sum(dim=0, dtype=torch.float64)
+    change = float(energy.sum())
+    kappa = float(along / old_norm) if float(old_norm) > 0.0 else 0.0
+    return Update(energy=(energy / rows).cpu(), kappa=kappa, change=change, old_norm=float(old_norm))
+
+
+def fuse(old: Tensor, new: Tensor, kept: Tensor, kappa: float) -> Tensor:
+    """``Ŵ``: ``old`` on the kept columns, bit for bit in ``new``'s dtype; ``new − kappa · old`` elsewhere.
+
+    Args:
+        old, new: ``[r, c]``.
+        kept: ``M``, ``[c]`` bool.
+        kappa: ``κ``; 0 leaves ``new`` bit for bit.
+
+    Returns:
+        ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
+    """
+    _check(old, new)
+    if kept.shape != old.shape[1:] or kept.dtype != torch.bool:
+        raise ValueError(f"a mask of shape [{old.shape[1]}] expected, found {list(kept.shape)} of {kept.dtype}")
+    kept = kept.to(new.device)
+    fused = torch.empty(new.shape, dtype=new.dtype, device=new.device)
+    for rows, w_old, w_new in _row_blocks(old, new):
+        adjusted = new[rows] if kappa == 0.0 else torch.sub(w_new, w_old, alpha=kappa).to(new.dtype)
+        fused[rows] = torch.where(kept, old[rows].to(new.dtype), adjusted)
+    return fused
+
+
+def _row_blocks(old: Tensor, new: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """The rows of both weights, a block at a time, as float32 (float64 where either is)."""
+    dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
+    rows, columns = old.shape
+    step = max(1, ELEMENTS // max(1, columns))
+    for start in range(0, rows, step):
+        block = slice(start, start + step)
+        yield block, old[block].to(dtype), new[block].to(dtype)
+
+
+def _check(old: Tensor, new: Tensor) -> None:
+    if old.ndim != 2 or old.shape != new.shape:
+        raise ValueError(f"two matrices of one shape expected, found {list(old.shape)} and {list(new.shape)}")

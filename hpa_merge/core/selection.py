@@ -1,0 +1,119 @@
+"""Which input columns of a linear weight go back to their old values.
+
+    ε̄_j = e_j / [H_s⁻¹]_jj        safety focus score          ζ̄_j = e_j / [H_t⁻¹]_jj        task focus score
+    S, T = the n_focus columns of largest ε̄, ζ̄               O = S ∩ T                       shared positions
+    φ_j = ε̄_j − α ζ̄_j            balanced score              M                               kept columns
+
+Everything is a vector over the ``c`` columns, on the CPU in float64; ties go to the lower index. Budgets are exact
+rational arithmetic on the decimals that the user typed, so that no column hangs on a rounding error.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Selection:
+    """The kept columns of one weight, and how they came about.
+
+    Attributes:
+        kept: ``M``, ``[c]`` bool.
+        n_keep, n_focus: the column budgets.
+        n_shared: ``|O|``.
+        alpha: ``α``.
+    """
+
+    kept: Tensor
+    n_keep: int
+    n_focus: int
+    n_shared: int
+    alpha: float
+
+
+def retained_share(block: int, blocks: int, p_max: float, p_min: float) -> Fraction:
+    """``p = p_max − (l/L)(p_max − p_min)``, in percent, for block ``l`` of ``L``; ``p_max`` where ``L`` is 0."""
+    top, bottom = Fraction(str(p_max)), Fraction(str(p_min))
+    return top - Fraction(block, blocks) * (top - bottom) if blocks else top
+
+
+def column_budget(share: Fraction, columns: int, ratio: float = 1.0) -> int:
+    """``min(c, ⌊ratio · share/100 · c + ½⌋)``: ``n_keep`` with ``ratio`` 1, ``n_focus`` with the focus ratio."""
+    return min(columns, math.floor(Fraction(str(ratio)) * share * columns / 100 + Fraction(1, 2)))
+
+
+def select_columns(
+    energy: Tensor,
+    inverse_safety: Tensor,
+    inverse_task: Tensor,
+    *,
+    n_keep: int,
+    n_focus: int,
+    alpha_min: float = 0.4,
+    alpha_max: float = 0.8,
+    selection: Literal["balanced", "safety", "shared"] = "balanced",
+    saliency: Literal["quotient", "product"] = "quotient",
+) -> Selection:
+    """The kept columns ``M``.
+
+    Args:
+        energy: ``e_j``, ``[c]``, not negative.
+        inverse_safety, inverse_task: ``[H_s⁻¹]_jj`` and ``[H_t⁻¹]_jj``, ``[c]``, positive.
+        n_keep, n_focus: the budgets, as :func:`column_budget` gives them.
+        alpha_min, alpha_max: the bounds of ``α``; the paper's ``α₀`` and ``α₁``.
+        selection: ``balanced`` (the method); ``safety`` (the ``n_keep`` columns of largest ``ε̄``) and ``shared`` (the
+            ``n_keep`` columns of ``O`` of largest ``φ``) are the ablations of the paper's table.
+        saliency: ``quotient`` (optimal-brain-surgeon), or ``product`` for the reading ``e_j · [H⁻¹]_jj``.
+
+    Raises:
+        ValueError: the three are not finite vectors of one length, or an inverse is not positive.
+    """
+    energy, inverse_safety, inverse_task = (v.to("cpu", torch.float64) for v in (energy, inverse_safety, inverse_task))
+    if not energy.ndim == inverse_safety.ndim == inverse_task.ndim == 1:
+        raise ValueError("vectors over the columns expected")
+    if not len(energy) == len(inverse_safety) == len(inverse_task):
+        raise ValueError(f"lengths differ: {len(energy)}, {len(inverse_safety)}, {len(inverse_task)}")
+    if not bool(torch.isfinite(energy).all()):
+        raise ValueError("column energies must be finite")
+    if not all(bool((torch.isfinite(v) & (v > 0)).all()) for v in (inverse_safety, inverse_task)):
+        raise ValueError("the diagonal of an inverse must be finite and positive")
+
+    weight_safety = inverse_safety.reciprocal() if saliency == "quotient" else inverse_safety
+    weight_task = inverse_task.reciprocal() if saliency == "quotient" else inverse_task
+    epsilon = energy * weight_safety
+    zeta = energy * weight_task
+    alpha = balance(weight_safety, weight_task, alpha_min, alpha_max)
+    phi = epsilon - alpha * zeta
+
+    everything = torch.ones_like(energy, dtype=torch.bool)
+    safety_focus = _largest(epsilon, everything, n_focus)  # S
+    task_focus = _largest(zeta, everything, n_focus)  # T
+    shared = safety_focus & task_focus  # O
+    if selection == "safety":
+        kept = _largest(epsilon, everything, n_keep)
+    elif selection == "shared":
+        kept = _largest(phi, shared, n_keep)
+    else:
+        kept = _largest(epsilon, safety_focus & ~shared, n_keep)
+        kept |= _largest(phi, shared, n_keep - int(kept.sum()))
+    return Selection(kept=kept, n_keep=n_keep, n_focus=n_focus, n_shared=int(shared.sum()), alpha=alpha)
+
+
+def balance(weight_safety: Tensor, weight_task: Tensor, alpha_min: float, alpha_max: float) -> float:
+    """``α = α_min + (α_max − α_min)(1 + tanh m)/2`` with ``m = mean_j log(ε̄_j/ζ̄_j)``; the energies cancel in ``m``."""
+    m = float((weight_safety.log() - weight_task.log()).mean()) if len(weight_safety) else 0.0
+    return alpha_min + (alpha_max - alpha_min) * (1.0 + math.tanh(m)) / 2.0
+
+
+def _largest(score: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """Mask ``[c]`` of the ``count`` candidates of largest ``score``, or all of them if fewer; ties: the lower index."""
+    among = candidates.nonzero().squeeze(1)
+    order = torch.sort(score[among], descending=True, stable=True).indices
+    mask = torch.zeros_like(candidates)
+    mask[among[order[:count]]] = True
+    return mask

@@ -1,0 +1,52 @@
+"""Every error that hpa-merge raises on purpose.
+
+    HPAError                     anything that we say in a sentence of our own
+    ├── InputError               the input or the options are wrong: exit status 2
+    │   ├── ConfigError          an option is out of its range or contradicts another
+    │   ├── CheckpointError      OLD or NEW is missing, broken, or not what it has to be
+    │   ├── CalibrationError     a calibration file, one of its lines, or one of its images
+    │   └── OutputError          OUT exists, lies inside an input, or cannot be written
+    └── NumericalError           NaN or infinity met on the way, or a curvature that does not factor: exit status 2
+                                 too, because the remedy lies with the user's files or options
+
+A message is one sentence that says what is wrong, where, and what to do. Mistakes of ours (a unit visited after it was
+merged, say) are not here: they are ``RuntimeError`` and end with exit status 1.
+"""
+
+__all__ = [
+    "CalibrationError",
+    "CheckpointError",
+    "ConfigError",
+    "HPAError",
+    "InputError",
+    "NumericalError",
+    "OutputError",
+]
+
+
+class HPAError(Exception):
+    """Base of every error that is raised with a sentence for the user; its text is shown as it is."""
+
+
+class InputError(HPAError):
+    """The input or the options are wrong; the user can mend it."""
+
+
+class ConfigError(InputError):
+    """An option is out of its range, or contradicts another one."""
+
+
+class CheckpointError(InputError):
+    """OLD or NEW is missing, broken, or does not fit the other."""
+
+
+class CalibrationError(InputError):
+    """A calibration file, one of its lines (named ``file:line``), or one of its images cannot be used."""
+
+
+class OutputError(InputError):
+    """OUT exists, lies inside an input, or cannot be written."""
+
+
+class NumericalError(HPAError):
+    """NaN or infinity in a weight or an activation, or a curvature that cannot be factored; names the tensor."""

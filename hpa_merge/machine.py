@@ -1,0 +1,50 @@
+"""The machine that a merge runs on: its device, its memory, the versions of what matters."""
+
+import platform
+import resource
+import sys
+
+import greenlet
+import safetensors
+import torch
+import transformers
+
+import hpa_merge
+from hpa_merge.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX`` stands for here.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {name} and this machine has {torch.cuda.device_count()} CUDA devices: use cpu.")
+    return device
+
+
+def peak_host_bytes() -> int:
+    """The largest resident set of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_device_bytes(device: torch.device) -> int | None:
+    """The most that torch has allocated on a CUDA device so far, in bytes; None on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that the result depends on."""
+    return {
+        "hpa-merge": hpa_merge.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "safetensors": safetensors.__version__,
+        "greenlet": greenlet.__version__,
+    }

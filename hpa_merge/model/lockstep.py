@@ -1,0 +1,156 @@
+"""Forward passes of one model, paused at unit boundaries.
+
+The model's own forward is the schedule: each sample is one call of the real ``model(**inputs)`` in a greenlet of its
+own. A hook before every unit switches back to whoever drives (the hub), which loads the unit, lets every waiting sample
+through it, and goes on. Masks, rotary embeddings and cross-layer features wait in the frames that hold them.
+
+Greenlets live in this file only.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, final
+
+import greenlet
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hpa_merge.model.units import Unit
+
+Inputs = Mapping[str, Tensor]
+OnOutput = Callable[[int, Any], None]
+
+
+def _ignore(sample: int, output: Any) -> None:
+    """What becomes of an output that nobody asked for."""
+
+
+class ForwardError(Exception):
+    """The model's forward raised on a sample; the cause is chained.
+
+    Attributes:
+        sample: its place among the samples.
+    """
+
+    def __init__(self, sample: int) -> None:
+        super().__init__(f"the forward of sample {sample} failed")
+        self.sample = sample
+
+
+@final
+class PausedForwards:
+    """Every sample's forward pass through one model, each paused before the unit that it needs next.
+
+    Made in two steps, because torch runs a module's hooks in the order of registration and does not see those that are
+    added while it is paused in one: hooks that are to run behind the pause (:class:`hpa_merge.model.taps.Taps`) are
+    registered between the two.
+    """
+
+    def __init__(self, model: PreTrainedModel, units: Sequence[Unit]) -> None:
+        """Put a pause before each of ``units``, in ``model``, where every sample is to wait for it to be loaded."""
+        self._model = model
+        self._units = units
+        self._hub = greenlet.getcurrent()
+        self._loaded: Unit | None = None
+        self._last: Unit | None = None
+        self._forwards: list[greenlet.greenlet] = []
+        self._waiting_at: list[Unit | None] = []
+        self._on_output: OnOutput = _ignore
+        self._hooks = [
+            module.register_forward_pre_hook(self._pause_at(unit))
+            for unit in units
+            for module in _entrances(model.get_submodule(unit.name))
+        ]
+
+    def start(self, samples: Sequence[Inputs], on_output: OnOutput = _ignore) -> None:
+        """Let every sample run to its first unit.
+
+        Args:
+            samples: keyword arguments of the model's forward, on the model's device.
+            on_output: called with a sample's place and the model's output when its forward is through.
+
+        Raises:
+            ForwardError: the model raised before its first unit.
+        """
+        for unit in self._units:
+            module = self._model.get_submodule(unit.name)
+            if not any(module.children()):
+                self._hooks.append(module.register_forward_pre_hook(self._end_at(unit)))
+        model = self._model
+        uncached = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        self._forwards = [greenlet.greenlet(lambda sample=sample: model(**sample, **uncached)) for sample in samples]
+        self._waiting_at = [None] * len(samples)
+        self._on_output = on_output
+        for place in range(len(samples)):
+            self._resume(place)
+
+    @property
+    def next_unit(self) -> Unit | None:
+        """The earliest unit that a sample is waiting at; None when every sample is through."""
+        return min((u for u in self._waiting_at if u is not None), key=lambda unit: unit.index, default=None)
+
+    def run(self, unit: Unit, *, last: bool = False) -> Iterator[int]:
+        """Let every sample that waits at ``unit``, which is loaded, run on to its next one; yield each one's place.
+
+        Args:
+            last: nothing after the inputs of ``unit`` is of interest, so where it is a single module (a head, whose
+                outputs are the largest of all) the samples end as soon as the hooks on it have run.
+
+        Raises:
+            ForwardError: the model raised.
+        """
+        self._loaded = unit
+        self._last = unit if last else None
+        try:
+            for place, waiting_at in enumerate(self._waiting_at):
+                if waiting_at == unit:
+                    self._resume(place)
+                    yield place
+        finally:
+            self._loaded = None
+
+    def close(self) -> None:
+        """End every forward that is not through, and take the hooks off the model."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        with torch.no_grad():
+            for forward in self._forwards:
+                if forward:  # started and not finished
+                    forward.throw(greenlet.GreenletExit)
+        self._waiting_at = [None] * len(self._forwards)
+
+    def _pause_at(self, unit: Unit) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            if self._loaded == unit:
+                return
+            forward = greenlet.getcurrent()
+            if forward.parent is not self._hub or forward not in self._forwards:
+                raise RuntimeError("a model with paused forwards was called from outside")
+            self._hub.switch(unit)
+
+        return hook
+
+    def _end_at(self, unit: Unit) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            if self._last == unit:
+                raise greenlet.GreenletExit
+
+        return hook
+
+    def _resume(self, place: int) -> None:
+        forward = self._forwards[place]
+        try:
+            with torch.no_grad():
+                result = forward.switch()
+        except Exception as error:
+            raise ForwardError(place) from error
+        self._waiting_at[place] = None if forward.dead else result
+        if forward.dead and not isinstance(result, greenlet.GreenletExit):
+            self._on_output(place, result)
+
+
+def _entrances(module: nn.Module) -> list[nn.Module]:
+    """Where a unit can be entered: its own forward or, in models that call into it, that of any part with weights."""
+    return [part for part in module.modules() if part is module or any(True for _ in part.parameters(recurse=False))]

@@ -1,0 +1,91 @@
+"""The inputs of a unit's linears, handed to :mod:`hpa_merge.core.hessian` while the samples run through the unit.
+
+Linears that read the same tensor (q/k/v, gate/up) share one curvature. Which do is not assumed but seen, sample by
+sample: if two share in one sample and not in the next, each still gets exactly the tokens that it read.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from torch import Tensor, nn
+
+from hpa_merge.core import Curvature
+
+
+@final
+@dataclass
+class _Seen:
+    """A tensor that linears read in the present sample."""
+
+    original: Tensor  # held, so that no other tensor takes its address within the sample
+    tokens: Tensor  # [n, c], a copy: models write in place
+    readers: list[str] = field(default_factory=list)
+
+
+@final
+class Taps:
+    """Hooks on the linears of a model, at rest but for those that are watched."""
+
+    def __init__(self, linears: Mapping[str, nn.Module]) -> None:
+        """``linears``: the modules that can be watched, by path."""
+        self._hooks = [
+            module.register_forward_pre_hook(lambda _, args, name=name: self._observe(name, args[0]))
+            for name, module in linears.items()
+        ]
+        self._watched: frozenset[str] = frozenset()
+        self._seen: dict[Hashable, _Seen] = {}
+        self._gathered: dict[tuple[str, ...], Curvature] = {}
+
+    def watch(self, names: Iterable[str]) -> None:
+        """From now on watch these linears and no others; what the last ones read is forgotten."""
+        self._watched = frozenset(names)
+        self._seen.clear()
+        self._gathered.clear()
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        self.watch(())
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def end_sample(self) -> None:
+        """Hand over what the linears read in the sample that has just run through the unit."""
+        for seen in self._seen.values():
+            readers = tuple(seen.readers)
+            if readers not in self._gathered:
+                self._gathered[readers] = Curvature(seen.tokens.shape[1])
+            self._gathered[readers].add(seen.tokens)
+        self._seen.clear()
+
+    def curvatures(self) -> dict[str, Curvature]:
+        """The curvature of each watched linear that read anything; one object for those that always read the same."""
+        joined: dict[tuple[tuple[str, ...], ...], Curvature] = {}
+        result = {}
+        for name in sorted(self._watched):
+            groups = tuple(readers for readers in self._gathered if name in readers)
+            if not groups:
+                continue
+            if groups not in joined:
+                joined[groups] = self._join(groups)
+            result[name] = joined[groups]
+        return result
+
+    def _join(self, groups: tuple[tuple[str, ...], ...]) -> Curvature:
+        first = self._gathered[groups[0]]
+        if len(groups) == 1:
+            return first
+        curvature = Curvature(first.columns)
+        for readers in groups:
+            curvature.absorb(self._gathered[readers])
+        return curvature
+
+    def _observe(self, name: str, x: Tensor) -> None:
+        if name not in self._watched or x.numel() == 0:
+            return
+        key = (x.data_ptr(), x.shape, x.stride(), x.dtype, x._version)
+        if key not in self._seen:
+            self._seen[key] = _Seen(original=x, tokens=x.detach().reshape(-1, x.shape[-1]).clone())
+        if name not in self._seen[key].readers:
+            self._seen[key].readers.append(name)

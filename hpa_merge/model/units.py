@@ -1,0 +1,143 @@
+"""What is loaded together, in which order, at which depth: read off the module tree, whatever the architecture.
+
+A *stack* is a list of transformer blocks. Every block is a unit; outside the stacks, every largest module that holds no
+stack is one (an embedding, a projector, a final norm, a head). A parameter that hangs directly on a module above them
+(LLaVA-NeXT's ``image_newline``, say) belongs to no unit and stays resident.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+@final
+@dataclass(frozen=True)
+class Unit:
+    """One stretch of the model that is loaded, run, merged and freed together.
+
+    Attributes:
+        index: its place in the order in which units are merged.
+        name: its module's path.
+        stack: path of the stack that it is a block of; empty outside the stacks.
+        block: its place ``l`` in its stack; None outside, where the depth is 0 or ``L`` as it runs before the text
+            stack or after it (which the order of registration does not tell: OPT's ``project_out``).
+        blocks: the number ``L`` of blocks of its stack, or outside of the text stack.
+        text: whether its stack is the text stack.
+    """
+
+    index: int
+    name: str
+    stack: str
+    block: int | None
+    blocks: int
+    text: bool
+
+
+def find_units(model: PreTrainedModel) -> tuple[Unit, ...]:
+    """The units of ``model`` in the order in which they are merged.
+
+    That is the order of registration, but for one thing: whatever feeds the text stack (vision towers, projectors,
+    encoders) comes before it, wherever the class registers it. So samples with and without images meet again before
+    the text stack, and none comes to a block that the others have left.
+    """
+    stacks = _find_stacks(model)
+    text = _text_stack(model, stacks)
+    decoder = _decoder_path(model)
+    found: list[tuple[str, str, int | None]] = []  # name, stack, place in the stack
+    _collect(model, "", stacks, found, set())
+    end = max((place for place, (_, stack, _) in enumerate(found) if stack == text), default=-1)
+    base = next((name for name, module in model.named_modules() if module is model.base_model), "")
+    head = model.get_output_embeddings()
+
+    def rank(place: int) -> int:
+        """0: feeds the text stack; 1: the decoder that holds it; 2: a head on top of it."""
+        name = found[place][0]
+        if not text or _inside(name, decoder):
+            return 1
+        return 2 if place > end and (not _inside(name, base) or model.get_submodule(name) is head) else 0
+
+    order = sorted(range(len(found)), key=lambda place: (rank(place), place))
+    return tuple(
+        Unit(
+            index=index,
+            name=found[place][0],
+            stack=found[place][1],
+            block=found[place][2],
+            blocks=len(stacks[found[place][1] or text]) if stacks else 0,
+            text=bool(text) and found[place][1] == text,
+        )
+        for index, place in enumerate(order)
+    )
+
+
+def _find_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
+    """Outermost lists of blocks by path.
+
+    transformers marks blocks with ``GradientCheckpointingLayer``, and a list that holds one is a stack, whatever the
+    classes of the others. In a sub-model that uses the mark nowhere, every list of composite modules is one.
+    """
+    stacks: dict[str, nn.ModuleList] = {}
+
+    def walk(module: nn.Module, path: str, marked: bool) -> None:
+        if isinstance(module, PreTrainedModel):
+            marked = any(isinstance(m, GradientCheckpointingLayer) for m in module.modules())
+        if isinstance(module, nn.ModuleList) and len(module) and _is_stack(module, marked):
+            stacks[path] = module
+            return
+        for name, child in module.named_children():
+            walk(child, _join(path, name), marked)
+
+    walk(model, "", False)
+    return stacks
+
+
+def _is_stack(modules: nn.ModuleList, marked: bool) -> bool:
+    if any(isinstance(m, GradientCheckpointingLayer) for m in modules):
+        return True
+    return not marked and all(any(m.children()) for m in modules)
+
+
+def _decoder_path(model: PreTrainedModel) -> str:
+    """Path of the module that transformers calls the model's decoder; empty for the model itself."""
+    decoder = model.get_decoder()
+    return next((name for name, module in model.named_modules() if module is decoder), "")
+
+
+def _text_stack(model: PreTrainedModel, stacks: dict[str, nn.ModuleList]) -> str:
+    """Path of the stack that carries the text: the decoder's longest, the last of equals; empty without a stack."""
+    decoder = _decoder_path(model)
+    candidates = [path for path in stacks if _inside(path, decoder)] or list(stacks)
+    return max(reversed(candidates), key=lambda path: len(stacks[path]), default="")
+
+
+def _collect(
+    module: nn.Module,
+    path: str,
+    stacks: dict[str, nn.ModuleList],
+    found: list[tuple[str, str, int | None]],
+    seen: set[int],
+) -> None:
+    """Append ``(name, stack, place)`` of every unit below ``module``, in order of registration, each module once."""
+    if id(module) in seen or not module.state_dict(keep_vars=True):
+        return
+    seen.add(id(module))
+    if path in stacks:
+        found.extend((_join(path, str(place)), path, place) for place in range(len(stacks[path])))
+        return
+    holds_a_stack = any(_inside(stack, path) for stack in stacks)
+    if holds_a_stack or isinstance(module, nn.ModuleList | nn.ModuleDict):  # these two have no forward to pause at
+        for name, child in module.named_children():
+            _collect(child, _join(path, name), stacks, found, seen)
+    else:
+        found.append((path, "", None))
+
+
+def _inside(path: str, parent: str) -> bool:
+    return not parent or path == parent or path.startswith(parent + ".")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,295 @@
+"""The one loop: both models in lockstep, unit by unit, from two checkpoints to a third.
+
+Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples; what their linears read becomes two
+curvatures each; the unit's weights are fused, written and freed before the next unit is loaded.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.calibration import Sample, read_samples
+from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, check_output
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import Curvature, SingularCurvature
+from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.machine import peak_device_bytes, peak_host_bytes, resolve_device, versions
+from hpa_merge.method import adapt
+from hpa_merge.model import Unit
+from hpa_merge.plan import LinearPair, Plan, make_plan
+from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, RunRecord, pack_columns
+from hpa_merge.side import Side
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are behind, and how many there are."""
+
+
+def merge(
+    old: str | Path,
+    new: str | Path,
+    out: str | Path,
+    *,
+    safety_calib: str | Path,
+    task_calib: str | Path,
+    config: HPAConfig | None = None,
+    overwrite: bool = False,
+    on_progress: Progress = lambda what, done, total: None,
+) -> MergeReport:
+    """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
+
+    Args:
+        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to.
+        out: a new folder; it appears whole or not at all.
+        safety_calib, task_calib: calibration files; the README lists the formats.
+        config: the options; the paper's by default.
+        overwrite: replace ``out`` where it exists.
+        on_progress: called before each unit, and at the end.
+
+    Returns:
+        The report, which also lies in ``out`` as ``hpa_report.json``.
+
+    Raises:
+        InputError: the input or the options are wrong.
+        NumericalError: a weight or an activation is not finite, or a curvature cannot be factored.
+    """
+    started = time.monotonic()
+    config = config or HPAConfig()
+    with Checkpoint.open(old, "OLD") as in_old, Checkpoint.open(new, "NEW") as in_new:
+        folders = [in_old.folder, in_new.folder]
+        check_output(out, folders, overwrite)
+        safety, task = draw_samples(safety_calib, task_calib, config)
+        device = resolve_device(config.device)
+        plan = make_plan(in_old, in_new, config, device)
+        sides = (
+            Side("safety", in_old, plan.old, safety, config.max_length),
+            Side("task", in_new, plan.new, task, config.max_length),
+        )
+        writer = CheckpointWriter(in_new, out, overwrite=overwrite, inputs=folders)
+        try:
+            linears = _Merge(plan, sides, writer, config, on_progress).run()
+            report = MergeReport(
+                architecture=plan.architecture,
+                config=asdict(config),
+                safety=sides[0].record(safety_calib),
+                task=sides[1].record(task_calib),
+                linears=tuple(linears),
+                passed_through=plan.passed_through,
+                left_out=tuple(str(path) for path in in_new.side_files().left_out),
+                run=RunRecord(
+                    old=str(old),
+                    new=str(new),
+                    device=str(device),
+                    seconds=round(time.monotonic() - started, 3),
+                    peak_host_bytes=peak_host_bytes(),
+                    peak_device_bytes=peak_device_bytes(device),
+                    versions=versions(),
+                ),
+            )
+            writer.publish({"hpa_report.json": report.to_json().encode()})
+        except BaseException:
+            writer.abort()
+            raise
+    return report
+
+
+def draw_samples(
+    safety_calib: str | Path, task_calib: str | Path, config: HPAConfig
+) -> tuple[list[Sample], list[Sample]]:
+    """The safety and the task samples that a merge with ``config`` uses.
+
+    Raises:
+        CalibrationError: a file or one of its lines cannot be used.
+    """
+    return (
+        read_samples(Path(safety_calib), config.safety_samples, config.seed),
+        read_samples(Path(task_calib), config.task_samples, config.seed),
+    )
+
+
+@final
+class _Merge:
+    """The loop and its state."""
+
+    def __init__(
+        self, plan: Plan, sides: tuple[Side, Side], writer: CheckpointWriter, config: HPAConfig, on_progress: Progress
+    ) -> None:
+        self._plan = plan
+        self._sides = sides
+        self._writer = writer
+        self._config = config
+        self._on_progress = on_progress
+        self._records: list[LinearRecord] = []
+        self._text_has_run = False
+
+    def run(self) -> list[LinearRecord]:
+        """Go through every unit and copy the rest; what became of each linear, in that order."""
+        pending = dict(self._plan.linears)
+        steps = len(self._plan.new.units) + 1
+        try:
+            for side in self._sides:
+                side.start()
+            while pending and (unit := self._next_unit()) is not None:
+                if unit in self._plan.linears and unit not in pending:
+                    raise RuntimeError(f"a sample came to {unit.name} after it was merged")
+                self._on_progress(unit.name, unit.index, steps)
+                pairs = pending.pop(unit, ())
+                self._do_unit(unit, pairs, visited=True, last=not pending)
+        finally:
+            for side in self._sides:
+                side.close()
+        for unit, pairs in pending.items():
+            self._do_unit(unit, pairs, visited=False, last=False)
+        self._on_progress("copying the rest", steps - 1, steps)
+        for name in self._writer.remaining():
+            self._writer.copy(name)
+        self._on_progress("done", steps, steps)
+        return self._records
+
+    def _next_unit(self) -> Unit | None:
+        waiting = [unit for side in self._sides if (unit := side.next_unit) is not None]
+        return min(waiting, key=lambda unit: unit.index, default=None)
+
+    def _do_unit(self, unit: Unit, pairs: Sequence[LinearPair], *, visited: bool, last: bool) -> None:
+        """Load one unit of both models, let the samples through, merge its linears, and free it."""
+        old, new = (side.load(unit) for side in self._sides)
+        changed: list[tuple[LinearPair, Tensor, Tensor]] = []  # with both weights as [r, c]
+        for pair in pairs:
+            w_old, w_new = pair.old.matrix(old[pair.old.key]), pair.new.matrix(new[pair.new.key])
+            if torch.equal(w_old.to(w_new.dtype), w_new):
+                self._record(unit, pair, w_new, "unchanged")
+            elif not pair.included:
+                self._record(unit, pair, w_new, "excluded")
+            else:
+                changed.append((pair, w_old, w_new))
+        safety, task = _Observed(), _Observed()
+        if visited:
+            linears = sorted({name for pair, _, _ in changed for name in pair.new.observers})
+            safety, task = (_Observed(side.run(unit, linears, last=last)) for side in self._sides)
+            self._text_has_run |= unit.text
+        for pair, w_old, w_new in changed:
+            if safety.reached(pair) and task.reached(pair):
+                self._adapt(unit, pair, w_old, w_new, safety, task)
+            else:
+                self._leave(unit, pair, w_old, w_new, safety, task)
+        for side in self._sides:
+            side.free(unit)
+
+    def _adapt(
+        self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: "_Observed", task: "_Observed"
+    ) -> None:
+        """Adapt one weight and write it."""
+        block = unit.block if unit.block is not None else (unit.blocks if self._text_has_run else 0)
+        adapted = adapt(
+            old,
+            new,
+            self._inverse_diagonal(safety, pair, self._sides[0]),
+            self._inverse_diagonal(task, pair, self._sides[1]),
+            block=block,
+            blocks=unit.blocks,
+            config=self._config,
+        )
+        if not all(map(torch.isfinite, torch.aminmax(adapted.weight))):
+            raise NumericalError(
+                f"the result for {pair.new.key} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
+            )
+        self._writer.write(pair.new.key, pair.new.matrix(adapted.weight))
+        self._record(
+            unit,
+            pair,
+            new,
+            "adapted",
+            block=block,
+            blocks=unit.blocks,
+            share=adapted.share,
+            n_keep=adapted.selection.n_keep,
+            n_focus=adapted.selection.n_focus,
+            n_shared=adapted.selection.n_shared,
+            kept=pack_columns(adapted.selection.kept),
+            alpha=adapted.selection.alpha,
+            kappa=adapted.kappa,
+            relative_update=adapted.relative_update,
+            energy_put_back=adapted.energy_put_back,
+            safety_tokens=safety.tokens(pair),
+            task_tokens=task.tokens(pair),
+        )
+
+    def _leave(
+        self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: "_Observed", task: "_Observed"
+    ) -> None:
+        """Deal with a changed weight that no token reaches in both sets."""
+        if self._config.uncalibrated == "error":
+            unreached = [name for name, seen in (("safety", safety), ("task", task)) if not seen.reached(pair)]
+            raise CalibrationError(
+                f"{pair.new.key} changed and no token of the {' and the '.join(unreached)} set reaches it: "
+                "add samples that do, or choose --uncalibrated new or old."
+            )
+        if self._config.uncalibrated == "old":
+            self._writer.write(pair.new.key, pair.new.matrix(old.to(new.dtype)))
+        tokens = {"safety_tokens": safety.tokens(pair), "task_tokens": task.tokens(pair)}
+        self._record(unit, pair, new, "uncalibrated", **tokens)
+
+    def _inverse_diagonal(self, observed: "_Observed", pair: LinearPair, side: Side) -> Tensor:
+        """``[H⁻¹]_jj`` for one weight, or the sentence that says why there is none."""
+        try:
+            return observed.inverse_diagonal(pair, self._config.damping)
+        except OverflowError:
+            raise NumericalError(
+                f"the {side.purpose} activations that reach {pair.new.key} hold NaN or infinity: "
+                f"see whether {side.role} computes them in its dtype at all."
+            ) from None
+        except SingularCurvature as error:
+            raise NumericalError(
+                f"the {side.purpose} curvature of {pair.new.key} cannot be factored, in float64 either ({error}): "
+                f"raise damping, which is {self._config.damping:g}."
+            ) from error
+
+    def _record(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
+        rows, columns = weight.shape
+        self._records.append(
+            LinearRecord(pair.new.key, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
+        )
+
+
+@final
+class _Observed:
+    """What the linears of one unit read on one side."""
+
+    def __init__(self, curvatures: Mapping[str, Curvature] | None = None) -> None:
+        self._curvatures = curvatures or {}
+        self._diagonals: dict[Curvature, Tensor] = {}  # of those that several linears share
+
+    def reached(self, pair: LinearPair) -> bool:
+        """Whether any token activates the weight's input."""
+        return any(curvature.mean_square != 0.0 for curvature in self._of(pair))
+
+    def tokens(self, pair: LinearPair) -> int:
+        return sum(curvature.tokens for curvature in self._of(pair))
+
+    def inverse_diagonal(self, pair: LinearPair, damping: float) -> Tensor:
+        """``[H⁻¹]_jj``, ``[c]``.
+
+        Raises:
+            OverflowError: an activation is not finite.
+            SingularCurvature: ``H`` does not factor.
+        """
+        first, *others = self._of(pair)
+        if others:  # modules that read different tensors and lie in one weight on disk
+            joined = Curvature(first.columns)
+            for curvature in (first, *others):
+                joined.absorb(curvature)
+            first = joined
+        if not math.isfinite(first.mean_square):
+            raise OverflowError("an activation is not finite")
+        if first not in self._diagonals:
+            self._diagonals[first] = first.inverse_diagonal(damping)
+        return self._diagonals[first]
+
+    def _of(self, pair: LinearPair) -> list[Curvature]:
+        """The curvatures of the weight's observers, each once."""
+        return list(dict.fromkeys(self._curvatures[o] for o in pair.new.observers if o in self._curvatures))

@@ -1,0 +1,164 @@
+"""``hpa_report.json``: everything that a merge decided, tensor by tensor.
+
+But for ``run`` (time, memory, versions, places) the report is a function of the inputs and the options: two merges of
+the same files on the same kind of device differ in nothing else, so that a pipeline can compare it.
+"""
+
+import base64
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+SCHEMA_VERSION = 1
+
+Outcome = Literal["adapted", "unchanged", "excluded", "uncalibrated"]
+
+
+@final
+@dataclass(frozen=True)
+class LinearRecord:
+    """One linear weight; what was not computed for it is None.
+
+    Attributes:
+        name: its name in NEW and OUT.
+        outcome: ``adapted``, or why not: it did not change, the options exclude it, no token reached it in both sets.
+        unit: path of the module that it was loaded with.
+        stack: path of the stack of blocks that the unit is in; empty outside.
+        rows, columns: ``r`` and ``c``.
+        block, blocks: depth ``l`` of ``L``.
+        share: the retained share ``p`` of that depth, in percent.
+        n_keep, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
+        kept: the columns put back, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
+            ``j // 8``; :func:`unpack_columns` reads it.
+        alpha, kappa: ``α`` and ``κ``.
+        relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
+        energy_put_back: the share of ``‖ΔW‖²_F`` that lies in the columns put back.
+        safety_tokens, task_tokens: tokens that reached it.
+    """
+
+    name: str
+    outcome: Outcome
+    unit: str
+    stack: str
+    rows: int
+    columns: int
+    block: int | None = None
+    blocks: int | None = None
+    share: float | None = None
+    n_keep: int | None = None
+    n_focus: int | None = None
+    n_shared: int | None = None
+    kept: str | None = None
+    alpha: float | None = None
+    kappa: float | None = None
+    relative_update: float | None = None
+    energy_put_back: float | None = None
+    safety_tokens: int = 0
+    task_tokens: int = 0
+
+    @property
+    def kept_columns(self) -> list[int]:
+        """The columns put back, ascending."""
+        return [] if self.kept is None else unpack_columns(self.kept, self.columns)
+
+
+@final
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What was used of one calibration set."""
+
+    file: str
+    samples: int
+    tokens: int
+    images: int
+
+
+@final
+@dataclass(frozen=True)
+class RunRecord:
+    """What differs from run to run. Bytes and seconds; device memory is None on the CPU."""
+
+    old: str
+    new: str
+    device: str
+    seconds: float
+    peak_host_bytes: int
+    peak_device_bytes: int | None
+    versions: dict[str, str]
+
+
+@final
+@dataclass(frozen=True)
+class MergeReport:
+    """A merge, whole.
+
+    Attributes:
+        architecture: class name of the model.
+        config: the options, as :class:`hpa_merge.config.HPAConfig` has them.
+        safety, task: the calibration sets.
+        linears: every linear weight, in the order in which they were merged.
+        passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
+        left_out: files of NEW that were not carried over (other weight formats, pickles).
+        run: what differs from run to run.
+    """
+
+    architecture: str
+    config: dict[str, Any]
+    safety: CalibrationRecord
+    task: CalibrationRecord
+    linears: tuple[LinearRecord, ...]
+    passed_through: dict[str, int]
+    left_out: tuple[str, ...]
+    run: RunRecord
+
+    def count(self, outcome: Outcome) -> int:
+        """How many linears had this outcome."""
+        return Counter(record.outcome for record in self.linears)[outcome]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know, a sentence each."""
+        sentences = []
+        uncalibrated = [record.name for record in self.linears if record.outcome == "uncalibrated"]
+        if uncalibrated:
+            source = self.config["uncalibrated"].upper()
+            sentences.append(
+                f"{len(uncalibrated)} changed linear{'s' * (len(uncalibrated) > 1)} came from {source} because no token "
+                f"of the safety set, or none of the task set, reaches them: {_shortened(uncalibrated)}."
+            )
+        if experts := self.passed_through.get("expert"):
+            sentences.append(f"{experts} expert weights came from NEW: this version adapts linear layers only.")
+        if not self.count("adapted"):
+            sentences.append("No linear was adapted: OUT's weights are NEW's.")
+        if self.left_out:
+            sentences.append(f"Not carried over from NEW: {_shortened(self.left_out)}.")
+        return sentences
+
+    def to_json(self) -> str:
+        """The report as it is written: indented, a trailing newline."""
+        content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _shortened(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def pack_columns(mask: Tensor) -> str:
+    """A bool mask ``[c]`` as base64 of its bits, the lowest first."""
+    bits = torch.nn.functional.pad(mask.cpu().to(torch.uint8), (0, -len(mask) % 8)).reshape(-1, 8)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+    return base64.b64encode(bytes((bits * weights).sum(dim=1).tolist())).decode("ascii")
+
+
+def unpack_columns(packed: str, columns: int) -> list[int]:
+    """The columns whose bit is set, ascending: the inverse of :func:`pack_columns`."""
+    content = base64.b64decode(packed)
+    return [j for j in range(columns) if content[j // 8] >> (j % 8) & 1]

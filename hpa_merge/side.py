@@ -1,0 +1,130 @@
+"""One of the two models with its calibration set: OLD runs the safety samples, NEW the task samples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.calibration import Encoder, Sample
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.core import Curvature
+from hpa_merge.errors import CalibrationError, HPAError, NumericalError
+from hpa_merge.model import ForwardError, PausedForwards, Skeleton, Taps, Unit
+from hpa_merge.report.schema import CalibrationRecord
+
+
+@final
+class Side:
+    """A checkpoint, its skeleton, and its samples on their way through it."""
+
+    def __init__(
+        self, purpose: str, checkpoint: Checkpoint, skeleton: Skeleton, samples: Sequence[Sample], max_length: int
+    ) -> None:
+        """Encode the samples.
+
+        Args:
+            purpose: ``safety`` or ``task``, for messages.
+            max_length: tokens of a sample used at most.
+
+        Raises:
+            CalibrationError: a sample cannot be encoded; names its line.
+        """
+        self.purpose = purpose
+        self.role = checkpoint.role
+        self._read = checkpoint.read
+        self._skeleton = skeleton
+        self._samples = samples
+        encoder = Encoder.from_checkpoint(checkpoint.folder, samples)
+        self._inputs = [encoder.encode(sample, max_length) for sample in samples]
+        self._forwards = PausedForwards(skeleton.model, skeleton.units)
+        linears = {observer for linear in skeleton.linears.values() for observer in linear.observers}
+        self._taps = Taps({name: skeleton.model.get_submodule(name) for name in linears})
+
+    def start(self) -> None:
+        """Let every sample run to its first unit.
+
+        Raises:
+            CalibrationError: the model's forward fails on a sample.
+        """
+        self._skeleton.load(None, self._read)
+        inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self._inputs]
+        try:
+            self._forwards.start(inputs)
+        except ForwardError as error:
+            raise self._failed(error) from error
+
+    @property
+    def next_unit(self) -> Unit | None:
+        """The earliest unit that a sample waits at."""
+        return self._forwards.next_unit
+
+    def load(self, unit: Unit) -> dict[str, Tensor]:
+        """Load ``unit``; its tensors as they lie on disk, by key.
+
+        Raises:
+            NumericalError: one holds NaN or infinity.
+        """
+        tensors = self._skeleton.load(unit, self._read)
+        for key, value in tensors.items():
+            if value.is_floating_point() and value.numel() and not all(map(torch.isfinite, torch.aminmax(value))):
+                raise NumericalError(
+                    f"{self.role}'s tensor {key} holds NaN or infinity: "
+                    "the file is damaged or the training diverged, so give a sound checkpoint."
+                )
+        return tensors
+
+    def run(self, unit: Unit, observed: Sequence[str], *, last: bool = False) -> dict[str, Curvature]:
+        """Let the samples through ``unit``, which is loaded.
+
+        Args:
+            observed: paths of the linears whose inputs matter.
+            last: nothing after those inputs does.
+
+        Returns:
+            The curvature of each observed linear that a token reached.
+
+        Raises:
+            CalibrationError: the model's forward fails on a sample.
+        """
+        self._taps.watch(observed)
+        try:
+            for _ in self._forwards.run(unit, last=last):
+                self._taps.end_sample()
+        except ForwardError as error:
+            raise self._failed(error) from error
+        return self._taps.curvatures()
+
+    def free(self, unit: Unit) -> None:
+        """Give ``unit``'s memory back."""
+        self._skeleton.free(unit)
+
+    def close(self) -> None:
+        """End the samples that are still on their way, and leave the model as it was."""
+        self._forwards.close()
+        self._taps.close()
+
+    def record(self, file: str | Path) -> CalibrationRecord:
+        """What was used of the calibration file."""
+        return CalibrationRecord(
+            file=str(file),
+            samples=len(self._samples),
+            tokens=sum(inputs["input_ids"].numel() for inputs in self._inputs),
+            images=sum(len(sample.images) for sample in self._samples),
+        )
+
+    def _place(self, value: Tensor) -> Tensor:
+        """An input on the device, floating ones in the model's dtype."""
+        return value.to(self._skeleton.device, self._skeleton.model.dtype if value.is_floating_point() else value.dtype)
+
+    def _failed(self, error: ForwardError) -> HPAError:
+        """The sentence for a forward that raised."""
+        cause, source = error.__cause__, self._samples[error.sample].source
+        if isinstance(cause, torch.OutOfMemoryError):
+            return NumericalError(f"{source}: the device's memory is full: lower max_length or the number of samples.")
+        reason = (str(cause).strip().splitlines() or [""])[0]
+        return CalibrationError(
+            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
+            "mend the sample or take it out."
+        )
