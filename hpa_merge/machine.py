@@ -3,6 +3,7 @@
 import platform
 import resource
 import sys
+from pathlib import Path
 
 import greenlet
 import safetensors
@@ -28,9 +29,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def peak_host_bytes() -> int:
-    """The largest resident set of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """The largest resident set of this process so far, in bytes.
+
+    Linux tells it in ``/proc``; what ``getrusage`` tells there includes the process that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def peak_device_bytes(device: torch.device) -> int | None:

@@ -6,24 +6,25 @@ curvatures each; the unit's weights are fused, written and freed before the next
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.calibration import Sample, read_samples
+from hpa_merge.calibration import read_samples
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, check_output
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import Curvature, SingularCurvature
+from hpa_merge.core import Curvature, SingularCurvature, retained_share
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.machine import peak_device_bytes, peak_host_bytes, resolve_device, versions
 from hpa_merge.method import adapt
 from hpa_merge.model import Unit
 from hpa_merge.plan import LinearPair, Plan, make_plan
-from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, RunRecord, pack_columns
+from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, PlanReport, RunRecord, UnitPlan, pack_columns
 from hpa_merge.side import Side
 
 Progress = Callable[[str, int, int], None]
@@ -60,34 +61,25 @@ def merge(
     """
     started = time.monotonic()
     config = config or HPAConfig()
-    with Checkpoint.open(old, "OLD") as in_old, Checkpoint.open(new, "NEW") as in_new:
-        folders = [in_old.folder, in_new.folder]
-        check_output(out, folders, overwrite)
-        safety, task = draw_samples(safety_calib, task_calib, config)
-        device = resolve_device(config.device)
-        plan = make_plan(in_old, in_new, config, device)
-        sides = (
-            Side("safety", in_old, plan.old, safety, config.max_length),
-            Side("task", in_new, plan.new, task, config.max_length),
-        )
-        writer = CheckpointWriter(in_new, out, overwrite=overwrite, inputs=folders)
+    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite) as ready:
+        writer = CheckpointWriter(ready.new, out, overwrite=overwrite, inputs=[ready.old.folder, ready.new.folder])
         try:
-            linears = _Merge(plan, sides, writer, config, on_progress).run()
+            linears = _Merge(ready.plan, ready.sides, writer, config, on_progress).run()
             report = MergeReport(
-                architecture=plan.architecture,
+                architecture=ready.plan.architecture,
                 config=asdict(config),
-                safety=sides[0].record(safety_calib),
-                task=sides[1].record(task_calib),
+                safety=ready.sides[0].record(safety_calib),
+                task=ready.sides[1].record(task_calib),
                 linears=tuple(linears),
-                passed_through=plan.passed_through,
-                left_out=tuple(str(path) for path in in_new.side_files().left_out),
+                passed_through=ready.plan.passed_through,
+                left_out=tuple(str(path) for path in ready.new.side_files().left_out),
                 run=RunRecord(
                     old=str(old),
                     new=str(new),
-                    device=str(device),
+                    device=str(ready.device),
                     seconds=round(time.monotonic() - started, 3),
                     peak_host_bytes=peak_host_bytes(),
-                    peak_device_bytes=peak_device_bytes(device),
+                    peak_device_bytes=peak_device_bytes(ready.device),
                     versions=versions(),
                 ),
             )
@@ -98,18 +90,82 @@ def merge(
     return report
 
 
-def draw_samples(
-    safety_calib: str | Path, task_calib: str | Path, config: HPAConfig
-) -> tuple[list[Sample], list[Sample]]:
-    """The safety and the task samples that a merge with ``config`` uses.
+def preview(
+    old: str | Path,
+    new: str | Path,
+    out: str | Path,
+    *,
+    safety_calib: str | Path,
+    task_calib: str | Path,
+    config: HPAConfig | None = None,
+    overwrite: bool = False,
+) -> PlanReport:
+    """What :func:`merge` would do with the same arguments: every check that reads no weight, and nothing written.
 
     Raises:
-        CalibrationError: a file or one of its lines cannot be used.
+        InputError: as :func:`merge` would.
     """
-    return (
-        read_samples(Path(safety_calib), config.safety_samples, config.seed),
-        read_samples(Path(task_calib), config.task_samples, config.seed),
-    )
+    config = config or HPAConfig()
+    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite) as ready:
+        return PlanReport(
+            architecture=ready.plan.architecture,
+            units=tuple(
+                UnitPlan(
+                    name=unit.name,
+                    stack=unit.stack,
+                    block=unit.block,
+                    blocks=unit.blocks,
+                    share=None
+                    if unit.block is None
+                    else float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min)),
+                    linears=sum(pair.included for pair in pairs),
+                    excluded=sum(not pair.included for pair in pairs),
+                )
+                for unit, pairs in ready.plan.linears.items()
+            ),
+            safety=ready.sides[0].record(safety_calib),
+            task=ready.sides[1].record(task_calib),
+            passed_through=ready.plan.passed_through,
+            left_out=tuple(str(path) for path in ready.new.side_files().left_out),
+            bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
+            device=str(ready.device),
+        )
+
+
+@final
+@dataclass(frozen=True)
+class _Ready:
+    """Inputs that have passed every check that reads no weight."""
+
+    old: Checkpoint
+    new: Checkpoint
+    device: torch.device
+    plan: Plan
+    sides: tuple[Side, Side]
+
+
+@contextmanager
+def _prepare(
+    old: str | Path,
+    new: str | Path,
+    out: str | Path,
+    safety_calib: str | Path,
+    task_calib: str | Path,
+    config: HPAConfig,
+    overwrite: bool,
+) -> Iterator[_Ready]:
+    with Checkpoint.open(old, "OLD") as in_old, Checkpoint.open(new, "NEW") as in_new:
+        needed = sum(info.nbytes for info in in_new.tensors.values())
+        check_output(out, [in_old.folder, in_new.folder], overwrite, needed=needed)
+        safety = read_samples(Path(safety_calib), config.safety_samples, config.seed)
+        task = read_samples(Path(task_calib), config.task_samples, config.seed)
+        device = resolve_device(config.device)
+        plan = make_plan(in_old, in_new, config, device)
+        sides = (
+            Side("safety", in_old, plan.old, safety, config.max_length),
+            Side("task", in_new, plan.new, task, config.max_length),
+        )
+        yield _Ready(in_old, in_new, device, plan, sides)
 
 
 @final

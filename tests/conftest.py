@@ -1,6 +1,113 @@
-"""What every test shares: quiet transformers, no network."""
+"""What every test shares: quiet transformers, one thread, no network, the tiny pairs, and calls of the command."""
 
+import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class TinyCase(NamedTuple):
+    """A tiny pair with its calibration files."""
+
+    name: str
+    old: Path
+    new: Path
+    safety: Path
+    task: Path
+
+    def copied_to(self, folder: Path) -> "TinyCase":
+        """A copy of the two checkpoints, to be damaged; the calibration files stay where they are."""
+        for path in (self.old, self.new):
+            shutil.copytree(path, folder / path.name)
+        return self._replace(old=folder / "old", new=folder / "new")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyCase]:
+    """``tiny(name, dtype="float32")``: made once a session, so never written to."""
+    made: dict[tuple[str, str], TinyCase] = {}
+
+    def make(name: str, dtype: str = "float32") -> TinyCase:
+        if (name, dtype) not in made:
+            import torch
+            from tiny_models import make_calibration, make_pair
+
+            folder = tmp_path_factory.mktemp(f"{name}-{dtype}")
+            checkpoints = make_pair(name, folder, dtype=getattr(torch, dtype))
+            made[name, dtype] = TinyCase(name, *checkpoints, *make_calibration(name, folder / "calibration"))
+        return made[name, dtype]
+
+    return make
+
+
+@dataclass
+class Call:
+    """A call of the command that would succeed, to be spoilt."""
+
+    folder: Path
+    old: Path
+    new: Path
+    safety: Path
+    task: Path
+    out: Path
+    options: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        files = ["--safety-calib", self.safety, "--task-calib", self.task, "-o", self.out]
+        return [str(item) for item in (self.old, self.new, *files, *self.options)]
+
+    def calibration(self, *lines: object) -> Path:
+        """A file of these lines; an object is written as JSON."""
+        path = self.folder / "lines.jsonl"
+        path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+        return path
+
+    def write(self, name: str, content: str) -> Path:
+        path = self.folder / name
+        path.write_text(content)
+        return path
+
+
+@pytest.fixture
+def make_call(tiny: Callable[..., TinyCase], tmp_path: Path) -> Callable[..., Call]:
+    """``make_call(name, dtype)``: on copies of the tiny pair."""
+
+    def make(name: str = "llama", dtype: str = "float32") -> Call:
+        case = tiny(name, dtype).copied_to(tmp_path)
+        return Call(tmp_path, case.old, case.new, case.safety, case.task, tmp_path / "out")
+
+    return make
+
+
+def status(call: Call) -> int | str | None:
+    """The exit status of the command, in this process; ``main`` returns where it is 0."""
+    from hpa_merge.cli import main
+
+    try:
+        main(call.arguments)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _calm() -> Iterator[None]:
+    """One thread, as the matrices are tiny and threads would wait for each other; no messages from transformers."""
+    import torch
+    import transformers
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    yield
+    torch.set_num_threads(threads)

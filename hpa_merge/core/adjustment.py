@@ -5,8 +5,8 @@
     κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F                 the share of W_old in the update
     Ŵ = W_old on the kept columns, W̃ = W_new − κ W_old elsewhere
 
-Weights are ``[r, c]`` in any floating dtype (a transposed view will do); arithmetic is float32 or better, by blocks of
-rows, so that nothing of a weight's size is made in float32.
+Weights are ``[r, c]`` in any floating dtype (a transposed view will do). The sums are float64 and the fused weight is
+float32 or better, by blocks of rows that stay in the processor's cache, so that nothing of a weight's size is made.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-ELEMENTS = 2**22
-"""Elements of a block of rows: 16 MiB in float32."""
+ELEMENTS = 2**18
+"""Elements of a block of rows: 2 MiB in float64."""
 
 
 @final
@@ -48,11 +48,12 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
     rows, columns = old.shape
     energy = torch.zeros(columns, dtype=torch.float64, device=old.device)
     along, old_norm = torch.zeros(2, dtype=torch.float64, device=old.device)
-    for _, w_old, w_new in _row_blocks(old, new):
-        delta = w_new - w_old
-        along += (delta * w_old).sum(dtype=torch.float64)
-        old_norm += w_old.square().sum(dtype=torch.float64)
-        energy += delta.square_().sum(dim=0, dtype=torch.float64)
+    for block in _row_blocks(old.shape):
+        w_old = old[block].double()
+        delta = new[block].double() - w_old
+        along += torch.dot(delta.flatten(), w_old.flatten())
+        old_norm += torch.dot(w_old.flatten(), w_old.flatten())
+        energy += delta.square_().sum(dim=0)
     change = float(energy.sum())
     kappa = float(along / old_norm) if float(old_norm) > 0.0 else 0.0
     return Update(energy=(energy / rows).cpu(), kappa=kappa, change=change, old_norm=float(old_norm))
@@ -74,20 +75,19 @@ def fuse(old: Tensor, new: Tensor, kept: Tensor, kappa: float) -> Tensor:
         raise ValueError(f"a mask of shape [{old.shape[1]}] expected, found {list(kept.shape)} of {kept.dtype}")
     kept = kept.to(new.device)
     fused = torch.empty(new.shape, dtype=new.dtype, device=new.device)
-    for rows, w_old, w_new in _row_blocks(old, new):
-        adjusted = new[rows] if kappa == 0.0 else torch.sub(w_new, w_old, alpha=kappa).to(new.dtype)
-        fused[rows] = torch.where(kept, old[rows].to(new.dtype), adjusted)
+    dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
+    for block in _row_blocks(old.shape):
+        w_old, w_new = old[block], new[block]
+        adjusted = w_new if kappa == 0.0 else torch.sub(w_new.to(dtype), w_old.to(dtype), alpha=kappa).to(new.dtype)
+        fused[block] = torch.where(kept, w_old.to(new.dtype), adjusted)
     return fused
 
 
-def _row_blocks(old: Tensor, new: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """The rows of both weights, a block at a time, as float32 (float64 where either is)."""
-    dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
-    rows, columns = old.shape
+def _row_blocks(shape: torch.Size) -> Iterator[slice]:
+    """The rows of an ``[r, c]`` weight, a block at a time."""
+    rows, columns = shape
     step = max(1, ELEMENTS // max(1, columns))
-    for start in range(0, rows, step):
-        block = slice(start, start + step)
-        yield block, old[block].to(dtype), new[block].to(dtype)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _check(old: Tensor, new: Tensor) -> None:

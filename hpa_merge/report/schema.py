@@ -23,7 +23,7 @@ Outcome = Literal["adapted", "unchanged", "excluded", "uncalibrated"]
 @final
 @dataclass(frozen=True)
 class LinearRecord:
-    """One linear weight; what was not computed for it is None.
+    """One linear weight; what was not computed for it is None here and absent from the file.
 
     Attributes:
         name: its name in NEW and OUT.
@@ -129,8 +129,8 @@ class MergeReport:
         if uncalibrated:
             source = self.config["uncalibrated"].upper()
             sentences.append(
-                f"{len(uncalibrated)} changed linear{'s' * (len(uncalibrated) > 1)} came from {source} because no token "
-                f"of the safety set, or none of the task set, reaches them: {_shortened(uncalibrated)}."
+                f"{len(uncalibrated)} of the changed linears came from {source}: no token of the safety set, or none "
+                f"of the task set, reaches them: {_shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
             sentences.append(f"{experts} expert weights came from NEW: this version adapts linear layers only.")
@@ -143,7 +143,37 @@ class MergeReport:
     def to_json(self) -> str:
         """The report as it is written: indented, a trailing newline."""
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
+        content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@final
+@dataclass(frozen=True)
+class UnitPlan:
+    """One unit that holds linears: its depth, its share in percent (None outside the stacks), how many linears."""
+
+    name: str
+    stack: str
+    block: int | None
+    blocks: int
+    share: float | None
+    linears: int
+    excluded: int
+
+
+@final
+@dataclass(frozen=True)
+class PlanReport:
+    """What a merge would do."""
+
+    architecture: str
+    units: tuple[UnitPlan, ...]
+    safety: CalibrationRecord
+    task: CalibrationRecord
+    passed_through: dict[str, int]
+    left_out: tuple[str, ...]
+    bytes_out: int
+    device: str
 
 
 def _shortened(names: Sequence[str], most: int = 4) -> str:

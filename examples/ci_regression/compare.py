@@ -1,0 +1,49 @@
+"""Compare a merge's report with the golden one: what was decided must be the same, what was measured must be close.
+
+    hpa-merge old new --safety-calib safety.jsonl --task-calib task.jsonl -o out
+    python compare.py out/hpa_report.json golden_report.json
+
+Exit status 0 if they agree, 1 with one line for each difference. ``run`` (time, memory, versions) is not compared.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RELATIVE = 1e-3
+"""Floating-point figures may differ by this much: another processor adds in another order."""
+
+
+def differences(found: Any, golden: Any, where: str = "") -> Iterator[str]:
+    """One sentence for each place in which two reports differ."""
+    if isinstance(found, dict) and isinstance(golden, dict):
+        for key in sorted(found.keys() | golden.keys()):
+            if (where, key) == ("", "run"):
+                continue
+            if key not in found or key not in golden:
+                yield f"{where}{key} is in {'the golden report' if key in golden else 'this report'} only"
+            else:
+                yield from differences(found[key], golden[key], f"{where}{key}.")
+    elif isinstance(found, list) and isinstance(golden, list) and len(found) == len(golden):
+        for place, (one, other) in enumerate(zip(found, golden, strict=True)):
+            name = one.get("name", place) if isinstance(one, dict) else place
+            yield from differences(one, other, f"{where}{name}.")
+    elif isinstance(found, float) and isinstance(golden, float):
+        if not math.isclose(found, golden, rel_tol=RELATIVE, abs_tol=1e-9):
+            yield f"{where[:-1]} is {found!r} and was {golden!r}"
+    elif found != golden:
+        yield f"{where[:-1]} is {found!r} and was {golden!r}"
+
+
+def main(found: str, golden: str) -> int:
+    reports = (json.loads(Path(name).read_text(encoding="utf-8")) for name in (found, golden))
+    lines = list(differences(*reports))
+    print("\n".join(lines) or "the reports agree")
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

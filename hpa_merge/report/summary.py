@@ -1,0 +1,118 @@
+"""The tables that a person reads in the terminal after a merge, or instead of one."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport
+
+LEGEND = (
+    "share: columns to put back. back: columns put back. energy: how much of the update's square they hold. shared: how much of the safety "
+    "focus set is in the task's too. α, κ: means."
+)
+
+
+def merge_summary(report: MergeReport, out: str) -> RenderableType:
+    """What was kept at each depth, and what became of everything else."""
+    table = Table(title=f"{report.architecture}: columns put back", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
+    table.add_column("where", min_width=12, overflow="fold")
+    for heading in ("block", "share", "linears", "back", "energy", "shared", "α", "κ"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    previous = ""
+    for (where, block, blocks), records in _by_depth(report.linears).items():
+        kept, columns = sum(len(r.kept_columns) for r in records), sum(r.columns for r in records)
+        table.add_row(
+            "" if where == previous else where,
+            f"{block}/{blocks}",
+            f"{records[0].share:.1f} %",
+            str(len(records)),
+            f"{kept}/{columns}",
+            f"{100 * fmean(r.energy_put_back or 0.0 for r in records):.0f} %",
+            f"{100 * fmean((r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records):.0f} %",
+            f"{fmean(r.alpha or 0.0 for r in records):.2f}",
+            f"{fmean(r.kappa or 0.0 for r in records):+.0e}",
+        )
+        previous = where
+    counts = ", ".join(
+        f"{report.count(outcome)} {outcome}" for outcome in ("adapted", "unchanged", "excluded", "uncalibrated")
+    )
+    run = report.run
+    memory = f"{_bytes(run.peak_host_bytes)} of host memory"
+    if run.peak_device_bytes is not None:
+        memory += f", {_bytes(run.peak_device_bytes)} of device memory"
+    facts = _facts(
+        ("linears", counts),
+        ("from NEW as they are", _counts(report.passed_through)),
+        ("safety set", _calibration(report.safety)),
+        ("task set", _calibration(report.task)),
+        ("time and peak", f"{run.seconds:.1f} s on {run.device}, {memory}"),
+        ("written", f"{out} (every figure in hpa_report.json)"),
+    )
+    return Group(table, facts, Text(LEGEND, style="dim"))
+
+
+def plan_summary(plan: PlanReport) -> RenderableType:
+    """What a merge would do, unit by unit."""
+    table = Table(title=f"{plan.architecture}: what would be adapted", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("unit")
+    for heading in ("block", "share %", "linears", "excluded"):
+        table.add_column(heading, justify="right")
+    for unit in plan.units:
+        depth = "" if unit.block is None else f"{unit.block}/{unit.blocks}"
+        share = "" if unit.share is None else f"{unit.share:.1f}"
+        table.add_row(unit.name, depth, share, str(unit.linears), str(unit.excluded))
+    facts = _facts(
+        ("from NEW as they are", _counts(plan.passed_through)),
+        ("safety set", _calibration(plan.safety)),
+        ("task set", _calibration(plan.task)),
+        ("OUT's weights", f"{_bytes(plan.bytes_out)}; the arithmetic on {plan.device}"),
+        ("not carried over", ", ".join(plan.left_out) or "nothing"),
+    )
+    return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
+
+
+def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
+    """Adapted linears by stack (or unit, outside the stacks) and block, in the order in which they were merged."""
+    groups: dict[tuple[str, int | None, int | None], list[LinearRecord]] = defaultdict(list)
+    for record in records:
+        if record.outcome == "adapted":
+            groups[_short(record.stack or record.unit), record.block, record.blocks].append(record)
+    return groups
+
+
+def _short(path: str) -> str:
+    """A module's path without what every path has: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
+    parts = [
+        part for part in path.split(".") if part not in ("model", "transformer", "encoder", "layers", "blocks", "h")
+    ]
+    return ".".join(parts) or path
+
+
+def _facts(*rows: tuple[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        grid.add_row(Text(name, style="dim"), Text(value))
+    return grid
+
+
+def _calibration(record: CalibrationRecord) -> str:
+    return f"{record.samples} samples, {record.tokens} tokens, {record.images} images from {record.file}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
+
+
+def _bytes(count: float) -> str:
+    """``1.5 GB``: decimal units, as disks and checkpoints are sold."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

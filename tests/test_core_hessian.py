@@ -1,0 +1,228 @@
+"""The diagonal of the damped inverse against an explicit float64 inverse: both routes, every split, every fallback."""
+
+import math
+from functools import reduce
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hpa_merge.core import Curvature, SingularCurvature, hessian
+
+deterministic = settings(max_examples=60, deadline=None, derandomize=True)
+
+BOTH_ROUTES = pytest.mark.parametrize("n", [5, 40], ids=["dual", "primal"])  # tokens, on fewer and more than 5 columns
+
+
+def normal(n: int, c: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, c, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gather(*batches: Tensor) -> Curvature:
+    curvature = Curvature(batches[0].shape[1])
+    for batch in batches:
+        curvature.add(batch)
+    return curvature
+
+
+def textbook(x: Tensor, damping: float = 0.01) -> Tensor:
+    """``diag(((2/N) Σ x xᵀ + λI)⁻¹)`` by an explicit inverse: ``[c]`` float64."""
+    h = 2.0 / x.shape[0] * x.double().T @ x.double()
+    identity = torch.eye(x.shape[1], dtype=torch.float64)
+    return torch.linalg.inv(h + damping * h.diagonal().mean() * identity).diagonal().clone()
+
+
+def assert_near(found: Tensor, expected: Tensor, rtol: float = 1e-5) -> None:
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected.double(), rtol=rtol, atol=0)
+
+
+# --- the two routes ---
+
+
+def test_by_hand():
+    # Primal: (1, 0), (1, 2) give H = [[2, 2], [2, 4]] + 0.03 I, of determinant 2.03 · 4.03 − 4.
+    determinant = 2.03 * 4.03 - 4
+    found = gather(torch.tensor([[1.0, 0.0], [1.0, 2.0]])).inverse_diagonal(0.01)
+    assert_near(found, torch.tensor([4.03 / determinant, 2.03 / determinant], dtype=torch.float64), rtol=1e-6)
+    # Dual: the one token (3, 4) gives H = 2 [[9, 12], [12, 16]] + 0.25 I, of determinant 18.25 · 32.25 − 24².
+    determinant = 18.25 * 32.25 - 24**2
+    found = gather(torch.tensor([[3.0, 4.0]])).inverse_diagonal(0.01)
+    assert_near(found, torch.tensor([32.25 / determinant, 18.25 / determinant], dtype=torch.float64), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "route"),
+    [
+        (1, 2, "dual"),
+        (3, 8, "dual"),
+        (7, 8, "dual"),
+        (8, 8, "primal"),
+        (9, 8, "primal"),
+        (40, 8, "primal"),
+        (1, 1, "primal"),
+        (5, 1, "primal"),
+    ],
+)
+def test_the_route_and_its_result(n: int, c: int, route: str, monkeypatch: pytest.MonkeyPatch):
+    other = "primal" if route == "dual" else "dual"
+    monkeypatch.setattr(hessian, f"inverse_diagonal_{other}", None)
+    x = normal(n, c)
+    found = gather(x).inverse_diagonal(0.01)
+    assert found.shape == (c,)
+    assert_near(found, textbook(x))
+
+
+@BOTH_ROUTES
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_every_dtype(n: int, dtype: torch.dtype):
+    x = normal(n, 12).to(dtype)
+    assert_near(gather(x).inverse_diagonal(0.01), textbook(x))
+
+
+@BOTH_ROUTES
+def test_dtypes_may_be_mixed(n: int):
+    x = normal(n, 12).bfloat16()
+    mixed = gather(x[:1].float(), x[1:2].double(), x[2:])
+    assert_near(mixed.inverse_diagonal(0.01), gather(x).inverse_diagonal(0.01))
+
+
+@BOTH_ROUTES
+def test_a_silent_column_has_only_the_damping(n: int):
+    x = normal(n, 12)
+    x[:, [0, 7]] = 0.0
+    damp = 0.01 * 2.0 * float(x.square().mean())
+    found = gather(x.float()).inverse_diagonal(0.01)
+    assert_near(found[[0, 7]], torch.full((2,), 1.0 / damp), rtol=1e-6)
+    assert_near(found, textbook(x))
+
+
+# --- gathering ---
+
+
+@deterministic
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any), st.booleans())
+def test_any_split_gives_the_same(sizes: list[int], from_absorbed: bool):
+    # At most 72 tokens on 12 columns: the switch of route comes early, late or never, and batches may be empty.
+    x = normal(sum(sizes), 12).float()
+    batches = x.split(sizes)
+    if from_absorbed:
+        parts = [gather(*batches[i : i + 3]) for i in range(0, len(batches), 3)]
+        apart = Curvature(12)
+        for part in parts:
+            apart.absorb(part)
+    else:
+        apart = gather(*batches)
+    together = gather(x)
+    assert apart.tokens == together.tokens == len(x)
+    assert apart.mean_square == pytest.approx(float(x.double().square().mean()), rel=1e-12)
+    assert_near(apart.inverse_diagonal(0.01), together.inverse_diagonal(0.01), rtol=2e-5)
+
+
+@pytest.mark.parametrize("first", [3, 20])
+@pytest.mark.parametrize("second", [4, 30])
+def test_absorb_leaves_the_other_as_it_is(first: int, second: int):
+    # Each of the two holds tokens (fewer than 12) or a Gram matrix.
+    x, y = normal(first, 12), normal(second, 12, seed=1)
+    one, other = gather(x), gather(y)
+    before = other.inverse_diagonal(0.01)
+    one.absorb(other)
+    one.add(x)
+    assert_near(one.inverse_diagonal(0.01), textbook(torch.cat([x, y, x])))
+    assert torch.equal(other.inverse_diagonal(0.01), before)
+    assert (one.tokens, other.tokens) == (2 * first + second, second)
+
+
+@BOTH_ROUTES
+def test_asking_changes_nothing(n: int):
+    x = normal(n, 12).float()
+    untouched = x.clone()
+    curvature = gather(x)
+    assert torch.equal(curvature.inverse_diagonal(0.01), curvature.inverse_diagonal(0.01))
+    curvature.add(x)
+    assert_near(curvature.inverse_diagonal(0.01), textbook(torch.cat([x, x])))
+    assert torch.equal(x, untouched)
+
+
+@BOTH_ROUTES
+@pytest.mark.parametrize("block", [1, 2, 5, 11, 12])
+def test_blocks_of_columns_change_nothing(n: int, block: int, monkeypatch: pytest.MonkeyPatch):
+    x = normal(n, 12)
+    monkeypatch.setattr(hessian, "BLOCK", block)
+    assert_near(gather(x[:2], x[2:]).inverse_diagonal(0.01), textbook(x))
+
+
+@BOTH_ROUTES
+def test_never_the_inverse(n: int, monkeypatch: pytest.MonkeyPatch):
+    for place, name in [
+        *[(torch.linalg, name) for name in ("inv", "inv_ex", "pinv", "solve", "tensorinv")],
+        *[(torch, name) for name in ("inverse", "pinverse", "cholesky_inverse", "cholesky_solve")],
+    ]:
+        monkeypatch.setattr(place, name, None)
+    widths = []
+    original = torch.linalg.solve_triangular
+
+    def spy(factor: Tensor, right: Tensor, **options: bool) -> Tensor:
+        widths.append(right.shape[1])
+        return original(factor, right, **options)
+
+    monkeypatch.setattr(torch.linalg, "solve_triangular", spy)
+    monkeypatch.setattr(hessian, "BLOCK", 5)
+    gather(normal(n, 12)).inverse_diagonal(0.01)
+    assert widths == [5, 5, 2]
+
+
+def test_primal_reads_the_lower_triangle_alone():
+    x = normal(40, 12)
+    gram = (x.T @ x).float()
+    gram[torch.ones(12, 12, dtype=torch.bool).triu(1)] = math.nan
+    damp = 0.01 * 2.0 * float(x.square().mean())
+    assert_near(hessian.inverse_diagonal_primal(gram, 2.0 / 40, damp), textbook(x))
+
+
+# --- what is not finite, not there, or not of the shape ---
+
+
+@pytest.mark.parametrize("n", [3, 20])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_mean_square_tells_what_is_not_finite(n: int, bad: float):
+    x = normal(n, 12).float()
+    x[1, 2] = bad
+    assert not math.isfinite(gather(x).mean_square)
+    assert not math.isfinite(gather(x[:1], x[1:]).mean_square)
+    with pytest.raises(SingularCurvature):
+        gather(x).inverse_diagonal(0.01)
+
+
+def test_mean_square():
+    assert gather(torch.tensor([[3.0, 0.0], [4.0, 0.0]])).mean_square == 25 / 4
+    assert gather(torch.full((1, 2), 60000.0, dtype=torch.float16)).mean_square == pytest.approx(
+        60000.0**2
+    )  # over its range
+    assert Curvature(3).mean_square == 0.0
+
+
+@pytest.mark.parametrize("batches", [(), (torch.zeros(0, 4),), (torch.zeros(2, 4),), (torch.zeros(9, 4),)])
+def test_nothing_activates_the_layer(batches: tuple[Tensor, ...]):
+    curvature = reduce(lambda gathered, x: gathered.add(x) or gathered, batches, Curvature(4))
+    assert curvature.mean_square == 0.0
+    with pytest.raises(SingularCurvature, match=r"^no token activates any column$"):
+        curvature.inverse_diagonal(0.01)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (4,), (1, 3, 4), ()])
+def test_tokens_of_another_shape(shape: tuple[int, ...]):
+    curvature = Curvature(4)
+    with pytest.raises(ValueError, match=r"^tokens of shape \[n, 4\] expected, found ") as caught:
+        curvature.add(torch.ones(shape))
+    assert str(caught.value).endswith(str(list(shape)))
+    assert curvature.tokens == 0
+
+
+@pytest.mark.parametrize("other", [torch.ones(20, 5), torch.ones(20, 1), torch.ones(2, 5)])
+@pytest.mark.parametrize("n", [2, 20])
+def test_absorbing_other_columns(n: int, other: Tensor):
+    with pytest.raises(ValueError, match="columns"):
+        gather(torch.ones(n, 4)).absorb(gather(other))

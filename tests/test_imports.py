@@ -1,0 +1,93 @@
+"""Imports go downward only, read with ast; and only the command prints."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hpa_merge
+
+ROOT = Path(hpa_merge.__file__).parent
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+OWN = {
+    "core": set(),
+    "model": {"core", "errors"},
+    "checkpoint": {"errors"},
+    "calibration": {"errors"},
+}
+"""What of the package each part may import, beside itself."""
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names of every module that a file imports, inside functions too."""
+    package = ("hpa_merge", *file.parent.parts)
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def own(file: Path) -> set[str]:
+    """The parts of the package that a file imports."""
+    names = [name.split(".") for name in imports(file)]
+    return {name[1] for name in names if name[0] == "hpa_merge" and len(name) > 1}
+
+
+def foreign(file: Path) -> set[str]:
+    """The other packages that a file imports, without the standard library."""
+    return {name.split(".")[0] for name in imports(file)} - sys.stdlib_module_names - {"hpa_merge"}
+
+
+def part(name: str) -> list[Path]:
+    found = [file for file in FILES if file.parts[0] == name]
+    assert found, name
+    return found
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_part_imports_what_lies_below_it(name: str) -> None:
+    for file in part(name):
+        assert own(file) <= OWN[name] | {name}, file
+
+
+def test_core_imports_torch_alone() -> None:
+    for file in part("core"):
+        assert foreign(file) <= {"torch"}, file
+
+
+def test_nothing_imports_the_command() -> None:
+    assert [str(file) for file in FILES if "cli" in own(file)] == ["__main__.py"]
+
+
+def test_the_top_and_the_command_import_nothing_heavy_at_once() -> None:
+    for name in ("__init__.py", "cli.py", "config.py", "errors.py"):
+        top = ast.parse((ROOT / name).read_text(encoding="utf-8")).body
+        modules = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        modules |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
+        assert not {module.split(".")[0] for module in modules} & {"torch", "transformers", "safetensors", "rich"}
+
+
+def test_what_is_delicate_has_one_home() -> None:
+    """Greenlets are switched in one file, and transformers' conversion mapping is touched in one."""
+    assert {str(file) for file in FILES if "greenlet" in foreign(file)} == {"machine.py", "model/lockstep.py"}
+    mapping = ("transformers.conversion_mapping", "transformers.core_model_loading")
+    users = {str(file) for file in FILES if any(name.startswith(mapping) for name in imports(file))}
+    assert users == {"model/conversion.py"}
+
+
+def test_only_the_command_prints() -> None:
+    for file in FILES:
+        if file.name == "cli.py":
+            continue
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            place = f"{file}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("print", "click.echo", "click.secho", "rich.print"), place
+            if isinstance(node, ast.Attribute):
+                assert ast.unparse(node) not in ("sys.stdout", "sys.stderr"), place

@@ -1,0 +1,330 @@
+"""model/: the paused, streamed forward is the ordinary one, with one unit in memory at a time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import greenlet
+import pytest
+import torch
+import transformers
+from conftest import TinyCase
+from reference import captured_inputs, load_model
+from tiny_models import ARCHITECTURES, model_inputs
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.core import Curvature
+from hpa_merge.model import ForwardError, PausedForwards, Skeleton, Taps, Unit
+
+Samples = Sequence[Mapping[str, Tensor]]
+IMAGE = 500
+
+TEXT: dict[str, Any] = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+GROUPED = {"num_key_value_heads": 2}
+
+
+def ids(length: int) -> Tensor:
+    return torch.randint(5, 400, (1, length))
+
+
+def text(count: int = 3) -> Samples:
+    return [{"input_ids": (x := ids(9 + i)), "attention_mask": torch.ones_like(x)} for i in range(count)]
+
+
+def qwen3_moe() -> tuple[PreTrainedModel, Samples]:
+    config = transformers.Qwen3MoeConfig(**TEXT, **GROUPED, **EXPERTS, head_dim=16, moe_intermediate_size=32)
+    return transformers.Qwen3MoeForCausalLM(config), text()
+
+
+def jamba() -> tuple[PreTrainedModel, Samples]:
+    """State space and attention blocks, dense and sparse ones, in one stack."""
+    places = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
+    config = transformers.JambaConfig(**TEXT, **GROUPED, **EXPERTS, **places, use_mamba_kernels=False, mamba_d_state=8)
+    return transformers.JambaForCausalLM(config), text()
+
+
+def mllama() -> tuple[PreTrainedModel, Samples]:
+    """Self and cross attention blocks in one stack; a block of the latter sees samples with an image only."""
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_global_layers": 1,
+        "attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 14,
+        "max_num_tiles": 1,
+        "vision_output_dim": 64,
+        "intermediate_layers_indices": [1],
+        "supported_aspect_ratios": [[1, 1]],
+    }
+    rotary = {"rope_type": "default", "rope_theta": 10000.0}
+    words = {**TEXT, **GROUPED, "cross_attention_layers": [1, 3], "rope_parameters": rotary, "pad_token_id": 0}
+    config = transformers.MllamaConfig(vision_config=vision, text_config=words, image_token_index=IMAGE)
+    samples = text(4)
+    for sample in samples[1::2]:
+        sample["input_ids"][:, 3] = IMAGE
+        sample["pixel_values"] = torch.randn(1, 1, 1, 3, 28, 28, dtype=torch.bfloat16)
+        sample["aspect_ratio_ids"] = torch.ones(1, 1, dtype=torch.long)
+        sample["aspect_ratio_mask"] = torch.ones(1, 1, 1, dtype=torch.long)
+        sample["cross_attention_mask"] = torch.ones(1, sample["input_ids"].shape[1], 1, 1, dtype=torch.long)
+    return transformers.MllamaForConditionalGeneration(config), samples
+
+
+def opt() -> tuple[PreTrainedModel, Samples]:
+    """Linears before and after the blocks, registered in the other order."""
+    config = transformers.OPTConfig(**TEXT, ffn_dim=128, word_embed_proj_dim=32)
+    return transformers.OPTForCausalLM(config), text()
+
+
+def t5() -> tuple[PreTrainedModel, Samples]:
+    config = transformers.T5Config(d_model=64, d_kv=16, d_ff=128, num_layers=3, num_heads=4, vocab_size=512)
+    samples = [{"input_ids": ids(9 + i), "decoder_input_ids": ids(5 + i)} for i in range(3)]
+    return transformers.T5ForConditionalGeneration(config), samples
+
+
+class Streamed(NamedTuple):
+    """What became of a stream through all units."""
+
+    logits: dict[int, Tensor]
+    loads: Counter[str]
+
+
+@contextmanager
+def skeleton_of(folder: Path) -> Iterator[tuple[Skeleton, Callable[[str], Tensor]]]:
+    with Checkpoint.open(folder, "OLD") as checkpoint:
+        header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
+        skeleton = Skeleton(folder, header, "OLD", torch.device("cpu"))
+        skeleton.load(None, checkpoint.read)
+        yield skeleton, checkpoint.read
+
+
+def in_memory(skeleton: Skeleton) -> list[set[str]]:
+    """The names of the parameters and loaded buffers that take more memory than one number, those that share together;
+    without those that belong to no unit."""
+    owned = tuple(f"{unit.name}." for unit in skeleton.units)
+    shared: dict[int, set[str]] = {}
+    for name, value in skeleton.model.named_parameters(remove_duplicate=False):
+        if value.untyped_storage().nbytes() > value.element_size():
+            shared.setdefault(value.untyped_storage().data_ptr(), set()).add(name)
+    return [names for names in shared.values() if any(name.startswith(owned) for name in names)]
+
+
+def stream(skeleton: Skeleton, read: Callable[[str], Tensor], samples: Samples) -> Streamed:
+    """Run all samples through; see after every step that no unit but the present one takes memory."""
+    logits: dict[int, Tensor] = {}
+    loads: Counter[str] = Counter()
+    forwards = PausedForwards(skeleton.model, skeleton.units)
+    forwards.start(samples, lambda place, output: logits.__setitem__(place, output.logits))
+    assert not in_memory(skeleton)
+    while (unit := forwards.next_unit) is not None:
+        loads[unit.name] += 1
+        skeleton.load(unit, read)
+        for names in in_memory(skeleton):
+            assert any(name.startswith(f"{unit.name}.") for name in names), f"{names} with {unit.name}"
+        for _ in forwards.run(unit):
+            pass
+        skeleton.free(unit)
+        assert not in_memory(skeleton)
+    forwards.close()
+    return Streamed(logits, loads)
+
+
+def check(folder: Path, samples: Samples, never_visited: frozenset[str] = frozenset()) -> None:
+    """The stream's logits are the ordinary forward's, every unit is loaded once, and placeholders tell the truth."""
+    whole = load_model(folder)
+    with skeleton_of(folder) as (skeleton, read):
+        placeholders = dict(skeleton.model.named_parameters(remove_duplicate=False))
+        wanted = dict(whole.named_parameters(remove_duplicate=False))
+        assert placeholders.keys() == wanted.keys()
+        for name, value in wanted.items():
+            found = placeholders[name]
+            assert (found.shape, found.dtype, found.device) == (value.shape, value.dtype, value.device), name
+        streamed = stream(skeleton, read, samples)
+        assert streamed.loads == Counter({unit.name for unit in skeleton.units} - never_visited)
+    assert sorted(streamed.logits) == list(range(len(samples)))
+    for place, sample in enumerate(samples):
+        with torch.no_grad():
+            assert torch.equal(streamed.logits[place], whole(**sample, use_cache=False).logits), place
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_tiny_models(name: str, tiny: Callable[..., TinyCase]) -> None:
+    case = tiny(name, "bfloat16")
+    samples = model_inputs(name, case.task)
+    check(case.new, [{k: v.bfloat16() if v.is_floating_point() else v for k, v in s.items()} for s in samples])
+
+
+@pytest.mark.filterwarnings("ignore:`hidden_state` is deprecated:FutureWarning")  # transformers', inside Mllama
+@pytest.mark.parametrize("make", [qwen3_moe, jamba, mllama, opt, t5])
+def test_unusual_models(make: Callable[[], tuple[PreTrainedModel, Samples]], tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, samples = make()
+    model.bfloat16().save_pretrained(tmp_path, max_shard_size="100KB")
+    check(tmp_path, samples, frozenset({"shared"} if make is t5 else set()))  # T5's stacks look up tied copies of it
+
+
+# --- what goes wrong ---
+
+
+@pytest.fixture
+def llama(tiny: Callable[..., TinyCase]) -> Iterator[tuple[Skeleton, Callable[[str], Tensor]]]:
+    with skeleton_of(tiny("llama").new) as made:
+        yield made
+
+
+def test_calls_from_outside_are_refused(llama: tuple[Skeleton, Callable[[str], Tensor]]) -> None:
+    skeleton, read = llama
+    forwards = PausedForwards(skeleton.model, skeleton.units)
+    sample = {"input_ids": torch.tensor([[5, 6, 7]])}
+    forwards.start([sample])
+    with pytest.raises(RuntimeError, match="called from outside"):
+        skeleton.model(**sample)
+    with pytest.raises(RuntimeError, match="called from outside"):
+        greenlet.greenlet(lambda: skeleton.model(**sample)).switch()
+    assert forwards.next_unit == skeleton.units[0]  # and the sample that is on its way does not notice
+    skeleton.load(skeleton.units[0], read)
+    assert list(forwards.run(skeleton.units[0])) == [0]
+    assert forwards.next_unit == skeleton.units[1]
+    forwards.close()
+
+
+def test_an_exception_names_its_sample_and_the_others_can_be_closed(
+    llama: tuple[Skeleton, Callable[[str], Tensor]],
+) -> None:
+    skeleton, read = llama
+    forwards = PausedForwards(skeleton.model, skeleton.units)
+    outputs = []
+    forwards.start([{"input_ids": torch.tensor([[5, t, 7]])} for t in (6, 512, 8)], lambda *_: outputs.append(_))
+    embedding = forwards.next_unit
+    assert embedding is not None
+    skeleton.load(embedding, read)
+    with pytest.raises(ForwardError, match="sample 1") as raised:
+        list(forwards.run(embedding))
+    assert raised.value.sample == 1
+    assert isinstance(raised.value.__cause__, IndexError)
+    forwards.close()
+    assert forwards.next_unit is None
+    assert not outputs
+    assert not any(module._forward_pre_hooks for module in skeleton.model.modules())
+    assert torch.is_grad_enabled()
+
+
+def test_an_exception_before_the_first_unit(llama: tuple[Skeleton, Callable[[str], Tensor]]) -> None:
+    forwards = PausedForwards(llama[0].model, llama[0].units)
+    with pytest.raises(ForwardError, match="sample 1"):
+        forwards.start([{"input_ids": torch.tensor([[5]])}, {"attention_mask": torch.tensor([[1]])}])
+    forwards.close()
+
+
+# --- taps ---
+
+
+def walk(made: tuple[Skeleton, Callable[[str], Tensor]], samples: Samples, watched: Mapping[str, Sequence[str]]):
+    """Through all units with taps on ``watched``, linears by unit; the curvatures, and how many outputs there were."""
+    skeleton, read = made
+    forwards, outputs = PausedForwards(skeleton.model, skeleton.units), []
+    taps = Taps({n: m for n, m in skeleton.model.named_modules() if isinstance(m, nn.Linear)})
+    forwards.start(samples, lambda *_: outputs.append(_))
+    found: dict[str, Curvature] = {}
+    unit: Unit | None
+    while (unit := forwards.next_unit) is not None:
+        skeleton.load(unit, read)
+        taps.watch(watched.get(unit.name, ()))
+        for _ in forwards.run(unit, last=unit.name == "lm_head" and "lm_head" in watched):
+            taps.end_sample()
+        found |= taps.curvatures()
+        skeleton.free(unit)
+    forwards.close()
+    taps.close()
+    return found, len(outputs)
+
+
+def test_linears_that_share_an_input_share_a_curvature(
+    llama: tuple[Skeleton, Callable[[str], Tensor]], tiny: Callable[..., TinyCase]
+) -> None:
+    samples = model_inputs("llama", tiny("llama").safety)
+    block = "model.layers.1"
+    attention, mlp = f"{block}.self_attn", f"{block}.mlp"
+    names = [f"{attention}.{x}_proj" for x in "qkvo"] + [f"{mlp}.{x}_proj" for x in ("gate", "up", "down")]
+    found, outputs = walk(llama, samples, {block: names, "lm_head": ["lm_head"]})
+    assert sorted(found) == sorted([*names, "lm_head"])  # the head: a leaf that is a unit itself
+    q, k, v, o, gate, up, down = (found[name] for name in names)
+    assert q is k is v
+    assert gate is up
+    assert len({id(x) for x in (q, o, gate, down, found["lm_head"])}) == 5
+    read = captured_inputs(load_model(tiny("llama").new), samples)
+    for name, curvature in found.items():
+        assert_holds(curvature, torch.cat(read[name]))
+    assert outputs == 0  # the head was the last of interest: its outputs, the largest of all, are never made
+
+
+def assert_holds(curvature: Curvature, tokens: Tensor) -> None:
+    """It has seen exactly these tokens: strongly damped, so that the order of the sums hardly shows."""
+    alone = Curvature(tokens.shape[1])
+    alone.add(tokens)
+    assert curvature.tokens == len(tokens)
+    torch.testing.assert_close(curvature.inverse_diagonal(1.0), alone.inverse_diagonal(1.0), rtol=1e-5, atol=0)
+
+
+def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> None:
+    a, b, c = (nn.Linear(6, 2) for _ in range(3))
+    taps = Taps({"a": a, "b": b, "c": c})
+    draw = torch.Generator().manual_seed(0)
+    x, y, z = (torch.randn(1, n, 6, generator=draw) for n in (4, 3, 7))
+    taps.watch(["a", "b", "c"])
+    with torch.no_grad():
+        a(x), b(x), c(x)
+        taps.end_sample()
+        a(y), b(z), c(y)
+        taps.end_sample()
+    found = taps.curvatures()
+    assert found["a"] is found["c"]
+    assert found["a"] is not found["b"]
+    assert_holds(found["a"], torch.cat([x[0], y[0]]))
+    assert_holds(found["b"], torch.cat([x[0], z[0]]))
+
+
+def test_what_is_written_over_in_place_was_read_before() -> None:
+    a, b = nn.Linear(6, 2), nn.Linear(6, 2)
+    taps = Taps({"a": a, "b": b})
+    before = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    x = before.clone()
+    taps.watch(["a", "b"])
+    with torch.no_grad():
+        a(x)
+        x.mul_(3.0)
+        x[:, 0] = 0.0
+        b(x)
+        taps.end_sample()
+        x.zero_()
+    found = taps.curvatures()
+    assert_holds(found["a"], before)
+    assert_holds(found["b"], torch.cat([before.new_zeros(5, 1), 3 * before[:, 1:]], dim=1))
+
+
+def test_only_what_is_watched_and_read_is_found() -> None:
+    linears = {name: nn.Linear(4, 4) for name in ("watched", "unwatched", "unread", "empty")}
+    taps = Taps(linears)
+    taps.watch(["watched", "unread", "empty"])
+    with torch.no_grad():
+        for name in ("watched", "unwatched"):
+            linears[name](torch.ones(2, 4))
+        linears["empty"](torch.ones(0, 4))  # an expert that no token is sent to
+    taps.end_sample()
+    assert set(taps.curvatures()) == {"watched"}
+    taps.close()
+    assert not any(module._forward_pre_hooks for module in linears.values())

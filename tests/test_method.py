@@ -1,0 +1,111 @@
+"""One adapted weight against the reference: the curvature, the selection and the fused weight together."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from reference import LinearResult, Settings, merge_linear
+from torch import Tensor
+
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import Curvature
+from hpa_merge.method import Adapted, adapt
+
+RTOL = 1e-5  # of a score: what float32 leaves of the inverse's diagonal, with room
+DEPTH = (1, 4)
+
+
+def problem(seed: int, c: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """A weight before and after tuning, and correlated activations of uneven size on either side."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    old = normal(24, c)
+    safety, task = ((normal(n, c) @ normal(c, c) / c**0.5 * normal(c).exp()).to(dtype) for n in (c // 2, 3 * c))
+    return {"old": old.to(dtype), "new": (1.1 * old + 0.1 * normal(24, c)).to(dtype), "safety": safety, "task": task}
+
+
+def adapted(old: Tensor, new: Tensor, safety: Tensor, task: Tensor, config: HPAConfig) -> Adapted:
+    inverses = []
+    for x in (safety, task):
+        curvature = Curvature(x.shape[1])
+        for batch in x.split(7):
+            curvature.add(batch)
+        inverses.append(curvature.inverse_diagonal(config.damping))
+    return adapt(old, new, *inverses, block=DEPTH[0], blocks=DEPTH[1], config=config)
+
+
+def reference(old: Tensor, new: Tensor, safety: Tensor, task: Tensor, options: dict) -> LinearResult:
+    return merge_linear(old, new, safety.split(7), task.split(7), DEPTH, replace(Settings(), **options))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"selection": "safety"},
+        {"selection": "shared"},
+        {"orthogonal": False},
+        {"saliency": "product"},
+        {"p_max": 50.0, "p_min": 30.0},  # S∖O does not suffice
+        {"p_max": 7.3, "p_min": 7.3, "focus_ratio": 3.5, "alpha_min": 0.0, "alpha_max": 1.5, "damping": 0.1},
+    ],
+    ids=str,
+)
+def test_adapt_is_the_reference(options: dict, dtype: torch.dtype, seed: int):
+    arguments = problem(seed, 60, dtype)
+    found = adapted(**arguments, config=HPAConfig(**options))
+    expected = reference(**arguments, options=options)
+
+    kept = found.selection.kept.nonzero().flatten().tolist()
+    assert expected.margin > RTOL, "the seed gives a near tie: take another"
+    assert set(kept) == expected.kept
+    assert (found.selection.n_keep, found.selection.n_focus) == (expected.n_keep, expected.n_focus)
+    assert found.share == expected.share
+    assert found.selection.alpha == pytest.approx(expected.alpha, rel=RTOL)
+    torch.testing.assert_close(found.update.energy, expected.energy, rtol=1e-6, atol=0)
+    assert found.update.kappa == pytest.approx(expected.kappa, rel=1e-6)
+    assert found.kappa == (found.update.kappa if options.get("orthogonal", True) else 0.0)
+
+    assert found.weight.dtype == dtype
+    assert torch.equal(found.weight[:, kept], arguments["old"][:, kept])
+    torch.testing.assert_close(found.weight, expected.weight.to(dtype))  # by the dtype's tolerance: one rounding
+
+
+def test_the_share_put_back_falls_with_the_depth():
+    old, new, one = torch.zeros(2, 60), torch.ones(2, 60), torch.ones(60)
+    depths = [adapt(old, new, one, one, block=block, blocks=4, config=HPAConfig()) for block in range(5)]
+    kept = [int(found.selection.kept.sum()) for found in depths]
+    assert [found.share for found in depths] == [15.0, 12.5, 10.0, 7.5, 5.0]
+    assert kept == [9, 8, 6, 5, 3]  # 9, 7.5, 6, 4.5, 3
+
+
+def test_everything_and_nothing():
+    arguments = problem(0, 60)
+    everything = adapted(**arguments, config=HPAConfig(p_max=100.0, p_min=100.0))
+    assert torch.equal(everything.weight, arguments["old"])
+    assert everything.energy_put_back == 1.0
+    nothing = adapted(**arguments, config=HPAConfig(p_max=0.0, p_min=0.0, orthogonal=False))
+    assert torch.equal(nothing.weight, arguments["new"])
+    assert nothing.energy_put_back == 0.0
+
+
+def test_what_the_report_is_told():
+    old = torch.tensor([[1.0, 2.0, 2.0, 0.0]])
+    new = torch.tensor([[1.0, 2.0, 4.0, 1.0]])  # ‖ΔW‖² = 5, ‖W_old‖² = 9
+    config = HPAConfig(p_max=25.0, p_min=25.0, focus_ratio=1.0)
+    found = adapt(old, new, torch.ones(4), torch.ones(4), block=0, blocks=1, config=config)
+    assert found.selection.kept.tolist() == [False, False, True, False]
+    assert found.energy_put_back == pytest.approx(4 / 5)
+    assert found.relative_update == pytest.approx((5 / 9) ** 0.5)
+    assert found.kappa == pytest.approx(4 / 9)
+
+    one = torch.ones(4)
+    unchanged = adapt(old, old, one, one, block=0, blocks=1, config=config)
+    assert (unchanged.energy_put_back, unchanged.relative_update) == (0.0, 0.0)
+    from_zero = adapt(torch.zeros(1, 4), new, one, one, block=0, blocks=1, config=config)
+    assert (from_zero.kappa, from_zero.relative_update) == (0.0, None)
