@@ -4,9 +4,8 @@ Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples; w
 curvatures each; the unit's weights are fused, written and freed before the next unit is loaded.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,14 +17,14 @@ from torch import Tensor
 from hpa_merge.calibration import read_samples
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, check_output
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import Curvature, SingularCurvature, retained_share
+from hpa_merge.core import retained_share
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.machine import peak_device_bytes, peak_host_bytes, resolve_device, versions
 from hpa_merge.method import adapt
 from hpa_merge.model import Unit
 from hpa_merge.plan import LinearPair, Plan, make_plan
 from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, PlanReport, RunRecord, UnitPlan, pack_columns
-from hpa_merge.side import Side
+from hpa_merge.side import Observed, Side
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are behind, and how many there are."""
@@ -223,29 +222,25 @@ class _Merge:
                 self._record(unit, pair, w_new, "excluded")
             else:
                 changed.append((pair, w_old, w_new))
-        safety, task = _Observed(), _Observed()
-        if visited:
-            linears = sorted({name for pair, _, _ in changed for name in pair.new.observers})
-            safety, task = (_Observed(side.run(unit, linears, last=last)) for side in self._sides)
-            self._text_has_run |= unit.text
+        linears = [pair.new for pair, _, _ in changed] if visited else []
+        safety, task = (side.run(unit, linears, last=last) for side in self._sides)
+        self._text_has_run |= unit.text and visited
         for pair, w_old, w_new in changed:
-            if safety.reached(pair) and task.reached(pair):
+            if safety.reached(pair.new) and task.reached(pair.new):
                 self._adapt(unit, pair, w_old, w_new, safety, task)
             else:
                 self._leave(unit, pair, w_old, w_new, safety, task)
         for side in self._sides:
             side.free(unit)
 
-    def _adapt(
-        self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: "_Observed", task: "_Observed"
-    ) -> None:
+    def _adapt(self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: Observed, task: Observed) -> None:
         """Adapt one weight and write it."""
         block = unit.block if unit.block is not None else (unit.blocks if self._text_has_run else 0)
         adapted = adapt(
             old,
             new,
-            self._inverse_diagonal(safety, pair, self._sides[0]),
-            self._inverse_diagonal(task, pair, self._sides[1]),
+            safety.inverse_diagonal(pair.new, self._config.damping),
+            task.inverse_diagonal(pair.new, self._config.damping),
             block=block,
             blocks=unit.blocks,
             config=self._config,
@@ -271,81 +266,25 @@ class _Merge:
             kappa=adapted.kappa,
             relative_update=adapted.relative_update,
             energy_put_back=adapted.energy_put_back,
-            safety_tokens=safety.tokens(pair),
-            task_tokens=task.tokens(pair),
+            safety_tokens=safety.tokens(pair.new),
+            task_tokens=task.tokens(pair.new),
         )
 
-    def _leave(
-        self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: "_Observed", task: "_Observed"
-    ) -> None:
+    def _leave(self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: Observed, task: Observed) -> None:
         """Deal with a changed weight that no token reaches in both sets."""
         if self._config.uncalibrated == "error":
-            unreached = [name for name, seen in (("safety", safety), ("task", task)) if not seen.reached(pair)]
+            unreached = [name for name, seen in (("safety", safety), ("task", task)) if not seen.reached(pair.new)]
             raise CalibrationError(
                 f"{pair.new.key} changed and no token of the {' and the '.join(unreached)} set reaches it: "
                 "add samples that do, or choose --uncalibrated new or old."
             )
         if self._config.uncalibrated == "old":
             self._writer.write(pair.new.key, pair.new.matrix(old.to(new.dtype)))
-        tokens = {"safety_tokens": safety.tokens(pair), "task_tokens": task.tokens(pair)}
+        tokens = {"safety_tokens": safety.tokens(pair.new), "task_tokens": task.tokens(pair.new)}
         self._record(unit, pair, new, "uncalibrated", **tokens)
-
-    def _inverse_diagonal(self, observed: "_Observed", pair: LinearPair, side: Side) -> Tensor:
-        """``[H⁻¹]_jj`` for one weight, or the sentence that says why there is none."""
-        try:
-            return observed.inverse_diagonal(pair, self._config.damping)
-        except OverflowError:
-            raise NumericalError(
-                f"the {side.purpose} activations that reach {pair.new.key} hold NaN or infinity: "
-                f"see whether {side.role} computes them in its dtype at all."
-            ) from None
-        except SingularCurvature as error:
-            raise NumericalError(
-                f"the {side.purpose} curvature of {pair.new.key} cannot be factored, in float64 either ({error}): "
-                f"raise damping, which is {self._config.damping:g}."
-            ) from error
 
     def _record(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
         rows, columns = weight.shape
         self._records.append(
             LinearRecord(pair.new.key, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
         )
-
-
-@final
-class _Observed:
-    """What the linears of one unit read on one side."""
-
-    def __init__(self, curvatures: Mapping[str, Curvature] | None = None) -> None:
-        self._curvatures = curvatures or {}
-        self._diagonals: dict[Curvature, Tensor] = {}  # of those that several linears share
-
-    def reached(self, pair: LinearPair) -> bool:
-        """Whether any token activates the weight's input."""
-        return any(curvature.mean_square != 0.0 for curvature in self._of(pair))
-
-    def tokens(self, pair: LinearPair) -> int:
-        return sum(curvature.tokens for curvature in self._of(pair))
-
-    def inverse_diagonal(self, pair: LinearPair, damping: float) -> Tensor:
-        """``[H⁻¹]_jj``, ``[c]``.
-
-        Raises:
-            OverflowError: an activation is not finite.
-            SingularCurvature: ``H`` does not factor.
-        """
-        first, *others = self._of(pair)
-        if others:  # modules that read different tensors and lie in one weight on disk
-            joined = Curvature(first.columns)
-            for curvature in (first, *others):
-                joined.absorb(curvature)
-            first = joined
-        if not math.isfinite(first.mean_square):
-            raise OverflowError("an activation is not finite")
-        if first not in self._diagonals:
-            self._diagonals[first] = first.inverse_diagonal(damping)
-        return self._diagonals[first]
-
-    def _of(self, pair: LinearPair) -> list[Curvature]:
-        """The curvatures of the weight's observers, each once."""
-        return list(dict.fromkeys(self._curvatures[o] for o in pair.new.observers if o in self._curvatures))

@@ -1,6 +1,7 @@
 """One of the two models with its calibration set: OLD runs the safety samples, NEW the task samples."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from hpa_merge.calibration import Encoder, Sample
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.core import Curvature
+from hpa_merge.core import Curvature, SingularCurvature
 from hpa_merge.errors import CalibrationError, HPAError, NumericalError
-from hpa_merge.model import ForwardError, PausedForwards, Skeleton, Taps, Unit
+from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
 from hpa_merge.report.schema import CalibrationRecord
 
 
@@ -75,26 +76,23 @@ class Side:
                 )
         return tensors
 
-    def run(self, unit: Unit, observed: Sequence[str], *, last: bool = False) -> dict[str, Curvature]:
-        """Let the samples through ``unit``, which is loaded.
+    def run(self, unit: Unit, linears: Sequence[LinearTensor], *, last: bool = False) -> "Observed":
+        """Let the samples that have come to ``unit``, which is loaded, through it.
 
         Args:
-            observed: paths of the linears whose inputs matter.
+            linears: those of the unit whose inputs matter.
             last: nothing after those inputs does.
-
-        Returns:
-            The curvature of each observed linear that a token reached.
 
         Raises:
             CalibrationError: the model's forward fails on a sample.
         """
-        self._taps.watch(observed)
+        self._taps.watch(observer for linear in linears for observer in linear.observers)
         try:
             for _ in self._forwards.run(unit, last=last):
                 self._taps.end_sample()
         except ForwardError as error:
             raise self._failed(error) from error
-        return self._taps.curvatures()
+        return Observed(self.purpose, self.role, self._taps.curvatures())
 
     def free(self, unit: Unit) -> None:
         """Give ``unit``'s memory back."""
@@ -128,3 +126,54 @@ class Side:
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
             "mend the sample or take it out."
         )
+
+
+@final
+class Observed:
+    """What the linears of one unit read on one side."""
+
+    def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature]) -> None:
+        """``curvatures``: by the path of the module that read; ``purpose`` and ``role`` are for messages."""
+        self._purpose = purpose
+        self._role = role
+        self._curvatures = curvatures
+        self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
+
+    def reached(self, linear: LinearTensor) -> bool:
+        """Whether any token activates the linear's input."""
+        return any(curvature.mean_square != 0.0 for curvature in self._of(linear))
+
+    def tokens(self, linear: LinearTensor) -> int:
+        """How many tokens came to the linear."""
+        return sum(curvature.tokens for curvature in self._of(linear))
+
+    def inverse_diagonal(self, linear: LinearTensor, damping: float) -> Tensor:
+        """``[H⁻¹]_jj``, ``[c]``, of a linear that is reached.
+
+        Raises:
+            NumericalError: an activation is not finite, or ``H`` cannot be factored.
+        """
+        curvature, *others = self._of(linear)
+        if others:  # modules that read different tensors and lie in one weight on disk
+            curvatures = (curvature, *others)
+            curvature = Curvature(curvature.columns)
+            for part in curvatures:
+                curvature.absorb(part)
+        if not math.isfinite(curvature.mean_square):
+            raise NumericalError(
+                f"the {self._purpose} activations that reach {linear.key} hold NaN or infinity: "
+                f"see whether {self._role} can be run in its dtype at all."
+            )
+        if curvature not in self._diagonals:
+            try:
+                self._diagonals[curvature] = curvature.inverse_diagonal(damping)
+            except SingularCurvature as error:
+                raise NumericalError(
+                    f"the {self._purpose} curvature of {linear.key} cannot be factored, in float64 either ({error}): "
+                    f"raise damping, which is {damping:g}."
+                ) from error
+        return self._diagonals[curvature]
+
+    def _of(self, linear: LinearTensor) -> list[Curvature]:
+        """The curvatures of the linear's observers, each once."""
+        return list(dict.fromkeys(self._curvatures[o] for o in linear.observers if o in self._curvatures))

@@ -185,7 +185,7 @@ def test_hub_cache_layout(single: Path, tmp_path: Path) -> None:
 
 def test_missing_folder(tmp_path: Path) -> None:
     folder = tmp_path / "none"
-    assert refused(folder) == f"OLD {folder} does not exist: give a folder in Hugging Face layout or a Hub id."
+    assert refused(folder) == f"OLD {folder} does not exist: give a folder in Hugging Face layout."
 
 
 def test_a_file_instead_of_a_folder(single: Path) -> None:

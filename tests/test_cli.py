@@ -216,7 +216,7 @@ def test_verbose_shows_where_an_input_was_refused(
     assert status(call) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1] == f"Error: OLD {call.old} does not exist: give a folder in Hugging Face layout or a Hub id."
+    assert lines[-1] == f"Error: OLD {call.old} does not exist: give a folder in Hugging Face layout."
 
 
 # --- as a program ---

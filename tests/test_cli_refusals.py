@@ -66,7 +66,7 @@ def refused(sentence: str) -> Callable[[Spoil], Spoil]:
     return add
 
 
-@refused("OLD {old} does not exist: give a folder in Hugging Face layout or a Hub id.")
+@refused("OLD {old} does not exist: give a folder in Hugging Face layout.")
 def old_missing(call: Call) -> None:
     call.old = call.folder / "nowhere"
 

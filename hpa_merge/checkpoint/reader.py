@@ -142,7 +142,7 @@ def _read_config(folder: Path, role: str) -> dict[str, Any]:
     if folder.is_file():
         raise CheckpointError(f"{role} {folder} is a file: give the folder that it lies in.")
     if not folder.is_dir():
-        raise CheckpointError(f"{role} {folder} does not exist: give a folder in Hugging Face layout or a Hub id.")
+        raise CheckpointError(f"{role} {folder} does not exist: give a folder in Hugging Face layout.")
     path = folder / "config.json"
     if not _present(path):
         if (folder / "adapter_config.json").exists():

@@ -53,7 +53,7 @@ class Skeleton:
         device: where units are loaded to.
         model: in evaluation mode; its forward runs unchanged if each unit is loaded when it is come to.
         units: in the order in which they are merged.
-        linears: every linear weight on disk, by key.
+        linears: every linear weight on disk that is not tied, by key.
         slots: for each key of the model an identity that is the same in OLD and NEW, whatever the key is called.
         tied: keys whose parameter another module shares.
         embeddings: keys of embeddings.
@@ -79,7 +79,8 @@ class Skeleton:
         self._conversions = find_conversions(self.model, header, role)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
         self._complete(role)
-        self._places = self._put_placeholders()
+        self._places: dict[str, tuple[str, ...]] = {}
+        self._put_placeholders()
         self.units = find_units(self.model)
         self._unit_of = self._find_owners()
         self._conversions_of: dict[Unit | None, list[Conversion]] = defaultdict(list)
@@ -89,7 +90,7 @@ class Skeleton:
         shared = {name for names in self._places.values() if len(names) > 1 for name in names}
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
-        self.linears = {key: linear for key, linear in self._find_linears().items() if key not in self.tied}
+        self.linears = self._find_linears()
         modules = dict(self.model.named_modules())
         self.embeddings = self._keys_of_targets(
             {f"{n}.weight" for n, m in modules.items() if isinstance(m, nn.Embedding)}
@@ -130,10 +131,6 @@ class Skeleton:
                 if unit in self._units_of(name):
                     value = self.model.get_parameter_or_buffer(name)
                     self._put(name, _placeholder(value.shape, value.dtype, self.device))
-
-    def keys_of(self, unit: Unit | None) -> list[str]:
-        """The keys that :meth:`load` reads for ``unit``."""
-        return [key for conversion in self._conversions_of[unit] for key in conversion.keys]
 
     def _keys_of_targets(self, names: set[str]) -> set[str]:
         """The keys that any of the named parameters is made from."""
@@ -184,8 +181,8 @@ class Skeleton:
         for name in buffers:
             _set_buffer(self.model, name, self.model.get_buffer(name).to(self.device))
 
-    def _put_placeholders(self) -> dict[str, tuple[str, ...]]:
-        """Replace what is still on the meta device; the names that share one tensor, by each of them."""
+    def _put_placeholders(self) -> None:
+        """Replace what is still on the meta device; ``_places`` has the names that share a tensor, by each of them."""
         same: dict[int, list[str]] = defaultdict(list)
         tensors = self.model.state_dict(keep_vars=True)
         for name, value in tensors.items():
@@ -195,7 +192,6 @@ class Skeleton:
         for names in same.values():
             value = tensors[names[0]]
             self._put(names[0], _placeholder(value.shape, self._dtype_of(names[0]), self.device))
-        return self._places
 
     def _find_owners(self) -> dict[str, Unit | None]:
         """The unit of each parameter and loaded buffer; None for those above all units, which stay resident."""
@@ -218,17 +214,16 @@ class Skeleton:
         axes = {name: 1 if isinstance(module, nn.Linear) else 0 for name, module in modules.items()}
         found = {}
         for conversion in self._conversions:
-            places = [place for target in conversion.targets for place in self._places[target]]
-            units = [unit for place in places if (unit := self._unit_of[place]) is not None]
-            if not all(place in modules for place in places) or not units:
+            unit = self._unit_of[conversion.first]
+            if unit is None or not all(target in modules for target in conversion.targets):
                 continue
-            observers = tuple(place.removesuffix(".weight") for place in places)
+            observers = tuple(target.removesuffix(".weight") for target in conversion.targets)
             for key in conversion.keys:
+                if key in self.tied:
+                    continue
                 axis = conversion.input_axis(key, self._header, self.model, axes)
                 if axis is not None:
-                    found[key] = LinearTensor(
-                        key=key, observers=observers, input_axis=axis, unit=max(units, key=lambda u: u.index)
-                    )
+                    found[key] = LinearTensor(key=key, observers=observers, input_axis=axis, unit=unit)
         return found
 
 

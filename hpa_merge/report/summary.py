@@ -12,8 +12,8 @@ from rich.text import Text
 from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport
 
 LEGEND = (
-    "share: columns to put back. back: columns put back. energy: how much of the update's square they hold. shared: how much of the safety "
-    "focus set is in the task's too. α, κ: means."
+    "share: columns to put back. back: columns put back. energy: how much of the update's square they hold. "
+    "shared: how much of the safety focus set is in the task's too. α, κ: means."
 )
 
 
