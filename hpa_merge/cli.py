@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 import hpa_merge
 from hpa_merge.config import HPAConfig, option_fields, read_yaml
-from hpa_merge.errors import HPAError
+from hpa_merge.errors import ConfigError, HPAError
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses beside 0."""
@@ -109,13 +109,15 @@ def merge_command(
     """
     given = {name for name in options if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     values = read_yaml(config_file) if config_file else {}
-    values = {key.replace("-", "_"): value for key, value in values.items()}
     paths: dict[str, Any] = {"safety_calib": safety_calib, "task_calib": task_calib, "output": output}
-    for name in paths:
-        paths[name] = paths[name] or values.pop(name, None)
-        values.pop(name, None)
-        if paths[name] is None:
-            raise click.MissingParameter(param=next(p for p in context.command.params if p.name == name))
+    for key in [key for key in values if str(key).replace("-", "_") in paths]:
+        name, value = str(key).replace("-", "_"), values.pop(key)
+        if not isinstance(value, str):
+            raise ConfigError(f"{config_file} has {value!r} for {key}: it has to be a path.")
+        paths[name] = paths[name] or Path(value)
+    for parameter in context.command.params:
+        if parameter.name in paths and paths[parameter.name] is None:
+            raise click.MissingParameter(param=parameter)
     config = HPAConfig.from_mapping(values | {name: options[name] for name in given}, source=str(config_file))
     job: dict[str, Any] = {name: paths[name] for name in ("safety_calib", "task_calib")}
     job |= {"config": config, "overwrite": overwrite}

@@ -90,8 +90,8 @@ class HPAConfig:
             name = str(key).replace("-", "_")
             if name not in names:
                 raise ConfigError(f"{source} has no option {key!r}: the options are {', '.join(sorted(names))}.")
-            if name in ("include", "exclude"):
-                value = (value,) if isinstance(value, str) else tuple(value or ())
+            if name in ("include", "exclude") and (value is None or isinstance(value, str)):
+                value = () if value is None else (value,)
             known[name] = value
         return cls(**known)
 

@@ -185,6 +185,7 @@ class _Merge:
     def run(self) -> list[LinearRecord]:
         """Go through every unit and copy the rest; what became of each linear, in that order."""
         pending = dict(self._plan.linears)
+        done: set[Unit] = set()
         steps = len(self._plan.new.units) + 1
         try:
             for side in self._sides:
@@ -192,7 +193,8 @@ class _Merge:
             while pending and (unit := self._next_unit()) is not None:
                 if unit in self._plan.linears and unit not in pending:
                     raise RuntimeError(f"a sample came to {unit.name} after it was merged")
-                self._on_progress(unit.name, unit.index, steps)
+                self._on_progress(unit.name, len(done), steps)
+                done.add(unit)
                 pairs = pending.pop(unit, ())
                 self._do_unit(unit, pairs, visited=True, last=not pending)
         finally:
@@ -201,6 +203,7 @@ class _Merge:
         for unit, pairs in pending.items():
             self._do_unit(unit, pairs, visited=False, last=False)
         self._on_progress("copying the rest", steps - 1, steps)
+        self._sides[1].check_rest()
         for name in self._writer.remaining():
             self._writer.copy(name)
         self._on_progress("done", steps, steps)

@@ -63,15 +63,24 @@ def make_plan(old: Checkpoint, new: Checkpoint, config: HPAConfig, device: torch
         raise CheckpointError(
             f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
         )
+    if new.config.get("is_encoder_decoder"):
+        raise CheckpointError(
+            f"{' '.join(architectures[1] or [])} is an encoder-decoder, and calibration samples have no decoder "
+            "inputs: only decoders and vision-language models can be merged."
+        )
     skeletons = [
         Skeleton(c.folder, {name: (info.dtype, info.shape) for name, info in c.tensors.items()}, c.role, device)
         for c in (old, new)
     ]
-    keys = _match(skeletons[0], skeletons[1], old, new)
+    included = {
+        key
+        for key in new.tensors
+        if _matches(config.include, key, default=True) and not _matches(config.exclude, key, default=False)
+    }
+    keys = _match(skeletons[0], skeletons[1], old, new, included)
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
     for key, linear in skeletons[1].linears.items():
-        included = _matches(config.include, key, default=True) and not _matches(config.exclude, key, default=False)
-        linears[linear.unit].append(LinearPair(skeletons[0].linears[keys[key]], linear, included))
+        linears[linear.unit].append(LinearPair(skeletons[0].linears[keys[key]], linear, key in included))
     if not any(pair.included for pairs in linears.values() for pair in pairs):
         raise ConfigError("include and exclude leave no linear to adapt: mend the expressions.")
     return Plan(
@@ -82,11 +91,12 @@ def make_plan(old: Checkpoint, new: Checkpoint, config: HPAConfig, device: torch
     )
 
 
-def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint) -> dict[str, str]:
+def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint, included: set[str]) -> dict[str, str]:
     """OLD's key for each of NEW's keys that the model knows.
 
     Raises:
-        CheckpointError: a tensor is missing in one of the two, or has another shape; embeddings may differ in rows.
+        CheckpointError: a tensor is missing in one of the two, or has another shape; embeddings and what the options
+            exclude may differ in shape, for they come from NEW.
     """
     key_in_old = {slot: key for key, slot in old.slots.items()}
     slots_in_new = set(new.slots.values())
@@ -101,10 +111,10 @@ def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint)
     keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
     for key, old_key in keys.items():
         shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
-        if shapes[0] != shapes[1] and key not in new.embeddings:
+        if shapes[0] != shapes[1] and key in included and key not in new.embeddings:
             raise CheckpointError(
-                f"{key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
-                "give the checkpoints before and after tuning of one model."
+                f"{key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: give the checkpoints before "
+                "and after tuning of one model, or take this tensor from NEW with --exclude."
             )
         if (key in new.linears) != (old_key in old.linears):
             raise CheckpointError(

@@ -27,18 +27,21 @@ class Side:
 
         Args:
             purpose: ``safety`` or ``task``, for messages.
-            max_length: tokens of a sample used at most.
+            max_length: tokens of a sample used at most; a model with fewer positions takes no more than those.
 
         Raises:
             CalibrationError: a sample cannot be encoded; names its line.
         """
         self.purpose = purpose
         self.role = checkpoint.role
-        self._read = checkpoint.read
+        self._checkpoint = checkpoint
+        self._checked: set[str] = set()
         self._skeleton = skeleton
         self._samples = samples
         encoder = Encoder.from_checkpoint(checkpoint.folder, samples)
-        self._inputs = [encoder.encode(sample, max_length) for sample in samples]
+        context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
+        length = min(max_length, context) if isinstance(context, int) and context > 0 else max_length
+        self._inputs = [encoder.encode(sample, length) for sample in samples]
         self._forwards = PausedForwards(skeleton.model, skeleton.units)
         linears = {observer for linear in skeleton.linears.values() for observer in linear.observers}
         self._taps = Taps({name: skeleton.model.get_submodule(name) for name in linears})
@@ -49,7 +52,7 @@ class Side:
         Raises:
             CalibrationError: the model's forward fails on a sample.
         """
-        self._skeleton.load(None, self._read)
+        self._check(self._skeleton.load(None, self._checkpoint.read))
         inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self._inputs]
         try:
             self._forwards.start(inputs)
@@ -67,14 +70,27 @@ class Side:
         Raises:
             NumericalError: one holds NaN or infinity.
         """
-        tensors = self._skeleton.load(unit, self._read)
+        tensors = self._skeleton.load(unit, self._checkpoint.read)
+        self._check(tensors)
+        return tensors
+
+    def check_rest(self) -> None:
+        """See that the tensors that were never loaded are finite too, one by one.
+
+        Raises:
+            NumericalError: one holds NaN or infinity.
+        """
+        for key in self._checkpoint.tensors.keys() - self._checked:
+            self._check({key: self._checkpoint.read(key)})
+
+    def _check(self, tensors: Mapping[str, Tensor]) -> None:
         for key, value in tensors.items():
             if value.is_floating_point() and value.numel() and not all(map(torch.isfinite, torch.aminmax(value))):
                 raise NumericalError(
                     f"{self.role}'s tensor {key} holds NaN or infinity: "
                     "the file is damaged or the training diverged, so give a sound checkpoint."
                 )
-        return tensors
+        self._checked.update(tensors)
 
     def run(self, unit: Unit, linears: Sequence[LinearTensor], *, last: bool = False) -> "Observed":
         """Let the samples that have come to ``unit``, which is loaded, through it.

@@ -105,7 +105,7 @@ def test_a_template_that_refuses_names_the_sample(model: Path) -> None:
         encoder.encode(sample, 100)
     assert str(caught.value) == (
         "s.jsonl:7: the checkpoint's tokenizer, processor or chat template refuses this sample "
-        "(Unknown role critic); change or remove the line"
+        "(Unknown role critic): change or remove it."
     )
 
 
@@ -113,7 +113,9 @@ def test_a_text_without_tokens_is_refused(model: Path) -> None:
     tokenizer = tiny.text_tokenizer(chat=False)
     tokenizer.backend_tokenizer.post_processor = None
     tokenizer.backend_tokenizer.normalizer = normalizers.Strip()
-    with pytest.raises(CalibrationError, match=r"s\.jsonl:7: the tokenizer makes no token of this sample"):
+    with pytest.raises(
+        CalibrationError, match=r"s\.jsonl:7: the tokenizer makes no token of this sample: remove it\.$"
+    ):
         Encoder(tokenizer).encode(Sample(HERE, text="\u00a0"), 100)
 
 
@@ -238,8 +240,8 @@ def test_an_image_is_never_cut(build: Callable[[], Any], image: Path) -> None:
     with pytest.raises(CalibrationError) as caught:
         encoder.encode(sample, max_length=end - 1)
     assert str(caught.value) == (
-        f"s.jsonl:7: its images do not fit into {end - 1} tokens, the sample has {whole.shape[1]}; "
-        "raise --max-length or use smaller images"
+        f"s.jsonl:7: its images do not fit into {end - 1} tokens, the sample has {whole.shape[1]}: "
+        "raise --max-length or shorten the sample."
     )
 
 
@@ -272,7 +274,7 @@ def test_decompression_bombs(tmp_path: Path, side: int) -> None:
     with pytest.raises(CalibrationError) as caught:
         Encoder(processor=tiny.llava_processor()).encode(chat(path, "Hi?"), 100)
     assert str(caught.value) == (
-        f"s.jsonl:7: the image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels; use a smaller one"
+        f"s.jsonl:7: the image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels: use a smaller one."
     )
 
 
@@ -283,7 +285,7 @@ def test_unreadable_images(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CalibrationError) as caught:
         Encoder(processor=tiny.llava_processor()).encode(chat(path, "Hi?"), 100)
     assert str(caught.value).startswith(f"s.jsonl:7: the image {path} cannot be read (")
-    assert str(caught.value).endswith("); replace it or remove the line")
+    assert str(caught.value).endswith("): replace it or remove the sample.")
 
 
 def test_a_placeholder_too_many_is_refused(image: Path) -> None:
@@ -300,8 +302,8 @@ def test_a_template_that_leaves_images_out(image: Path) -> None:
     with pytest.raises(CalibrationError) as caught:
         Encoder(processor=processor).encode(chat(image, "Hi?"), 100)
     assert str(caught.value) == (
-        "s.jsonl:7: the checkpoint's chat template leaves its images out; give the checkpoint a "
-        "template that writes them, or remove the images"
+        "s.jsonl:7: the checkpoint's chat template leaves its images out: give the checkpoint a "
+        "template that writes them, or remove the images."
     )
 
 
@@ -325,7 +327,7 @@ def test_no_tokenizer(model: Path, config: Callable[[], Any] | None) -> None:
     message = str(caught.value)
     assert message.startswith(f"{model} has no tokenizer ")
     assert "s.jsonl:2 needs" in message
-    assert message.endswith("or give input_ids")
+    assert message.endswith("or give input_ids.")
 
 
 def test_images_with_a_text_model(model: Path, image: Path) -> None:
@@ -333,8 +335,8 @@ def test_images_with_a_text_model(model: Path, image: Path) -> None:
     with pytest.raises(CalibrationError) as caught:
         Encoder.from_checkpoint(model, [chat("Hi?"), chat(image, "Hi?")])
     assert str(caught.value) == (
-        f"s.jsonl:7 has images, and {model} has no image processor; "
-        "remove the images, or add preprocessor_config.json to the folder if the model sees images"
+        f"s.jsonl:7 has images, and {model} has no image processor: "
+        "remove the images, or add preprocessor_config.json to the folder if the model sees images."
     )
 
 
@@ -346,7 +348,7 @@ def test_images_with_a_broken_processor(model: Path, image: Path) -> None:
     assert str(caught.value).startswith(
         f"{model} has no processor that transformers can load, and s.jsonl:7 has images (Can't load image processor for"
     )
-    assert str(caught.value).endswith("install what it asks for, or remove the images")
+    assert str(caught.value).endswith("install what it asks for, or remove the images.")
 
 
 def test_code_in_a_checkpoint_is_not_run(model: Path) -> None:

@@ -136,84 +136,84 @@ def test_vlguard_gives_a_sample_for_each_pair(folder: Path) -> None:
 
 
 FORMATS = 'give "messages", "conversations", "instruction" with "response", "instr-resp", "text" or "input_ids"'
-IDS = '"input_ids" is not an array of token ids; give one or more whole numbers from 0'
+IDS = '"input_ids" is not an array of token ids: give one or more whole numbers from 0.'
 PART = (
-    "message 1 has a part that is neither text nor image; "
-    'write {"type": "text", "text": …} or {"type": "image", "image": …}'
+    "message 1 has a part that is neither text nor image: "
+    'write {"type": "text", "text": …} or {"type": "image", "image": …}.'
 )
 ONE = [{"role": "user", "content": "Hi?"}]
 MALFORMED = [
-    ([1], f"a JSON object is expected, found an array; {FORMATS}"),
-    ("text", f"a JSON object is expected, found a string; {FORMATS}"),
-    (None, f"a JSON object is expected, found null; {FORMATS}"),
-    (7, f"a JSON object is expected, found a number; {FORMATS}"),
-    ({}, f"no known field, found no field that is not null; {FORMATS}"),
-    ({"Text": "x", "label": 1}, f'no known field, found only "Text", "label"; {FORMATS}'),
-    ({"text": ""}, '"text" is empty; give it a text or remove the line'),
-    ({"text": " \n"}, '"text" is empty; give it a text or remove the line'),
-    ({"text": ["x"]}, '"text" is an array; give a string'),
+    ([1], f"a JSON object is expected, found an array: {FORMATS}."),
+    ("text", f"a JSON object is expected, found a string: {FORMATS}."),
+    (None, f"a JSON object is expected, found null: {FORMATS}."),
+    (7, f"a JSON object is expected, found a number: {FORMATS}."),
+    ({}, f"no known field, found no field that is not null: {FORMATS}."),
+    ({"Text": "x", "label": 1}, f'no known field, found only "Text", "label": {FORMATS}.'),
+    ({"text": ""}, '"text" is empty: give it a text or remove the sample.'),
+    ({"text": " \n"}, '"text" is empty: give it a text or remove the sample.'),
+    ({"text": ["x"]}, '"text" is an array: give a string.'),
     ({"input_ids": []}, IDS),
     ({"input_ids": "1 2"}, IDS),
     ({"input_ids": [1, -1]}, IDS),
     ({"input_ids": [1, 2.0]}, IDS),
     ({"input_ids": [1, True]}, IDS),
     ({"input_ids": [[1, 2]]}, IDS),
-    ({"messages": "Hi"}, '"messages" is a string; give an array'),
-    ({"messages": []}, '"messages" is empty; fill it or remove the line'),
-    ({"messages": ["Hi"]}, 'message 1 has no role; write it as {"role": "user", "content": …}'),
-    ({"messages": [*ONE, {"content": "x"}]}, 'message 2 has no role; write it as {"role": "user", "content": …}'),
+    ({"messages": "Hi"}, '"messages" is a string: give an array.'),
+    ({"messages": []}, '"messages" is empty: fill it or remove the sample.'),
+    ({"messages": ["Hi"]}, 'message 1 has no role: write it as {"role": "user", "content": …}.'),
+    ({"messages": [*ONE, {"content": "x"}]}, 'message 2 has no role: write it as {"role": "user", "content": …}.'),
     (
         {"messages": [{"role": "user", "content": None}]},
-        "message 1 has null for content; give a string or an array of text and image parts",
+        "message 1 has null for content: give a string or an array of text and image parts.",
     ),
     ({"messages": [{"role": "user", "content": ["Hi"]}]}, PART),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, PART),
     ({"messages": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}]}, PART),
-    ({"messages": [{"role": "user", "content": []}]}, "turn 1 (user) is empty; give it a text or remove the line"),
+    ({"messages": [{"role": "user", "content": []}]}, "turn 1 (user) is empty: give it a text or remove the sample."),
     (
         {"messages": [*ONE, {"role": "assistant", "content": " "}]},
-        "turn 2 (assistant) is empty; give it a text or remove the line",
+        "turn 2 (assistant) is empty: give it a text or remove the sample.",
     ),
     (
         {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
-        "the turns mark a place for an image 1 times, but the images number 0; "
-        'write one "<image>" or one {"type": "image"} for each image of the line',
+        "the turns mark a place for an image 1 times, but the images number 0: "
+        'write one "<image>" or one {"type": "image"} for each image of the sample.',
     ),
     (
         {"conversations": [{"from": "human", "value": "<image>\nHi?"}]},
-        "the turns mark a place for an image 1 times, but the images number 0; "
-        'write one "<image>" or one {"type": "image"} for each image of the line',
+        "the turns mark a place for an image 1 times, but the images number 0: "
+        'write one "<image>" or one {"type": "image"} for each image of the sample.',
     ),
     (
         {"messages": [{"role": "user", "content": "<image> Hi?"}], "images": ["a.png", "b.png"]},
-        "the turns mark a place for an image 1 times, but the images number 2; "
-        'write one "<image>" or one {"type": "image"} for each image of the line',
+        "the turns mark a place for an image 1 times, but the images number 2: "
+        'write one "<image>" or one {"type": "image"} for each image of the sample.',
     ),
-    ({"conversations": {"from": "human"}}, '"conversations" is an object; give an array'),
+    ({"conversations": {"from": "human"}}, '"conversations" is an object: give an array.'),
     (
         {"conversations": [{"from": "human", "value": 3}]},
-        'turn 1 has no value; write it as {"from": "human", "value": "…"}',
+        'turn 1 has no value: write it as {"from": "human", "value": "…"}.',
     ),
     (
         {"conversations": [{"from": "tool", "value": "x"}]},
-        'turn 1 is not from a known speaker; "from" is one of "human", "user", "gpt", "assistant", "system"',
+        'turn 1 is not from a known speaker: "from" is one of "human", "user", "gpt", "assistant", "system".',
     ),
-    ({"instr-resp": {}}, '"instr-resp" is an object; give an array'),
-    ({"instr-resp": []}, '"instr-resp" is empty; fill it or remove the line'),
-    ({"instruction": "", "output": "x"}, '"instruction" is empty; give it a text or remove the line'),
-    ({"prompt": "x", "response": ["y"]}, '"response" is an array; give a string'),
-    ({"instruction": "x", "input": 3, "output": "y"}, '"input" is a number; give a string'),
+    ({"instr-resp": {}}, '"instr-resp" is an object: give an array.'),
+    ({"instr-resp": []}, '"instr-resp" is empty: fill it or remove the sample.'),
+    ({"instruction": "", "output": "x"}, '"instruction" is empty: give it a text or remove the sample.'),
+    ({"prompt": "x", "response": ["y"]}, '"response" is an array: give a string.'),
+    ({"instruction": "x", "input": 3, "output": "y"}, '"input" is a number: give a string.'),
     (
         {"prompt": "x"},
-        '"prompt" has no answer beside it; add it as one of "response", "output", "completion", "answer", "chosen"',
+        '"prompt" has no answer beside it: add it as one of "response", "output", "completion", "answer", "chosen".',
     ),
     (
         {"prompt": "x", "output": "y", "image": {"bytes": "…"}},
-        "an image is the path of a file, found an object; give a path in a string",
+        "an image is the path of a file, found an object: give a path in a string.",
     ),
     (
         {"prompt": "x", "output": "y", "image": ""},
-        "an image is the path of a file, found an empty string; give a path in a string",
+        "an image is the path of a file, found an empty string: give a path in a string.",
     ),
 ]
 
@@ -234,8 +234,8 @@ def test_malformed_vlguard_pair(pair: object, folder: Path) -> None:
     with pytest.raises(CalibrationError) as caught:
         parse_record({"image": "a.png", "instr-resp": [good, pair]}, HERE, folder)
     assert str(caught.value) == (
-        's.jsonl:7#2: a pair holds "response" and one of "instruction", "safe_instruction", "unsafe_instruction"; '
-        "add what is missing"
+        's.jsonl:7#2: a pair holds "response" and one of "instruction", "safe_instruction", "unsafe_instruction": '
+        "add what is missing."
     )
 
 
@@ -246,7 +246,7 @@ def test_urls_are_refused(url: str, folder: Path) -> None:
     with pytest.raises(CalibrationError) as caught:
         parse_record({"messages": [{"role": "user", "content": [{"type": "image", "url": url}]}]}, HERE, folder)
     assert str(caught.value) == (
-        f"s.jsonl:7: the image {url} is a URL, and URLs are never fetched; save it as a file and give its path"
+        f"s.jsonl:7: the image {url} is a URL, and URLs are never fetched: save it as a file and give its path."
     )
 
 
@@ -256,7 +256,7 @@ def test_images_have_to_exist(name: str, folder: Path) -> None:
     with pytest.raises(CalibrationError) as caught:
         parse_record({"prompt": "x", "output": "y", "image": name}, HERE, folder)
     assert str(caught.value) == (
-        f"s.jsonl:7: the image {name} is not a file in {folder}; give its path relative to the calibration file"
+        f"s.jsonl:7: the image {name} is not a file in {folder}: give its path relative to the calibration file."
     )
 
 

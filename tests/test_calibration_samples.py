@@ -67,18 +67,21 @@ def test_the_limit_counts_samples_and_not_lines(tmp_path: Path) -> None:
 
 JSON_HINT = "write one JSON object a line, or one array"
 BROKEN = [
-    (b"", " holds no sample; write one JSON object a line"),
-    (b"\n \n", " holds no sample; write one JSON object a line"),
-    (b"[]", " holds no sample; write one JSON object a line"),
-    (b'{"text": "a"}\nnot json', f":2: not valid JSON at column 1 (Expecting value); {JSON_HINT}"),
-    (b'{"text": "a"', f":1: not valid JSON at column 13 (Expecting ',' delimiter); {JSON_HINT}"),
-    (b'{"text": "a"} {"text": "b"}', f":1: not valid JSON at column 15 (Extra data); {JSON_HINT}"),
-    (b'[\n{"text": "a"}\nx]', f": not valid JSON at line 3 column 1 (Expecting ',' delimiter); {JSON_HINT}"),
-    (b'{"text": "a"}\n{"text": "\xff"}', ":2: byte 11 is not UTF-8; save the file as UTF-8"),
-    (b'{"text": "a"}\n{"text": ""}', ':2: "text" is empty; give it a text or remove the line'),
-    (b'[{"text": "a"}, {"text": 3}]', ':2: "text" is a number; give a string'),
-    (b'{"input_ids": [' + b"9" * 5000 + b"]}", ":1: this JSON is too large to be read; remove the line"),
-    (b'{"a": ' + b"[" * 100_000, ":1: this JSON is too large to be read; remove the line"),
+    (b"", " holds no sample: write one JSON object a line."),
+    (b"\n \n", " holds no sample: write one JSON object a line."),
+    (b"[]", " holds no sample: write one JSON object a line."),
+    (b'{"text": "a"}\nnot json', f":2: not valid JSON at column 1 (Expecting value): {JSON_HINT}."),
+    (b'{"text": "a"', f":1: not valid JSON at column 13 (Expecting ',' delimiter): {JSON_HINT}."),
+    (b'{"text": "a"} {"text": "b"}', f":1: not valid JSON at column 15 (Extra data): {JSON_HINT}."),
+    (b'[\n{"text": "a"}\nx]', f": not valid JSON at line 3 column 1 (Expecting ',' delimiter): {JSON_HINT}."),
+    (b'{"text": "a"}\n{"text": "\xff"}', ":2: byte 11 is not UTF-8: save the file as UTF-8."),
+    (b'{"text": "a"}\n{"text": ""}', ':2: "text" is empty: give it a text or remove the sample.'),
+    (b'[{"text": "a"}, {"text": 3}]', ':2: "text" is a number: give a string.'),
+    (
+        b'{"input_ids": [' + b"9" * 5000 + b"]}",
+        ":1: this JSON is too large to be read: write shorter numbers and nest less deeply.",
+    ),
+    (b'{"a": ' + b"[" * 100_000, ":1: this JSON is too large to be read: write shorter numbers and nest less deeply."),
 ]
 
 
@@ -94,7 +97,7 @@ def test_broken_files(tmp_path: Path, content: bytes, sentence: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError) as caught:
         read_all(tmp_path / "s.jsonl")
-    assert str(caught.value) == f"the calibration file {tmp_path / 's.jsonl'} does not exist; check the path"
+    assert str(caught.value) == f"the calibration file {tmp_path / 's.jsonl'} does not exist: check the path."
     with pytest.raises(CalibrationError) as caught:
         read_all(tmp_path)
-    assert str(caught.value) == f"the calibration file {tmp_path} cannot be read: Is a directory; check the path"
+    assert str(caught.value) == f"the calibration file {tmp_path} cannot be read (Is a directory): check the path."

@@ -104,7 +104,10 @@ def unknown_architecture(call: Call) -> None:
         configure(folder, architectures=["WonderForCausalLM"])
 
 
-@refused("model.layers.0.mlp.down_proj.weight has shape [64, 112] in OLD and [64, 96] in NEW: {one_model}.")
+@refused(
+    "model.layers.0.mlp.down_proj.weight has shape [64, 112] in OLD and [64, 96] in NEW: {one_model}, or take this "
+    "tensor from NEW with --exclude."
+)
 def other_shape(call: Call) -> None:
     configure(call.new, intermediate_size=96)
     for block in range(4):
@@ -156,38 +159,38 @@ def truncated(call: Call) -> None:
 
 
 @refused(
-    "{safety}:2: not valid JSON at column 15 (Expecting ',' delimiter); write one JSON object a line, or one array"
+    "{safety}:2: not valid JSON at column 15 (Expecting ',' delimiter): write one JSON object a line, or one array."
 )
 def malformed_line(call: Call) -> None:
     call.safety = call.calibration({"text": "one"}, '{"text": "two"')
 
 
 @refused(
-    '{task}:2: no known field, found only "texts"; give "messages", "conversations", "instruction" with '
-    '"response", "instr-resp", "text" or "input_ids"'
+    '{task}:2: no known field, found only "texts": give "messages", "conversations", "instruction" with '
+    '"response", "instr-resp", "text" or "input_ids".'
 )
 def unknown_format(call: Call) -> None:
     call.task = call.calibration({"text": "one"}, {"texts": "two"})
 
 
-@refused("{task} holds no sample; write one JSON object a line")
+@refused("{task} holds no sample: write one JSON object a line.")
 def empty_calibration(call: Call) -> None:
     call.task = call.calibration("", "  ")
 
 
-@refused("the calibration file {safety} does not exist; check the path")
+@refused("the calibration file {safety} does not exist: check the path.")
 def calibration_missing(call: Call) -> None:
     call.safety = call.folder / "none.jsonl"
 
 
-@refused("{safety}:1: the image no.png is not a file in {folder}; give its path relative to the calibration file")
+@refused("{safety}:1: the image no.png is not a file in {folder}: give its path relative to the calibration file.")
 def image_missing(call: Call) -> None:
     call.safety = call.calibration({"image": "no.png", "instruction": "what?", "response": "a cat."})
 
 
 @refused(
-    "{safety}:1 has images, and {old} has no image processor; remove the images, or add "
-    "preprocessor_config.json to the folder if the model sees images"
+    "{safety}:1 has images, and {old} has no image processor: remove the images, or add "
+    "preprocessor_config.json to the folder if the model sees images."
 )
 def image_for_a_text_model(call: Call) -> None:
     call.write("cat.png", "not an image")
@@ -195,8 +198,8 @@ def image_for_a_text_model(call: Call) -> None:
 
 
 @refused(
-    "{safety}:1: the image {folder}/cat.png cannot be read (cannot identify image file '{folder}/cat.png'); "
-    "replace it or remove the line"
+    "{safety}:1: the image {folder}/cat.png cannot be read (cannot identify image file '{folder}/cat.png'): "
+    "replace it or remove the sample."
 )
 def image_unreadable_llava(call: Call) -> None:
     image_for_a_text_model(call)
@@ -271,7 +274,7 @@ def nan_after_the_last_linear_qwen2_tied(call: Call) -> None:
 
 @refused(
     "the task activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: see whether NEW"
-    " computes them in its dtype at all."
+    " can be run in its dtype at all."
 )
 def activations_overflow_float16(call: Call) -> None:
     edit(call.new, "model.layers.1.mlp.up_proj.weight", filled(6e4))
@@ -279,7 +282,7 @@ def activations_overflow_float16(call: Call) -> None:
 
 @refused(
     "the safety activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: see whether "
-    "OLD computes them in its dtype at all."
+    "OLD can be run in its dtype at all."
 )
 def activations_overflow(call: Call) -> None:
     edit(call.old, "model.layers.1.post_attention_layernorm.weight", filled(1e30))

@@ -221,8 +221,7 @@ def test_tokens_of_another_shape(shape: tuple[int, ...]):
     assert curvature.tokens == 0
 
 
-@pytest.mark.parametrize("other", [torch.ones(20, 5), torch.ones(20, 1), torch.ones(2, 5)])
-@pytest.mark.parametrize("n", [2, 20])
-def test_absorbing_other_columns(n: int, other: Tensor):
+@pytest.mark.parametrize("other", [torch.ones(20, 1), torch.ones(2, 5)], ids=["a Gram matrix", "tokens"])
+def test_absorbing_other_columns(other: Tensor):
     with pytest.raises(ValueError, match="columns"):
-        gather(torch.ones(n, 4)).absorb(gather(other))
+        gather(normal(20, 4)).absorb(gather(other))

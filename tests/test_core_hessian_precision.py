@@ -1,6 +1,6 @@
 """How exact the diagonal of the damped inverse is on unkind inputs, and when float64 takes over from float32.
 
-The tolerances are three to five times what was measured, with 256 columns; the reference is an explicit inverse in
+The tolerances are three to ten times what was measured, with 256 columns; the reference is an explicit inverse in
 float64. They hold the arithmetic where it is, so that a shortcut that costs a digit is seen.
 """
 

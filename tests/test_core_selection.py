@@ -78,6 +78,11 @@ def test_budgets_by_hand(share: float, c: int, budget: int):
     assert column_budget(retained_share(0, 1, share, 0), c) == budget
 
 
+def test_focus_budgets_by_hand():
+    assert column_budget(Fraction(10), 50, 2.3) == 12  # 11.5 goes up, where 2.3 in binary is a little less
+    assert column_budget(Fraction(60), 50, 2.0) == 50  # no more than there are
+
+
 @deterministic
 @given(percent, percent, st.integers(0, 80), st.integers(1, 80), st.integers(0, 20000), st.decimals(1, 9, places=1))
 def test_budgets_are_decimal_arithmetic(a: Decimal, b: Decimal, block: int, blocks: int, c: int, ratio: Decimal):

@@ -1,4 +1,4 @@
-"""Make the toy pair that lies beside this file: a two-layer Llama, the same after a made-up tuning step, two token files.
+"""Make the toy pair that lies beside this file: a two-layer Llama before and after a made-up tuning step.
 
     python make_toy_pair.py FOLDER
 

@@ -93,24 +93,24 @@ class Encoder:
         except Exception as error:  # a template's raise_exception, a processor that counts differently, …
             raise CalibrationError(
                 f"{sample.source}: the checkpoint's tokenizer, processor or chat template refuses this sample "
-                f"({reason(error)}); change or remove the line"
+                f"({reason(error)}): change or remove it."
             ) from error
         inputs = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
         if inputs["input_ids"].numel() == 0:
-            raise CalibrationError(f"{sample.source}: the tokenizer makes no token of this sample; remove the line")
+            raise CalibrationError(f"{sample.source}: the tokenizer makes no token of this sample: remove it.")
         length = inputs["input_ids"].shape[1]
         places = self._image_places(inputs["input_ids"]) if images else []
         if images and places == []:
             raise CalibrationError(
-                f"{sample.source}: the checkpoint's chat template leaves its images out; give the checkpoint a "
-                "template that writes them, or remove the images"
+                f"{sample.source}: the checkpoint's chat template leaves its images out: give the checkpoint a "
+                "template that writes them, or remove the images."
             )
         if length <= max_length:
             return inputs
         if images and (places is None or places[-1] >= max_length):
             raise CalibrationError(
-                f"{sample.source}: its images do not fit into {max_length} tokens, the sample has {length}; "
-                "raise --max-length or use smaller images"
+                f"{sample.source}: its images do not fit into {max_length} tokens, the sample has {length}: "
+                "raise --max-length or shorten the sample."
             )
         return _truncate(inputs, max_length)
 
@@ -205,9 +205,9 @@ def _open_image(path: Path, source: str) -> Image.Image:
                 return ImageOps.exif_transpose(image).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CalibrationError(
-            f"{source}: the image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels; use a smaller one"
+            f"{source}: the image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels: use a smaller one."
         ) from None
     except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
         raise CalibrationError(
-            f"{source}: the image {path} cannot be read ({reason(error)}); replace it or remove the line"
+            f"{source}: the image {path} cannot be read ({reason(error)}): replace it or remove the sample."
         ) from error

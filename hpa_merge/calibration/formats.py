@@ -74,7 +74,7 @@ def parse_record(record: object, source: str, folder: Path) -> list[Sample]:
         CalibrationError: the record has no known format, a wrong type, an empty text, or an image that is not there.
     """
     if not isinstance(record, dict):
-        raise CalibrationError(f"{source}: a JSON object is expected, found {_json_name(record)}; {_FORMATS_HINT}")
+        raise CalibrationError(f"{source}: a JSON object is expected, found {_json_name(record)}: {_FORMATS_HINT}.")
     fields = {name: value for name, value in record.items() if value is not None}
     prompt = next((name for name in PROMPT_FIELDS if name in fields), None)
     answer = next((name for name in ANSWER_FIELDS if name in fields), None)
@@ -108,10 +108,10 @@ def parse_record(record: object, source: str, folder: Path) -> list[Sample]:
         return [Sample(source, text=_text(fields["text"], '"text"', source))]
     if prompt:
         raise CalibrationError(
-            f'{source}: "{prompt}" has no answer beside it; add it as one of {_quoted(ANSWER_FIELDS)}'
+            f'{source}: "{prompt}" has no answer beside it: add it as one of {_quoted(ANSWER_FIELDS)}.'
         )
     found = f"only {_quoted(fields)}" if fields else "no field that is not null"
-    raise CalibrationError(f"{source}: no known field, found {found}; {_FORMATS_HINT}")
+    raise CalibrationError(f"{source}: no known field, found {found}: {_FORMATS_HINT}.")
 
 
 _FORMATS_HINT = 'give "messages", "conversations", "instruction" with "response", "instr-resp", "text" or "input_ids"'
@@ -120,13 +120,13 @@ _FORMATS_HINT = 'give "messages", "conversations", "instruction" with "response"
 def _message(item: object, where: str, source: str, folder: Path, splits: bool) -> Draft:
     """One of ``messages``; where ``splits``, because the record brings images, ``"<image>"`` in a text marks one."""
     if not isinstance(item, dict) or not isinstance(item.get("role"), str) or not item["role"]:
-        raise CalibrationError(f'{where} has no role; write it as {{"role": "user", "content": …}}')
+        raise CalibrationError(f'{where} has no role: write it as {{"role": "user", "content": …}}.')
     content = item.get("content")
     if isinstance(content, str):
         return item["role"], _split(content) if splits else [content]
     if not isinstance(content, list):
         raise CalibrationError(
-            f"{where} has {_json_name(content)} for content; give a string or an array of text and image parts"
+            f"{where} has {_json_name(content)} for content: give a string or an array of text and image parts."
         )
     parts: list[str | Path | None] = []
     for part in content:
@@ -138,8 +138,8 @@ def _message(item: object, where: str, source: str, folder: Path, splits: bool) 
             parts.append(None if value is None else _image(value, source, folder))
         else:
             raise CalibrationError(
-                f"{where} has a part that is neither text nor image; "
-                'write {"type": "text", "text": …} or {"type": "image", "image": …}'
+                f"{where} has a part that is neither text nor image: "
+                'write {"type": "text", "text": …} or {"type": "image", "image": …}.'
             )
     return item["role"], parts
 
@@ -147,10 +147,10 @@ def _message(item: object, where: str, source: str, folder: Path, splits: bool) 
 def _utterance(item: object, where: str) -> Draft:
     """One of ``conversations``."""
     if not isinstance(item, dict) or not isinstance(item.get("value"), str):
-        raise CalibrationError(f'{where} has no value; write it as {{"from": "human", "value": "…"}}')
+        raise CalibrationError(f'{where} has no value: write it as {{"from": "human", "value": "…"}}.')
     speaker = item.get("from")
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
-        raise CalibrationError(f'{where} is not from a known speaker; "from" is one of {_quoted(SPEAKERS)}')
+        raise CalibrationError(f'{where} is not from a known speaker: "from" is one of {_quoted(SPEAKERS)}.')
     return SPEAKERS[speaker], _split(item["value"])
 
 
@@ -159,7 +159,7 @@ def _pair(pair: object, images: list[Path], source: str) -> Sample:
     name = next((name for name in PAIR_FIELDS if isinstance(pair, dict) and pair.get(name) is not None), None)
     if not isinstance(pair, dict) or name is None or pair.get("response") is None:
         raise CalibrationError(
-            f'{source}: a pair holds "response" and one of {_quoted(PAIR_FIELDS)}; add what is missing'
+            f'{source}: a pair holds "response" and one of {_quoted(PAIR_FIELDS)}: add what is missing.'
         )
     question = _text(pair[name], f'"{name}"', source)
     return _exchange(question, _text(pair["response"], '"response"', source), images, source)
@@ -193,8 +193,8 @@ def _finish(drafts: list[Draft], images: list[Path], source: str) -> Sample:
         user_parts[:0] = images
     elif places != len(images):
         raise CalibrationError(
-            f"{source}: the turns mark a place for an image {places} times, but the images number {len(images)}; "
-            'write one "<image>" or one {"type": "image"} for each image of the line'
+            f"{source}: the turns mark a place for an image {places} times, but the images number {len(images)}: "
+            'write one "<image>" or one {"type": "image"} for each image of the sample.'
         )
     waiting = iter(images)
     turns = []
@@ -202,7 +202,7 @@ def _finish(drafts: list[Draft], images: list[Path], source: str) -> Sample:
         filled = tuple(next(waiting) if part is None else part for part in parts)
         kept = tuple(part for part in filled if isinstance(part, Path) or part.strip())
         if not kept and role != "system":  # an empty system turn is a choice: it keeps a template's default prompt out
-            raise CalibrationError(f"{source}: turn {number} ({role}) is empty; give it a text or remove the line")
+            raise CalibrationError(f"{source}: turn {number} ({role}) is empty: give it a text or remove the sample.")
         turns.append(Turn(role, kept))
     return Sample(source, turns=tuple(turns))
 
@@ -217,11 +217,11 @@ def _image(value: object, source: str, folder: Path) -> Path:
     """The local file that ``value`` names; it has to exist, and is opened only when the sample is encoded."""
     if not isinstance(value, str) or not value:
         found = _json_name(value) if value != "" else "an empty string"
-        raise CalibrationError(f"{source}: an image is the path of a file, found {found}; give a path in a string")
+        raise CalibrationError(f"{source}: an image is the path of a file, found {found}: give a path in a string.")
     shown = value if len(value) <= 80 else value[:77] + "…"
     if _URL.match(value):
         raise CalibrationError(
-            f"{source}: the image {shown} is a URL, and URLs are never fetched; save it as a file and give its path"
+            f"{source}: the image {shown} is a URL, and URLs are never fetched: save it as a file and give its path."
         )
     path = folder / value
     try:
@@ -230,7 +230,7 @@ def _image(value: object, source: str, folder: Path) -> Path:
         exists = False
     if not exists:
         raise CalibrationError(
-            f"{source}: the image {shown} is not a file in {folder}; give its path relative to the calibration file"
+            f"{source}: the image {shown} is not a file in {folder}: give its path relative to the calibration file."
         )
     return path
 
@@ -238,24 +238,24 @@ def _image(value: object, source: str, folder: Path) -> Path:
 def _token_ids(value: object, source: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not value or not all(type(item) is int and item >= 0 for item in value):
         raise CalibrationError(
-            f'{source}: "input_ids" is not an array of token ids; give one or more whole numbers from 0'
+            f'{source}: "input_ids" is not an array of token ids: give one or more whole numbers from 0.'
         )
     return tuple(value)
 
 
 def _text(value: object, name: str, source: str) -> str:
     if not isinstance(value, str):
-        raise CalibrationError(f"{source}: {name} is {_json_name(value)}; give a string")
+        raise CalibrationError(f"{source}: {name} is {_json_name(value)}: give a string.")
     if not value.strip():
-        raise CalibrationError(f"{source}: {name} is empty; give it a text or remove the line")
+        raise CalibrationError(f"{source}: {name} is empty: give it a text or remove the sample.")
     return value
 
 
 def _items(value: object, name: str, source: str) -> list[Any]:
     if not isinstance(value, list):
-        raise CalibrationError(f'{source}: "{name}" is {_json_name(value)}; give an array')
+        raise CalibrationError(f'{source}: "{name}" is {_json_name(value)}: give an array.')
     if not value:
-        raise CalibrationError(f'{source}: "{name}" is empty; fill it or remove the line')
+        raise CalibrationError(f'{source}: "{name}" is empty: fill it or remove the sample.')
     return value
 
 

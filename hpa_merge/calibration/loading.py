@@ -26,12 +26,12 @@ def load_tokenizer(folder: Path, source: str) -> Any:
         tokenizer = _load(AutoTokenizer, folder)
     except Exception as error:  # whatever a broken folder makes transformers raise
         raise CheckpointError(
-            f"{folder} has no tokenizer that transformers can load, and {source} needs one ({reason(error)}); "
-            "add its files to the folder, or give input_ids"
+            f"{folder} has no tokenizer that transformers can load, and {source} needs one ({reason(error)}): "
+            "add its files to the folder, or give input_ids."
         ) from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # some classes come up empty where their files are missing
         raise CheckpointError(
-            f"{folder} has no tokenizer files, and {source} needs a tokenizer; add tokenizer.json, or give input_ids"
+            f"{folder} has no tokenizer files, and {source} needs a tokenizer: add tokenizer.json, or give input_ids."
         )
     return tokenizer
 
@@ -53,13 +53,13 @@ def load_processor(folder: Path, source: str) -> Any:
             processor = _load(_image_only_class(folder), folder)
         except Exception:
             raise CheckpointError(
-                f"{folder} has no processor that transformers can load, and {source} has images ({reason(error)}); "
-                "add its files to the folder, install what it asks for, or remove the images"
+                f"{folder} has no processor that transformers can load, and {source} has images ({reason(error)}): "
+                "add its files to the folder, install what it asks for, or remove the images."
             ) from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise CalibrationError(
-            f"{source} has images, and {folder} has no image processor; "
-            "remove the images, or add preprocessor_config.json to the folder if the model sees images"
+            f"{source} has images, and {folder} has no image processor: "
+            "remove the images, or add preprocessor_config.json to the folder if the model sees images."
         )
     return processor
 

@@ -28,7 +28,7 @@ def read_samples(path: Path, limit: int, seed: int) -> list[Sample]:
         sample for source, record in _records(path) for sample in parse_record(record, source, folder=path.parent)
     ]
     if not samples:
-        raise CalibrationError(f"{path} holds no sample; write one JSON object a line")
+        raise CalibrationError(f"{path} holds no sample: write one JSON object a line.")
     if len(samples) <= limit:
         return samples
     drawn = random.Random(seed).sample(range(len(samples)), limit)
@@ -40,16 +40,16 @@ def _records(path: Path) -> Iterator[tuple[str, object]]:
     try:
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError:
-        raise CalibrationError(f"the calibration file {path} does not exist; check the path") from None
+        raise CalibrationError(f"the calibration file {path} does not exist: check the path.") from None
     except OSError as error:
         raise CalibrationError(
-            f"the calibration file {path} cannot be read: {error.strerror}; check the path"
+            f"the calibration file {path} cannot be read ({error.strerror}): check the path."
         ) from None
 
     if content.lstrip().startswith(b"["):
         array = _parse(content, str(path))
         if not isinstance(array, list):
-            raise CalibrationError(f"{path} is neither JSON Lines nor a JSON array; write one JSON object a line")
+            raise CalibrationError(f"{path} is neither JSON Lines nor a JSON array: write one JSON object a line.")
         for number, record in enumerate(array, start=1):
             yield f"{path}:{number}", record
         return
@@ -62,11 +62,13 @@ def _parse(content: bytes, source: str) -> object:
     try:
         return json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise CalibrationError(f"{source}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
+        raise CalibrationError(f"{source}: byte {error.start + 1} is not UTF-8: save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
         raise CalibrationError(
-            f"{source}: not valid JSON at {place} ({error.msg}); write one JSON object a line, or one array"
+            f"{source}: not valid JSON at {place} ({error.msg}): write one JSON object a line, or one array."
         ) from None
     except (ValueError, RecursionError):  # a number of thousands of digits, an array thousands deep
-        raise CalibrationError(f"{source}: this JSON is too large to be read; remove the line") from None
+        raise CalibrationError(
+            f"{source}: this JSON is too large to be read: write shorter numbers and nest less deeply."
+        ) from None

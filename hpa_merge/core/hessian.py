@@ -7,6 +7,7 @@ space (Woodbury); otherwise the Gram matrix is accumulated, and the diagonal com
 builds ``H⁻¹``.
 """
 
+import math
 from typing import final
 
 import torch
@@ -28,14 +29,16 @@ class Curvature:
     """``H`` of one linear input of ``c`` columns, gathered from any number of token batches.
 
     Holds the tokens while they are fewer than ``c``, and from then on a ``[c, c]`` float32 Gram matrix of which only
-    the lower triangle is filled. Everything stays on the device of the tokens.
+    the lower triangle is filled. Everything stays on the device of the tokens, and is computed on tokens divided by
+    ``2^k`` that brings their mean square near 1, so that squares of any activation stay within float32.
     """
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.tokens = 0
         self._rows: list[Tensor] = []  # [n, c] each; together fewer than c rows
-        self._gram: Tensor | None = None  # Σ x xᵀ, [c, c] float32, lower triangle
+        self._gram: Tensor | None = None  # Σ x xᵀ / 4^k, [c, c] float32, lower triangle
+        self._exponent = 0  # k, chosen when the Gram matrix is begun
         self._norm: Tensor | float = 0.0  # Σ ‖x‖², float64
 
     def add(self, x: Tensor) -> None:
@@ -52,12 +55,20 @@ class Curvature:
         self._fold_if_full()
 
     def absorb(self, other: "Curvature") -> None:
-        """Take in everything that ``other``, of the same columns, has gathered; ``other`` is left as it is."""
+        """Take in everything that ``other`` has gathered; ``other`` is left as it is.
+
+        Raises:
+            ValueError: ``other`` has another number of columns.
+        """
+        if other.columns != self.columns:
+            raise ValueError(f"a curvature of {self.columns} columns expected, found one of {other.columns} columns")
         self.tokens += other.tokens
         self._norm = self._norm + other._norm
         self._rows.extend(other._rows)
         if other._gram is not None:
-            self._gram = other._gram.clone() if self._gram is None else self._gram + other._gram
+            if self._gram is None:
+                self._gram, self._exponent = torch.zeros_like(other._gram), other._exponent
+            self._gram += other._gram * 4.0 ** (other._exponent - self._exponent)
         self._fold_if_full()
 
     @property
@@ -71,15 +82,25 @@ class Curvature:
         Raises:
             SingularCurvature: ``H`` does not factor in float64 either.
         """
-        if not self.mean_square > 0.0:
-            raise SingularCurvature("no token activates any column")
+        if not 0.0 < self.mean_square < math.inf:
+            silent = self.mean_square == 0.0
+            raise SingularCurvature("no token activates any column" if silent else "an activation is not finite")
         scale = 2.0 / self.tokens
         damp = damping * scale * float(self._norm) / self.columns
         if self._gram is None:
-            return inverse_diagonal_dual(torch.cat(self._rows), scale, damp)
+            exponent = self._unit_exponent()
+            x = torch.cat(self._rows) * 2.0**-exponent
+            return inverse_diagonal_dual(x, scale, damp / 4.0**exponent) / 4.0**exponent
         if self._rows:
             self._fold()
-        return inverse_diagonal_primal(self._gram, scale, damp)
+        return inverse_diagonal_primal(self._gram, scale, damp / 4.0**self._exponent) / 4.0**self._exponent
+
+    def _unit_exponent(self) -> int:
+        """``k`` that brings the tokens so far, divided by ``2^k``, near a mean square of 1."""
+        mean_square = self.mean_square
+        if not 0.0 < mean_square < math.inf:
+            return 0
+        return max(-100, min(100, round(math.log2(mean_square) / 2)))
 
     def _fold_if_full(self) -> None:
         if sum(len(rows) for rows in self._rows) >= self.columns:
@@ -87,7 +108,9 @@ class Curvature:
 
     def _fold(self) -> None:
         """``Σ x xᵀ`` += the kept tokens', by blocks of the lower triangle."""
-        x = torch.cat(self._rows).float()  # (n, c)
+        if self._gram is None:
+            self._exponent = self._unit_exponent()
+        x = torch.cat(self._rows).float() * 2.0**-self._exponent  # (n, c)
         self._rows.clear()
         if self._gram is None:
             self._gram = x.new_zeros(self.columns, self.columns)

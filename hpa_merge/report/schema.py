@@ -129,8 +129,8 @@ class MergeReport:
         if uncalibrated:
             source = self.config["uncalibrated"].upper()
             sentences.append(
-                f"{len(uncalibrated)} of the changed linears came from {source}: no token of the safety set, or none "
-                f"of the task set, reaches them: {_shortened(uncalibrated)}."
+                f"{len(uncalibrated)} of the changed linears came from {source}, for no token of the safety set or of "
+                f"the task set was seen to reach them: {_shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
             sentences.append(f"{experts} expert weights came from NEW: this version adapts linear layers only.")

@@ -96,6 +96,8 @@ def _short(path: str) -> str:
 
 def _facts(*rows: tuple[str, str]) -> Table:
     grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(Text(name, style="dim"), Text(value))
     return grid
