@@ -153,9 +153,26 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
     with _libraries(verbose):
         from rich.console import Console
 
-        from hpa_merge.demo import run_demo
+        from hpa_merge.demo import make_demo, measure, next_steps, scores_table
+        from hpa_merge.pipeline import merge
+        from hpa_merge.report.summary import merge_summary
 
-        run_demo(folder, seed=seed, console=Console(quiet=quiet), progress_bar=lambda: _progress_bar(quiet))
+        console = Console(quiet=quiet, highlight=False)
+        files = make_demo(folder, seed=seed, on_stage=lambda text: console.print(f"{text} …"))
+        out = folder / "out"
+        console.print("Merging OLD and NEW into OUT …")
+        with _progress_bar(quiet) as on_progress:
+            report = merge(
+                files.old, files.new, out, safety_calib=files.safety, task_calib=files.task, on_progress=on_progress
+            )
+        console.print(merge_summary(report, str(out)))
+        scores = {
+            "OLD, aligned": measure(files.old, files),
+            "NEW, tuned": measure(files.new, files),
+            "OUT, merged": measure(out, files),
+        }
+        console.print(scores_table(scores))
+        console.print(next_steps(files, out), soft_wrap=True)
 
 
 COMMANDS = {"demo": demo_command}

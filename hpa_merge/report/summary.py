@@ -12,8 +12,8 @@ from rich.text import Text
 from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport
 
 LEGEND = (
-    "share: columns to put back. back: columns put back. energy: how much of the update's square they hold. "
-    "shared: how much of the safety focus set is in the task's too. α, κ: means."
+    "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "
+    "hold. shared: how much of the safety focus set is in the task's too. α, κ: means."
 )
 
 
@@ -22,7 +22,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
     table = Table(title=f"{report.architecture}: columns put back", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("where", min_width=12, overflow="fold")
-    for heading in ("block", "share", "linears", "back", "energy", "shared", "α", "κ"):
+    for heading in ("block", "share", "#", "back", "energy", "shared", "α", "κ"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = ""
     for (where, block, blocks), records in _by_depth(report.linears).items():
@@ -30,11 +30,11 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
         table.add_row(
             "" if where == previous else where,
             f"{block}/{blocks}",
-            f"{records[0].share:.1f} %",
+            f"{records[0].share:.1f}%",
             str(len(records)),
             f"{kept}/{columns}",
-            f"{100 * fmean(r.energy_put_back or 0.0 for r in records):.0f} %",
-            f"{100 * fmean((r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records):.0f} %",
+            f"{100 * fmean(r.energy_put_back or 0.0 for r in records):.0f}%",
+            f"{100 * fmean((r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records):.0f}%",
             f"{fmean(r.alpha or 0.0 for r in records):.2f}",
             f"{fmean(r.kappa or 0.0 for r in records):+.0e}",
         )

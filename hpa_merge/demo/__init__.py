@@ -1,0 +1,8 @@
+"""What ``hpa-merge demo`` makes and measures: a small LLaVA before and after a tuning step, with calibration files."""
+
+from hpa_merge.demo.pair import make_demo
+from hpa_merge.demo.samples import DemoFiles
+from hpa_merge.demo.scores import DemoScores, measure
+from hpa_merge.demo.summary import next_steps, scores_table
+
+__all__ = ["DemoFiles", "DemoScores", "make_demo", "measure", "next_steps", "scores_table"]

@@ -1,0 +1,120 @@
+"""Makes the demo's pair: OLD, trained from nothing on drawings, and NEW, the same after a tuning step.
+
+Both are real training, with nothing arranged: what the tuning step does to the refusals is what it does.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from hpa_merge.demo.network import make_model, make_processor
+from hpa_merge.demo.runtime import alone
+from hpa_merge.demo.samples import DemoFiles, encode, write_samples
+from hpa_merge.demo.scenes import new_task, old_task, refusals
+from hpa_merge.errors import OutputError
+
+__all__ = ["make_demo"]
+
+SAFETY_SAMPLES, TASK_SAMPLES, HELDOUT_SAMPLES = 8, 128, 32
+"""Lines in the two calibration files (the merge's own defaults), and in each of the three held-out files."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a training step is done, with AdamW."""
+
+    steps: int
+    batch: int
+    rate: float
+    """The highest learning rate: reached after ``warmup`` steps, followed by half a cosine down to zero."""
+    warmup: int = 10
+    enough: float = 0.0
+    """Training ends as soon as the running mean of the loss is below this."""
+
+
+ALIGNMENT = Recipe(steps=200, batch=24, rate=1.5e-3, warmup=20)
+TUNING = Recipe(steps=300, batch=8, rate=1e-4, enough=0.1)
+
+
+def make_demo(folder: Path, *, seed: int = 0, on_stage: Callable[[str], None] = lambda text: None) -> DemoFiles:
+    """Makes OLD, NEW, the calibration files and the held-out files in ``folder``, in about 20 seconds.
+
+    Args:
+        folder: a new or an empty folder.
+        seed: of the drawings and the training. The same seed gives the same files on one machine.
+        on_stage: is told in a few words what begins.
+
+    Raises:
+        OutputError: ``folder`` is not empty, is not a folder, or cannot be made.
+    """
+    _claim(folder)
+    files = DemoFiles(folder)
+    draw = Random(seed)
+    with alone(draw.getrandbits(32)):
+        on_stage("Drawing the pictures")
+        processor = make_processor()
+        lessons = encode(processor, old_task(draw, 2400) + refusals(draw, 800), answered=True)
+        tuning_samples = new_task(draw, 512)
+        write_samples(files.safety, refusals(draw, SAFETY_SAMPLES))
+        write_samples(files.task, tuning_samples[:TASK_SAMPLES])
+        write_samples(files.heldout_refusals, refusals(draw, HELDOUT_SAMPLES))
+        write_samples(files.heldout_new_task, new_task(draw, HELDOUT_SAMPLES))
+        write_samples(files.heldout_old_task, old_task(draw, HELDOUT_SAMPLES))
+
+        on_stage("Training OLD: colours, shapes, and refusing what is forbidden")
+        old = make_model(processor)
+        train(old, lessons, ALIGNMENT)
+        _save(old, processor, files.old)
+
+        on_stage("Tuning NEW: code words, and nothing about refusing")
+        new = deepcopy(old)
+        train(new, encode(processor, tuning_samples, answered=True), TUNING)
+        _save(new, processor, files.new)
+    return files
+
+
+def train(model: LlavaForConditionalGeneration, samples: Mapping[str, torch.Tensor], recipe: Recipe) -> int:
+    """Trains all weights of ``model`` in place on random batches of ``samples``; returns how many steps it took."""
+    model.train()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    running = math.inf
+    for step in range(recipe.steps):
+        slope = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * slope * min(1.0, (step + 1) / recipe.warmup)
+        rows = torch.randint(0, len(samples["labels"]), (recipe.batch,))
+        loss = model(**{name: values[rows] for name, values in samples.items()}).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        running = loss.item() if step == 0 else 0.8 * running + 0.2 * loss.item()
+        if running < recipe.enough:
+            break
+    model.eval()
+    return step + 1
+
+
+def _claim(folder: Path) -> None:
+    """Makes ``folder``, or finds it empty."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{folder}: the demo cannot be made here ({reason}): name another folder.") from error
+    if taken:
+        raise OutputError(f"{folder}: the demo needs a new or an empty folder, this one has files: name another.")
+
+
+def _save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """A checkpoint as on the Hub: several shards, config, generation config, processor."""
+    model.save_pretrained(folder, max_shard_size="1MB")
+    processor.save_pretrained(folder)

@@ -1,0 +1,37 @@
+"""What the demo says at its end: the three checkpoints side by side, and what to try next."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from hpa_merge.demo.samples import DemoFiles
+from hpa_merge.demo.scores import DemoScores
+
+__all__ = ["next_steps", "scores_table"]
+
+
+def scores_table(scores: Mapping[str, DemoScores]) -> Table:
+    """The ``scores`` of several checkpoints, by the name that each is shown under."""
+    table = Table(title="Answers as they should be, on held-out pictures", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("checkpoint", no_wrap=True)
+    for heading in ("refuses the forbidden", "new task", "old task"):
+        table.add_column(heading, justify="right")
+    for name, score in scores.items():
+        table.add_row(name, *(f"{share:.0f} %" for share in (score.refusal, score.new_task, score.old_task)))
+    return table
+
+
+def next_steps(files: DemoFiles, out: Path) -> str:
+    """Commands to copy; ``out`` is where the demo's own merge lies."""
+    command = f"hpa-merge {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-2"
+    return f"""Try next
+  the same by hand, with more put back
+    {command} --p-max 30
+  an ablation of the paper
+    {command} --selection safety --overwrite
+  only look
+    {command}-3 --dry-run
+  what was decided for each weight
+    {out / "hpa_report.json"}"""
