@@ -183,7 +183,7 @@ def _progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar over the units with the time left, on a terminal only."""
     from tqdm import tqdm
 
-    form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} units, {elapsed} gone, {remaining} left {postfix}"
+    form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} units, {elapsed} gone, {remaining} left{postfix}"
     with tqdm(disable=True if quiet else None, bar_format=form, desc="merging", leave=False) as bar:
 
         def on_progress(what: str, done: int, total: int) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from hpa_merge.calibration import read_samples
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, check_output
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import retained_share
+from hpa_merge.core import all_finite, retained_share
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.machine import peak_device_bytes, peak_host_bytes, resolve_device, versions
 from hpa_merge.method import adapt
@@ -248,7 +248,7 @@ class _Merge:
             blocks=unit.blocks,
             config=self._config,
         )
-        if not all(map(torch.isfinite, torch.aminmax(adapted.weight))):
+        if not all_finite(adapted.weight):
             raise NumericalError(
                 f"the result for {pair.new.key} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
             )

@@ -78,6 +78,11 @@ def make_plan(old: Checkpoint, new: Checkpoint, config: HPAConfig, device: torch
         if _matches(config.include, key, default=True) and not _matches(config.exclude, key, default=False)
     }
     keys = _match(skeletons[0], skeletons[1], old, new, included)
+    if skeletons[0].units != skeletons[1].units:
+        raise CheckpointError(
+            "the config.json of OLD and that of NEW make models of different modules: "
+            "give the checkpoints before and after tuning of one model."
+        )
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
     for key, linear in skeletons[1].linears.items():
         linears[linear.unit].append(LinearPair(skeletons[0].linears[keys[key]], linear, key in included))

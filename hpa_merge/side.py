@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpa_merge.calibration import Encoder, Sample
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.core import Curvature, SingularCurvature
+from hpa_merge.core import Curvature, SingularCurvature, all_finite
 from hpa_merge.errors import CalibrationError, HPAError, NumericalError
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
 from hpa_merge.report.schema import CalibrationRecord
@@ -85,7 +85,7 @@ class Side:
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
         for key, value in tensors.items():
-            if value.is_floating_point() and value.numel() and not all(map(torch.isfinite, torch.aminmax(value))):
+            if value.is_floating_point() and not all_finite(value):
                 raise NumericalError(
                     f"{self.role}'s tensor {key} holds NaN or infinity: "
                     "the file is damaged or the training diverged, so give a sound checkpoint."

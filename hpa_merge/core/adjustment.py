@@ -83,6 +83,11 @@ def fuse(old: Tensor, new: Tensor, kept: Tensor, kappa: float) -> Tensor:
     return fused
 
 
+def all_finite(x: Tensor) -> bool:
+    """Whether a floating tensor of any shape holds neither NaN nor infinity; makes nothing of its size."""
+    return x.numel() == 0 or all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))
+
+
 def _row_blocks(shape: torch.Size) -> Iterator[slice]:
     """The rows of an ``[r, c]`` weight, a block at a time."""
     rows, columns = shape
