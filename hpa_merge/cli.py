@@ -3,7 +3,10 @@
 Nothing heavy is imported before it is needed: help and wrong options answer without torch.
 """
 
+import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +23,18 @@ from hpa_merge.errors import ConfigError, HPAError
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses beside 0."""
 
+INTERRUPTION = "interrupted, and nothing was published: the same command with --resume goes on."
+
+GRACE = 1.5
+"""Seconds that an interrupted run may take to end by itself; whatever moment it is ended at, it can be resumed."""
+
 EPILOG = """\b
 Further commands, in OLD's place:
-  demo   make a small LLaVA pair in a folder, tune it, and merge it
+  demo    make a small LLaVA pair in a folder, tune it, and merge it
+  verify  check that a merged folder is whole and right
 """
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
     verbose = "-v" in words or "--verbose" in words
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         command.main(words, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -41,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; nothing was published.")
+        _complain(INTERRUPTION)
         sys.exit(INTERRUPTED)
     except HPAError as error:
         if verbose:
@@ -53,6 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         _complain(f"{type(error).__name__}: {error} (a mistake of ours or of a library; -v shows where it happened)")
         sys.exit(FAILURE)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End soon: by an exception, or, where a long computation holds it up, without one."""
+    signal.signal(number, signal.SIG_IGN)
+
+    def end() -> None:
+        _complain(INTERRUPTION)
+        os._exit(INTERRUPTED)
+
+    timer = threading.Timer(GRACE, end)
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt
 
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -73,7 +100,7 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
+@click.command(context_settings=HELP, epilog=EPILOG)
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--safety-calib", type=click.Path(path_type=Path), help="Safety samples, JSON Lines.  [required]")
@@ -82,6 +109,7 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
 @_config_options
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="These options as YAML.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT where it exists.")
+@click.option("--resume", is_flag=True, help="Go on with what an interrupted run left beside OUT.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
@@ -96,6 +124,7 @@ def merge_command(
     output: Path | None,
     config_file: Path | None,
     overwrite: bool,
+    resume: bool,
     dry_run: bool,
     quiet: bool,
     verbose: bool,
@@ -120,7 +149,7 @@ def merge_command(
             raise click.MissingParameter(param=parameter)
     config = HPAConfig.from_mapping(values | {name: options[name] for name in given}, source=str(config_file))
     job: dict[str, Any] = {name: paths[name] for name in ("safety_calib", "task_calib")}
-    job |= {"config": config, "overwrite": overwrite}
+    job |= {"config": config, "overwrite": overwrite, "resume": resume}
     with _libraries(verbose):
         from rich.console import Console
 
@@ -139,7 +168,7 @@ def merge_command(
                 _complain(sentence, "Note")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawings and of the training.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -175,16 +204,44 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
         console.print(next_steps(files, out), soft_wrap=True)
 
 
-COMMANDS = {"demo": demo_command}
+@click.command(context_settings=HELP)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--old", type=click.Path(path_type=Path), help="OLD of the merge; with --new, every value is checked.")
+@click.option("--new", type=click.Path(path_type=Path), help="NEW of the merge.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but what is wrong.")
+@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
+def verify_command(out: Path, old: Path | None, new: Path | None, quiet: bool, verbose: bool) -> None:
+    """Check that OUT is whole and as its merge wrote it.
+
+    The index and the headers have to agree, every weight file has to have the SHA-256 of the report, and no value may
+    be NaN or infinite. With --old and --new also: what was not adapted is NEW's byte for byte, the columns put back
+    are OLD's bit for bit, and every other value is what the formula gives. Exit status 2 if anything is wrong.
+    """
+    with _libraries(verbose):
+        from hpa_merge.verify import verify
+
+        with _progress_bar(quiet, "verifying") as on_progress:
+            report = verify(out, old, new, on_progress=on_progress)
+        for problem in report.problems:
+            _complain(problem)
+        if report.problems:
+            sys.exit(USAGE)
+        if not quiet:
+            click.echo(
+                f"{out} is as its merge wrote it: " + ", ".join(f"{n} {kind}" for kind, n in report.checked.items())
+            )
+
+
+COMMANDS = {"demo": demo_command, "verify": verify_command}
 
 
 @contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the units with the time left, on a terminal only."""
+def _progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the steps with the time left, on a terminal only."""
     from tqdm import tqdm
 
-    form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} units, {elapsed} gone, {remaining} left{postfix}"
-    with tqdm(disable=True if quiet else None, bar_format=form, desc="merging", leave=False) as bar:
+    form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
+    with tqdm(disable=True if quiet else None, bar_format=form, desc=what, leave=False) as bar:
 
         def on_progress(what: str, done: int, total: int) -> None:
             bar.total = total

@@ -18,7 +18,8 @@ from hpa_merge.calibration import read_samples
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, check_output
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, retained_share
-from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.errors import CalibrationError, HPAError, NumericalError, OutputError
+from hpa_merge.fingerprint import fingerprint
 from hpa_merge.machine import peak_device_bytes, peak_host_bytes, resolve_device, versions
 from hpa_merge.method import adapt
 from hpa_merge.model import Unit
@@ -39,6 +40,7 @@ def merge(
     task_calib: str | Path,
     config: HPAConfig | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     on_progress: Progress = lambda what, done, total: None,
 ) -> MergeReport:
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
@@ -49,6 +51,7 @@ def merge(
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
         overwrite: replace ``out`` where it exists.
+        resume: go on with what an interrupted run with the same arguments left beside ``out``, if it left anything.
         on_progress: called before each unit, and at the end.
 
     Returns:
@@ -60,8 +63,17 @@ def merge(
     """
     started = time.monotonic()
     config = config or HPAConfig()
-    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite) as ready:
-        writer = CheckpointWriter(ready.new, out, overwrite=overwrite, inputs=[ready.old.folder, ready.new.folder])
+    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite, resume) as ready:
+        writer = CheckpointWriter(
+            ready.new,
+            out,
+            overwrite=overwrite,
+            inputs=[ready.old.folder, ready.new.folder],
+            fingerprint=fingerprint(
+                ready.old, ready.new, {side.purpose: side.inputs for side in ready.sides}, config, ready.device
+            ),
+            resume=resume,
+        )
         try:
             linears = _Merge(ready.plan, ready.sides, writer, config, on_progress).run()
             report = MergeReport(
@@ -72,6 +84,7 @@ def merge(
                 linears=tuple(linears),
                 passed_through=ready.plan.passed_through,
                 left_out=tuple(str(path) for path in ready.new.side_files().left_out),
+                manifest=writer.manifest(),
                 run=RunRecord(
                     old=str(old),
                     new=str(new),
@@ -83,8 +96,11 @@ def merge(
                 ),
             )
             writer.publish({"hpa_report.json": report.to_json().encode()})
+        except HPAError as error:  # other input would be another run; a disk that is full or broken can be mended
+            writer.abort(keep=isinstance(error, OutputError))
+            raise
         except BaseException:
-            writer.abort()
+            writer.abort(keep=True)
             raise
     return report
 
@@ -98,6 +114,7 @@ def preview(
     task_calib: str | Path,
     config: HPAConfig | None = None,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> PlanReport:
     """What :func:`merge` would do with the same arguments: every check that reads no weight, and nothing written.
 
@@ -105,7 +122,7 @@ def preview(
         InputError: as :func:`merge` would.
     """
     config = config or HPAConfig()
-    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite) as ready:
+    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite, resume) as ready:
         return PlanReport(
             architecture=ready.plan.architecture,
             units=tuple(
@@ -152,10 +169,11 @@ def _prepare(
     task_calib: str | Path,
     config: HPAConfig,
     overwrite: bool,
+    resume: bool,
 ) -> Iterator[_Ready]:
     with Checkpoint.open(old, "OLD") as in_old, Checkpoint.open(new, "NEW") as in_new:
         needed = sum(info.nbytes for info in in_new.tensors.values())
-        check_output(out, [in_old.folder, in_new.folder], overwrite, needed=needed)
+        check_output(out, [in_old.folder, in_new.folder], overwrite, needed=needed, resume=resume)
         safety = read_samples(Path(safety_calib), config.safety_samples, config.seed)
         task = read_samples(Path(task_calib), config.task_samples, config.seed)
         device = resolve_device(config.device)
@@ -183,15 +201,22 @@ class _Merge:
         self._text_has_run = False
 
     def run(self) -> list[LinearRecord]:
-        """Go through every unit and copy the rest; what became of each linear, in that order."""
-        pending = dict(self._plan.linears)
+        """Go through every unit and copy the rest; what became of each linear, in that order.
+
+        A resumed run does not merge again what the journal has: its samples run through those units as they are, and
+        do not run at all where nothing is left to be calibrated.
+        """
+        finished = {entry["unit"] for entry in self._writer.resumed}
+        self._records = [LinearRecord(**record) for entry in self._writer.resumed for record in entry["linears"]]
+        pending = {unit: pairs for unit, pairs in self._plan.linears.items() if unit.name not in finished}
         done: set[Unit] = set()
         steps = len(self._plan.new.units) + 1
         try:
-            for side in self._sides:
-                side.start()
+            if pending:
+                for side in self._sides:
+                    side.start()
             while pending and (unit := self._next_unit()) is not None:
-                if unit in self._plan.linears and unit not in pending:
+                if unit in self._plan.linears and unit in done:
                     raise RuntimeError(f"a sample came to {unit.name} after it was merged")
                 self._on_progress(unit.name, len(done), steps)
                 done.add(unit)
@@ -214,7 +239,8 @@ class _Merge:
         return min(waiting, key=lambda unit: unit.index, default=None)
 
     def _do_unit(self, unit: Unit, pairs: Sequence[LinearPair], *, visited: bool, last: bool) -> None:
-        """Load one unit of both models, let the samples through, merge its linears, and free it."""
+        """Load one unit of both models, let the samples through, merge its linears, note it, and free it."""
+        begun = len(self._records)
         old, new = (side.load(unit) for side in self._sides)
         changed: list[tuple[LinearPair, Tensor, Tensor]] = []  # with both weights as [r, c]
         for pair in pairs:
@@ -233,6 +259,8 @@ class _Merge:
                 self._adapt(unit, pair, w_old, w_new, safety, task)
             else:
                 self._leave(unit, pair, w_old, w_new, safety, task)
+        if pairs:
+            self._writer.commit({"unit": unit.name, "linears": [asdict(record) for record in self._records[begun:]]})
         for side in self._sides:
             side.free(unit)
 

@@ -18,7 +18,12 @@ from hpa_merge.report.schema import CalibrationRecord
 
 @final
 class Side:
-    """A checkpoint, its skeleton, and its samples on their way through it."""
+    """A checkpoint, its skeleton, and its samples on their way through it.
+
+    Attributes:
+        purpose, role: ``safety`` and OLD, or ``task`` and NEW.
+        inputs: the encoded samples, on the CPU.
+    """
 
     def __init__(
         self, purpose: str, checkpoint: Checkpoint, skeleton: Skeleton, samples: Sequence[Sample], max_length: int
@@ -41,7 +46,7 @@ class Side:
         encoder = Encoder.from_checkpoint(checkpoint.folder, samples)
         context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
         length = min(max_length, context) if isinstance(context, int) and context > 0 else max_length
-        self._inputs = [encoder.encode(sample, length) for sample in samples]
+        self.inputs = [encoder.encode(sample, length) for sample in samples]
         self._forwards = PausedForwards(skeleton.model, skeleton.units)
         linears = {observer for linear in skeleton.linears.values() for observer in linear.observers}
         self._taps = Taps({name: skeleton.model.get_submodule(name) for name in linears})
@@ -53,7 +58,7 @@ class Side:
             CalibrationError: the model's forward fails on a sample.
         """
         self._check(self._skeleton.load(None, self._checkpoint.read))
-        inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self._inputs]
+        inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self.inputs]
         try:
             self._forwards.start(inputs)
         except ForwardError as error:
@@ -124,7 +129,7 @@ class Side:
         return CalibrationRecord(
             file=str(file),
             samples=len(self._samples),
-            tokens=sum(inputs["input_ids"].numel() for inputs in self._inputs),
+            tokens=sum(inputs["input_ids"].numel() for inputs in self.inputs),
             images=sum(len(sample.images) for sample in self._samples),
         )
 

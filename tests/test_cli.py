@@ -188,7 +188,10 @@ def test_an_interrupted_run_leaves_nothing(
     else:
         monkeypatch.setattr(LlamaMLP, "forward", raising(KeyboardInterrupt()))
     assert status(call) == 130
-    assert capsys.readouterr() == ("", "\nError: interrupted; nothing was published.\n")  # a new line after "^C"
+    assert capsys.readouterr() == (
+        "",
+        "\nError: interrupted, and nothing was published: the same command with --resume goes on.\n",
+    )  # a new line after "^C"
     assert sorted(path.name for path in call.folder.iterdir()) == ["new", "old"]
 
 

@@ -104,7 +104,17 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
     report = run(case, tmp_path / "out", exclude=("q_proj",), task_samples=5)
     content = json.loads((tmp_path / "out" / REPORT).read_text(encoding="utf-8"))
     assert json.loads(report.to_json()) == content
-    fields = ["schema_version", "architecture", "config", "safety", "task", "linears", "passed_through", "left_out"]
+    fields = [
+        "schema_version",
+        "architecture",
+        "config",
+        "safety",
+        "task",
+        "linears",
+        "passed_through",
+        "left_out",
+        "manifest",
+    ]
     assert list(content) == [*fields, "run", "warnings"]
     assert content["schema_version"] == 1
     assert content["architecture"] == "LlavaForConditionalGeneration"

@@ -5,11 +5,12 @@ Plain functions that know nothing of checkpoints and raise OSError.
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from pathlib import Path
 
-__all__ = ["allocate", "copy_range", "read_at", "remove", "sync", "sync_folder", "write_at"]
+__all__ = ["allocate", "copy_range", "digest", "read_at", "remove", "sync", "sync_folder", "write_at"]
 
 CHUNK = 2**26
 """Bytes of one system call: 64 MiB; Linux moves at most 2 GiB in one."""
@@ -58,6 +59,12 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
             raise OSError(errno.EIO, ENDED)
         write_at(target, memoryview(content), start)
         start += len(content)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -1,26 +1,28 @@
 """OUT on disk: laid out in full before the first tensor is known, written tensor by tensor, published by rename.
 
 OUT has NEW's headers, so every tensor's place is known from the start. The work is done in ``OUT.partial`` beside OUT:
-OUT itself appears whole or not at all, and an OUT that is replaced stays until the new one stands in its place.
+OUT itself appears whole or not at all, and an OUT that is replaced stays until the new one stands in its place. A
+journal in ``OUT.partial`` says which tensors are durable, so that an interrupted run can be resumed.
 """
 
 import contextlib
-import errno
 import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 
-from hpa_merge.checkpoint.files import allocate, copy_range, remove, sync, sync_folder, write_at
+from hpa_merge.checkpoint.files import allocate, copy_range, digest, remove, sync, sync_folder, write_at
+from hpa_merge.checkpoint.journal import Journal
+from hpa_merge.checkpoint.output import Places, busy, check_output, exists, left_behind, telling
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import TensorInfo
+from hpa_merge.checkpoint.shard import TensorInfo, read_layout
 from hpa_merge.errors import OutputError
 
-__all__ = ["CheckpointWriter", "check_output"]
+__all__ = ["CheckpointWriter"]
 
 
 @final
@@ -33,10 +35,18 @@ class CheckpointWriter:
         out: where OUT will appear, absolute.
         partial: the folder beside it in which it is made.
         bytes_total: bytes of all tensors, for a progress bar.
+        resumed: what :meth:`commit` was given by the run that is gone on with; empty for one that begins.
     """
 
     def __init__(
-        self, source: Checkpoint, out: str | Path, *, overwrite: bool = False, inputs: Sequence[str | Path]
+        self,
+        source: Checkpoint,
+        out: str | Path,
+        *,
+        overwrite: bool = False,
+        inputs: Sequence[str | Path],
+        fingerprint: Mapping[str, Any] | None = None,
+        resume: bool = False,
     ) -> None:
         """Check the place and lay out every shard in ``OUT.partial``: full size, NEW's header, no tensor yet.
 
@@ -45,37 +55,50 @@ class CheckpointWriter:
             out: the folder to make.
             overwrite: replace an OUT that exists, at the end.
             inputs: the folders of OLD and NEW; OUT may not touch them.
+            fingerprint: everything that the result depends on, by name, as JSON has it.
+            resume: go on with an ``OUT.partial`` that was begun with the same fingerprint, where there is one.
 
         Raises:
-            OutputError: see :func:`check_output`; or the disk is full, or refuses.
+            OutputError: see :func:`check_output`; or the disk is full, or refuses; or another run is at work there; or
+                what is to be resumed was begun with another fingerprint.
             CheckpointError: NEW cannot be read any more.
         """
         heads = {shard: source.header_bytes(shard) for shard in source.shards}
         sizes = {shard: len(head) for shard, head in heads.items()}
         for info in source.tensors.values():
             sizes[info.shard] = max(sizes[info.shard], info.stop)
-        check_output(out, inputs, overwrite, needed=sum(sizes.values()))
-        self.out, self.partial, self._replaced = _places(out)
+        check_output(out, inputs, overwrite, needed=sum(sizes.values()), resume=resume)
+        self._places = Places.of(out)
+        self.out, self.partial = self._places.out, self._places.partial
         self.bytes_total = sum(info.nbytes for info in source.tensors.values())
         self._source, self._overwrite, self._published = source, overwrite, False
         self._begun: set[str] = set()
         self._done: set[str] = set()
+        self._touched: set[TensorInfo] = set()  # written since the last commit
         self._lock = threading.Lock()
+        self.resumed: tuple[Any, ...] = ()
+        self._committed = False
 
-        with _telling(f"{self.partial} cannot be made"):
-            try:
-                self.partial.mkdir()
-            except FileExistsError as error:
-                raise OutputError(_left_behind(self.partial)) from error
+        fingerprint = dict(fingerprint or {})
+        self._journal = _open_journal(self._places)
+        if resume and os.path.lexists(self._places.replaced) and not os.path.lexists(self.out):
+            with telling(f"{self._places.replaced} cannot be put back as {self.out}"):
+                self._places.replaced.rename(self.out)  # killed between the two renames of an overwrite
         try:
-            for shard, head in heads.items():
-                path = self.partial / shard
-                with _telling(f"{path} cannot be written"), path.open("xb", buffering=0) as file:
-                    allocate(file.fileno(), sizes[shard])
-                    write_at(file.fileno(), memoryview(head), 0)
+            taken_up = resume and self._journal.lines and self._is_laid_out(sizes)
+            if taken_up:
+                self._take_up(fingerprint)
+            else:
+                self._claim(resume)
         except BaseException:
-            self.abort()
+            self._journal.close()
             raise
+        if not taken_up:
+            try:
+                self._lay_out(heads, sizes, fingerprint)
+            except BaseException:
+                self.abort()
+                raise
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Put a tensor into its place.
@@ -97,7 +120,7 @@ class CheckpointWriter:
             )
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel]: a scalar has no bytes to view, a vector has
         path = self.partial / info.shard
-        with self._once(info), _telling(f"{path} cannot be written"), path.open("r+b", buffering=0) as file:
+        with self._once(info), telling(f"{path} cannot be written"), path.open("r+b", buffering=0) as file:
             write_at(file.fileno(), flat.view(torch.uint8).numpy().data, info.start)
 
     def copy(self, name: str) -> None:
@@ -112,11 +135,44 @@ class CheckpointWriter:
         ours, theirs = self.partial / info.shard, self._source.folder / info.shard
         with (
             self._once(info),
-            _telling(f"{theirs} cannot be copied to {ours}"),
+            telling(f"{theirs} cannot be copied to {ours}"),
             theirs.open("rb", buffering=0) as source,
             ours.open("r+b", buffering=0) as target,
         ):
             copy_range(source.fileno(), target.fileno(), info.start, info.stop)
+
+    def commit(self, entry: Any) -> None:
+        """Make the tensors written since the last commit durable, and note that they are.
+
+        Args:
+            entry: what the caller wants to know of them when the run is resumed, as JSON has it.
+
+        Raises:
+            OutputError: the disk is full, or refuses; those tensors then count as not committed.
+        """
+        with telling(f"{self.partial} cannot be written"):
+            for shard in {info.shard for info in self._touched}:
+                sync(self.partial / shard)
+            self._journal.append({"tensors": sorted(info.name for info in self._touched), "entry": entry})
+        self._touched.clear()
+        self._committed = True
+
+    def manifest(self) -> dict[str, str]:
+        """SHA-256 of every shard as it lies in ``OUT.partial``, and of the index that it will get, by file name.
+
+        Raises:
+            RuntimeError: a shard's layout is not NEW's: a mistake of ours.
+            OutputError, CheckpointError: a file cannot be read.
+        """
+        for shard in self._source.shards:
+            theirs = [info for info in self._source.tensors.values() if info.shard == shard]
+            if list(read_layout(self.partial, "OUT", shard)) != theirs:
+                raise RuntimeError(f"{shard} has come out with another layout than NEW's")
+        paths = {shard: self.partial / shard for shard in self._source.shards}
+        if self._source.index is not None:
+            paths[self._source.index] = self._source.folder / self._source.index
+        with telling(f"{self.partial} cannot be read"):
+            return {name: digest(path) for name, path in paths.items()}
 
     def remaining(self) -> tuple[str, ...]:
         """Names of the tensors that are not written yet, in the order of the layout."""
@@ -145,23 +201,77 @@ class CheckpointWriter:
         for path in self._source.side_files().copied:
             if path.as_posix() not in extra:
                 self._carry(path)
-        with _telling(f"{self.partial} cannot be written"):
+        with telling(f"{self.partial} cannot be written"):
             for name, content in extra.items():
                 (self.partial / name).write_bytes(content)
             sync(self.partial)
         if self._source.index is not None:  # last: without it the shards are no checkpoint
             self._carry(Path(self._source.index))
-            with _telling(f"{self.partial} cannot be written"):
+            with telling(f"{self.partial} cannot be written"):
                 sync(self.partial / self._source.index)
                 sync_folder(self.partial)
-        with _telling(f"{self.partial} cannot be renamed to {self.out}"):
+        with telling(f"{self.partial} cannot be renamed to {self.out}"):
             self._swap()
+        self._journal.end()
         return self.out
 
-    def abort(self) -> None:
-        """Remove ``OUT.partial``; an OUT that is published stays. Never raises."""
-        if not self._published:
+    def abort(self, *, keep: bool = False) -> None:
+        """Remove ``OUT.partial``, or keep it where it can be resumed; an OUT that is published stays. Never raises.
+
+        Args:
+            keep: what has been committed is not to be lost.
+        """
+        if not self._published and not (keep and self._committed):
             shutil.rmtree(self.partial, ignore_errors=True)
+            self._journal.end()
+        self._journal.close()
+
+    def _claim(self, resume: bool) -> None:
+        """Make an empty ``OUT.partial``, in the place of one that had not come as far as its journal."""
+        with telling(f"{self.partial} cannot be made"):
+            if resume and self.partial.is_dir():
+                shutil.rmtree(self.partial)
+            try:
+                self.partial.mkdir()
+            except FileExistsError as error:
+                raise OutputError(left_behind(self.partial)) from error
+            self._journal.clear()
+
+    def _lay_out(self, heads: Mapping[str, bytes], sizes: Mapping[str, int], fingerprint: Mapping[str, Any]) -> None:
+        """Give every shard its head and its full size; then the journal begins."""
+        for shard, head in heads.items():
+            path = self.partial / shard
+            with telling(f"{path} cannot be written"), path.open("xb", buffering=0) as file:
+                allocate(file.fileno(), sizes[shard])
+                write_at(file.fileno(), memoryview(head), 0)
+                os.fsync(file.fileno())
+        with telling(f"{self.partial} cannot be written"):
+            sync_folder(self.partial)
+            self._journal.append({"fingerprint": fingerprint})
+
+    def _take_up(self, fingerprint: Mapping[str, Any]) -> None:
+        """Go on where the journal ends.
+
+        Raises:
+            OutputError: the run was begun with another fingerprint; names the first thing that differs.
+        """
+        begun, *commits = self._journal.lines
+        for name in sorted(begun["fingerprint"].keys() | fingerprint.keys()):
+            was, now = begun["fingerprint"].get(name), fingerprint.get(name)
+            if was != now:
+                raise OutputError(
+                    f"{self.partial} was begun with {name} {was}, and now it is {now}: "
+                    "resume with the same, or delete the folder."
+                )
+        self._done.update(name for commit in commits for name in commit["tensors"])
+        self._begun.update(self._done)
+        self.resumed = tuple(commit["entry"] for commit in commits)
+        self._committed = bool(commits)
+
+    def _is_laid_out(self, sizes: Mapping[str, int]) -> bool:
+        """Whether every shard is there in its full size."""
+        paths = {self.partial / shard: size for shard, size in sizes.items()}
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
     @contextlib.contextmanager
     def _once(self, info: TensorInfo) -> Iterator[None]:
@@ -173,11 +283,12 @@ class CheckpointWriter:
         yield
         with self._lock:
             self._done.add(info.name)
+            self._touched.add(info)
 
     def _carry(self, path: Path) -> None:
         """Copy one of NEW's files, by its relative path: the content of what a link points to, ordinary permissions."""
         ours, theirs = self.partial / path, self._source.folder / path
-        with _telling(f"{theirs} cannot be copied to {ours}"):
+        with telling(f"{theirs} cannot be copied to {ours}"):
             ours.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(theirs, ours)
 
@@ -185,108 +296,29 @@ class CheckpointWriter:
         """Rename ``OUT.partial`` to OUT; an OUT that is there steps aside first, and back if that fails."""
         aside = os.path.lexists(self.out)
         if aside and not self._overwrite:
-            raise OutputError(_exists(self.out))
+            raise OutputError(exists(self.out))
         if aside:
-            self.out.rename(self._replaced)
+            self.out.rename(self._places.replaced)
         try:
             self.partial.rename(self.out)
         except BaseException:
             if aside and not os.path.lexists(self.out):
-                self._replaced.rename(self.out)
+                self._places.replaced.rename(self.out)
             raise
         self._published = True
         sync_folder(self.out.parent)
         if aside:
-            remove(self._replaced)
+            remove(self._places.replaced)
 
 
-def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool, *, needed: int = 0) -> None:
-    """Whether OUT can be made there; nothing is created, so that a dry run can ask too.
-
-    Args:
-        out: the folder to make.
-        inputs: the folders of OLD and NEW.
-        overwrite: whether an OUT that exists may be replaced.
-        needed: bytes that have to be free on the disk.
+def _open_journal(places: Places) -> Journal:
+    """The journal of ``OUT.partial``, locked.
 
     Raises:
-        OutputError: OUT is, holds or lies in an input; it exists and is not to be replaced; it is to be replaced but is
-            a folder of other things; an interrupted run left its own folders there; its parent is missing or cannot be
-            written to; the disk is too full.
+        OutputError: another run holds it, or it cannot be opened.
     """
-    out, partial, replaced = _places(out)
-    for place in (out, partial, replaced):
-        for folder in inputs:
-            ours, theirs = place.resolve(), Path(folder).resolve()
-            if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
-                raise OutputError(
-                    f"OUT {place} overlaps the input {folder}, and inputs are never written to: "
-                    "choose a folder outside of it."
-                )
-    with _telling(f"OUT {out} cannot be made"):
-        if os.path.lexists(out):
-            if not overwrite:
-                raise OutputError(_exists(out))
-            if out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists():
-                raise OutputError(
-                    f"OUT {out} holds other things than a checkpoint (it has no config.json), and --overwrite would "
-                    "delete them: choose another folder."
-                )
-        if os.path.lexists(partial):
-            raise OutputError(_left_behind(partial))
-        if os.path.lexists(replaced):
-            raise OutputError(
-                f"{replaced} holds the OUT that an interrupted run was about to replace: move it away or delete it."
-            )
-        if not out.parent.is_dir():
-            raise OutputError(
-                f"OUT {out} cannot be made, because the folder {out.parent} does not exist: create it first."
-            )
-        if not os.access(out.parent, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"OUT {out} cannot be made, because you may not write to {out.parent}: choose another place."
-            )
-        free = shutil.disk_usage(out.parent).free
-        if free < needed:
-            raise OutputError(
-                f"OUT {out} needs {_size(needed)} and only {_size(free)} are free there: free some space, or choose "
-                "another disk."
-            )
-
-
-def _places(out: str | Path) -> tuple[Path, Path, Path]:
-    """OUT, the folder in which it is made, and where an OUT that is replaced waits: absolute, side by side."""
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link that OUT itself may be
-    return out, Path(f"{out}.partial"), Path(f"{out}.replaced")
-
-
-@contextlib.contextmanager
-def _telling(failure: str) -> Iterator[None]:
-    """Every OSError of the block in a sentence that begins with ``failure``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "free some space, or choose another disk for OUT"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            remedy = "check the permissions, or choose another place for OUT"
-        else:
-            remedy = "check the disk, or choose another place for OUT"
-        raise OutputError(f"{failure} ({error.strerror or error}): {remedy}.") from error
-
-
-def _exists(out: Path) -> str:
-    return f"OUT {out} exists already: choose another folder, or replace it with --overwrite."
-
-
-def _left_behind(partial: Path) -> str:
-    return f"{partial} is there from another run: delete it if that run is not going on any more."
-
-
-def _size(count: float) -> str:
-    """A number of bytes to read: ``14.2 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    with telling(f"{places.journal} cannot be written"):
+        try:
+            return Journal(places.journal)
+        except BlockingIOError as error:
+            raise OutputError(busy(places.partial)) from error

@@ -6,14 +6,20 @@ the same files on the same kind of device differ in nothing else, so that a pipe
 
 import base64
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, final
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
+
+from hpa_merge.checkpoint.reader import REPORT
+from hpa_merge.errors import CheckpointError
 
 SCHEMA_VERSION = 1
 
@@ -105,6 +111,7 @@ class MergeReport:
         linears: every linear weight, in the order in which they were merged.
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
         left_out: files of NEW that were not carried over (other weight formats, pickles).
+        manifest: SHA-256 of every weight file of OUT and of its index, in hexadecimal, by file name.
         run: what differs from run to run.
     """
 
@@ -115,6 +122,7 @@ class MergeReport:
     linears: tuple[LinearRecord, ...]
     passed_through: dict[str, int]
     left_out: tuple[str, ...]
+    manifest: dict[str, str] = field(default_factory=dict, kw_only=True)
     run: RunRecord
 
     def count(self, outcome: Outcome) -> int:
@@ -145,6 +153,63 @@ class MergeReport:
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
         content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_report(folder: Path) -> MergeReport:
+    """The report that lies in a merged folder; fields that this version does not know are passed over.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it is of another schema.
+    """
+    try:
+        content = json.loads((folder / REPORT).read_bytes())
+        if not isinstance(content, dict) or "schema_version" not in content:
+            raise ValueError("it has no schema_version")
+        version = content["schema_version"]
+        if version == SCHEMA_VERSION:
+            report: MergeReport = _typed(MergeReport, content, "the report")
+            return report
+    except FileNotFoundError:
+        raise CheckpointError(f"OUT {folder} has no {REPORT}: give a folder that hpa-merge has made.") from None
+    except OSError as error:
+        raise CheckpointError(
+            f"OUT {folder}: {REPORT} cannot be read ({error.strerror or error}): check its permissions."
+        ) from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise CheckpointError(
+            f"OUT {folder}: {REPORT} is not a report of hpa-merge ({error}): fetch the folder again, or merge again."
+        ) from error
+    raise CheckpointError(
+        f"OUT {folder}: {REPORT} has schema_version {version!r} and this version reads {SCHEMA_VERSION}: "
+        "use the version of hpa-merge that made it."
+    )
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """A value that was read from JSON as the type that a field of the report has.
+
+    Raises:
+        ValueError: it is of another type; says ``where``.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any or (origin is Literal and value in arguments) or (origin is UnionType and value is None):
+        return value
+    if origin is UnionType:
+        return _typed(arguments[0], value, where)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        known = {name: _typed(hints[name], item, name) for name, item in value.items() if name in hints}
+        for item in dataclasses.fields(kind):
+            if item.name not in known and item.default is item.default_factory is dataclasses.MISSING:
+                raise ValueError(f"{where} has no {item.name}")
+        return kind(**known)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(arguments[0], item, f"an entry of {where}") for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {name: _typed(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{where} cannot be {json.dumps(value):.40}")
+    return kind(value)
 
 
 @final
@@ -179,6 +244,12 @@ class PlanReport:
 def _shortened(names: Sequence[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pack_columns(mask: Tensor) -> str:

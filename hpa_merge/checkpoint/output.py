@@ -1,0 +1,139 @@
+"""Where OUT may be made, and the sentences for what the disk refuses."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from hpa_merge.checkpoint.journal import is_locked
+from hpa_merge.errors import OutputError
+
+__all__ = ["Places", "busy", "check_output", "exists", "left_behind", "telling"]
+
+
+@final
+@dataclass(frozen=True)
+class Places:
+    """OUT and what stands beside it while it is made; absolute paths.
+
+    Attributes:
+        out: the finished folder.
+        partial: the folder in which it is made.
+        journal: what is durable in that folder; also the lock of the run that makes it.
+        replaced: where an OUT that is replaced waits until the new one stands in its place.
+    """
+
+    out: Path
+    partial: Path
+    journal: Path
+    replaced: Path
+
+    @classmethod
+    def of(cls, out: str | Path) -> "Places":
+        path = os.path.abspath(out)  # noqa: PTH100 - resolve() would follow a link that OUT itself may be
+        return cls(*(Path(path + ending) for ending in ("", ".partial", ".partial.journal", ".replaced")))
+
+
+def check_output(
+    out: str | Path, inputs: Sequence[str | Path], overwrite: bool, *, needed: int = 0, resume: bool = False
+) -> None:
+    """Whether OUT can be made there; nothing is created, so that a dry run can ask too.
+
+    Args:
+        out: the folder to make.
+        inputs: the folders of OLD and NEW.
+        overwrite: whether an OUT that exists may be replaced.
+        needed: bytes that have to be free on the disk, where none are taken by a run to be resumed.
+        resume: whether a run that was interrupted there is to be gone on with.
+
+    Raises:
+        OutputError: OUT is, holds or lies in an input; it exists and is not to be replaced; it is to be replaced but is
+            a folder of other things; an interrupted run left its own folders there; its parent is missing or cannot be
+            written to; the disk is too full.
+    """
+    places = Places.of(out)
+    out, partial, replaced = places.out, places.partial, places.replaced
+    for place in (out, partial, replaced):
+        for folder in inputs:
+            ours, theirs = place.resolve(), Path(folder).resolve()
+            if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+                raise OutputError(
+                    f"OUT {place} overlaps the input {folder}, and inputs are never written to: "
+                    "choose a folder outside of it."
+                )
+    with telling(f"OUT {out} cannot be made"):
+        if os.path.lexists(out):
+            if not overwrite:
+                raise OutputError(exists(out))
+            if out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists():
+                raise OutputError(
+                    f"OUT {out} holds other things than a checkpoint (it has no config.json), and --overwrite would "
+                    "delete them: choose another folder."
+                )
+        if os.path.lexists(partial):
+            if is_locked(places.journal):
+                raise OutputError(busy(partial))
+            if not resume:
+                raise OutputError(left_behind(partial))
+            needed = 0
+        if os.path.lexists(replaced) and (os.path.lexists(out) or not resume):
+            raise OutputError(
+                f"{replaced} holds the OUT that an interrupted run was about to replace: move it away or delete it."
+            )
+        if not out.parent.is_dir():
+            raise OutputError(
+                f"OUT {out} cannot be made, because the folder {out.parent} does not exist: create it first."
+            )
+        if not os.access(out.parent, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"OUT {out} cannot be made, because you may not write to {out.parent}: choose another place."
+            )
+        free = shutil.disk_usage(out.parent).free
+        if free < needed:
+            raise OutputError(
+                f"OUT {out} needs {_size(needed)} and only {_size(free)} are free there: free some space, or choose "
+                "another disk."
+            )
+
+
+@contextlib.contextmanager
+def telling(failure: str) -> Iterator[None]:
+    """Every OSError of the block in a sentence that begins with ``failure``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "free some space, or choose another disk for OUT"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = "check the permissions, or choose another place for OUT"
+        else:
+            remedy = "check the disk, or choose another place for OUT"
+        raise OutputError(f"{failure} ({error.strerror or error}): {remedy}.") from error
+
+
+def exists(out: Path) -> str:
+    """The sentence for an OUT that is there and is not to be replaced."""
+    return f"OUT {out} exists already: choose another folder, or replace it with --overwrite."
+
+
+def busy(partial: Path) -> str:
+    """The sentence for an OUT that another run is making."""
+    return f"another run is writing {partial}: wait for it, or choose another OUT."
+
+
+def left_behind(partial: Path) -> str:
+    """The sentence for a folder that an interrupted run left."""
+    return f"{partial} is there from a run that was interrupted: go on with --resume, or delete it."
+
+
+def _size(count: float) -> str:
+    """A number of bytes to read: ``14.2 GB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

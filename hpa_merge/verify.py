@@ -1,0 +1,249 @@
+"""``hpa-merge verify``: whether a published folder is still what its merge wrote, and whether that merge is right.
+
+Nothing is run: the report says which columns were put back and what ``κ`` was, and both follow the weights.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import all_finite, fuse
+from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.plan import make_plan
+from hpa_merge.report.schema import LinearRecord, MergeReport, digest, read_report
+
+MODEL_CARD = Path("README.md")
+"""Written by the merge and edited by people: the one file beside the weights that does not have to be NEW's."""
+
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By the bytes of an element."""
+
+
+@final
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked of a merged folder.
+
+    Attributes:
+        problems: what is wrong, a sentence each; empty where everything is as it has to be.
+        checked: how many of each kind of thing were looked at, wrong or not.
+    """
+
+    problems: tuple[str, ...]
+    checked: dict[str, int]
+
+
+def verify(
+    out: str | Path,
+    old: str | Path | None = None,
+    new: str | Path | None = None,
+    *,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> VerifyReport:
+    """Check a folder that :func:`hpa_merge.merge` has published.
+
+    By itself: index and headers are consistent, every weight file and the index have the digest that the report
+    gives, and no floating tensor holds NaN or infinity. With OLD and NEW also, bit for bit: layout, side files and
+    every tensor that the report does not call adapted are NEW's; the kept columns of every adapted linear are OLD's in
+    NEW's dtype, and its other values those that ``core.fuse`` gives with the report's kept columns and ``κ``.
+
+    Those other values are recomputed here on the CPU. A merge on another device may have rounded otherwise: there they
+    may be the neighbouring number of their dtype (one ulp). CPUs agree with one another but for those that have no
+    fused multiply-add.
+
+    Args:
+        out: the folder.
+        old, new: what it was merged from; both or neither.
+        on_progress: called before each file and each tensor, and at the end.
+
+    Raises:
+        CheckpointError: a folder is no whole checkpoint, ``out`` has no readable report, or OLD and NEW do not fit.
+        ConfigError: only one of ``old`` and ``new`` is given.
+    """
+    if (old is None) != (new is None):
+        raise ConfigError(f"{'OLD' if old is None else 'NEW'} is missing: give both --old and --new, or neither.")
+    problems: list[str] = []
+    checked: Counter[str] = Counter()
+    with ExitStack() as stack:
+        merged = stack.enter_context(Checkpoint.open(out, "OUT"))
+        report = read_report(merged.folder)
+        inputs = None
+        if old is not None and new is not None:
+            in_old = stack.enter_context(Checkpoint.open(old, "OLD"))
+            in_new = stack.enter_context(Checkpoint.open(new, "NEW"))
+            inputs = _Inputs(in_old, in_new, report, checked)
+        files = _weight_files(merged)
+        steps = len(files) + len(merged.tensors)
+
+        for done, name in enumerate(files):
+            on_progress(name, done, steps)
+            problems += _check_digest(merged, name, report.manifest)
+        problems += [
+            f"{name} is in the report's manifest and not in OUT." for name in sorted(report.manifest.keys() - files)
+        ]
+        if inputs is not None:
+            problems += inputs.check_folder(merged)
+        for done, name in enumerate(merged.tensors, start=len(files)):
+            on_progress(name, done, steps)
+            tensor = merged.read(name)
+            if tensor.is_floating_point() and not all_finite(tensor):
+                problems.append(f"{name} holds NaN or infinity.")
+            if inputs is not None:
+                problems += inputs.check_tensor(name, tensor)
+        on_progress("done", steps, steps)
+    counts = {"weight files": len(files), "tensors": len(merged.tensors), **checked}
+    return VerifyReport(tuple(problems), counts)
+
+
+@final
+class _Inputs:
+    """OLD, NEW, and what the report says was made from them."""
+
+    def __init__(self, old: Checkpoint, new: Checkpoint, report: MergeReport, checked: Counter[str]) -> None:
+        """Match OLD and NEW as the merge did; ``checked`` counts what is looked at.
+
+        Raises:
+            CheckpointError: they do not fit each other.
+            ConfigError: the report's options are none.
+        """
+        config = HPAConfig.from_mapping(report.config, source="the report")
+        plan = make_plan(old, new, config, torch.device("cpu"))
+        self._old, self._new = old, new
+        self._pairs = {pair.new.key: pair for pairs in plan.linears.values() for pair in pairs}
+        self._architecture = plan.architecture
+        self._report = report
+        self._records = {record.name: record for record in report.linears}
+        self._from_old = config.uncalibrated == "old"
+        self._exact = report.run.device == "cpu"
+        self._checked = checked
+
+    def check_folder(self, merged: Checkpoint) -> Iterator[str]:
+        """What is wrong with the report, the layout and the side files."""
+        if self._report.architecture != self._architecture:
+            yield f"The report is of a {self._report.architecture}, and NEW is a {self._architecture}."
+        for name in sorted(self._pairs.keys() - self._records.keys()):
+            yield f"{name} is a linear of NEW, and the report does not name it."
+        for name in sorted(self._records.keys() - self._pairs.keys()):
+            yield f"{name} is in the report, and no linear of NEW."
+
+        expected, found = _weight_files(self._new), _weight_files(merged)
+        if found != expected:
+            yield f"OUT's weights lie in {', '.join(found)}, and NEW's in {', '.join(expected)}."
+        for shard in merged.shards:
+            if shard in self._new.shards and merged.header_bytes(shard) != self._new.header_bytes(shard):
+                yield f"{shard} has not the header that it has in NEW."
+        for name in sorted(self._new.tensors.keys() - merged.tensors.keys()):
+            yield f"{name} is in NEW and not in OUT."
+
+        ours, theirs = merged.side_files(), self._new.side_files().copied
+        own = {MODEL_CARD}
+        for path in [*theirs, *([Path(self._new.index)] if self._new.index and merged.index else [])]:
+            if path in own:
+                continue
+            self._checked["side files"] += 1
+            if not (merged.folder / path).is_file():
+                yield f"{path} is in NEW and not in OUT."
+            elif _digest(merged, path) != _digest(self._new, path):
+                yield f"{path} is not NEW's, byte for byte."
+        for path in sorted({*ours.copied, *ours.left_out}.difference(theirs, own)):
+            yield f"{path} is in OUT and does not come from NEW."
+
+    def check_tensor(self, name: str, found: Tensor) -> Iterator[str]:
+        """What is wrong with the tensor ``name`` of OUT."""
+        info = self._new.tensors.get(name)
+        if info is None:
+            yield f"{name} is in OUT and not in NEW."
+            return
+        if (info.dtype, info.shape) != (found.dtype, tuple(found.shape)):
+            yield (
+                f"{name} is {list(found.shape)} of {found.dtype} in OUT, and {list(info.shape)} of {info.dtype} in NEW."
+            )
+            return
+        new, record, pair = self._new.read(name), self._records.get(name), self._pairs.get(name)
+        uncalibrated = record is not None and record.outcome == "uncalibrated" and self._from_old
+        if record is None or pair is None or not (record.outcome == "adapted" or uncalibrated):
+            self._checked["tensors from NEW"] += 1
+            yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
+            return
+        old, new, found = pair.old.matrix(self._old.read(pair.old.key)), pair.new.matrix(new), pair.new.matrix(found)
+        if not old.shape == new.shape == (record.rows, record.columns):
+            yield (
+                f"{name} is {[record.rows, record.columns]} in the report, {list(old.shape)} in OLD and "
+                f"{list(new.shape)} in NEW, as [outputs, inputs]."
+            )
+        elif uncalibrated:
+            self._checked["linears from OLD"] += 1
+            yield from _told(name, _bits(found) != _bits(old.to(new.dtype)), "are not OLD's")
+        else:
+            self._checked["adapted linears"] += 1
+            yield from self._check_adapted(record, old, new, found)
+
+    def _check_adapted(self, record: LinearRecord, old: Tensor, new: Tensor, found: Tensor) -> Iterator[str]:
+        """What is wrong with an adapted weight, ``[r, c]`` like ``old`` and ``new``."""
+        try:
+            columns = torch.tensor(record.kept_columns, dtype=torch.long)
+        except (ValueError, IndexError):
+            columns = None
+        if columns is None or record.kept is None or record.kappa is None:
+            yield f"{record.name} is adapted, and the report does not say readably with which columns and κ."
+            return
+        kept = torch.zeros(record.columns, dtype=torch.bool).index_fill_(0, columns, True)
+        wrong = _bits(found) != _bits(old.to(new.dtype))
+        wrong[:, ~kept] = False
+        yield from _told(record.name, wrong, "in columns put back are not OLD's")
+        fused = fuse(old, new, kept, record.kappa)
+        wrong = _bits(found) != _bits(fused)
+        wrong[:, kept] = False
+        if not self._exact:
+            far = (_ordinals(found[wrong]) - _ordinals(fused[wrong])).abs() > 1
+            wrong = wrong.masked_scatter(wrong, far)
+        yield from _told(record.name, wrong, f"outside the columns put back are not NEW − {record.kappa:.3g} · OLD")
+
+
+def _weight_files(checkpoint: Checkpoint) -> list[str]:
+    """Names of the shards, and of the index if there is one."""
+    return [*checkpoint.shards, *([checkpoint.index] if checkpoint.index else [])]
+
+
+def _check_digest(merged: Checkpoint, name: str, manifest: dict[str, str]) -> Iterator[str]:
+    if name not in manifest:
+        yield f"{name} is in OUT and not in the report's manifest."
+    elif (found := _digest(merged, Path(name))) != manifest[name]:
+        yield f"{name} is not the file that the merge wrote: SHA-256 {manifest[name]} expected, {found} found."
+
+
+def _digest(checkpoint: Checkpoint, path: Path) -> str:
+    try:
+        return digest(checkpoint.folder / path)
+    except OSError as error:
+        raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, str(path), error)) from error
+
+
+def _told(name: str, wrong: Tensor, what: str) -> Iterator[str]:
+    """One sentence where any value is wrong; ``wrong`` has the tensor's shape, ``[r, c]`` for a linear."""
+    count = int(wrong.sum())
+    if count:
+        where = ""
+        if wrong.ndim == 2:
+            where = f", first in column {int(wrong.any(dim=0).byte().argmax())}"
+        yield f"{name}: {count} of {wrong.numel()} values {what}{where}."
+
+
+def _bits(x: Tensor) -> Tensor:
+    """The numbers as integers of their width: −0.0 is not 0.0, and NaN is itself."""
+    return x.view(INTEGERS[x.element_size()])
+
+
+def _ordinals(x: Tensor) -> Tensor:
+    """Floating numbers as int64 that count them in ascending order: neighbours differ by one, and both zeros are 0."""
+    bits = _bits(x)
+    return torch.where(bits < 0, torch.iinfo(bits.dtype).min - bits.long(), bits.long())
