@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.files import digest
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.plan import make_plan
-from hpa_merge.report.schema import LinearRecord, MergeReport, digest, read_report
+from hpa_merge.report.schema import LinearRecord, MergeReport, read_report
 
 MODEL_CARD = Path("README.md")
 """Written by the merge and edited by people: the one file beside the weights that does not have to be NEW's."""

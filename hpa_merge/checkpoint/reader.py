@@ -8,6 +8,7 @@ starts. The pickle formats are never touched.
 import io
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,12 @@ __all__ = ["INDEX", "REPORT", "Checkpoint"]
 
 INDEX = "model.safetensors.index.json"
 REPORT = "hpa_report.json"
+
+JSON_BYTES = 10**8
+"""The longest config.json or index that is read: of real ones, the longest index has 10 MB."""
+
+TENSORS = 300_000
+"""The most tensors of a checkpoint; the largest mixtures of experts have a third of it."""
 
 
 @final
@@ -62,6 +69,11 @@ class Checkpoint:
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
             for info in read_layout(folder, role, shard):
+                if len(tensors) == TENSORS:
+                    raise CheckpointError(
+                        f"{role} {folder} holds more than {TENSORS} tensors, which no model does: "
+                        "fetch or save the checkpoint again."
+                    )
                 twin = tensors.setdefault(info.name, info)
                 if twin is not info:
                     raise CheckpointError(
@@ -143,6 +155,7 @@ def _read_config(folder: Path, role: str) -> dict[str, Any]:
         raise CheckpointError(f"{role} {folder} is a file: give the folder that it lies in.")
     if not folder.is_dir():
         raise CheckpointError(f"{role} {folder} does not exist: give a folder in Hugging Face layout.")
+    _refuse_devices(folder, role)
     path = folder / "config.json"
     if not _present(path):
         if (folder / "adapter_config.json").exists():
@@ -151,7 +164,13 @@ def _read_config(folder: Path, role: str) -> dict[str, Any]:
             f"{role} {folder} has no config.json: give a folder in Hugging Face layout, as save_pretrained writes it."
         )
     config = _read_json(folder, role, "config.json")
-    for key, found in _quantisations(config):
+    try:
+        quantised = list(_quantisations(config))
+    except RecursionError as error:
+        raise CheckpointError(
+            f"{role} {folder}: config.json is nested too deeply: fetch or save the checkpoint again."
+        ) from error
+    for key, found in quantised:
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
         raise CheckpointError(
             f"{role} {folder} is quantised ({key} in config.json, method {method}): "
@@ -175,7 +194,7 @@ def _find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, 
                     f"{role} {folder}: {INDEX} points to {shard!r}, and only files directly in the folder are read: "
                     "use an index whose weight_map holds plain file names."
                 )
-            if not (folder / shard).exists():
+            if not _exists(folder / shard):
                 raise CheckpointError(
                     f"{role} {folder}: the shard {shard} is missing, though {INDEX} names it: "
                     "fetch the checkpoint again, completely."
@@ -206,7 +225,13 @@ def _find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, 
 def _read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     """A JSON file of the folder that holds an object."""
     try:
-        content = json.loads((folder / name).read_bytes())
+        with (folder / name).open("rb") as file:
+            raw = file.read(JSON_BYTES + 1)
+        if len(raw) > JSON_BYTES:
+            raise CheckpointError(
+                f"{role} {folder}: {name} is longer than {JSON_BYTES} bytes: fetch or save the checkpoint again."
+            )
+        content = json.loads(raw, object_pairs_hook=_without_doubles if name == INDEX else None)
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
     except (ValueError, RecursionError) as error:
@@ -218,6 +243,14 @@ def _read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
             f"{role} {folder}: {name} holds a JSON {type(content).__name__} instead of an object: "
             "fetch or save the checkpoint again."
         )
+    return content
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ; other programs could take the other one of two equal ones."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r} stands in it twice")
     return content
 
 
@@ -233,6 +266,30 @@ def _quantisations(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[s
 def _present(path: Path) -> bool:
     """Whether the folder has such an entry; a broken link is one, and reading it then says so."""
     return path.is_symlink() or path.exists()
+
+
+def _exists(path: Path) -> bool:
+    """``path.exists()``, also for a name that is too long for the file system."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _refuse_devices(folder: Path, role: str) -> None:
+    """See that nothing in the folder makes a reader wait or read without an end: a pipe, a socket, a device.
+
+    Raises:
+        CheckpointError: there is such a thing, or the folder cannot be read.
+    """
+    try:
+        for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise CheckpointError(
+                    f"{role} {folder} holds {path.name}, which is neither a file nor a folder: remove it."
+                )
+    except OSError as error:
+        raise CheckpointError(unreadable(folder, role, "the folder", error)) from error
 
 
 def _adapter(folder: Path, role: str) -> str:

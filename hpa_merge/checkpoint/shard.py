@@ -33,6 +33,12 @@ DTYPES = {
 }
 """What a checkpoint that is not quantised holds, by its name in the header; the rest is float8, float6, float4."""
 
+HEADER_BYTES = 2**26
+"""The longest header that is read: 64 MiB hold 500,000 tensors; safetensors itself reads 100 MB, and some minutes."""
+
+AXES = 16
+"""The most axes of a tensor."""
+
 
 @final
 @dataclass(frozen=True)
@@ -61,6 +67,11 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
     try:
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
+        if HEADER_BYTES < start <= path.stat().st_size:
+            raise CheckpointError(
+                f"{role} {folder}: {shard} has a header of {start} bytes, and none is longer than {HEADER_BYTES}: "
+                "fetch or save the checkpoint again."
+            )
         with safe_open(path, "pt", backend="pread") as handle:
             views = [(name, handle.get_slice(name)) for name in handle.offset_keys()]
             layout = [(name, view.get_dtype(), tuple(view.get_shape())) for name, view in views]
@@ -77,6 +88,11 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
                 f"{role} {folder} is quantised (the tensor {name} in {shard} is {code}): "
                 "give the checkpoint in bfloat16, float16 or float32."
             )
+        if len(shape) > AXES or prod(size or 1 for size in shape) >= 2**60:  # what is empty may claim any size
+            raise CheckpointError(
+                f"{role} {folder}: the tensor {name} in {shard} has an impossible shape: "
+                "fetch or save the checkpoint again."
+            )
         stop = start + prod(shape) * dtype.itemsize
         yield TensorInfo(name=name, shard=shard, dtype=dtype, shape=shape, start=start, stop=stop)
         start = stop
@@ -91,7 +107,7 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
     try:
         tensors = parse_local_safetensors_file_metadata(path).tensors.values()
         stop = max((tensor.data_offsets[1] for tensor in tensors), default=0)
-    except (SafetensorsParsingError, AttributeError, TypeError, ValueError, IndexError):
+    except (SafetensorsParsingError, AttributeError, TypeError, ValueError, IndexError, RecursionError):
         return f"{path.name} has a broken header ({error}): fetch or save the checkpoint again."
     expected, found = 8 + int.from_bytes(head, "little") + stop, path.stat().st_size
     if found < expected:

@@ -6,11 +6,10 @@ the same files on the same kind of device differ in nothing else, so that a pipe
 
 import base64
 import dataclasses
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
@@ -122,7 +121,7 @@ class MergeReport:
     linears: tuple[LinearRecord, ...]
     passed_through: dict[str, int]
     left_out: tuple[str, ...]
-    manifest: dict[str, str] = field(default_factory=dict, kw_only=True)
+    manifest: dict[str, str]
     run: RunRecord
 
     def count(self, outcome: Outcome) -> int:
@@ -244,12 +243,6 @@ class PlanReport:
 def _shortened(names: Sequence[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pack_columns(mask: Tensor) -> str:
