@@ -23,10 +23,12 @@ from hpa_merge.errors import ConfigError, HPAError
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses beside 0."""
 
-INTERRUPTION = "interrupted, and nothing was published: the same command with --resume goes on."
+INTERRUPTION = "interrupted: the same command with --resume goes on."
 
-GRACE = 1.5
+GRACE = 1.0
 """Seconds that an interrupted run may take to end by itself; whatever moment it is ended at, it can be resumed."""
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 EPILOG = """\b
 Further commands, in OLD's place:
@@ -44,10 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
     verbose = "-v" in words or "--verbose" in words
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     try:
-        command.main(words, prog_name=name, standalone_mode=False)
+        with _ending_soon():
+            command.main(words, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
@@ -68,18 +69,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(FAILURE)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """End soon: by an exception, or, where a long computation holds it up, without one."""
-    signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def _ending_soon() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block by ``KeyboardInterrupt`` or, where that takes long, the process.
 
-    def end() -> None:
-        _complain(INTERRUPTION)
-        os._exit(INTERRUPTED)
+    Python sees a signal only between two of its own steps. So a thread is told of it too, and ends the process where a
+    library computes on; whatever moment that is, the run can be resumed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    over = threading.Event()
 
-    timer = threading.Timer(GRACE, end)
-    timer.daemon = True
-    timer.start()
-    raise KeyboardInterrupt
+    def watch() -> None:
+        while (number := os.read(told, 1)) and number[0] not in ENDING:
+            pass
+        if number and not over.wait(GRACE):
+            _complain(INTERRUPTION)
+            os._exit(INTERRUPTED)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    waker = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(waker)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(tell)
+        watcher.join()
+        os.close(told)
 
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -153,12 +180,15 @@ def merge_command(
     with _libraries(verbose):
         from rich.console import Console
 
-        from hpa_merge.pipeline import merge, preview
+        from hpa_merge.pipeline import merge
+        from hpa_merge.prepare import preview
         from hpa_merge.report.summary import merge_summary, plan_summary
 
         console = Console(quiet=quiet)
         if dry_run:
-            console.print(plan_summary(preview(old, new, paths["output"], **job)))
+            with _progress_bar(quiet, "reading") as on_progress:
+                plan = preview(old, new, paths["output"], on_progress=on_progress, **job)
+            console.print(plan_summary(plan))
             return
         with _progress_bar(quiet) as on_progress:
             report = merge(old, new, paths["output"], on_progress=on_progress, **job)

@@ -5,30 +5,26 @@ curvatures each; the unit's weights are fused, written and freed before the next
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.calibration import read_samples
-from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, check_output
+from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import all_finite, retained_share
-from hpa_merge.errors import CalibrationError, HPAError, NumericalError, OutputError
+from hpa_merge.core import all_finite
+from hpa_merge.errors import CalibrationError, CheckpointError, HPAError, NumericalError, OutputError
 from hpa_merge.fingerprint import fingerprint
-from hpa_merge.machine import peak_device_bytes, peak_host_bytes, resolve_device, versions
+from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.method import adapt
 from hpa_merge.model import Unit
-from hpa_merge.plan import LinearPair, Plan, make_plan
-from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, PlanReport, RunRecord, UnitPlan, pack_columns
+from hpa_merge.plan import LinearPair, Plan
+from hpa_merge.prepare import Progress, prepare
+from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, RunRecord, pack_columns
 from hpa_merge.side import Observed, Side
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are behind, and how many there are."""
 
 
 def merge(
@@ -63,7 +59,7 @@ def merge(
     """
     started = time.monotonic()
     config = config or HPAConfig()
-    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite, resume) as ready:
+    with prepare(old, new, out, safety_calib, task_calib, config, overwrite, resume) as ready:
         writer = CheckpointWriter(
             ready.new,
             out,
@@ -96,93 +92,13 @@ def merge(
                 ),
             )
             writer.publish({"hpa_report.json": report.to_json().encode()})
-        except HPAError as error:  # other input would be another run; a disk that is full or broken can be mended
-            writer.abort(keep=isinstance(error, OutputError))
+        except HPAError as error:  # other input would be another run; a disk that is full or fails can be mended
+            writer.abort(keep=isinstance(error, OutputError | CheckpointError))
             raise
         except BaseException:
             writer.abort(keep=True)
             raise
     return report
-
-
-def preview(
-    old: str | Path,
-    new: str | Path,
-    out: str | Path,
-    *,
-    safety_calib: str | Path,
-    task_calib: str | Path,
-    config: HPAConfig | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> PlanReport:
-    """What :func:`merge` would do with the same arguments: every check that reads no weight, and nothing written.
-
-    Raises:
-        InputError: as :func:`merge` would.
-    """
-    config = config or HPAConfig()
-    with _prepare(old, new, out, safety_calib, task_calib, config, overwrite, resume) as ready:
-        return PlanReport(
-            architecture=ready.plan.architecture,
-            units=tuple(
-                UnitPlan(
-                    name=unit.name,
-                    stack=unit.stack,
-                    block=unit.block,
-                    blocks=unit.blocks,
-                    share=None
-                    if unit.block is None
-                    else float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min)),
-                    linears=sum(pair.included for pair in pairs),
-                    excluded=sum(not pair.included for pair in pairs),
-                )
-                for unit, pairs in ready.plan.linears.items()
-            ),
-            safety=ready.sides[0].record(safety_calib),
-            task=ready.sides[1].record(task_calib),
-            passed_through=ready.plan.passed_through,
-            left_out=tuple(str(path) for path in ready.new.side_files().left_out),
-            bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
-            device=str(ready.device),
-        )
-
-
-@final
-@dataclass(frozen=True)
-class _Ready:
-    """Inputs that have passed every check that reads no weight."""
-
-    old: Checkpoint
-    new: Checkpoint
-    device: torch.device
-    plan: Plan
-    sides: tuple[Side, Side]
-
-
-@contextmanager
-def _prepare(
-    old: str | Path,
-    new: str | Path,
-    out: str | Path,
-    safety_calib: str | Path,
-    task_calib: str | Path,
-    config: HPAConfig,
-    overwrite: bool,
-    resume: bool,
-) -> Iterator[_Ready]:
-    with Checkpoint.open(old, "OLD") as in_old, Checkpoint.open(new, "NEW") as in_new:
-        needed = sum(info.nbytes for info in in_new.tensors.values())
-        check_output(out, [in_old.folder, in_new.folder], overwrite, needed=needed, resume=resume)
-        safety = read_samples(Path(safety_calib), config.safety_samples, config.seed)
-        task = read_samples(Path(task_calib), config.task_samples, config.seed)
-        device = resolve_device(config.device)
-        plan = make_plan(in_old, in_new, config, device)
-        sides = (
-            Side("safety", in_old, plan.old, safety, config.max_length),
-            Side("task", in_new, plan.new, task, config.max_length),
-        )
-        yield _Ready(in_old, in_new, device, plan, sides)
 
 
 @final

@@ -86,7 +86,17 @@ class Side:
             NumericalError: one holds NaN or infinity.
         """
         for key in self._checkpoint.tensors.keys() - self._checked:
-            self._check({key: self._checkpoint.read(key)})
+            self.read(key)
+
+    def read(self, key: str) -> Tensor:
+        """One tensor as it lies on disk, on the CPU.
+
+        Raises:
+            NumericalError: it holds NaN or infinity.
+        """
+        tensor = self._checkpoint.read(key)
+        self._check({key: tensor})
+        return tensor
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
         for key, value in tensors.items():

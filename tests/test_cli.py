@@ -121,8 +121,8 @@ def test_a_dry_run_writes_nothing(make_call: Callable[..., Call], capsys: pytest
     call.options = ("--dry-run", "--exclude", "layers.0.*q_proj")
     assert status(call) == 0
     printed = capsys.readouterr()
-    assert ["model.layers.0", "0/3", "15.0", "6", "1"] in (rows := table(printed.out))
-    assert ["model.layers.2", "2/3", "8.3", "7", "0"] in rows
+    assert ["model.layers.0", "0/3", "15.0%", "6", "0", "1"] in (rows := table(printed.out))
+    assert ["model.layers.2", "2/3", "8.3%", "7", "0", "0"] in rows
     assert printed.out.rstrip().endswith("Nothing was written.")
     assert printed.err == ""
     assert files_of(call.folder) == before
@@ -190,7 +190,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert status(call) == 130
     assert capsys.readouterr() == (
         "",
-        "\nError: interrupted, and nothing was published: the same command with --resume goes on.\n",
+        "\nError: interrupted: the same command with --resume goes on.\n",
     )  # a new line after "^C"
     assert sorted(path.name for path in call.folder.iterdir()) == ["new", "old"]
 

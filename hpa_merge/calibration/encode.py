@@ -1,5 +1,6 @@
 """One sample becomes the inputs of one forward pass: chat template, image processor, tokenizer, truncation."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal, final
 import torch
 from PIL import Image, ImageOps
 
+from hpa_merge.calibration.bounds import bounded, panics_as_errors
 from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.loading import is_multimodal, legacy_chat_template, load_processor, load_tokenizer, reason
 from hpa_merge.errors import CalibrationError
@@ -25,6 +27,15 @@ IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 IMAGE_TOKEN_IDS = ("image_token_id", "image_break_token_id", "image_end_token_id", "boi_token_id", "eoi_token_id")
 """Where processors and tokenizers of transformers keep the ids of the tokens that an image becomes."""
+
+LONGEST_SIDE = 200
+"""The long side of an image over its short one, at most, as Qwen's image processors have it."""
+
+TEMPLATE_SECONDS, TEMPLATE_BYTES = 5.0, 2**30
+"""What a chat template may take for one sample."""
+
+TEXT_LENGTH = 2**21
+"""Characters of a sample at most, a thousand times of what is used by default."""
 
 _PROBE = "hpa-merge probe"
 
@@ -87,19 +98,20 @@ class Encoder:
         if sample.input_ids:
             input_ids = torch.tensor([sample.input_ids[:max_length]])  # (1, n)
             return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-        images = [_open_image(path, sample.source) for path in sample.images]
+        images = _open_images(sample)
         try:
-            outputs = self._call(sample, images)
+            with panics_as_errors():
+                outputs = self._call(sample, images)
+            inputs = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
+            length = inputs["input_ids"].shape[1]
+            places = self._image_places(inputs["input_ids"]) if images else []
         except Exception as error:  # a template's raise_exception, a processor that counts differently, …
             raise CalibrationError(
                 f"{sample.source}: the checkpoint's tokenizer, processor or chat template refuses this sample "
                 f"({reason(error)}): change or remove it."
             ) from error
-        inputs = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
-        if inputs["input_ids"].numel() == 0:
+        if length == 0:
             raise CalibrationError(f"{sample.source}: the tokenizer makes no token of this sample: remove it.")
-        length = inputs["input_ids"].shape[1]
-        places = self._image_places(inputs["input_ids"]) if images else []
         if images and places == []:
             raise CalibrationError(
                 f"{sample.source}: the checkpoint's chat template leaves its images out: give the checkpoint a "
@@ -118,14 +130,16 @@ class Encoder:
         """What the tokenizer or the processor returns for the sample, a mapping of names to tensors."""
         options: dict[str, Any] = {"return_tensors": "pt"}
         if sample.text is not None:
-            return self._tokenizer(sample.text, **options)
-        if self._render is None:
+            text = sample.text
+        elif self._render is None:
             text = "\n".join(self._texts([part for turn in sample.turns for part in turn.parts]))
         else:
             text = self._render([self._message(turn.role, turn.parts) for turn in sample.turns])
             bos = self._tokenizer.bos_token
             if not self._multimodal or (bos is not None and text.startswith(bos)):
                 options["add_special_tokens"] = False
+        if len(text) > TEXT_LENGTH:  # a tokenizer takes some 300 bytes and 3 microseconds for each
+            raise ValueError(f"its text has {len(text)} characters, and more than {TEXT_LENGTH} are not encoded")
         if images:
             return self._processor(text=[text], images=[images], **options)
         return self._tokenizer(text, **options)
@@ -157,9 +171,19 @@ def _renderer(tokenizer: Any, processor: Any, template: str | None) -> Render | 
     owner = processor if getattr(processor, "chat_template", None) else tokenizer
     if template is None and not getattr(owner, "chat_template", None):
         return None
-    return lambda messages: owner.apply_chat_template(
-        messages, chat_template=template, tokenize=False, add_generation_prompt=False
-    )
+
+    def render(messages: list[dict[str, Any]]) -> str:
+        try:
+            with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
+                return owner.apply_chat_template(
+                    messages, chat_template=template, tokenize=False, add_generation_prompt=False
+                )
+        except TimeoutError as error:
+            raise ValueError(f"the chat template does not come to an end: {error}") from error
+        except MemoryError as error:
+            raise ValueError(f"the chat template takes more than {TEMPLATE_BYTES} bytes") from error
+
+    return render
 
 
 def _accepted_content(render: Render, *, prefer_parts: bool) -> Content:
@@ -191,6 +215,23 @@ def _truncate(inputs: dict[str, torch.Tensor], length: int) -> dict[str, torch.T
     }
 
 
+def _open_images(sample: Sample) -> list[Image.Image]:
+    """The images of a sample, as :func:`_open_image` opens each.
+
+    Raises:
+        CalibrationError: one of them cannot be used, or they are too large together.
+    """
+    images: list[Image.Image] = []
+    for path in sample.images:
+        images.append(_open_image(path, sample.source))
+        if sum(image.width * image.height for image in images) > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise CalibrationError(
+                f"{sample.source}: its images have more than {Image.MAX_IMAGE_PIXELS} pixels together: "
+                "use fewer or smaller ones."
+            )
+    return images
+
+
 def _open_image(path: Path, source: str) -> Image.Image:
     """The image in RGB, turned upright as its EXIF says.
 
@@ -202,6 +243,8 @@ def _open_image(path: Path, source: str) -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=IMAGE_FORMATS) as image:
+                if max(image.size) > LONGEST_SIDE * min(image.size):  # processors give the short side a fixed length
+                    raise ValueError(f"it is more than {LONGEST_SIDE} times as long as wide")
                 return ImageOps.exif_transpose(image).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CalibrationError(

@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer, dynamic_module_utils
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
 
+from hpa_merge.calibration.bounds import panics_as_errors
 from hpa_merge.errors import CalibrationError, CheckpointError
 
 __all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "reason"]
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+_FILES = ("tokenizer", "processor", "preprocessor", "chat_template", "special_tokens", "added_tokens", "vocab")
+
+FILE_BYTES = 2**28
+"""The longest JSON file of a tokenizer or a processor: 256 MiB; of real ones, the longest has 40 MB."""
 
 
 def load_tokenizer(folder: Path, source: str) -> Any:
@@ -65,7 +70,18 @@ def load_processor(folder: Path, source: str) -> Any:
 
 
 def _load(loader: Any, folder: Path) -> Any:
-    return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    """Without code of the checkpoint's own: transformers' processors pass that on to not all of their parts, and
+    would ask about those on the terminal."""
+    for path in folder.glob("*.json"):
+        if path.name.startswith(_FILES) and path.stat().st_size > FILE_BYTES:
+            raise ValueError(f"{path.name} is longer than {FILE_BYTES} bytes")
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        with panics_as_errors():
+            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
 
 
 def _image_only_class(folder: Path) -> Any:
@@ -122,6 +138,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     """The object in ``path``; empty where there is no such file or no such object in it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -4,11 +4,21 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from hpa_merge.calibration.formats import Sample, parse_record
 from hpa_merge.errors import CalibrationError
 
 __all__ = ["Sample", "read_samples"]
+
+LINE_BYTES = 2**24
+"""The longest line that is read: 16 MiB."""
+
+ARRAY_BYTES = 2**28
+"""The longest file that is one array, which is read as a whole: 256 MiB."""
+
+BYTE_MARK = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8."""
 
 
 def read_samples(path: Path, limit: int, seed: int) -> list[Sample]:
@@ -24,21 +34,26 @@ def read_samples(path: Path, limit: int, seed: int) -> list[Sample]:
         CalibrationError: the file cannot be read or holds nothing, or a line (named ``file:line``, the items of an
             array ``file:item``) is malformed.
     """
-    samples = [
-        sample for source, record in _records(path) for sample in parse_record(record, source, folder=path.parent)
-    ]
-    if not samples:
+    count = sum(1 for _ in _samples(path))
+    if not count:
         raise CalibrationError(f"{path} holds no sample: write one JSON object a line.")
-    if len(samples) <= limit:
-        return samples
-    drawn = random.Random(seed).sample(range(len(samples)), limit)
-    return [samples[index] for index in sorted(drawn)]
+    drawn = set(range(count) if count <= limit else random.Random(seed).sample(range(count), limit))
+    return [sample for number, sample in enumerate(_samples(path)) if number in drawn]
+
+
+def _samples(path: Path) -> Iterator[Sample]:
+    """Every sample of the file, one at a time: a long file is read twice and never held."""
+    for source, record in _records(path):
+        yield from parse_record(record, source, folder=path.parent)
 
 
 def _records(path: Path) -> Iterator[tuple[str, object]]:
     """Every JSON value of the file, with its ``file:line``, or ``file:item`` where the file is one array."""
     try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise CalibrationError(f"the calibration file {path} is a pipe or a device: give a file.")
+        with path.open("rb") as file:
+            yield from _array(file, path) if _holds_array(file) else _lines(file, path)
     except FileNotFoundError:
         raise CalibrationError(f"the calibration file {path} does not exist: check the path.") from None
     except OSError as error:
@@ -46,14 +61,38 @@ def _records(path: Path) -> Iterator[tuple[str, object]]:
             f"the calibration file {path} cannot be read ({error.strerror}): check the path."
         ) from None
 
-    if content.lstrip().startswith(b"["):
-        array = _parse(content, str(path))
-        if not isinstance(array, list):
-            raise CalibrationError(f"{path} is neither JSON Lines nor a JSON array: write one JSON object a line.")
-        for number, record in enumerate(array, start=1):
-            yield f"{path}:{number}", record
-        return
-    for number, line in enumerate(content.split(b"\n"), start=1):  # not splitlines: U+2028 may stand inside a string
+
+def _holds_array(file: BinaryIO) -> bool:
+    """Whether the first sign of the file is a bracket; the file stands at its beginning then, behind a byte mark."""
+    start = len(BYTE_MARK) if file.read(len(BYTE_MARK)) == BYTE_MARK else 0
+    file.seek(start)
+    while (line := file.readline(LINE_BYTES)).isspace():
+        pass
+    file.seek(start)
+    return line.lstrip().startswith(b"[")
+
+
+def _array(file: BinaryIO, path: Path) -> Iterator[tuple[str, object]]:
+    content = file.read(ARRAY_BYTES + 1)
+    if len(content) > ARRAY_BYTES:
+        raise CalibrationError(
+            f"{path} is one array of more than {ARRAY_BYTES} bytes: write one JSON object a line, as jq -c .[] does."
+        )
+    array = _parse(content, str(path))
+    if not isinstance(array, list):
+        raise CalibrationError(f"{path} is neither JSON Lines nor a JSON array: write one JSON object a line.")
+    yield from ((f"{path}:{number}", record) for number, record in enumerate(array, start=1))
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[str, object]]:
+    number = 0
+    while line := file.readline(LINE_BYTES + 1):
+        number += 1
+        if len(line) > LINE_BYTES:
+            raise CalibrationError(
+                f"{path}:{number}: the line is longer than {LINE_BYTES} bytes: take it out, or write one sample a line."
+            )
+        line = line.removesuffix(b"\n")
         if line.strip():
             yield f"{path}:{number}", _parse(line, f"{path}:{number}")
 

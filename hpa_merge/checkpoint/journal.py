@@ -31,13 +31,17 @@ class Journal:
             OSError: it cannot be opened.
         """
         self._path = path
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.lines = self._read()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+        self._descriptor = -1
+        while self._descriptor < 0:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(descriptor, path):  # else the run that held it has ended meanwhile and taken the file away
+                    self.lines = self._read(descriptor)
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor < 0:
+                    os.close(descriptor)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line that survives a power failure.
@@ -77,7 +81,7 @@ class Journal:
                 os.close(self._descriptor)
             self._descriptor = -1
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self, descriptor: int) -> list[dict[str, Any]]:
         """Every whole line; what comes after the last one is cut off."""
         content = self._path.read_bytes()
         lines: list[dict[str, Any]] = []
@@ -91,8 +95,16 @@ class Journal:
                 lines.pop()
                 break
             whole += len(line)
-        os.ftruncate(self._descriptor, whole)
+        os.ftruncate(descriptor, whole)
         return lines
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that stands under ``path`` now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

@@ -91,7 +91,10 @@ class CheckpointWriter:
             else:
                 self._claim(resume)
         except BaseException:
-            self._journal.close()
+            if self.partial.exists():
+                self._journal.close()
+            else:
+                self._journal.end()
             raise
         if not taken_up:
             try:
@@ -198,6 +201,9 @@ class CheckpointWriter:
         for name in extra:
             if Path(name).name != name or name in (*self._source.shards, self._source.index):
                 raise ValueError(f"{name!r} cannot be an extra file")
+        for path in self.partial.iterdir():
+            if path.name not in self._source.shards:
+                remove(path)  # of a run that came as far as this and failed; NEW may have lost it meanwhile
         for path in self._source.side_files().copied:
             if path.as_posix() not in extra:
                 self._carry(path)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import final
 
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.building import meta_model
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
 from hpa_merge.model.units import Unit, find_units
 
@@ -72,7 +71,7 @@ class Skeleton:
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = _meta_model(folder, header, role)
+        self.model = meta_model(folder, header, role)
         self.device = device
         self._header = header
         self._dtype_plan = self.model._get_dtype_plan(self.model.dtype)
@@ -131,6 +130,10 @@ class Skeleton:
                 if unit in self._units_of(name):
                     value = self.model.get_parameter_or_buffer(name)
                     self._put(name, _placeholder(value.shape, value.dtype, self.device))
+
+    def keys_of(self, unit: Unit | None) -> list[str]:
+        """The keys that :meth:`load` reads for ``unit``."""
+        return [key for conversion in self._conversions_of[unit] for key in conversion.keys]
 
     def _keys_of_targets(self, names: set[str]) -> set[str]:
         """The keys that any of the named parameters is made from."""
@@ -225,30 +228,6 @@ class Skeleton:
                 if axis is not None:
                     found[key] = LinearTensor(key=key, observers=observers, input_axis=axis, unit=unit)
         return found
-
-
-def _meta_model(folder: Path, header: Header, role: str) -> PreTrainedModel:
-    """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` would give it."""
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{role}'s config.json is not one that transformers {transformers.__version__} can build a model from "
-            f"({reason}): install a version that knows the model."
-        ) from error
-    name = (config.architectures or ["(none)"])[0]
-    architecture = getattr(transformers, name, None)
-    if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
-        raise CheckpointError(
-            f"{role}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
-            "install a version that does."
-        )
-    floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
-    dtype = config.dtype or next(floating, torch.float32)
-    with torch.device("meta"):
-        model = architecture._from_config(config, dtype=dtype)
-    return model.eval()
 
 
 def _placeholder(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:

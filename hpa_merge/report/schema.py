@@ -214,21 +214,35 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 @final
 @dataclass(frozen=True)
 class UnitPlan:
-    """One unit that holds linears: its depth, its share in percent (None outside the stacks), how many linears."""
+    """One unit that holds linears.
+
+    Attributes:
+        block, blocks: depth ``l`` of ``L``; ``l`` is None outside the stacks, where it depends on when the unit runs.
+        share: the retained share in percent; None outside the stacks.
+        changed, unchanged: how many linears the options include, by whether tuning changed them.
+        excluded: how many linears the options exclude.
+    """
 
     name: str
     stack: str
     block: int | None
     blocks: int
     share: float | None
-    linears: int
+    changed: int
+    unchanged: int
     excluded: int
 
 
 @final
 @dataclass(frozen=True)
 class PlanReport:
-    """What a merge would do."""
+    """What a merge would do.
+
+    Attributes:
+        bytes_out, bytes_free: what OUT's weights take, and what is free where they would lie.
+        peak_host_bytes, peak_device_bytes: an upper estimate; the latter is None on the CPU.
+        The rest is as in :class:`MergeReport`.
+    """
 
     architecture: str
     units: tuple[UnitPlan, ...]
@@ -237,6 +251,9 @@ class PlanReport:
     passed_through: dict[str, int]
     left_out: tuple[str, ...]
     bytes_out: int
+    bytes_free: int
+    peak_host_bytes: int
+    peak_device_bytes: int | None
     device: str
 
 

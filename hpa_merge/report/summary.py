@@ -43,9 +43,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
         f"{report.count(outcome)} {outcome}" for outcome in ("adapted", "unchanged", "excluded", "uncalibrated")
     )
     run = report.run
-    memory = f"{_bytes(run.peak_host_bytes)} of host memory"
-    if run.peak_device_bytes is not None:
-        memory += f", {_bytes(run.peak_device_bytes)} of device memory"
+    memory = _memory(run.peak_host_bytes, run.peak_device_bytes)
     facts = _facts(
         ("linears", counts),
         ("from NEW as they are", _counts(report.passed_through)),
@@ -60,18 +58,20 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
 def plan_summary(plan: PlanReport) -> RenderableType:
     """What a merge would do, unit by unit."""
     table = Table(title=f"{plan.architecture}: what would be adapted", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
     table.add_column("unit")
-    for heading in ("block", "share %", "linears", "excluded"):
+    for heading in ("block", "share", "changed", "unchanged", "excluded"):
         table.add_column(heading, justify="right")
     for unit in plan.units:
         depth = "" if unit.block is None else f"{unit.block}/{unit.blocks}"
-        share = "" if unit.share is None else f"{unit.share:.1f}"
-        table.add_row(unit.name, depth, share, str(unit.linears), str(unit.excluded))
+        share = "" if unit.share is None else f"{unit.share:.1f}%"
+        table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
     facts = _facts(
         ("from NEW as they are", _counts(plan.passed_through)),
         ("safety set", _calibration(plan.safety)),
         ("task set", _calibration(plan.task)),
-        ("OUT's weights", f"{_bytes(plan.bytes_out)}; the arithmetic on {plan.device}"),
+        ("OUT's weights", f"{_bytes(plan.bytes_out)}, of {_bytes(plan.bytes_free)} free there"),
+        ("peak, at most about", _memory(plan.peak_host_bytes, plan.peak_device_bytes) + f", on {plan.device}"),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
@@ -105,6 +105,11 @@ def _facts(*rows: tuple[str, str]) -> Table:
 
 def _calibration(record: CalibrationRecord) -> str:
     return f"{record.samples} samples, {record.tokens} tokens, {record.images} images from {record.file}"
+
+
+def _memory(host: int, device: int | None) -> str:
+    on_device = "" if device is None else f", {_bytes(device)} of device memory"
+    return f"{_bytes(host)} of host memory{on_device}"
 
 
 def _counts(counts: dict[str, int]) -> str:

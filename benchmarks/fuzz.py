@@ -1,0 +1,277 @@
+"""Damaged inputs: headers, index files, configs, tokenizers' files and calibration lines, mutated at random.
+
+    python benchmarks/fuzz.py [--cases 12000] [--seed 0] [--seconds 10]
+
+Every case is a checkpoint, or a calibration file, with one file damaged: bytes are flipped, cut, doubled, or values of
+its JSON replaced. It is opened, checked and encoded in this process, up to the plan of a merge. Only success and the
+package's own sentences are right; any other exception and more than the seconds given are findings. Prints a table,
+and exits with status 1 if there was a finding.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+INDEX = "model.safetensors.index.json"
+NUMBERS = (0, -1, 1, 2, 7, 255, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 0.5, -1e300, 1e308)
+STRINGS = ("", "x", "\0", "\ud800", "../../etc/passwd", "/dev/zero", "a\nb", "http://127.0.0.1:9/x", "F32", "{{ 1/0 }}")
+SHARES = {"header": 0.35, "index": 0.15, "calibration": 0.25, "config": 0.15, "tokenizer": 0.1}
+"""What is damaged, and in which share of the cases."""
+
+
+class Slow(BaseException):
+    """A case took too long; no ``Exception``, so that nothing takes it for an error of its own."""
+
+
+def odd_value(draw: random.Random) -> Any:
+    """A JSON value that somebody did not think of."""
+    nested: Any = draw.choice(NUMBERS)
+    for _ in range(draw.choice([1, 5, 50, 400])):
+        nested = [nested] if draw.random() < 0.5 else {"a": nested}
+    choices = [draw.choice(NUMBERS), draw.choice(STRINGS), None, True, [], {}, nested, "x" * draw.choice([300, 10**5])]
+    return draw.choice(choices)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container of a JSON value with each of its keys."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in list(items):
+        yield value, key
+        yield from places(item)
+
+
+def mutate_json(value: Any, draw: random.Random) -> Any:
+    """Replace, take out, double, rename or swap values, one to three times."""
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        found = list(places(value))
+        if not found or draw.random() < 0.02:
+            return odd_value(draw)
+        (holder, key), (other, other_key) = draw.choice(found), draw.choice(found)
+        kind = draw.randrange(6)
+        if kind <= 1:
+            holder[key] = odd_value(draw)
+        elif kind == 2 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
+            holder[key] = draw.choice([holder[key] + 1, holder[key] - 1, -holder[key], holder[key] * 1000, 0])
+        elif kind == 3:
+            del holder[key]
+        elif kind == 4 and isinstance(holder, dict):
+            holder[draw.choice([str(other_key), *STRINGS])] = holder.pop(key)
+        else:
+            holder[key] = json.loads(json.dumps(other[other_key]))
+    return value
+
+
+def mutate_bytes(content: bytes, draw: random.Random) -> bytes:
+    """Flip, cut, insert, double or overwrite bytes, one to four times."""
+    damaged = bytearray(content)
+    for _ in range(draw.choice([1, 1, 2, 4])):
+        at, length = draw.randrange(len(damaged) + 1), draw.choice([1, 1, 2, 8, 100])
+        kind = draw.randrange(6)
+        if kind == 0 and at < len(damaged):
+            damaged[at] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            del damaged[at : at + length]
+        elif kind == 2:
+            damaged[at:at] = draw.randbytes(length)
+        elif kind == 3:
+            damaged[at:at] = damaged[at : at + length] * draw.choice([1, 50])
+        elif kind == 4:
+            damaged[at:at] = draw.choice([b"[", b"{", b'"', b"\\", b"\xff", b"\0", b"9"]) * draw.choice([1, 2000])
+        else:
+            del damaged[at:]
+    return bytes(damaged)
+
+
+def mutated(content: bytes, draw: random.Random) -> bytes:
+    """A damaged JSON file, as bytes or as values."""
+    if draw.random() < 0.35:
+        return mutate_bytes(content, draw)
+    return json.dumps(mutate_json(json.loads(content), draw)).encode()
+
+
+def mutated_shard(content: bytes, draw: random.Random) -> bytes:
+    """A damaged header, its length right or wrong, before the same data."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    head, data = content[8:end], content[end:]
+    if draw.random() < 0.1:
+        return mutate_bytes(content[:end], draw) + data
+    head = mutated(head, draw)
+    length = (
+        len(head) if draw.random() < 0.8 else draw.choice([0, 1, end, len(content), 2**25, 10**8, 2**63, 2**64 - 1])
+    )
+    return struct.pack("<Q", length) + head + data
+
+
+class Bench:
+    """Tiny checkpoints, one file of which is damaged for a case and mended after it."""
+
+    def __init__(self, folder: Path) -> None:
+        from tiny_models import make_calibration, make_pair
+
+        self.models = {}
+        for name in ("llama", "gpt2", "llava"):
+            old, _ = make_pair(name, folder / name)
+            self.models[name] = old, make_calibration(name, folder / name / "calibration")
+        self.folder = folder
+
+    @contextmanager
+    def damaged(self, path: Path, content: bytes) -> Iterator[None]:
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        try:
+            yield
+        finally:
+            path.write_bytes(whole)
+
+    def case(self, kind: str, draw: random.Random) -> tuple[bytes, Callable[[], None]]:
+        """What the damaged file holds, and what is to be done with it."""
+        name = draw.choice(list(self.models))
+        folder, calibration = self.models[name]
+        if kind == "calibration":
+            path = draw.choice(calibration)
+            lines = path.read_bytes().splitlines()
+            at = draw.randrange(len(lines))
+            lines[at] = mutated(lines[at], draw)
+            content, check = b"\n".join(lines), self._encode
+        elif kind == "header":
+            path = draw.choice(sorted(folder.glob("*.safetensors")))
+            content, check = mutated_shard(path.read_bytes(), draw), self._open
+        elif kind == "index":
+            path = folder / INDEX
+            content, check = mutated(path.read_bytes(), draw), self._open
+        elif kind == "config":
+            path = folder / "config.json"
+            content, check = mutated(path.read_bytes(), draw), self._plan
+        else:
+            files = [*folder.glob("*token*.json"), *folder.glob("processor*.json"), *folder.glob("*.jinja")]
+            path = draw.choice(sorted(files))
+            whole = path.read_bytes()
+            content = mutate_bytes(whole, draw) if path.suffix == ".jinja" else mutated(whole, draw)
+            check = self._encode
+
+        def run() -> None:
+            with self.damaged(path, content):
+                check(name)
+
+        return content, run
+
+    def _open(self, name: str) -> None:
+        from hpa_merge.checkpoint import Checkpoint
+
+        with Checkpoint.open(self.models[name][0], "NEW") as checkpoint:
+            for key in checkpoint.tensors:
+                checkpoint.read(key)
+            checkpoint.side_files()
+
+    def _plan(self, name: str) -> None:
+        import torch
+
+        from hpa_merge.checkpoint import Checkpoint
+        from hpa_merge.model import Skeleton
+
+        with Checkpoint.open(self.models[name][0], "NEW") as checkpoint:
+            header = {key: (info.dtype, info.shape) for key, info in checkpoint.tensors.items()}
+            Skeleton(checkpoint.folder, header, "NEW", torch.device("cpu"))
+
+    def _encode(self, name: str) -> None:
+        from hpa_merge.calibration import Encoder, read_samples
+
+        folder, files = self.models[name]
+        for path in files:
+            samples = read_samples(path, 3, seed=0)
+            encoder = Encoder.from_checkpoint(folder, samples)
+            for sample in samples:
+                encoder.encode(sample, 128)
+
+
+def fuzz(cases: int, seed: int, seconds: float, folder: Path) -> tuple[dict[str, Counter[str]], list[str], tuple]:
+    """Counts of what became of the cases by kind, the findings, and the slowest case: its seconds, kind and number."""
+    from hpa_merge.errors import InputError, NumericalError
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Slow("".join(traceback.format_stack(frame, limit=4)))
+
+    bench = Bench(folder)
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in SHARES}
+    findings: list[str] = []
+    slowest: tuple[float, str, int] = (0.0, "", 0)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for number in range(cases):
+            draw = random.Random(f"{seed}/{number}")
+            kind = draw.choices(list(SHARES), list(SHARES.values()))[0]
+            content, run = bench.case(kind, draw)
+            started = time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                run()
+                outcome = "accepted"
+            except (InputError, NumericalError):
+                outcome = "refused"
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                outcome = type(error).__name__
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                findings.append(
+                    f"{number} {kind}: {outcome}: {error} ({last.filename}:{last.lineno}) {content[:200]!r}"
+                )
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            counts[kind][outcome] += 1
+            slowest = max(slowest, (time.monotonic() - started, kind, number))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return counts, findings, slowest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=12_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of one case, at most")
+    arguments = parser.parse_args()
+
+    import transformers
+
+    from hpa_merge.machine import peak_host_bytes
+
+    warnings.simplefilter("ignore")
+    transformers.utils.logging.set_verbosity(50)
+    transformers.utils.logging.disable_progress_bar()
+    folder = Path(tempfile.mkdtemp())
+    started, imported = time.monotonic(), peak_host_bytes()
+    try:
+        counts, findings, slowest = fuzz(arguments.cases, arguments.seed, arguments.seconds, folder)
+    finally:
+        shutil.rmtree(folder)
+    outcomes = sorted({outcome for row in counts.values() for outcome in row})
+    print(f"| damaged | {' | '.join(outcomes)} |\n| --- |{' --- |' * len(outcomes)}")
+    for kind, row in counts.items():
+        print(f"| {kind} | {' | '.join(str(row[outcome]) for outcome in outcomes)} |")
+    print(f"{arguments.cases} cases, seed {arguments.seed}, {time.monotonic() - started:.0f} s")
+    print(f"slowest: {slowest[0]:.2f} s ({slowest[1]}, case {slowest[2]})")
+    print(f"peak memory: {peak_host_bytes() >> 20} MiB, of which {imported >> 20} MiB before the first case")
+    for finding in findings:
+        print(finding)
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""config.json -> a model on the meta device, by transformers' own class; what the file asks for is bounded here."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from hpa_merge.errors import CheckpointError, HPAError
+from hpa_merge.model.conversion import Header
+
+__all__ = ["meta_model"]
+
+COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook")
+"""How keys of config.json end that say how many modules there are of a kind; each has a tensor of its own."""
+
+LABELS = 10**5
+"""The most labels of a classifier; transformers gives each a name."""
+
+BUFFER_BYTES = 2**32
+"""Bytes of what a model computes for itself, such as masks and rotary tables; it is held in memory: 4 GiB at most."""
+
+
+def meta_model(folder: Path, header: Header, role: str) -> PreTrainedModel:
+    """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` would give it.
+
+    Raises:
+        CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
+    """
+    try:
+        raw, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
+        _check_counts(raw, max(1000, len(header)), role)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        name = (config.architectures or ["(none)"])[0]
+        architecture = getattr(transformers, name, None)
+        if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+            raise CheckpointError(
+                f"{role}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
+                "install a version that does."
+            )
+        floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
+        dtype = config.dtype or next(floating, torch.float32)
+        # others than these may be fetched from the Hub, and are code
+        attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
+        with torch.device("meta"):
+            model = architecture._from_config(config, dtype=dtype, attn_implementation=attention)
+        if next(model.parameters(), None) is None:
+            raise ValueError(f"{name} has no parameter")
+    except HPAError:
+        raise
+    except Exception as error:  # config.json holds what transformers has no idea of; it raises what comes
+        reason = " ".join(str(error).split())[:200].rstrip(" .:") or type(error).__name__
+        raise CheckpointError(
+            f"{role}'s config.json is not one that transformers {transformers.__version__} can build a model from "
+            f"({reason}): install a version that knows the model."
+        ) from error
+    loaded = model.state_dict(keep_vars=True)
+    computed = sum(buffer.nbytes for buffer_name, buffer in model.named_buffers() if buffer_name not in loaded)
+    if computed > BUFFER_BYTES:
+        raise CheckpointError(
+            f"{role}'s config.json makes transformers compute tables of {computed} bytes: "
+            "give the config.json that belongs to these weights."
+        )
+    return model.eval()
+
+
+def _check_counts(config: Any, most: int, role: str) -> None:
+    """See that no count in config.json is out of all reason: transformers makes that many modules, or labels.
+
+    Raises:
+        CheckpointError: there are more than ``most`` layers, experts or the like, or than ``LABELS`` labels.
+    """
+    for key, value in config.items():
+        bound = most if key.rstrip("s").endswith(COUNTED) else LABELS if key == "num_labels" else math.inf
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                _check_counts(item, most, role)
+            elif isinstance(item, int | float) and item > bound:
+                raise CheckpointError(
+                    f"{role}'s config.json has {item:g} for {key}, which is too many for its tensors: "
+                    "give the config.json that belongs to these weights."
+                )

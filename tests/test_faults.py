@@ -1,0 +1,234 @@
+"""A disk that is full, broken or closed, at any call: a sentence, no OUT, and when it is mended --resume goes on."""
+
+import errno
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, final
+
+import pytest
+from conftest import TinyCase
+from test_resume import beside, content, raising, run
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.errors import CheckpointError, OutputError
+
+CALLS = ("pwrite", "write", "copy_file_range", "sendfile", "fsync", "posix_fallocate", "mkdir", "rename", "ftruncate")
+"""What a merge asks of the system when it makes OUT, by name in ``os``; files that are opened come in addition."""
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
+Tiny = Callable[..., TinyCase]
+
+
+@final
+class Disk:
+    """The system calls of OUT, counted; a few of them fail."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, place: Path, fails: Callable[[int, str], int | None]) -> None:
+        """``fails``: the error, if any, of a call by its number, from 1, and its name."""
+        self.calls: list[str] = []
+        self._fails = fails
+        for name in CALLS:
+            patch.setattr(os, name, self._failing(name, getattr(os, name)))
+        self._place, opened, opened_by_number = str(place), Path.open, os.open
+
+        def open_path(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            if mode != "rb" and str(path).startswith(self._place):
+                self._call("open")
+            return opened(path, mode, *arguments, **options)
+
+        def open_number(path: Any, *arguments: Any, **options: Any) -> int:
+            if str(path).startswith(self._place):
+                self._call("open")
+            return opened_by_number(path, *arguments, **options)
+
+        patch.setattr(Path, "open", open_path)
+        patch.setattr(os, "open", open_number)
+
+    def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._call(name)
+            return real(*arguments, **options)
+
+        return call
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if error := self._fails(len(self.calls), name):
+            raise OSError(error, os.strerror(error))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What comes out where nothing fails."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    run(tiny("gpt2"), out)
+    return content(out)
+
+
+def sample(calls: list[str], size: int) -> list[int]:
+    """Numbers of calls: the first and the last of every kind, and some drawn, ascending."""
+    ends = {calls.index(name) + 1 for name in calls} | {len(calls) - calls[::-1].index(name) for name in calls}
+    rest = sorted(set(range(1, len(calls) + 1)) - ends)
+    return sorted(ends | set(random.Random(0).sample(rest, min(len(rest), max(0, size - len(ends))))))
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["a new OUT", "an OUT replaced"])
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
+def test_a_call_that_fails(lasting: bool, overwrite: bool, whole: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
+    """One call fails, or every one after it too; what may fail without harm (a folder's sync, a kernel copy) does."""
+    case, old = tiny("gpt2"), {"config.json": b"{}", "hpa_report.json": b'{"of": "the old one"}'}
+
+    def attempt(folder: Path, fails: Callable[[int, str], int | None]) -> tuple[Disk, Exception | None]:
+        folder.mkdir()
+        out = folder / "out"
+        if overwrite:
+            out.mkdir()
+            for name, data in old.items():
+                (out / name).write_bytes(data)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, folder, fails)
+            try:
+                run(case, out, overwrite=overwrite)
+            except (OutputError, CheckpointError) as error:
+                return disk, error
+        return disk, None
+
+    calls = attempt(tmp_path / "counted", lambda number, name: None)[0].calls
+    assert len(calls) > 100
+    failed = 0
+    for place, number in enumerate(sample(calls, 24)):
+        code = ERRORS[place % len(ERRORS)]
+        folder = tmp_path / str(number)
+        out, what = folder / "out", f"call {number}, {calls[number - 1]}: {os.strerror(code)}"
+
+        def fails(count: int, name: str, number: int = number, code: int = code) -> int | None:
+            return code if (count >= number if lasting else count == number) else None
+
+        _, error = attempt(folder, fails)
+        if error is None:
+            assert content(out) == whole, what
+            shutil.rmtree(folder)
+            continue
+        failed += 1
+        assert str(error).endswith(" for OUT."), what
+        assert isinstance(error.__cause__, OSError), what
+        assert error.__cause__.errno == code, what
+        kept = out if out.exists() else folder / "out.replaced"  # where even the way back fails
+        if overwrite:
+            assert {path.name: path.read_bytes() for path in kept.iterdir()} == old, what
+        assert out.exists() == overwrite or lasting, what
+        run(case, out, overwrite=overwrite, resume=True)
+        assert content(out) == whole, what
+        assert beside(out) == ["out"], what
+        shutil.rmtree(folder)
+    assert failed > 12
+
+
+def test_a_working_folder_that_cannot_be_made(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "mkdir", raising(PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
+    with pytest.raises(OutputError, match=re.escape("out.partial cannot be made (Permission denied): check the")):
+        run(tiny("gpt2"), tmp_path / "out")
+    assert beside(tmp_path / "out") == []
+
+
+def test_an_input_that_fails_once(
+    whole: dict[str, Any], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share that is away for a moment costs what was not finished, and no more."""
+    case, out, real, left = tiny("gpt2"), tmp_path / "out", Checkpoint.read, ["transformer.h.2.mlp.c_fc.weight"]
+
+    def read(self: Checkpoint, name: str) -> Any:
+        if name in left:
+            left.remove(name)
+            monkeypatch.setattr(os, "preadv", gone)
+        return real(self, name)
+
+    def gone(*_: Any) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    preadv = os.preadv
+    monkeypatch.setattr(Checkpoint, "read", read)
+    with pytest.raises(CheckpointError, match=re.escape("cannot be read from")):
+        run(case, out)
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert beside(out) == ["out.partial", "out.partial.journal"]
+    run(case, out, resume=True)
+    assert content(out) == whole
+
+
+# --- a real disk that fills up ---
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """``small(size)``: a file system of so many bytes; another size later makes it larger or smaller."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def make(size: int) -> Path:
+        remount = ["remount,"] if folder.is_mount() else [""]
+        options = f"{remount[0]}size={-(-size // 4096) * 4096}"
+        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("no file system can be mounted here")
+        return folder
+
+    yield make
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def weight_bytes(case: TinyCase) -> int:
+    """Bytes of NEW's shards, each in whole pages."""
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in case.new.glob("*.safetensors"))
+
+
+def test_a_disk_too_small_for_the_weights(tiny: Tiny, small: Callable[[int], Path]) -> None:
+    case = tiny("gpt2")
+    out = small(weight_bytes(case) // 2) / "out"
+    with pytest.raises(OutputError, match=r"needs .* and only .* are free there: free some space"):
+        run(case, out)
+    assert beside(out) == []
+
+
+@pytest.mark.parametrize("room", [0, 2, 6, 10], ids=lambda pages: f"{pages} pages")
+def test_a_disk_too_small_for_the_rest(
+    room: int, whole: dict[str, Any], tiny: Tiny, small: Callable[[int], Path]
+) -> None:
+    """The journal, the tokenizer or the report do not fit; the weights' places are kept free from the start."""
+    case = tiny("gpt2")
+    out = small(weight_bytes(case) + room * 4096) / "out"
+    with pytest.raises(OutputError, match="No space left on device") as caught:
+        run(case, out)
+    assert str(caught.value).endswith("free some space, or choose another disk for OUT.")
+    assert not out.exists()
+    small(2 * weight_bytes(case))
+    run(case, out, resume=True)
+    assert content(out) == whole
+    assert beside(out) == ["out"]
+
+
+def test_a_disk_that_somebody_else_fills(whole: dict[str, Any], tiny: Tiny, small: Callable[[int], Path]) -> None:
+    case = tiny("gpt2")
+    disk = small(2 * weight_bytes(case))
+    out, other = disk / "out", disk / "other"
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        if what == "transformer.h.2":
+            with other.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free)
+
+    with pytest.raises(OutputError, match="No space left on device"):
+        run(case, out, on_progress=on_progress)
+    assert beside(out) == ["out.partial", "out.partial.journal"]
+    with pytest.raises(OutputError, match="No space left on device"):
+        run(case, out, resume=True)
+    assert beside(out) == ["out.partial", "out.partial.journal"]
+    other.unlink()
+    run(case, out, resume=True)
+    assert content(out) == whole

@@ -1,0 +1,73 @@
+"""What is known before the work: which linears changed, how much memory and disk a merge takes, what cannot succeed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TinyCase
+from safetensors.torch import load_file, save_file
+
+from hpa_merge import HPAConfig, merge
+from hpa_merge.errors import NumericalError
+from hpa_merge.forecast import forecast
+from hpa_merge.prepare import prepare, preview
+from hpa_merge.report.schema import PlanReport
+
+Tiny = Callable[..., TinyCase]
+
+
+def look(case: TinyCase, out: Path, **options: Any) -> PlanReport:
+    config = HPAConfig(**options)
+    return preview(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "llava"])
+def test_the_plan_says_what_the_merge_then_does(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny(name)
+    plan = look(case, tmp_path / "out", exclude=(r"layers\.1\.",))
+    assert not list(tmp_path.iterdir())
+    config = HPAConfig(exclude=(r"layers\.1\.",))
+    report = merge(case.old, case.new, tmp_path / "out", safety_calib=case.safety, task_calib=case.task, config=config)
+    assert (plan.architecture, plan.safety, plan.task) == (report.architecture, report.safety, report.task)
+    assert plan.passed_through == report.passed_through
+    for unit in plan.units:
+        records = [record for record in report.linears if record.unit == unit.name]
+        outcomes = [record.outcome for record in records]
+        assert unit.changed == outcomes.count("adapted")
+        assert unit.unchanged + unit.excluded == len(outcomes) - unit.changed
+        shares = {record.share for record in records if record.share is not None}
+        assert unit.share is None or shares in ({unit.share}, set())
+    assert sum(unit.changed for unit in plan.units) == report.count("adapted")
+    weights = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
+    assert 0.9 * weights < plan.bytes_out < weights
+
+
+def test_nan_in_a_linear_is_met_before_the_work(tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("llama").copied_to(tmp_path)
+    shard = next(
+        path for path in case.new.glob("*.safetensors") if "model.layers.2.mlp.up_proj.weight" in load_file(path)
+    )
+    tensors = load_file(shard)
+    tensors["model.layers.2.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, shard)
+    with pytest.raises(NumericalError, match=r"^NEW's tensor model\.layers\.2\.mlp\.up_proj\.weight holds NaN"):
+        look(case, tmp_path / "out")
+
+
+def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("llama")
+
+    def host(device: str = "cpu", **options: Any) -> tuple[int, int | None]:
+        config = HPAConfig(**options)
+        with prepare(case.old, case.new, tmp_path / "out", case.safety, case.task, config, False, False) as ready:
+            expected = forecast(ready.plan, (ready.old, ready.new), ready.sides, torch.device(device))
+        return expected.host, expected.device
+
+    few, many = host(task_samples=1), host(task_samples=6)
+    assert many[0] > few[0]
+    assert few[1] is None
+    on_host, on_device = host("cuda")
+    assert on_device is not None
+    assert on_host < many[0] + on_device
