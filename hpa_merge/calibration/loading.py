@@ -20,6 +20,9 @@ _FILES = ("tokenizer", "processor", "preprocessor", "chat_template", "special_to
 FILE_BYTES = 2**28
 """The longest JSON file of a tokenizer or a processor: 256 MiB; of real ones, the longest has 40 MB."""
 
+TOKEN_IDS = 10**7
+"""The highest id of a token; a tokenizer makes a table of that length."""
+
 
 def load_tokenizer(folder: Path, source: str) -> Any:
     """The tokenizer in ``folder``; ``source`` names the sample that needs it.
@@ -72,9 +75,7 @@ def load_processor(folder: Path, source: str) -> Any:
 def _load(loader: Any, folder: Path) -> Any:
     """Without code of the checkpoint's own: transformers' processors pass that on to not all of their parts, and
     would ask about those on the terminal."""
-    for path in folder.glob("*.json"):
-        if path.name.startswith(_FILES) and path.stat().st_size > FILE_BYTES:
-            raise ValueError(f"{path.name} is longer than {FILE_BYTES} bytes")
+    _check_files(folder)
     patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     try:
@@ -82,6 +83,24 @@ def _load(loader: Any, folder: Path) -> Any:
             return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     finally:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
+
+
+def _check_files(folder: Path) -> None:
+    """See that no file makes a library take memory without bounds.
+
+    Raises:
+        ValueError: one does.
+    """
+    for path in folder.glob("*.json"):
+        if path.name.startswith(_FILES) and path.stat().st_size > FILE_BYTES:
+            raise ValueError(f"{path.name} is longer than {FILE_BYTES} bytes")
+    for name in ("tokenizer.json", "vocab.json"):
+        content = _read_json(folder / name)
+        model = content.get("model")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else content
+        numbers = vocabulary.values() if isinstance(vocabulary, dict) else ()
+        if any(isinstance(number, int) and number > TOKEN_IDS for number in numbers):
+            raise ValueError(f"{name} has a token id over {TOKEN_IDS}")
 
 
 def _image_only_class(folder: Path) -> Any:

@@ -55,7 +55,7 @@ class Journal:
             while content:
                 content = content[os.write(self._descriptor, content) :]
             os.fsync(self._descriptor)
-        except BaseException:
+        except OSError:  # an interruption leaves the line, whole or cut off
             os.ftruncate(self._descriptor, end)
             raise
 

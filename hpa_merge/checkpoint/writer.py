@@ -156,9 +156,9 @@ class CheckpointWriter:
         with telling(f"{self.partial} cannot be written"):
             for shard in {info.shard for info in self._touched}:
                 sync(self.partial / shard)
+            self._committed = True  # from here on an interruption may leave the line
             self._journal.append({"tensors": sorted(info.name for info in self._touched), "entry": entry})
         self._touched.clear()
-        self._committed = True
 
     def manifest(self) -> dict[str, str]:
         """SHA-256 of every shard as it lies in ``OUT.partial``, and of the index that it will get, by file name.

@@ -1,0 +1,282 @@
+"""Calibration files, images, templates and tokenizers that mean harm: one sentence, little memory, no code run."""
+
+import builtins
+import contextlib
+import itertools
+import json
+import os
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Call, status
+from PIL import Image
+
+from hpa_merge.calibration import Encoder, read_samples
+from hpa_merge.calibration import encode as encode_module
+from hpa_merge.errors import CalibrationError, CheckpointError, HPAError
+from hpa_merge.machine import peak_host_bytes
+
+REMOVE = "change or remove it."
+
+
+def refused(path: Path, *, mebibytes: int = 200) -> str:
+    """The sentence of a calibration file; what it takes to come to it is bounded."""
+    started, before = time.monotonic(), peak_host_bytes()
+    with pytest.raises(CalibrationError) as caught:
+        read_samples(path, 8, seed=0)
+    assert time.monotonic() - started < 5
+    assert peak_host_bytes() - before < mebibytes * 2**20
+    return str(caught.value)
+
+
+def test_a_line_of_100_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "' + "x" * 10**8 + '"}\n')
+    assert refused(path) == (
+        f"{path}:2: the line is longer than 16777216 bytes: take it out, or write one sample a line."
+    )
+
+
+@pytest.mark.parametrize("first", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_a_file_of_nothing_but_zeros(tmp_path: Path, first: bytes) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(first)
+    os.truncate(path, 10**11)  # sparse
+    assert "the line is longer than 16777216 bytes" in refused(path)
+
+
+def test_an_array_of_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text("[")
+    os.truncate(path, 10**11)
+    assert refused(path, mebibytes=600) == (
+        f"{path} is one array of more than 268435456 bytes: write one JSON object a line, as jq -c .[] does."
+    )
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{"messages": ['])
+def test_deeply_nested_json(tmp_path: Path, opening: str) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text(opening * 10**5)
+    assert refused(path).endswith("this JSON is too large to be read: write shorter numbers and nest less deeply.")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    os.mkfifo(path)
+    assert refused(path) == f"the calibration file {path} is a pipe or a device: give a file."
+    assert refused(Path("/dev/zero")) == "the calibration file /dev/zero is a pipe or a device: give a file."
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/dev/stdin", "folder"])
+def test_an_image_that_is_no_file(tmp_path: Path, target: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({"image": target, "instruction": "what?", "response": "a cat."}))
+    assert f"the image {target} is not a file" in refused(path)
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def write_png(path: Path, width: int, height: int) -> None:
+    """An image of one colour: small on disk whatever its size; its data ends after a megabyte."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(b"\0" * min(height * (width + 1), 2**20))
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "complaint"),
+    [
+        ([(60_000, 60_000)], "has more than 89478485 pixels: use a smaller one."),
+        ([(2**31 - 1, 2**31 - 1)], "has more than 89478485 pixels: use a smaller one."),
+        ([(80_000, 2)], "cannot be read (it is more than 200 times as long as wide): "),
+        ([(1, 300)], "cannot be read (it is more than 200 times as long as wide): "),
+    ],
+)
+def test_an_image_out_of_all_proportion(
+    sizes: list[tuple[int, int]],
+    complaint: str,
+    make_call: Callable[..., Call],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call = make_call("llava")
+    for number, size in enumerate(sizes):
+        write_png(call.folder / f"{number}.png", *size)
+    images = [f"{number}.png" for number in range(len(sizes))]
+    call.safety = call.calibration({"images": images, "instruction": "what?", "response": "a cat."})
+    assert_refused(call, capsys, complaint)
+
+
+def test_images_that_are_too_large_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    Image.new("RGB", (40, 40)).save(tmp_path / "i.png")
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({"images": ["i.png"] * 4, "instruction": "what?", "response": "four."}))
+    with pytest.raises(CalibrationError) as caught:
+        Encoder().encode(read_samples(path, 1, seed=0)[0], 10)
+    assert str(caught.value) == f"{path}:1: its images have more than 5000 pixels together: use fewer or smaller ones."
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/i.png", "https://x.org/i.png", "file:///i.png", "data:,x", "s3://x"]
+)
+@pytest.mark.parametrize("key", ["image", "url", "path"])
+def test_a_url_is_never_fetched(
+    url: str,
+    key: str,
+    make_call: Callable[..., Call],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = make_call("llava")
+    content = [{"type": "image", key: url}, {"type": "text", "text": "what?"}]
+    call.safety = call.calibration({"messages": [{"role": "user", "content": content}]})
+    forbid_network(monkeypatch)
+    assert_refused(call, capsys, f"the image {url} is a URL, and URLs are never fetched")
+
+
+# --- chat templates ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "does not come to an end"),
+        ("{{ 10**(10**9) }}", "does not come to an end"),
+        ("{{ 'x' * 10**10 }}", "the chat template takes more than 1073741824 bytes"),
+        ("{{ '%9999999999d' % 1 }}", "the chat template takes more than 1073741824 bytes"),
+        ("{{ 'x' * 3000000 }}", "its text has 3000000 characters, and more than 2097152 are not encoded"),
+        ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ cycler.__init__.__globals__.os.system('true') }}", "is unsafe"),
+        ("{{ messages.append(1) }}", "is unsafe"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth exceeded"),
+    ],
+)
+def test_a_template(
+    template: str,
+    complaint: str,
+    make_call: Callable[..., Call],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encode_module, "TEMPLATE_SECONDS", 0.2)
+    call = make_call()
+    for folder in (call.old, call.new):
+        (folder / "chat_template.jinja").write_text(template)
+    assert_refused(call, capsys, complaint)
+
+
+def test_limits_are_lifted_again(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    from hpa_merge.calibration.bounds import bounded
+
+    before = resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(TimeoutError), bounded(0.05, 2**30):
+        sum(1 for _ in itertools.count())
+    with pytest.raises(MemoryError), bounded(5, 2**28):
+        bytearray(2**29)
+    assert (resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGVTALRM)) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
+# --- tokenizers and processors ----------------------------------------------------------------------------------------
+
+REMOTE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "tokenizer_config.json": lambda content: content.update(
+        auto_map={"AutoTokenizer": ["evil.Evil", "evil.EvilFast"]}, tokenizer_class="Evil"
+    ),
+    "processor_config.json": lambda content: content.update(
+        auto_map={"AutoProcessor": "evil.Evil"}, processor_class="Evil"
+    ),
+    "processor_config.json, its image processor": lambda content: (
+        content.pop("processor_class"),
+        content["image_processor"].update(
+            auto_map={"AutoImageProcessor": "evil.Evil"}, image_processor_type="EvilProcessor"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REMOTE)
+@pytest.mark.parametrize("model", ["llama", "llava"])
+def test_code_of_the_checkpoint_is_neither_run_nor_asked_about(
+    name: str, model: str, make_call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = make_call(model)
+    path = call.old / name.partition(",")[0]
+    if not path.exists():
+        pytest.skip("a text model has no processor")
+    content = json.loads(path.read_text())
+    REMOTE[name](content)
+    path.write_text(json.dumps(content))
+    (call.old / "evil.py").write_text(f"open({str(call.folder / 'pwned')!r}, 'w')\nclass Evil: pass\nEvilFast = Evil\n")
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked on the terminal"))
+    forbid_network(monkeypatch)
+    samples = read_samples(call.safety, 8, seed=0)
+    with contextlib.suppress(HPAError):  # transformers may have a class of its own for it
+        Encoder.from_checkpoint(call.old, samples).encode(samples[0], 128)
+    assert not (call.folder / "pwned").exists()
+
+
+def test_a_token_id_that_takes_gigabytes(make_call: Callable[..., Call]) -> None:
+    call = make_call()
+    path = call.old / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["a"] = 2**31
+    path.write_text(json.dumps(content))
+    samples = read_samples(call.safety, 8, seed=0)
+    with pytest.raises(CheckpointError, match=r"\(tokenizer\.json has a token id over 10000000\)"):
+        Encoder.from_checkpoint(call.old, samples)
+
+
+def test_a_tokenizer_that_panics(make_call: Callable[..., Call], capfd: pytest.CaptureFixture[str]) -> None:
+    call = make_call()
+    path = call.old / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["post_processor"]["special_tokens"] = {}
+    path.write_text(json.dumps(content))
+    path = call.calibration({"text": "one"})
+    samples = read_samples(path, 8, seed=0)
+    with pytest.raises(HPAError) as caught:
+        Encoder.from_checkpoint(call.old, samples).encode(samples[0], 8)
+    assert "\n" not in str(caught.value)
+    capfd.readouterr()  # the library's own lines
+
+
+def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
+def assert_refused(call: Call, capsys: pytest.CaptureFixture[str], complaint: str) -> None:
+    """Status 2 within seconds, one sentence, nothing written."""
+    there, started, before = sorted(call.folder.rglob("*")), time.monotonic(), peak_host_bytes()
+    assert status(call) == 2
+    assert time.monotonic() - started < 10
+    assert peak_host_bytes() - before < 2**28
+    printed = capsys.readouterr().err
+    assert complaint in printed
+    assert printed.startswith("Error: ")
+    assert printed.count("\n") == 1
+    assert sorted(call.folder.rglob("*")) == there

@@ -1,0 +1,18 @@
+"""A short run of benchmarks/fuzz.py: damaged inputs end in a sentence, or are sound after all."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+
+@pytest.mark.filterwarnings("ignore")  # libraries warn of what is damaged
+def test_damaged_inputs_end_in_a_sentence(tmp_path: Path) -> None:
+    from fuzz import SHARES, fuzz
+
+    counts, findings, _ = fuzz(cases=1000, seed=1, seconds=10, folder=tmp_path)
+    assert findings == []
+    assert sum(row["refused"] for row in counts.values()) > 500
+    assert all(counts[kind]["accepted"] and counts[kind]["refused"] for kind in SHARES)
