@@ -299,4 +299,6 @@ def _libraries(verbose: bool) -> Iterator[None]:
 
 
 def _complain(sentence: str, kind: str = "Error") -> None:
-    click.echo(f"{kind}: {sentence}", err=True)
+    """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
+    click.echo(f"{kind}: {shown}", err=True)

@@ -38,12 +38,15 @@ class Plan:
 
     Attributes:
         passed_through: how many of NEW's tensors are no adaptable linear, by kind.
+        reshaped: what has another shape in NEW than in OLD and is therefore NEW's, a sentence each: a vocabulary that
+            grew, or a tensor that the options exclude.
     """
 
     old: Skeleton
     new: Skeleton
     linears: dict[Unit, tuple[LinearPair, ...]]
     passed_through: dict[str, int]
+    reshaped: tuple[str, ...]
 
     @property
     def architecture(self) -> str:
@@ -93,6 +96,11 @@ def make_plan(old: Checkpoint, new: Checkpoint, config: HPAConfig, device: torch
         new=skeletons[1],
         linears={unit: tuple(linears[unit]) for unit in skeletons[1].units if unit in linears},
         passed_through=_passed_through(skeletons[1], new),
+        reshaped=tuple(
+            f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: NEW's is taken."
+            for key, old_key in keys.items()
+            if len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
+        ),
     )
 
 

@@ -127,6 +127,7 @@ def preview(
             bytes_free=shutil.disk_usage(Path(out).absolute().parent).free,
             peak_host_bytes=expected.host,
             peak_device_bytes=expected.device,
+            reshaped=ready.plan.reshaped,
             device=str(ready.device),
         )
 

@@ -265,3 +265,14 @@ def test_the_module_is_the_command(make_call: Callable[..., Call]) -> None:
     wrong = python("-m", "hpa_merge", *call.arguments, "--p-min", 20)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == P_MIN
+
+
+def test_control_characters_are_shown_escaped(
+    make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = make_call()
+    call.old = call.folder / "a\x1b[2Jb\nc"
+    assert status(call) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert r"a\x1b[2Jb\nc does not exist" in printed

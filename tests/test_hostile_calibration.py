@@ -226,6 +226,10 @@ def test_code_of_the_checkpoint_is_neither_run_nor_asked_about(
     content = json.loads(path.read_text())
     REMOTE[name](content)
     path.write_text(json.dumps(content))
+    named = (
+        call.old / "tokenizer_config.json"
+    )  # no class is named: transformers takes the model's, and forgets the answer
+    named.write_text(json.dumps({**json.loads(named.read_text()), "processor_class": None}))
     (call.old / "evil.py").write_text(f"open({str(call.folder / 'pwned')!r}, 'w')\nclass Evil: pass\nEvilFast = Evil\n")
     monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked on the terminal"))
     forbid_network(monkeypatch)

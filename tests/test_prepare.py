@@ -71,3 +71,20 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
     on_host, on_device = host("cuda")
     assert on_device is not None
     assert on_host < many[0] + on_device
+
+
+def test_a_vocabulary_that_grew_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("qwen2_tied").copied_to(tmp_path)
+    key = "model.embed_tokens.weight"
+    assert look(case, tmp_path / "out").reshaped == ()
+    for path in case.new.glob("*.safetensors"):
+        tensors = load_file(path)
+        if key in tensors:
+            tensors[key] = torch.cat([tensors[key], tensors[key][:8]])
+            save_file(tensors, path, metadata={"format": "pt"})
+    config = case.new / "config.json"
+    config.write_text(config.read_text().replace('"vocab_size": 512', '"vocab_size": 520'))
+    plan = look(case, tmp_path / "out")
+    assert plan.reshaped == (f"{key} is [512, 64] in OLD and [520, 64] in NEW: NEW's is taken.",)
+    report = merge(case.old, case.new, tmp_path / "out", safety_calib=case.safety, task_calib=case.task)
+    assert report.count("adapted") == 20

@@ -241,6 +241,7 @@ class PlanReport:
     Attributes:
         bytes_out, bytes_free: what OUT's weights take, and what is free where they would lie.
         peak_host_bytes, peak_device_bytes: an upper estimate; the latter is None on the CPU.
+        reshaped: what has another shape in NEW than in OLD, a sentence each.
         The rest is as in :class:`MergeReport`.
     """
 
@@ -254,6 +255,7 @@ class PlanReport:
     bytes_free: int
     peak_host_bytes: int
     peak_device_bytes: int | None
+    reshaped: tuple[str, ...]
     device: str
 
 

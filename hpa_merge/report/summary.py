@@ -73,6 +73,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         ("OUT's weights", f"{_bytes(plan.bytes_out)}, of {_bytes(plan.bytes_free)} free there"),
         ("peak, at most about", _memory(plan.peak_host_bytes, plan.peak_device_bytes) + f", on {plan.device}"),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
+        *(("another shape", sentence) for sentence in plan.reshaped),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
 
