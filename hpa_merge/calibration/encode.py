@@ -31,7 +31,7 @@ IMAGE_TOKEN_IDS = ("image_token_id", "image_break_token_id", "image_end_token_id
 LONGEST_SIDE = 200
 """The long side of an image over its short one, at most, as Qwen's image processors have it."""
 
-TEMPLATE_SECONDS, TEMPLATE_BYTES = 5.0, 2**30
+TEMPLATE_SECONDS, TEMPLATE_BYTES = 2.0, 2**30
 """What a chat template may take for one sample."""
 
 TEXT_LENGTH = 2**21
