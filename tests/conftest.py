@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,21 @@ def status(call: Call) -> int | str | None:
     except SystemExit as end:
         return end.code
     return 0
+
+
+def assert_refused(call: Call, capsys: pytest.CaptureFixture[str], complaint: str) -> None:
+    """Status 2 within seconds and 256 MiB, one sentence, nothing written."""
+    from hpa_merge.machine import peak_host_bytes
+
+    there, started, before = sorted(call.folder.rglob("*")), time.monotonic(), peak_host_bytes()
+    assert status(call) == 2
+    assert time.monotonic() - started < 10
+    assert peak_host_bytes() - before < 2**28
+    printed = capsys.readouterr().err
+    assert complaint in printed
+    assert printed.startswith("Error: ")
+    assert printed.count("\n") == 1
+    assert sorted(call.folder.rglob("*")) == there
 
 
 @pytest.fixture(scope="session", autouse=True)

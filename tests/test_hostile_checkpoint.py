@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import transformers
-from conftest import Call, status
+from conftest import Call, assert_refused, status
 from safetensors.torch import save_file
 
 from hpa_merge.checkpoint import Checkpoint
@@ -216,16 +216,3 @@ def test_attention_from_the_hub_is_not_fetched(key: str, make_call: Callable[...
         path.write_text(json.dumps(json.loads(path.read_text()) | {key: "evil/kernel"}))
     call.options = ("--dry-run", "-q")
     assert status(call) == 0
-
-
-def assert_refused(call: Call, capsys: pytest.CaptureFixture[str], complaint: str) -> None:
-    """Status 2 within seconds, one sentence, nothing written."""
-    there, started, before = sorted(call.folder.rglob("*")), time.monotonic(), peak_host_bytes()
-    assert status(call) == 2
-    assert time.monotonic() - started < 10
-    assert peak_host_bytes() - before < 2**28
-    printed = capsys.readouterr().err
-    assert complaint in printed
-    assert printed.startswith("Error: ")
-    assert printed.count("\n") == 1
-    assert sorted(call.folder.rglob("*")) == there
