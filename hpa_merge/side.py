@@ -172,7 +172,7 @@ class Observed:
 
     def reached(self, linear: LinearTensor) -> bool:
         """Whether any token activates the linear's input."""
-        return any(curvature.mean_square != 0.0 for curvature in self._of(linear))
+        return any(curvature.peak != 0.0 for curvature in self._of(linear))
 
     def tokens(self, linear: LinearTensor) -> int:
         """How many tokens came to the linear."""
@@ -190,7 +190,7 @@ class Observed:
             curvature = Curvature(curvature.columns)
             for part in curvatures:
                 curvature.absorb(part)
-        if not math.isfinite(curvature.mean_square):
+        if not math.isfinite(curvature.peak):
             raise NumericalError(
                 f"the {self._purpose} activations that reach {linear.key} hold NaN or infinity: "
                 f"see whether {self._role} can be run in its dtype at all."

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hpa_merge.core import Curvature, SingularCurvature, hessian
+from hpa_merge.core import Curvature, SingularCurvature, hessian, triangular
 
 deterministic = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -58,7 +58,8 @@ def test_by_hand():
     [
         (1, 2, "dual"),
         (3, 8, "dual"),
-        (7, 8, "dual"),
+        (6, 8, "dual"),
+        (7, 8, "primal"),
         (8, 8, "primal"),
         (9, 8, "primal"),
         (40, 8, "primal"),
@@ -117,7 +118,7 @@ def test_any_split_gives_the_same(sizes: list[int], from_absorbed: bool):
         apart = gather(*batches)
     together = gather(x)
     assert apart.tokens == together.tokens == len(x)
-    assert apart.mean_square == pytest.approx(float(x.double().square().mean()), rel=1e-12)
+    assert apart.peak == float(x.abs().max())
     assert_near(apart.inverse_diagonal(0.01), together.inverse_diagonal(0.01), rtol=2e-5)
 
 
@@ -142,15 +143,19 @@ def test_asking_changes_nothing(n: int):
     curvature = gather(x)
     assert torch.equal(curvature.inverse_diagonal(0.01), curvature.inverse_diagonal(0.01))
     curvature.add(x)
-    assert_near(curvature.inverse_diagonal(0.01), textbook(torch.cat([x, x])))
+    assert_near(curvature.inverse_diagonal(0.01), textbook(torch.cat([x, x])), rtol=5e-5)
     assert torch.equal(x, untouched)
 
 
 @BOTH_ROUTES
 @pytest.mark.parametrize("block", [1, 2, 5, 11, 12])
-def test_blocks_of_columns_change_nothing(n: int, block: int, monkeypatch: pytest.MonkeyPatch):
+def test_blocks_change_nothing(n: int, block: int, monkeypatch: pytest.MonkeyPatch):
     x = normal(n, 12)
-    monkeypatch.setattr(hessian, "BLOCK", block)
+    x[:, 3] *= 1000.0  # in the dual form a column apart
+    monkeypatch.setattr(triangular, "BLOCK", {"cpu": block})
+    monkeypatch.setattr(triangular, "LEAF", block)
+    monkeypatch.setattr(hessian, "PANEL", block)
+    monkeypatch.setattr(hessian, "CHUNK", block)
     assert_near(gather(x[:2], x[2:]).inverse_diagonal(0.01), textbook(x))
 
 
@@ -161,25 +166,54 @@ def test_never_the_inverse(n: int, monkeypatch: pytest.MonkeyPatch):
         *[(torch, name) for name in ("inverse", "pinverse", "cholesky_inverse", "cholesky_solve")],
     ]:
         monkeypatch.setattr(place, name, None)
-    widths = []
+    solved = []
     original = torch.linalg.solve_triangular
 
     def spy(factor: Tensor, right: Tensor, **options: bool) -> Tensor:
-        widths.append(right.shape[1])
+        solved.append(right.numel())
         return original(factor, right, **options)
 
     monkeypatch.setattr(torch.linalg, "solve_triangular", spy)
-    monkeypatch.setattr(hessian, "BLOCK", 5)
+    monkeypatch.setattr(triangular, "BLOCK", {"cpu": 5})
+    monkeypatch.setattr(hessian, "PANEL", 5)
     gather(normal(n, 12)).inverse_diagonal(0.01)
-    assert widths == [5, 5, 2]
+    assert solved == [25, 25, 4] if n > 12 else [0, 25, 25, 10]  # never 12 columns at once
 
 
 def test_primal_reads_the_lower_triangle_alone():
     x = normal(40, 12)
     gram = (x.T @ x).float()
     gram[torch.ones(12, 12, dtype=torch.bool).triu(1)] = math.nan
-    damp = 0.01 * 2.0 * float(x.square().mean())
-    assert_near(hessian.inverse_diagonal_primal(gram, 2.0 / 40, damp), textbook(x))
+    assert_near(hessian.inverse_diagonal_primal(gram, 40, 0.01), textbook(x))
+
+
+@pytest.mark.parametrize("columns", [1, 63, 320, 321, 700, 1111])
+def test_the_lower_triangle_of_a_product(columns: int):
+    x = normal(9, columns)
+    gram = torch.ones(columns, columns, dtype=torch.float64)
+    triangular.add_gram(gram, x)
+    torch.testing.assert_close(gram.tril(), (1.0 + x.T @ x).tril())
+
+
+def test_half_precision_is_multiplied_into_float32(monkeypatch: pytest.MonkeyPatch):
+    # As CUDA does it, where products of half-precision numbers are exact; here by a stand-in for the one routine.
+    def mm(a: Tensor, b: Tensor, *, out_dtype: torch.dtype) -> Tensor:
+        assert (a.dtype, b.dtype, out_dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+        return (a.double() @ b.double()).to(out_dtype)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(triangular, "LEAF", 5)
+    x = normal(40, 12).bfloat16()
+    gram = torch.zeros(12, 12)
+    triangular.add_gram(gram, x)
+    torch.testing.assert_close(gram.tril(), (x.double().T @ x.double()).float().tril())
+
+
+@pytest.mark.parametrize("columns", [0, 1, 255, 256, 257, 700])
+def test_the_columns_of_an_inverse_factor(columns: int):
+    factor = normal(columns, columns).tril() / max(1, columns) + torch.eye(columns, dtype=torch.float64)
+    found = triangular.inverse_column_norms(factor)
+    torch.testing.assert_close(found, torch.linalg.inv(factor).square().sum(dim=0))
 
 
 # --- what is not finite, not there, or not of the shape ---
@@ -187,27 +221,27 @@ def test_primal_reads_the_lower_triangle_alone():
 
 @pytest.mark.parametrize("n", [3, 20])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_mean_square_tells_what_is_not_finite(n: int, bad: float):
+def test_the_peak_tells_what_is_not_finite(n: int, bad: float):
     x = normal(n, 12).float()
     x[1, 2] = bad
-    assert not math.isfinite(gather(x).mean_square)
-    assert not math.isfinite(gather(x[:1], x[1:]).mean_square)
-    with pytest.raises(SingularCurvature):
+    assert not math.isfinite(gather(x).peak)
+    assert not math.isfinite(gather(x[:1], x[1:]).peak)
+    assert not math.isfinite(gather(x, normal(30, 12)).peak)
+    with pytest.raises(SingularCurvature, match=r"^an activation is not finite$"):
         gather(x).inverse_diagonal(0.01)
 
 
-def test_mean_square():
-    assert gather(torch.tensor([[3.0, 0.0], [4.0, 0.0]])).mean_square == 25 / 4
-    assert gather(torch.full((1, 2), 60000.0, dtype=torch.float16)).mean_square == pytest.approx(
-        60000.0**2
-    )  # over its range
-    assert Curvature(3).mean_square == 0.0
+def test_the_peak():
+    assert gather(torch.tensor([[3.0, 0.0], [-4.0, 0.0]])).peak == 4.0
+    assert gather(torch.full((1, 2), 60000.0, dtype=torch.float16)).peak == pytest.approx(60000.0, rel=1e-3)
+    assert gather(torch.tensor([[1e30, 1.0]]), torch.tensor([[2.0, 3.0]])).peak == pytest.approx(1e30)
+    assert Curvature(3).peak == 0.0
 
 
 @pytest.mark.parametrize("batches", [(), (torch.zeros(0, 4),), (torch.zeros(2, 4),), (torch.zeros(9, 4),)])
 def test_nothing_activates_the_layer(batches: tuple[Tensor, ...]):
     curvature = reduce(lambda gathered, x: gathered.add(x) or gathered, batches, Curvature(4))
-    assert curvature.mean_square == 0.0
+    assert curvature.peak == 0.0
     with pytest.raises(SingularCurvature, match=r"^no token activates any column$"):
         curvature.inverse_diagonal(0.01)
 

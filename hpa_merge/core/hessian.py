@@ -2,22 +2,34 @@
 
     H = (2/N) Σ x xᵀ + λ I,    λ = damping · mean(diag((2/N) Σ x xᵀ))        wanted: [H⁻¹]_jj for every column j
 
-Two exact routes. With fewer tokens than columns the tokens themselves are kept and the inverse is taken in their
-space (Woodbury); otherwise the Gram matrix is accumulated, and the diagonal comes from its Cholesky factor. Neither
-builds ``H⁻¹``.
+Two exact routes, chosen by what they cost. Few tokens are kept, and the inverse is taken in their space (Woodbury);
+of many the Gram matrix is accumulated, and the diagonal comes from its Cholesky factor. Neither builds ``H⁻¹``.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-BLOCK = 1024
-"""Columns that the triangular products and solves take at a time: large enough to keep the multiplier busy."""
+from hpa_merge.core.triangular import PANEL, add_gram, cholesky, inverse_column_norms, solved
+
+DUAL_SHARE = 0.8
+"""Tokens per column up to which the dual route is the cheaper one.
+
+With ``t = n/c`` tokens per column, it takes ``2t² + t³/3`` times ``c³`` operations: half the products of the tokens,
+their factor, one solve. The primal one takes ``t + 2/3``: half the Gram matrix, its factor, the factor's inverse.
+"""
+
+CHUNK = 2048
+"""Tokens that are multiplied at once: enough to keep the multiplier busy."""
 
 CANCELLATION = 2.0**-10
-"""Below this, ``1 − s`` in the dual form has lost ten of float32's 24 bits: such columns are taken in float64."""
+"""Where ``1 − s`` of the dual form could fall below this, ten of float32's 24 bits would be lost."""
+
+MODERATE = 40
+"""Activations between ``2^-40`` and ``2^40`` are squared in float32 as they are; others are scaled first."""
 
 
 class SingularCurvature(ArithmeticError):
@@ -28,18 +40,17 @@ class SingularCurvature(ArithmeticError):
 class Curvature:
     """``H`` of one linear input of ``c`` columns, gathered from any number of token batches.
 
-    Holds the tokens while they are fewer than ``c``, and from then on a ``[c, c]`` float32 Gram matrix of which only
-    the lower triangle is filled. Everything stays on the device of the tokens, and is computed on tokens divided by
-    ``2^k`` that brings their mean square near 1, so that squares of any activation stay within float32.
+    Holds the tokens while the dual route is the cheaper one, and from then on a ``[c, c]`` float32 Gram matrix, of
+    which the lower triangle counts, and at most ``CHUNK`` tokens that are not in it yet; on the device of the tokens.
     """
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.tokens = 0
-        self._rows: list[Tensor] = []  # [n, c] each; together fewer than c rows
-        self._gram: Tensor | None = None  # Σ x xᵀ / 4^k, [c, c] float32, lower triangle
-        self._exponent = 0  # k, chosen when the Gram matrix is begun
-        self._norm: Tensor | float = 0.0  # Σ ‖x‖², float64
+        self._rows: list[Tensor] = []  # [n, c] each: the tokens that are not in the Gram matrix
+        self._gram: Tensor | None = None  # Σ x xᵀ / 4^k, [c, c] float32
+        self._exponent = 0  # k
+        self._gram_peak = 0.0  # of the tokens in it
 
     def add(self, x: Tensor) -> None:
         """Take in tokens ``x`` of shape ``[n, c]``, any floating dtype. ``x`` is kept: do not write to it afterwards.
@@ -50,9 +61,8 @@ class Curvature:
         if x.ndim != 2 or x.shape[1] != self.columns:
             raise ValueError(f"tokens of shape [n, {self.columns}] expected, found {list(x.shape)}")
         self.tokens += x.shape[0]
-        self._norm = self._norm + torch.linalg.vector_norm(x, dtype=torch.float64).square()
         self._rows.append(x)
-        self._fold_if_full()
+        self._fold_if_many()
 
     def absorb(self, other: "Curvature") -> None:
         """Take in everything that ``other`` has gathered; ``other`` is left as it is.
@@ -63,18 +73,16 @@ class Curvature:
         if other.columns != self.columns:
             raise ValueError(f"a curvature of {self.columns} columns expected, found one of {other.columns} columns")
         self.tokens += other.tokens
-        self._norm = self._norm + other._norm
         self._rows.extend(other._rows)
         if other._gram is not None:
-            if self._gram is None:
-                self._gram, self._exponent = torch.zeros_like(other._gram), other._exponent
-            self._gram += other._gram * 4.0 ** (other._exponent - self._exponent)
-        self._fold_if_full()
+            gram = self._gram_for(other._gram_peak, other._gram.device)
+            gram += other._gram * 4.0 ** (other._exponent - self._exponent)
+        self._fold_if_many()
 
     @property
-    def mean_square(self) -> float:
-        """``mean(diag(Σ x xᵀ)) / N``: 0 where nothing activates the layer, not finite where an activation is not."""
-        return float(self._norm) / (self.tokens * self.columns) if self.tokens else 0.0
+    def peak(self) -> float:
+        """The largest magnitude of any activation: 0 where nothing activates the layer, not finite where one is not."""
+        return _largest([self._gram_peak, *(_peak(rows) for rows in self._rows)])
 
     def inverse_diagonal(self, damping: float) -> Tensor:
         """``[H⁻¹]_jj`` of every column: ``[c]``, float64, on the device of the tokens.
@@ -82,128 +90,170 @@ class Curvature:
         Raises:
             SingularCurvature: ``H`` does not factor in float64 either.
         """
-        if not 0.0 < self.mean_square < math.inf:
-            silent = self.mean_square == 0.0
-            raise SingularCurvature("no token activates any column" if silent else "an activation is not finite")
-        scale = 2.0 / self.tokens
-        damp = damping * scale * float(self._norm) / self.columns
+        peak = self.peak
+        if not 0.0 < peak < math.inf:
+            raise SingularCurvature("no token activates any column" if peak == 0.0 else "an activation is not finite")
         if self._gram is None:
-            exponent = self._unit_exponent()
-            x = torch.cat(self._rows) * 2.0**-exponent
-            return inverse_diagonal_dual(x, scale, damp / 4.0**exponent) / 4.0**exponent
-        if self._rows:
-            self._fold()
-        return inverse_diagonal_primal(self._gram, scale, damp / 4.0**self._exponent) / 4.0**self._exponent
+            exponent = _exponent(peak)
+            x = _scaled(torch.cat(self._rows).float(), exponent)
+            return inverse_diagonal_dual(x, damping) / 4.0**exponent
+        self._fold()
+        return inverse_diagonal_primal(self._gram, self.tokens, damping) / 4.0**self._exponent
 
-    def _unit_exponent(self) -> int:
-        """``k`` that brings the tokens so far, divided by ``2^k``, near a mean square of 1."""
-        mean_square = self.mean_square
-        if not 0.0 < mean_square < math.inf:
-            return 0
-        return max(-100, min(100, round(math.log2(mean_square) / 2)))
-
-    def _fold_if_full(self) -> None:
-        if sum(len(rows) for rows in self._rows) >= self.columns:
+    def _fold_if_many(self) -> None:
+        most = DUAL_SHARE * self.columns if self._gram is None else CHUNK
+        if sum(len(rows) for rows in self._rows) > most:
             self._fold()
 
     def _fold(self) -> None:
-        """``Σ x xᵀ`` += the kept tokens', by blocks of the lower triangle."""
+        """``Σ x xᵀ`` += the kept tokens', a chunk at a time."""
+        rows, self._rows = self._rows, []
+        for chunk in _chunks(rows):
+            x = torch.cat(chunk)
+            gram = self._gram_for(_peak(x), x.device)
+            exact = x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and self._exponent == 0
+            add_gram(gram, x if exact else _scaled(x.float(), self._exponent))
+
+    def _gram_for(self, peak: float, device: torch.device) -> Tensor:
+        """The Gram matrix, scaled so that tokens of ``peak`` can go into it."""
+        self._gram_peak = _largest([self._gram_peak, peak])
+        exponent = _exponent(self._gram_peak)
         if self._gram is None:
-            self._exponent = self._unit_exponent()
-        x = torch.cat(self._rows).float() * 2.0**-self._exponent  # (n, c)
-        self._rows.clear()
-        if self._gram is None:
-            self._gram = x.new_zeros(self.columns, self.columns)
-        for start in range(0, self.columns, BLOCK):
-            stop = min(start + BLOCK, self.columns)
-            self._gram[start:stop, :stop].addmm_(x[:, start:stop].T, x[:, :stop])
+            self._gram = torch.zeros(self.columns, self.columns, device=device)
+        elif exponent != self._exponent:
+            self._gram *= 4.0 ** (self._exponent - exponent)
+        self._exponent = exponent
+        return self._gram
 
 
-def inverse_diagonal_primal(gram: Tensor, scale: float, damp: float) -> Tensor:
-    """``diag((scale · gram + damp · I)⁻¹)`` from the Cholesky factor: ``H = L Lᵀ``, ``[H⁻¹]_jj = Σ_i (L⁻¹)_ij²``.
+def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor:
+    """``[H⁻¹]_jj`` from the Cholesky factor of ``G + μI = N/2 · H = L Lᵀ``: ``N/2 · Σ_i (L⁻¹)_ij²``.
 
     Args:
-        gram: ``[c, c]``; only the lower triangle is read.
-        scale: ``2/N``.
-        damp: ``λ``.
+        gram: ``G = Σ x xᵀ``, ``[c, c]``; only the lower triangle is read.
+        tokens: ``N``.
+        damping: ``μ``, relative to the mean of ``G``'s diagonal.
 
     Returns:
         ``[c]``, float64.
+
+    Raises:
+        SingularCurvature: ``H`` does not factor in float64 either.
     """
+    damp = damping * float(gram.diagonal().double().mean())
     for dtype in (torch.float32, torch.float64):
-        h = gram.to(dtype) * scale
+        h = gram.to(dtype, copy=True)
         h.diagonal().add_(damp)
-        factor, failed = torch.linalg.cholesky_ex(h)
+        factor, failed = cholesky(h)
         del h
         if not failed:
-            diagonal = _inverse_factor_norms(factor)
+            diagonal = inverse_column_norms(factor)
             if bool(torch.isfinite(diagonal).all()):
-                return diagonal
-    raise SingularCurvature(f"the leading minor of order {int(failed)} is not positive definite")
+                return diagonal * (tokens / 2)
+    raise SingularCurvature(f"the leading minor of order {failed} is not positive definite")
 
 
-def _inverse_factor_norms(factor: Tensor) -> Tensor:
-    """Squared norms of the columns of ``L⁻¹`` for lower-triangular ``L`` ``[c, c]``: ``[c]`` float64.
+def inverse_diagonal_dual(x: Tensor, damping: float) -> Tensor:
+    """``[H⁻¹]_jj`` in the space of the tokens, by Woodbury's identity.
 
-    Columns ``start:stop`` of ``L⁻¹`` are zero above row ``start``: one triangular solve below it, by column blocks.
-    """
-    columns = factor.shape[0]
-    norms = factor.new_empty(columns, dtype=torch.float64)
-    for start in range(0, columns, BLOCK):
-        stop = min(start + BLOCK, columns)
-        unit = torch.eye(columns - start, stop - start, dtype=factor.dtype, device=factor.device)
-        solved = torch.linalg.solve_triangular(factor[start:, start:], unit, upper=False)  # (c - start, stop - start)
-        norms[start:stop] = solved.square_().sum(dim=0, dtype=torch.float64)
-    return norms
-
-
-def inverse_diagonal_dual(x: Tensor, scale: float, damp: float) -> Tensor:
-    """``diag((scale · xᵀx + damp · I)⁻¹)`` in the space of the tokens, by Woodbury's identity.
-
-    With ``A = x √scale`` of shape ``[n, c]`` and ``K = A Aᵀ + λ I = L Lᵀ``: ``[H⁻¹]_jj = (1 − s_j)/λ``,
-    ``s_j = ‖(L⁻¹A)_j‖²``. Where ``s_j`` comes so close to 1 that float32 cancels, column ``j`` is taken in float64.
+    With ``K = x xᵀ + μI = L Lᵀ`` and ``s_j = ‖(L⁻¹x)_j‖²``: ``[H⁻¹]_jj = n/2 · (1 − s_j)/μ``. For the few columns
+    ``W`` whose energy ``‖x_j‖²`` dwarfs ``μ`` (real models have channels a thousand times the rest) ``s_j`` is nearly
+    1, and the difference would be lost. They are left out of ``K`` and come back by their Schur complement ``μM``,
+    which is free of that: ``M = I + BᵀB = C Cᵀ`` with ``B = L⁻¹x_W``. Then ``1 − s_j + ‖C⁻¹Bᵀ(L⁻¹x)_j‖²`` stands in the
+    place of ``1 − s_j``, and in ``W`` it is ``[M⁻¹]_jj``.
 
     Args:
-        x: ``[n, c]``, any floating dtype.
-        scale: ``2/N``.
-        damp: ``λ``.
+        x: ``[n, c]`` float32, whose squares are float32 numbers too; may be overwritten.
+        damping: ``μ``, relative to the mean of the diagonal of ``xᵀx``.
 
     Returns:
         ``[c]``, float64.
+
+    Raises:
+        SingularCurvature: ``K`` does not factor in float64 either.
     """
-    remainder = None
-    a = x.float() * scale**0.5
-    factor = _dual_factor(a, damp)
-    if factor is not None:
-        remainder = 1.0 - _solved_norms(factor, a)
-        weak = ~(remainder > CANCELLATION)  # a NaN is weak too
-        if not bool(weak.any()):
-            return remainder / damp
-    a = x.double() * scale**0.5
-    factor = _dual_factor(a, damp)
-    if factor is None:
-        raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
+    tokens = x.shape[0]
+    energy = _column_energy(x)
+    damp = damping * float(energy.mean())
+    strong = (energy > damp / CANCELLATION).nonzero().flatten()
+    if len(strong) <= tokens // 8:
+        x_strong = x[:, strong]
+        x[:, strong] = 0.0
+        remainder = _remainder(x, damp, strong, x_strong)
+        x[:, strong] = x_strong
+    else:  # nearly all of them: no few columns to treat apart
+        remainder = None
     if remainder is None:
-        remainder = 1.0 - _solved_norms(factor, a)
-    else:
-        remainder[weak] = 1.0 - _solved_norms(factor, a[:, weak])
+        remainder = _remainder(x.double(), damp, strong[:0], x[:, :0])
+    if remainder is None:
+        raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
     if not bool((remainder > 0.0).all()):
         raise SingularCurvature("a column's curvature exceeds the damping beyond float64's precision")
-    return remainder / damp
+    return remainder / damp * (tokens / 2)
 
 
-def _dual_factor(a: Tensor, damp: float) -> Tensor | None:
-    """Lower Cholesky factor of ``a aᵀ + damp · I``, ``[n, n]``, or None where it does not exist in ``a``'s dtype."""
-    k = a @ a.T
+def _remainder(x: Tensor, damp: float, strong: Tensor, x_strong: Tensor) -> Tensor | None:
+    """``μ`` times the diagonal of the inverse, ``[c]`` float64; None where there is no factor in ``x``'s dtype.
+
+    Args:
+        x: ``[n, c]``, zero in the columns ``strong``, which are in ``x_strong`` ``[n, w]``.
+    """
+    k = x.new_zeros(x.shape[0], x.shape[0])
+    add_gram(k, x.T)
     k.diagonal().add_(damp)
-    factor, failed = torch.linalg.cholesky_ex(k)
-    return None if failed else factor
+    factor, failed = cholesky(k)
+    del k
+    if failed:
+        return None
+    b = solved(factor.double(), x_strong.double()) if len(strong) else x_strong.double()  # (n, w)
+    m = torch.eye(len(strong), dtype=torch.float64, device=x.device) + b.T @ b
+    c, failed = cholesky(m)
+    if failed:
+        return None
+    to_strong = solved(c, b.T).to(x.dtype)  # C⁻¹Bᵀ, (w, n)
+    remainder = x.new_empty(x.shape[1], dtype=torch.float64)
+    for start in range(0, x.shape[1], PANEL):
+        panel = slice(start, start + PANEL)
+        z = solved(factor, x[:, panel])
+        remainder[panel] = 1.0 - _column_energy(z) + _column_energy(to_strong @ z)
+    remainder[strong] = inverse_column_norms(c)
+    return remainder
 
 
-def _solved_norms(factor: Tensor, a: Tensor) -> Tensor:
-    """Squared norms of the columns of ``L⁻¹ a``: ``[c]`` float64, by column blocks."""
-    blocks = (
-        torch.linalg.solve_triangular(factor, a[:, start : start + BLOCK], upper=False).square_()
-        for start in range(0, a.shape[1], BLOCK)
-    )
-    return torch.cat([block.sum(dim=0, dtype=torch.float64) for block in blocks])
+def _column_energy(z: Tensor) -> Tensor:
+    """``‖z_j‖²`` of every column: ``[c]`` float64."""
+    norms: Tensor = torch.linalg.vector_norm(z, dim=0)
+    return norms.double().square()
+
+
+def _chunks(rows: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Batches of tokens, together ``CHUNK`` to twice that many, the last ones fewer."""
+    chunk: list[Tensor] = []
+    for piece in (piece for batch in rows for piece in torch.split(batch, CHUNK)):
+        chunk.append(piece)
+        if sum(len(piece) for piece in chunk) >= CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _peak(x: Tensor) -> float:
+    """The largest magnitude in ``x``: NaN if there is one, 0 if there is nothing."""
+    return max(abs(float(bound)) for bound in torch.aminmax(x)) if x.numel() else 0.0
+
+
+def _largest(peaks: Sequence[float]) -> float:
+    return math.nan if any(map(math.isnan, peaks)) else max(peaks)
+
+
+def _exponent(peak: float) -> int:
+    """``k`` such that activations up to ``peak``, divided by ``2^k``, have squares well within float32."""
+    if not 0.0 < peak < math.inf:
+        return 0
+    exponent = math.frexp(peak)[1]
+    return exponent if abs(exponent) > MODERATE else 0
+
+
+def _scaled(x: Tensor, exponent: int) -> Tensor:
+    return x * 2.0**-exponent if exponent else x

@@ -1,0 +1,91 @@
+"""Lower triangles: of Gram matrices, of Cholesky factors, and what is asked of their inverses.
+
+Half of a symmetric product, and half of an inverse factor, need not be computed. torch has no routine that leaves them
+out, so both go by blocks, in which nearly all of the work is large matrix products.
+"""
+
+import torch
+from torch import Tensor
+
+LEAF = 320
+"""Columns of a diagonal block of a Gram matrix that is computed whole."""
+
+BLOCK = {"cpu": 256, "cuda": 1024}
+"""Columns of a block of a triangular inverse, by kind of device: large enough to keep its multiplier busy."""
+
+PANEL = 1024
+"""Columns that a triangular solve takes at a time, so that nothing of the right side's size is made."""
+
+
+def add_gram(gram: Tensor, x: Tensor) -> None:
+    """``gram += xᵀx`` in the lower triangle; parts of the upper one may be filled too.
+
+    Args:
+        gram: ``[c, c]`` float32 or float64.
+        x: ``[n, c]`` in ``gram``'s dtype, or on CUDA in bfloat16 or float16, whose products are exact in float32.
+    """
+    columns = gram.shape[0]
+    if columns <= LEAF:
+        _add_product(gram, x.T, x)
+        return
+    middle = columns // 2
+    left, right = x[:, :middle], x[:, middle:]
+    add_gram(gram[:middle, :middle], left)
+    _add_product(gram[middle:, :middle], right.T, left)
+    add_gram(gram[middle:, middle:], right)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """``total += a b``, summed in ``total``'s dtype."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += torch.mm(a, b, out_dtype=total.dtype)
+
+
+def cholesky(h: Tensor) -> tuple[Tensor, int]:
+    """Lower Cholesky factor of a symmetric matrix of which the lower triangle is read; row-major, as ``h`` is.
+
+    Returns:
+        The factor ``L`` ``[c, c]``, and the order of the leading minor that is not positive definite; 0 if all are.
+    """
+    factor, failed = torch.linalg.cholesky_ex(h.T, upper=True)
+    return factor.T, int(failed)
+
+
+def inverse_column_norms(factor: Tensor) -> Tensor:
+    """``Σ_i (L⁻¹)_ij²`` of every column ``j``, for lower-triangular ``L`` ``[c, c]``: ``[c]`` float64.
+
+    By panels of columns, each from its diagonal block down: ``X_jj = L_jj⁻¹``, ``X_ij = −L_ii⁻¹ Σ_{j≤k<i} L_ik X_kj``.
+    """
+    blocks = _blocks(factor)
+    inverses = [_inverse(factor[rows, rows]) for rows in blocks]
+    norms = factor.new_empty(factor.shape[0], dtype=torch.float64)
+    panel = factor.new_empty(factor.shape[0], max((block.stop - block.start for block in blocks), default=0))
+    for j, columns in enumerate(blocks):
+        x = panel[:, : columns.stop - columns.start]
+        x[columns] = inverses[j]
+        for i, rows in enumerate(blocks[j + 1 :], start=j + 1):
+            above = slice(columns.start, rows.start)
+            torch.mm(inverses[i], torch.mm(factor[rows, above], x[above]), out=x[rows])
+            x[rows].neg_()
+        norms[columns] = x[columns.start :].square().sum(dim=0, dtype=torch.float64)
+    return norms
+
+
+def solved(factor: Tensor, a: Tensor) -> Tensor:
+    """``L⁻¹ a`` for lower-triangular ``L`` ``[n, n]`` and ``a`` ``[n, c]``: ``[n, c]``."""
+    transposed: Tensor = torch.linalg.solve_triangular(factor.T, a.T, upper=True, left=False)
+    return transposed.T
+
+
+def _inverse(factor: Tensor) -> Tensor:
+    """``L⁻¹`` of one small block."""
+    identity = torch.eye(factor.shape[0], dtype=factor.dtype, device=factor.device)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return inverse
+
+
+def _blocks(factor: Tensor) -> list[slice]:
+    size, columns = BLOCK[factor.device.type], factor.shape[0]
+    return [slice(start, min(start + size, columns)) for start in range(0, columns, size)]
