@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.core.triangular import PANEL, add_gram, cholesky, inverse_column_norms, solved
+from hpa_merge.core.triangular import PANEL, add_gram, cholesky, column_energy, inverse_column_norms, solved
 
 DUAL_SHARE = 0.8
 """Tokens per column up to which the dual route is the cheaper one.
@@ -25,8 +25,9 @@ their factor, one solve. The primal one takes ``t + 2/3``: half the Gram matrix,
 CHUNK = 2048
 """Tokens that are multiplied at once: enough to keep the multiplier busy."""
 
-CANCELLATION = 2.0**-10
-"""Where ``1 − s`` of the dual form could fall below this, ten of float32's 24 bits would be lost."""
+STRONG = (2.0**8, 2.0**10)
+"""Where a column's energy exceeds the damping so many times, ``1 − s`` of the dual form may lose 8 or 10 of float32's
+24 bits: the first is avoided if few columns are concerned, the second by float64 if many are."""
 
 MODERATE = 40
 """Activations between ``2^-40`` and ``2^40`` are squared in float32 as they are; others are scaled first."""
@@ -173,17 +174,18 @@ def inverse_diagonal_dual(x: Tensor, damping: float) -> Tensor:
         SingularCurvature: ``K`` does not factor in float64 either.
     """
     tokens = x.shape[0]
-    energy = _column_energy(x)
+    energy = column_energy(x)
     damp = damping * float(energy.mean())
-    strong = (energy > damp / CANCELLATION).nonzero().flatten()
-    if len(strong) <= tokens // 8:
-        x_strong = x[:, strong]
-        x[:, strong] = 0.0
-        remainder = _remainder(x, damp, strong, x_strong)
-        x[:, strong] = x_strong
-    else:  # nearly all of them: no few columns to treat apart
-        remainder = None
-    if remainder is None:
+    remainder = None
+    for times in STRONG:
+        strong = (energy > times * damp).nonzero().flatten()
+        if len(strong) <= tokens // 3:
+            x_strong = x[:, strong]
+            x[:, strong] = 0.0
+            remainder = _remainder(x, damp, strong, x_strong)
+            x[:, strong] = x_strong
+            break
+    if remainder is None:  # many columns, or no factor in float32
         remainder = _remainder(x.double(), damp, strong[:0], x[:, :0])
     if remainder is None:
         raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
@@ -215,15 +217,10 @@ def _remainder(x: Tensor, damp: float, strong: Tensor, x_strong: Tensor) -> Tens
     for start in range(0, x.shape[1], PANEL):
         panel = slice(start, start + PANEL)
         z = solved(factor, x[:, panel])
-        remainder[panel] = 1.0 - _column_energy(z) + _column_energy(to_strong @ z)
+        s, shared = z.square().sum(dim=0), (to_strong @ z).square().sum(dim=0)
+        remainder[panel] = 1.0 - s.double() + shared
     remainder[strong] = inverse_column_norms(c)
     return remainder
-
-
-def _column_energy(z: Tensor) -> Tensor:
-    """``‖z_j‖²`` of every column: ``[c]`` float64."""
-    norms: Tensor = torch.linalg.vector_norm(z, dim=0)
-    return norms.double().square()
 
 
 def _chunks(rows: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -69,7 +69,7 @@ def inverse_column_norms(factor: Tensor) -> Tensor:
             above = slice(columns.start, rows.start)
             torch.mm(inverses[i], torch.mm(factor[rows, above], x[above]), out=x[rows])
             x[rows].neg_()
-        norms[columns] = x[columns.start :].square().sum(dim=0, dtype=torch.float64)
+        norms[columns] = column_energy(x[columns.start :])
     return norms
 
 
@@ -77,6 +77,11 @@ def solved(factor: Tensor, a: Tensor) -> Tensor:
     """``L⁻¹ a`` for lower-triangular ``L`` ``[n, n]`` and ``a`` ``[n, c]``: ``[n, c]``."""
     transposed: Tensor = torch.linalg.solve_triangular(factor.T, a.T, upper=True, left=False)
     return transposed.T
+
+
+def column_energy(x: Tensor) -> Tensor:
+    """``Σ_i x_ij²`` of every column ``j`` of ``[n, c]``: ``[c]`` float64."""
+    return x.square().sum(dim=0, dtype=torch.float64)
 
 
 def _inverse(factor: Tensor) -> Tensor:
