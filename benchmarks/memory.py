@@ -114,10 +114,8 @@ def main() -> int:
     growth = last["peak"] / first["peak"] - 1
     own = (last["peak"] - last["imported"]) / (first["peak"] - first["imported"]) - 1
     times = last["seconds"] / first["seconds"]
-    print(
-        f"from {arguments.layers[0]} to {arguments.layers[-1]} layers: peak {growth:+.1%}, the merge itself {own:+.1%}, "
-        f"{times:.2f} times the time"
-    )
+    deeper = f"from {arguments.layers[0]} to {arguments.layers[-1]} layers"
+    print(f"{deeper}: peak {growth:+.1%}, the merge itself {own:+.1%}, {times:.2f} times the time")
     return int(growth > 0.05 or times > 4.1 / 4 * arguments.layers[-1] / arguments.layers[0])
 
 
