@@ -18,6 +18,9 @@ Selection = Literal["balanced", "safety", "shared"]
 Saliency = Literal["quotient", "product"]
 Uncalibrated = Literal["new", "old", "error"]
 
+SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "device")
+"""What the column statistics depend on: the same in all OUTs of a sweep."""
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -115,6 +118,25 @@ class HPAConfig:
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise ConfigError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
+
+
+def check_shared(configs: Mapping[str, HPAConfig]) -> None:
+    """Whether the OUTs of a sweep can share their statistics; ``configs`` by what the messages call each.
+
+    Raises:
+        ConfigError: they cannot, or there is none.
+    """
+    if not configs:
+        raise ConfigError("a sweep needs at least one OUT: give the options of one.")
+    (first, options), *others = configs.items()
+    for other, config in others:
+        for name in SHARED:
+            was, now = getattr(options, name), getattr(config, name)
+            if was != now:
+                raise ConfigError(
+                    f"{name} is {was} in {first} and {now} in {other}: the column statistics depend on it, and a sweep "
+                    "computes them once, so give it once, for all."
+                )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@
     │   ├── ConfigError          an option is out of its range or contradicts another
     │   ├── CheckpointError      OLD or NEW is missing, broken, or not what it has to be
     │   ├── CalibrationError     a calibration file, one of its lines, or one of its images
-    │   └── OutputError          OUT exists, lies inside an input, or cannot be written
+    │   ├── OutputError          OUT exists, lies inside an input, or cannot be written
+    │   └── StatisticsError      a statistics file is none, is damaged, or may not lie where it is to lie
     └── NumericalError           NaN or infinity met on the way, or a curvature that does not factor: exit status 2
                                  too, because the remedy lies with the user's files or options
 
@@ -21,6 +22,7 @@ __all__ = [
     "InputError",
     "NumericalError",
     "OutputError",
+    "StatisticsError",
 ]
 
 
@@ -46,6 +48,10 @@ class CalibrationError(InputError):
 
 class OutputError(InputError):
     """OUT exists, lies inside an input, or cannot be written."""
+
+
+class StatisticsError(InputError):
+    """A statistics file is none of ours, is damaged, or may not lie where it is to lie."""
 
 
 class NumericalError(HPAError):

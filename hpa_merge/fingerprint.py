@@ -1,6 +1,7 @@
 """What a result depends on, small enough for a journal: a run is resumed only with what it was begun with."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,32 +13,41 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.machine import versions
 
-__all__ = ["fingerprint"]
+__all__ = ["digest", "fingerprint", "of_statistics"]
 
 
-def fingerprint(
-    old: Checkpoint,
-    new: Checkpoint,
-    samples: Mapping[str, Iterable[Mapping[str, Tensor]]],
-    config: HPAConfig,
-    device: torch.device,
+def of_statistics(
+    checkpoint: Checkpoint, purpose: str, samples: Iterable[Mapping[str, Tensor]], damping: float
 ) -> dict[str, Any]:
-    """By name, as JSON has it: the checkpoints, the encoded samples, the options, the versions, the machine.
+    """What the column statistics of one side depend on, by name, as JSON has it; a machine may use another one's.
 
     A checkpoint is known by its headers and by the size and the time of change of each shard: hashing the weights
     would read them once more. The samples are known by the tensors that the model is given, so that a change of the
     tokenizer, the template or an image counts and one of the file's name does not.
     """
+    return {
+        checkpoint.role: _checkpoint_digest(checkpoint),
+        f"{purpose} samples": _samples_digest(samples),
+        "damping": damping,
+        **{f"version of {name}": versions()[name] for name in ("hpa-merge", "torch", "transformers")},
+    }
+
+
+def fingerprint(statistics: Iterable[Mapping[str, Any]], config: HPAConfig, device: torch.device) -> dict[str, Any]:
+    """By name, as JSON has it: what the statistics of both sides depend on, the options, the versions, the machine."""
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return {
-        "OLD": _checkpoint_digest(old),
-        "NEW": _checkpoint_digest(new),
-        **{f"{purpose} samples": _samples_digest(inputs) for purpose, inputs in samples.items()},
+        **{name: value for half in statistics for name, value in half.items()},
         **options,
         "device": device.type,
         "threads": torch.get_num_threads(),
         **{f"version of {name}": version for name, version in versions().items()},
     }
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a fingerprint, in hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _checkpoint_digest(checkpoint: Checkpoint) -> str:

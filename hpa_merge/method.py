@@ -3,6 +3,7 @@
 Another merge rule would be another function of this shape.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -51,15 +52,34 @@ def adapt(
     *,
     block: int,
     blocks: int,
-    config: HPAConfig,
-) -> Adapted:
+    configs: Sequence[HPAConfig],
+) -> Iterator[Adapted]:
     """``Ŵ`` of the weight ``old`` ``[r, c]`` that tuning turned into ``new``, at depth ``block`` of ``blocks``.
 
     Args:
         inverse_safety: ``[H_s⁻¹]_jj``, ``[c]``, of OLD's activations on the safety set.
         inverse_task: ``[H_t⁻¹]_jj``, ``[c]``, of NEW's activations on the task set.
+        configs: the options, of which there may be several: the update is measured once.
+
+    Yields:
+        What comes of it with each of ``configs``.
     """
     update = measure_update(old, new)
+    for config in configs:
+        yield _adapt(old, new, update, inverse_safety, inverse_task, block=block, blocks=blocks, config=config)
+
+
+def _adapt(
+    old: Tensor,
+    new: Tensor,
+    update: Update,
+    inverse_safety: Tensor,
+    inverse_task: Tensor,
+    *,
+    block: int,
+    blocks: int,
+    config: HPAConfig,
+) -> Adapted:
     share = retained_share(block, blocks, config.p_max, config.p_min)
     columns = new.shape[1]
     selection = select_columns(

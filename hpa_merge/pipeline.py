@@ -1,30 +1,29 @@
-"""The one loop: both models in lockstep, unit by unit, from two checkpoints to a third.
+"""The one loop: both models in lockstep, unit by unit, from two checkpoints to a third, or to several.
 
 Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples; what their linears read becomes two
 curvatures each; the unit's weights are fused, written and freed before the next unit is loaded.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.checkpoint import CheckpointWriter
-from hpa_merge.config import HPAConfig
-from hpa_merge.core import all_finite
-from hpa_merge.errors import CalibrationError, CheckpointError, HPAError, NumericalError, OutputError
-from hpa_merge.fingerprint import fingerprint
-from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
+from hpa_merge.config import HPAConfig, check_shared
+from hpa_merge.errors import CheckpointError, HPAError, OutputError
 from hpa_merge.method import adapt
 from hpa_merge.model import Unit
-from hpa_merge.plan import LinearPair, Plan
-from hpa_merge.prepare import Progress, prepare
-from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, RunRecord, pack_columns
-from hpa_merge.side import Observed, Side
+from hpa_merge.plan import LinearPair
+from hpa_merge.prepare import Job, Progress, Ready, prepare
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.statistics import Half, Statistics, write_statistics
+from hpa_merge.target import Target
+from hpa_merge.walk import Recording, Replay, Walk
+
+__all__ = ["merge", "merge_all", "sweep"]
 
 
 def merge(
@@ -35,6 +34,7 @@ def merge(
     safety_calib: str | Path,
     task_calib: str | Path,
     config: HPAConfig | None = None,
+    stats: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     on_progress: Progress = lambda what, done, total: None,
@@ -46,6 +46,7 @@ def merge(
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
+        stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
         overwrite: replace ``out`` where it exists.
         resume: go on with what an interrupted run with the same arguments left beside ``out``, if it left anything.
         on_progress: called before each unit, and at the end.
@@ -57,80 +58,117 @@ def merge(
         InputError: the input or the options are wrong.
         NumericalError: a weight or an activation is not finite, or a curvature cannot be factored.
     """
+    job = Job(
+        Path(old),
+        Path(new),
+        {Path(out): config or HPAConfig()},
+        Path(safety_calib),
+        Path(task_calib),
+        stats=None if stats is None else Path(stats),
+        overwrite=overwrite,
+        resume=resume,
+    )
+    return merge_all(job, on_progress)[Path(out)]
+
+
+def sweep(
+    old: str | Path,
+    new: str | Path,
+    outs: Mapping[str | Path, HPAConfig],
+    *,
+    safety_calib: str | Path,
+    task_calib: str | Path,
+    stats: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    on_progress: Progress = lambda what, done, total: None,
+) -> dict[Path, MergeReport]:
+    """Several merges from one read of the inputs and one run of the samples, each as :func:`merge` would make it.
+
+    Args:
+        outs: the options of each OUT. Those that the statistics depend on (the damping, the samples and their draw,
+            the device) have to be the same in all.
+        resume: as for :func:`merge`; an OUT that is complete, and as this call would make it, is left as it is.
+        The rest is as for :func:`merge`.
+
+    Returns:
+        The report of each OUT.
+
+    Raises:
+        InputError, NumericalError: as :func:`merge`; then none of the OUTs is made.
+    """
+    check_shared({f"OUT {out}": config for out, config in outs.items()})
+    job = Job(
+        Path(old),
+        Path(new),
+        {Path(out): config for out, config in outs.items()},
+        Path(safety_calib),
+        Path(task_calib),
+        stats=None if stats is None else Path(stats),
+        overwrite=overwrite,
+        resume=resume,
+        several=True,
+    )
+    return merge_all(job, on_progress)
+
+
+def merge_all(job: Job, on_progress: Progress = lambda what, done, total: None) -> dict[Path, MergeReport]:
+    """Every OUT of ``job``, and its report.
+
+    Raises:
+        InputError, NumericalError: as :func:`merge`.
+    """
     started = time.monotonic()
-    config = config or HPAConfig()
-    with prepare(old, new, out, safety_calib, task_calib, config, overwrite, resume) as ready:
-        writer = CheckpointWriter(
-            ready.new,
-            out,
-            overwrite=overwrite,
-            inputs=[ready.old.folder, ready.new.folder],
-            fingerprint=fingerprint(
-                ready.old, ready.new, {side.purpose: side.inputs for side in ready.sides}, config, ready.device
-            ),
-            resume=resume,
-        )
+    targets: dict[Path, Target] = {}
+    reports: dict[Path, MergeReport] = {}
+    with prepare(job) as ready:
         try:
-            linears = _Merge(ready.plan, ready.sides, writer, config, on_progress).run()
-            report = MergeReport(
-                architecture=ready.plan.architecture,
-                config=asdict(config),
-                safety=ready.sides[0].record(safety_calib),
-                task=ready.sides[1].record(task_calib),
-                linears=tuple(linears),
-                passed_through=ready.plan.passed_through,
-                left_out=tuple(str(path) for path in ready.new.side_files().left_out),
-                manifest=writer.manifest(),
-                run=RunRecord(
-                    old=str(old),
-                    new=str(new),
-                    device=str(ready.device),
-                    seconds=round(time.monotonic() - started, 3),
-                    peak_host_bytes=peak_host_bytes(),
-                    peak_device_bytes=peak_device_bytes(ready.device),
-                    versions=versions(),
-                ),
-            )
-            writer.publish({"hpa_report.json": report.to_json().encode()})
-        except HPAError as error:  # other input would be another run; a disk that is full or fails can be mended
-            writer.abort(keep=isinstance(error, OutputError | CheckpointError))
+            for place, (out, config) in enumerate(job.outs.items()):
+                if out not in ready.finished:
+                    targets[out] = Target(job, ready, out, place, config)
+            _Merge(ready, job.stats, list(targets.values()), on_progress).run()
+            for out, target in targets.items():
+                reports[out] = target.publish(job, ready, started)
+        except BaseException as error:
+            # Other input would be another run; a disk that is full or fails can be mended, and an interruption is no
+            # fault at all.
+            keep = not isinstance(error, HPAError) or isinstance(error, OutputError | CheckpointError)
+            for target in targets.values():
+                target.abort(keep=keep)
             raise
-        except BaseException:
-            writer.abort(keep=True)
-            raise
-    return report
+    return {out: reports.get(out) or ready.finished[out] for out in job.outs}
 
 
 @final
 class _Merge:
     """The loop and its state."""
 
-    def __init__(
-        self, plan: Plan, sides: tuple[Side, Side], writer: CheckpointWriter, config: HPAConfig, on_progress: Progress
-    ) -> None:
-        self._plan = plan
-        self._sides = sides
-        self._writer = writer
-        self._config = config
+    def __init__(self, ready: Ready, stats: Path | None, targets: Sequence[Target], on_progress: Progress) -> None:
+        self._plan = ready.plan
+        self._sides = ready.sides
+        self._stats = stats
+        self._halves: Sequence[Half] = () if stats is None else ready.halves
+        self._targets = targets
         self._on_progress = on_progress
-        self._records: list[LinearRecord] = []
         self._text_has_run = False
+        for half in self._halves:
+            for target in targets:
+                target.restore(half)
+        self._walks = self._begin_walks()
 
-    def run(self) -> list[LinearRecord]:
-        """Go through every unit and copy the rest; what became of each linear, in that order.
+    def run(self) -> None:
+        """Go through every unit, for each OUT that lacks it, and copy the rest.
 
-        A resumed run does not merge again what the journal has: its samples run through those units as they are, and
-        do not run at all where nothing is left to be calibrated.
+        A resumed run does not merge again what the journals have: its samples run through those units as they are,
+        and do not run at all where nothing is left to be calibrated.
         """
-        finished = {entry["unit"] for entry in self._writer.resumed}
-        self._records = [LinearRecord(**record) for entry in self._writer.resumed for record in entry["linears"]]
-        pending = {unit: pairs for unit, pairs in self._plan.linears.items() if unit.name not in finished}
+        pending = {unit: pairs for unit, pairs in self._plan.linears.items() if self._has_to_do(unit)}
         done: set[Unit] = set()
         steps = len(self._plan.new.units) + 1
         try:
             if pending:
-                for side in self._sides:
-                    side.start()
+                for walk in self._walks:
+                    walk.start()
             while pending and (unit := self._next_unit()) is not None:
                 if unit in self._plan.linears and unit in done:
                     raise RuntimeError(f"a sample came to {unit.name} after it was merged")
@@ -139,99 +177,117 @@ class _Merge:
                 pairs = pending.pop(unit, ())
                 self._do_unit(unit, pairs, visited=True, last=not pending)
         finally:
-            for side in self._sides:
-                side.close()
+            for walk in self._walks:
+                walk.close()
         for unit, pairs in pending.items():
             self._do_unit(unit, pairs, visited=False, last=False)
+        if self._stats is not None and any(not half.read for half in self._halves):
+            write_statistics(self._stats, self._halves)
         self._on_progress("copying the rest", steps - 1, steps)
-        self._sides[1].check_rest()
-        for name in self._writer.remaining():
-            self._writer.copy(name)
+        if self._targets:
+            self._sides[1].check_rest()
+        for target in self._targets:
+            target.copy_rest()
         self._on_progress("done", steps, steps)
-        return self._records
+
+    def _begin_walks(self) -> tuple[Walk, Walk]:
+        safety, task = self._sides
+        if not self._halves:
+            return safety, task
+        of_old = {unit: tuple(pair.old for pair in pairs) for unit, pairs in self._plan.linears.items()}
+        of_new = {unit: tuple(pair.new for pair in pairs) for unit, pairs in self._plan.linears.items()}
+        units = self._plan.new.units
+        first, second = self._halves
+        return (
+            Replay(safety, first, units) if first.read else Recording(safety, first, of_old),
+            Replay(task, second, units) if second.read else Recording(task, second, of_new),
+        )
+
+    def _has_to_do(self, unit: Unit) -> bool:
+        return any(target.lacks(unit) for target in self._targets) or any(walk.wants(unit) for walk in self._walks)
 
     def _next_unit(self) -> Unit | None:
-        waiting = [unit for side in self._sides if (unit := side.next_unit) is not None]
+        waiting = [unit for walk in self._walks if (unit := walk.next_unit) is not None]
         return min(waiting, key=lambda unit: unit.index, default=None)
 
     def _do_unit(self, unit: Unit, pairs: Sequence[LinearPair], *, visited: bool, last: bool) -> None:
-        """Load one unit of both models, let the samples through, merge its linears, note it, and free it."""
-        begun = len(self._records)
-        old, new = (side.load(unit) for side in self._sides)
-        changed: list[tuple[LinearPair, Tensor, Tensor]] = []  # with both weights as [r, c]
-        for pair in pairs:
-            w_old, w_new = pair.old.matrix(old[pair.old.key]), pair.new.matrix(new[pair.new.key])
-            if torch.equal(w_old.to(w_new.dtype), w_new):
-                self._record(unit, pair, w_new, "unchanged")
-            elif not pair.included:
-                self._record(unit, pair, w_new, "excluded")
-            else:
-                changed.append((pair, w_old, w_new))
-        linears = [pair.new for pair, _, _ in changed] if visited else []
-        safety, task = (side.run(unit, linears, last=last) for side in self._sides)
+        """Load one unit of both models, let the samples through, merge its linears, note it, and free it.
+
+        Which linears changed is found out when somebody asks: before the samples run where that says which of them are
+        watched, else one by one, so that no more than one pair of weights need be in memory.
+        """
+        targets = [target for target in self._targets if pairs and target.lacks(unit)]
+        old, new = (walk.load(unit) for walk in self._walks)
+        known: dict[LinearPair, bool] = {}
+
+        def changed(pair: LinearPair) -> bool:
+            if pair not in known:
+                known[pair] = _differ(*_matrices(pair, old, new))
+            return known[pair]
+
+        wanted = [pair for pair in pairs if visited and any(target.includes(pair) for target in targets)]
+        safety = self._walks[0].run(unit, (pair.old for pair in wanted if changed(pair)), last=last)
+        task = self._walks[1].run(unit, (pair.new for pair in wanted if changed(pair)), last=last)
         self._text_has_run |= unit.text and visited
-        for pair, w_old, w_new in changed:
-            if safety.reached(pair.new) and task.reached(pair.new):
-                self._adapt(unit, pair, w_old, w_new, safety, task)
-            else:
-                self._leave(unit, pair, w_old, w_new, safety, task)
-        if pairs:
-            self._writer.commit({"unit": unit.name, "linears": [asdict(record) for record in self._records[begun:]]})
-        for side in self._sides:
-            side.free(unit)
+        if targets:
+            for pair in pairs:
+                weights = _matrices(pair, old, new)
+                if known.get(pair) or (pair not in known and _differ(*weights)):
+                    self._do_changed(unit, pair, *weights, safety, task, targets)
+                else:
+                    for target in targets:
+                        target.note(unit, pair, weights[1], "unchanged")
+            for target in targets:
+                target.commit(unit, self._packed(pairs))
+        for walk in self._walks:
+            walk.free(unit)
 
-    def _adapt(self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: Observed, task: Observed) -> None:
-        """Adapt one weight and write it."""
-        block = unit.block if unit.block is not None else (unit.blocks if self._text_has_run else 0)
-        adapted = adapt(
-            old,
-            new,
-            safety.inverse_diagonal(pair.new, self._config.damping),
-            task.inverse_diagonal(pair.new, self._config.damping),
-            block=block,
-            blocks=unit.blocks,
-            config=self._config,
-        )
-        if not all_finite(adapted.weight):
-            raise NumericalError(
-                f"the result for {pair.new.key} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
+    def _do_changed(
+        self,
+        unit: Unit,
+        pair: LinearPair,
+        old: Tensor,
+        new: Tensor,
+        safety: Statistics,
+        task: Statistics,
+        targets: Sequence[Target],
+    ) -> None:
+        """Adapt one changed weight for every OUT that includes it, where samples of both sets reach it."""
+        including = [target for target in targets if target.includes(pair)]
+        for target in targets:
+            if target not in including:
+                target.note(unit, pair, new, "excluded")
+        tokens = {"safety_tokens": safety.tokens(pair.old), "task_tokens": task.tokens(pair.new)}
+        reached = {"safety": safety.reached(pair.old), "task": task.reached(pair.new)}
+        if not all(reached.values()):
+            for target in including:
+                unreached = [purpose for purpose, is_reached in reached.items() if not is_reached]
+                target.leave(unit, pair, old, new, unreached, **tokens)
+        elif including:
+            block = unit.block if unit.block is not None else (unit.blocks if self._text_has_run else 0)
+            results = adapt(
+                old,
+                new,
+                safety.inverse_diagonal(pair.old),
+                task.inverse_diagonal(pair.new),
+                block=block,
+                blocks=unit.blocks,
+                configs=[target.config for target in including],
             )
-        self._writer.write(pair.new.key, pair.new.matrix(adapted.weight))
-        self._record(
-            unit,
-            pair,
-            new,
-            "adapted",
-            block=block,
-            blocks=unit.blocks,
-            share=adapted.share,
-            n_keep=adapted.selection.n_keep,
-            n_focus=adapted.selection.n_focus,
-            n_shared=adapted.selection.n_shared,
-            kept=pack_columns(adapted.selection.kept),
-            alpha=adapted.selection.alpha,
-            kappa=adapted.kappa,
-            relative_update=adapted.relative_update,
-            energy_put_back=adapted.energy_put_back,
-            safety_tokens=safety.tokens(pair.new),
-            task_tokens=task.tokens(pair.new),
-        )
+            for target, adapted in zip(including, results, strict=True):
+                target.put(unit, pair, adapted, block=block, blocks=unit.blocks, **tokens)
 
-    def _leave(self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, safety: Observed, task: Observed) -> None:
-        """Deal with a changed weight that no token reaches in both sets."""
-        if self._config.uncalibrated == "error":
-            unreached = [name for name, seen in (("safety", safety), ("task", task)) if not seen.reached(pair.new)]
-            raise CalibrationError(
-                f"{pair.new.key} changed and no token of the {' and the '.join(unreached)} set reaches it: "
-                "add samples that do, or choose --uncalibrated new or old."
-            )
-        if self._config.uncalibrated == "old":
-            self._writer.write(pair.new.key, pair.new.matrix(old.to(new.dtype)))
-        tokens = {"safety_tokens": safety.tokens(pair.new), "task_tokens": task.tokens(pair.new)}
-        self._record(unit, pair, new, "uncalibrated", **tokens)
+    def _packed(self, pairs: Sequence[LinearPair]) -> dict[str, Any]:
+        """What the journals say of the statistics that were computed for ``pairs``, by the purpose of the half."""
+        linears = {"safety": [pair.old for pair in pairs], "task": [pair.new for pair in pairs]}
+        return {half.purpose: half.packed(linears[half.purpose]) for half in self._halves if not half.read}
 
-    def _record(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
-        rows, columns = weight.shape
-        self._records.append(
-            LinearRecord(pair.new.key, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
-        )
+
+def _matrices(pair: LinearPair, old: Callable[[str], Tensor], new: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
+    """Both weights as ``[r, c]``."""
+    return pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key))
+
+
+def _differ(old: Tensor, new: Tensor) -> bool:
+    """Whether tuning changed a weight, in NEW's dtype."""
+    return not torch.equal(old.to(new.dtype), new)

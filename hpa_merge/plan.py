@@ -5,6 +5,7 @@ Reads the two checkpoints' configurations and headers, and no weight.
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -23,12 +24,12 @@ class LinearPair:
 
     Attributes:
         old, new: how it lies in each.
-        included: whether ``include`` and ``exclude`` leave it to be adapted.
+        included: for each configuration, whether its ``include`` and ``exclude`` leave it to be adapted.
     """
 
     old: LinearTensor
     new: LinearTensor
-    included: bool
+    included: tuple[bool, ...]
 
 
 @final
@@ -54,11 +55,16 @@ class Plan:
         return type(self.new.model).__name__
 
 
-def make_plan(old: Checkpoint, new: Checkpoint, config: HPAConfig, device: torch.device) -> Plan:
+def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], device: torch.device) -> Plan:
     """Match ``old`` and ``new``, tensor by tensor.
+
+    Args:
+        configs: one for each OUT.
+        device: where units are loaded to.
 
     Raises:
         CheckpointError: they are not the same model before and after tuning; names the first thing that differs.
+        ConfigError: the options of one OUT leave no linear to adapt.
     """
     architectures = [checkpoint.config.get("architectures") for checkpoint in (old, new)]
     if architectures[0] != architectures[1]:
@@ -76,11 +82,13 @@ def make_plan(old: Checkpoint, new: Checkpoint, config: HPAConfig, device: torch
         for c in (old, new)
     ]
     included = {
-        key
+        key: tuple(
+            _matches(config.include, key, default=True) and not _matches(config.exclude, key, default=False)
+            for config in configs
+        )
         for key in new.tensors
-        if _matches(config.include, key, default=True) and not _matches(config.exclude, key, default=False)
     }
-    keys = _match(skeletons[0], skeletons[1], old, new, included)
+    keys = _match(skeletons[0], skeletons[1], old, new, {key for key, by in included.items() if any(by)})
     if skeletons[0].units != skeletons[1].units:
         raise CheckpointError(
             "the config.json of OLD and that of NEW make models of different modules: "
@@ -88,8 +96,9 @@ def make_plan(old: Checkpoint, new: Checkpoint, config: HPAConfig, device: torch
         )
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
     for key, linear in skeletons[1].linears.items():
-        linears[linear.unit].append(LinearPair(skeletons[0].linears[keys[key]], linear, key in included))
-    if not any(pair.included for pairs in linears.values() for pair in pairs):
+        linears[linear.unit].append(LinearPair(skeletons[0].linears[keys[key]], linear, included[key]))
+    by_config = zip(*(included[key] for key in skeletons[1].linears), strict=True)
+    if not skeletons[1].linears or not all(any(leaves) for leaves in by_config):
         raise ConfigError("include and exclude leave no linear to adapt: mend the expressions.")
     return Plan(
         old=skeletons[0],

@@ -1,28 +1,61 @@
 """Before the work: everything that can be known of a merge without running a model."""
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 
 from hpa_merge.calibration import read_samples
-from hpa_merge.checkpoint import Checkpoint, check_output
+from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs
+from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import retained_share
+from hpa_merge.errors import CheckpointError
+from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import forecast
 from hpa_merge.machine import resolve_device
 from hpa_merge.plan import LinearPair, Plan, make_plan
-from hpa_merge.report.schema import PlanReport, UnitPlan
+from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
+from hpa_merge.statistics import Half, check_place, read_statistics
 
-__all__ = ["Progress", "Ready", "prepare", "preview"]
+__all__ = ["Job", "Progress", "Ready", "prepare", "preview"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are behind, and how many there are."""
+
+COMPUTED = "computed"
+"""In the place of a digest: the statistics come from no file but from the run itself."""
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """What is asked for: one merge, or several from one read of the inputs.
+
+    Attributes:
+        old, new: checkpoint folders.
+        outs: the options of each OUT; in all of them those that the statistics depend on are the same.
+        safety_calib, task_calib: calibration files.
+        stats: the statistics file, if there is to be one.
+        overwrite, resume: as for :func:`hpa_merge.merge`.
+        several: a sweep, of which OUTs that are complete are let be when it is resumed.
+    """
+
+    old: Path
+    new: Path
+    outs: Mapping[Path, HPAConfig]
+    safety_calib: Path
+    task_calib: Path
+    stats: Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    several: bool = False
 
 
 @final
@@ -33,8 +66,12 @@ class Ready:
     Attributes:
         old, new: the checkpoints, open.
         device: where the arithmetic runs.
-        plan: what belongs together.
+        plan: what belongs together; its configurations are those of the job.
         sides: OLD with the safety samples, NEW with the task samples; not started.
+        halves: their statistics, as far as the statistics file has them.
+        notes: why it has not, a sentence each.
+        fingerprints: what each OUT depends on.
+        finished: the reports of those that are there already.
     """
 
     old: Checkpoint
@@ -42,94 +79,132 @@ class Ready:
     device: torch.device
     plan: Plan
     sides: tuple[Side, Side]
+    halves: tuple[Half, Half]
+    notes: tuple[str, ...]
+    fingerprints: Mapping[Path, dict[str, Any]]
+    finished: Mapping[Path, MergeReport]
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where the statistics come from, for a fingerprint: a run is not resumed with others."""
+        return {f"{half.purpose} statistics": half.digest() if half.read else COMPUTED for half in self.halves}
 
 
 @contextmanager
-def prepare(
-    old: str | Path,
-    new: str | Path,
-    out: str | Path,
-    safety_calib: str | Path,
-    task_calib: str | Path,
-    config: HPAConfig,
-    overwrite: bool,
-    resume: bool,
-) -> Iterator[Ready]:
+def prepare(job: Job) -> Iterator[Ready]:
     """Open and check everything; the checkpoints are closed at the end of the block.
 
     Raises:
         InputError: the input or the options are wrong.
     """
-    with Checkpoint.open(old, "OLD") as in_old, Checkpoint.open(new, "NEW") as in_new:
-        needed = sum(info.nbytes for info in in_new.tensors.values())
-        check_output(out, [in_old.folder, in_new.folder], overwrite, needed=needed, resume=resume)
-        safety = read_samples(Path(safety_calib), config.safety_samples, config.seed)
-        task = read_samples(Path(task_calib), config.task_samples, config.seed)
-        device = resolve_device(config.device)
-        plan = make_plan(in_old, in_new, config, device)
+    configs = tuple(job.outs.values())
+    with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
+        inputs = [old.folder, new.folder]
+        needed = sum(info.nbytes for info in new.tensors.values())
+        there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+        check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
+        if job.stats is not None:
+            check_place(job.stats, inputs, list(job.outs))
+        safety = read_samples(job.safety_calib, configs[0].safety_samples, configs[0].seed)
+        task = read_samples(job.task_calib, configs[0].task_samples, configs[0].seed)
+        device = resolve_device(configs[0].device)
+        plan = make_plan(old, new, configs, device)
         sides = (
-            Side("safety", in_old, plan.old, safety, config.max_length),
-            Side("task", in_new, plan.new, task, config.max_length),
+            Side("safety", old, plan.old, safety, configs[0]),
+            Side("task", new, plan.new, task, configs[0]),
         )
-        yield Ready(in_old, in_new, device, plan, sides)
+        units = [unit.name for unit in plan.new.units]
+        halves = tuple(
+            Half(
+                side.purpose,
+                of_statistics(checkpoint, side.purpose, side.inputs, configs[0].damping),
+                {key: checkpoint.tensors[key].shape[linear.input_axis] for key, linear in skeleton.linears.items()},
+                str(device),
+                units,
+            )
+            for side, checkpoint, skeleton in zip(sides, (old, new), (plan.old, plan.new), strict=True)
+        )
+        # A run that is gone on with computes what it has begun to compute: its own file may fit by now.
+        begun = [begun_with(out) for out in job.outs] if job.resume else []
+        anew = {half.purpose for half in halves if COMPUTED in (b.get(f"{half.purpose} statistics") for b in begun)}
+        notes = read_statistics(job.stats, halves, anew) if job.stats is not None else ()
+        fingerprints = {
+            out: fingerprint([half.fingerprint for half in halves], config, device) for out, config in job.outs.items()
+        }
+        finished = {out: report for out, report in there.items() if report.run.fingerprint == digest(fingerprints[out])}
+        others = [out for out in there if out not in finished]
+        check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
+        yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, fingerprints, finished)
 
 
-def preview(
-    old: str | Path,
-    new: str | Path,
-    out: str | Path,
-    *,
-    safety_calib: str | Path,
-    task_calib: str | Path,
-    config: HPAConfig | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    on_progress: Progress = lambda what, done, total: None,
-) -> PlanReport:
-    """What :func:`merge` would do with the same arguments: every check that runs no model, and nothing written.
+def preview(job: Job, on_progress: Progress = lambda what, done, total: None) -> dict[Path, PlanReport]:
+    """What a merge would do, by OUT: every check that runs no model, and nothing written.
 
     Reads the linears of both checkpoints once, to see which changed and whether they are finite.
 
     Raises:
-        InputError, NumericalError: as :func:`merge` would.
+        InputError, NumericalError: as the merge would.
     """
-    config = config or HPAConfig()
-    with prepare(old, new, out, safety_calib, task_calib, config, overwrite, resume) as ready:
-        units = []
+    with prepare(job) as ready:
+        units: dict[Path, list[UnitPlan]] = {out: [] for out in job.outs}
         for done, (unit, pairs) in enumerate(ready.plan.linears.items()):
             on_progress(unit.name, done, len(ready.plan.linears))
-            changed = sum(_changed(ready.sides, pair) for pair in pairs if pair.included)
-            included = sum(pair.included for pair in pairs)
-            share = None
-            if unit.block is not None:
-                share = float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min))
-            units.append(
-                UnitPlan(
-                    unit.name,
-                    unit.stack,
-                    unit.block,
-                    unit.blocks,
-                    share,
-                    changed=changed,
-                    unchanged=included - changed,
-                    excluded=len(pairs) - included,
+            changed = {pair for pair in pairs if any(pair.included) and _changed(ready.sides, pair)}
+            for place, (out, config) in enumerate(job.outs.items()):
+                included = [pair for pair in pairs if pair.included[place]]
+                share = None
+                if unit.block is not None:
+                    share = float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min))
+                units[out].append(
+                    UnitPlan(
+                        unit.name,
+                        unit.stack,
+                        unit.block,
+                        unit.blocks,
+                        share,
+                        changed=len(changed.intersection(included)),
+                        unchanged=len(included) - len(changed.intersection(included)),
+                        excluded=len(pairs) - len(included),
+                    )
                 )
-            )
         expected = forecast(ready.plan, (ready.old, ready.new), ready.sides, ready.device)
-        return PlanReport(
-            architecture=ready.plan.architecture,
-            units=tuple(units),
-            safety=ready.sides[0].record(safety_calib),
-            task=ready.sides[1].record(task_calib),
-            passed_through=ready.plan.passed_through,
-            left_out=tuple(str(path) for path in ready.new.side_files().left_out),
-            bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
-            bytes_free=shutil.disk_usage(Path(out).absolute().parent).free,
-            peak_host_bytes=expected.host,
-            peak_device_bytes=expected.device,
-            reshaped=ready.plan.reshaped,
-            device=str(ready.device),
-        )
+        return {
+            out: PlanReport(
+                architecture=ready.plan.architecture,
+                units=tuple(of_out),
+                safety=ready.sides[0].record(job.safety_calib),
+                task=ready.sides[1].record(job.task_calib),
+                passed_through=ready.plan.passed_through,
+                left_out=tuple(str(path) for path in ready.new.side_files().left_out),
+                bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
+                bytes_free=shutil.disk_usage(out.absolute().parent).free,
+                peak_host_bytes=expected.host,
+                peak_device_bytes=expected.device,
+                reshaped=ready.plan.reshaped,
+                device=str(ready.device),
+                statistics=_fits(job.stats, ready),
+            )
+            for out, of_out in units.items()
+        }
+
+
+def _fits(stats: Path | None, ready: Ready) -> tuple[str, ...]:
+    """Whether the statistics file fits, a sentence for each half."""
+    if stats is None:
+        return ()
+    read = [f"The {half.purpose} half of {stats} fits: its samples do not run." for half in ready.halves if half.read]
+    return (*read, *ready.notes) or (f"Both halves have to be computed, and {stats} is written.",)
+
+
+def _published(out: Path) -> MergeReport | None:
+    """The report of an OUT that is complete; None where there is none, or one is being made."""
+    places = Places.of(out)
+    if not places.out.is_dir() or os.path.lexists(places.partial):
+        return None
+    try:
+        return read_report(places.out)
+    except CheckpointError:
+        return None
 
 
 def _changed(sides: tuple[Side, Side], pair: LinearPair) -> bool:

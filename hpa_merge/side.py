@@ -1,7 +1,7 @@
 """One of the two models with its calibration set: OLD runs the safety samples, NEW the task samples."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hpa_merge.calibration import Encoder, Sample
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, SingularCurvature, all_finite
 from hpa_merge.errors import CalibrationError, HPAError, NumericalError
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
@@ -22,30 +23,34 @@ class Side:
 
     Attributes:
         purpose, role: ``safety`` and OLD, or ``task`` and NEW.
+        device: where units are loaded to.
         inputs: the encoded samples, on the CPU.
     """
 
     def __init__(
-        self, purpose: str, checkpoint: Checkpoint, skeleton: Skeleton, samples: Sequence[Sample], max_length: int
+        self, purpose: str, checkpoint: Checkpoint, skeleton: Skeleton, samples: Sequence[Sample], config: HPAConfig
     ) -> None:
         """Encode the samples.
 
         Args:
             purpose: ``safety`` or ``task``, for messages.
-            max_length: tokens of a sample used at most; a model with fewer positions takes no more than those.
+            config: of it ``damping``, and ``max_length``: tokens of a sample used at most; a model with fewer
+                positions takes no more than those.
 
         Raises:
             CalibrationError: a sample cannot be encoded; names its line.
         """
         self.purpose = purpose
         self.role = checkpoint.role
+        self.device = skeleton.device
+        self._damping = config.damping
         self._checkpoint = checkpoint
         self._checked: set[str] = set()
         self._skeleton = skeleton
         self._samples = samples
         encoder = Encoder.from_checkpoint(checkpoint.folder, samples)
         context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
-        length = min(max_length, context) if isinstance(context, int) and context > 0 else max_length
+        length = min(config.max_length, context) if isinstance(context, int) and context > 0 else config.max_length
         self.inputs = [encoder.encode(sample, length) for sample in samples]
         self._forwards = PausedForwards(skeleton.model, skeleton.units)
         linears = {observer for linear in skeleton.linears.values() for observer in linear.observers}
@@ -69,15 +74,19 @@ class Side:
         """The earliest unit that a sample waits at."""
         return self._forwards.next_unit
 
-    def load(self, unit: Unit) -> dict[str, Tensor]:
-        """Load ``unit``; its tensors as they lie on disk, by key.
+    def wants(self, unit: Unit) -> bool:
+        """Nothing is kept beyond the merge."""
+        return False
+
+    def load(self, unit: Unit) -> Callable[[str], Tensor]:
+        """Load ``unit``; what gives its tensors by their keys, as they lie on disk, on the device.
 
         Raises:
             NumericalError: one holds NaN or infinity.
         """
         tensors = self._skeleton.load(unit, self._checkpoint.read)
         self._check(tensors)
-        return tensors
+        return tensors.__getitem__
 
     def check_rest(self) -> None:
         """See that the tensors that were never loaded are finite too, one by one.
@@ -107,7 +116,7 @@ class Side:
                 )
         self._checked.update(tensors)
 
-    def run(self, unit: Unit, linears: Sequence[LinearTensor], *, last: bool = False) -> "Observed":
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], *, last: bool = False) -> "Observed":
         """Let the samples that have come to ``unit``, which is loaded, through it.
 
         Args:
@@ -123,7 +132,7 @@ class Side:
                 self._taps.end_sample()
         except ForwardError as error:
             raise self._failed(error) from error
-        return Observed(self.purpose, self.role, self._taps.curvatures())
+        return Observed(self.purpose, self.role, self._taps.curvatures(), self._damping)
 
     def free(self, unit: Unit) -> None:
         """Give ``unit``'s memory back."""
@@ -163,11 +172,12 @@ class Side:
 class Observed:
     """What the linears of one unit read on one side."""
 
-    def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature]) -> None:
+    def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature], damping: float) -> None:
         """``curvatures``: by the path of the module that read; ``purpose`` and ``role`` are for messages."""
         self._purpose = purpose
         self._role = role
         self._curvatures = curvatures
+        self._damping = damping
         self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
 
     def reached(self, linear: LinearTensor) -> bool:
@@ -178,7 +188,7 @@ class Observed:
         """How many tokens came to the linear."""
         return sum(curvature.tokens for curvature in self._of(linear))
 
-    def inverse_diagonal(self, linear: LinearTensor, damping: float) -> Tensor:
+    def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
         """``[H⁻¹]_jj``, ``[c]``, of a linear that is reached.
 
         Raises:
@@ -197,11 +207,11 @@ class Observed:
             )
         if curvature not in self._diagonals:
             try:
-                self._diagonals[curvature] = curvature.inverse_diagonal(damping)
+                self._diagonals[curvature] = curvature.inverse_diagonal(self._damping)
             except SingularCurvature as error:
                 raise NumericalError(
                     f"the {self._purpose} curvature of {linear.key} cannot be factored, in float64 either ({error}): "
-                    f"raise damping, which is {damping:g}."
+                    f"raise damping, which is {self._damping:g}."
                 ) from error
         return self._diagonals[curvature]
 

@@ -117,7 +117,7 @@ class _Inputs:
             ConfigError: the report's options are none.
         """
         config = HPAConfig.from_mapping(report.config, source="the report")
-        plan = make_plan(old, new, config, torch.device("cpu"))
+        plan = make_plan(old, new, [config], torch.device("cpu"))
         self._old, self._new = old, new
         self._pairs = {pair.new.key: pair for pairs in plan.linears.values() for pair in pairs}
         self._architecture = plan.architecture

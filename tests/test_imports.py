@@ -62,11 +62,11 @@ def test_core_imports_torch_alone() -> None:
 
 
 def test_nothing_imports_the_command() -> None:
-    assert [str(file) for file in FILES if "cli" in own(file)] == ["__main__.py"]
+    assert [str(file) for file in FILES if "cli" in own(file) and file.parts[0] != "cli"] == ["__main__.py"]
 
 
 def test_the_top_and_the_command_import_nothing_heavy_at_once() -> None:
-    for name in ("__init__.py", "cli.py", "config.py", "errors.py"):
+    for name in (Path("__init__.py"), Path("config.py"), Path("settings.py"), Path("errors.py"), *part("cli")):
         top = ast.parse((ROOT / name).read_text(encoding="utf-8")).body
         modules = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
         modules |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
@@ -83,7 +83,7 @@ def test_what_is_delicate_has_one_home() -> None:
 
 def test_only_the_command_prints() -> None:
     for file in FILES:
-        if file.name == "cli.py":
+        if file.parts[0] == "cli":
             continue
         for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
             place = f"{file}:{getattr(node, 'lineno', 0)}"

@@ -12,15 +12,14 @@ from safetensors.torch import load_file, save_file
 from hpa_merge import HPAConfig, merge
 from hpa_merge.errors import NumericalError
 from hpa_merge.forecast import forecast
-from hpa_merge.prepare import prepare, preview
+from hpa_merge.prepare import Job, prepare, preview
 from hpa_merge.report.schema import PlanReport
 
 Tiny = Callable[..., TinyCase]
 
 
 def look(case: TinyCase, out: Path, **options: Any) -> PlanReport:
-    config = HPAConfig(**options)
-    return preview(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config)
+    return preview(Job(case.old, case.new, {out: HPAConfig(**options)}, case.safety, case.task))[out]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "llava"])
@@ -60,8 +59,8 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
     case = tiny("llama")
 
     def host(device: str = "cpu", **options: Any) -> tuple[int, int | None]:
-        config = HPAConfig(**options)
-        with prepare(case.old, case.new, tmp_path / "out", case.safety, case.task, config, False, False) as ready:
+        outs = {tmp_path / "out": HPAConfig(**options)}
+        with prepare(Job(case.old, case.new, outs, case.safety, case.task)) as ready:
             expected = forecast(ready.plan, (ready.old, ready.new), ready.sides, torch.device(device))
         return expected.host, expected.device
 

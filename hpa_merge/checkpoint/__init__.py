@@ -1,6 +1,8 @@
 """Sharded safetensors: NEW and OLD are opened here, checked and read; OUT is laid out, written and published here."""
 
-from hpa_merge.checkpoint.output import check_output
+from hpa_merge.checkpoint.ahead import ReadAhead
+from hpa_merge.checkpoint.behind import WriteBehind
+from hpa_merge.checkpoint.output import begun_with, check_output, check_outputs
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import TensorInfo
 from hpa_merge.checkpoint.sidefiles import SideFiles
@@ -9,7 +11,11 @@ from hpa_merge.checkpoint.writer import CheckpointWriter
 __all__ = [
     "Checkpoint",
     "CheckpointWriter",
+    "ReadAhead",
     "SideFiles",
     "TensorInfo",
+    "WriteBehind",
+    "begun_with",
     "check_output",
+    "check_outputs",
 ]

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["allocate", "copy_range", "digest", "read_at", "remove", "sync", "sync_folder", "write_at"]
+__all__ = ["CHUNK", "allocate", "copy_range", "digest", "read_at", "remove", "sync", "sync_folder", "write_at"]
 
 CHUNK = 2**26
 """Bytes of one system call: 64 MiB; Linux moves at most 2 GiB in one."""

@@ -2,17 +2,19 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from hpa_merge.checkpoint.journal import is_locked
 from hpa_merge.errors import OutputError
 
-__all__ = ["Places", "busy", "check_output", "exists", "left_behind", "telling"]
+__all__ = ["Places", "begun_with", "busy", "check_output", "check_outputs", "exists", "left_behind", "telling"]
 
 
 @final
@@ -39,7 +41,13 @@ class Places:
 
 
 def check_output(
-    out: str | Path, inputs: Sequence[str | Path], overwrite: bool, *, needed: int = 0, resume: bool = False
+    out: str | Path,
+    inputs: Sequence[str | Path],
+    overwrite: bool,
+    *,
+    needed: int = 0,
+    beside: int = 0,
+    resume: bool = False,
 ) -> None:
     """Whether OUT can be made there; nothing is created, so that a dry run can ask too.
 
@@ -48,6 +56,7 @@ def check_output(
         inputs: the folders of OLD and NEW.
         overwrite: whether an OUT that exists may be replaced.
         needed: bytes that have to be free on the disk, where none are taken by a run to be resumed.
+        beside: bytes that other OUTs of this run are going to take there.
         resume: whether a run that was interrupted there is to be gone on with.
 
     Raises:
@@ -79,7 +88,7 @@ def check_output(
                 raise OutputError(busy(partial))
             if not resume:
                 raise OutputError(left_behind(partial))
-            needed = 0
+            needed, beside = 0, 0
         if os.path.lexists(replaced) and (os.path.lexists(out) or not resume):
             raise OutputError(
                 f"{replaced} holds the OUT that an interrupted run was about to replace: move it away or delete it."
@@ -93,11 +102,55 @@ def check_output(
                 f"OUT {out} cannot be made, because you may not write to {out.parent}: choose another place."
             )
         free = shutil.disk_usage(out.parent).free
-        if free < needed:
+        if free < needed + beside:
+            others = f", the OUTs before it {_size(beside)}," if beside else ""
             raise OutputError(
-                f"OUT {out} needs {_size(needed)} and only {_size(free)} are free there: free some space, or choose "
-                "another disk."
+                f"OUT {out} needs {_size(needed)}{others} and only {_size(free)} are free there: free some space, or "
+                "choose another disk."
             )
+
+
+def check_outputs(
+    outs: Sequence[str | Path], inputs: Sequence[str | Path], overwrite: bool, *, needed: int, resume: bool = False
+) -> None:
+    """Whether several OUTs can be made at once, of ``needed`` bytes each: :func:`check_output` of them all.
+
+    Raises:
+        OutputError: one cannot; two of them would touch; the disk is too full for all that lie on it.
+    """
+    owners: dict[Path, Path] = {}
+    for out in outs:
+        for place in _all_of(Places.of(out)):
+            if place in owners:
+                raise OutputError(f"OUT {owners[place]} and OUT {out} would both use {place}: choose another place.")
+            owners[place] = Path(out)
+    for place, out in owners.items():
+        for parent in place.parents:
+            if parent in owners:
+                raise OutputError(f"OUT {out} would lie in OUT {owners[parent]}: choose another place.")
+    taken: Counter[int] = Counter()
+    for out in outs:
+        places = Places.of(out)
+        parent = places.out.parent
+        disk = parent.stat().st_dev if parent.is_dir() else -1
+        check_output(out, inputs, overwrite, needed=needed, beside=taken[disk], resume=resume)
+        if not os.path.lexists(places.partial):
+            taken[disk] += needed
+
+
+def begun_with(out: str | Path) -> dict[str, Any]:
+    """The fingerprint of the run that was interrupted at OUT; empty where there is none, or none that can be read."""
+    try:
+        with Places.of(out).journal.open("rb") as file:
+            return dict(json.loads(file.readline())["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _all_of(places: Places) -> tuple[Path, ...]:
+    """Every path that OUT may take, links resolved as far as its folder."""
+    folder = places.out.parent.resolve()
+    return tuple(folder / path.name for path in (places.out, places.partial, places.journal, places.replaced))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, final
 
 import torch
 
-from hpa_merge.checkpoint.files import read_at
+from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError
@@ -98,19 +98,49 @@ class Checkpoint:
             CheckpointError: its file cannot be read any more.
         """
         info = self.tensors[name]
-        flat = torch.empty(info.nbytes, dtype=torch.uint8)
-        try:
-            with self._lock:
-                if info.shard not in self._files:
-                    self._files[info.shard] = io.FileIO(self.folder / info.shard)
-                file = self._files[info.shard]
-            read_at(file.fileno(), flat.numpy().data, info.start)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.role} {self.folder}: the tensor {name} cannot be read from {info.shard} "
-                f"({error.strerror or error}): check the disk, and that nothing changes the folder during a merge."
-            ) from error
-        return flat.view(info.dtype).view(info.shape)
+        tensor = torch.empty(info.shape, dtype=info.dtype)
+        for _ in self.pieces(name, into=tensor):
+            pass
+        return tensor
+
+    def pieces(self, name: str, nbytes: int = CHUNK, *, into: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+        """The elements of one tensor in their order, flat, each piece read when it is come to; none where it is empty.
+
+        Args:
+            nbytes: of a piece at most, in whole elements, of which it has at least one.
+            into: a contiguous tensor on the CPU, of that dtype and number of elements: its parts are filled and given,
+                in the place of memory of their own.
+
+        Raises:
+            KeyError: there is no such tensor.
+            CheckpointError: its file cannot be read any more.
+        """
+        info = self.tensors[name]
+        size = info.dtype.itemsize
+        numel, step = info.nbytes // size, max(1, nbytes // size)
+        for begin in range(0, numel, step):
+            count = min(step, numel - begin)
+            piece = torch.empty(count, dtype=info.dtype) if into is None else into.view(-1)[begin : begin + count]
+            try:
+                target = piece.view(torch.uint8).numpy().data
+                read_at(self.descriptor(info.shard), target, info.start + begin * size)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.role} {self.folder}: the tensor {name} cannot be read from {info.shard} "
+                    f"({error.strerror or error}): check the disk, and that nothing changes the folder during a merge."
+                ) from error
+            yield piece
+
+    def descriptor(self, shard: str) -> int:
+        """The number of a shard's open file, for reading at an offset; good until :meth:`close`.
+
+        Raises:
+            OSError: it cannot be opened any more.
+        """
+        with self._lock:
+            if shard not in self._files:
+                self._files[shard] = io.FileIO(self.folder / shard)
+            return self._files[shard].fileno()
 
     def header_bytes(self, shard: str) -> bytes:
         """The head of a shard as it is on disk: 8 bytes of length, little-endian, then the JSON with its padding.

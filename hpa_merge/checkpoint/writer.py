@@ -6,6 +6,7 @@ journal in ``OUT.partial`` says which tensors are durable, so that an interrupte
 """
 
 import contextlib
+import io
 import os
 import shutil
 import threading
@@ -29,7 +30,8 @@ __all__ = ["CheckpointWriter"]
 class CheckpointWriter:
     """OUT in NEW's layout: every tensor's place is known before it is computed; each is written once.
 
-    Threads may write different tensors at the same time. End with :meth:`publish`, or with :meth:`abort`.
+    Threads may write different tensors at the same time; :meth:`commit` and what follows it are for one thread, when
+    nothing is being written. End with :meth:`publish`, or with :meth:`abort`.
 
     Attributes:
         out: where OUT will appear, absolute.
@@ -75,6 +77,7 @@ class CheckpointWriter:
         self._begun: set[str] = set()
         self._done: set[str] = set()
         self._touched: set[TensorInfo] = set()  # written since the last commit
+        self._files: dict[str, io.FileIO] = {}
         self._lock = threading.Lock()
         self.resumed: tuple[Any, ...] = ()
         self._committed = False
@@ -122,9 +125,8 @@ class CheckpointWriter:
                 f"{name} has to be {list(info.shape)} {info.dtype}, not {list(tensor.shape)} {tensor.dtype}"
             )
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel]: a scalar has no bytes to view, a vector has
-        path = self.partial / info.shard
-        with self._once(info), telling(f"{path} cannot be written"), path.open("r+b", buffering=0) as file:
-            write_at(file.fileno(), flat.view(torch.uint8).numpy().data, info.start)
+        with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
+            write_at(self._descriptor(info.shard), flat.view(torch.uint8).numpy().data, info.start)
 
     def copy(self, name: str) -> None:
         """Put NEW's bytes of a tensor into their place, from file to file.
@@ -136,13 +138,8 @@ class CheckpointWriter:
         """
         info = self._source.tensors[name]
         ours, theirs = self.partial / info.shard, self._source.folder / info.shard
-        with (
-            self._once(info),
-            telling(f"{theirs} cannot be copied to {ours}"),
-            theirs.open("rb", buffering=0) as source,
-            ours.open("r+b", buffering=0) as target,
-        ):
-            copy_range(source.fileno(), target.fileno(), info.start, info.stop)
+        with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
+            copy_range(self._source.descriptor(info.shard), self._descriptor(info.shard), info.start, info.stop)
 
     def commit(self, entry: Any) -> None:
         """Make the tensors written since the last commit durable, and note that they are.
@@ -155,7 +152,7 @@ class CheckpointWriter:
         """
         with telling(f"{self.partial} cannot be written"):
             for shard in {info.shard for info in self._touched}:
-                sync(self.partial / shard)
+                os.fsync(self._descriptor(shard))
             self._committed = True  # from here on an interruption may leave the line
             self._journal.append({"tensors": sorted(info.name for info in self._touched), "entry": entry})
         self._touched.clear()
@@ -217,6 +214,7 @@ class CheckpointWriter:
                 sync(self.partial / self._source.index)
                 sync_folder(self.partial)
         with telling(f"{self.partial} cannot be renamed to {self.out}"):
+            self._close()
             self._swap()
         self._journal.end()
         return self.out
@@ -227,6 +225,8 @@ class CheckpointWriter:
         Args:
             keep: what has been committed is not to be lost.
         """
+        with contextlib.suppress(OSError):
+            self._close()
         if not self._published and not (keep and self._committed):
             shutil.rmtree(self.partial, ignore_errors=True)
             self._journal.end()
@@ -290,6 +290,19 @@ class CheckpointWriter:
         with self._lock:
             self._done.add(info.name)
             self._touched.add(info)
+
+    def _descriptor(self, shard: str) -> int:
+        """The number of a shard's open file, for writing at an offset; good until :meth:`_close`."""
+        with self._lock:
+            if shard not in self._files:
+                self._files[shard] = (self.partial / shard).open("r+b", buffering=0)
+            return self._files[shard].fileno()
+
+    def _close(self) -> None:
+        """Close the shards."""
+        with self._lock:
+            while self._files:
+                self._files.popitem()[1].close()
 
     def _carry(self, path: Path) -> None:
         """Copy one of NEW's files, by its relative path: the content of what a link points to, ordinary permissions."""

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
@@ -87,7 +87,14 @@ class CalibrationRecord:
 @final
 @dataclass(frozen=True)
 class RunRecord:
-    """What differs from run to run. Bytes and seconds; device memory is None on the CPU."""
+    """What differs from run to run. Bytes and seconds; device memory is None on the CPU.
+
+    Attributes:
+        statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
+        notes: why a half that the file holds was not read, a sentence each.
+        fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
+            of machine have the same.
+    """
 
     old: str
     new: str
@@ -96,6 +103,9 @@ class RunRecord:
     peak_host_bytes: int
     peak_device_bytes: int | None
     versions: dict[str, str]
+    statistics: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @final
@@ -145,7 +155,7 @@ class MergeReport:
             sentences.append("No linear was adapted: OUT's weights are NEW's.")
         if self.left_out:
             sentences.append(f"Not carried over from NEW: {_shortened(self.left_out)}.")
-        return sentences
+        return [*sentences, *self.run.notes]
 
     def to_json(self) -> str:
         """The report as it is written: indented, a trailing newline."""
@@ -242,6 +252,7 @@ class PlanReport:
         bytes_out, bytes_free: what OUT's weights take, and what is free where they would lie.
         peak_host_bytes, peak_device_bytes: an upper estimate; the latter is None on the CPU.
         reshaped: what has another shape in NEW than in OLD, a sentence each.
+        statistics: whether the statistics file fits, a sentence each; empty without one.
         The rest is as in :class:`MergeReport`.
     """
 
@@ -257,6 +268,7 @@ class PlanReport:
     peak_device_bytes: int | None
     reshaped: tuple[str, ...]
     device: str
+    statistics: tuple[str, ...] = ()
 
 
 def _shortened(names: Sequence[str], most: int = 4) -> str:

@@ -1,7 +1,7 @@
 """The tables that a person reads in the terminal after a merge, or instead of one."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport
+from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport, RunRecord
 
 LEGEND = (
     "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "
@@ -33,10 +33,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
             f"{records[0].share:.1f}%",
             str(len(records)),
             f"{kept}/{columns}",
-            f"{100 * fmean(r.energy_put_back or 0.0 for r in records):.0f}%",
-            f"{100 * fmean((r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records):.0f}%",
-            f"{fmean(r.alpha or 0.0 for r in records):.2f}",
-            f"{fmean(r.kappa or 0.0 for r in records):+.0e}",
+            *_means(records)[1:],
         )
         previous = where
     counts = ", ".join(
@@ -49,6 +46,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
         ("from NEW as they are", _counts(report.passed_through)),
         ("safety set", _calibration(report.safety)),
         ("task set", _calibration(report.task)),
+        *_statistics(run),
         ("time and peak", f"{run.seconds:.1f} s on {run.device}, {memory}"),
         ("written", f"{out} (every figure in hpa_report.json)"),
     )
@@ -74,8 +72,75 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         ("peak, at most about", _memory(plan.peak_host_bytes, plan.peak_device_bytes) + f", on {plan.device}"),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
+        *(("statistics", sentence) for sentence in plan.statistics),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
+
+
+def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
+    """The OUTs of a sweep beside one another, by name."""
+    first = next(iter(reports.values()))
+    table = Table(title=f"{first.architecture}: columns put back", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
+    table.add_column("OUT", min_width=12, overflow="fold")
+    for heading in ("adapted", "back", "energy", "shared", "α", "κ"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, report in reports.items():
+        records = [record for record in report.linears if record.outcome == "adapted"]
+        table.add_row(name, str(len(records)), *(_means(records) if records else ()))
+    facts = _facts(
+        ("safety set", _calibration(first.safety)),
+        ("task set", _calibration(first.task)),
+        *_statistics(first.run),
+        ("time", f"{max(report.run.seconds for report in reports.values()):.1f} s on {first.run.device}"),
+        ("written", f"{len(reports)} folders in {folder} (every figure in their hpa_report.json)"),
+    )
+    legend = "adapted: linears. back: share of their columns put back. The rest: means over those linears."
+    return Group(table, facts, Text(legend, style="dim"))
+
+
+def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
+    """What a sweep would do, by the name of each OUT."""
+    first = next(iter(plans.values()))
+    table = Table(title=f"{first.architecture}: what would be adapted", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
+    table.add_column("OUT", min_width=12, overflow="fold")
+    for heading in ("changed", "unchanged", "excluded"):
+        table.add_column(heading, justify="right")
+    for name, plan in plans.items():
+        counts = ((unit.changed, unit.unchanged, unit.excluded) for unit in plan.units)
+        table.add_row(name, *(str(sum(column)) for column in zip(*counts, strict=True)))
+    facts = _facts(
+        ("safety set", _calibration(first.safety)),
+        ("task set", _calibration(first.task)),
+        (
+            "the OUTs' weights",
+            f"{len(plans)} times {_bytes(first.bytes_out)}, of {_bytes(first.bytes_free)} free there",
+        ),
+        ("peak, at most about", _memory(first.peak_host_bytes, first.peak_device_bytes) + f", on {first.device}"),
+        *(("statistics", sentence) for sentence in first.statistics),
+    )
+    return Group(table, facts, Text("Nothing was written."))
+
+
+def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
+    """Of adapted linears: columns put back, energy, shared, α, κ."""
+    kept, columns = sum(len(r.kept_columns) for r in records), sum(r.columns for r in records)
+    return (
+        f"{100 * kept / columns if columns else 0.0:.1f}%",
+        f"{100 * fmean(r.energy_put_back or 0.0 for r in records):.0f}%",
+        f"{100 * fmean((r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records):.0f}%",
+        f"{fmean(r.alpha or 0.0 for r in records):.2f}",
+        f"{fmean(r.kappa or 0.0 for r in records):+.0e}",
+    )
+
+
+def _statistics(run: RunRecord) -> list[tuple[str, str]]:
+    """Where the statistics come from, if a file was named."""
+    if "file" not in run.statistics:
+        return []
+    halves = ", ".join(f"{purpose} half {run.statistics[purpose]}" for purpose in ("safety", "task"))
+    return [("statistics", f"{halves}, in {run.statistics['file']}")]
 
 
 def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:

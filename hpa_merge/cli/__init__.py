@@ -1,0 +1,53 @@
+"""The command line: options in, sentences and tables out. Only this package prints.
+
+Nothing heavy is imported before it is needed: help and wrong options answer without torch.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, ending_soon
+from hpa_merge.cli.merging import merge_command, sweep_command
+from hpa_merge.cli.others import demo_command, verify_command
+from hpa_merge.cli.terminal import complain
+from hpa_merge.errors import HPAError
+
+__all__ = ["main"]
+
+FAILURE, USAGE = 1, 2
+"""Exit statuses beside 0 and that of an interruption."""
+
+COMMANDS = {"demo": demo_command, "sweep": sweep_command, "verify": verify_command}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: run the command that the first word names, else a merge, and exit with its status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command, name = merge_command, "hpa-merge"
+    if words and words[0] in COMMANDS:
+        command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
+    verbose = "-v" in words or "--verbose" in words
+    try:
+        with ending_soon():
+            command.main(words, prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        complain(INTERRUPTION)
+        sys.exit(INTERRUPTED)
+    except HPAError as error:
+        if verbose:
+            traceback.print_exc()
+        complain(str(error))
+        sys.exit(USAGE)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        complain(f"{type(error).__name__}: {error} (a mistake of ours or of a library; -v shows where it happened)")
+        sys.exit(FAILURE)

@@ -1,0 +1,195 @@
+"""``hpa-merge OLD NEW``, and ``hpa-merge sweep``, which makes several of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import reduce
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+from click.core import ParameterSource
+
+import hpa_merge
+from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
+from hpa_merge.config import HPAConfig, option_fields, read_yaml
+from hpa_merge.errors import ConfigError, OutputError
+from hpa_merge.settings import read_settings
+
+EPILOG = """\b
+Further commands, in OLD's place:
+  demo    make a small LLaVA pair in a folder, tune it, and merge it
+  sweep   try several settings: many OUTs from one read of OLD and NEW
+  verify  check that a merged folder is whole and right
+"""
+
+PATHS = ("safety_calib", "task_calib", "output", "stats")
+"""Options that are paths, and may stand in the YAML file beside those of the method."""
+
+FILE = click.Path(path_type=Path)
+
+
+def _config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One option for each field of :class:`HPAConfig`, in its order, with its default and its help."""
+    hints = get_type_hints(HPAConfig)
+    for name, (default, text) in reversed(option_fields().items()):
+        flag = f"--{name.replace('_', '-')}"
+        settings: dict[str, Any] = {"default": default, "help": text, "show_default": True}
+        if isinstance(default, bool):
+            flag = f"{flag}/--no-{name.replace('_', '-')}"
+        elif isinstance(default, tuple):
+            settings |= {"multiple": True, "metavar": "REGEX", "show_default": False}
+        elif get_args(hints[name]):
+            settings["type"] = click.Choice(get_args(hints[name]))
+        else:
+            settings["type"] = type(default)
+        command = click.option(flag, name, **settings)(command)
+    return command
+
+
+def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
+    options = (
+        click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [required]"),
+        click.option("--task-calib", type=FILE, help="Samples of the new task, JSON Lines.  [required]"),
+        click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
+        _config_options,
+        click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
+        click.option("--config", "config_file", type=FILE, help="These options as YAML."),
+        click.option("--overwrite", is_flag=True, help="Replace OUT where it exists."),
+        click.option("--resume", is_flag=True, help="Go on with what an interrupted run left beside OUT."),
+        click.option("--dry-run", is_flag=True, help="Check everything, show the plan, write nothing."),
+        click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+        click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
+    )
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+
+@click.command(context_settings=HELP, epilog=EPILOG)
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@_job_options("OUT: a new folder.")
+@click.version_option(hpa_merge.__version__, "--version", prog_name="hpa-merge")
+@click.pass_context
+def merge_command(context: click.Context, old: Path, new: Path, quiet: bool, verbose: bool, **given: Any) -> None:
+    """Repair an aligned model after a tuning step.
+
+    OLD is the checkpoint before tuning and NEW the one after it. From both, a few safety samples and some samples of
+    the new task, hpa-merge works out which input columns of every linear weight go back to their old values, and
+    writes the result to OUT. It trains nothing and never holds a whole model in memory.
+    """
+    paths, options = _options(context, given)
+    out = paths.pop("output")
+    outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
+    with libraries(verbose):
+        from rich.console import Console
+
+        from hpa_merge.pipeline import merge_all
+        from hpa_merge.prepare import Job, preview
+        from hpa_merge.report.summary import merge_summary, plan_summary
+
+        console = Console(quiet=quiet)
+        job = Job(old, new, outs, **paths, overwrite=given["overwrite"], resume=given["resume"])
+        if given["dry_run"]:
+            with progress_bar(quiet, "reading") as on_progress:
+                plan = preview(job, on_progress)[out]
+            console.print(plan_summary(plan))
+            return
+        with progress_bar(quiet) as on_progress:
+            report = merge_all(job, on_progress)[out]
+        console.print(merge_summary(report, str(out)))
+        if not quiet:
+            for sentence in report.warnings:
+                complain(sentence, "Note")
+
+
+@click.command(context_settings=HELP)
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@click.argument("settings", type=FILE)
+@_job_options("The folder in which the OUTs are made.")
+@click.pass_context
+def sweep_command(
+    context: click.Context, old: Path, new: Path, settings: Path, quiet: bool, verbose: bool, **given: Any
+) -> None:
+    """Try several settings: many OUTs from one read of OLD and NEW.
+
+    SETTINGS is a YAML list with the options of one OUT in each entry, such as "- {p-max: 10, selection: safety}"; what
+    an entry does not say is as the options of this command have it. An OUT is called as its entry's "name", or else
+    by its options. Each is what a merge with those options alone would make. With --resume, OUTs that are complete
+    are left as they are.
+    """
+    paths, options = _options(context, given)
+    folder = paths.pop("output")
+    HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
+    outs = {folder / name: config for name, config in read_settings(settings, options).items()}
+    with libraries(verbose):
+        from rich.console import Console
+
+        from hpa_merge.pipeline import merge_all
+        from hpa_merge.prepare import Job, preview
+        from hpa_merge.report.summary import sweep_plan_summary, sweep_summary
+
+        console = Console(quiet=quiet)
+        job = Job(old, new, outs, **paths, overwrite=given["overwrite"], resume=given["resume"], several=True)
+        with _folder(folder, [old, new]):
+            if given["dry_run"]:
+                with progress_bar(quiet, "reading") as on_progress:
+                    plans = preview(job, on_progress)
+                console.print(sweep_plan_summary({out.name: plan for out, plan in plans.items()}))
+                return
+            with progress_bar(quiet) as on_progress:
+                reports = merge_all(job, on_progress)
+        console.print(sweep_summary({out.name: report for out, report in reports.items()}, str(folder)))
+        if not quiet:
+            for sentence in dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings):
+                complain(sentence, "Note")
+
+
+def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The paths, and the options of the method, from the command line and the YAML file; the command line wins.
+
+    Raises:
+        ConfigError: the file cannot be read, or has something else where a path has to be.
+        MissingParameter: a path is given in neither.
+    """
+    file = given["config_file"]
+    values = read_yaml(file) if file else {}
+    paths: dict[str, Any] = {name: given[name] for name in PATHS}
+    for key in [key for key in values if str(key).replace("-", "_") in paths]:
+        name, value = str(key).replace("-", "_"), values.pop(key)
+        if not isinstance(value, str):
+            raise ConfigError(f"{file} has {value!r} for {key}: it has to be a path.")
+        paths[name] = paths[name] or Path(value)
+    for parameter in context.command.params:
+        if parameter.name in paths and parameter.name != "stats" and paths[parameter.name] is None:
+            raise click.MissingParameter(param=parameter)
+    typed = {name for name in option_fields() if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    return paths, values | {name: given[name] for name in typed}
+
+
+@contextmanager
+def _folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
+    """The folder of the OUTs, made where it is missing, and taken away again where nothing came of it.
+
+    Raises:
+        OutputError: it cannot be made, or would lie in an input.
+    """
+    for place in inputs:
+        if folder.resolve().is_relative_to(place.resolve()):
+            raise OutputError(
+                f"{folder} would lie in the input {place}, and inputs are never written to: "
+                "choose a folder outside of it."
+            )
+    ours = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the folder {folder} cannot be made ({error.strerror or error}): choose another place, or create it."
+        ) from error
+    try:
+        yield
+    finally:
+        if ours:
+            with suppress(OSError):
+                folder.rmdir()  # as long as it is empty

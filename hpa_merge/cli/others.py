@@ -1,0 +1,75 @@
+"""``hpa-merge demo`` and ``hpa-merge verify``."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
+
+WRONG = 2
+"""The exit status where something is wrong with what was looked at."""
+
+
+@click.command(context_settings=HELP)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawings and of the training.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
+def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
+    """Make a small LLaVA pair in FOLDER, tune it, merge it, and show what became of it.
+
+    Everything is real and small: a model is trained on drawn images and aligned to refuse, then tuned on a new task,
+    which costs it some of what it had; the merge follows. Under a minute on two cores, without a network.
+    """
+    with libraries(verbose):
+        from rich.console import Console
+
+        from hpa_merge.demo import make_demo, measure, next_steps, scores_table
+        from hpa_merge.pipeline import merge
+        from hpa_merge.report.summary import merge_summary
+
+        console = Console(quiet=quiet, highlight=False)
+        files = make_demo(folder, seed=seed, on_stage=lambda text: console.print(f"{text} …"))
+        out = folder / "out"
+        console.print("Merging OLD and NEW into OUT …")
+        with progress_bar(quiet) as on_progress:
+            report = merge(
+                files.old, files.new, out, safety_calib=files.safety, task_calib=files.task, on_progress=on_progress
+            )
+        console.print(merge_summary(report, str(out)))
+        scores = {
+            "OLD, aligned": measure(files.old, files),
+            "NEW, tuned": measure(files.new, files),
+            "OUT, merged": measure(out, files),
+        }
+        console.print(scores_table(scores))
+        console.print(next_steps(files, out), soft_wrap=True)
+
+
+@click.command(context_settings=HELP)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--old", type=click.Path(path_type=Path), help="OLD of the merge; with --new, every value is checked.")
+@click.option("--new", type=click.Path(path_type=Path), help="NEW of the merge.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but what is wrong.")
+@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
+def verify_command(out: Path, old: Path | None, new: Path | None, quiet: bool, verbose: bool) -> None:
+    """Check that OUT is whole and as its merge wrote it.
+
+    The index and the headers have to agree, every weight file has to have the SHA-256 of the report, and no value may
+    be NaN or infinite. With --old and --new also: what was not adapted is NEW's byte for byte, the columns put back
+    are OLD's bit for bit, and every other value is what the formula gives. Exit status 2 if anything is wrong.
+    """
+    with libraries(verbose):
+        from hpa_merge.verify import verify
+
+        with progress_bar(quiet, "verifying") as on_progress:
+            report = verify(out, old, new, on_progress=on_progress)
+        for problem in report.problems:
+            complain(problem)
+        if report.problems:
+            sys.exit(WRONG)
+        if not quiet:
+            click.echo(
+                f"{out} is as its merge wrote it: " + ", ".join(f"{n} {kind}" for kind, n in report.checked.items())
+            )

@@ -1,0 +1,47 @@
+"""What every command shows: a bar, a sentence, and nothing of what libraries say."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@contextmanager
+def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the steps with the time left, on a terminal only."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
+    with tqdm(disable=True if quiet else None, bar_format=form, desc=what, leave=False) as bar:
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(what, refresh=False)
+            bar.update(done - bar.n)
+
+        yield on_progress
+
+
+@contextmanager
+def libraries(verbose: bool) -> Iterator[None]:
+    """Import the heavy libraries, with their own messages off unless they are wanted."""
+    import logging
+    import warnings
+
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+        import transformers
+
+        if not verbose:
+            transformers.utils.logging.set_verbosity(logging.CRITICAL)
+            transformers.utils.logging.disable_progress_bar()
+        yield
+
+
+def complain(sentence: str, kind: str = "Error") -> None:
+    """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
+    click.echo(f"{kind}: {shown}", err=True)

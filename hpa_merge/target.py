@@ -1,0 +1,170 @@
+"""One OUT on its way: its options, its writer, and what became of each linear."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from hpa_merge.checkpoint import CheckpointWriter
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import all_finite
+from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.fingerprint import digest
+from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
+from hpa_merge.method import Adapted
+from hpa_merge.model import Unit
+from hpa_merge.plan import LinearPair
+from hpa_merge.prepare import Job, Ready
+from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, RunRecord, pack_columns
+from hpa_merge.statistics import Half
+
+__all__ = ["Target"]
+
+
+@final
+class Target:
+    """An OUT that a merge is making; one of several that are made from one read of the inputs.
+
+    Attributes:
+        config: its options.
+        records: what became of each linear, in the order of the merge; of a resumed run those that are durable first.
+    """
+
+    def __init__(self, job: Job, ready: Ready, out: Path, place: int, config: HPAConfig) -> None:
+        """Begin OUT, or go on with it; ``place``: of ``config`` among those that the plan was made with.
+
+        Raises:
+            OutputError: it cannot be made there, or was begun as another one.
+        """
+        self.config = config
+        self._out = out
+        self._place = place
+        self._writer = CheckpointWriter(
+            ready.new,
+            out,
+            overwrite=job.overwrite,
+            inputs=[ready.old.folder, ready.new.folder],
+            fingerprint=ready.fingerprints[out] | ready.origins,
+            resume=job.resume,
+        )
+        resumed = self._writer.resumed
+        self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
+        self._finished = {entry["unit"] for entry in resumed}
+        self._begun = len(self.records)
+
+    def restore(self, half: Half) -> None:
+        """Give a half that is to be computed what an interrupted run has computed of it."""
+        for entry in self._writer.resumed:
+            if half.purpose in entry.get("statistics", ()):
+                half.restore(entry["statistics"][half.purpose])
+
+    def lacks(self, unit: Unit) -> bool:
+        """Whether the linears of ``unit`` are not durable yet."""
+        return unit.name not in self._finished
+
+    def includes(self, pair: LinearPair) -> bool:
+        """Whether the options leave the linear to be adapted."""
+        return pair.included[self._place]
+
+    def put(self, unit: Unit, pair: LinearPair, adapted: Adapted, **details: Any) -> None:
+        """Write an adapted weight.
+
+        Raises:
+            NumericalError: it does not fit into NEW's dtype.
+        """
+        if not all_finite(adapted.weight):
+            raise NumericalError(
+                f"the result for {pair.new.key} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
+            )
+        self._writer.write(pair.new.key, pair.new.matrix(adapted.weight))
+        self.note(
+            unit,
+            pair,
+            adapted.weight,
+            "adapted",
+            share=adapted.share,
+            n_keep=adapted.selection.n_keep,
+            n_focus=adapted.selection.n_focus,
+            n_shared=adapted.selection.n_shared,
+            kept=pack_columns(adapted.selection.kept),
+            alpha=adapted.selection.alpha,
+            kappa=adapted.kappa,
+            relative_update=adapted.relative_update,
+            energy_put_back=adapted.energy_put_back,
+            **details,
+        )
+
+    def leave(
+        self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, unreached: Sequence[str], **details: Any
+    ) -> None:
+        """Deal with a changed weight, ``[r, c]`` on both sides, that no token of the sets ``unreached`` reaches.
+
+        Raises:
+            CalibrationError: the options want every one to be reached.
+        """
+        if self.config.uncalibrated == "error":
+            raise CalibrationError(
+                f"{pair.new.key} changed and no token of the {' and the '.join(unreached)} set reaches it: "
+                "add samples that do, or choose --uncalibrated new or old."
+            )
+        if self.config.uncalibrated == "old":
+            self._writer.write(pair.new.key, pair.new.matrix(old.to(new.dtype)))
+        self.note(unit, pair, new, "uncalibrated", **details)
+
+    def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
+        """Record what became of a linear; ``weight`` is ``[r, c]``."""
+        rows, columns = weight.shape
+        self.records.append(
+            LinearRecord(pair.new.key, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
+        )
+
+    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
+        """Make the linears of ``unit`` durable, with the statistics that are to be there when the run is resumed."""
+        linears = [asdict(record) for record in self.records[self._begun :]]
+        self._writer.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
+        self._begun = len(self.records)
+        self._finished.add(unit.name)
+
+    def copy_rest(self) -> None:
+        """Take everything else from NEW."""
+        for name in self._writer.remaining():
+            self._writer.copy(name)
+
+    def publish(self, job: Job, ready: Ready, started: float) -> MergeReport:
+        """Let OUT appear, with its report.
+
+        Args:
+            started: ``time.monotonic()`` when the run began.
+        """
+        origins = {half.purpose: "read" if half.read else "computed" for half in ready.halves}
+        report = MergeReport(
+            architecture=ready.plan.architecture,
+            config=asdict(self.config),
+            safety=ready.sides[0].record(job.safety_calib),
+            task=ready.sides[1].record(job.task_calib),
+            linears=tuple(self.records),
+            passed_through=ready.plan.passed_through,
+            left_out=tuple(str(path) for path in ready.new.side_files().left_out),
+            manifest=self._writer.manifest(),
+            run=RunRecord(
+                old=str(job.old),
+                new=str(job.new),
+                device=str(ready.device),
+                seconds=round(time.monotonic() - started, 3),
+                peak_host_bytes=peak_host_bytes(),
+                peak_device_bytes=peak_device_bytes(ready.device),
+                versions=versions(),
+                statistics=origins if job.stats is None else {**origins, "file": str(job.stats)},
+                notes=ready.notes,
+                fingerprint=digest(ready.fingerprints[self._out]),
+            ),
+        )
+        self._writer.publish({"hpa_report.json": report.to_json().encode()})
+        return report
+
+    def abort(self, *, keep: bool) -> None:
+        """Give OUT up, or keep what is durable of it; never raises, and one that is published stays."""
+        self._writer.abort(keep=keep)

@@ -1,0 +1,62 @@
+"""Merges with a statistics file, and what the tests of it look at."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from conftest import TinyCase
+from safetensors import safe_open
+
+from hpa_merge import HPAConfig, MergeReport, merge
+from hpa_merge.side import Side
+from hpa_merge.statistics import MARK
+
+REPORT = "hpa_report.json"
+TEXT = '{"text": "no. that would hurt people."}\n{"text": "1+2=3"}\n'
+
+
+def run(case: TinyCase, out: Path, stats: Path | None = None, **options: Any) -> MergeReport:
+    others = {name: options.pop(name) for name in ("resume", "overwrite", "on_progress") if name in options}
+    calibration = {"safety_calib": case.safety, "task_calib": case.task}
+    return merge(case.old, case.new, out, **calibration, config=HPAConfig(**options), stats=stats, **others)
+
+
+def content(out: Path) -> dict[str, Any]:
+    """Every file of a folder; the report parsed, without what differs from run to run."""
+    files: dict[str, Any] = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    files[REPORT] = {name: value for name, value in json.loads(files[REPORT]).items() if name != "run"}
+    return files
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+def described(stats: Path) -> dict[str, Any]:
+    with safe_open(stats, "pt") as handle:
+        return json.loads(handle.metadata()[MARK])
+
+
+def in_text(case: TinyCase, folder: Path, *purposes: str) -> TinyCase:
+    for purpose in purposes:
+        (folder / f"{purpose}.jsonl").write_text(TEXT)
+    return case._replace(**{purpose: folder / f"{purpose}.jsonl" for purpose in purposes})
+
+
+@pytest.fixture(name="started")
+def started_roles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The roles of the models whose samples were started."""
+    roles: list[str] = []
+    real = Side.start
+
+    def start(self: Side) -> None:
+        roles.append(self.role)
+        real(self)
+
+    monkeypatch.setattr(Side, "start", start)
+    return roles
