@@ -1,8 +1,8 @@
-"""How much memory a merge is going to take, from its plan: an upper estimate, so that it is met before the work.
+"""How much memory a merge is going to take, from its plan, and how it is to keep within what it is allowed.
 
 What is in memory at once is one unit of both models, the curvatures of its linears on both sides, the factorisation of
-the largest of them, and what the paused samples hold. Linears that share an input are counted apart here, because
-which do is seen only when the samples run.
+the largest of them, what the paused samples hold, and what is read ahead or waits to be written. It is an upper
+estimate: linears that share an input are counted apart, because which do is seen only when the samples run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,48 +13,147 @@ import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
+from hpa_merge.errors import ConfigError
 from hpa_merge.machine import peak_host_bytes
 from hpa_merge.model import Unit
 from hpa_merge.plan import Plan
 from hpa_merge.side import Side
 
-__all__ = ["Forecast", "forecast"]
+__all__ = ["Limits", "Memory", "allot"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
 
-
 LIBRARIES = 80 * 10**6
 """Bytes that torch and its kernels take when they are first used; measured on x86-64 with torch 2.13 for the CPU."""
+
+QUEUE = 2**31
+"""Bytes that are read ahead of a side, or wait to be written, at most."""
 
 
 @final
 @dataclass(frozen=True)
-class Forecast:
-    """Bytes at the peak, at most; ``device`` is None on the CPU, where everything is the host's."""
+class Limits:
+    """Bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` beside a CUDA device; None: any."""
 
+    device: int | None = None
+    host: int | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Memory:
+    """How a merge uses memory, and what it takes of it at the peak, at most.
+
+    Attributes:
+        ahead: bytes of each side that are read and not yet asked for.
+        behind: bytes of each OUT that wait to be written.
+        spill: whether tokens wait on the host until their curvature is computed, one at a time.
+        host: bytes at the peak.
+        device: the same on the CUDA device; None on the CPU, where everything is the host's.
+    """
+
+    ahead: int
+    behind: int
+    spill: bool
     host: int
     device: int | None
 
 
-def forecast(plan: Plan, checkpoints: Sequence[Checkpoint], sides: Sequence[Side], device: torch.device) -> Forecast:
-    """The peak of a merge by ``plan``; the modules and the libraries are loaded already and count as they are."""
-    tokens = [sum(sample["input_ids"].numel() for sample in side.inputs) for side in sides]
-    units = max(
-        (_unit(unit, plan, checkpoints) + _curvatures(unit, plan, checkpoints, tokens) for unit in plan.new.units),
-        default=0,
+def allot(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    sides: Sequence[Side],
+    runs: Sequence[bool],
+    device: torch.device,
+    outs: int,
+    limits: Limits,
+) -> Memory:
+    """The fastest way to use memory that stays within ``limits``; it changes no byte of a result.
+
+    The modules and the libraries are loaded already and count as they are.
+
+    Args:
+        runs: of each side, whether its samples run, or its statistics are known.
+        outs: how many there are.
+
+    Raises:
+        ConfigError: no way is within them.
+    """
+    cuda, queues, refusal = device.type == "cuda", 2 + outs, ""
+    base = peak_host_bytes() + LIBRARIES + sum(_bytes(sample) for side in sides for sample in side.inputs)
+    for spill in (False, True) if cuda else (False,):
+        work, waiting = _work(plan, checkpoints, sides, runs, spill)
+        host, most_host = base + work, limits.device
+        if cuda:
+            largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
+            host, most_host = base + waiting + 2 * largest, limits.host
+        if cuda and limits.device is not None and work > limits.device:
+            refusal = _refusal(f"{device}", "max_memory", work, limits.device)
+        elif most_host is not None and host > most_host:
+            refusal = _refusal("the host", "max_host_memory" if cuda else "max_memory", host, most_host)
+        else:
+            queue = min(QUEUE, _block(plan, checkpoints))
+            if most_host is not None:
+                queue = min(queue, (most_host - host) // queues)
+            return Memory(queue, queue, spill, host + queues * queue, work if cuda else None)
+    raise ConfigError(refusal)
+
+
+def _refusal(where: str, option: str, needed: int, limit: int) -> str:
+    return (
+        f"{option} is {limit / 1e9:.2f} GB and this merge may take {needed / 1e9:.2f} GB on {where}: "
+        "raise it, or lower task_samples or max_length."
     )
+
+
+def _work(
+    plan: Plan, checkpoints: Sequence[Checkpoint], sides: Sequence[Side], runs: Sequence[bool], spill: bool
+) -> tuple[int, int]:
+    """Bytes where the arithmetic runs, and of the tokens that wait on the host."""
+    tokens = [
+        sum(sample["input_ids"].numel() for sample in side.inputs) if run else 0
+        for side, run in zip(sides, runs, strict=True)
+    ]
+    itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
-    states = HELD_STATES * sum(tokens) * hidden * plan.new.model.dtype.itemsize
-    inputs = sum(_bytes(sample) for side in sides for sample in side.inputs)
-    base = peak_host_bytes() + LIBRARIES
-    if device.type == "cpu":
-        return Forecast(host=base + units + states + inputs, device=None)
-    largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
-    return Forecast(host=base + 2 * largest, device=units + states + inputs)
+    states = HELD_STATES * sum(tokens) * hidden * itemsize
+    units, waiting = 0, 0
+    for unit in plan.new.units:
+        pairs = plan.linears.get(unit, ())
+        shapes = [
+            checkpoints[1].tensors[pair.new.key].shape[:: 1 if pair.new.input_axis == 1 else -1] for pair in pairs
+        ]
+        gathered = [_gathered(count, columns, itemsize) for _, columns in shapes for count in tokens]
+        kept = [count * columns * itemsize for _, columns in shapes for count in tokens]
+        factored = max((_factored(count, columns) for _, columns in shapes for count in tokens), default=0)
+        fused = max((rows * columns * itemsize for rows, columns in shapes), default=0)
+        weights = _weights(unit, plan, checkpoints) if any(runs) else 2 * fused
+        if spill:
+            waiting = max(waiting, sum(kept))
+            gathered = [max(gathered, default=0)]
+        units = max(units, weights + sum(gathered) + max(factored, fused))
+    return units + states, waiting
 
 
-def _unit(unit: Unit, plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:
+def _gathered(tokens: int, columns: int, itemsize: int) -> int:
+    """What a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens, once more in float32."""
+    if tokens <= DUAL_SHARE * columns:
+        return tokens * columns * itemsize
+    return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
+
+
+def _factored(tokens: int, columns: int) -> int:
+    """What a factorisation takes beside that: the tokens in float32 and two matrices of theirs, or two of columns."""
+    if not tokens:
+        return 0
+    if tokens <= DUAL_SHARE * columns:
+        return 4 * tokens * columns + 16 * tokens * tokens
+    return 8 * columns * columns
+
+
+def _weights(unit: Unit, plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:
     """The weights of one unit, of OLD and NEW."""
     return sum(
         checkpoint.tensors[key].nbytes
@@ -63,21 +162,12 @@ def _unit(unit: Unit, plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:
     )
 
 
-def _curvatures(unit: Unit, plan: Plan, checkpoints: Sequence[Checkpoint], tokens: Sequence[int]) -> int:
-    """What the curvatures of one unit's linears take: tokens, or a float32 Gram matrix; and one factorisation."""
-    gathered, factored = 0, 0
-    for pair in plan.linears.get(unit, ()):
-        shape = checkpoints[1].tensors[pair.new.key].shape
-        rows, columns = shape if pair.new.input_axis == 1 else shape[::-1]
-        for count in tokens:
-            if count < columns:
-                gathered += count * columns * plan.new.model.dtype.itemsize
-                factored = max(factored, 4 * (2 * count * columns + 2 * count * count))
-            else:
-                gathered += 4 * columns * columns
-                factored = max(factored, 4 * 3 * columns * columns)
-        factored = max(factored, rows * columns * plan.new.model.dtype.itemsize)  # the fused weight
-    return gathered + factored
+def _block(plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:
+    """The weights of the largest block of NEW: so much has to be read or written while one is computed."""
+    blocks = [unit for unit in plan.new.units if unit.block is not None]
+    return max(
+        (sum(checkpoints[1].tensors[key].nbytes for key in plan.new.keys_of(unit)) for unit in blocks), default=0
+    )
 
 
 def _bytes(inputs: Mapping[str, Tensor]) -> int:

@@ -6,6 +6,7 @@ curvatures each; the unit's weights are fused, written and freed before the next
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
@@ -125,7 +126,7 @@ def merge_all(job: Job, on_progress: Progress = lambda what, done, total: None) 
         try:
             for place, (out, config) in enumerate(job.outs.items()):
                 if out not in ready.finished:
-                    targets[out] = Target(job, ready, out, place, config)
+                    targets[out] = Target(job, ready, out, place, config, ready.memory.behind)
             _Merge(ready, job.stats, list(targets.values()), on_progress).run()
             for out, target in targets.items():
                 reports[out] = target.publish(job, ready, started)
@@ -154,7 +155,11 @@ class _Merge:
         for half in self._halves:
             for target in targets:
                 target.restore(half)
+        for side in self._sides:
+            side.spill(ready.memory.spill)
         self._walks = self._begin_walks()
+        self._ahead = ready.memory.ahead
+        self._unit_of = {pair.new.key: unit for unit, pairs in self._plan.linears.items() for pair in pairs}
 
     def run(self) -> None:
         """Go through every unit, for each OUT that lacks it, and copy the rest.
@@ -163,8 +168,29 @@ class _Merge:
         and do not run at all where nothing is left to be calibrated.
         """
         pending = {unit: pairs for unit, pairs in self._plan.linears.items() if self._has_to_do(unit)}
-        done: set[Unit] = set()
         steps = len(self._plan.new.units) + 1
+        for unit in (None, *(unit for unit in self._plan.new.units if unit.block is None)):
+            self._pass_on(unit)  # embeddings and the like: written while the first block is computed
+        with ExitStack() as reading:
+            for walk in self._walks:
+                reading.enter_context(walk.reading_ahead(pending, self._ahead if pending else 0))
+            self._run_samples(pending, steps)
+            for unit, pairs in pending.items():
+                self._do_unit(unit, pairs, visited=False, last=False)
+        if self._stats is not None and any(not half.read for half in self._halves):
+            write_statistics(self._stats, self._halves)
+        self._on_progress("copying the rest", steps - 1, steps)
+        if self._targets:
+            self._sides[1].check_rest()
+        for target in self._targets:
+            target.copy_rest()
+        for target in self._targets:
+            target.flush()
+        self._on_progress("done", steps, steps)
+
+    def _run_samples(self, pending: dict[Unit, tuple[LinearPair, ...]], steps: int) -> None:
+        """Go through the units as the samples do, as long as any is ``pending``; those that are done are taken out."""
+        done: set[Unit] = set()
         try:
             if pending:
                 for walk in self._walks:
@@ -179,16 +205,13 @@ class _Merge:
         finally:
             for walk in self._walks:
                 walk.close()
-        for unit, pairs in pending.items():
-            self._do_unit(unit, pairs, visited=False, last=False)
-        if self._stats is not None and any(not half.read for half in self._halves):
-            write_statistics(self._stats, self._halves)
-        self._on_progress("copying the rest", steps - 1, steps)
-        if self._targets:
-            self._sides[1].check_rest()
+
+    def _pass_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> None:
+        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now."""
+        linears = {pair.new.key for pair in merged}
+        keys = [key for key in self._sides[1].keys_of(unit) if key not in self._unit_of or key in linears]
         for target in self._targets:
-            target.copy_rest()
-        self._on_progress("done", steps, steps)
+            target.pass_on(keys)
 
     def _begin_walks(self) -> tuple[Walk, Walk]:
         safety, task = self._sides
@@ -199,8 +222,8 @@ class _Merge:
         units = self._plan.new.units
         first, second = self._halves
         return (
-            Replay(safety, first, units) if first.read else Recording(safety, first, of_old),
-            Replay(task, second, units) if second.read else Recording(task, second, of_new),
+            Replay(safety, first, of_old, units) if first.read else Recording(safety, first, of_old),
+            Replay(task, second, of_new, units) if second.read else Recording(task, second, of_new),
         )
 
     def _has_to_do(self, unit: Unit) -> bool:
@@ -237,6 +260,7 @@ class _Merge:
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
+            self._pass_on(unit, pairs)
             for target in targets:
                 target.commit(unit, self._packed(pairs))
         for walk in self._walks:

@@ -17,7 +17,7 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.core import retained_share
 from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
-from hpa_merge.forecast import forecast
+from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.machine import resolve_device
 from hpa_merge.plan import LinearPair, Plan, make_plan
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
@@ -43,6 +43,7 @@ class Job:
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files.
         stats: the statistics file, if there is to be one.
+        limits: of memory.
         overwrite, resume: as for :func:`hpa_merge.merge`.
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
     """
@@ -53,6 +54,7 @@ class Job:
     safety_calib: Path
     task_calib: Path
     stats: Path | None = None
+    limits: Limits = Limits()
     overwrite: bool = False
     resume: bool = False
     several: bool = False
@@ -70,6 +72,7 @@ class Ready:
         sides: OLD with the safety samples, NEW with the task samples; not started.
         halves: their statistics, as far as the statistics file has them.
         notes: why it has not, a sentence each.
+        memory: how it is used.
         fingerprints: what each OUT depends on.
         finished: the reports of those that are there already.
     """
@@ -81,6 +84,7 @@ class Ready:
     sides: tuple[Side, Side]
     halves: tuple[Half, Half]
     notes: tuple[str, ...]
+    memory: Memory
     fingerprints: Mapping[Path, dict[str, Any]]
     finished: Mapping[Path, MergeReport]
 
@@ -134,7 +138,9 @@ def prepare(job: Job) -> Iterator[Ready]:
         finished = {out: report for out, report in there.items() if report.run.fingerprint == digest(fingerprints[out])}
         others = [out for out in there if out not in finished]
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
-        yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, fingerprints, finished)
+        runs = [not half.read for half in halves]
+        memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
+        yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished)
 
 
 def preview(job: Job, on_progress: Progress = lambda what, done, total: None) -> dict[Path, PlanReport]:
@@ -167,7 +173,6 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                         excluded=len(pairs) - len(included),
                     )
                 )
-        expected = forecast(ready.plan, (ready.old, ready.new), ready.sides, ready.device)
         return {
             out: PlanReport(
                 architecture=ready.plan.architecture,
@@ -178,8 +183,8 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 left_out=tuple(str(path) for path in ready.new.side_files().left_out),
                 bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
                 bytes_free=shutil.disk_usage(out.absolute().parent).free,
-                peak_host_bytes=expected.host,
-                peak_device_bytes=expected.device,
+                peak_host_bytes=ready.memory.host,
+                peak_device_bytes=ready.memory.device,
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
                 statistics=_fits(job.stats, ready),

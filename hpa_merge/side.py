@@ -1,7 +1,8 @@
 """One of the two models with its calibration set: OLD runs the safety samples, NEW the task samples."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import final
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.calibration import Encoder, Sample
-from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, SingularCurvature, all_finite
 from hpa_merge.errors import CalibrationError, HPAError, NumericalError
@@ -45,6 +46,8 @@ class Side:
         self.device = skeleton.device
         self._damping = config.damping
         self._checkpoint = checkpoint
+        self._ahead: ReadAhead | None = None
+        self._coming: list[Unit] = []  # those that are read ahead, in their order
         self._checked: set[str] = set()
         self._skeleton = skeleton
         self._samples = samples
@@ -56,13 +59,40 @@ class Side:
         linears = {observer for linear in skeleton.linears.values() for observer in linear.observers}
         self._taps = Taps({name: skeleton.model.get_submodule(name) for name in linears})
 
+    def keys_of(self, unit: Unit | None) -> list[str]:
+        """The keys of a unit's tensors, in the order in which they are read; for None those that belong to no unit."""
+        return self._skeleton.keys_of(unit)
+
+    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
+        """Within the block units are read before they are loaded, while something else is computed.
+
+        Args:
+            units: those that are merged; the samples come to every unit, so all are read.
+            budget: bytes that are read and not yet asked for, at most.
+        """
+        self._coming = list(self._skeleton.units)
+        return self.reading([key for unit in (None, *self._coming) for key in self.keys_of(unit)], budget)
+
+    @contextmanager
+    def reading(self, order: Iterable[str], budget: int) -> Iterator[None]:
+        """As :meth:`reading_ahead`, of keys in the order in which they will be asked for if all goes as expected."""
+        with ReadAhead(self._checkpoint, order, budget, pin=self.device.type == "cuda") as self._ahead:
+            try:
+                yield
+            finally:
+                self._ahead = None
+
+    def spill(self, spill: bool) -> None:
+        """Whether what the linears read waits on the host until it is asked for: slower, and small on the device."""
+        self._taps.spill = spill
+
     def start(self) -> None:
         """Let every sample run to its first unit.
 
         Raises:
             CalibrationError: the model's forward fails on a sample.
         """
-        self._check(self._skeleton.load(None, self._checkpoint.read))
+        self._check(self._skeleton.load(None, self._read))
         inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self.inputs]
         try:
             self._forwards.start(inputs)
@@ -84,18 +114,26 @@ class Side:
         Raises:
             NumericalError: one holds NaN or infinity.
         """
-        tensors = self._skeleton.load(unit, self._checkpoint.read)
+        if self._ahead is not None and unit in self._coming:
+            passed = self._coming[: self._coming.index(unit)]  # no sample came to them: they are read when all are done
+            keys = [key for other in passed for key in self.keys_of(other)]
+            self._ahead.forget(keys)
+            self._ahead.expect(keys)
+            self._coming = [*self._coming[len(passed) + 1 :], *passed]
+        tensors = self._skeleton.load(unit, self._read)
         self._check(tensors)
         return tensors.__getitem__
 
     def check_rest(self) -> None:
-        """See that the tensors that were never loaded are finite too, one by one.
+        """See that the tensors that were never loaded are finite too, piece by piece.
 
         Raises:
             NumericalError: one holds NaN or infinity.
         """
-        for key in self._checkpoint.tensors.keys() - self._checked:
-            self.read(key)
+        for key in self._checkpoint.tensors:
+            if key not in self._checked:
+                for piece in self._checkpoint.pieces(key):
+                    self._check({key: piece})
 
     def read(self, key: str) -> Tensor:
         """One tensor as it lies on disk, on the CPU.
@@ -103,9 +141,12 @@ class Side:
         Raises:
             NumericalError: it holds NaN or infinity.
         """
-        tensor = self._checkpoint.read(key)
+        tensor = self._read(key)
         self._check({key: tensor})
         return tensor
+
+    def _read(self, key: str) -> Tensor:
+        return (self._ahead or self._checkpoint).read(key)
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
         for key, value in tensors.items():
@@ -197,7 +238,7 @@ class Observed:
         curvature, *others = self._of(linear)
         if others:  # modules that read different tensors and lie in one weight on disk
             curvatures = (curvature, *others)
-            curvature = Curvature(curvature.columns)
+            curvature = Curvature(curvature.columns, spill=curvature.spill)
             for part in curvatures:
                 curvature.absorb(part)
         if not math.isfinite(curvature.peak):

@@ -1,14 +1,14 @@
 """One OUT on its way: its options, its writer, and what became of each linear."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
-from hpa_merge.checkpoint import CheckpointWriter
+from hpa_merge.checkpoint import CheckpointWriter, WriteBehind
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CalibrationError, NumericalError
@@ -33,8 +33,12 @@ class Target:
         records: what became of each linear, in the order of the merge; of a resumed run those that are durable first.
     """
 
-    def __init__(self, job: Job, ready: Ready, out: Path, place: int, config: HPAConfig) -> None:
-        """Begin OUT, or go on with it; ``place``: of ``config`` among those that the plan was made with.
+    def __init__(self, job: Job, ready: Ready, out: Path, place: int, config: HPAConfig, behind: int) -> None:
+        """Begin OUT, or go on with it.
+
+        Args:
+            place: of ``config`` among those that the plan was made with.
+            behind: bytes that wait to be written, at most.
 
         Raises:
             OutputError: it cannot be made there, or was begun as another one.
@@ -50,6 +54,8 @@ class Target:
             fingerprint=ready.fingerprints[out] | ready.origins,
             resume=job.resume,
         )
+        self._behind = WriteBehind(self._writer, behind)
+        self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
         self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
         self._finished = {entry["unit"] for entry in resumed}
@@ -79,7 +85,7 @@ class Target:
             raise NumericalError(
                 f"the result for {pair.new.key} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
             )
-        self._writer.write(pair.new.key, pair.new.matrix(adapted.weight))
+        self._write(pair, adapted.weight)
         self.note(
             unit,
             pair,
@@ -111,7 +117,7 @@ class Target:
                 "add samples that do, or choose --uncalibrated new or old."
             )
         if self.config.uncalibrated == "old":
-            self._writer.write(pair.new.key, pair.new.matrix(old.to(new.dtype)))
+            self._write(pair, old.to(new.dtype))
         self.note(unit, pair, new, "uncalibrated", **details)
 
     def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
@@ -121,24 +127,39 @@ class Target:
             LinearRecord(pair.new.key, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
         )
 
+    def pass_on(self, keys: Iterable[str]) -> None:
+        """Take from NEW what of these tensors is not written."""
+        for key in keys:
+            if key in self._left:
+                del self._left[key]
+                self._behind.copy(key)
+
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
         """Make the linears of ``unit`` durable, with the statistics that are to be there when the run is resumed."""
         linears = [asdict(record) for record in self.records[self._begun :]]
-        self._writer.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
+        self._behind.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
         self._begun = len(self.records)
         self._finished.add(unit.name)
 
     def copy_rest(self) -> None:
         """Take everything else from NEW."""
-        for name in self._writer.remaining():
-            self._writer.copy(name)
+        self.pass_on(tuple(self._left))
+
+    def flush(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            OutputError: something could not be.
+        """
+        self._behind.flush()
 
     def publish(self, job: Job, ready: Ready, started: float) -> MergeReport:
-        """Let OUT appear, with its report.
+        """Let OUT, which is written in full, appear with its report.
 
         Args:
             started: ``time.monotonic()`` when the run began.
         """
+        self._behind.close()
         origins = {half.purpose: "read" if half.read else "computed" for half in ready.halves}
         report = MergeReport(
             architecture=ready.plan.architecture,
@@ -167,4 +188,10 @@ class Target:
 
     def abort(self, *, keep: bool) -> None:
         """Give OUT up, or keep what is durable of it; never raises, and one that is published stays."""
+        self._behind.close()
         self._writer.abort(keep=keep)
+
+    def _write(self, pair: LinearPair, weight: Tensor) -> None:
+        """Let a weight, ``[r, c]``, be written in its turn."""
+        del self._left[pair.new.key]
+        self._behind.write(pair.new.key, pair.new.matrix(weight))

@@ -3,7 +3,8 @@
 The loop asks the same of all three; which it is changes no byte of the result.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol, final
 
 from torch import Tensor
@@ -17,6 +18,9 @@ __all__ = ["Recording", "Replay", "Walk"]
 
 class Walk(Protocol):
     """What the loop asks of a side; :class:`Side` says more of each."""
+
+    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
+        """Within the block read what will be asked for of ``units`` while something else is computed."""
 
     def start(self) -> None:
         """Let the samples come to their first unit."""
@@ -50,6 +54,9 @@ class Recording:
         self._side = side
         self._half = half
         self._linears = linears
+
+    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
+        return self._side.reading_ahead(units, budget)
 
     @property
     def next_unit(self) -> Unit | None:
@@ -87,13 +94,21 @@ class Recording:
 class Replay:
     """A side whose statistics are known: no sample runs, and no tensor is read before it is asked for."""
 
-    def __init__(self, side: Side, half: Half, units: Iterable[Unit]) -> None:
-        """``units``: all of the model."""
+    def __init__(
+        self, side: Side, half: Half, linears: Mapping[Unit, tuple[LinearTensor, ...]], units: Iterable[Unit]
+    ) -> None:
+        """``linears``: all of the side, by unit; ``units``: all of the model."""
         by_name = {unit.name: unit for unit in units}
         self._side = side
         self._half = half
+        self._linears = linears
         self._visits = [by_name[name] for name in reversed(half.visits)]
         self._waiting = False
+
+    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
+        visited = (unit for unit in reversed(self._visits) if unit in units)
+        order = dict.fromkeys([*visited, *units])
+        return self._side.reading([linear.key for unit in order for linear in self._linears.get(unit, ())], budget)
 
     @property
     def next_unit(self) -> Unit | None:

@@ -140,19 +140,19 @@ def test_an_input_that_fails_once(
     whole: dict[str, Any], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A share that is away for a moment costs what was not finished, and no more."""
-    case, out, real, left = tiny("gpt2"), tmp_path / "out", Checkpoint.read, ["transformer.h.2.mlp.c_fc.weight"]
+    case, out, real, left = tiny("gpt2"), tmp_path / "out", Checkpoint.pieces, ["transformer.h.2.mlp.c_fc.weight"]
 
-    def read(self: Checkpoint, name: str) -> Any:
+    def pieces(self: Checkpoint, name: str, *arguments: Any, **options: Any) -> Any:
         if name in left:
             left.remove(name)
             monkeypatch.setattr(os, "preadv", gone)
-        return real(self, name)
+        return real(self, name, *arguments, **options)
 
     def gone(*_: Any) -> int:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     preadv = os.preadv
-    monkeypatch.setattr(Checkpoint, "read", read)
+    monkeypatch.setattr(Checkpoint, "pieces", pieces)
     with pytest.raises(CheckpointError, match=re.escape("cannot be read from")):
         run(case, out)
     monkeypatch.setattr(os, "preadv", preadv)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from hpa_merge import HPAConfig, merge
 from hpa_merge.errors import NumericalError
-from hpa_merge.forecast import forecast
+from hpa_merge.forecast import Limits, allot
 from hpa_merge.prepare import Job, prepare, preview
 from hpa_merge.report.schema import PlanReport
 
@@ -61,7 +61,9 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
     def host(device: str = "cpu", **options: Any) -> tuple[int, int | None]:
         outs = {tmp_path / "out": HPAConfig(**options)}
         with prepare(Job(case.old, case.new, outs, case.safety, case.task)) as ready:
-            expected = forecast(ready.plan, (ready.old, ready.new), ready.sides, torch.device(device))
+            expected = allot(
+                ready.plan, (ready.old, ready.new), ready.sides, (True, True), torch.device(device), 1, Limits()
+            )
         return expected.host, expected.device
 
     few, many = host(task_samples=1), host(task_samples=6)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ Tiny = Callable[..., TinyCase]
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """How often each tensor was read, by role and name."""
     counts: Counter[tuple[str, str]] = Counter()
-    real = Checkpoint.read
+    real = Checkpoint.pieces
 
-    def read(self: Checkpoint, name: str) -> torch.Tensor:
+    def pieces(self: Checkpoint, name: str, *arguments: Any, **options: Any) -> Iterator[torch.Tensor]:
         counts[self.role, name] += 1
-        return real(self, name)
+        return real(self, name, *arguments, **options)
 
-    monkeypatch.setattr(Checkpoint, "read", read)
+    monkeypatch.setattr(Checkpoint, "pieces", pieces)
     return counts
 
 

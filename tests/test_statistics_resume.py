@@ -10,6 +10,7 @@ import torch
 from conftest import TinyCase
 from statistics_runs import content, described, in_text, raising, run, started_roles  # noqa: F401 - a fixture
 
+from hpa_merge import forecast
 from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.core import Curvature
 from hpa_merge.errors import OutputError
@@ -29,6 +30,7 @@ def interrupt(case: TinyCase, out: Path, stats: Path | None, units: int, **optio
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forecast, "QUEUE", 0)  # nothing is written behind: the run stops at that very commit
         patch.setattr(CheckpointWriter, "commit", commit)
         with pytest.raises(KeyboardInterrupt):
             run(case, out, stats, **options)

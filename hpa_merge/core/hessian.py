@@ -43,10 +43,13 @@ class Curvature:
 
     Holds the tokens while the dual route is the cheaper one, and from then on a ``[c, c]`` float32 Gram matrix, of
     which the lower triangle counts, and at most ``CHUNK`` tokens that are not in it yet; on the device of the tokens.
+    One that is to ``spill`` holds all of them on the host until it is asked, for devices whose memory is scarce.
     """
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, *, spill: bool = False) -> None:
         self.columns = columns
+        self.spill = spill
+        self._device = torch.device("cpu")  # of the tokens
         self.tokens = 0
         self._rows: list[Tensor] = []  # [n, c] each: the tokens that are not in the Gram matrix
         self._gram: Tensor | None = None  # Σ x xᵀ / 4^k, [c, c] float32
@@ -62,7 +65,8 @@ class Curvature:
         if x.ndim != 2 or x.shape[1] != self.columns:
             raise ValueError(f"tokens of shape [n, {self.columns}] expected, found {list(x.shape)}")
         self.tokens += x.shape[0]
-        self._rows.append(x)
+        self._device = x.device
+        self._rows.append(x.cpu() if self.spill else x)
         self._fold_if_many()
 
     def absorb(self, other: "Curvature") -> None:
@@ -74,6 +78,7 @@ class Curvature:
         if other.columns != self.columns:
             raise ValueError(f"a curvature of {self.columns} columns expected, found one of {other.columns} columns")
         self.tokens += other.tokens
+        self._device = other._device
         self._rows.extend(other._rows)
         if other._gram is not None:
             gram = self._gram_for(other._gram_peak, other._gram.device)
@@ -94,6 +99,11 @@ class Curvature:
         peak = self.peak
         if not 0.0 < peak < math.inf:
             raise SingularCurvature("no token activates any column" if peak == 0.0 else "an activation is not finite")
+        if self.spill:
+            gathered = Curvature(self.columns)
+            for rows in self._rows:
+                gathered.add(rows.to(self._device))
+            return gathered.inverse_diagonal(damping)
         if self._gram is None:
             exponent = _exponent(peak)
             x = _scaled(torch.cat(self._rows).float(), exponent)
@@ -103,7 +113,7 @@ class Curvature:
 
     def _fold_if_many(self) -> None:
         most = DUAL_SHARE * self.columns if self._gram is None else CHUNK
-        if sum(len(rows) for rows in self._rows) > most:
+        if not self.spill and sum(len(rows) for rows in self._rows) > most:
             self._fold()
 
     def _fold(self) -> None:

@@ -115,7 +115,7 @@ class Skeleton:
         tensors: dict[str, Tensor] = {}
         for conversion in self._conversions_of[unit]:
             dtype = self._dtype_of(conversion.first)
-            raw = {key: read(key).to(self.device) for key in conversion.keys}
+            raw = {key: read(key).to(self.device, non_blocking=True) for key in conversion.keys}
             tensors |= raw
             cast = {key: value.to(dtype) for key, value in raw.items()}
             for name, value in conversion.apply(cast, self.model).items():

@@ -25,10 +25,15 @@ class _Seen:
 
 @final
 class Taps:
-    """Hooks on the linears of a model, at rest but for those that are watched."""
+    """Hooks on the linears of a model, at rest but for those that are watched.
+
+    Attributes:
+        spill: whether what is read from now on waits on the host.
+    """
 
     def __init__(self, linears: Mapping[str, nn.Module]) -> None:
         """``linears``: the modules that can be watched, by path."""
+        self.spill = False
         self._hooks = [
             module.register_forward_pre_hook(lambda _, args, name=name: self._observe(name, args[0]))
             for name, module in linears.items()
@@ -55,7 +60,7 @@ class Taps:
         for seen in self._seen.values():
             readers = tuple(seen.readers)
             if readers not in self._gathered:
-                self._gathered[readers] = Curvature(seen.tokens.shape[1])
+                self._gathered[readers] = Curvature(seen.tokens.shape[1], spill=self.spill)
             self._gathered[readers].add(seen.tokens)
         self._seen.clear()
 
@@ -76,7 +81,7 @@ class Taps:
         first = self._gathered[groups[0]]
         if len(groups) == 1:
             return first
-        curvature = Curvature(first.columns)
+        curvature = Curvature(first.columns, spill=self.spill)
         for readers in groups:
             curvature.absorb(self._gathered[readers])
         return curvature
