@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpa_merge.core.hessian import Curvature, inverse_diagonal_dual, inverse_diagonal_primal
+from hpa_merge.core.hessian import DUAL_SHARE, Curvature, inverse_diagonal_dual, inverse_diagonal_primal
 
 DAMPING = 0.01
 
@@ -106,7 +106,7 @@ def main() -> None:
         for n in (arguments.tokens, arguments.few):
             x = tokens(n, columns).to(device)
             gram = gram_of(x)
-            if n == arguments.few:
+            if n <= DUAL_SHARE * columns:
                 few = x.float()
                 ours = {"ours": lambda few=few: inverse_diagonal_dual(few, DAMPING)}
             else:

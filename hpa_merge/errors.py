@@ -7,6 +7,7 @@
     │   ├── CalibrationError     a calibration file, one of its lines, or one of its images
     │   ├── OutputError          OUT exists, lies inside an input, or cannot be written
     │   └── StatisticsError      a statistics file is none, is damaged, or may not lie where it is to lie
+    ├── ResourceError            memory ran out: exit status 2 too, because another option lets the merge go on
     └── NumericalError           NaN or infinity met on the way, or a curvature that does not factor: exit status 2
                                  too, because the remedy lies with the user's files or options
 
@@ -22,6 +23,7 @@ __all__ = [
     "InputError",
     "NumericalError",
     "OutputError",
+    "ResourceError",
     "StatisticsError",
 ]
 
@@ -52,6 +54,10 @@ class OutputError(InputError):
 
 class StatisticsError(InputError):
     """A statistics file is none of ours, is damaged, or may not lie where it is to lie."""
+
+
+class ResourceError(HPAError):
+    """The memory of the host or of the device is full; what is durable can be resumed."""
 
 
 class NumericalError(HPAError):

@@ -46,6 +46,24 @@ def peak_device_bytes(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a CUDA device, or for the CPU on the host; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: torch says so by a class of its own on CUDA, and by a text on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def versions() -> dict[str, str]:
     """Versions of everything that the result depends on."""
     return {

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig, check_shared
-from hpa_merge.errors import CheckpointError, HPAError, OutputError
+from hpa_merge.errors import CheckpointError, HPAError, OutputError, ResourceError
+from hpa_merge.forecast import Limits
+from hpa_merge.machine import is_out_of_memory
 from hpa_merge.method import adapt
 from hpa_merge.model import Unit
 from hpa_merge.plan import LinearPair
-from hpa_merge.prepare import Job, Progress, Ready, prepare
+from hpa_merge.prepare import Job, Progress, Ready, out_of_memory, prepare
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.statistics import Half, Statistics, write_statistics
 from hpa_merge.target import Target
@@ -36,6 +38,8 @@ def merge(
     task_calib: str | Path,
     config: HPAConfig | None = None,
     stats: str | Path | None = None,
+    max_memory: int | None = None,
+    max_host_memory: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     on_progress: Progress = lambda what, done, total: None,
@@ -48,6 +52,8 @@ def merge(
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
         stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
+        max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
+        max_host_memory: bytes that may be taken on the host beside a CUDA device.
         overwrite: replace ``out`` where it exists.
         resume: go on with what an interrupted run with the same arguments left beside ``out``, if it left anything.
         on_progress: called before each unit, and at the end.
@@ -58,6 +64,7 @@ def merge(
     Raises:
         InputError: the input or the options are wrong.
         NumericalError: a weight or an activation is not finite, or a curvature cannot be factored.
+        ResourceError: memory ran out.
     """
     job = Job(
         Path(old),
@@ -66,6 +73,7 @@ def merge(
         Path(safety_calib),
         Path(task_calib),
         stats=None if stats is None else Path(stats),
+        limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
         resume=resume,
     )
@@ -80,6 +88,8 @@ def sweep(
     safety_calib: str | Path,
     task_calib: str | Path,
     stats: str | Path | None = None,
+    max_memory: int | None = None,
+    max_host_memory: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     on_progress: Progress = lambda what, done, total: None,
@@ -96,7 +106,7 @@ def sweep(
         The report of each OUT.
 
     Raises:
-        InputError, NumericalError: as :func:`merge`; then none of the OUTs is made.
+        InputError, NumericalError, ResourceError: as :func:`merge`; then none of the OUTs is made.
     """
     check_shared({f"OUT {out}": config for out, config in outs.items()})
     job = Job(
@@ -106,6 +116,7 @@ def sweep(
         Path(safety_calib),
         Path(task_calib),
         stats=None if stats is None else Path(stats),
+        limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
         resume=resume,
         several=True,
@@ -117,7 +128,7 @@ def merge_all(job: Job, on_progress: Progress = lambda what, done, total: None) 
     """Every OUT of ``job``, and its report.
 
     Raises:
-        InputError, NumericalError: as :func:`merge`.
+        InputError, NumericalError, ResourceError: as :func:`merge`.
     """
     started = time.monotonic()
     targets: dict[Path, Target] = {}
@@ -136,6 +147,8 @@ def merge_all(job: Job, on_progress: Progress = lambda what, done, total: None) 
             keep = not isinstance(error, HPAError) or isinstance(error, OutputError | CheckpointError)
             for target in targets.values():
                 target.abort(keep=keep)
+            if is_out_of_memory(error):
+                raise ResourceError(out_of_memory(ready)) from error
             raise
     return {out: reports.get(out) or ready.finished[out] for out in job.outs}
 
@@ -177,11 +190,11 @@ class _Merge:
             self._run_samples(pending, steps)
             for unit, pairs in pending.items():
                 self._do_unit(unit, pairs, visited=False, last=False)
+            if self._targets:
+                self._sides[1].check_rest()
         if self._stats is not None and any(not half.read for half in self._halves):
             write_statistics(self._stats, self._halves)
         self._on_progress("copying the rest", steps - 1, steps)
-        if self._targets:
-            self._sides[1].check_rest()
         for target in self._targets:
             target.copy_rest()
         for target in self._targets:

@@ -18,7 +18,7 @@ from hpa_merge.core import retained_share
 from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
-from hpa_merge.machine import resolve_device
+from hpa_merge.machine import free_bytes, resolve_device
 from hpa_merge.plan import LinearPair, Plan, make_plan
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
@@ -141,6 +141,19 @@ def prepare(job: Job) -> Iterator[Ready]:
         runs = [not half.read for half in halves]
         memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
         yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished)
+
+
+def out_of_memory(ready: Ready) -> str:
+    """What to say where memory ran out, in spite of the forecast or because somebody else takes it."""
+    device, memory = ready.device, ready.memory
+    expected = memory.host if memory.device is None else memory.device
+    free = free_bytes(device)
+    room = "" if free is None else f" and {free / 1e9:.1f} GB are free now"
+    return (
+        f"the memory of {'the host' if memory.device is None else device} is full: this merge takes up to "
+        f"{expected / 1e9:.1f} GB there{room}: set max_memory to what may be taken and go on with --resume, or begin "
+        "anew with fewer task_samples, a smaller max_length, or another device."
+    )
 
 
 def preview(job: Job, on_progress: Progress = lambda what, done, total: None) -> dict[Path, PlanReport]:

@@ -6,16 +6,19 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import final
 
-import torch
 from torch import Tensor
 
 from hpa_merge.calibration import Encoder, Sample
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, SingularCurvature, all_finite
-from hpa_merge.errors import CalibrationError, HPAError, NumericalError
+from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.machine import is_out_of_memory
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
 from hpa_merge.report.schema import CalibrationRecord
+
+SMALL = 2**26
+"""Bytes that are looked at at once where a tensor is only looked at."""
 
 
 @final
@@ -115,11 +118,7 @@ class Side:
             NumericalError: one holds NaN or infinity.
         """
         if self._ahead is not None and unit in self._coming:
-            passed = self._coming[: self._coming.index(unit)]  # no sample came to them: they are read when all are done
-            keys = [key for other in passed for key in self.keys_of(other)]
-            self._ahead.forget(keys)
-            self._ahead.expect(keys)
-            self._coming = [*self._coming[len(passed) + 1 :], *passed]
+            self._postpone_before(unit, self._ahead)
         tensors = self._skeleton.load(unit, self._read)
         self._check(tensors)
         return tensors.__getitem__
@@ -130,9 +129,10 @@ class Side:
         Raises:
             NumericalError: one holds NaN or infinity.
         """
-        for key in self._checkpoint.tensors:
+        for key, info in self._checkpoint.tensors.items():
             if key not in self._checked:
-                for piece in self._checkpoint.pieces(key):
+                small = info.nbytes <= SMALL  # it may have been read ahead
+                for piece in (self._read(key),) if small else self._checkpoint.pieces(key, SMALL):
                     self._check({key: piece})
 
     def read(self, key: str) -> Tensor:
@@ -144,6 +144,15 @@ class Side:
         tensor = self._read(key)
         self._check({key: tensor})
         return tensor
+
+    def _postpone_before(self, unit: Unit, ahead: ReadAhead) -> None:
+        """Take a unit that is loaded off the list, and what no sample will come to any more to its end."""
+        place = self._coming.index(unit)
+        passed = self._coming[:place] if unit.text else []
+        keys = [key for other in passed for key in self.keys_of(other)]
+        ahead.forget(keys)
+        ahead.expect(keys)
+        self._coming = [*self._coming[len(passed) : place], *self._coming[place + 1 :], *passed]
 
     def _read(self, key: str) -> Tensor:
         return (self._ahead or self._checkpoint).read(key)
@@ -197,11 +206,11 @@ class Side:
         """An input on the device, floating ones in the model's dtype."""
         return value.to(self._skeleton.device, self._skeleton.model.dtype if value.is_floating_point() else value.dtype)
 
-    def _failed(self, error: ForwardError) -> HPAError:
-        """The sentence for a forward that raised."""
+    def _failed(self, error: ForwardError) -> BaseException:
+        """The sentence for a forward that raised; where memory ran out, which is no fault of the sample, its error."""
         cause, source = error.__cause__, self._samples[error.sample].source
-        if isinstance(cause, torch.OutOfMemoryError):
-            return NumericalError(f"{source}: the device's memory is full: lower max_length or the number of samples.")
+        if cause is not None and is_out_of_memory(cause):
+            return cause
         reason = (str(cause).strip().splitlines() or [""])[0]
         return CalibrationError(
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "

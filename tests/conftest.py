@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -47,6 +47,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyCase]:
         return made[name, dtype]
 
     return make
+
+
+REPORT = "hpa_report.json"
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Every file of an OUT; the report parsed, without what differs from run to run."""
+    files: dict[str, Any] = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files[REPORT] = {name: value for name, value in json.loads(files[REPORT]).items() if name != "run"}
+    return files
 
 
 @dataclass

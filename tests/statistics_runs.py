@@ -13,7 +13,6 @@ from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.side import Side
 from hpa_merge.statistics import MARK
 
-REPORT = "hpa_report.json"
 TEXT = '{"text": "no. that would hurt people."}\n{"text": "1+2=3"}\n'
 
 
@@ -21,13 +20,6 @@ def run(case: TinyCase, out: Path, stats: Path | None = None, **options: Any) ->
     others = {name: options.pop(name) for name in ("resume", "overwrite", "on_progress") if name in options}
     calibration = {"safety_calib": case.safety, "task_calib": case.task}
     return merge(case.old, case.new, out, **calibration, config=HPAConfig(**options), stats=stats, **others)
-
-
-def content(out: Path) -> dict[str, Any]:
-    """Every file of a folder; the report parsed, without what differs from run to run."""
-    files: dict[str, Any] = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    files[REPORT] = {name: value for name, value in json.loads(files[REPORT]).items() if name != "run"}
-    return files
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:

@@ -153,7 +153,7 @@ def test_blocks_change_nothing(n: int, block: int, monkeypatch: pytest.MonkeyPat
     x = normal(n, 12)
     x[:, 3] *= 1000.0  # in the dual form a column apart
     monkeypatch.setattr(triangular, "BLOCK", {"cpu": block})
-    monkeypatch.setattr(triangular, "LEAF", block)
+    monkeypatch.setattr(triangular, "LEAF", {"cpu": block})
     monkeypatch.setattr(hessian, "PANEL", block)
     monkeypatch.setattr(hessian, "CHUNK", block)
     assert_near(gather(x[:2], x[2:]).inverse_diagonal(0.01), textbook(x))
@@ -187,7 +187,7 @@ def test_primal_reads_the_lower_triangle_alone():
     assert_near(hessian.inverse_diagonal_primal(gram, 40, 0.01), textbook(x))
 
 
-@pytest.mark.parametrize("columns", [1, 63, 320, 321, 700, 1111])
+@pytest.mark.parametrize("columns", [1, 63, 160, 161, 700, 1111])
 def test_the_lower_triangle_of_a_product(columns: int):
     x = normal(9, columns)
     gram = torch.ones(columns, columns, dtype=torch.float64)
@@ -202,7 +202,7 @@ def test_half_precision_is_multiplied_into_float32(monkeypatch: pytest.MonkeyPat
         return (a.double() @ b.double()).to(out_dtype)
 
     monkeypatch.setattr(torch, "mm", mm)
-    monkeypatch.setattr(triangular, "LEAF", 5)
+    monkeypatch.setattr(triangular, "LEAF", {"cpu": 5})
     x = normal(40, 12).bfloat16()
     gram = torch.zeros(12, 12)
     triangular.add_gram(gram, x)

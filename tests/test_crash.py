@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call, TinyCase, status
-from test_resume import beside, content, interrupt, run
+from conftest import Call, TinyCase, content, status
+from test_resume import beside, interrupt, run
 
 from hpa_merge.checkpoint.journal import Journal, is_locked
 from hpa_merge.errors import OutputError

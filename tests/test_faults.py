@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, final
 
 import pytest
-from conftest import TinyCase
-from test_resume import beside, content, raising, run
+from conftest import TinyCase, content
+from test_resume import beside, raising, run
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.errors import CheckpointError, OutputError

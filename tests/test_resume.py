@@ -1,6 +1,5 @@
 """``merge(..., resume=True)``: the same bytes as without an interruption, nothing done twice, nothing mixed up."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from conftest import TinyCase
+from conftest import REPORT, TinyCase, content
 
 import hpa_merge.method
 import hpa_merge.pipeline
@@ -18,7 +17,6 @@ from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.errors import OutputError
 from hpa_merge.model import PausedForwards
 
-REPORT = "hpa_report.json"
 VERSION = hpa_merge.__version__
 STOPS = (KeyboardInterrupt(), RuntimeError("a mistake"), OutputError("the disk is full."))
 Tiny = Callable[..., TinyCase]
@@ -37,13 +35,6 @@ def run(case: TinyCase, out: Path, *, resume: bool = False, overwrite: bool = Fa
         resume=resume,
         on_progress=on_progress,
     )
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """Every file of a folder; the report parsed, without what differs from run to run."""
-    files: dict[str, Any] = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    files[REPORT] = {name: value for name, value in json.loads(files[REPORT]).items() if name != "run"}
-    return files
 
 
 def beside(out: Path) -> list[str]:

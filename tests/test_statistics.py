@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyCase, assert_refused, status
+from conftest import REPORT, TinyCase, assert_refused, content, status
 from safetensors.torch import load_file, save_file
-from statistics_runs import REPORT, content, described, in_text, raising, run, started_roles  # noqa: F401 - a fixture
+from statistics_runs import described, in_text, raising, run, started_roles  # noqa: F401 - a fixture
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import Curvature

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyCase
-from statistics_runs import content, described, in_text, raising, run, started_roles  # noqa: F401 - a fixture
+from conftest import TinyCase, content
+from statistics_runs import described, in_text, raising, run, started_roles  # noqa: F401 - a fixture
 
 from hpa_merge import forecast
 from hpa_merge.checkpoint import CheckpointWriter

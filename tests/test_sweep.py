@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TinyCase
+from conftest import REPORT, TinyCase, content
 
 import hpa_merge.method
 from hpa_merge import HPAConfig, MergeReport, forecast, merge, sweep
@@ -16,7 +16,6 @@ from hpa_merge.core import Curvature
 from hpa_merge.errors import CalibrationError, ConfigError, OutputError
 from hpa_merge.model import PausedForwards
 
-REPORT = "hpa_report.json"
 Tiny = Callable[..., TinyCase]
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -42,13 +41,6 @@ def alone(case: TinyCase, out: Path, **options: Any) -> dict[str, Any]:
     config = HPAConfig(**options)
     merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config)
     return content(out)
-
-
-def content(out: Path) -> dict[str, Any]:
-    """Every file of a folder; the report parsed, without what differs from run to run."""
-    files: dict[str, Any] = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    files[REPORT] = {name: value for name, value in json.loads(files[REPORT]).items() if name != "run"}
-    return files
 
 
 @pytest.fixture

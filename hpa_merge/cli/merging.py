@@ -1,5 +1,6 @@
 """``hpa-merge OLD NEW``, and ``hpa-merge sweep``, which makes several of it."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -25,7 +26,26 @@ Further commands, in OLD's place:
 PATHS = ("safety_calib", "task_calib", "output", "stats")
 """Options that are paths, and may stand in the YAML file beside those of the method."""
 
+LIMITS = ("max_memory", "max_host_memory")
+"""Options that are sizes, and may stand there too."""
+
 FILE = click.Path(path_type=Path)
+
+
+class Size(click.ParamType):
+    """A number of bytes: ``24GB``, ``500 MiB``, ``1e9``."""
+
+    name = "size"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *([KMGT]?)(i?)B?", str(value).strip(), re.IGNORECASE)
+        try:
+            if not found:
+                raise ValueError
+            number, unit, binary = found.groups()
+            return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+        except ValueError:
+            self.fail(f"{value!r} is no size: write it as 24GB, 500MB or 16GiB", parameter, context)
 
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,6 +74,8 @@ def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., N
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
         click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
+        click.option("--max-memory", type=Size(), help="Most that may be taken on the device, such as 20GB."),
+        click.option("--max-host-memory", type=Size(), help="Most that may be taken on the host beside a GPU."),
         click.option("--config", "config_file", type=FILE, help="These options as YAML."),
         click.option("--overwrite", is_flag=True, help="Replace OUT where it exists."),
         click.option("--resume", is_flag=True, help="Go on with what an interrupted run left beside OUT."),
@@ -83,12 +105,14 @@ def merge_command(context: click.Context, old: Path, new: Path, quiet: bool, ver
     with libraries(verbose):
         from rich.console import Console
 
+        from hpa_merge.forecast import Limits
         from hpa_merge.pipeline import merge_all
         from hpa_merge.prepare import Job, preview
         from hpa_merge.report.summary import merge_summary, plan_summary
 
         console = Console(quiet=quiet)
-        job = Job(old, new, outs, **paths, overwrite=given["overwrite"], resume=given["resume"])
+        limits = Limits(given["max_memory"], given["max_host_memory"])
+        job = Job(old, new, outs, **paths, limits=limits, overwrite=given["overwrite"], resume=given["resume"])
         if given["dry_run"]:
             with progress_bar(quiet, "reading") as on_progress:
                 plan = preview(job, on_progress)[out]
@@ -125,12 +149,15 @@ def sweep_command(
     with libraries(verbose):
         from rich.console import Console
 
+        from hpa_merge.forecast import Limits
         from hpa_merge.pipeline import merge_all
         from hpa_merge.prepare import Job, preview
         from hpa_merge.report.summary import sweep_plan_summary, sweep_summary
 
         console = Console(quiet=quiet)
-        job = Job(old, new, outs, **paths, overwrite=given["overwrite"], resume=given["resume"], several=True)
+        switches = {name: given[name] for name in ("overwrite", "resume")}
+        limits = Limits(given["max_memory"], given["max_host_memory"])
+        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
         with _folder(folder, [old, new]):
             if given["dry_run"]:
                 with progress_bar(quiet, "reading") as on_progress:
@@ -148,6 +175,8 @@ def sweep_command(
 def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The paths, and the options of the method, from the command line and the YAML file; the command line wins.
 
+    The limits of memory that only the file has are put into ``given``.
+
     Raises:
         ConfigError: the file cannot be read, or has something else where a path has to be.
         MissingParameter: a path is given in neither.
@@ -160,6 +189,13 @@ def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, A
         if not isinstance(value, str):
             raise ConfigError(f"{file} has {value!r} for {key}: it has to be a path.")
         paths[name] = paths[name] or Path(value)
+    for key in [key for key in values if str(key).replace("-", "_") in LIMITS]:
+        name, value = str(key).replace("-", "_"), values.pop(key)
+        if given[name] is None:
+            try:
+                given[name] = Size().convert(value, None, None)
+            except click.BadParameter as error:
+                raise ConfigError(f"{file}: {key}: {error.message}.") from error
     for parameter in context.command.params:
         if parameter.name in paths and parameter.name != "stats" and paths[parameter.name] is None:
             raise click.MissingParameter(param=parameter)

@@ -7,8 +7,8 @@ out, so both go by blocks, in which nearly all of the work is large matrix produ
 import torch
 from torch import Tensor
 
-LEAF = 320
-"""Columns of a diagonal block of a Gram matrix that is computed whole."""
+LEAF = {"cpu": 160, "cuda": 1024}
+"""Columns of a diagonal block of a Gram matrix that is computed whole, at most, by kind of device."""
 
 BLOCK = {"cpu": 256, "cuda": 1024}
 """Columns of a block of a triangular inverse, by kind of device: large enough to keep its multiplier busy."""
@@ -25,7 +25,7 @@ def add_gram(gram: Tensor, x: Tensor) -> None:
         x: ``[n, c]`` in ``gram``'s dtype, or on CUDA in bfloat16 or float16, whose products are exact in float32.
     """
     columns = gram.shape[0]
-    if columns <= LEAF:
+    if columns <= LEAF[gram.device.type]:
         _add_product(gram, x.T, x)
         return
     middle = columns // 2
