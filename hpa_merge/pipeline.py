@@ -172,7 +172,7 @@ class _Merge:
             side.spill(ready.memory.spill)
         self._walks = self._begin_walks()
         self._ahead = ready.memory.ahead
-        self._unit_of = {pair.new.key: unit for unit, pairs in self._plan.linears.items() for pair in pairs}
+        self._linears = {pair.new.key for pairs in self._plan.linears.values() for pair in pairs}
 
     def run(self) -> None:
         """Go through every unit, for each OUT that lacks it, and copy the rest.
@@ -221,8 +221,8 @@ class _Merge:
 
     def _pass_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> None:
         """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now."""
-        linears = {pair.new.key for pair in merged}
-        keys = [key for key in self._sides[1].keys_of(unit) if key not in self._unit_of or key in linears]
+        waiting = self._linears - {pair.new.key for pair in merged}
+        keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
         for target in self._targets:
             target.pass_on(keys)
 

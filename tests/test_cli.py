@@ -276,3 +276,18 @@ def test_control_characters_are_shown_escaped(
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
     assert r"a\x1b[2Jb\nc does not exist" in printed
+
+
+def test_more_files_may_be_open_than_a_shell_grants():
+    """Shards stay open: OLD's, NEW's and those of every OUT."""
+    program = (
+        "import resource\n"
+        "_, most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (20, most))\n"
+        "from hpa_merge.cli import main\n"
+        "try:\n"
+        "    main(['--version'])\n"
+        "finally:\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most))\n"
+    )
+    assert python("-c", program).stdout.splitlines()[-1] == "True"

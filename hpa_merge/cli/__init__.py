@@ -12,7 +12,7 @@ import click
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, ending_soon
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.others import demo_command, verify_command
-from hpa_merge.cli.terminal import complain
+from hpa_merge.cli.terminal import allow_many_files, complain
 from hpa_merge.errors import HPAError
 
 __all__ = ["main"]
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, name = merge_command, "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
+    allow_many_files()
     verbose = "-v" in words or "--verbose" in words
     try:
         with ending_soon():

@@ -1,7 +1,7 @@
-"""What every command shows: a bar, a sentence, and nothing of what libraries say."""
+"""What every command needs of its process: a bar, a sentence, nothing of what libraries say, and its files."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -45,3 +45,12 @@ def complain(sentence: str, kind: str = "Error") -> None:
     """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
     click.echo(f"{kind}: {shown}", err=True)
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files to what the system grants: every shard of OLD, NEW and each OUT stays open."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

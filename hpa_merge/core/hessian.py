@@ -55,6 +55,7 @@ class Curvature:
         self._gram: Tensor | None = None  # Σ x xᵀ / 4^k, [c, c] float32
         self._exponent = 0  # k
         self._gram_peak = 0.0  # of the tokens in it
+        self._buffer: Tensor | None = None  # memory that chunks are converted in, one after the other
 
     def add(self, x: Tensor) -> None:
         """Take in tokens ``x`` of shape ``[n, c]``, any floating dtype. ``x`` is kept: do not write to it afterwards.
@@ -109,6 +110,7 @@ class Curvature:
             x = _scaled(torch.cat(self._rows).float(), exponent)
             return inverse_diagonal_dual(x, damping) / 4.0**exponent
         self._fold()
+        self._buffer = None
         return inverse_diagonal_primal(self._gram, self.tokens, damping) / 4.0**self._exponent
 
     def _fold_if_many(self) -> None:
@@ -120,10 +122,18 @@ class Curvature:
         """``Σ x xᵀ`` += the kept tokens', a chunk at a time."""
         rows, self._rows = self._rows, []
         for chunk in _chunks(rows):
-            x = torch.cat(chunk)
+            x = self._together(chunk)
             gram = self._gram_for(_peak(x), x.device)
-            exact = x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and self._exponent == 0
-            add_gram(gram, x if exact else _scaled(x.float(), self._exponent))
+            add_gram(gram, x.float().mul_(2.0**-self._exponent) if self._exponent else x)
+
+    def _together(self, chunk: list[Tensor]) -> Tensor:
+        """A chunk as one tensor, good until the next: in its dtype where that multiplies exactly, else in float32."""
+        if all(piece.is_cuda and piece.dtype == chunk[0].dtype != torch.float64 for piece in chunk):
+            return torch.cat(chunk)
+        count = sum(len(piece) for piece in chunk)
+        if self._buffer is None or len(self._buffer) < count:
+            self._buffer = torch.empty(count, self.columns, device=chunk[0].device)
+        return torch.cat(chunk, out=self._buffer[:count])
 
     def _gram_for(self, peak: float, device: torch.device) -> Tensor:
         """The Gram matrix, scaled so that tokens of ``peak`` can go into it."""
