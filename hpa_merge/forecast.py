@@ -70,8 +70,9 @@ def allot(
     outs: int,
     limits: Limits,
 ) -> Memory:
-    """The fastest way to use memory that stays within ``limits``; it changes no byte of a result.
+    """The fastest way to use memory that stays within ``limits``.
 
+    It changes no result, but that sums may be taken in another order where linears share an input in some samples only.
     The modules and the libraries are loaded already and count as they are.
 
     Args:

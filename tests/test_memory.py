@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 import torch
-from conftest import TinyCase, content
+from conftest import Call, TinyCase, assert_refused, content
 
 import hpa_merge.prepare
 from hpa_merge import HPAConfig, merge
@@ -145,6 +145,19 @@ def test_memory_runs_out(
     assert sentence.startswith("the memory of the host is full: this merge takes up to ")
     assert "set max_memory to what may be taken and go on with --resume" in sentence
     assert run(case, tmp_path / "out", resume=True, max_memory=100 * GB) == expected
+
+
+# --- the command ---
+
+
+@pytest.mark.parametrize("options", [("--max-memory", "1MB"), ("--config", "max-memory: 1MB")], ids=["option", "yaml"])
+def test_a_limit_that_cannot_be_kept_is_met_before_the_work(
+    options: tuple[str, str], make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = make_call()
+    flag, value = options
+    call.options = (flag, str(call.write("options.yaml", value)) if flag == "--config" else value, "--device", "cpu")
+    assert_refused(call, capsys, "max_memory is 0.00 GB and this merge may take ")
 
 
 # --- sizes ---

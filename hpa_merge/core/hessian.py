@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.core.triangular import PANEL, add_gram, cholesky, column_energy, inverse_column_norms, solved
+from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
 
 DUAL_SHARE = 0.8
 """Tokens per column up to which the dual route is the cheaper one.
@@ -165,10 +165,9 @@ def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor
     for dtype in (torch.float32, torch.float64):
         h = gram.to(dtype, copy=True)
         h.diagonal().add_(damp)
-        factor, failed = cholesky(h)
-        del h
+        failed = cholesky_(h)
         if not failed:
-            diagonal = inverse_column_norms(factor)
+            diagonal = inverse_column_norms(h)
             if bool(torch.isfinite(diagonal).all()):
                 return diagonal * (tokens / 2)
     raise SingularCurvature(f"the leading minor of order {failed} is not positive definite")
@@ -220,26 +219,23 @@ def _remainder(x: Tensor, damp: float, strong: Tensor, x_strong: Tensor) -> Tens
     Args:
         x: ``[n, c]``, zero in the columns ``strong``, which are in ``x_strong`` ``[n, w]``.
     """
-    k = x.new_zeros(x.shape[0], x.shape[0])
+    k = x.new_zeros(x.shape[0], x.shape[0])  # K, then L
     add_gram(k, x.T)
     k.diagonal().add_(damp)
-    factor, failed = cholesky(k)
-    del k
-    if failed:
+    if cholesky_(k):
         return None
-    b = solved(factor.double(), x_strong.double()) if len(strong) else x_strong.double()  # (n, w)
+    b = solved(k.double(), x_strong.double()) if len(strong) else x_strong.double()  # (n, w)
     m = torch.eye(len(strong), dtype=torch.float64, device=x.device) + b.T @ b
-    c, failed = cholesky(m)
-    if failed:
+    if cholesky_(m):
         return None
-    to_strong = solved(c, b.T).to(x.dtype)  # C⁻¹Bᵀ, (w, n)
+    to_strong = solved(m, b.T).to(x.dtype)  # C⁻¹Bᵀ, (w, n)
     remainder = x.new_empty(x.shape[1], dtype=torch.float64)
     for start in range(0, x.shape[1], PANEL):
         panel = slice(start, start + PANEL)
-        z = solved(factor, x[:, panel])
+        z = solved(k, x[:, panel])
         s, shared = z.square().sum(dim=0), (to_strong @ z).square().sum(dim=0)
         remainder[panel] = 1.0 - s.double() + shared
-    remainder[strong] = inverse_column_norms(c)
+    remainder[strong] = inverse_column_norms(m)
     return remainder
 
 

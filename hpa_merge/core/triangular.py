@@ -43,14 +43,15 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += torch.mm(a, b, out_dtype=total.dtype)
 
 
-def cholesky(h: Tensor) -> tuple[Tensor, int]:
-    """Lower Cholesky factor of a symmetric matrix of which the lower triangle is read; row-major, as ``h`` is.
+def cholesky_(h: Tensor) -> int:
+    """Put the lower Cholesky factor ``L`` in the place of ``h`` ``[c, c]``, of which the lower triangle is read.
 
     Returns:
-        The factor ``L`` ``[c, c]``, and the order of the leading minor that is not positive definite; 0 if all are.
+        The order of the leading minor that is not positive definite, ``h`` being lost then; 0 if all are.
     """
-    factor, failed = torch.linalg.cholesky_ex(h.T, upper=True)
-    return factor.T, int(failed)
+    failed = torch.empty((), dtype=torch.int32, device=h.device)
+    torch.linalg.cholesky_ex(h.T, upper=True, out=(h.T, failed))
+    return int(failed)
 
 
 def inverse_column_norms(factor: Tensor) -> Tensor:
