@@ -5,6 +5,7 @@ the largest of them, what the paused samples hold, and what is read ahead or wai
 estimate: linears that share an input are counted apart, because which do is seen only when the samples run.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -123,13 +124,13 @@ def _work(
     units, waiting = 0, 0
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
-        shapes = [
-            checkpoints[1].tensors[pair.new.key].shape[:: 1 if pair.new.input_axis == 1 else -1] for pair in pairs
-        ]
-        gathered = [_gathered(count, columns, itemsize) for _, columns in shapes for count in tokens]
-        kept = [count * columns * itemsize for _, columns in shapes for count in tokens]
-        factored = max((_factored(count, columns) for _, columns in shapes for count in tokens), default=0)
-        fused = max((rows * columns * itemsize for rows, columns in shapes), default=0)
+        stored = [checkpoints[1].tensors[pair.new.key].shape for pair in pairs]
+        columns = [pair.new.shape(shape)[1] for pair, shape in zip(pairs, stored, strict=True)]
+        inputs = [(pair.new.routed, c, count) for pair, c in zip(pairs, columns, strict=True) for count in tokens]
+        gathered = [_gathered(count, c, itemsize, routed) for routed, c, count in inputs]
+        kept = [int(count * routed) * c * itemsize for routed, c, count in inputs]
+        factored = max((_factored(count, c) for _, c, count in inputs), default=0)
+        fused = max((math.prod(shape) * itemsize for shape in stored), default=0)
         weights = _weights(unit, plan, checkpoints) if any(runs) else 2 * fused
         if spill:
             waiting = max(waiting, sum(kept))
@@ -138,11 +139,19 @@ def _work(
     return units + states, waiting
 
 
-def _gathered(tokens: int, columns: int, itemsize: int) -> int:
-    """What a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens, once more in float32."""
-    if tokens <= DUAL_SHARE * columns:
-        return tokens * columns * itemsize
-    return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
+def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:
+    """What a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens, once more in float32.
+
+    Of an expert, to which a part of the tokens is ``routed``, what it holds on average however unequal the parts are:
+    its tokens, and its share of the Gram matrices of those experts that get enough of them.
+    """
+    if routed == 1.0:
+        if tokens <= DUAL_SHARE * columns:
+            return tokens * columns * itemsize
+        return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
+    expected = routed * tokens
+    grams = min(1.0, expected / (DUAL_SHARE * columns)) if tokens > DUAL_SHARE * columns else 0.0
+    return int(expected * columns * itemsize + grams * (4 * columns * columns + CHUNK * columns * (itemsize + 4)))
 
 
 def _factored(tokens: int, columns: int) -> int:

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig, check_shared
@@ -19,7 +18,7 @@ from hpa_merge.forecast import Limits
 from hpa_merge.machine import is_out_of_memory
 from hpa_merge.method import adapt
 from hpa_merge.model import Unit
-from hpa_merge.plan import LinearPair
+from hpa_merge.plan import LinearPair, differ
 from hpa_merge.prepare import Job, Progress, Ready, out_of_memory, prepare
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.statistics import Half, Statistics, write_statistics
@@ -258,7 +257,7 @@ class _Merge:
 
         def changed(pair: LinearPair) -> bool:
             if pair not in known:
-                known[pair] = _differ(*_matrices(pair, old, new))
+                known[pair] = differ(*_matrices(pair, old, new))
             return known[pair]
 
         wanted = [pair for pair in pairs if visited and any(target.includes(pair) for target in targets)]
@@ -268,8 +267,8 @@ class _Merge:
         if targets:
             for pair in pairs:
                 weights = _matrices(pair, old, new)
-                if known.get(pair) or (pair not in known and _differ(*weights)):
-                    self._do_changed(unit, pair, *weights, safety, task, targets)
+                if known.get(pair) or (pair not in known and differ(*weights)):
+                    self._do_changed(unit, pair, new(pair.new.key), *weights, safety, task, targets)
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
@@ -283,13 +282,19 @@ class _Merge:
         self,
         unit: Unit,
         pair: LinearPair,
+        tensor: Tensor,
         old: Tensor,
         new: Tensor,
         safety: Statistics,
         task: Statistics,
         targets: Sequence[Target],
     ) -> None:
-        """Adapt one changed weight for every OUT that includes it, where samples of both sets reach it."""
+        """Adapt one changed weight for every OUT that includes it, where samples of both sets reach it.
+
+        Args:
+            tensor: NEW's, in which the weight lies on disk.
+            old, new: the weight, ``[r, c]``.
+        """
         including = [target for target in targets if target.includes(pair)]
         for target in targets:
             if target not in including:
@@ -299,7 +304,7 @@ class _Merge:
         if not all(reached.values()):
             for target in including:
                 unreached = [purpose for purpose, is_reached in reached.items() if not is_reached]
-                target.leave(unit, pair, old, new, unreached, **tokens)
+                target.leave(unit, pair, tensor, old, unreached, **tokens)
         elif including:
             block = unit.block if unit.block is not None else (unit.blocks if self._text_has_run else 0)
             results = adapt(
@@ -312,7 +317,7 @@ class _Merge:
                 configs=[target.config for target in including],
             )
             for target, adapted in zip(including, results, strict=True):
-                target.put(unit, pair, adapted, block=block, blocks=unit.blocks, **tokens)
+                target.put(unit, pair, tensor, adapted, block=block, blocks=unit.blocks, **tokens)
 
     def _packed(self, pairs: Sequence[LinearPair]) -> dict[str, Any]:
         """What the journals say of the statistics that were computed for ``pairs``, by the purpose of the half."""
@@ -323,8 +328,3 @@ class _Merge:
 def _matrices(pair: LinearPair, old: Callable[[str], Tensor], new: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
     """Both weights as ``[r, c]``."""
     return pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key))
-
-
-def _differ(old: Tensor, new: Tensor) -> bool:
-    """Whether tuning changed a weight, in NEW's dtype."""
-    return not torch.equal(old.to(new.dtype), new)

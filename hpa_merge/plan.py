@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
@@ -95,9 +96,11 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
             "give the checkpoints before and after tuning of one model."
         )
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
-    for key, linear in skeletons[1].linears.items():
-        linears[linear.unit].append(LinearPair(skeletons[0].linears[keys[key]], linear, included[key]))
-    by_config = zip(*(included[key] for key in skeletons[1].linears), strict=True)
+    in_old = {(linear.key, linear.part): linear for linear in skeletons[0].linears.values()}
+    for linear in skeletons[1].linears.values():
+        pair = LinearPair(in_old[keys[linear.key], linear.part], linear, included[linear.key])
+        linears[linear.unit].append(pair)
+    by_config = zip(*(included[linear.key] for linear in skeletons[1].linears.values()), strict=True)
     if not skeletons[1].linears or not all(any(leaves) for leaves in by_config):
         raise ConfigError("include and exclude leave no linear to adapt: mend the expressions.")
     return Plan(
@@ -131,6 +134,7 @@ def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint,
             f"{present_in}'s tensor {key} has no counterpart in {missing_in}: give two whole checkpoints of one model."
         )
     keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
+    linears = [{linear.key for linear in skeleton.linears.values()} for skeleton in (old, new)]
     for key, old_key in keys.items():
         shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
         if shapes[0] != shapes[1] and key in included and key not in new.embeddings:
@@ -138,9 +142,9 @@ def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint,
                 f"{key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: give the checkpoints before "
                 "and after tuning of one model, or take this tensor from NEW with --exclude."
             )
-        if (key in new.linears) != (old_key in old.linears):
+        if (key in linears[1]) != (old_key in linears[0]):
             raise CheckpointError(
-                f"{key} is a linear weight of its own in {'NEW' if key in new.linears else 'OLD'} alone: "
+                f"{key} is a linear weight of its own in {'NEW' if key in linears[1] else 'OLD'} alone: "
                 "tie or untie the embeddings of both alike."
             )
     return keys
@@ -149,8 +153,9 @@ def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint,
 def _passed_through(skeleton: Skeleton, checkpoint: Checkpoint) -> dict[str, int]:
     """How many tensors of NEW are no adaptable linear, by kind."""
     kinds: Counter[str] = Counter()
+    adaptable = {linear.key for linear in skeleton.linears.values()}
     for key, info in checkpoint.tensors.items():
-        if key in skeleton.linears:
+        if key in adaptable:
             continue
         if key not in skeleton.slots:
             kinds["unknown to the model"] += 1
@@ -158,9 +163,11 @@ def _passed_through(skeleton: Skeleton, checkpoint: Checkpoint) -> dict[str, int
             kinds["tied"] += 1
         elif key in skeleton.embeddings:
             kinds["embedding"] += 1
+        elif key in skeleton.routers:
+            kinds["router"] += 1
         elif key in skeleton.experts:
             kinds["expert"] += 1
-        elif len(info.shape) <= 1:
+        elif len(info.shape) <= 1 or key.endswith("bias"):
             kinds["norm, bias or scalar"] += 1
         else:
             kinds["convolution or other"] += 1
@@ -169,3 +176,8 @@ def _passed_through(skeleton: Skeleton, checkpoint: Checkpoint) -> dict[str, int
 
 def _matches(patterns: tuple[str, ...], key: str, *, default: bool) -> bool:
     return any(re.search(pattern, key) for pattern in patterns) if patterns else default
+
+
+def differ(old: Tensor, new: Tensor) -> bool:
+    """Whether tuning changed a weight, in NEW's dtype."""
+    return not torch.equal(old.to(new.dtype), new)

@@ -2,9 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, final
 
@@ -19,7 +20,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.machine import free_bytes, resolve_device
-from hpa_merge.plan import LinearPair, Plan, make_plan
+from hpa_merge.plan import LinearPair, Plan, differ, make_plan
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, check_place, read_statistics
@@ -122,7 +123,10 @@ def prepare(job: Job) -> Iterator[Ready]:
             Half(
                 side.purpose,
                 of_statistics(checkpoint, side.purpose, side.inputs, configs[0].damping),
-                {key: checkpoint.tensors[key].shape[linear.input_axis] for key, linear in skeleton.linears.items()},
+                {
+                    name: linear.shape(checkpoint.tensors[linear.key].shape)[1]
+                    for name, linear in skeleton.linears.items()
+                },
                 str(device),
                 units,
             )
@@ -168,7 +172,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
         units: dict[Path, list[UnitPlan]] = {out: [] for out in job.outs}
         for done, (unit, pairs) in enumerate(ready.plan.linears.items()):
             on_progress(unit.name, done, len(ready.plan.linears))
-            changed = {pair for pair in pairs if any(pair.included) and _changed(ready.sides, pair)}
+            changed = _changed(ready.sides, [pair for pair in pairs if any(pair.included)])
             for place, (out, config) in enumerate(job.outs.items()):
                 included = [pair for pair in pairs if pair.included[place]]
                 share = None
@@ -225,11 +229,14 @@ def _published(out: Path) -> MergeReport | None:
         return None
 
 
-def _changed(sides: tuple[Side, Side], pair: LinearPair) -> bool:
-    """Whether tuning changed a linear.
+def _changed(sides: tuple[Side, Side], pairs: Iterable[LinearPair]) -> set[LinearPair]:
+    """Those linears that tuning changed.
 
     Raises:
-        NumericalError: one of the two weights is not finite.
+        NumericalError: one of the weights is not finite.
     """
-    old, new = pair.old.matrix(sides[0].read(pair.old.key)), pair.new.matrix(sides[1].read(pair.new.key))
-    return not torch.equal(old.to(new.dtype), new)
+    changed = set()
+    for (old_key, new_key), same in groupby(pairs, lambda pair: (pair.old.key, pair.new.key)):
+        old, new = sides[0].read(old_key), sides[1].read(new_key)
+        changed |= {pair for pair in same if differ(pair.old.matrix(old), pair.new.matrix(new))}
+    return changed

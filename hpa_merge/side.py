@@ -59,8 +59,7 @@ class Side:
         length = min(config.max_length, context) if isinstance(context, int) and context > 0 else config.max_length
         self.inputs = [encoder.encode(sample, length) for sample in samples]
         self._forwards = PausedForwards(skeleton.model, skeleton.units)
-        linears = {observer for linear in skeleton.linears.values() for observer in linear.observers}
-        self._taps = Taps({name: skeleton.model.get_submodule(name) for name in linears})
+        self._taps = Taps(skeleton.model, skeleton.observed, skeleton.stacks.values())
 
     def keys_of(self, unit: Unit | None) -> list[str]:
         """The keys of a unit's tensors, in the order in which they are read; for None those that belong to no unit."""
@@ -252,7 +251,7 @@ class Observed:
                 curvature.absorb(part)
         if not math.isfinite(curvature.peak):
             raise NumericalError(
-                f"the {self._purpose} activations that reach {linear.key} hold NaN or infinity: "
+                f"the {self._purpose} activations that reach {linear.name} hold NaN or infinity: "
                 f"see whether {self._role} can be run in its dtype at all."
             )
         if curvature not in self._diagonals:
@@ -260,7 +259,7 @@ class Observed:
                 self._diagonals[curvature] = curvature.inverse_diagonal(self._damping)
             except SingularCurvature as error:
                 raise NumericalError(
-                    f"the {self._purpose} curvature of {linear.key} cannot be factored, in float64 either ({error}): "
+                    f"the {self._purpose} curvature of {linear.name} cannot be factored, in float64 either ({error}): "
                     f"raise damping, which is {self._damping:g}."
                 ) from error
         return self._diagonals[curvature]

@@ -74,26 +74,26 @@ class Half:
 
     def lacks(self, linear: LinearTensor) -> bool:
         """Whether nothing is known yet of the linear."""
-        return linear.key not in self._tokens
+        return linear.name not in self._tokens
 
     def take(self, linear: LinearTensor, tokens: int, diagonal: Tensor | None) -> None:
         """Note what is known of a linear; ``diagonal``, ``[c]`` float64, is None where no token activates it."""
-        self._tokens[linear.key] = tokens
+        self._tokens[linear.name] = tokens
         if diagonal is not None:
-            self._diagonals[linear.key] = diagonal.cpu()
+            self._diagonals[linear.name] = diagonal.cpu()
 
     def reached(self, linear: LinearTensor) -> bool:
-        return linear.key in self._diagonals
+        return linear.name in self._diagonals
 
     def tokens(self, linear: LinearTensor) -> int:
-        return self._tokens.get(linear.key, 0)
+        return self._tokens.get(linear.name, 0)
 
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
-        return self._diagonals[linear.key]
+        return self._diagonals[linear.name]
 
     def packed(self, linears: Iterable[LinearTensor]) -> dict[str, Any]:
         """The visits so far, and what is known of ``linears``, as JSON has it: for a journal."""
-        known = {linear.key: [self.tokens(linear), _packed(self._diagonals.get(linear.key))] for linear in linears}
+        known = {linear.name: [self.tokens(linear), _packed(self._diagonals.get(linear.name))] for linear in linears}
         return {"visits": list(self.visits), "linears": known}
 
     def restore(self, packed: Mapping[str, Any]) -> None:

@@ -55,6 +55,7 @@ class Target:
             resume=job.resume,
         )
         self._behind = WriteBehind(self._writer, behind)
+        self._stacks: dict[str, Tensor] = {}  # tensors of OUT, of which some slices are in their place
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
         self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
@@ -75,17 +76,20 @@ class Target:
         """Whether the options leave the linear to be adapted."""
         return pair.included[self._place]
 
-    def put(self, unit: Unit, pair: LinearPair, adapted: Adapted, **details: Any) -> None:
+    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, **details: Any) -> None:
         """Write an adapted weight.
+
+        Args:
+            tensor: NEW's, in which the weight lies on disk.
 
         Raises:
             NumericalError: it does not fit into NEW's dtype.
         """
         if not all_finite(adapted.weight):
             raise NumericalError(
-                f"the result for {pair.new.key} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
+                f"the result for {pair.new.name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
             )
-        self._write(pair, adapted.weight)
+        self._write(pair, tensor, adapted.weight)
         self.note(
             unit,
             pair,
@@ -104,27 +108,29 @@ class Target:
         )
 
     def leave(
-        self, unit: Unit, pair: LinearPair, old: Tensor, new: Tensor, unreached: Sequence[str], **details: Any
+        self, unit: Unit, pair: LinearPair, tensor: Tensor, old: Tensor, unreached: Sequence[str], **details: Any
     ) -> None:
-        """Deal with a changed weight, ``[r, c]`` on both sides, that no token of the sets ``unreached`` reaches.
+        """Deal with a changed weight, ``[r, c]`` in OLD, that no token of the sets ``unreached`` reaches.
+
+        ``tensor``: NEW's, in which it lies on disk.
 
         Raises:
             CalibrationError: the options want every one to be reached.
         """
         if self.config.uncalibrated == "error":
             raise CalibrationError(
-                f"{pair.new.key} changed and no token of the {' and the '.join(unreached)} set reaches it: "
+                f"{pair.new.name} changed and no token of the {' and the '.join(unreached)} set reaches it: "
                 "add samples that do, or choose --uncalibrated new or old."
             )
         if self.config.uncalibrated == "old":
-            self._write(pair, old.to(new.dtype))
-        self.note(unit, pair, new, "uncalibrated", **details)
+            self._write(pair, tensor, old.to(tensor.dtype))
+        self.note(unit, pair, old, "uncalibrated", **details)
 
     def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
         """Record what became of a linear; ``weight`` is ``[r, c]``."""
         rows, columns = weight.shape
         self.records.append(
-            LinearRecord(pair.new.key, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
+            LinearRecord(pair.new.name, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
         )
 
     def pass_on(self, keys: Iterable[str]) -> None:
@@ -136,6 +142,9 @@ class Target:
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
         """Make the linears of ``unit`` durable, with the statistics that are to be there when the run is resumed."""
+        for key, stack in self._stacks.items():
+            self._behind.write(key, stack)
+        self._stacks.clear()
         linears = [asdict(record) for record in self.records[self._begun :]]
         self._behind.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
         self._begun = len(self.records)
@@ -191,7 +200,13 @@ class Target:
         self._behind.close()
         self._writer.abort(keep=keep)
 
-    def _write(self, pair: LinearPair, weight: Tensor) -> None:
-        """Let a weight, ``[r, c]``, be written in its turn."""
-        del self._left[pair.new.key]
-        self._behind.write(pair.new.key, pair.new.matrix(weight))
+    def _write(self, pair: LinearPair, tensor: Tensor, weight: Tensor) -> None:
+        """Let a weight, ``[r, c]``, be written in its turn; one of a stack in its place in NEW's ``tensor``."""
+        key = pair.new.key
+        self._left.pop(key, None)
+        if pair.new.part is None:
+            self._behind.write(key, pair.new.turned(weight))
+        else:
+            if key not in self._stacks:
+                self._stacks[key] = tensor.clone()
+            pair.new.matrix(self._stacks[key]).copy_(weight)

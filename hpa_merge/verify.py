@@ -3,7 +3,7 @@
 Nothing is run: the report says which columns were put back and what ``κ`` was, and both follow the weights.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
 from hpa_merge.errors import CheckpointError, ConfigError
-from hpa_merge.plan import make_plan
+from hpa_merge.plan import LinearPair, make_plan
 from hpa_merge.report.schema import LinearRecord, MergeReport, read_report
 
 MODEL_CARD = Path("README.md")
@@ -119,7 +119,11 @@ class _Inputs:
         config = HPAConfig.from_mapping(report.config, source="the report")
         plan = make_plan(old, new, [config], torch.device("cpu"))
         self._old, self._new = old, new
-        self._pairs = {pair.new.key: pair for pairs in plan.linears.values() for pair in pairs}
+        pairs = [pair for pairs in plan.linears.values() for pair in pairs]
+        self._names = {pair.new.name for pair in pairs}
+        self._pairs: dict[str, list[LinearPair]] = defaultdict(list)
+        for pair in pairs:
+            self._pairs[pair.new.key].append(pair)
         self._architecture = plan.architecture
         self._report = report
         self._records = {record.name: record for record in report.linears}
@@ -131,9 +135,9 @@ class _Inputs:
         """What is wrong with the report, the layout and the side files."""
         if self._report.architecture != self._architecture:
             yield f"The report is of a {self._report.architecture}, and NEW is a {self._architecture}."
-        for name in sorted(self._pairs.keys() - self._records.keys()):
+        for name in sorted(self._names - self._records.keys()):
             yield f"{name} is a linear of NEW, and the report does not name it."
-        for name in sorted(self._records.keys() - self._pairs.keys()):
+        for name in sorted(self._records.keys() - self._names):
             yield f"{name} is in the report, and no linear of NEW."
 
         expected, found = _weight_files(self._new), _weight_files(merged)
@@ -169,19 +173,36 @@ class _Inputs:
                 f"{name} is {list(found.shape)} of {found.dtype} in OUT, and {list(info.shape)} of {info.dtype} in NEW."
             )
             return
-        new, record, pair = self._new.read(name), self._records.get(name), self._pairs.get(name)
-        uncalibrated = record is not None and record.outcome == "uncalibrated" and self._from_old
-        if record is None or pair is None or not (record.outcome == "adapted" or uncalibrated):
+        new, pairs = self._new.read(name), self._pairs.get(name, [])
+        if not any(self._is_made(pair) for pair in pairs):
             self._checked["tensors from NEW"] += 1
             yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
             return
-        old, new, found = pair.old.matrix(self._old.read(pair.old.key)), pair.new.matrix(new), pair.new.matrix(found)
+        old = self._old.read(pairs[0].old.key)
+        for pair in pairs:
+            yield from self._check_linear(pair, pair.old.matrix(old), pair.new.matrix(new), pair.new.matrix(found))
+
+    def _is_made(self, pair: LinearPair) -> bool:
+        """Whether the report says that a linear is not NEW's as it is."""
+        record = self._records.get(pair.new.name)
+        return record is not None and (
+            record.outcome == "adapted" or (record.outcome == "uncalibrated" and self._from_old)
+        )
+
+    def _check_linear(self, pair: LinearPair, old: Tensor, new: Tensor, found: Tensor) -> Iterator[str]:
+        """What is wrong with one weight, ``[r, c]`` in all three."""
+        name = pair.new.name
+        if not self._is_made(pair):
+            self._checked["linears from NEW"] += 1
+            yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
+            return
+        record = self._records[name]
         if not old.shape == new.shape == (record.rows, record.columns):
             yield (
                 f"{name} is {[record.rows, record.columns]} in the report, {list(old.shape)} in OLD and "
                 f"{list(new.shape)} in NEW, as [outputs, inputs]."
             )
-        elif uncalibrated:
+        elif record.outcome == "uncalibrated":
             self._checked["linears from OLD"] += 1
             yield from _told(name, _bits(found) != _bits(old.to(new.dtype)), "are not OLD's")
         else:

@@ -108,7 +108,9 @@ class Replay:
     def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
         visited = (unit for unit in reversed(self._visits) if unit in units)
         order = dict.fromkeys([*visited, *units])
-        return self._side.reading([linear.key for unit in order for linear in self._linears.get(unit, ())], budget)
+        return self._side.reading(
+            dict.fromkeys(linear.key for unit in order for linear in self._linears.get(unit, ())), budget
+        )
 
     @property
     def next_unit(self) -> Unit | None:
@@ -121,7 +123,15 @@ class Replay:
         return False
 
     def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        return lambda key: self._side.read(key).to(self._side.device)
+        last: dict[str, Tensor] = {}
+
+        def read(key: str) -> Tensor:
+            if key not in last:
+                last.clear()
+                last[key] = self._side.read(key).to(self._side.device)
+            return last[key]
+
+        return read
 
     def run(self, unit: Unit, linears: Iterable[LinearTensor], *, last: bool) -> Statistics:
         if self.next_unit == unit:

@@ -237,7 +237,7 @@ def walk(made: tuple[Skeleton, Callable[[str], Tensor]], samples: Samples, watch
     """Through all units with taps on ``watched``, linears by unit; the curvatures, and how many outputs there were."""
     skeleton, read = made
     forwards, outputs = PausedForwards(skeleton.model, skeleton.units), []
-    taps = Taps({n: m for n, m in skeleton.model.named_modules() if isinstance(m, nn.Linear)})
+    taps = Taps(skeleton.model, [n for n, m in skeleton.model.named_modules() if isinstance(m, nn.Linear)])
     forwards.start(samples, lambda *_: outputs.append(_))
     found: dict[str, Curvature] = {}
     unit: Unit | None
@@ -282,7 +282,7 @@ def assert_holds(curvature: Curvature, tokens: Tensor) -> None:
 
 def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> None:
     a, b, c = (nn.Linear(6, 2) for _ in range(3))
-    taps = Taps({"a": a, "b": b, "c": c})
+    taps = Taps(nn.ModuleDict({"a": a, "b": b, "c": c}), "abc")
     draw = torch.Generator().manual_seed(0)
     x, y, z = (torch.randn(1, n, 6, generator=draw) for n in (4, 3, 7))
     taps.watch(["a", "b", "c"])
@@ -300,7 +300,7 @@ def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> Non
 
 def test_what_is_written_over_in_place_was_read_before() -> None:
     a, b = nn.Linear(6, 2), nn.Linear(6, 2)
-    taps = Taps({"a": a, "b": b})
+    taps = Taps(nn.ModuleDict({"a": a, "b": b}), "ab")
     before = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     x = before.clone()
     taps.watch(["a", "b"])
@@ -318,7 +318,7 @@ def test_what_is_written_over_in_place_was_read_before() -> None:
 
 def test_only_what_is_watched_and_read_is_found() -> None:
     linears = {name: nn.Linear(4, 4) for name in ("watched", "unwatched", "unread", "empty")}
-    taps = Taps(linears)
+    taps = Taps(nn.ModuleDict(linears), linears)
     taps.watch(["watched", "unread", "empty"])
     with torch.no_grad():
         for name in ("watched", "unwatched"):

@@ -45,7 +45,9 @@ def meta_model(folder: Path, header: Header, role: str) -> PreTrainedModel:
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
         with torch.device("meta"):
-            model = architecture._from_config(config, dtype=dtype, attn_implementation=attention)
+            model = architecture._from_config(
+                config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
+            )
         if next(model.parameters(), None) is None:
             raise ValueError(f"{name} has no parameter")
     except HPAError:

@@ -4,22 +4,42 @@ Checkpoint keys are not module names: on load, transformers renames them, fuses 
 turns others. A :class:`Conversion` is one such step: the keys that are read together, and what they become.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.experts import Stack
 
 Header = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """What a checkpoint says of its tensors: dtype and shape by key."""
+
+
+@final
+@dataclass(frozen=True)
+class Matrix:
+    """A linear weight on disk, and where its input is seen.
+
+    Attributes:
+        key: of the tensor that it lies in.
+        part: its place along the first axis of a tensor of three dimensions; None where it is the tensor.
+        input_axis: the axis of the matrix that holds its inputs, 0 or 1.
+        observers: paths of linear modules, or of experts in their stacks.
+    """
+
+    key: str
+    part: int | None
+    input_axis: int
+    observers: tuple[str, ...]
 
 
 @final
@@ -40,7 +60,7 @@ class Conversion:
     targets: tuple[str, ...]
     _converter: WeightConverter | None
 
-    def apply(self, tensors: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+    def apply(self, tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
         """The values of ``targets`` from the tensors on disk; without a converter, the tensor itself."""
         if self._converter is None:
             return {self.first: tensors[self.keys[0]]}
@@ -57,36 +77,78 @@ class Conversion:
             for place, (key, pattern) in enumerate(zip(self.keys, self.patterns, strict=True))
         }
 
-    def input_axis(
-        self, key: str, header: Header, model: PreTrainedModel, module_axes: Mapping[str, int]
-    ) -> int | None:
-        """Which axis of ``key`` on disk holds the inputs of the linears that it becomes part of.
+    def matrices(
+        self, header: Header, model: PreTrainedModel, linears: Mapping[str, int], stacks: Mapping[str, Stack]
+    ) -> list[Matrix]:
+        """The matrices on disk that become linear weights, or experts of a stack, and nothing else.
 
-        The conversion itself is asked: ``key``'s entries are labelled with their place along one of its axes, the
-        others with −1, and that axis is the one whose labels arrive as the place along the modules' input axis.
+        The conversion itself is asked: each entry is labelled with its matrix and its place along one of the matrix's
+        axes, and that axis holds the inputs whose labels arrive as the place along the input axis in the model.
 
         Args:
             header: shapes of the conversion's keys.
-            module_axes: the input axis of each target's module parameter.
+            linears: the input axis of each linear module's weight, by parameter name.
+            stacks: those of experts.
 
         Returns:
-            0 or 1; None where ``key`` is no matrix or its columns do not arrive as whole, unmoved columns.
+            The matrices whose columns arrive as whole, unmoved columns, in the order of the keys.
         """
-        shape = header[key][1]
+        if not (all(name in linears for name in self.targets) or all(name in stacks for name in self.targets)):
+            return []
+        places = [  # key, slice
+            (key, part)
+            for key in self.keys
+            for part in (range(header[key][1][0]) if len(header[key][1]) == 3 else (None,))
+        ]
         if self._converter is None:
-            return module_axes[self.first]
-        if len(shape) != 2:
-            return None
+            name = self.first
+            if name in linears:
+                return [Matrix(name_, None, linears[name], (name.removesuffix(".weight"),)) for name_ in self.keys]
+            return [Matrix(key, e, stacks[name].input_axis - 1, (stacks[name].observer(e or 0),)) for key, e in places]
+        shapes = {key: header[key][1] for key in self.keys}
+        asked: Any = model
+        if self.first in stacks:
+            asked = _Small.of(shapes, model)
+            shapes = {key: asked.shape(shape) for key, shape in shapes.items()}
+        found: dict[int, Matrix] = {}
         for axis in (1, 0):
-            labels = {k: torch.full(header[k][1], -1, dtype=torch.int32) for k in self.keys}
-            place = torch.arange(shape[axis], dtype=torch.int32)
-            labels[key] = (place if axis == 1 else place[:, None]).expand(shape)
-            if all(
-                _labels_are_columns(value if module_axes[name] == 1 else value.T)
-                for name, value in self.apply(labels, model).items()
-            ):
-                return axis
-        return None
+            for place, observers in self._arrivals(shapes, places, axis, asked, linears, stacks).items():
+                found.setdefault(place, Matrix(*places[place], axis, observers))
+        return [found[place] for place in sorted(found)]
+
+    def _arrivals(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        places: Sequence[tuple[str, int | None]],
+        axis: int,
+        model: Any,
+        linears: Mapping[str, int],
+        stacks: Mapping[str, Stack],
+    ) -> dict[int, tuple[str, ...]]:
+        """Which of ``places`` have their inputs along ``axis``, and where these are observed."""
+        if not all(len(shape) in (2, 3) for shape in shapes.values()):
+            return {}
+        base = 1 + max(max(shape) for shape in shapes.values())
+        labels: dict[str, list[Tensor]] = defaultdict(list)
+        for number, (key, _) in enumerate(places):
+            shape = shapes[key][-2:]
+            along = number * base + torch.arange(shape[axis], dtype=torch.int32)
+            labels[key].append((along if axis == 1 else along[:, None]).expand(shape))
+        values = self.apply({k: torch.stack(v) if len(shapes[k]) == 3 else v[0] for k, v in labels.items()}, model)
+        observers: dict[int, list[str]] = defaultdict(list)
+        moved: set[int] = set()
+        for name, value in values.items():
+            if name in linears:
+                arrived = {name.removesuffix(".weight"): value if linears[name] == 1 else value.T}
+            else:
+                turned = value if stacks[name].input_axis == 2 else value.transpose(1, 2)
+                arrived = {stacks[name].observer(expert): matrix for expert, matrix in enumerate(turned)}
+            for observer, matrix in arrived.items():
+                stays = matrix % base == torch.arange(matrix.shape[1], dtype=matrix.dtype)
+                moved.update((matrix[~stays] // base).unique().tolist())
+                for number in (matrix // base).unique().tolist():
+                    observers[number].append(observer)
+        return {number: tuple(by) for number, by in observers.items() if number not in moved}
 
 
 def find_conversions(model: PreTrainedModel, header: Header, role: str) -> list[Conversion]:
@@ -128,6 +190,30 @@ def find_conversions(model: PreTrainedModel, header: Header, role: str) -> list[
     return found
 
 
-def _labels_are_columns(labels: Tensor) -> bool:
-    """Whether each entry of ``[r, c]`` is its own column's place, or −1 for an entry of another tensor."""
-    return bool(((labels == torch.arange(labels.shape[1], dtype=labels.dtype)) | (labels < 0)).all())
+@final
+@dataclass(frozen=True)
+class _Small:
+    """A model whose experts are as many and a good deal smaller: conversions ask it for nothing but shapes.
+
+    Attributes:
+        divisor: of every dimension of an expert's matrix; each stays at least 2, so that columns differ.
+    """
+
+    divisor: int
+    model: PreTrainedModel
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]], model: PreTrainedModel) -> "_Small":
+        common = math.gcd(*(size for shape in shapes.values() for size in shape[-2:]))
+        least = min(size for shape in shapes.values() for size in shape[-2:])
+        return cls(next((d for d in range(common, 1, -1) if common % d == 0 and least // d >= 2), 1), model)
+
+    def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (*shape[:-2], *(size // self.divisor for size in shape[-2:]))
+
+    def get_parameter(self, name: str) -> Tensor:
+        return torch.empty(self.shape(self.model.get_parameter(name).shape), device="meta")
+
+    @property
+    def config(self) -> PretrainedConfig:
+        return self.model.config

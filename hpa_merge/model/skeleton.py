@@ -7,7 +7,7 @@ its device, dtype or shape gets the true answer, and code that computes with one
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import meta_model
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
+from hpa_merge.model.experts import find_routers, find_stacks, routed_share
 from hpa_merge.model.units import Unit, find_units
 
 
@@ -28,20 +29,38 @@ class LinearTensor:
     """A linear weight as it lies on disk.
 
     Attributes:
-        key: its name in the checkpoint.
-        observers: paths of the modules at whose input its input is seen.
+        key: name of its tensor in the checkpoint.
+        part: which slice of that tensor it is, an expert of a stack; None where it is the whole tensor.
+        observers: paths of the modules at whose input its input is seen, or experts in their stacks.
         input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as ``Conv1D`` has it.
         unit: the one that it is loaded, run and merged with.
+        routed: the part of the tokens that comes to it on average: 1 but for an expert.
     """
 
     key: str
+    part: int | None
     observers: tuple[str, ...]
     input_axis: int
     unit: Unit
+    routed: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What it is called: its tensor's name, with its place where it is a slice."""
+        return self.key if self.part is None else f"{self.key}[{self.part}]"
 
     def matrix(self, tensor: Tensor) -> Tensor:
-        """The tensor on disk as ``[r, c]``, or such a matrix as it lies on disk: a view."""
-        return tensor if self.input_axis == 1 else tensor.T
+        """The weight as ``[r, c]``, a view of its tensor as it lies on disk."""
+        return self.turned(tensor if self.part is None else tensor[self.part])
+
+    def turned(self, matrix: Tensor) -> Tensor:
+        """``[r, c]`` as it lies on disk, or the other way round: a view."""
+        return matrix if self.input_axis == 1 else matrix.T
+
+    def shape(self, on_disk: Sequence[int]) -> tuple[int, int]:
+        """``(r, c)``, from the shape of its tensor."""
+        rows, columns = on_disk[-2:][:: 1 if self.input_axis == 1 else -1]
+        return rows, columns
 
 
 @final
@@ -52,11 +71,14 @@ class Skeleton:
         device: where units are loaded to.
         model: in evaluation mode; its forward runs unchanged if each unit is loaded when it is come to.
         units: in the order in which they are merged.
-        linears: every linear weight on disk that is not tied, by key.
+        linears: every linear weight on disk that is not tied and no router, by name.
         slots: for each key of the model an identity that is the same in OLD and NEW, whatever the key is called.
+        observed: paths of the modules among the observers of those.
         tied: keys whose parameter another module shares.
         embeddings: keys of embeddings.
-        experts: keys of expert weights, which transformers stacks into parameters of three dimensions.
+        experts: keys of what transformers stacks into parameters of three dimensions, one slice for each expert.
+        routers: keys of the weights that choose among experts.
+        stacks: the experts' parameters whose products can be watched, by name.
     """
 
     def __init__(self, folder: Path, header: Header, role: str, device: torch.device) -> None:
@@ -89,8 +111,11 @@ class Skeleton:
         shared = {name for names in self._places.values() if len(names) > 1 for name in names}
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
+        self.stacks = find_stacks(self.model)
+        self.routers = self._keys_of_targets({f"{path}.weight" for path in find_routers(self.model)})
         self.linears = self._find_linears()
         modules = dict(self.model.named_modules())
+        self.observed = modules.keys() & {o for linear in self.linears.values() for o in linear.observers}
         self.embeddings = self._keys_of_targets(
             {f"{n}.weight" for n, m in modules.items() if isinstance(m, nn.Embedding)}
         )
@@ -212,21 +237,20 @@ class Skeleton:
         return {None} if None in units else units
 
     def _find_linears(self) -> dict[str, LinearTensor]:
-        """The tensors on disk that become weights of linear modules and of nothing else."""
+        """The matrices on disk that become weights of linear modules, or experts of a stack, and of nothing else."""
         modules = {f"{n}.weight": m for n, m in self.model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
         axes = {name: 1 if isinstance(module, nn.Linear) else 0 for name, module in modules.items()}
-        found = {}
+        config, found = self.model.config.get_text_config(), {}
         for conversion in self._conversions:
             unit = self._unit_of[conversion.first]
-            if unit is None or not all(target in modules for target in conversion.targets):
+            if unit is None or not (self.tied | self.routers).isdisjoint(conversion.keys):
                 continue
-            observers = tuple(target.removesuffix(".weight") for target in conversion.targets)
-            for key in conversion.keys:
-                if key in self.tied:
-                    continue
-                axis = conversion.input_axis(key, self._header, self.model, axes)
-                if axis is not None:
-                    found[key] = LinearTensor(key=key, observers=observers, input_axis=axis, unit=unit)
+            routed = 1.0
+            if conversion.first in self.stacks:
+                routed = routed_share(config, len(self.model.get_parameter(conversion.first)))
+            for matrix in conversion.matrices(self._header, self.model, axes, self.stacks):
+                linear = LinearTensor(matrix.key, matrix.part, matrix.observers, matrix.input_axis, unit, routed)
+                found[linear.name] = linear
         return found
 
 

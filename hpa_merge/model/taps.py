@@ -4,13 +4,15 @@ Linears that read the same tensor (q/k/v, gate/up) share one curvature. Which do
 sample: if two share in one sample and not in the next, each still gets exactly the tokens that it read.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from torch import Tensor, nn
 
 from hpa_merge.core import Curvature
+from hpa_merge.model.experts import Stack, watched
 
 
 @final
@@ -25,19 +27,25 @@ class _Seen:
 
 @final
 class Taps:
-    """Hooks on the linears of a model, at rest but for those that are watched.
+    """Hooks on the linears and the experts of a model, at rest but for those that are watched.
 
     Attributes:
         spill: whether what is read from now on waits on the host.
     """
 
-    def __init__(self, linears: Mapping[str, nn.Module]) -> None:
-        """``linears``: the modules that can be watched, by path."""
+    def __init__(self, model: nn.Module, linears: Iterable[str], stacks: Iterable[Stack] = ()) -> None:
+        """``linears``: paths of the modules that can be watched; ``stacks``: those of experts."""
         self.spill = False
         self._hooks = [
-            module.register_forward_pre_hook(lambda _, args, name=name: self._observe(name, args[0]))
-            for name, module in linears.items()
+            model.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: self._observe(path, args[0]))
+            for path in linears
         ]
+        of_module: dict[str, dict[str, Stack]] = defaultdict(dict)
+        for stack in stacks:
+            of_module[stack.module][stack.name.rpartition(".")[2]] = stack
+        self._experts = [model.get_submodule(path) for path in of_module]
+        for module, theirs in zip(self._experts, of_module.values(), strict=True):
+            module.forward = self._watching(module, theirs)
         self._watched: frozenset[str] = frozenset()
         self._seen: dict[Hashable, _Seen] = {}
         self._gathered: dict[tuple[str, ...], Curvature] = {}
@@ -54,6 +62,9 @@ class Taps:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        for module in self._experts:
+            del module.forward  # the instance's: the class has its own
+        self._experts.clear()
 
     def end_sample(self) -> None:
         """Hand over what the linears read in the sample that has just run through the unit."""
@@ -85,6 +96,20 @@ class Taps:
         for readers in groups:
             curvature.absorb(self._gathered[readers])
         return curvature
+
+    def _watching(self, module: nn.Module, stacks: Mapping[str, Stack]) -> Callable[..., Any]:
+        """The forward of an experts' module that hands over what each watched expert reads."""
+        forward = module.forward
+
+        def watching(*args: Any, **kwargs: Any) -> Any:
+            if self._watched.isdisjoint(
+                stack.observer(e) for leaf, stack in stacks.items() for e in range(len(module.get_parameter(leaf)))
+            ):
+                return forward(*args, **kwargs)
+            with watched(module, stacks, self._observe):
+                return forward(*args, **kwargs)
+
+        return watching
 
     def _observe(self, name: str, x: Tensor) -> None:
         if name not in self._watched or x.numel() == 0:

@@ -1,0 +1,132 @@
+"""Experts of a mixture: parameters of three dimensions, one matrix for each expert, and the routers beside them.
+
+An expert's weight is a slice of its stack, and its input is whatever the experts' forward multiplies with that slice:
+the tokens that are routed to it. So the products are watched, not the modules, and any way of writing the forward will
+do that takes the experts one by one or all at once.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+TRANSPOSED = {"Llama4TextExperts": True}
+"""Whether a class that does not say so itself holds ``[experts, inputs, outputs]``."""
+
+PRODUCTS = {
+    torch.nn.functional.linear,
+    *(torch.matmul, torch.mm, torch.bmm),
+    *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm),
+}
+"""What multiplies an input, the first argument, with a weight, the second."""
+
+Observe = Callable[[str, Tensor], None]
+
+
+@final
+@dataclass(frozen=True)
+class Stack:
+    """A parameter that holds one matrix for each expert.
+
+    Attributes:
+        name: the parameter's.
+        module: path of the module that multiplies with it.
+        input_axis: 2 for ``[experts, r, c]``, 1 for ``[experts, c, r]``.
+    """
+
+    name: str
+    module: str
+    input_axis: int
+
+    def observer(self, expert: int) -> str:
+        """What the input of one expert's matrix is called."""
+        return f"{self.name}[{expert}]"
+
+
+def find_stacks(model: nn.Module) -> dict[str, Stack]:
+    """The stacks of experts in ``model`` of which it is known along which axis their inputs lie, by parameter name."""
+    found = {}
+    for path, module in model.named_modules():
+        transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
+        if isinstance(transposed, bool):
+            for leaf, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 3:
+                    name = f"{path}.{leaf}"
+                    found[name] = Stack(name, path, 1 if transposed else 2)
+    return found
+
+
+def find_routers(model: nn.Module) -> set[str]:
+    """Paths of the modules whose weight, ``[experts, c]``, scores the experts that lie beside them."""
+    found = set()
+    for path, parent in model.named_modules():
+        counts = {name: count for name, child in parent.named_children() if (count := _experts_of(child))}
+        for name, child in parent.named_children():
+            if name in counts:
+                continue
+            for inner, module in child.named_modules():
+                weight = getattr(module, "weight", None)
+                if isinstance(weight, Tensor) and weight.ndim == 2 and weight.shape[0] in counts.values():
+                    found.add(".".join(part for part in (path, name, inner) if part))
+    return found
+
+
+def routed_share(config: Any, experts: int) -> float:
+    """The part of the tokens that comes to an expert on average; all of them where the configuration does not say."""
+    names = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "top_k_experts")
+    active = next((value for name in names if isinstance(value := getattr(config, name, None), int)), experts)
+    return min(1.0, active / experts)
+
+
+@contextmanager
+def watched(module: nn.Module, stacks: Mapping[str, Stack], observe: Observe) -> Iterator[None]:
+    """Within the block tell ``observe`` of every input that an expert of ``module`` multiplies its weight with.
+
+    Args:
+        stacks: those of ``module``, by the attribute that holds them.
+        observe: called with the expert's observer and its tokens, ``[n, c]``.
+    """
+    by_memory = {}
+    for leaf, stack in stacks.items():
+        parameter = module.get_parameter(leaf)
+        by_memory[parameter.untyped_storage().data_ptr()] = (stack, parameter)
+    with _Products(by_memory, observe):
+        yield
+
+
+@final
+class _Products(TorchFunctionMode):
+    """Sees every product of the block whose weight lies in the memory of a stack."""
+
+    def __init__(self, by_memory: Mapping[int, tuple[Stack, Tensor]], observe: Observe) -> None:
+        super().__init__()
+        self._by_memory = by_memory
+        self._observe = observe
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in PRODUCTS:
+            x, weight = args[:2]
+            found = self._by_memory.get(weight.untyped_storage().data_ptr())
+            if found is not None:
+                self._see(*found, x, weight)
+        return func(*args, **(kwargs or {}))
+
+    def _see(self, stack: Stack, parameter: Tensor, x: Tensor, weight: Tensor) -> None:
+        if weight.ndim == 3:  # all experts at once; a token that is not routed to one is zero there
+            for expert, tokens in enumerate(x):
+                self._observe(stack.observer(expert), tokens[tokens.any(dim=1)])
+        else:
+            place = weight.storage_offset() - parameter.storage_offset()
+            self._observe(stack.observer(place // parameter.stride(0)), x)
+
+
+def _experts_of(module: nn.Module) -> int:
+    """How many experts ``module`` holds, stacked or one by one; 0 if it is something else."""
+    if isinstance(module, nn.ModuleList | nn.ModuleDict):
+        return len(module) if type(module).__name__.endswith("Experts") else 0
+    stacks = [p for p in module.parameters(recurse=False) if p.ndim == 3 and not isinstance(module, nn.Conv1d)]
+    return stacks[0].shape[0] if stacks else 0
