@@ -17,7 +17,6 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
 from hpa_merge.errors import ConfigError
 from hpa_merge.machine import peak_host_bytes
-from hpa_merge.model import Unit
 from hpa_merge.plan import Plan
 from hpa_merge.side import Side
 
@@ -114,10 +113,7 @@ def _work(
     plan: Plan, checkpoints: Sequence[Checkpoint], sides: Sequence[Side], runs: Sequence[bool], spill: bool
 ) -> tuple[int, int]:
     """Bytes where the arithmetic runs, and of the tokens that wait on the host."""
-    tokens = [
-        sum(sample["input_ids"].numel() for sample in side.inputs) if run else 0
-        for side, run in zip(sides, runs, strict=True)
-    ]
+    tokens = [side.tokens if run else 0 for side, run in zip(sides, runs, strict=True)]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
     states = HELD_STATES * sum(tokens) * hidden * itemsize
@@ -131,7 +127,7 @@ def _work(
         kept = [int(count * routed) * c * itemsize for routed, c, count in inputs]
         factored = max((_factored(count, c) for _, c, count in inputs), default=0)
         fused = max((math.prod(shape) * itemsize for shape in stored), default=0)
-        weights = _weights(unit, plan, checkpoints) if any(runs) else 2 * fused
+        weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(runs) else 2 * fused
         if spill:
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
@@ -161,15 +157,6 @@ def _factored(tokens: int, columns: int) -> int:
     if tokens <= DUAL_SHARE * columns:
         return 4 * tokens * columns + 16 * tokens * tokens
     return 8 * columns * columns
-
-
-def _weights(unit: Unit, plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:
-    """The weights of one unit, of OLD and NEW."""
-    return sum(
-        checkpoint.tensors[key].nbytes
-        for skeleton, checkpoint in zip((plan.old, plan.new), checkpoints, strict=True)
-        for key in skeleton.keys_of(unit)
-    )
 
 
 def _block(plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:

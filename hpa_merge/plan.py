@@ -3,6 +3,7 @@
 Reads the two checkpoints' configurations and headers, and no weight.
 """
 
+import inspect
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -73,15 +74,11 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         raise CheckpointError(
             f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
         )
-    if new.config.get("is_encoder_decoder"):
-        raise CheckpointError(
-            f"{' '.join(architectures[1] or [])} is an encoder-decoder, and calibration samples have no decoder "
-            "inputs: only decoders and vision-language models can be merged."
-        )
     skeletons = [
         Skeleton(c.folder, {name: (info.dtype, info.shape) for name, info in c.tensors.items()}, c.role, device)
         for c in (old, new)
     ]
+    _check_inputs(skeletons[1])
     included = {
         key: tuple(
             _matches(config.include, key, default=True) and not _matches(config.exclude, key, default=False)
@@ -114,6 +111,26 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
             if len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
         ),
     )
+
+
+def _check_inputs(skeleton: Skeleton) -> None:
+    """Whether calibration samples, which are texts with or without images, are what the model takes.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    model = skeleton.model
+    name, taken = type(model).__name__, inspect.signature(model.forward).parameters
+    if "input_ids" not in taken:
+        raise CheckpointError(
+            f"{name} takes {next(iter(taken))}, and calibration samples are texts, with or without images: "
+            "only models that read text can be merged."
+        )
+    if model.config.is_encoder_decoder and skeleton.decoder_start is None:
+        raise CheckpointError(
+            f"{name} is an encoder-decoder, and neither config.json nor generation_config.json has its "
+            "decoder_start_token_id: add it to one of them."
+        )
 
 
 def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint, included: set[str]) -> dict[str, str]:

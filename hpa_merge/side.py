@@ -8,7 +8,7 @@ from typing import final
 
 from torch import Tensor
 
-from hpa_merge.calibration import Encoder, Sample
+from hpa_merge.calibration import Encoder, PromptAndAnswer, Sample
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, SingularCurvature, all_finite
@@ -55,11 +55,20 @@ class Side:
         self._skeleton = skeleton
         self._samples = samples
         encoder = Encoder.from_checkpoint(checkpoint.folder, samples)
+        encode = encoder.encode
+        if skeleton.model.config.is_encoder_decoder and skeleton.decoder_start is not None:
+            encode = PromptAndAnswer(encoder, skeleton.decoder_start).encode
         context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
         length = min(config.max_length, context) if isinstance(context, int) and context > 0 else config.max_length
-        self.inputs = [encoder.encode(sample, length) for sample in samples]
+        self.inputs = [encode(sample, length) for sample in samples]
         self._forwards = PausedForwards(skeleton.model, skeleton.units)
         self._taps = Taps(skeleton.model, skeleton.observed, skeleton.stacks.values())
+
+    @property
+    def tokens(self) -> int:
+        """Of all samples together; those that a decoder reads apart from the encoder count too."""
+        names = ("input_ids", "decoder_input_ids")
+        return sum(inputs[name].numel() for inputs in self.inputs for name in names if name in inputs)
 
     def keys_of(self, unit: Unit | None) -> list[str]:
         """The keys of a unit's tensors, in the order in which they are read; for None those that belong to no unit."""
@@ -197,7 +206,7 @@ class Side:
         return CalibrationRecord(
             file=str(file),
             samples=len(self._samples),
-            tokens=sum(inputs["input_ids"].numel() for inputs in self.inputs),
+            tokens=self.tokens,
             images=sum(len(sample.images) for sample in self._samples),
         )
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.model.conversion import Header
 
-__all__ = ["meta_model"]
+__all__ = ["decoder_start", "meta_model"]
 
 COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook")
 """How keys of config.json end that say how many modules there are of a kind; each has a tensor of its own."""
@@ -66,6 +66,17 @@ def meta_model(folder: Path, header: Header, role: str) -> PreTrainedModel:
             "give the config.json that belongs to these weights."
         )
     return model.eval()
+
+
+def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
+    """The token that an encoder-decoder's decoder begins with; None where neither configuration has one."""
+    found = getattr(model.config, "decoder_start_token_id", None)
+    if found is None and (folder / "generation_config.json").is_file():
+        try:
+            found = GenerationConfig.from_pretrained(folder, local_files_only=True).decoder_start_token_id
+        except Exception:  # whatever a broken file makes transformers raise: it is as good as none
+            return None
+    return found if isinstance(found, int) else None
 
 
 def _check_counts(config: Any, most: int, role: str) -> None:

@@ -70,6 +70,11 @@ class Conversion:
         values = converter.convert(self.first, model=model, config=model.config)
         return {name: value[0] if isinstance(value, list) else value for name, value in values.items()}
 
+    @property
+    def copies(self) -> bool:
+        """Whether the parameters lie in other memory than the tensors on disk are read to."""
+        return self._converter is not None
+
     def slots(self) -> dict[str, tuple[str, str | None, int]]:
         """For each key an identity that is the same in every checkpoint of the architecture, whatever the key."""
         return {

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-TRANSPOSED = {"Llama4TextExperts": True}
+TRANSPOSED = {
+    "AriaGroupedExpertsGemm": True,
+    "InklingSharedExperts": False,
+    "JetMoeParallelExperts": False,
+    "Llama4TextExperts": True,
+    "LongcatFlashExperts": False,
+    "Step3p7Experts": False,
+}
 """Whether a class that does not say so itself holds ``[experts, inputs, outputs]``."""
 
 PRODUCTS = {
@@ -125,8 +132,8 @@ class _Products(TorchFunctionMode):
 
 
 def _experts_of(module: nn.Module) -> int:
-    """How many experts ``module`` holds, stacked or one by one; 0 if it is something else."""
+    """How many experts ``module`` holds, itself or in its parts, stacked or one by one; 0 if it is something else."""
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
         return len(module) if type(module).__name__.endswith("Experts") else 0
-    stacks = [p for p in module.parameters(recurse=False) if p.ndim == 3 and not isinstance(module, nn.Conv1d)]
-    return stacks[0].shape[0] if stacks else 0
+    parts = [part for part in (module, *module.children()) if not isinstance(part, nn.Conv1d)]
+    return next((len(p) for part in parts for p in part.parameters(recurse=False) if p.ndim == 3), 0)

@@ -5,6 +5,7 @@ expanded to the parameter's shape on the device where the work is done, so that 
 its device, dtype or shape gets the true answer, and code that computes with one cannot go unnoticed.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model.building import meta_model
+from hpa_merge.model.building import decoder_start, meta_model
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
 from hpa_merge.model.experts import find_routers, find_stacks, routed_share
 from hpa_merge.model.units import Unit, find_units
@@ -70,6 +71,7 @@ class Skeleton:
     Attributes:
         device: where units are loaded to.
         model: in evaluation mode; its forward runs unchanged if each unit is loaded when it is come to.
+        decoder_start: the token that an encoder-decoder's decoder begins with; None where it is not known.
         units: in the order in which they are merged.
         linears: every linear weight on disk that is not tied and no router, by name.
         slots: for each key of the model an identity that is the same in OLD and NEW, whatever the key is called.
@@ -94,6 +96,7 @@ class Skeleton:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
         self.model = meta_model(folder, header, role)
+        self.decoder_start = decoder_start(folder, self.model)
         self.device = device
         self._header = header
         self._dtype_plan = self.model._get_dtype_plan(self.model.dtype)
@@ -159,6 +162,15 @@ class Skeleton:
     def keys_of(self, unit: Unit | None) -> list[str]:
         """The keys that :meth:`load` reads for ``unit``."""
         return [key for conversion in self._conversions_of[unit] for key in conversion.keys]
+
+    def nbytes(self, unit: Unit) -> int:
+        """What :meth:`load` takes for ``unit``: its tensors, and once more those that have to be converted."""
+        total = 0
+        for conversion in self._conversions_of[unit]:
+            for key in conversion.keys:
+                dtype, shape = self._header[key]
+                total += math.prod(shape) * dtype.itemsize * (2 if conversion.copies else 1)
+        return total
 
     def _keys_of_targets(self, names: set[str]) -> set[str]:
         """The keys that any of the named parameters is made from."""

@@ -150,7 +150,7 @@ class MergeReport:
                 f"the task set was seen to reach them: {_shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
-            sentences.append(f"{experts} expert weights came from NEW: this version adapts linear layers only.")
+            sentences.append(f"{experts} expert weights came from NEW: how {self.architecture} uses them is not known.")
         if not self.count("adapted"):
             sentences.append("No linear was adapted: OUT's weights are NEW's.")
         if self.left_out:
