@@ -14,6 +14,7 @@ import torch
 import transformers
 from conftest import TinyCase, content
 from reference import LinearResult, Settings, load_model, load_tensors, merge_linear, same_columns
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -77,11 +78,14 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {f.__name__: f for f in (mixt
 
 @pytest.fixture(scope="module", params=MODELS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyCase:
-    folder = tmp_path_factory.mktemp(request.param)
+    return make(MODELS[request.param], tmp_path_factory.mktemp(request.param))
+
+
+def make(build: Callable[[], PreTrainedModel], folder: Path) -> TinyCase:
     draw = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MODELS[request.param]()
+        model = build()
     with torch.no_grad():
         for stage, scale in (("old", 0.0), ("new", 0.05)):
             for name, value in model.named_parameters():
@@ -97,7 +101,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for path, count in zip(paths, (3, 12), strict=True):
         rows = torch.randint(3, 256, (count, 20), generator=draw).tolist()
         path.write_text("".join(f"{json.dumps({'input_ids': row})}\n" for row in rows))
-    return TinyCase(request.param, folder / "old", folder / "new", *paths)
+    return TinyCase(build.__name__, folder / "old", folder / "new", *paths)
 
 
 def run(case: TinyCase, out: Path, **options: object) -> MergeReport:
@@ -237,6 +241,40 @@ def test_sweep_statistics_and_dry_runs_say_the_same(case: TinyCase, tmp_path: Pa
         merge(case.old, case.new, tmp_path / name, config=config, **{**files, "stats": None})
         merge(case.old, case.new, tmp_path / f"{name}-again", config=config, **files)
         assert content(tmp_path / name) == content(tmp_path / f"swept-{name}") == content(tmp_path / f"{name}-again")
+
+
+# --- layouts ---
+
+
+def qwen3_vl_moe() -> PreTrainedModel:
+    """Experts stacked on disk; transformers turns them on loading where they lie the other way round."""
+    rotary = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    words = {**SIZES, **TWO_OF_SIX, "head_dim": 8, "moe_intermediate_size": 24, "rope_parameters": rotary}
+    sees = {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 32}
+    config = transformers.Qwen3VLMoeConfig(text_config=words, vision_config={**sees, "deepstack_visual_indexes": [0]})
+    return transformers.Qwen3VLMoeForConditionalGeneration(config)
+
+
+def test_stacks_that_lie_the_other_way_round(tmp_path: Path) -> None:
+    case = make(qwen3_vl_moe, tmp_path)
+    straight = run(case, tmp_path / "straight")
+    for folder in (case.old, case.new):
+        for shard in folder.glob("*.safetensors"):
+            turned = {
+                key: value.transpose(1, 2).contiguous() if ".experts." in key else value
+                for key, value in load_file(shard).items()
+            }
+            save_file(turned, shard)
+    turned_report = run(case, tmp_path / "turned")
+    for one, other in zip(straight.linears, turned_report.linears, strict=True):
+        assert (one.name, one.outcome, one.kept, one.safety_tokens) == (
+            *(other.name, other.outcome, other.kept, other.safety_tokens),
+        )
+    assert sum(record.name.endswith("]") and record.outcome == "adapted" for record in straight.linears) == 24
+    straight_out, turned_out = load_tensors(tmp_path / "straight"), load_tensors(tmp_path / "turned")
+    for key, value in straight_out.items():
+        turned = turned_out[key].transpose(1, 2) if ".experts." in key else turned_out[key]
+        torch.testing.assert_close(turned, value, rtol=1e-6, atol=1e-7)  # κ is summed in another order
 
 
 # --- experts that nothing reaches ---
