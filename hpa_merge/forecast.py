@@ -129,7 +129,8 @@ def _work(
         gathered = [_gathered(count, columns, itemsize) for _, columns in shapes for count in tokens]
         kept = [count * columns * itemsize for _, columns in shapes for count in tokens]
         factored = max((_factored(count, columns) for _, columns in shapes for count in tokens), default=0)
-        fused = max((rows * columns * itemsize for rows, columns in shapes), default=0)
+        grown = any(pair.shared_rows is not None for pair in pairs)  # such a head is put together once more
+        fused = max((rows * columns * itemsize for rows, columns in shapes), default=0) * (2 if grown else 1)
         weights = _weights(unit, plan, checkpoints) if any(runs) else 2 * fused
         if spill:
             waiting = max(waiting, sum(kept))

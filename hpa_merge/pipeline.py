@@ -10,14 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig, check_shared
 from hpa_merge.errors import CheckpointError, HPAError, OutputError, ResourceError
 from hpa_merge.forecast import Limits
 from hpa_merge.machine import is_out_of_memory
-from hpa_merge.method import adapt
+from hpa_merge.method import adapt, differ
 from hpa_merge.model import Unit
 from hpa_merge.plan import LinearPair
 from hpa_merge.prepare import Job, Progress, Ready, out_of_memory, prepare
@@ -196,7 +195,7 @@ class _Merge:
             write_statistics(self._stats, self._halves)
         self._on_progress("copying the rest", steps - 1, steps)
         for target in self._targets:
-            target.copy_rest()
+            target.copy_rest(self._sides[0])
         for target in self._targets:
             target.flush()
         self._on_progress("done", steps, steps)
@@ -219,12 +218,17 @@ class _Merge:
             for walk in self._walks:
                 walk.close()
 
-    def _pass_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> None:
-        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now."""
+    def _pass_on(
+        self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Callable[[str], Tensor] | None = None
+    ) -> None:
+        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now.
+
+        What is to be OLD's waits until ``old`` gives its tensors.
+        """
         waiting = self._linears - {pair.new.key for pair in merged}
         keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
         for target in self._targets:
-            target.pass_on(keys)
+            target.pass_on(keys, old)
 
     def _begin_walks(self) -> tuple[Walk, Walk]:
         safety, task = self._sides
@@ -258,7 +262,7 @@ class _Merge:
 
         def changed(pair: LinearPair) -> bool:
             if pair not in known:
-                known[pair] = _differ(*_matrices(pair, old, new))
+                known[pair] = differ(*_matrices(pair, old, new))
             return known[pair]
 
         wanted = [pair for pair in pairs if visited and any(target.includes(pair) for target in targets)]
@@ -268,14 +272,14 @@ class _Merge:
         if targets:
             for pair in pairs:
                 weights = _matrices(pair, old, new)
-                if known.get(pair) or (pair not in known and _differ(*weights)):
+                if known.get(pair) or (pair not in known and differ(*weights)):
                     self._do_changed(unit, pair, *weights, safety, task, targets)
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
-            self._pass_on(unit, pairs)
-            for target in targets:
-                target.commit(unit, self._packed(pairs))
+        self._pass_on(unit, pairs, old)
+        for target in targets:
+            target.commit(unit, self._packed(pairs))
         for walk in self._walks:
             walk.free(unit)
 
@@ -293,7 +297,7 @@ class _Merge:
         including = [target for target in targets if target.includes(pair)]
         for target in targets:
             if target not in including:
-                target.note(unit, pair, new, "excluded")
+                target.leave_out(unit, pair, new)
         tokens = {"safety_tokens": safety.tokens(pair.old), "task_tokens": task.tokens(pair.new)}
         reached = {"safety": safety.reached(pair.old), "task": task.reached(pair.new)}
         if not all(reached.values()):
@@ -323,8 +327,3 @@ class _Merge:
 def _matrices(pair: LinearPair, old: Callable[[str], Tensor], new: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
     """Both weights as ``[r, c]``."""
     return pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key))
-
-
-def _differ(old: Tensor, new: Tensor) -> bool:
-    """Whether tuning changed a weight, in NEW's dtype."""
-    return not torch.equal(old.to(new.dtype), new)

@@ -124,6 +124,7 @@ class _Inputs:
         self._report = report
         self._records = {record.name: record for record in report.linears}
         self._from_old = config.uncalibrated == "old"
+        self._to_be_old = plan.from_old[0]
         self._exact = report.run.device == "cpu"
         self._checked = checked
 
@@ -170,18 +171,27 @@ class _Inputs:
             )
             return
         new, record, pair = self._new.read(name), self._records.get(name), self._pairs.get(name)
+        if name in self._to_be_old:
+            self._checked["tensors from OLD"] += 1
+            old = self._old.read(self._to_be_old[name]).to(new.dtype)
+            yield from _told(name, _bits(found) != _bits(old), "are not OLD's")
+            return
         uncalibrated = record is not None and record.outcome == "uncalibrated" and self._from_old
         if record is None or pair is None or not (record.outcome == "adapted" or uncalibrated):
             self._checked["tensors from NEW"] += 1
             yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
             return
         old, new, found = pair.old.matrix(self._old.read(pair.old.key)), pair.new.matrix(new), pair.new.matrix(found)
-        if not old.shape == new.shape == (record.rows, record.columns):
+        rows = record.rows if record.shared_rows is None else record.shared_rows
+        if (old.shape, new.shape) != ((rows, record.columns), (record.rows, record.columns)):
             yield (
                 f"{name} is {[record.rows, record.columns]} in the report, {list(old.shape)} in OLD and "
                 f"{list(new.shape)} in NEW, as [outputs, inputs]."
             )
-        elif uncalibrated:
+            return
+        yield from _told(name, _bits(found[rows:]) != _bits(new[rows:]), "in rows that OLD has not are not NEW's")
+        new, found = new[:rows], found[:rows]
+        if uncalibrated:
             self._checked["linears from OLD"] += 1
             yield from _told(name, _bits(found) != _bits(old.to(new.dtype)), "are not OLD's")
         else:

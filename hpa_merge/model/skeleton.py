@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import meta_model
+from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
 from hpa_merge.model.units import Unit, find_units
 
@@ -56,6 +57,8 @@ class Skeleton:
         slots: for each key of the model an identity that is the same in OLD and NEW, whatever the key is called.
         tied: keys whose parameter another module shares.
         embeddings: keys of embeddings.
+        components: for each key of the model the part that it belongs to.
+        places: for each key the names of the parameter that it becomes, or the first of them; several where it is tied.
         experts: keys of expert weights, which transformers stacks into parameters of three dimensions.
     """
 
@@ -78,8 +81,11 @@ class Skeleton:
         self._conversions = find_conversions(self.model, header, role)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
         self._complete(role)
+        parts = find_components(self.model)  # as long as tied parameters are one
+        self.components = {key: parts[conversion.first] for conversion in self._conversions for key in conversion.keys}
         self._places: dict[str, tuple[str, ...]] = {}
         self._put_placeholders()
+        self.places = {key: self._places[c.first] for c in self._conversions for key in c.keys}
         self.units = find_units(self.model)
         self._unit_of = self._find_owners()
         self._conversions_of: dict[Unit | None, list[Conversion]] = defaultdict(list)
