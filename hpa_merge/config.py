@@ -17,8 +17,9 @@ from hpa_merge.errors import ConfigError
 Selection = Literal["balanced", "safety", "shared"]
 Saliency = Literal["quotient", "product"]
 Uncalibrated = Literal["new", "old", "error"]
+Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
-SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "device")
+SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "conversation", "device")
 """What the column statistics depend on: the same in all OUTs of a sweep."""
 
 
@@ -51,6 +52,7 @@ class HPAConfig:
     task_samples: int = _option(128, "Task samples used at most, drawn with the seed.")
     max_length: int = _option(2048, "Tokens of a sample used at most.")
     seed: int = _option(0, "Seed of the draw.")
+    conversation: Conversation = _option("auto", "Prompts of a checkpoint in LLaVA's own layout.")
     device: str = _option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.")
 
     def __post_init__(self) -> None:
@@ -64,7 +66,12 @@ class HPAConfig:
         self._check("damping", self.damping > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
         for name in ("safety_samples", "task_samples", "max_length"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name, choices in (("selection", Selection), ("saliency", Saliency), ("uncalibrated", Uncalibrated)):
+        for name, choices in (
+            ("selection", Selection),
+            ("saliency", Saliency),
+            ("uncalibrated", Uncalibrated),
+            ("conversation", Conversation),
+        ):
             self._check(name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
         self._check("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)), "auto, cpu, cuda or cuda:INDEX")
         for low, high in (("p_min", "p_max"), ("alpha_min", "alpha_max")):

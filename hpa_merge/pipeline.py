@@ -37,6 +37,7 @@ def merge(
     safety_calib: str | Path,
     task_calib: str | Path,
     config: HPAConfig | None = None,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -51,6 +52,8 @@ def merge(
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
+        vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
+            folder that their config.json names.
         stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
         max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
         max_host_memory: bytes that may be taken on the host beside a CUDA device.
@@ -72,6 +75,7 @@ def merge(
         {Path(out): config or HPAConfig()},
         Path(safety_calib),
         Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -87,6 +91,7 @@ def sweep(
     *,
     safety_calib: str | Path,
     task_calib: str | Path,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -115,6 +120,7 @@ def sweep(
         {Path(out): config for out, config in outs.items()},
         Path(safety_calib),
         Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,

@@ -78,15 +78,19 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
             "inputs: only decoders and vision-language models can be merged."
         )
     skeletons = [
-        Skeleton(c.folder, {name: (info.dtype, info.shape) for name, info in c.tensors.items()}, c.role, device)
+        Skeleton(
+            c.folder, {name: (info.dtype, info.shape) for name, info in c.tensors.items()}, c.role, device, c.tower
+        )
         for c in (old, new)
     ]
+    external = new.external
     included = {
         key: tuple(
             _matches(config.include, key, default=True) and not _matches(config.exclude, key, default=False)
             for config in configs
         )
         for key in new.tensors
+        if key not in external
     }
     keys = _match(skeletons[0], skeletons[1], old, new, {key for key, by in included.items() if any(by)})
     if skeletons[0].units != skeletons[1].units:
@@ -95,10 +99,11 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
             "give the checkpoints before and after tuning of one model."
         )
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
-    for key, linear in skeletons[1].linears.items():
+    own = {key: linear for key, linear in skeletons[1].linears.items() if key in included}
+    for key, linear in own.items():
         linears[linear.unit].append(LinearPair(skeletons[0].linears[keys[key]], linear, included[key]))
-    by_config = zip(*(included[key] for key in skeletons[1].linears), strict=True)
-    if not skeletons[1].linears or not all(any(leaves) for leaves in by_config):
+    by_config = zip(*(included[key] for key in own), strict=True)
+    if not own or not all(any(leaves) for leaves in by_config):
         raise ConfigError("include and exclude leave no linear to adapt: mend the expressions.")
     return Plan(
         old=skeletons[0],
@@ -108,7 +113,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: NEW's is taken."
             for key, old_key in keys.items()
-            if len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
+            if key in included and len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
         ),
     )
 
@@ -149,8 +154,9 @@ def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint,
 def _passed_through(skeleton: Skeleton, checkpoint: Checkpoint) -> dict[str, int]:
     """How many tensors of NEW are no adaptable linear, by kind."""
     kinds: Counter[str] = Counter()
+    external = checkpoint.external
     for key, info in checkpoint.tensors.items():
-        if key in skeleton.linears:
+        if key in skeleton.linears or key in external:
             continue
         if key not in skeleton.slots:
             kinds["unknown to the model"] += 1

@@ -1,11 +1,13 @@
 """Calibration files become model inputs; nothing here knows a model, a weight or an option.
 
 Read in this order: :mod:`formats` (one record -> samples), :mod:`samples` (a file -> the drawn samples),
-:mod:`loading` (a checkpoint folder -> its tokenizer or processor), :mod:`encode` (a sample -> tensors).
+:mod:`loading` (a checkpoint folder -> its tokenizer or processor), :mod:`encode` (a sample -> tensors),
+:mod:`original_llava` (the same for folders that no processor of transformers knows).
 """
 
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.formats import Sample, Turn
+from hpa_merge.calibration.original_llava import original_llava_encoder
 from hpa_merge.calibration.samples import read_samples
 
-__all__ = ["Encoder", "Sample", "Turn", "read_samples"]
+__all__ = ["Encoder", "Sample", "Turn", "original_llava_encoder", "read_samples"]

@@ -24,14 +24,14 @@ TOKEN_IDS = 10**7
 """The highest id of a token; a tokenizer makes a table of that length."""
 
 
-def load_tokenizer(folder: Path, source: str) -> Any:
-    """The tokenizer in ``folder``; ``source`` names the sample that needs it.
+def load_tokenizer(folder: Path, source: str, **options: Any) -> Any:
+    """The tokenizer in ``folder``; ``source`` names the sample that needs it, ``options`` are ``AutoTokenizer``'s.
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded.
     """
     try:
-        tokenizer = _load(AutoTokenizer, folder)
+        tokenizer = _load(AutoTokenizer, folder, **options)
     except Exception as error:  # whatever a broken folder makes transformers raise
         raise CheckpointError(
             f"{folder} has no tokenizer that transformers can load, and {source} needs one ({reason(error)}): "
@@ -72,7 +72,7 @@ def load_processor(folder: Path, source: str) -> Any:
     return processor
 
 
-def _load(loader: Any, folder: Path) -> Any:
+def _load(loader: Any, folder: Path, **options: Any) -> Any:
     """Without code of the checkpoint's own: transformers' processors pass that on to not all of their parts, and
     would ask about those on the terminal."""
     _check_files(folder)
@@ -80,7 +80,7 @@ def _load(loader: Any, folder: Path) -> Any:
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     try:
         with panics_as_errors():
-            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
     finally:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
 

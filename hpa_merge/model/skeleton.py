@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import meta_model
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
+from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.units import Unit, find_units
 
 
@@ -59,7 +60,9 @@ class Skeleton:
         experts: keys of expert weights, which transformers stacks into parameters of three dimensions.
     """
 
-    def __init__(self, folder: Path, header: Header, role: str, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, header: Header, role: str, device: torch.device, tower: Path | None = None
+    ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
         Args:
@@ -67,15 +70,16 @@ class Skeleton:
             header: its tensors.
             role: OLD or NEW, for messages.
             device: where units are loaded to.
+            tower: folder of the vision tower, where ``folder`` has LLaVA's own layout.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = meta_model(folder, header, role)
+        self.model = meta_model(folder, header, role, tower)
         self.device = device
         self._header = header
         self._dtype_plan = self.model._get_dtype_plan(self.model.dtype)
-        self._conversions = find_conversions(self.model, header, role)
+        self._conversions = find_conversions(self.model, header, role, str if tower is None else module_name)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
         self._complete(role)
         self._places: dict[str, tuple[str, ...]] = {}
