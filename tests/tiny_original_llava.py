@@ -5,7 +5,6 @@ Keys, config.json and prompts are written here as that code base's documentation
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,29 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_processors import LLAVA_IMAGE_SIZE, llava_processor, text_tokenizer
+from tiny_processors import llava_processor, text_tokenizer
 from torch import Tensor
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-V1_TEMPLATE = (
+_V1 = (
     "{{ bos_token }}" + SYSTEM + " {% for message in messages %}"
     "{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{{ '\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% if message['role'] == 'user' %}{{ ' ' }}{% else %}</s>{% endif %}{% endfor %}"
 )
-"""For transformers' processor: what the code base makes of turns that begin with their image."""
+_MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}[INST] {% else %} {% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{{ '\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% if message['role'] == 'user' %} [/INST]{% else %} </s>{% endif %}{% endfor %}"
+)
+TEMPLATES = {"llama": _V1, "mistral": _MISTRAL}
+"""For transformers' processor: what the code base makes of turns that begin with their image, by the language model."""
 
 MEAN_COLOUR = (122, 116, 104)
 """CLIP's, as the code base writes it."""
@@ -80,6 +87,7 @@ def make_original(
     inside: bool = True,
     projector: str = "mlp2x_gelu",
     whole_clip: bool = True,
+    text: str = "llama",
     **settings: Any,
 ) -> Original:
     """Write both layouts of the tiny pair ``case``, of transformers' LLaVA.
@@ -88,22 +96,25 @@ def make_original(
         inside: whether the tower's weights lie in the checkpoints, and are tuned; else NEW's are OLD's.
         projector: ``mm_projector_type``; of transformers' LLaVA, ``linear`` is its second layer made an identity.
         whole_clip: whether the tower's folder is that of a CLIP model, text half included.
-        settings: further entries of config.json.
+        text: the language model.
+        settings: further entries of config.json; None leaves one out.
     """
-    tensors = {name: _read(path) for name, path in (("old", case.old), ("new", case.new))}
+    tensors = {name: read_tensors(path) for name, path in (("old", case.old), ("new", case.new))}
     for name in tensors:
         if not inside:
             tower = {key: value for key, value in tensors["old"].items() if key.startswith("vision_tower.")}
             tensors[name] = tensors[name] | tower
         if projector == "linear":
             size = tensors[name]["multi_modal_projector.linear_2.weight"].shape[0]
-            tensors[name]["multi_modal_projector.linear_2.weight"] = torch.eye(size)
-            tensors[name]["multi_modal_projector.linear_2.bias"] = torch.zeros(size)
+            dtype = tensors[name]["multi_modal_projector.linear_2.weight"].dtype
+            tensors[name]["multi_modal_projector.linear_2.weight"] = torch.eye(size, dtype=dtype)
+            tensors[name]["multi_modal_projector.linear_2.bias"] = torch.zeros(size, dtype=dtype)
     config = json.loads((case.new / "config.json").read_text())
     tower = _write_tower(folder / "clip", tensors["old"], config, whole_clip)
     for name, values in tensors.items():
-        _write_converted(folder / f"{name}_converted", values, config, projector)
-        _write_own(folder / name, values, config, inside, projector, settings)
+        _write_converted(folder / f"{name}_converted", values, config, projector, text)
+        names = {"architectures": [f"Llava{text.title()}ForCausalLM"], "model_type": f"llava_{text}"}
+        _write_own(folder / name, values, config, inside, projector, names | settings)
     squared = {path: _squared(path, folder / f"squared_{path.stem}") for path in (case.safety, case.task)}
     return Original(
         folder,
@@ -119,7 +130,7 @@ def make_original(
     )
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, Tensor]:
     return {key: value for path in sorted(folder.glob("*.safetensors")) for key, value in load_file(path).items()}
 
 
@@ -128,7 +139,7 @@ def _write_tower(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any
     folder.mkdir()
     start = "vision_model." if whole else ""
     own = {
-        start + key.removeprefix("vision_tower."): value
+        start + key.removeprefix("vision_tower."): value.float()
         for key, value in tensors.items()
         if key.startswith("vision_tower.")
     }
@@ -143,13 +154,17 @@ def _write_tower(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any
     return folder
 
 
-def _write_converted(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any], projector: str) -> None:
+def _write_converted(
+    folder: Path, tensors: dict[str, Tensor], config: dict[str, Any], projector: str, text: str
+) -> None:
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    act = {"projector_hidden_act": "linear"} if projector == "linear" else {}
-    (folder / "config.json").write_text(json.dumps(config | act))
+    changes: dict[str, Any] = {"text_config": config["text_config"] | {"model_type": text}}
+    if projector == "linear":
+        changes["projector_hidden_act"] = "linear"
+    (folder / "config.json").write_text(json.dumps(config | changes))
     processor = llava_processor(chat=False)
-    processor.chat_template = V1_TEMPLATE
+    processor.chat_template = TEMPLATES[text]
     processor.save_pretrained(folder)
 
 
@@ -166,8 +181,6 @@ def _write_own(
     text = config["text_config"]
     own = {
         **{key: value for key, value in text.items() if key not in ("model_type", "dtype", "architectures")},
-        "architectures": ["LlavaLlamaForCausalLM"],
-        "model_type": "llava_llama",
         "torch_dtype": config["dtype"],
         "tie_word_embeddings": False,
         "freeze_mm_mlp_adapter": False,
@@ -183,6 +196,7 @@ def _write_own(
         "use_mm_proj": True,
         **settings,
     }
+    own = {key: value for key, value in own.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(own, indent=2))
     text_tokenizer(chat=False).save_pretrained(folder)
     kept = {
@@ -219,6 +233,3 @@ def edit_config(folder: Path, **settings: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
 
 
-OriginalMaker = Callable[..., Original]
-
-assert LLAVA_IMAGE_SIZE == 28
