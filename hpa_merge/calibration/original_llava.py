@@ -10,7 +10,7 @@ from typing import Any, final
 
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, PretrainedConfig
+from transformers import CLIPImageProcessorPil, LlamaTokenizer, PretrainedConfig
 
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.formats import PLACEHOLDER, Sample
@@ -101,6 +101,7 @@ def original_llava_encoder(
     if source is None:
         return Encoder()
     tokenizer = load_tokenizer(folder, source, config=PretrainedConfig())  # of its own class, whatever the model's type
+    _begin_with_bos(tokenizer)
     template = CONVERSATIONS.get(conversation) or legacy_chat_template(folder)
     if template is None and not getattr(tokenizer, "chat_template", None):
         mistral = "Mistral" in str(config.get("architectures"))
@@ -117,6 +118,12 @@ def original_llava_encoder(
     if template is not None:
         template = template.replace(PLACEHOLDER, processor.image_token)
     return Encoder(processor=processor, template=template)
+
+
+def _begin_with_bos(tokenizer: Any) -> None:
+    """Let a Llama's tokenizer put ``<s>`` in front unless its files say otherwise, which was its default until 2025."""
+    if isinstance(tokenizer, LlamaTokenizer) and "add_bos_token" not in tokenizer.init_kwargs:
+        tokenizer.add_bos_token = True
 
 
 @final
