@@ -42,9 +42,7 @@ def original_pair(tiny: Callable[..., TinyCase], tmp_path: Path) -> Callable[...
 
 
 def merge(pair: Original, out: Path, **options: Any) -> hpa_merge.MergeReport:
-    return hpa_merge.merge(
-        pair.old, pair.new, out, **{"safety_calib": pair.safety, "task_calib": pair.task, **options}
-    )
+    return hpa_merge.merge(pair.old, pair.new, out, **{"safety_calib": pair.safety, "task_calib": pair.task, **options})
 
 
 def merge_converted(pair: Original, out: Path) -> hpa_merge.MergeReport:

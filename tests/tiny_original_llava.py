@@ -72,7 +72,10 @@ def own_key(key: str, projector: str) -> str:
         ("language_model.model.", "model."),
         ("language_model.lm_head.", "lm_head."),
         ("vision_tower.", TOWER),
-        ("multi_modal_projector.linear_1.", "model.mm_projector." if projector == "linear" else "model.mm_projector.0."),
+        (
+            "multi_modal_projector.linear_1.",
+            "model.mm_projector." if projector == "linear" else "model.mm_projector.0.",
+        ),
         ("multi_modal_projector.linear_2.", "model.mm_projector.2."),
     ):
         if key.startswith(start):
@@ -144,7 +147,10 @@ def _write_tower(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any
         if key.startswith("vision_tower.")
     }
     if whole:
-        own |= {"logit_scale": torch.ones(()), "text_model.embeddings.token_embedding.weight": torch.full((4, 8), torch.nan)}
+        own |= {
+            "logit_scale": torch.ones(()),
+            "text_model.embeddings.token_embedding.weight": torch.full((4, 8), torch.nan),
+        }
     save_file(own, folder / "model.safetensors", {"format": "pt"})
     vision = {**config["vision_config"], "dtype": "float32"}
     clip = {"model_type": "clip", "architectures": ["CLIPModel"], "vision_config": vision, "text_config": {}}
@@ -231,5 +237,3 @@ def edit_config(folder: Path, **settings: Any) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text()) | settings
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-
-
