@@ -36,6 +36,7 @@ def merge(
     safety_calib: str | Path,
     task_calib: str | Path,
     config: HPAConfig | None = None,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -50,6 +51,8 @@ def merge(
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
+        vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
+            folder that their config.json names.
         stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
         max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
         max_host_memory: bytes that may be taken on the host beside a CUDA device.
@@ -71,6 +74,7 @@ def merge(
         {Path(out): config or HPAConfig()},
         Path(safety_calib),
         Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -86,6 +90,7 @@ def sweep(
     *,
     safety_calib: str | Path,
     task_calib: str | Path,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -114,6 +119,7 @@ def sweep(
         {Path(out): config for out, config in outs.items()},
         Path(safety_calib),
         Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,

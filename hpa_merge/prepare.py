@@ -26,6 +26,7 @@ from hpa_merge.policy import component_records
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, check_place, read_statistics
+from hpa_merge.tower import with_tower
 
 __all__ = ["Job", "Progress", "Ready", "prepare", "preview"]
 
@@ -43,6 +44,7 @@ class Job:
 
     Attributes:
         old, new: checkpoint folders.
+        vision_tower: folder of their vision tower, where they have LLaVA's own layout.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files.
         stats: the statistics file, if there is to be one.
@@ -56,6 +58,7 @@ class Job:
     outs: Mapping[Path, HPAConfig]
     safety_calib: Path
     task_calib: Path
+    vision_tower: Path | None = None
     stats: Path | None = None
     limits: Limits = Limits()
     overwrite: bool = False
@@ -69,7 +72,7 @@ class Ready:
     """Inputs that have passed every check that reads no weight.
 
     Attributes:
-        old, new: the checkpoints, open.
+        old, new: the checkpoints, open; what is read of them beside a vision tower is their own.
         device: where the arithmetic runs.
         plan: what belongs together; its configurations are those of the job.
         sides: OLD with the safety samples, NEW with the task samples; not started.
@@ -106,7 +109,8 @@ def prepare(job: Job) -> Iterator[Ready]:
     """
     configs = tuple(job.outs.values())
     with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
-        inputs = [old.folder, new.folder]
+        sources = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
+        inputs = [old.folder, new.folder, *(source.tower for source in sources if source.tower is not None)]
         needed = sum(info.nbytes for info in new.tensors.values())
         there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
         check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
@@ -115,24 +119,24 @@ def prepare(job: Job) -> Iterator[Ready]:
         safety = read_samples(job.safety_calib, configs[0].safety_samples, configs[0].seed)
         task = read_samples(job.task_calib, configs[0].task_samples, configs[0].seed)
         device = resolve_device(configs[0].device)
-        plan = make_plan(old, new, configs, device)
+        plan = make_plan(sources[0], sources[1], configs, device)
         sides = (
-            Side("safety", old, plan.old, safety, configs[0]),
-            Side("task", new, plan.new, task, configs[0]),
+            Side("safety", sources[0], plan.old, safety, configs[0]),
+            Side("task", sources[1], plan.new, task, configs[0]),
         )
+        pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
         units = [unit.name for unit in plan.new.units]
         halves = tuple(
             Half(
                 side.purpose,
-                of_statistics(checkpoint, side.purpose, side.inputs, configs[0].damping),
-                {
-                    name: linear.shape(checkpoint.tensors[linear.key].shape)[1]
-                    for name, linear in skeleton.linears.items()
-                },
+                of_statistics(source, side.purpose, side.inputs, configs[0].damping, len(linears)),
+                {linear.name: linear.shape(source.tensors[linear.key].shape)[1] for linear in linears},
                 str(device),
                 units,
             )
-            for side, checkpoint, skeleton in zip(sides, (old, new), (plan.old, plan.new), strict=True)
+            for side, source, linears in zip(
+                sides, sources, ([pair.old for pair in pairs], [pair.new for pair in pairs]), strict=True
+            )
         )
         # A run that is gone on with computes what it has begun to compute: its own file may fit by now.
         begun = [begun_with(out) for out in job.outs] if job.resume else []
@@ -145,7 +149,7 @@ def prepare(job: Job) -> Iterator[Ready]:
         others = [out for out in there if out not in finished]
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read for half in halves]
-        memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
+        memory = allot(plan, sources, sides, runs, device, len(job.outs), job.limits)
         yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished)
 
 

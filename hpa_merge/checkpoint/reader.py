@@ -45,6 +45,8 @@ class Checkpoint:
         tensors: by name; in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
         index: name of the index file; None where there is a single weight file without one.
+        tower: folder of the vision tower that it is read with, where that lies apart; its tensors may be among
+            ``tensors``, and are then :attr:`external`.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     shards: tuple[str, ...]
     index: str | None
+    tower: Path | None = None
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -87,6 +90,11 @@ class Checkpoint:
                     "fetch the index and its shards again, from one and the same revision."
                 )
         return cls(folder, role, config, tensors, shards, index)
+
+    @property
+    def external(self) -> frozenset[str]:
+        """Names of tensors that lie in no file of its own, but in the tower's."""
+        return frozenset(name for name, info in self.tensors.items() if info.shard not in self.shards)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU: shape and dtype as on disk, in memory of its own (``pread``, never a mapped file).

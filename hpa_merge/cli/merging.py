@@ -23,8 +23,9 @@ Further commands, in OLD's place:
   verify  check that a merged folder is whole and right
 """
 
-PATHS = ("safety_calib", "task_calib", "output", "stats")
-"""Options that are paths, and may stand in the YAML file beside those of the method."""
+OPTIONAL = ("vision_tower", "stats")
+PATHS = ("safety_calib", "task_calib", "output", *OPTIONAL)
+"""Options that are paths, and may stand in the YAML file beside those of the method; two need not be given."""
 
 LIMITS = ("max_memory", "max_host_memory")
 """Options that are sizes, and may stand there too."""
@@ -73,6 +74,7 @@ def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., N
         click.option("--task-calib", type=FILE, help="Samples of the new task, JSON Lines.  [required]"),
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
+        click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
         click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
         click.option("--max-memory", type=Size(), help="Most that may be taken on the device, such as 20GB."),
         click.option("--max-host-memory", type=Size(), help="Most that may be taken on the host beside a GPU."),
@@ -197,7 +199,7 @@ def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, A
             except click.BadParameter as error:
                 raise ConfigError(f"{file}: {key}: {error.message}.") from error
     for parameter in context.command.params:
-        if parameter.name in paths and parameter.name != "stats" and paths[parameter.name] is None:
+        if parameter.name in paths and parameter.name not in OPTIONAL and paths[parameter.name] is None:
             raise click.MissingParameter(param=parameter)
     typed = {name for name in option_fields() if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     return paths, values | {name: given[name] for name in typed}
