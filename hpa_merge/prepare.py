@@ -18,6 +18,7 @@ from hpa_merge.core import retained_share
 from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
+from hpa_merge.hub import Source, commits_of, is_remote, locate
 from hpa_merge.machine import free_bytes, resolve_device
 from hpa_merge.method import differ
 from hpa_merge.plan import LinearPair, Plan, make_plan
@@ -41,7 +42,7 @@ class Job:
     """What is asked for: one merge, or several from one read of the inputs.
 
     Attributes:
-        old, new: checkpoint folders.
+        old, new: checkpoint folders; a string may be the name of one on the Hub, ``org/name[@revision]``.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files.
         stats: the statistics file, if there is to be one.
@@ -50,8 +51,8 @@ class Job:
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
     """
 
-    old: Path
-    new: Path
+    old: str | Path
+    new: str | Path
     outs: Mapping[Path, HPAConfig]
     safety_calib: Path
     task_calib: Path
@@ -69,6 +70,7 @@ class Ready:
 
     Attributes:
         old, new: the checkpoints, open.
+        sources: where they lie.
         device: where the arithmetic runs.
         plan: what belongs together; its configurations are those of the job.
         sides: OLD with the safety samples, NEW with the task samples; not started.
@@ -81,6 +83,7 @@ class Ready:
 
     old: Checkpoint
     new: Checkpoint
+    sources: tuple[Source, ...]
     device: torch.device
     plan: Plan
     sides: tuple[Side, Side]
@@ -104,10 +107,16 @@ def prepare(job: Job) -> Iterator[Ready]:
         InputError: the input or the options are wrong.
     """
     configs = tuple(job.outs.values())
-    with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
-        inputs = [old.folder, new.folder]
+    there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+    if is_remote(job.old) or is_remote(job.new):  # whatever else can be wrong is told before the download
+        check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
+        for path, count in ((job.safety_calib, configs[0].safety_samples), (job.task_calib, configs[0].task_samples)):
+            read_samples(path, count, configs[0].seed)
+        resolve_device(configs[0].device)
+    sources = locate({"OLD": job.old, "NEW": job.new})
+    with Checkpoint.open(sources[0].folder, "OLD") as old, Checkpoint.open(sources[1].folder, "NEW") as new:
+        inputs = [source.guarded for source in sources]
         needed = sum(info.nbytes for info in new.tensors.values())
-        there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
         check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
             check_place(job.stats, inputs, list(job.outs))
@@ -142,7 +151,10 @@ def prepare(job: Job) -> Iterator[Ready]:
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read for half in halves]
         memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
-        yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished)
+        notes = (*(source.note for source in sources if source.note), *notes)
+        yield Ready(
+            old, new, sources, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished
+        )
 
 
 def out_of_memory(ready: Ready) -> str:
@@ -205,6 +217,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
                 statistics=_fits(job.stats, ready),
+                commits=commits_of(ready.sources),
                 components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
             )
             for place, (out, of_out) in enumerate(units.items())

@@ -50,6 +50,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
         ("safety set", _calibration(report.safety)),
         ("task set", _calibration(report.task)),
         *_statistics(run),
+        *_commits(run.commits),
         ("time and peak", f"{run.seconds:.1f} s on {run.device}, {memory}"),
         ("written", f"{out} (every figure in hpa_report.json)"),
     )
@@ -77,6 +78,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
         *(("statistics", sentence) for sentence in plan.statistics),
+        *_commits(plan.commits),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
 
@@ -156,6 +158,10 @@ def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
         )
         for record in records
     ]
+
+
+def _commits(commits: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [("from the Hub", f"{name}, commit {commit}") for name, commit in commits.items()]
 
 
 def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
