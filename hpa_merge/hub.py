@@ -8,12 +8,12 @@ anybody else.
 import errno
 import json
 import re
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePosixPath
+from shutil import disk_usage
 from typing import final
 
 import httpx
@@ -153,6 +153,8 @@ def _look(name: str, role: str) -> _Found:
                 )
         if INDEX in files and not (folder / INDEX).exists() and unreached is None:
             hf_hub_download(repo, INDEX, revision=commit)
+        if note:  # what is not in the cache is not listed either
+            files |= dict.fromkeys(_shards(folder), 0)
         wanted = [*_choose_weights(files, folder, role, name), *filter(_is_wanted, files)]
         missing = {file: files.get(file, 0) for file in wanted if not (folder / file).exists()}
         if missing and unreached is not None:
@@ -199,10 +201,7 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
     """
     found = sorted(f for f in files if f.endswith(".safetensors") and "/" not in f and not f.startswith("."))
     if INDEX in files:
-        try:
-            shards = {str(shard) for shard in json.loads((folder / INDEX).read_bytes())["weight_map"].values()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return [INDEX]  # it is told what is wrong with it when it is opened
+        shards = _shards(folder)  # none where the index is broken, which is told when it is opened
         if lost := sorted(shards.difference(files)):
             raise CheckpointError(
                 f"{role} {name} has no {lost[0]}, though its {INDEX} names it: give another revision, or tell its "
@@ -226,6 +225,14 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
     return found
 
 
+def _shards(folder: Path) -> set[str]:
+    """The names of the weight files in the index of a folder; empty where it has none, or a broken one."""
+    try:
+        return {str(shard) for shard in json.loads((folder / INDEX).read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
+
+
 def _is_wanted(file: str) -> bool:
     """Whether a file beside the weights belongs into a merged model."""
     path = PurePosixPath(file)
@@ -241,7 +248,7 @@ def _check_room(found: Collection[_Found]) -> None:
     needed = sum(size for each in found for size in each.missing.values())
     cache = Path(constants.HF_HUB_CACHE)
     place = next((path for path in (cache, *cache.parents) if path.exists()), cache)
-    free = shutil.disk_usage(place).free if needed else 0
+    free = disk_usage(place).free if needed else 0
     if needed > free:
         names = " and ".join(f"{each.role} {each.name}" for each in found if each.missing)
         raise CheckpointError(
@@ -287,6 +294,8 @@ def _reason(error: Exception, repo: str, revision: str | None) -> str:
         )
     if isinstance(error, HfHubHTTPError):
         return f": the Hub fails (HTTP {error.response.status_code}): try again later; what has arrived is kept."
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        return _reason(error.__cause__, repo, revision)
     if isinstance(error, LocalEntryNotFoundError):
         return (
             f" is no folder here and not in the cache, and {_unreachable()}: check the name, or run it once with the "

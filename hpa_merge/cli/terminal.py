@@ -33,7 +33,11 @@ def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, 
 
 @contextmanager
 def libraries(verbose: bool, downloads: bool = False) -> Iterator[None]:
-    """Import the heavy libraries, with their own messages off unless they are wanted; ``downloads`` show their bars, on a terminal."""
+    """Import the heavy libraries, with their own messages off unless they are wanted.
+
+    Args:
+        downloads: show huggingface_hub's bars, on a terminal.
+    """
     import logging
     import warnings
 
