@@ -151,13 +151,11 @@ def _statistics(run: RunRecord) -> list[tuple[str, str]]:
 
 def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
     """What becomes of each part of the model; of its linears too, where it has any."""
-    return [
-        (
-            record.name,
-            f"{record.policy}: {record.tensors} tensors" + f"; {_counts(record.linears)}" * any(record.linears),
-        )
-        for record in records
-    ]
+    rows = []
+    for record in records:
+        linears = f"; {_counts(record.linears)}" if record.linears else ""
+        rows.append((record.name, f"{record.policy}: {record.tensors} tensor{'s'[: record.tensors != 1]}{linears}"))
+    return rows
 
 
 def _commits(commits: Mapping[str, str]) -> list[tuple[str, str]]:
