@@ -47,7 +47,8 @@ def merge(
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
 
     Args:
-        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to.
+        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to. A
+            string may also be the name of one on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
@@ -69,8 +70,8 @@ def merge(
         ResourceError: memory ran out.
     """
     job = Job(
-        Path(old),
-        Path(new),
+        old,
+        new,
         {Path(out): config or HPAConfig()},
         Path(safety_calib),
         Path(task_calib),
@@ -114,8 +115,8 @@ def sweep(
     """
     check_shared({f"OUT {out}": config for out, config in outs.items()})
     job = Job(
-        Path(old),
-        Path(new),
+        old,
+        new,
         {Path(out): config for out, config in outs.items()},
         Path(safety_calib),
         Path(task_calib),

@@ -19,6 +19,7 @@ from hpa_merge.core import retained_share
 from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
+from hpa_merge.hub import Source, commits_of, is_remote, locate
 from hpa_merge.machine import free_bytes, resolve_device
 from hpa_merge.method import differ
 from hpa_merge.plan import LinearPair, Plan, make_plan
@@ -43,7 +44,7 @@ class Job:
     """What is asked for: one merge, or several from one read of the inputs.
 
     Attributes:
-        old, new: checkpoint folders.
+        old, new: checkpoint folders; a string may be the name of one on the Hub, ``org/name[@revision]``.
         vision_tower: folder of their vision tower, where they have LLaVA's own layout.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files.
@@ -53,8 +54,8 @@ class Job:
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
     """
 
-    old: Path
-    new: Path
+    old: str | Path
+    new: str | Path
     outs: Mapping[Path, HPAConfig]
     safety_calib: Path
     task_calib: Path
@@ -73,6 +74,7 @@ class Ready:
 
     Attributes:
         old, new: the checkpoints, open; what is read of them beside a vision tower is their own.
+        sources: where they lie.
         device: where the arithmetic runs.
         plan: what belongs together; its configurations are those of the job.
         sides: OLD with the safety samples, NEW with the task samples; not started.
@@ -85,6 +87,7 @@ class Ready:
 
     old: Checkpoint
     new: Checkpoint
+    sources: tuple[Source, ...]
     device: torch.device
     plan: Plan
     sides: tuple[Side, Side]
@@ -108,21 +111,28 @@ def prepare(job: Job) -> Iterator[Ready]:
         InputError: the input or the options are wrong.
     """
     configs = tuple(job.outs.values())
-    with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
-        sources = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
-        inputs = [old.folder, new.folder, *(source.tower for source in sources if source.tower is not None)]
+    there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+    if is_remote(job.old) or is_remote(job.new):  # whatever else can be wrong is told before the download
+        check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
+        for path, count in ((job.safety_calib, configs[0].safety_samples), (job.task_calib, configs[0].task_samples)):
+            read_samples(path, count, configs[0].seed)
+        resolve_device(configs[0].device)
+    sources = locate({"OLD": job.old, "NEW": job.new})
+    with Checkpoint.open(sources[0].folder, "OLD") as old, Checkpoint.open(sources[1].folder, "NEW") as new:
+        read = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
+        inputs = [source.guarded for source in sources]
+        inputs += [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
         needed = sum(info.nbytes for info in new.tensors.values())
-        there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
         check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
             check_place(job.stats, inputs, list(job.outs))
         safety = read_samples(job.safety_calib, configs[0].safety_samples, configs[0].seed)
         task = read_samples(job.task_calib, configs[0].task_samples, configs[0].seed)
         device = resolve_device(configs[0].device)
-        plan = make_plan(sources[0], sources[1], configs, device)
+        plan = make_plan(read[0], read[1], configs, device)
         sides = (
-            Side("safety", sources[0], plan.old, safety, configs[0]),
-            Side("task", sources[1], plan.new, task, configs[0]),
+            Side("safety", read[0], plan.old, safety, configs[0]),
+            Side("task", read[1], plan.new, task, configs[0]),
         )
         pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
         units = [unit.name for unit in plan.new.units]
@@ -135,7 +145,7 @@ def prepare(job: Job) -> Iterator[Ready]:
                 units,
             )
             for side, source, linears in zip(
-                sides, sources, ([pair.old for pair in pairs], [pair.new for pair in pairs]), strict=True
+                sides, read, ([pair.old for pair in pairs], [pair.new for pair in pairs]), strict=True
             )
         )
         # A run that is gone on with computes what it has begun to compute: its own file may fit by now.
@@ -149,8 +159,11 @@ def prepare(job: Job) -> Iterator[Ready]:
         others = [out for out in there if out not in finished]
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read for half in halves]
-        memory = allot(plan, sources, sides, runs, device, len(job.outs), job.limits)
-        yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished)
+        memory = allot(plan, read, sides, runs, device, len(job.outs), job.limits)
+        notes = (*(source.note for source in sources if source.note), *notes)
+        yield Ready(
+            old, new, sources, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished
+        )
 
 
 def out_of_memory(ready: Ready) -> str:
@@ -213,6 +226,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
                 statistics=_fits(job.stats, ready),
+                commits=commits_of(ready.sources),
                 components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
             )
             for place, (out, of_out) in enumerate(units.items())

@@ -21,7 +21,7 @@ from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["INDEX", "REPORT", "Checkpoint"]
+__all__ = ["INDEX", "REPORT", "Checkpoint", "read_config"]
 
 INDEX = "model.safetensors.index.json"
 REPORT = "hpa_report.json"
@@ -67,7 +67,7 @@ class Checkpoint:
             CheckpointError: something is missing, broken, unsafe, or quantised.
         """
         folder = Path(folder)
-        config = _read_config(folder, role)
+        config = read_config(folder, role)
         shards, index, weight_map = _find_shards(folder, role)
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
@@ -187,8 +187,12 @@ class Checkpoint:
         self.close()
 
 
-def _read_config(folder: Path, role: str) -> dict[str, Any]:
-    """config.json of a folder that holds an unquantised model."""
+def read_config(folder: Path, role: str) -> dict[str, Any]:
+    """config.json of a folder that holds an unquantised model.
+
+    Raises:
+        CheckpointError: it is missing, broken, or says that the model is quantised.
+    """
     if folder.is_file():
         raise CheckpointError(f"{role} {folder} is a file: give the folder that it lies in.")
     if not folder.is_dir():
