@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 __all__ = ["ROUTER", "located", "matrices", "read_by", "reference_of"]
 
-ROUTER = re.compile(r"\.(gate|router|router\.layer|router\.proj|router\.classifier)$")
+ROUTER = re.compile(r"\.(gate|gate\.wg|router|router\.layer|router\.proj|router\.classifier)$")
 """How the path of a linear that chooses among experts ends."""
 
 Read = dict[str, list[Tensor]]
