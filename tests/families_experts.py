@@ -12,6 +12,7 @@ LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
 ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1}
 LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, **ALIKE}
 SMALL = {"moe_intermediate_size": 24}
+SHARED_ONE = {"num_experts_per_token": 2, "num_shared_experts": 1, "first_k_dense_replace": 1}
 GROUPS = {"n_group": 2, "topk_group": 1}
 SHARED = {"shared_expert_intermediate_size": 16}
 STATE = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 8}
@@ -40,7 +41,7 @@ EXPERT_FAMILIES: tuple[Family, ...] = (
     mixture("gpt-oss", "GptOss", **HEAD, **LOCAL, sliding_window=8, rope_parameters=ROPE),
     mixture("DeepSeek-V2", "DeepseekV2", **ROUTED, **SMALL, **LATENT),
     mixture("DeepSeek-V3", "DeepseekV3", **ROUTED, **SMALL, **LATENT, **GROUPS),
-    mixture("Kimi Linear", "KimiLinear", **ROUTED, **SMALL, **LATENT, linear_head_dim=8, linear_num_heads=4,
+    mixture("Kimi Linear", "KimiLinear", **SHARED_ONE, **SMALL, **LATENT, linear_head_dim=8, linear_num_heads=4, num_experts=4,
             layer_types=LINEAR),
     mixture("GLM-4.5", "Glm4Moe", **HEAD, **ROUTED, **SMALL),
     mixture("GLM-4.7 Flash", "Glm4MoeLite", **ROUTED, **SMALL, **LATENT),

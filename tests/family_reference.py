@@ -29,8 +29,9 @@ Read = dict[str, list[Tensor]]
 ALL_AT_ONCE = {"Llama4TextExperts"}
 """Modules that are given a copy of every token for each expert, zero where it is not routed there."""
 
-GROUPED = {"AriaGroupedExpertsGemm", "GraniteMoeParallelExperts", "JetMoeParallelExperts"}
-"""Modules of one stack that are given the tokens in the order of the experts, and how many there are for each."""
+GROUPED = {"AriaGroupedExpertsGemm": True, "JetMoeParallelExperts": False}
+"""Modules of one stack that are given the tokens in the order of the experts, and how many there are for each; whether
+they multiply ``x @ W``."""
 
 
 def reference_of(pair: Pair, settings: Settings | None = None) -> dict[str, LinearResult]:
@@ -97,11 +98,15 @@ def _in_memory(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def _transposed(module: nn.Module) -> bool | None:
-    """Whether a module of experts multiplies ``x @ W`` and not ``x @ Wᵀ``; None for other modules."""
+    """Whether a module of experts multiplies ``x @ W`` and not ``x @ Wᵀ``, by shapes; None for other modules."""
     name = type(module).__name__
-    if name in ALL_AT_ONCE or name == "AriaGroupedExpertsGemm":
-        return True
-    return False if name in GROUPED else getattr(module, "is_transposed", None)
+    if name in GROUPED:
+        return GROUPED[name]
+    first, last = (getattr(module, leaf, None) for leaf in ("gate_up_proj", "down_proj"))
+    if isinstance(first, nn.Parameter) and isinstance(last, nn.Parameter) and first.ndim == 3:
+        return first.shape[2] != last.shape[1]
+    up = getattr(module, "up_proj", None)
+    return False if isinstance(up, nn.Parameter) and up.ndim == 3 else None
 
 
 def _digest(row: Tensor) -> bytes:
@@ -177,7 +182,7 @@ def _experts(name: str, module: Any, args: Sequence[Any], put: Callable[[str, Te
     stack = getattr(module, first)
     tokens = args[0].reshape(-1, args[0].shape[-1])
     at_once = tokens.view(len(stack), -1, tokens.shape[-1]) if type(module).__name__ in ALL_AT_ONCE else None
-    for e, weight in enumerate(stack):
+    for e, weight in enumerate(stack[: len(module.down_proj)]):  # LongCat has experts beyond them that do nothing
         if at_once is None:
             x = tokens[(args[1] == e).any(dim=-1)]
         else:
