@@ -123,7 +123,7 @@ def original_llava_encoder(
 def _begin_with_bos(tokenizer: Any) -> None:
     """Let a Llama's tokenizer put ``<s>`` in front unless its files say otherwise, which was its default until 2025."""
     if isinstance(tokenizer, LlamaTokenizer) and "add_bos_token" not in tokenizer.init_kwargs:
-        tokenizer.add_bos_token = True  # type: ignore[misc]  # a setter that has lost its name
+        tokenizer.add_bos_token = True  # type: ignore[misc]  # its setter, apart from the getter
 
 
 @final
