@@ -30,6 +30,7 @@ def mixture(name: str, model: str, config: str = "", row: dict[str, Any] | None 
     return Family(name, "mixture", causal(name, model, config, **changes), **(row or {}))
 
 
+# fmt: off
 EXPERT_FAMILIES: tuple[Family, ...] = (
     mixture("Mixtral", "Mixtral", **LOCAL),
     mixture("Qwen1.5-MoE and Qwen2-MoE", "Qwen2Moe", **FOUR, **SMALL, **SHARED),
@@ -41,8 +42,8 @@ EXPERT_FAMILIES: tuple[Family, ...] = (
     mixture("gpt-oss", "GptOss", **HEAD, **LOCAL, sliding_window=8, rope_parameters=ROPE),
     mixture("DeepSeek-V2", "DeepseekV2", **ROUTED, **SMALL, **LATENT),
     mixture("DeepSeek-V3", "DeepseekV3", **ROUTED, **SMALL, **LATENT, **GROUPS),
-    mixture("Kimi Linear", "KimiLinear", **SHARED_ONE, **SMALL, **LATENT, linear_head_dim=8, linear_num_heads=4, num_experts=4,
-            layer_types=LINEAR),
+    mixture("Kimi Linear", "KimiLinear", **SHARED_ONE, **SMALL, **LATENT, linear_head_dim=8, linear_num_heads=4,
+            num_experts=4, layer_types=LINEAR),
     mixture("GLM-4.5", "Glm4Moe", **HEAD, **ROUTED, **SMALL),
     mixture("GLM-4.7 Flash", "Glm4MoeLite", **ROUTED, **SMALL, **LATENT),
     mixture("dots1", "Dots1", **ROUTED, **SMALL),

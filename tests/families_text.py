@@ -1,6 +1,5 @@
 """Rows of the matrix: models that read text alone, and encoder-decoders."""
 
-from functools import partial
 from typing import Any
 
 import transformers
@@ -65,11 +64,16 @@ T5: dict[str, Any] = {
     "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 2,
 }  # fmt: skip
 T5_ROW: dict[str, Any] = {"text": "decoder.block", "stacks": ("encoder.block",), "template": False}
-BART_ROW: dict[str, Any] = {"text": "model.decoder.layers", "stacks": ("model.encoder.layers",), "template": False,
-                            "unvisited": frozenset({"model.shared"})}
+BART_ROW: dict[str, Any] = {
+    "text": "model.decoder.layers",
+    "stacks": ("model.encoder.layers",),
+    "template": False,
+    "unvisited": frozenset({"model.shared"}),
+}
 GPT2_ROW: dict[str, Any] = {"text": "transformer.h"}
 NEOX_ROW: dict[str, Any] = {"text": "gpt_neox.layers"}
 
+# fmt: off
 TEXT_FAMILIES: tuple[Family, ...] = (
     text("Llama", "Llama"),
     text("Mistral", "Mistral", **SLIDING),

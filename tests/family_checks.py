@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from family_pairs import Family, Inputs, Pair, make_pair
+import transformers
+from family_pairs import Family, Inputs, Pair
 from family_reference import matrices, reference_of
 from reference import load_tensors
 from safetensors import safe_open
@@ -14,13 +15,17 @@ from test_agreement import Merged, check_decisions, check_values
 from test_lockstep import check as check_stream
 from torch import Tensor
 
-import transformers
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.calibration import Encoder, Sample
 
-__all__ = ["check_family"]
+__all__ = ["QUIET", "check_family"]
 
-CHECKED = ("logits bit-equal", "merge as the reference", "OUT's bytes", "OUT loads")
+QUIET = (
+    "ignore:.*torch.jit.script:DeprecationWarning",
+    "ignore:__array_.*:DeprecationWarning",
+    "ignore:`hidden_state` is deprecated:FutureWarning",
+)
+"""What transformers itself warns of, in the processors and models of some families."""
 
 
 def check_family(pair: Pair, out: Path, monkeypatch: pytest.MonkeyPatch) -> MergeReport:
@@ -37,7 +42,6 @@ def check_family(pair: Pair, out: Path, monkeypatch: pytest.MonkeyPatch) -> Merg
     )
     expected = reference_of(pair)
     tensors = load_tensors(out)
-    if __import__("os").environ.get("DBG"): print(sorted(set(x.name for x in report.linears) - expected.keys())[:6], sorted(expected.keys() - set(x.name for x in report.linears))[:6], [x.name for x in report.linears if x.outcome=="uncalibrated"][:6])
     merged = Merged(report, dict(matrices(tensors)) | tensors, expected)
     check_decisions(merged)
     assert check_values(merged) >= 0.99
@@ -71,7 +75,7 @@ def _check_unreached(family: Family, report: MergeReport) -> None:
     assert not unexpected
     for ending in family.unreached:
         assert any(name.removesuffix(".weight").endswith(ending) for name in names), ending
-    assert report.count("adapted") > len(names), (report.count("adapted"), [(r.name, r.safety_tokens, r.task_tokens) for r in report.linears if r.outcome=="uncalibrated"])
+    assert report.count("adapted") > len(names)
 
 
 def _layout(path: Path) -> dict[str, Any]:

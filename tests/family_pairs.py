@@ -7,7 +7,7 @@ linears and every expert a low rank, something along the old weight and small no
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,16 @@ class Family:
         return self.name.replace(" ", "_")
 
     @property
+    def model(self) -> str:
+        """The class of the model."""
+        return type(self.build_on_meta()).__name__
+
+    def build_on_meta(self) -> PreTrainedModel:
+        """The model without memory."""
+        with torch.device("meta"):
+            return self.build()
+
+    @property
     def images(self) -> str:
         """Where images come from: a processor, by hand, or none."""
         return "processor" if self.processor is not None else "by hand" if self.by_hand is not None else ""
@@ -102,7 +112,9 @@ def make_pair(
         torch.manual_seed(0)
         model = family.build(**sizes).eval()
     _fill(model, draw)
-    model.to(dtype)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
     processor = family.processor() if family.processor else text_tokenizer(chat=family.template)
     for path in (folder / "old", folder / "new"):
         if path.name == "new":
@@ -214,7 +226,7 @@ def _encoded(
     images, messages = [], []
     for message in line["messages"]:
         content = message["content"]
-        parts: Sequence[Mapping[str, str]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         messages.append({"role": message["role"], "content": parts})
         images += [Image.open(folder / part["image"]).convert("RGB") for part in parts if part["type"] == "image"]
     text = processor.apply_chat_template(messages, tokenize=False)

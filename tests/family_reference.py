@@ -183,10 +183,7 @@ def _experts(name: str, module: Any, args: Sequence[Any], put: Callable[[str, Te
     tokens = args[0].reshape(-1, args[0].shape[-1])
     at_once = tokens.view(len(stack), -1, tokens.shape[-1]) if type(module).__name__ in ALL_AT_ONCE else None
     for e, weight in enumerate(stack[: len(module.down_proj)]):  # LongCat has experts beyond them that do nothing
-        if at_once is None:
-            x = tokens[(args[1] == e).any(dim=-1)]
-        else:
-            x = at_once[e][at_once[e].abs().sum(dim=1) > 0]
+        x = tokens[(args[1] == e).any(dim=-1)] if at_once is None else at_once[e][at_once[e].abs().sum(dim=1) > 0]
         middle = x @ weight if _transposed(module) else nn.functional.linear(x, weight)
         if (bias := getattr(module, f"{first}_bias", None)) is not None:
             middle = middle + bias[e]

@@ -76,8 +76,8 @@ def find_routers(model: nn.Module) -> set[str]:
     for path, parent in model.named_modules():
         counts = {name: count for name, child in parent.named_children() if (count := _experts_of(child))}
         for name, child in parent.named_children() if counts else ():
-            matrices = [n for n, parameter in child.named_parameters() if parameter.ndim > 1]
-            if name in counts or len(matrices) != 1 or not matrices[0].endswith("weight"):
+            matrices = [n for n, p in child.named_parameters() if p.ndim > 1 and n.endswith("weight")]
+            if name in counts or len(matrices) != 1:
                 continue
             shape = child.get_parameter(matrices[0]).shape
             if len(shape) == 2 and shape[0] in counts.values():

@@ -145,7 +145,7 @@ class Skeleton:
                 name
                 for name in self._places
                 if self.model.get_parameter_or_buffer(name).ndim == 3
-                and not isinstance(modules[name.rpartition(".")[0]], nn.Conv1d)
+                and re.search("expert|moe", f"{name} {type(modules[name.rpartition('.')[0]]).__name__}", re.IGNORECASE)
             }
         )
 

@@ -1,0 +1,61 @@
+"""Writes families.md from the rows of the matrix in tests/; ``--check`` only says whether it is up to date."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent)]
+
+from families import FAMILIES, REFUSED  # noqa: E402
+from test_families import IN_BFLOAT16  # noqa: E402
+
+HEAD = """# Families
+
+What is merged end to end in the tests, each on tiny random models of transformers' own classes (`tests/families_*.py`;
+this table is written by `docs/families.py` from the same rows). For every row it is seen that
+
+1. the streamed forward's logits are the ordinary forward's, bit for bit, with every unit loaded once;
+2. the merge takes the same decisions, and gives the same weights but for rounding, as a float64 reference that shares
+   no code with the package and finds out by the values which tensor on disk is which module, or which expert;
+3. OUT has NEW's shards, names, dtypes, shapes and files, and NEW's bytes wherever nothing was adapted;
+4. `from_pretrained` of OUT reports no missing, unexpected or mismatched key.
+
+All in float32, those marked ² in bfloat16 too; `python tests/nightly.py` runs all of them in bfloat16 and float16 with
+longer samples. *Images*: through the family's real `processor`, saved with the checkpoint, or as tensors made `by hand`
+where the processor needs torchvision or another package; always with samples without an image beside them.
+
+What a class of transformers makes of the same blocks is merged too, whether or not it stands here.
+
+"""
+
+MIDDLE = """
+Of a mixture each expert is a linear of its own. Routers, norms, biases, embeddings, tied heads and convolutions are
+NEW's in every family.
+
+## Refused, or left as NEW has it
+
+| what | what happens |
+| --- | --- |
+"""
+
+
+def page() -> str:
+    rows = ["| family | class | kind | images | note |", "| --- | --- | --- | --- | --- |"]
+    for family in FAMILIES:
+        mark = "²" if family.name in IN_BFLOAT16 else ""
+        cells = (family.name + mark, f"`{family.model}`", family.kind, family.images or "–", family.note or "–")
+        rows.append(f"| {' | '.join(cells)} |")
+    refused = [f"| {what} | {outcome} |" for what, outcome in REFUSED.items()]
+    return HEAD + "\n".join(rows) + "\n" + MIDDLE + "\n".join(refused) + "\n"
+
+
+def main() -> int:
+    path = HERE / "families.md"
+    if "--check" in sys.argv:
+        return 0 if path.exists() and path.read_text(encoding="utf-8") == page() else 1
+    path.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
