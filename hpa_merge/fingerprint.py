@@ -56,6 +56,8 @@ def _checkpoint_digest(checkpoint: Checkpoint) -> str:
         status = (checkpoint.folder / shard).stat()
         state.update(f"{shard} {status.st_size} {status.st_mtime_ns} ".encode())
         state.update(checkpoint.header_bytes(shard))
+    if checkpoint.overlay is not None:
+        state.update(checkpoint.overlay.state)
     return state.hexdigest()
 
 

@@ -47,7 +47,8 @@ def merge(
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
 
     Args:
-        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to.
+        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; ``new`` may also be the
+            folder of a PEFT adapter that was trained on ``old``. Never written to.
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
@@ -219,12 +220,17 @@ class _Merge:
             for walk in self._walks:
                 walk.close()
 
-    def _pass_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> None:
-        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now."""
+    def _pass_on(
+        self, unit: Unit | None, merged: Sequence[LinearPair] = (), read: Callable[[str], Tensor] | None = None
+    ) -> None:
+        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now.
+
+        ``read`` gives its tensors while it is loaded.
+        """
         waiting = self._linears - {pair.new.key for pair in merged}
         keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
         for target in self._targets:
-            target.pass_on(keys)
+            target.pass_on(keys, read)
 
     def _begin_walks(self) -> tuple[Walk, Walk]:
         safety, task = self._sides
@@ -273,7 +279,7 @@ class _Merge:
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
-            self._pass_on(unit, pairs)
+            self._pass_on(unit, pairs, new)
             for target in targets:
                 target.commit(unit, self._packed(pairs))
         for walk in self._walks:

@@ -19,6 +19,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.machine import free_bytes, resolve_device
+from hpa_merge.opening import open_new
 from hpa_merge.plan import LinearPair, Plan, make_plan
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
@@ -39,7 +40,7 @@ class Job:
     """What is asked for: one merge, or several from one read of the inputs.
 
     Attributes:
-        old, new: checkpoint folders.
+        old, new: checkpoint folders; NEW may be that of an adapter.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files.
         stats: the statistics file, if there is to be one.
@@ -102,8 +103,8 @@ def prepare(job: Job) -> Iterator[Ready]:
         InputError: the input or the options are wrong.
     """
     configs = tuple(job.outs.values())
-    with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
-        inputs = [old.folder, new.folder]
+    with Checkpoint.open(job.old, "OLD") as old, open_new(job.new, old) as new:
+        inputs = [*old.folders, *new.folders]
         needed = sum(info.nbytes for info in new.tensors.values())
         there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
         check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
@@ -200,6 +201,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 peak_device_bytes=ready.memory.device,
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
+                adapter=ready.new.overlay.kind if ready.new.overlay else "",
                 statistics=_fits(job.stats, ready),
             )
             for out, of_out in units.items()

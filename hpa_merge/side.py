@@ -54,7 +54,8 @@ class Side:
         self._checked: set[str] = set()
         self._skeleton = skeleton
         self._samples = samples
-        encoder = Encoder.from_checkpoint(checkpoint.folder, samples)
+        with checkpoint.side_folder() as folder:
+            encoder = Encoder.from_checkpoint(folder, samples)
         context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
         length = min(config.max_length, context) if isinstance(context, int) and context > 0 else config.max_length
         self.inputs = [encoder.encode(sample, length) for sample in samples]
@@ -131,8 +132,8 @@ class Side:
         """
         for key, info in self._checkpoint.tensors.items():
             if key not in self._checked:
-                small = info.nbytes <= SMALL  # it may have been read ahead
-                for piece in (self._read(key),) if small else self._checkpoint.pieces(key, SMALL):
+                whole = info.nbytes <= SMALL or self._checkpoint.computes(key)  # it may have been read ahead
+                for piece in (self._read(key),) if whole else self._checkpoint.pieces(key, SMALL):
                     self._check({key: piece})
 
     def read(self, key: str) -> Tensor:

@@ -1,7 +1,7 @@
 """One OUT on its way: its options, its writer, and what became of each linear."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -46,11 +46,12 @@ class Target:
         self.config = config
         self._out = out
         self._place = place
+        self._new = ready.new
         self._writer = CheckpointWriter(
             ready.new,
             out,
             overwrite=job.overwrite,
-            inputs=[ready.old.folder, ready.new.folder],
+            inputs=[*ready.old.folders, *ready.new.folders],
             fingerprint=ready.fingerprints[out] | ready.origins,
             resume=job.resume,
         )
@@ -127,12 +128,15 @@ class Target:
             LinearRecord(pair.new.key, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
         )
 
-    def pass_on(self, keys: Iterable[str]) -> None:
-        """Take from NEW what of these tensors is not written."""
+    def pass_on(self, keys: Iterable[str], read: Callable[[str], Tensor] | None = None) -> None:
+        """Take from NEW what of these tensors is not written; ``read`` gives those that are computed, if not NEW."""
         for key in keys:
             if key in self._left:
                 del self._left[key]
-                self._behind.copy(key)
+                if self._new.computes(key):
+                    self._behind.write(key, (read or self._new.read)(key))
+                else:
+                    self._behind.copy(key)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
         """Make the linears of ``unit`` durable, with the statistics that are to be there when the run is resumed."""
@@ -173,6 +177,7 @@ class Target:
             run=RunRecord(
                 old=str(job.old),
                 new=str(job.new),
+                adapter=ready.new.overlay.kind if ready.new.overlay else "",
                 device=str(ready.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),

@@ -1,9 +1,20 @@
 """A transformers model that is never whole in memory: loaded, run and freed unit by unit."""
 
+from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
 from hpa_merge.model.skeleton import LinearTensor, Skeleton
 from hpa_merge.model.taps import Taps
 from hpa_merge.model.units import Unit, find_units
 
-__all__ = ["ForwardError", "Header", "LinearTensor", "PausedForwards", "Skeleton", "Taps", "Unit", "find_units"]
+__all__ = [
+    "Adapter",
+    "ForwardError",
+    "Header",
+    "LinearTensor",
+    "PausedForwards",
+    "Skeleton",
+    "Taps",
+    "Unit",
+    "find_units",
+]

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+    revert_weight_conversion,
+)
 
 from hpa_merge.errors import CheckpointError
 
@@ -49,6 +55,22 @@ class Conversion:
             converter.add_tensor(self.first, key, pattern, tensors[key])  # type: ignore[arg-type]  # as on saving
         values = converter.convert(self.first, model=model, config=model.config)
         return {name: value[0] if isinstance(value, list) else value for name, value in values.items()}
+
+    def revert(self, values: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+        """The tensors on disk from the values of ``targets``: the way back of :meth:`apply`, as transformers saves them.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._converter is None:
+            return {self.keys[0]: values[self.first]}
+        saved = revert_weight_conversion(model, dict(values))
+        slots = {slot: key for key, slot in self.slots().items()}
+        header = {name: (value.dtype, tuple(value.shape)) for name, value in saved.items()}
+        names = {name: s for c in find_conversions(model, header, "OLD") for name, s in c.slots().items()}
+        if set(names.values()) != set(slots):
+            raise ValueError(f"{', '.join(self.targets)} cannot be taken apart into {', '.join(self.keys[:2])} …")
+        return {slots[slot]: saved[name] for name, slot in names.items()}
 
     def slots(self) -> dict[str, tuple[str, str | None, int]]:
         """For each key an identity that is the same in every checkpoint of the architecture, whatever the key."""

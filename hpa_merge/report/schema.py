@@ -92,6 +92,7 @@ class RunRecord:
     Attributes:
         statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
         notes: why a half that the file holds was not read, a sentence each.
+        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
         fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
             of machine have the same.
     """
@@ -105,6 +106,7 @@ class RunRecord:
     versions: dict[str, str]
     statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    adapter: str = ""
     fingerprint: str = ""
 
 
@@ -252,6 +254,7 @@ class PlanReport:
         bytes_out, bytes_free: what OUT's weights take, and what is free where they would lie.
         peak_host_bytes, peak_device_bytes: an upper estimate; the latter is None on the CPU.
         reshaped: what has another shape in NEW than in OLD, a sentence each.
+        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         The rest is as in :class:`MergeReport`.
     """
@@ -268,6 +271,7 @@ class PlanReport:
     peak_device_bytes: int | None
     reshaped: tuple[str, ...]
     device: str
+    adapter: str = ""
     statistics: tuple[str, ...] = ()
 
 
