@@ -1,4 +1,4 @@
-"""The folder of a PEFT adapter, as ``save_pretrained`` of peft writes it: found, checked and opened like a checkpoint."""
+"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: found, checked, opened like a checkpoint."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What may lie on top of a checkpoint: tensors that are computed from its own when they are read, and other side files."""
+"""What may lie on top of a checkpoint: tensors that are computed from its own as they are read, and side files."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -136,7 +136,7 @@ class Checkpoint:
         return tensor
 
     def pieces(self, name: str, nbytes: int = CHUNK, *, into: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
-        """The elements of one tensor on disk in their order, flat, each piece read when it is come to; none where it is empty.
+        """The elements of a tensor on disk in their order, flat, each piece read as it is come to; none if it is empty.
 
         Args:
             nbytes: of a piece at most, in whole elements, of which it has at least one.
@@ -259,11 +259,13 @@ def _read_config(folder: Path, role: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{role} {folder}: config.json is nested too deeply: fetch or save the checkpoint again."
         ) from error
+    adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
     for key, found in quantised:
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
         raise CheckpointError(
             f"{role} {folder} is quantised ({key} in config.json, method {method}): "
-            "give the checkpoint in bfloat16, float16 or float32, dequantised with dequantize() if there is no other."
+            "give the checkpoint in bfloat16, float16 or float32, dequantised with dequantize() if there is no other"
+            f"{adapters}."
         )
     return config
 

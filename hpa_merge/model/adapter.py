@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import meta_model
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
-from hpa_merge.model.injection import PREFIX, describe, inject, place, quietly, read_config
+from hpa_merge.model.injection import describe, inject, place, quietly, read_config
 
 __all__ = ["Adapter"]
 
@@ -97,8 +97,11 @@ class Adapter:
             self._tensors = {key: self._name_of[id(value)] for key, value in model.state_dict(keep_vars=True).items()}
             self._wrapped, merged = inject(model, settings, folder)
             traced = {key: _Traced.of(key, dtype, shape) for key, (dtype, shape) in own.items()}
+            self._inner: nn.Module = self._wrapped.get_base_model()  # type: ignore[operator]
             self._placed = place(self._wrapped, traced, folder)
             self._check_placed()
+            parameters = self._wrapped.state_dict(keep_vars=True)
+            self._dtypes = {name: parameters[name].dtype for name in self._placed}
             self._groups = self._find_groups(merged)
             self._check_reverts()
         self.keys = frozenset(self._groups)
@@ -156,7 +159,7 @@ class Adapter:
         placed = {id(state[name]): name for name in self._placed}
         groups: dict[Conversion, _Group] = {}
         changed: dict[str, _Layer] = {}
-        for path, module in _layers(self._wrapped.base_model.model):
+        for path, module in _layers(self._inner):
             layer = self._layer(path, module, merged.get_submodule(path), placed)
             twins = [changed[target] for target in layer.results.values() if target in changed]
             if any(set(twin.from_adapter.values()) != set(layer.from_adapter.values()) for twin in twins):
@@ -228,7 +231,7 @@ class Adapter:
 
     def _merge_layer(self, layer: _Layer, values: Mapping[str, Tensor], own: Read) -> dict[str, Tensor]:
         """The parameters that a layer changes, merged as ``merge_and_unload`` does it; ``values``: the model's."""
-        module: Any = deepcopy(self._wrapped.base_model.model.get_submodule(layer.path))
+        module: Any = deepcopy(self._inner.get_submodule(layer.path))
         for name, target in layer.from_base.items():
             _put(module, name, values[target])
         for name, placed in layer.from_adapter.items():
@@ -243,8 +246,7 @@ class Adapter:
 
     def _own_tensor(self, name: str, own: Read) -> Tensor:
         """The adapter's tensor by the name that peft has it by, in the dtype in which peft computes with it."""
-        traced = self._placed[name]
-        dtype = self._wrapped.state_dict(keep_vars=True)[name].dtype
+        traced, dtype = self._placed[name], self._dtypes[name]
         if isinstance(traced, _Traced) and traced.whole:
             return own(min(traced.sources)).to(dtype)
         sources = _sources(traced)

@@ -57,14 +57,14 @@ class Conversion:
         return {name: value[0] if isinstance(value, list) else value for name, value in values.items()}
 
     def revert(self, values: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
-        """The tensors on disk from the values of ``targets``: the way back of :meth:`apply`, as transformers saves them.
+        """The tensors on disk from the values of ``targets``: the way back of :meth:`apply`, as transformers goes it.
 
         Raises:
             ValueError: there is none.
         """
         if self._converter is None:
             return {self.keys[0]: values[self.first]}
-        saved = revert_weight_conversion(model, dict(values))
+        saved = revert_weight_conversion(model, {target: values[target] for target in self.targets})
         slots = {slot: key for key, slot in self.slots().items()}
         header = {name: (value.dtype, tuple(value.shape)) for name, value in saved.items()}
         names = {name: s for c in find_conversions(model, header, "OLD") for name, s in c.slots().items()}

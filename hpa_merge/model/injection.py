@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config"]
+__all__ = ["describe", "inject", "place", "quietly", "read_config"]
 
 PREFIX = "base_model.model."
 """What peft puts before the path of every module of the model that it has taken in."""
@@ -140,7 +140,7 @@ def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module
     if untied := sorted(tied - _tied(merged)):
         raise CheckpointError(
             f"NEW {folder} is an adapter after which {' and '.join(untied[0])} are no longer one tensor, as they are "
-            "in OLD: train it with ensure_weight_tying, or give merged checkpoints with untied embeddings."
+            "in OLD: train it with ensure_weight_tying, or give an OLD and a merged NEW whose embeddings are not tied."
         )
     if shapes != _shapes(merged):
         raise CheckpointError(
@@ -151,7 +151,7 @@ def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module
 
 
 def _tie_saved(wrapped: nn.Module, tied: Iterable[tuple[str, ...]]) -> None:
-    """Make one of what ``modules_to_save`` holds for tied modules, as peft does it where it is not on the meta device."""
+    """Make one of what ``modules_to_save`` holds for tied modules, as peft does it outside of the meta device."""
     for first, *others in tied:
         try:
             modules = [wrapped.get_submodule(PREFIX + name.rpartition(".")[0]) for name in (first, *others)]
