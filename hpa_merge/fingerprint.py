@@ -64,6 +64,8 @@ def _checkpoint_digest(checkpoint: Checkpoint) -> str:
         status = (checkpoint.folder / shard).stat()
         state.update(f"{Path(shard).name} {status.st_size} {status.st_mtime_ns} ".encode())
         state.update(checkpoint.header_bytes(shard))
+    if checkpoint.overlay is not None:
+        state.update(checkpoint.overlay.state)
     return state.hexdigest()
 
 

@@ -84,6 +84,7 @@ def allot(
     """
     cuda, queues, refusal = device.type == "cuda", 2 + outs, ""
     base = peak_host_bytes() + LIBRARIES + sum(_bytes(sample) for side in sides for sample in side.inputs)
+    base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
     for spill in (False, True) if cuda else (False,):
         work, waiting = _work(plan, checkpoints, sides, runs, spill)
         host, most_host = base + work, limits.device

@@ -47,8 +47,9 @@ def merge(
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
 
     Args:
-        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to. A
-            string may also be the name of one on the Hub, ``org/name[@revision]``.
+        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; ``new`` may also be the
+            folder of a PEFT adapter that was trained on ``old``. Never written to. A string may also be the name of one
+            on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
@@ -226,16 +227,20 @@ class _Merge:
                 walk.close()
 
     def _pass_on(
-        self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Callable[[str], Tensor] | None = None
+        self,
+        unit: Unit | None,
+        merged: Sequence[LinearPair] = (),
+        old: Callable[[str], Tensor] | None = None,
+        new: Callable[[str], Tensor] | None = None,
     ) -> None:
         """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now.
 
-        What is to be OLD's waits until ``old`` gives its tensors.
+        What is to be OLD's waits until ``old`` gives its tensors; ``new`` gives NEW's while the unit is loaded.
         """
         waiting = self._linears - {pair.new.key for pair in merged}
         keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
         for target in self._targets:
-            target.pass_on(keys, old)
+            target.pass_on(keys, old, new)
 
     def _begin_walks(self) -> tuple[Walk, Walk]:
         safety, task = self._sides
@@ -284,7 +289,7 @@ class _Merge:
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
-        self._pass_on(unit, pairs, old)
+        self._pass_on(unit, pairs, old, new)
         for target in targets:
             target.commit(unit, self._packed(pairs))
         for walk in self._walks:

@@ -22,6 +22,7 @@ from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.hub import Source, commits_of, is_remote, locate
 from hpa_merge.machine import free_bytes, resolve_device
 from hpa_merge.method import differ
+from hpa_merge.opening import open_new
 from hpa_merge.plan import LinearPair, Plan, make_plan
 from hpa_merge.policy import component_records
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
@@ -44,7 +45,8 @@ class Job:
     """What is asked for: one merge, or several from one read of the inputs.
 
     Attributes:
-        old, new: checkpoint folders; a string may be the name of one on the Hub, ``org/name[@revision]``.
+        old, new: checkpoint folders, or for NEW that of an adapter; a string may be the name of one on the Hub,
+            ``org/name[@revision]``.
         vision_tower: folder of their vision tower, where they have LLaVA's own layout.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files.
@@ -118,7 +120,7 @@ def prepare(job: Job) -> Iterator[Ready]:
             read_samples(path, count, configs[0].seed)
         resolve_device(configs[0].device)
     sources = locate({"OLD": job.old, "NEW": job.new})
-    with Checkpoint.open(sources[0].folder, "OLD") as old, Checkpoint.open(sources[1].folder, "NEW") as new:
+    with Checkpoint.open(sources[0].folder, "OLD") as old, open_new(sources[1].folder, old) as new:
         read = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
         inputs = [source.guarded for source in sources]
         inputs += [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
@@ -225,6 +227,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 peak_device_bytes=ready.memory.device,
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
+                adapter=ready.new.overlay.kind if ready.new.overlay else "",
                 statistics=_fits(job.stats, ready),
                 commits=commits_of(ready.sources),
                 components=component_records(job.outs[out], ready.plan.new, outcomes[out]),

@@ -55,7 +55,8 @@ class Side:
         self._checked: set[str] = set()
         self._skeleton = skeleton
         self._samples = samples
-        encoder = encoder_of(checkpoint, skeleton, samples, config)
+        with checkpoint.side_folder() as folder:
+            encoder = encoder_of(checkpoint, folder, skeleton, samples, config)
         encode = encoder.encode
         if skeleton.model.config.is_encoder_decoder and skeleton.decoder_start is not None:
             encode = PromptAndAnswer(encoder, skeleton.decoder_start).encode
@@ -140,8 +141,8 @@ class Side:
         """
         for key, info in self._checkpoint.tensors.items():
             if key not in self._checked:
-                small = info.nbytes <= SMALL  # it may have been read ahead
-                for piece in (self._read(key),) if small else self._checkpoint.pieces(key, SMALL):
+                whole = info.nbytes <= SMALL or self._checkpoint.computes(key)  # it may have been read ahead
+                for piece in (self._read(key),) if whole else self._checkpoint.pieces(key, SMALL):
                     self._check({key: piece})
 
     def read(self, key: str) -> Tensor:

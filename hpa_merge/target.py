@@ -49,12 +49,12 @@ class Target:
         self.config = config
         self._out = out
         self._place = place
-        self._tensors = ready.new.tensors
+        self._new = ready.new
         self._writer = CheckpointWriter(
             ready.new,
             out,
             overwrite=job.overwrite,
-            inputs=[ready.old.folder, ready.new.folder],
+            inputs=[*ready.old.folders, *ready.new.folders],
             fingerprint=ready.fingerprints[out] | ready.origins,
             resume=job.resume,
         )
@@ -144,11 +144,17 @@ class Target:
             LinearRecord(pair.new.name, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
         )
 
-    def pass_on(self, keys: Iterable[str], old: Callable[[str], Tensor] | None = None) -> None:
+    def pass_on(
+        self,
+        keys: Iterable[str],
+        old: Callable[[str], Tensor] | None = None,
+        new: Callable[[str], Tensor] | None = None,
+    ) -> None:
         """Take from NEW what of these tensors is not written, and from OLD what the options want of it.
 
         Args:
             old: gives OLD's tensors by their keys; None where it cannot yet, so that they have to wait.
+            new: gives those of NEW's that are computed; None: they are computed for this.
 
         Raises:
             NumericalError: one does not fit into NEW's dtype.
@@ -159,6 +165,8 @@ class Target:
             del self._left[key]
             if key in self._from_old and old is not None:
                 self._behind.write(key, self._as_new(key, old(self._from_old[key])))
+            elif self._new.computes(key):
+                self._behind.write(key, (new or self._new.read)(key))
             else:
                 self._behind.copy(key)
 
@@ -217,6 +225,7 @@ class Target:
             run=RunRecord(
                 old=ready.sources[0].name,
                 new=ready.sources[1].name,
+                adapter=ready.new.overlay.kind if ready.new.overlay else "",
                 device=str(ready.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),
@@ -242,7 +251,7 @@ class Target:
         Raises:
             NumericalError: it does not fit.
         """
-        cast = tensor.to(self._tensors[key].dtype)
+        cast = tensor.to(self._new.tensors[key].dtype)
         if cast.is_floating_point() and not all_finite(cast):
             raise NumericalError(f"OLD's {key} does not fit {cast.dtype}: save NEW in float32 or bfloat16.")
         return cast

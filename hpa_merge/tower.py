@@ -58,14 +58,19 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: HPAConfig) ->
     return replace(checkpoint, tensors=tensors, tower=folder)
 
 
-def encoder_of(checkpoint: Checkpoint, skeleton: Skeleton, samples: Sequence[Sample], config: HPAConfig) -> Encoder:
+def encoder_of(
+    checkpoint: Checkpoint, folder: Path, skeleton: Skeleton, samples: Sequence[Sample], config: HPAConfig
+) -> Encoder:
     """What encodes ``samples`` as the users of ``checkpoint``, which :func:`with_tower` gave, would.
+
+    Args:
+        folder: where its side files lie.
 
     Raises:
         CalibrationError, CheckpointError: as :meth:`Encoder.from_checkpoint`.
     """
     if checkpoint.tower is None:
-        return Encoder.from_checkpoint(checkpoint.folder, samples)
+        return Encoder.from_checkpoint(folder, samples)
     return original_llava_encoder(
         checkpoint.folder,
         checkpoint.tower,

@@ -19,6 +19,7 @@ from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
 from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.opening import open_new
 from hpa_merge.plan import LinearPair, make_plan
 from hpa_merge.report.schema import LinearRecord, MergeReport, read_report
 from hpa_merge.tower import with_tower
@@ -83,7 +84,7 @@ def verify(
         inputs = None
         if old is not None and new is not None:
             in_old = stack.enter_context(Checkpoint.open(old, "OLD"))
-            in_new = stack.enter_context(Checkpoint.open(new, "NEW"))
+            in_new = stack.enter_context(open_new(new, in_old))
             inputs = _Inputs(in_old, in_new, None if vision_tower is None else Path(vision_tower), report, checked)
         files = _weight_files(merged)
         steps = len(files) + len(merged.tensors)
@@ -261,7 +262,7 @@ def _check_digest(merged: Checkpoint, name: str, manifest: dict[str, str]) -> It
 
 def _digest(checkpoint: Checkpoint, path: Path) -> str:
     try:
-        return digest(checkpoint.folder / path)
+        return digest(checkpoint.locate(path))
     except OSError as error:
         raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, str(path), error)) from error
 

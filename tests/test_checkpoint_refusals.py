@@ -96,7 +96,8 @@ def test_quantised_by_config(single: Path, config: dict[str, Any], named: str) -
     (single / "config.json").write_text(json.dumps(config))
     assert refused(single) == (
         f"OLD {single} is quantised ({named}): give the checkpoint in bfloat16, float16 or float32, "
-        "dequantised with dequantize() if there is no other."
+        "dequantised with dequantize() if there is no other; an adapter that was trained on the quantised one fits it "
+        "too."
     )
 
 

@@ -99,7 +99,7 @@ def test_the_forward_is_that_of_the_code_base(
         sources = [with_tower(checkpoint, None, config) for checkpoint in (old, new)]
         skeleton = make_plan(sources[0], sources[1], [config], resolve_device("cpu")).new
         samples = read_samples(pair.task, 10, 0)
-        encoder = encoder_of(sources[1], skeleton, samples, config)
+        encoder = encoder_of(sources[1], sources[1].folder, skeleton, samples, config)
         inputs = [encoder.encode(sample, 2048) for sample in samples]
         for unit in (None, *skeleton.units):
             skeleton.load(unit, sources[1].read)

@@ -1,8 +1,10 @@
 """Sharded safetensors: NEW and OLD are opened here, checked and read; OUT is laid out, written and published here."""
 
+from hpa_merge.checkpoint.adapter_folder import is_adapter, open_adapter
 from hpa_merge.checkpoint.ahead import ReadAhead
 from hpa_merge.checkpoint.behind import WriteBehind
 from hpa_merge.checkpoint.output import begun_with, check_output, check_outputs
+from hpa_merge.checkpoint.overlay import Overlay, lay_over
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import TensorInfo
 from hpa_merge.checkpoint.sidefiles import SideFiles
@@ -11,6 +13,7 @@ from hpa_merge.checkpoint.writer import CheckpointWriter
 __all__ = [
     "Checkpoint",
     "CheckpointWriter",
+    "Overlay",
     "ReadAhead",
     "SideFiles",
     "TensorInfo",
@@ -18,4 +21,7 @@ __all__ = [
     "begun_with",
     "check_output",
     "check_outputs",
+    "is_adapter",
+    "lay_over",
+    "open_adapter",
 ]

@@ -66,7 +66,7 @@ class ReadAhead:
             return self._checkpoint.read(name)
         if isinstance(found, BaseException):
             raise found
-        return found
+        return self._checkpoint.finish(name, found)
 
     def expect(self, names: Iterable[str]) -> None:
         """Add to the end of the order; what stands in it or is here already is not read twice.

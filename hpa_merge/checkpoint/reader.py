@@ -5,8 +5,10 @@ file (offsets without gap or overlap, no byte too few or too many), which is all
 starts. The pickle formats are never touched.
 """
 
+import contextlib
 import io
 import json
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,14 +19,16 @@ from typing import Any, final
 import torch
 
 from hpa_merge.checkpoint.files import CHUNK, read_at
+from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
-from hpa_merge.errors import CheckpointError
+from hpa_merge.errors import CheckpointError, InputError
 
-__all__ = ["INDEX", "REPORT", "Checkpoint", "read_config"]
+__all__ = ["ADAPTER", "INDEX", "REPORT", "Checkpoint", "has_weights", "read_config", "read_json", "refuse_devices"]
 
 INDEX = "model.safetensors.index.json"
 REPORT = "hpa_report.json"
+ADAPTER = "adapter_model.safetensors"
 
 JSON_BYTES = 10**8
 """The longest config.json or index that is read: of real ones, the longest index has 10 MB."""
@@ -47,6 +51,7 @@ class Checkpoint:
         index: name of the index file; None where there is a single weight file without one.
         tower: folder of the vision tower that it is read with, where that lies apart; its tensors may be among
             ``tensors``, and are then :attr:`external`.
+        overlay: an adapter on top of it; None for what lies on disk as it is.
     """
 
     folder: Path
@@ -56,6 +61,7 @@ class Checkpoint:
     shards: tuple[str, ...]
     index: str | None
     tower: Path | None = None
+    overlay: Overlay | None = None
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -96,7 +102,33 @@ class Checkpoint:
         """Names of tensors that lie in no file of its own, but in the tower's."""
         return frozenset(name for name, info in self.tensors.items() if info.shard not in self.shards)
 
+    def under(self, overlay: Overlay, role: str) -> "Checkpoint":
+        """This checkpoint with an adapter on top, which it belongs to from now on; its files are opened apart."""
+        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, overlay=overlay)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder that is read."""
+        return (self.folder,) if self.overlay is None else (self.folder, self.overlay.folder)
+
+    def computes(self, name: str) -> bool:
+        """Whether a tensor is another one than lies on disk under its name."""
+        return self.overlay is not None and name in self.overlay.keys
+
     def read(self, name: str) -> torch.Tensor:
+        """One tensor on the CPU, in memory of its own: as on disk, but for those that :meth:`computes` names.
+
+        Raises:
+            KeyError: there is no such tensor.
+            CheckpointError: its file cannot be read any more.
+        """
+        return self.finish(name, self.raw(name))
+
+    def finish(self, name: str, raw: torch.Tensor) -> torch.Tensor:
+        """What :meth:`read` gives, from what lies on disk, whose memory may be used again."""
+        return self.overlay.compute(name, raw) if self.overlay is not None and self.computes(name) else raw
+
+    def raw(self, name: str) -> torch.Tensor:
         """One tensor on the CPU: shape and dtype as on disk, in memory of its own (``pread``, never a mapped file).
 
         Other threads run on meanwhile; ``safe_open`` would hold the interpreter lock until the last byte is there.
@@ -112,7 +144,7 @@ class Checkpoint:
         return tensor
 
     def pieces(self, name: str, nbytes: int = CHUNK, *, into: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
-        """The elements of one tensor in their order, flat, each piece read when it is come to; none where it is empty.
+        """The elements of a tensor on disk in their order, flat, each piece read as it is come to; none if it is empty.
 
         Args:
             nbytes: of a piece at most, in whole elements, of which it has at least one.
@@ -169,13 +201,40 @@ class Checkpoint:
         Raises:
             CheckpointError: a subfolder cannot be read.
         """
+        if self.overlay is not None:
+            return self.overlay.files
         try:
             return find_side_files(self.folder, {*self.shards, self.index or INDEX, REPORT})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
 
+    def locate(self, path: Path) -> Path:
+        """Where a side file lies, by its relative path."""
+        return (self.overlay.places if self.overlay is not None else {}).get(path, self.folder / path)
+
+    @contextlib.contextmanager
+    def side_folder(self) -> Iterator[Path]:
+        """A folder with config.json and all side files that are copied: its own, or one of links for this block.
+
+        Raises:
+            CheckpointError: that cannot be made.
+        """
+        if self.overlay is None or not self.overlay.places:
+            yield self.folder
+            return
+        with tempfile.TemporaryDirectory(prefix="hpa-merge-") as name:
+            for path in self.overlay.files.copied:
+                (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(self.locate(path).absolute())
+            try:
+                yield Path(name)
+            except InputError as error:  # its sentence shall speak of a folder that is still there
+                raise type(error)(str(error).replace(name, str(self.overlay.folder))) from error
+
     def close(self) -> None:
         """Close the shards; a later :meth:`read` opens them again."""
+        if self.overlay is not None:
+            self.overlay.close()
         with self._lock:
             while self._files:
                 self._files.popitem()[1].close()
@@ -197,7 +256,7 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
         raise CheckpointError(f"{role} {folder} is a file: give the folder that it lies in.")
     if not folder.is_dir():
         raise CheckpointError(f"{role} {folder} does not exist: give a folder in Hugging Face layout.")
-    _refuse_devices(folder, role)
+    refuse_devices(folder, role)
     path = folder / "config.json"
     if not _present(path):
         if (folder / "adapter_config.json").exists():
@@ -205,18 +264,20 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{role} {folder} has no config.json: give a folder in Hugging Face layout, as save_pretrained writes it."
         )
-    config = _read_json(folder, role, "config.json")
+    config = read_json(folder, role, "config.json")
     try:
         quantised = list(_quantisations(config))
     except RecursionError as error:
         raise CheckpointError(
             f"{role} {folder}: config.json is nested too deeply: fetch or save the checkpoint again."
         ) from error
+    adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
     for key, found in quantised:
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
         raise CheckpointError(
             f"{role} {folder} is quantised ({key} in config.json, method {method}): "
-            "give the checkpoint in bfloat16, float16 or float32, dequantised with dequantize() if there is no other."
+            "give the checkpoint in bfloat16, float16 or float32, dequantised with dequantize() if there is no other"
+            f"{adapters}."
         )
     return config
 
@@ -224,7 +285,7 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
 def _find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
     """The weight files, sorted; the index file's name, if there is one; and what that says: tensor to shard."""
     if _present(folder / INDEX):
-        weight_map = _read_json(folder, role, INDEX).get("weight_map")
+        weight_map = read_json(folder, role, INDEX).get("weight_map")
         if not (isinstance(weight_map, dict) and weight_map and all(isinstance(s, str) for s in weight_map.values())):
             raise CheckpointError(
                 f"{role} {folder}: {INDEX} has no weight_map from tensors to files: fetch or save the checkpoint again."
@@ -246,7 +307,7 @@ def _find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, 
     found = sorted(path.name for path in folder.glob("[!.]*.safetensors") if not path.is_dir())
     if "model.safetensors" in found:
         found = ["model.safetensors"]
-    if found == ["adapter_model.safetensors"] and (folder / "adapter_config.json").exists():
+    if found == [ADAPTER] and (folder / "adapter_config.json").exists():
         raise CheckpointError(_adapter(folder, role))
     if len(found) > 1:
         raise CheckpointError(
@@ -264,7 +325,12 @@ def _find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, 
     return tuple(found), None, {}
 
 
-def _read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
+def has_weights(folder: Path) -> bool:
+    """Whether the folder has weights of a whole model."""
+    return _present(folder / INDEX) or any(path.name != ADAPTER for path in folder.glob("[!.]*.safetensors"))
+
+
+def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     """A JSON file of the folder that holds an object."""
     try:
         with (folder / name).open("rb") as file:
@@ -318,7 +384,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _refuse_devices(folder: Path, role: str) -> None:
+def refuse_devices(folder: Path, role: str) -> None:
     """See that nothing in the folder makes a reader wait or read without an end: a pipe, a socket, a device.
 
     Raises:

@@ -147,14 +147,16 @@ class CheckpointWriter:
                 raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
 
     def copy(self, name: str) -> None:
-        """Put NEW's bytes of a tensor into their place, from file to file.
+        """Put NEW's bytes of a tensor, which is not one that it computes, into their place, from file to file.
 
         Raises:
             KeyError: NEW has no such tensor.
-            RuntimeError: it has been written before.
+            RuntimeError: it has been written before, or is computed.
             OutputError: the disk is full, or refuses, or NEW cannot be read any more.
         """
         info = self._source.tensors[name]
+        if self._source.computes(name):
+            raise RuntimeError(f"{name} lies nowhere as it is to be written")
         ours, theirs = self.partial / info.shard, self._source.folder / info.shard
         with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
             copy_range(self._source.descriptor(info.shard), self._descriptor(info.shard), info.start, info.stop)
@@ -324,7 +326,7 @@ class CheckpointWriter:
 
     def _carry(self, path: Path) -> None:
         """Copy one of NEW's files, by its relative path: the content of what a link points to, ordinary permissions."""
-        ours, theirs = self.partial / path, self._source.folder / path
+        ours, theirs = self.partial / path, self._source.locate(path)
         with telling(f"{theirs} cannot be copied to {ours}"):
             ours.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(theirs, ours)

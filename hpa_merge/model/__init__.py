@@ -1,5 +1,6 @@
 """A transformers model that is never whole in memory: loaded, run and freed unit by unit."""
 
+from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.components import COMPONENTS, Component
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
@@ -11,6 +12,7 @@ from hpa_merge.model.units import Unit, find_units
 __all__ = [
     "COMPONENTS",
     "TOWER",
+    "Adapter",
     "Component",
     "ForwardError",
     "Header",

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+    revert_weight_conversion,
+)
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.experts import Stack
@@ -74,6 +80,22 @@ class Conversion:
     def copies(self) -> bool:
         """Whether the parameters lie in other memory than the tensors on disk are read to."""
         return self._converter is not None
+
+    def revert(self, values: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+        """The tensors on disk from the values of ``targets``: the way back of :meth:`apply`, as transformers goes it.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._converter is None:
+            return {self.keys[0]: values[self.first]}
+        saved = revert_weight_conversion(model, {target: values[target] for target in self.targets})
+        slots = {slot: key for key, slot in self.slots().items()}
+        header = {name: (value.dtype, tuple(value.shape)) for name, value in saved.items()}
+        names = {name: s for c in find_conversions(model, header, "OLD") for name, s in c.slots().items()}
+        if set(names.values()) != set(slots):
+            raise ValueError(f"{', '.join(self.targets)} cannot be taken apart into {', '.join(self.keys[:2])} …")
+        return {slots[slot]: saved[name] for name, slot in names.items()}
 
     def slots(self) -> dict[str, tuple[str, str | None, int]]:
         """For each key an identity that is the same in every checkpoint of the architecture, whatever the key."""

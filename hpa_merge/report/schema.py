@@ -113,6 +113,7 @@ class RunRecord:
     Attributes:
         statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
         notes: why a half that the file holds was not read, and what was not as usual otherwise, a sentence each.
+        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
         commits: of OLD and NEW those that are from the Hub, by their names; the hash of the commit.
         fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
             of machine have the same.
@@ -127,6 +128,7 @@ class RunRecord:
     versions: dict[str, str]
     statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    adapter: str = ""
     fingerprint: str = ""
     commits: dict[str, str] = field(default_factory=dict)
 
@@ -277,6 +279,7 @@ class PlanReport:
         bytes_out, bytes_free: what OUT's weights take, and what is free where they would lie.
         peak_host_bytes, peak_device_bytes: an upper estimate; the latter is None on the CPU.
         reshaped: what has another shape in NEW than in OLD, a sentence each.
+        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         The rest is as in :class:`MergeReport`.
     """
@@ -295,6 +298,7 @@ class PlanReport:
     device: str
     components: tuple[ComponentRecord, ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
+    adapter: str = ""
     statistics: tuple[str, ...] = ()
 
 

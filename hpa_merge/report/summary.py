@@ -45,6 +45,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
     memory = _memory(run.peak_host_bytes, run.peak_device_bytes)
     facts = _facts(
         ("linears", counts),
+        *_adapter(run.adapter),
         *_components(report.components),
         ("from NEW as they are", _counts(report.passed_through)),
         ("safety set", _calibration(report.safety)),
@@ -69,6 +70,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         share = "" if unit.share is None else f"{unit.share:.1f}%"
         table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
     facts = _facts(
+        *_adapter(plan.adapter),
         *_components(plan.components),
         ("from NEW as they are", _counts(plan.passed_through)),
         ("safety set", _calibration(plan.safety)),
@@ -95,6 +97,7 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
         records = [record for record in report.linears if record.outcome == "adapted"]
         table.add_row(name, str(len(records)), *(_means(records) if records else ()))
     facts = _facts(
+        *_adapter(first.run.adapter),
         ("safety set", _calibration(first.safety)),
         ("task set", _calibration(first.task)),
         *_statistics(first.run),
@@ -117,6 +120,7 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         counts = ((unit.changed, unit.unchanged, unit.excluded) for unit in plan.units)
         table.add_row(name, *(str(sum(column)) for column in zip(*counts, strict=True)))
     facts = _facts(
+        *_adapter(first.adapter),
         ("safety set", _calibration(first.safety)),
         ("task set", _calibration(first.task)),
         (
@@ -139,6 +143,11 @@ def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
         f"{fmean(r.alpha or 0.0 for r in records):.2f}",
         f"{fmean(r.kappa or 0.0 for r in records):+.0e}",
     )
+
+
+def _adapter(kind: str) -> list[tuple[str, str]]:
+    """That NEW is an adapter, if it is one."""
+    return [("NEW", f"a PEFT adapter on OLD: {kind}")] if kind else []
 
 
 def _statistics(run: RunRecord) -> list[tuple[str, str]]:

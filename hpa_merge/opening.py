@@ -1,0 +1,72 @@
+"""NEW as it was given: a checkpoint, or OLD with an adapter on top, merged tensor by tensor when it is read."""
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+
+from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open_adapter
+from hpa_merge.core import all_finite
+from hpa_merge.errors import CheckpointError, NumericalError
+from hpa_merge.model import Adapter, is_original_llava
+
+__all__ = ["open_new"]
+
+ROLE = "NEW"
+
+WORKING = 12
+"""Bytes that a merge takes for an element, beside the result: what is added in float32, and two steps towards it."""
+
+
+def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
+    """Open NEW, which was tuned from ``old``; of an adapter every tensor is looked at.
+
+    Raises:
+        CheckpointError: it is no whole checkpoint, or an adapter that cannot be merged into OLD.
+        NumericalError: a tensor of the adapter holds NaN or infinity.
+    """
+    folder = Path(folder)
+    if not is_adapter(folder):
+        return Checkpoint.open(folder, ROLE)
+    if is_original_llava(old.config):
+        raise CheckpointError(
+            f"{ROLE} {folder} is an adapter, and OLD has LLaVA's own layout: merge the adapter into OLD first, with "
+            "the script of that code base, and give the result."
+        )
+    own = open_adapter(folder, ROLE)
+    try:
+        headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, old)]
+        adapter = Adapter(folder, own.config, headers[0], old.folder, headers[1])
+        for key in own.tensors:
+            tensor = own.read(key)
+            if tensor.is_floating_point() and not all_finite(tensor):
+                raise NumericalError(
+                    f"the tensor {key} of the adapter {folder} holds NaN or infinity: "
+                    "the file is damaged or the training diverged, so give a sound adapter."
+                )
+        files, places = lay_over(old.side_files(), own.side_files(), folder)
+    except BaseException:
+        own.close()
+        raise
+    overlay = Overlay(
+        folder=folder,
+        kind=adapter.kind,
+        keys=adapter.keys,
+        compute=lambda key, raw: adapter.merged(key, raw, old.raw, own.read),
+        workspace=WORKING * adapter.most,
+        files=files,
+        places=places,
+        state=_state(own),
+        close=own.close,
+    )
+    return old.under(overlay, ROLE)
+
+
+def _state(own: Checkpoint) -> bytes:
+    """What the adapter's part of the result depends on: its files, known as a checkpoint's are, and peft."""
+    state = hashlib.sha256(json.dumps(own.config, sort_keys=True).encode())
+    for shard in own.shards:
+        status = (own.folder / shard).stat()
+        state.update(f"{status.st_size} {status.st_mtime_ns} {importlib.metadata.version('peft')} ".encode())
+        state.update(own.header_bytes(shard))
+    return state.digest()

@@ -1,0 +1,48 @@
+"""PEFT adapters on tiny models, as ``save_pretrained`` leaves them, and what peft itself makes of them."""
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import VISION_ARCHITECTURES
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def load(old: Path, name: str) -> PreTrainedModel:
+    kind = AutoModelForImageTextToText if name in VISION_ARCHITECTURES else AutoModelForCausalLM
+    return kind.from_pretrained(old, dtype="auto")
+
+
+def lora(**options: Any) -> peft.LoraConfig:
+    return peft.LoraConfig(**{"r": 4, "target_modules": "all-linear", "init_lora_weights": False, **options})
+
+
+def make_adapter(old: Path, name: str, config: peft.PeftConfig, folder: Path) -> Path:
+    """An adapter on ``old`` whose every tensor has moved away from where it began, saved in ``folder``."""
+    random_numbers = torch.Generator().manual_seed(3)
+    with torch.random.fork_rng(devices=[]):
+        model = peft.get_peft_model(load(old, name), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn(parameter.shape, generator=random_numbers)
+    model.save_pretrained(folder)
+    return folder
+
+
+def merge_first(old: Path, name: str, adapter: Path, folder: Path) -> Path:
+    """What people did so far: the whole model in memory, ``merge_and_unload``, and a copy of it on disk."""
+    merged = peft.PeftModel.from_pretrained(load(old, name), adapter).merge_and_unload()
+    merged.save_pretrained(folder, max_shard_size="300KB")
+    return folder
+
+
+def edit(adapter: Path, change: dict[str, Tensor | None]) -> None:
+    """Put tensors into an adapter's file, or take out those that are None."""
+    tensors = load_file(adapter / WEIGHTS) | change
+    save_file({key: value for key, value in tensors.items() if value is not None}, adapter / WEIGHTS, {"format": "pt"})
