@@ -150,6 +150,12 @@ def find_conversions(model: PreTrainedModel, header: Header, role: str) -> list[
     return found
 
 
+def current_name(name: str, model: PreTrainedModel) -> str:
+    """What has been called ``name``, a path in ``model``, in earlier versions of transformers, by its present name."""
+    renamings = [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightRenaming)]
+    return rename_source_key(name, renamings, [])[0]
+
+
 def _labels_are_columns(labels: Tensor) -> bool:
     """Whether each entry of ``[r, c]`` is its own column's place, or −1 for an entry of another tensor."""
     return bool(((labels == torch.arange(labels.shape[1], dtype=labels.dtype)) | (labels < 0)).all())

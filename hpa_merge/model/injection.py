@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["describe", "inject", "place", "quietly", "read_config"]
+__all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config"]
 
 PREFIX = "base_model.model."
 """What peft puts before the path of every module of the model that it has taken in."""
@@ -68,7 +68,7 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
             "or give a merged checkpoint."
         )
     kind = raw.get("peft_type")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise CheckpointError(
             f"NEW {folder} is an adapter of type {kind}, which cannot be merged into the weights tensor by tensor: "
             f"give an adapter of type {', '.join(sorted(TYPES))}, or a merged checkpoint if there can be one."
@@ -93,7 +93,7 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
     import peft
 
     try:
-        config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+        config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(kind)]
         known = {field.name for field in fields(config_class)} | {"runtime_config", "auto_mapping", "peft_version"}
         if unknown := sorted(key for key, value in raw.items() if value and key not in known):
             raise ValueError(f"it has {unknown[0]}")
