@@ -182,7 +182,11 @@ def test_no_code_of_the_adapters_is_run(
     call = make()
     (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nclass Trap: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    trap = {"auto_mapping": {"base_model_class": "Trap", "parent_library": "trap"}, "megatron_core": "trap"}
+    trap = {
+        "auto_mapping": {"base_model_class": "Trap", "parent_library": "trap"},
+        "megatron_core": "trap",
+        "megatron_config": {"a": 1},
+    }
     configure(call, **trap, base_model_name_or_path="somebody/elsewhere", revision="main")
     assert status(call) == 0
     assert not (tmp_path / "sprung").exists()

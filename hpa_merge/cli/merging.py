@@ -95,9 +95,10 @@ def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., N
 def merge_command(context: click.Context, old: Path, new: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     """Repair an aligned model after a tuning step.
 
-    OLD is the checkpoint before tuning and NEW the one after it, or a PEFT adapter that was trained on OLD. From both, a few safety samples and some samples of
-    the new task, hpa-merge works out which input columns of every linear weight go back to their old values, and
-    writes the result to OUT. It trains nothing and never holds a whole model in memory.
+    OLD is the checkpoint before tuning and NEW the one after it, or a PEFT adapter that was trained on OLD. From both,
+    a few safety samples and some samples of the new task, hpa-merge works out which input columns of every linear
+    weight go back to their old values, and writes the result to OUT. It trains nothing and never holds a whole model in
+    memory.
     """
     paths, options = _options(context, given)
     out = paths.pop("output")

@@ -104,17 +104,20 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
             f"({_reason(error)}): install the version that made it, or save the adapter again."
         ) from error
     config.inference_mode = True
+    if hasattr(config, "megatron_config"):
+        config.megatron_config = None  # of layers that no transformers model has; peft would import what it names
     return config
 
 
 def describe(config: Any) -> str:
-    """What the adapter is, for people: ``LoRA (DoRA) of rank 8``."""
+    """What the adapter is, for people: ``LoRA (DoRA) of rank 8, trained on org/name``."""
     options = [name for option, name in OPTIONS.items() if getattr(config, option, False)]
-    rank = getattr(config, "r", None)
+    rank, base = getattr(config, "r", None), str(config.base_model_name_or_path or "")
     return (
         TYPES[str(config.peft_type.value)]
         + (f" ({', '.join(options)})" if options else "")
         + (f" of rank {rank}" if isinstance(rank, int) and rank > 0 else "")
+        + (f", trained on {base}" if base and base.isprintable() else "")
     )
 
 
