@@ -66,7 +66,7 @@ def verify(
 
     Args:
         out: the folder.
-        old, new: what it was merged from; both or neither.
+        old, new: what it was merged from; both or neither. ``new`` may be an adapter, which is merged again to compare.
         vision_tower: as for :func:`hpa_merge.merge`.
         on_progress: called before each file and each tensor, and at the end.
 

@@ -9,9 +9,9 @@ from typing import Any
 import peft
 import pytest
 import torch
-from adapters import load, lora, make_adapter, merge_first
+from adapters import WEIGHTS, lora, make_adapter, merge_first
 from conftest import TinyCase
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     GptOssConfig,
     GptOssForCausalLM,
@@ -78,7 +78,10 @@ OTHERS: dict[str, Callable[[], peft.PeftConfig]] = {
 
 def assert_as_merged_first(old: Path, name: str, adapter: Path, folder: Path) -> None:
     """Each tensor of OLD under the adapter is that of the merged model, and the adapter changes some."""
-    merged = merge_first(old, name, adapter, folder)
+    assert_as(merge_first(old, name, adapter, folder), old, adapter)
+
+
+def assert_as(merged: Path, old: Path, adapter: Path) -> None:
     changed = 0
     with (
         Checkpoint.open(old, "OLD") as below,
@@ -145,6 +148,9 @@ def test_experts(parameters: list[str], mixture: Path, tmp_path: Path) -> None:
     assert_as_merged_first(mixture, "mixture", adapter, tmp_path / "new")
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The following rank_pattern:RuntimeWarning", "ignore:The following alpha:RuntimeWarning"
+)
 def test_experts_of_an_adapter_from_before_they_were_stacked(tmp_path: Path) -> None:
     """Adapters of transformers 4 have a LoRA for each expert; peft makes one for the stack of them."""
     old, adapter = tmp_path / "old", tmp_path / "adapter"
@@ -165,6 +171,35 @@ def test_experts_of_an_adapter_from_before_they_were_stacked(tmp_path: Path) -> 
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["w1", "w2", "w3"]}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     assert_as_merged_first(old, "mixtral", adapter, tmp_path / "new")
+
+
+FORMER = {
+    "qwen2_5_vl": {".model.language_model.": ".model.", ".model.visual.": ".visual."},
+    "llava": {
+        ".model.language_model.": ".language_model.model.",
+        ".model.vision_tower.": ".vision_tower.",
+        ".model.multi_modal_projector.": ".multi_modal_projector.",
+        "base_model.model.lm_head.": "base_model.model.language_model.lm_head.",
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_an_adapter_with_names_of_transformers_4(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    """peft leaves out what it finds no module for; here it is known where it belongs."""
+    old = tiny(name).old
+    saved = {"modules_to_save": ["multi_modal_projector", "lm_head"]} if name == "llava" else {}
+    adapter = make_adapter(old, name, lora(target_modules=LINEARS, **saved), tmp_path / "adapter")
+    merged = merge_first(old, name, adapter, tmp_path / "new")
+    renamed = {}
+    for key, tensor in load_file(adapter / WEIGHTS).items():
+        for present, former in FORMER[name].items():
+            if present in key:
+                key = key.replace(present, former)
+                break
+        renamed[key] = tensor
+    save_file(renamed, adapter / WEIGHTS, {"format": "pt"})
+    assert_as(merged, old, adapter)
 
 
 # --- how it is read ---
@@ -214,4 +249,3 @@ def test_a_checkpoint_beside_the_configuration_of_an_adapter_is_a_checkpoint(tin
     with Checkpoint.open(case.old, "OLD") as old, open_new(case.new, old) as new:
         assert new.folder == case.new
         assert new.overlay is None
-    assert load(case.new, "llama") is not None

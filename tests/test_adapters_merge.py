@@ -189,4 +189,5 @@ def test_the_command_says_that_new_is_an_adapter(
     assert not (tmp_path / "out").exists()
     main([*map(str, words)])
     assert "a PEFT adapter on OLD: LoRA (DoRA) of rank 4" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / REPORT).read_text())["run"]["adapter"] == "LoRA (DoRA) of rank 4"
+    kind = json.loads((tmp_path / "out" / REPORT).read_text())["run"]["adapter"]
+    assert kind == f"LoRA (DoRA) of rank 4, trained on {case.old}"

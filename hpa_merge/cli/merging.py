@@ -97,10 +97,10 @@ def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., N
 def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Repair an aligned model after a tuning step.
 
-    OLD is the checkpoint before tuning and NEW the one after it: folders, or names on the Hub (org/name[@revision]).
-    From both, a few safety samples and some samples of the new task, hpa-merge works out which input columns of every
-    linear weight go back to their old values, and writes the result to OUT. It trains nothing and never holds a whole
-    model in memory.
+    OLD is the checkpoint before tuning and NEW the one after it, or a PEFT adapter that was trained on OLD: folders, or
+    names on the Hub (org/name[@revision]). From both, a few safety samples and some samples of the new task, hpa-merge
+    works out which input columns of every linear weight go back to their old values, and writes the result to OUT. It
+    trains nothing and never holds a whole model in memory.
     """
     paths, options = _options(context, given)
     out = paths.pop("output")

@@ -14,12 +14,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import meta_model
-from hpa_merge.model.conversion import Conversion, Header, find_conversions
-from hpa_merge.model.injection import describe, inject, place, quietly, read_config
+from hpa_merge.model.conversion import Conversion, Header, current_name, find_conversions
+from hpa_merge.model.injection import PREFIX, describe, inject, place, quietly, read_config
+from hpa_merge.model.tracing import Traced, sources_of
 
 __all__ = ["Adapter"]
 
@@ -96,9 +96,8 @@ class Adapter:
             self._name_of = _names(model, self._on_disk)
             self._tensors = {key: self._name_of[id(value)] for key, value in model.state_dict(keep_vars=True).items()}
             self._wrapped, merged = inject(model, settings, folder)
-            traced = {key: _Traced.of(key, dtype, shape) for key, (dtype, shape) in own.items()}
             self._inner: nn.Module = self._wrapped.get_base_model()  # type: ignore[operator]
-            self._placed = place(self._wrapped, traced, folder)
+            self._called, self._placed = self._place_all()
             self._check_placed()
             parameters = self._wrapped.state_dict(keep_vars=True)
             self._dtypes = {name: parameters[name].dtype for name in self._placed}
@@ -128,6 +127,35 @@ class Adapter:
                 self._rest = self._merge(self._groups[key], lambda k: raw if k == key else base(k), own)
         return self._rest.pop(key)
 
+    def _place_all(self) -> tuple[dict[str, str], dict[str, Tensor]]:
+        """What peft is told that the adapter's tensors are called, and which of them it has by which name.
+
+        Their own names, or the present ones where transformers has renamed the model's modules since they were saved.
+
+        Raises:
+            CheckpointError: peft cannot load them.
+        """
+        traced = {key: Traced.of(key, dtype, shape) for key, (dtype, shape) in self._own.items()}
+        places = self._wrapped.state_dict(keep_vars=True).keys()
+        called = {key: key for key in traced}
+        placed: dict[str, Tensor] = {}
+        refusal: CheckpointError | None = None
+        try:
+            placed = place(self._wrapped, traced, self._folder)
+            if placed.keys() <= places:
+                return called, placed
+        except CheckpointError as error:
+            refusal = error
+        present = {key: PREFIX + current_name(key.removeprefix(PREFIX), self._model) for key in traced}
+        if present != called and len(set(present.values())) == len(present):
+            try:
+                return present, place(self._wrapped, {present[key]: traced[key] for key in traced}, self._folder)
+            except CheckpointError as error:
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+        return called, placed
+
     def _check_placed(self) -> None:
         """See that every tensor of the adapter has its place in the model.
 
@@ -136,7 +164,7 @@ class Adapter:
         """
         places = self._wrapped.state_dict(keep_vars=True)
         for name, tensor in self._placed.items():
-            key = min(_sources(tensor))
+            key = min(sources_of(tensor))
             if name not in places:
                 raise CheckpointError(
                     f"NEW {self._folder}: OLD has no module for the adapter's tensor {key}: "
@@ -247,43 +275,13 @@ class Adapter:
     def _own_tensor(self, name: str, own: Read) -> Tensor:
         """The adapter's tensor by the name that peft has it by, in the dtype in which peft computes with it."""
         traced, dtype = self._placed[name], self._dtypes[name]
-        if isinstance(traced, _Traced) and traced.whole:
+        if isinstance(traced, Traced) and traced.whole:
             return own(min(traced.sources)).to(dtype)
-        sources = _sources(traced)
-        tensors = {k: own(k) if k in sources else _Traced.of(k, *self._own[k]) for k in self._own}
+        sources = sources_of(traced)
+        tensors = {
+            name: own(key) if key in sources else Traced.of(key, *self._own[key]) for key, name in self._called.items()
+        }
         return place(self._wrapped, tensors, self._folder)[name].to(dtype)
-
-
-class _Traced(Tensor):
-    """A tensor on the meta device that knows which of the adapter's tensors it comes from.
-
-    Attributes:
-        sources: their names.
-        whole: whether it is one of them as it is.
-    """
-
-    sources: frozenset[str] = frozenset()
-    whole: bool = False
-
-    @classmethod
-    def of(cls, key: str, dtype: torch.dtype, shape: tuple[int, ...]) -> "_Traced":
-        """The tensor ``key`` of the adapter."""
-        tensor = torch.empty(shape, dtype=dtype, device="meta").as_subclass(cls)
-        tensor.sources, tensor.whole = frozenset({key}), True
-        return tensor
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs or {})
-        given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, cls)]
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, cls) and not any(leaf is other for other in given):
-                leaf.sources = frozenset().union(*(other.sources for other in given))
-        return result
-
-
-def _sources(tensor: Tensor) -> frozenset[str]:
-    return tensor.sources if isinstance(tensor, _Traced) else frozenset()
 
 
 def _layers(model: nn.Module) -> Iterable[tuple[str, Any]]:

@@ -223,6 +223,12 @@ def find_conversions(
     return found
 
 
+def current_name(name: str, model: PreTrainedModel) -> str:
+    """What has been called ``name``, a path in ``model``, in earlier versions of transformers, by its present name."""
+    renamings = [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightRenaming)]
+    return rename_source_key(name, renamings, [])[0]
+
+
 @final
 @dataclass(frozen=True)
 class _Small:

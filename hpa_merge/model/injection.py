@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["describe", "inject", "place", "quietly", "read_config"]
+__all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config"]
 
 PREFIX = "base_model.model."
 """What peft puts before the path of every module of the model that it has taken in."""
@@ -68,7 +68,7 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
             "or give a merged checkpoint."
         )
     kind = raw.get("peft_type")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise CheckpointError(
             f"NEW {folder} is an adapter of type {kind}, which cannot be merged into the weights tensor by tensor: "
             f"give an adapter of type {', '.join(sorted(TYPES))}, or a merged checkpoint if there can be one."
@@ -93,7 +93,7 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
     import peft
 
     try:
-        config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+        config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(kind)]
         known = {field.name for field in fields(config_class)} | {"runtime_config", "auto_mapping", "peft_version"}
         if unknown := sorted(key for key, value in raw.items() if value and key not in known):
             raise ValueError(f"it has {unknown[0]}")
@@ -104,17 +104,20 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
             f"({_reason(error)}): install the version that made it, or save the adapter again."
         ) from error
     config.inference_mode = True
+    if hasattr(config, "megatron_config"):
+        config.megatron_config = None  # of layers that no transformers model has; peft would import what it names
     return config
 
 
 def describe(config: Any) -> str:
-    """What the adapter is, for people: ``LoRA (DoRA) of rank 8``."""
+    """What the adapter is, for people: ``LoRA (DoRA) of rank 8, trained on org/name``."""
     options = [name for option, name in OPTIONS.items() if getattr(config, option, False)]
-    rank = getattr(config, "r", None)
+    rank, base = getattr(config, "r", None), str(config.base_model_name_or_path or "")
     return (
         TYPES[str(config.peft_type.value)]
         + (f" ({', '.join(options)})" if options else "")
         + (f" of rank {rank}" if isinstance(rank, int) and rank > 0 else "")
+        + (f", trained on {base}" if base and base.isprintable() else "")
     )
 
 

@@ -1,0 +1,43 @@
+"""Which tensors a tensor comes from, found out by letting the arithmetic run on the meta device."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["Traced", "sources_of"]
+
+
+@final
+class Traced(Tensor):
+    """A tensor on the meta device that knows which named tensors it comes from.
+
+    Attributes:
+        sources: their names.
+        whole: whether it is one of them as it is.
+    """
+
+    sources: frozenset[str] = frozenset()
+    whole: bool = False
+
+    @classmethod
+    def of(cls, key: str, dtype: torch.dtype, shape: tuple[int, ...]) -> "Traced":
+        """The tensor that is called ``key``."""
+        tensor = torch.empty(shape, dtype=dtype, device="meta").as_subclass(cls)
+        tensor.sources, tensor.whole = frozenset({key}), True
+        return tensor
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, cls)]
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, cls) and not any(leaf is other for other in given):
+                leaf.sources = frozenset().union(*(other.sources for other in given))
+        return result
+
+
+def sources_of(tensor: Tensor) -> frozenset[str]:
+    """Their names; none for a tensor that is not traced."""
+    return tensor.sources if isinstance(tensor, Traced) else frozenset()
