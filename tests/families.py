@@ -24,6 +24,6 @@ REFUSED = {
     "the weight of a module that is never called (`dt_proj` of Mamba and Jamba)": (
         "uncalibrated: NEW's, or as `--uncalibrated` says, and named in the report"
     ),
-    "linears written as parameters of three dimensions (RecurrentGemma's gates, MiniMax' decays)": "NEW's",
+    "linears written as parameters of three dimensions (RecurrentGemma's gates)": "NEW's",
 }
 """What is not merged, and what a user sees; the sentences are pinned in the tests of refusals."""
