@@ -20,10 +20,10 @@ REFUSED = {
     "an architecture that the installed transformers does not have": (
         "refused: “…'s architecture is …, which transformers … does not have: install a version that does.”"
     ),
-    "blocks that share their weights and are come to twice (Zamba 2)": "not covered: no row of the matrix",
+    "weights that several blocks share (Zamba 2)": "NEW's, counted as tied; everything else is merged",
     "the weight of a module that is never called (`dt_proj` of Mamba and Jamba)": (
         "uncalibrated: NEW's, or as `--uncalibrated` says, and named in the report"
     ),
-    "linears written as parameters of three dimensions (RecurrentGemma's gates, MiniMax' decays)": "NEW's",
+    "linears written as parameters of three dimensions (RecurrentGemma's gates)": "NEW's",
 }
 """What is not merged, and what a user sees; the sentences are pinned in the tests of refusals."""

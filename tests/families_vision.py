@@ -260,4 +260,33 @@ VISION_FAMILIES: tuple[Family, ...] = (
         by_hand=partial(one_image, 4),
         after=("language_model.lm_head",),
     ),
+    vision(
+        "Qwen3.5-MoE (images)",
+        "Qwen3_5Moe",
+        lambda: {"vision_config": {**QWEN3_VISION, "deepstack_visual_indexes": []}, **qwen_ids("qwen3_vl")},
+        {**QWEN3_TEXT, **LINEAR_ATTENTION, **EXPERTS, "shared_expert_intermediate_size": 16},
+        stacks=VISUAL,
+        real="qwen3_vl",
+    ),
+    vision(
+        "VipLLaVA",
+        "VipLlava",
+        lambda: {"vision_config": CLIP, "image_token_index": IMAGE, "vision_feature_layers": [-2, -1]},
+        {"model_type": "llama"},
+        stacks=TOWER,
+        by_hand=partial(one_image, 4),
+    ),
+    vision(
+        "Cohere 2 Vision",
+        "Cohere2Vision",
+        lambda: {
+            "vision_config": SIGLIP,
+            "downsample_factor": 2,
+            "image_token_id": IMAGE,
+            "alignment_intermediate_size": 64,
+        },
+        {"model_type": "cohere2", "sliding_window": 8},
+        stacks=TOWER,
+        by_hand=partial(one_image, 1),
+    ),
 )

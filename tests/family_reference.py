@@ -6,7 +6,7 @@ are columns; where its columns do, it lies transposed. Without a line of the pac
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -83,12 +83,12 @@ def located(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _in_memory(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every matrix that is to be merged, ``[r, c]``: linears that are no router and share nothing with an embedding,
-    and the experts of each stack."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    """Every matrix that is to be merged, ``[r, c]``: linears that are no router and share their weight with no other
+    module, and the experts of each stack."""
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
-            if id(module.weight) not in embeddings and not ROUTER.search(path):
+            if uses[id(module.weight)] == 1 and not ROUTER.search(path):
                 yield path, module.weight if isinstance(module, nn.Linear) else module.weight.T
         elif (transposed := _transposed(module)) is not None:
             for name, parameter in module.named_parameters(recurse=False):

@@ -27,7 +27,7 @@ RTOL = 1e-4
 SLACK = 2.0**-23
 """Of the largest weight: ``κ W_old`` and the difference are each rounded once in float32, to 2⁻²⁴ relative."""
 
-ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8}
+ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 """Half a unit in the last place, relative: the result is rounded once to NEW's dtype."""
 
 STATUS = {"adapted": "merged", "unchanged": "unchanged", "uncalibrated": "uncalibrated"}
