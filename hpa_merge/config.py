@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -18,6 +18,7 @@ Method = Literal["hpa", "linear", "safe-delta", "model-tailor", "blocks", "rando
 Selection = Literal["balanced", "safety", "shared"]
 Saliency = Literal["quotient", "product"]
 Uncalibrated = Literal["new", "old", "error"]
+Policy = Literal["merge", "new", "old"]
 
 SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "device")
 """What the column statistics depend on: the same in all OUTs of a sweep."""
@@ -75,6 +76,11 @@ class HPAConfig:
     blocks: str = _option("6-14", "blocks: those of the text stack that are put back, counted from 0, such as 0-2,7.")
     include: tuple[str, ...] = _option((), "Adapt only linears whose tensor name matches REGEX. Repeatable.")
     exclude: tuple[str, ...] = _option((), "Take linears whose tensor name matches REGEX from NEW. Repeatable.")
+    vision: Policy = _option("merge", "The encoders of images, video and sound: merged, or all of NEW or OLD.")
+    projector: Policy = _option("merge", "What lies between those and the text.")
+    language: Policy = _option("merge", "The text model, without the next two.")
+    head: Policy = _option("merge", "The output embeddings, where they are not tied.")
+    embeddings: Policy = _option("new", "The embeddings and what is tied to them: new or old.")
     uncalibrated: Uncalibrated = _option("new", "Changed linears that no calibration token reaches in both sets.")
     safety_samples: int = _option(8, "Safety samples used at most, drawn with the seed.")
     task_samples: int = _option(128, "Task samples used at most, drawn with the seed.")
@@ -95,8 +101,11 @@ class HPAConfig:
         for name in ("safety_samples", "task_samples", "max_length"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         self._check("blocks", _ranges(self.blocks) is not None, "block numbers and ranges of them, such as 0-2,7")
-        for name, choices in (("method", Method), ("selection", Selection), ("saliency", Saliency), ("uncalibrated", Uncalibrated)):
-            self._check(name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
+        for name, choices in get_type_hints(type(self)).items():
+            if words := get_args(choices) if get_origin(choices) is Literal else ():
+                self._check(name, getattr(self, name) in words, f"one of {', '.join(words)}")
+        if self.embeddings == "merge":
+            raise ConfigError("embeddings is 'merge': only linear weights can be merged, so set it to new or old.")
         self._check("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)), "auto, cpu, cuda or cuda:INDEX")
         for low, high in (("p_min", "p_max"), ("alpha_min", "alpha_max")):
             if getattr(self, low) > getattr(self, high):

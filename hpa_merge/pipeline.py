@@ -16,9 +16,9 @@ from hpa_merge.config import HPAConfig, check_shared
 from hpa_merge.errors import CheckpointError, HPAError, OutputError, ResourceError
 from hpa_merge.forecast import Limits
 from hpa_merge.machine import is_out_of_memory
-from hpa_merge.method import adapt
+from hpa_merge.method import adapt, differ
 from hpa_merge.model import Unit
-from hpa_merge.plan import LinearPair, differ
+from hpa_merge.plan import LinearPair
 from hpa_merge.prepare import Job, Progress, Ready, out_of_memory, prepare
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.statistics import Half, Statistics, write_statistics
@@ -195,7 +195,7 @@ class _Merge:
             write_statistics(self._stats, self._halves)
         self._on_progress("copying the rest", steps - 1, steps)
         for target in self._targets:
-            target.copy_rest()
+            target.copy_rest(self._sides[0])
         for target in self._targets:
             target.flush()
         self._on_progress("done", steps, steps)
@@ -218,12 +218,17 @@ class _Merge:
             for walk in self._walks:
                 walk.close()
 
-    def _pass_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> None:
-        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now."""
+    def _pass_on(
+        self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Callable[[str], Tensor] | None = None
+    ) -> None:
+        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now.
+
+        What is to be OLD's waits until ``old`` gives its tensors.
+        """
         waiting = self._linears - {pair.new.key for pair in merged}
         keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
         for target in self._targets:
-            target.pass_on(keys)
+            target.pass_on(keys, old)
 
     def _begin_walks(self) -> tuple[Walk, Walk]:
         safety, task = self._sides
@@ -272,9 +277,9 @@ class _Merge:
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
-            self._pass_on(unit, pairs)
-            for target in targets:
-                target.commit(unit, self._packed(pairs))
+        self._pass_on(unit, pairs, old)
+        for target in targets:
+            target.commit(unit, self._packed(pairs))
         for walk in self._walks:
             walk.free(unit)
 
@@ -298,7 +303,7 @@ class _Merge:
         including = [target for target in targets if target.includes(pair)]
         for target in targets:
             if target not in including:
-                target.note(unit, pair, new, "excluded")
+                target.leave_out(unit, pair, new)
         tokens = {"safety_tokens": safety.tokens(pair.old), "task_tokens": task.tokens(pair.new)}
         reached = {"safety": safety.reached(pair.old), "task": task.reached(pair.new)}
         if not all(reached.values()):

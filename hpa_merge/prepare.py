@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,7 +20,9 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.machine import free_bytes, resolve_device
-from hpa_merge.plan import LinearPair, Plan, differ, make_plan
+from hpa_merge.method import differ
+from hpa_merge.plan import LinearPair, Plan, make_plan
+from hpa_merge.policy import component_records
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, check_place, read_statistics
@@ -170,11 +172,13 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
     """
     with prepare(job) as ready:
         units: dict[Path, list[UnitPlan]] = {out: [] for out in job.outs}
+        outcomes: dict[Path, list[tuple[str, str]]] = {out: [] for out in job.outs}
         for done, (unit, pairs) in enumerate(ready.plan.linears.items()):
             on_progress(unit.name, done, len(ready.plan.linears))
             changed = _changed(ready.sides, [pair for pair in pairs if any(pair.included)])
             for place, (out, config) in enumerate(job.outs.items()):
                 included = [pair for pair in pairs if pair.included[place]]
+                outcomes[out] += [(p.new.name, _foreseen(p, place, ready.plan, changed)) for p in pairs]
                 share = None
                 if unit.block is not None:
                     share = float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min))
@@ -196,7 +200,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 units=tuple(of_out),
                 safety=ready.sides[0].record(job.safety_calib),
                 task=ready.sides[1].record(job.task_calib),
-                passed_through=ready.plan.passed_through,
+                passed_through=ready.plan.passed_through[place],
                 left_out=tuple(str(path) for path in ready.new.side_files().left_out),
                 bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
                 bytes_free=shutil.disk_usage(out.absolute().parent).free,
@@ -205,9 +209,17 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
                 statistics=_fits(job.stats, ready),
+                components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
             )
-            for out, of_out in units.items()
+            for place, (out, of_out) in enumerate(units.items())
         }
+
+
+def _foreseen(pair: LinearPair, place: int, plan: Plan, changed: Collection[LinearPair]) -> str:
+    """What will become of a linear with the configuration at ``place``, as far as no sample has a say."""
+    if pair.included[place]:
+        return "changed" if pair in changed else "unchanged"
+    return "old" if pair.new.key in plan.from_old[place] else "excluded"
 
 
 def _fits(stats: Path | None, ready: Ready) -> tuple[str, ...]:

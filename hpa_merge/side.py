@@ -153,6 +153,16 @@ class Side:
         self._check({key: tensor})
         return tensor
 
+    def pieces(self, key: str) -> Iterator[Tensor]:
+        """The elements of one tensor in their order, flat, in pieces of a fixed size at most, on the CPU.
+
+        Raises:
+            NumericalError: one holds NaN or infinity.
+        """
+        for piece in self._checkpoint.pieces(key, SMALL):
+            self._check({key: piece})
+            yield piece
+
     def _postpone_before(self, unit: Unit, ahead: ReadAhead) -> None:
         """Take a unit that is loaded off the list, and what no sample will come to any more to its end."""
         place = self._coming.index(unit)

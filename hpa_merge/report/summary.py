@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport, RunRecord
+from hpa_merge.report.schema import CalibrationRecord, ComponentRecord, LinearRecord, MergeReport, PlanReport, RunRecord
 
 LEGEND = (
     "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "
@@ -39,10 +39,13 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
     counts = ", ".join(
         f"{report.count(outcome)} {outcome}" for outcome in ("adapted", "unchanged", "excluded", "uncalibrated")
     )
+    if from_old := report.count("old"):
+        counts += f", {from_old} from OLD"
     run = report.run
     memory = _memory(run.peak_host_bytes, run.peak_device_bytes)
     facts = _facts(
         ("linears", counts),
+        *_components(report.components),
         ("from NEW as they are", _counts(report.passed_through)),
         ("safety set", _calibration(report.safety)),
         ("task set", _calibration(report.task)),
@@ -65,6 +68,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         share = "" if unit.share is None else f"{unit.share:.1f}%"
         table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
     facts = _facts(
+        *_components(plan.components),
         ("from NEW as they are", _counts(plan.passed_through)),
         ("safety set", _calibration(plan.safety)),
         ("task set", _calibration(plan.task)),
@@ -141,6 +145,17 @@ def _statistics(run: RunRecord) -> list[tuple[str, str]]:
         return []
     halves = ", ".join(f"{purpose} half {run.statistics[purpose]}" for purpose in ("safety", "task"))
     return [("statistics", f"{halves}, in {run.statistics['file']}")]
+
+
+def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
+    """What becomes of each part of the model; of its linears too, where it has any."""
+    return [
+        (
+            record.name,
+            f"{record.policy}: {record.tensors} tensors" + f"; {_counts(record.linears)}" * any(record.linears),
+        )
+        for record in records
+    ]
 
 
 def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
