@@ -129,7 +129,7 @@ class HPAConfig:
     @property
     def sets(self) -> tuple[str, ...]:
         """The calibration sets that the method looks at: ``safety``, ``task``, both, or none."""
-        return SETS.get(self.method, ())
+        return sets_of(self.method)
 
     @property
     def whole_inverse(self) -> bool:
@@ -178,6 +178,11 @@ class HPAConfig:
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise ConfigError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
+
+
+def sets_of(method: Any) -> tuple[str, ...]:
+    """The calibration sets that a method looks at; none where there is no such method."""
+    return SETS.get(str(method), ())
 
 
 def uses(method: str, option: str) -> bool:

@@ -1,6 +1,6 @@
-"""One linear weight by the rule that the options name: ``core``'s and ``methods``' functions with the options of a merge.
+"""One linear weight by the rule that the options name: functions of ``core`` and ``methods`` with a merge's options.
 
-This is the one place where a rule meets a weight; another rule is another function of :func:`_adapt`'s kind.
+This is the one place where a rule meets a weight; another rule is another function of this kind.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

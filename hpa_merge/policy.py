@@ -79,8 +79,8 @@ def check_policies(config: HPAConfig, new: Skeleton) -> None:
         deep = max((unit.blocks for unit in new.units if unit.text), default=0)
         if (last := max(config.chosen_blocks())) >= deep:
             raise ConfigError(
-                f"blocks is {config.blocks!r}, and the text stack of this {architecture} has {deep} blocks, counted from "
-                f"0: name blocks below {deep}, not {last}."
+                f"blocks is {config.blocks!r}, and the text stack of this {architecture} has {deep} blocks, counted "
+                f"from 0: name blocks below {deep}, not {last}."
             )
     if not any(is_included(config, key, new.components[key]) for key in keys):
         if any(policy_of(config, component) != defaults[component] for component in COMPONENTS):
