@@ -165,7 +165,7 @@ def prepare(job: Job) -> Iterator[Ready]:
         others = [out for out in there if out not in finished]
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read and bool(side.inputs) for half, side in zip(halves, sides, strict=True)]
-        memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
+        memory = allot(plan, (old, new), sides, runs, device, configs, job.limits)
         both = (halves[0], halves[1])
         yield Ready(old, new, device, plan, sides, files, both, notes, memory, fingerprints, finished)
 
