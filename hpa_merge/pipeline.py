@@ -241,7 +241,7 @@ class _Merge:
 
         def walk(side: Side, half: Half, linears: Mapping[Unit, tuple[LinearTensor, ...]]) -> Walk:
             if half.read or not side.inputs:
-                return Replay(side, half, linears, units)
+                return Replay(side, half, linears, units, hold=not self._halves and any(s.inputs for s in self._sides))
             return Recording(side, half, linears) if self._halves else side
 
         return walk(self._sides[0], self._of_sides[0], of_old), walk(self._sides[1], self._of_sides[1], of_new)
