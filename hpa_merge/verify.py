@@ -22,6 +22,7 @@ from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.plan import LinearPair, make_plan
 from hpa_merge.recompute import Recomputation, bits, told
 from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.tower import with_tower
 
 MODEL_CARD = Path("README.md")
 """Written by the merge and edited by people: the one file beside the weights that does not have to be NEW's."""
@@ -46,6 +47,7 @@ def verify(
     old: str | Path | None = None,
     new: str | Path | None = None,
     *,
+    vision_tower: str | Path | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> VerifyReport:
     """Check a folder that :func:`hpa_merge.merge` has published.
@@ -66,6 +68,7 @@ def verify(
     Args:
         out: the folder.
         old, new: what it was merged from; both or neither.
+        vision_tower: as for :func:`hpa_merge.merge`.
         on_progress: called before each file and each tensor, and at the end.
 
     Raises:
@@ -83,7 +86,7 @@ def verify(
         if old is not None and new is not None:
             in_old = stack.enter_context(Checkpoint.open(old, "OLD"))
             in_new = stack.enter_context(Checkpoint.open(new, "NEW"))
-            inputs = _Inputs(in_old, in_new, report, checked)
+            inputs = _Inputs(in_old, in_new, None if vision_tower is None else Path(vision_tower), report, checked)
         files = _weight_files(merged)
         steps = len(files) + len(merged.tensors)
 
@@ -111,7 +114,9 @@ def verify(
 class _Inputs:
     """OLD, NEW, and what the report says was made from them."""
 
-    def __init__(self, old: Checkpoint, new: Checkpoint, report: MergeReport, checked: Counter[str]) -> None:
+    def __init__(
+        self, old: Checkpoint, new: Checkpoint, tower: Path | None, report: MergeReport, checked: Counter[str]
+    ) -> None:
         """Match OLD and NEW as the merge did; ``checked`` counts what is looked at.
 
         Raises:
@@ -119,8 +124,9 @@ class _Inputs:
             ConfigError: the report's options are none.
         """
         config = HPAConfig.from_mapping(report.config, source="the report")
-        plan = make_plan(old, new, [config], torch.device("cpu"))
-        self._old, self._new = old, new
+        sources = [with_tower(checkpoint, tower, config) for checkpoint in (old, new)]
+        plan = make_plan(sources[0], sources[1], [config], torch.device("cpu"))
+        self._old, self._new = sources[0], new
         pairs = [pair for pairs in plan.linears.values() for pair in pairs]
         self._names = {pair.new.name for pair in pairs}
         self._pairs: dict[str, list[LinearPair]] = defaultdict(list)
