@@ -26,8 +26,8 @@ __all__ = ["Limits", "Memory", "allot"]
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
 
-ELEMENTWISE = {"safe-delta": 3, "model-tailor": 11}
-"""Bytes for each value of a weight that a method chooses by: masks, and the scores twice while they are sorted."""
+ELEMENTWISE = {"safe-delta": 3, "model-tailor": 19}
+"""Bytes for each value of a weight, for methods that choose by value: masks, and scores that are put in order."""
 
 LIBRARIES = 80 * 10**6
 """Bytes that torch and its kernels take when they are first used; measured on x86-64 with torch 2.13 for the CPU."""

@@ -22,6 +22,7 @@ from reference import (
 )
 from reference_methods import model_tailor, safe_delta
 from safetensors.torch import load_file, save_file
+from test_experts import gpt_oss, llama4, make, mixtral
 from tiny_models import model_inputs
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
@@ -147,6 +148,21 @@ def test_the_simple_rules(name: str, dtype: str, tiny: Tiny, tmp_path: Path) -> 
                 kappa = float((delta * before).sum() / before.square().sum())
                 adjusted = (new.double() - kappa * before)[:, others].to(new.dtype)
                 torch.testing.assert_close(merged[:, others], adjusted)
+
+
+@pytest.mark.parametrize("build", [mixtral, gpt_oss, llama4], ids=lambda build: build.__name__)
+def test_experts(build: Callable[[], Any], tmp_path: Path) -> None:
+    """Experts one by one and stacked: every method writes them where they belong, and says what it did."""
+    case = make(build, tmp_path / "case")
+    outs = {tmp_path / method: HPAConfig(method=method, **METHODS[method]) for method in METHODS}
+    reports = sweep(case.old, case.new, outs, safety_calib=case.safety, task_calib=case.task)
+    for out, report in reports.items():
+        assert verify(out, case.old, case.new).problems == ()
+        assert report.count("adapted") > 20
+        unreached = {"safe-delta": "safety_tokens", "model-tailor": "task_tokens"}.get(out.name)
+        for record in report.linears:
+            if record.outcome == "uncalibrated":
+                assert getattr(record, str(unreached)) == 0
 
 
 def test_random_differs_by_seed_and_not_by_run(tiny: Tiny, tmp_path: Path) -> None:
