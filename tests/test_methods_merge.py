@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from reference import (
     module_depths,
 )
 from reference_methods import model_tailor, safe_delta
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from test_experts import gpt_oss, llama4, make, mixtral
 from tiny_models import model_inputs
@@ -35,6 +37,7 @@ from hpa_merge.errors import ConfigError
 from hpa_merge.model import PausedForwards
 from hpa_merge.prepare import Job, preview
 from hpa_merge.report.schema import read_report
+from hpa_merge.report.summary import sweep_summary
 from hpa_merge.verify import verify
 
 Tiny = Callable[..., TinyCase]
@@ -461,6 +464,9 @@ def test_methods_share_the_statistics_of_hpa(tiny: Tiny, tmp_path: Path) -> None
         (("task", "read"),),
         (),
     }
+    printed = StringIO()
+    Console(file=printed, width=200).print(sweep_summary({out.name: report for out, report in reports.items()}, "runs"))
+    assert f"safety half read, in {stats}" in printed.getvalue()
     for out, config in outs.items():
         shutil.rmtree(tmp_path / "alone", ignore_errors=True)
         run(case, tmp_path / "alone", config.method, **({} if out.name == "control" else {"compensation": False}))

@@ -176,8 +176,8 @@ def _statistics(run: RunRecord) -> list[tuple[str, str]]:
     """Where the statistics come from, if a file was named."""
     if "file" not in run.statistics:
         return []
-    halves = ", ".join(f"{purpose} half {run.statistics[purpose]}" for purpose in ("safety", "task"))
-    return [("statistics", f"{halves}, in {run.statistics['file']}")]
+    halves = [f"{name} half {run.statistics[name]}, " for name in ("safety", "task") if name in run.statistics]
+    return [("statistics", f"{''.join(halves)}in {run.statistics['file']}")]
 
 
 def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
