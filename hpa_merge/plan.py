@@ -15,7 +15,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.model import LinearTensor, Skeleton, Unit
-from hpa_merge.policy import check_policies, find_from_old, is_included
+from hpa_merge.policy import check_policies, find_from_old, is_chosen, is_included
 from hpa_merge.vocabulary import check_order
 
 
@@ -116,7 +116,8 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     for linear in skeletons[1].linears.values():
         key, before = linear.key, in_old[keys[linear.key], linear.part]
         rows = old.tensors[before.key].shape[0] if key in grown else None
-        linears[linear.unit].append(LinearPair(before, linear, included[key], rows))
+        by = tuple(of and is_chosen(c, linear.unit) for of, c in zip(included[key], configs, strict=True))
+        linears[linear.unit].append(LinearPair(before, linear, by, rows))
     return Plan(
         old=skeletons[0],
         new=skeletons[1],

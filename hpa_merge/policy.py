@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from hpa_merge.config import HPAConfig, option_fields
 from hpa_merge.errors import ConfigError
-from hpa_merge.model import COMPONENTS, Component, Skeleton
+from hpa_merge.model import COMPONENTS, Component, Skeleton, Unit
 from hpa_merge.report.schema import ComponentRecord
 
-__all__ = ["check_policies", "component_records", "find_from_old", "is_included", "policy_of"]
+__all__ = ["check_policies", "component_records", "find_from_old", "is_chosen", "is_included", "policy_of"]
 
 
 def policy_of(config: HPAConfig, component: Component) -> str:
@@ -24,6 +24,11 @@ def is_included(config: HPAConfig, key: str, component: Component | None) -> boo
         and _matches(config.include, key, default=True)
         and not _matches(config.exclude, key, default=False)
     )
+
+
+def is_chosen(config: HPAConfig, unit: Unit) -> bool:
+    """Whether the method touches the linears of a unit: all methods all of them, but for ``blocks``."""
+    return config.method != "blocks" or (unit.text and unit.block in config.chosen_blocks())
 
 
 def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], config: HPAConfig) -> dict[str, str]:
@@ -70,6 +75,13 @@ def check_policies(config: HPAConfig, new: Skeleton) -> None:
                     f"{option} {pattern!r} names linears of {component} only, and {component} is "
                     f"{policy_of(config, component)}: leave out one of the two options."
                 )
+    if config.method == "blocks":
+        deep = max((unit.blocks for unit in new.units if unit.text), default=0)
+        if (last := max(config.chosen_blocks())) >= deep:
+            raise ConfigError(
+                f"blocks is {config.blocks!r}, and the text stack of this {architecture} has {deep} blocks, counted "
+                f"from 0: name blocks below {deep}, not {last}."
+            )
     if not any(is_included(config, key, new.components[key]) for key in keys):
         if any(policy_of(config, component) != defaults[component] for component in COMPONENTS):
             raise ConfigError("the options leave no linear to adapt: set one component that has linears to merge.")

@@ -100,15 +100,8 @@ class Target:
             pair,
             adapted.weight,
             "adapted",
-            share=adapted.share,
-            n_keep=adapted.selection.n_keep,
-            n_focus=adapted.selection.n_focus,
-            n_shared=adapted.selection.n_shared,
-            kept=pack_columns(adapted.selection.kept),
-            alpha=adapted.selection.alpha,
-            kappa=adapted.kappa,
             relative_update=adapted.relative_update,
-            energy_put_back=adapted.energy_put_back,
+            **_decisions(adapted),
             **details,
         )
 
@@ -209,12 +202,11 @@ class Target:
             started: ``time.monotonic()`` when the run began.
         """
         self._behind.close()
-        origins = {half.purpose: "read" if half.read else "computed" for half in ready.halves}
+        origins = ready.used(self.config)
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
-            safety=ready.sides[0].record(job.safety_calib),
-            task=ready.sides[1].record(job.task_calib),
+            **ready.records(self.config),
             linears=tuple(self.records),
             components=component_records(
                 self.config, ready.plan.new, ((record.name, record.outcome) for record in self.records)
@@ -266,3 +258,15 @@ class Target:
             if key not in self._stacks:
                 self._stacks[key] = tensor.clone()
             pair.new.matrix(self._stacks[key]).copy_(weight)
+
+
+def _decisions(adapted: Adapted) -> dict[str, Any]:
+    """What the report says of how a weight was adapted, by field."""
+    decisions = {"share": adapted.share, "kappa": adapted.kappa, **adapted.figures}
+    decisions["energy_put_back"] = adapted.energy_put_back
+    if (selection := adapted.selection) is not None:
+        decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
+        decisions["kept"] = pack_columns(selection.kept)
+    if "new_columns" in decisions:
+        decisions["new_columns"] = pack_columns(decisions["new_columns"])
+    return decisions

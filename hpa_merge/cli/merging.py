@@ -1,7 +1,7 @@
 """``hpa-merge OLD NEW``, and ``hpa-merge sweep``, which makes several of it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 import hpa_merge
 from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
-from hpa_merge.config import HPAConfig, option_fields, read_yaml
+from hpa_merge.config import HPAConfig, option_fields, read_yaml, sets_of
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.settings import read_settings
 
@@ -70,8 +70,8 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
 def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
     options = (
-        click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [required]"),
-        click.option("--task-calib", type=FILE, help="Samples of the new task, JSON Lines.  [required]"),
+        click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [hpa, safe-delta: required]"),
+        click.option("--task-calib", type=FILE, help="Samples of the new task.  [hpa, model-tailor: required]"),
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
@@ -103,6 +103,7 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     trains nothing and never holds a whole model in memory.
     """
     paths, options = _options(context, given)
+    _require(context, paths, [*(f"{purpose}_calib" for purpose in sets_of(options.get("method", "hpa"))), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
     with libraries(verbose, downloads=not quiet):
@@ -146,9 +147,11 @@ def sweep_command(
     are left as they are.
     """
     paths, options = _options(context, given)
+    _require(context, paths, ["output"])
     folder = paths.pop("output")
     HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
     outs = {folder / name: config for name, config in read_settings(settings, options).items()}
+    _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
     with libraries(verbose, downloads=not quiet):
         from rich.console import Console
 
@@ -182,7 +185,6 @@ def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, A
 
     Raises:
         ConfigError: the file cannot be read, or has something else where a path has to be.
-        MissingParameter: a path is given in neither.
     """
     file = given["config_file"]
     values = read_yaml(file) if file else {}
@@ -199,11 +201,19 @@ def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, A
                 given[name] = Size().convert(value, None, None)
             except click.BadParameter as error:
                 raise ConfigError(f"{file}: {key}: {error.message}.") from error
-    for parameter in context.command.params:
-        if parameter.name in paths and parameter.name not in OPTIONAL and paths[parameter.name] is None:
-            raise click.MissingParameter(param=parameter)
     typed = {name for name in option_fields() if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     return paths, values | {name: given[name] for name in typed}
+
+
+def _require(context: click.Context, paths: Mapping[str, Any], names: Collection[str]) -> None:
+    """See that these paths are given.
+
+    Raises:
+        MissingParameter: one is not.
+    """
+    for parameter in context.command.params:
+        if parameter.name in names and paths[str(parameter.name)] is None:
+            raise click.MissingParameter(ctx=context, param=parameter)
 
 
 @contextmanager

@@ -44,7 +44,11 @@ class LinearRecord:
             ``j // 8``; :func:`unpack_columns` reads it.
         alpha, kappa: ``α`` and ``κ``.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_put_back: the share of ``‖ΔW‖²_F`` that lies in the columns put back.
+        energy_put_back: the share of ``‖ΔW‖²_F`` that lies in what is put back.
+        kept_share: the share of its values that is OLD's, compensated or not, where that is no matter of columns.
+        new_columns: the columns that are wholly NEW's, as ``kept``; of Safe Delta, as the next ones.
+        split_column, split_rows: the column of which only the first rows are NEW's, and how many.
+        safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
         safety_tokens, task_tokens: tokens that reached it.
         shared_rows: of a head whose vocabulary grew the rows that OLD has too; the others are NEW's.
     """
@@ -69,6 +73,19 @@ class LinearRecord:
     safety_tokens: int = 0
     task_tokens: int = 0
     shared_rows: int | None = None
+    kept_share: float | None = None
+    new_columns: str | None = None
+    split_column: int | None = None
+    split_rows: int | None = None
+    safety_cost: float | None = None
+    safety_budget: float | None = None
+
+    @property
+    def share_put_back(self) -> float | None:
+        """The share of its values that is OLD's; None where none is as it was."""
+        if self.kept_share is not None:
+            return self.kept_share
+        return None if self.kept is None else len(self.kept_columns) / self.columns if self.columns else 0.0
 
     @property
     def kept_columns(self) -> list[int]:
@@ -141,7 +158,7 @@ class MergeReport:
     Attributes:
         architecture: class name of the model.
         config: the options, as :class:`hpa_merge.config.HPAConfig` has them.
-        safety, task: the calibration sets.
+        safety, task: the calibration sets; None where the method looks at none.
         linears: every linear weight, in the order in which they were merged.
         components: the parts that the model has.
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
@@ -152,8 +169,8 @@ class MergeReport:
 
     architecture: str
     config: dict[str, Any]
-    safety: CalibrationRecord
-    task: CalibrationRecord
+    safety: CalibrationRecord | None
+    task: CalibrationRecord | None
     linears: tuple[LinearRecord, ...]
     components: tuple[ComponentRecord, ...] = field(default=(), kw_only=True)
     passed_through: dict[str, int]
@@ -286,8 +303,8 @@ class PlanReport:
 
     architecture: str
     units: tuple[UnitPlan, ...]
-    safety: CalibrationRecord
-    task: CalibrationRecord
+    safety: CalibrationRecord | None
+    task: CalibrationRecord | None
     passed_through: dict[str, int]
     left_out: tuple[str, ...]
     bytes_out: int
