@@ -169,6 +169,12 @@ class Encoder:
                 )
         return inputs
 
+    @property
+    def end(self) -> int | None:
+        """The tokenizer's token that ends a text, if it has one."""
+        found = getattr(self._tokenizer, "eos_token_id", None)
+        return found if isinstance(found, int) else None
+
     def decode(self, ids: torch.Tensor) -> list[str]:
         """The texts of token ids ``[n, t]``, without special tokens and without white space around."""
         return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 
 import click
 
+from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, ending_soon
+from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.others import demo_command, verify_command
+from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_many_files, complain
 from hpa_merge.errors import HPAError
 
@@ -20,7 +23,14 @@ __all__ = ["main"]
 FAILURE, USAGE = 1, 2
 """Exit statuses beside 0 and that of an interruption."""
 
-COMMANDS = {"demo": demo_command, "sweep": sweep_command, "verify": verify_command}
+COMMANDS = {
+    "calib": calib_command,
+    "demo": demo_command,
+    "eval": eval_command,
+    "score": score_command,
+    "sweep": sweep_command,
+    "verify": verify_command,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
