@@ -14,14 +14,17 @@ from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
     FILE,
+    MACHINE_OPTIONS,
     QUIET,
     TEST_OPTIONS,
     answering,
     check_endpoint,
     check_folders,
+    check_place,
     check_tests,
     options,
     suite_of,
+    write,
 )
 from hpa_merge.errors import EvaluationError
 
@@ -44,7 +47,7 @@ OUTPUT_OPTIONS = (
 
 @click.command(context_settings=HELP)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@options(TEST_OPTIONS, ANSWER_OPTIONS, ENDPOINT_OPTIONS, GATE_OPTIONS, OUTPUT_OPTIONS, QUIET)
+@options(TEST_OPTIONS, ANSWER_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS, GATE_OPTIONS, OUTPUT_OPTIONS, QUIET)
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
     """Ask every MODEL the same prompts and compare what comes back.
 
@@ -56,7 +59,9 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     _check_gate(models, given)
     check_endpoint(given)
     check_folders(models, given)
-    _check_places(models, given)
+    folders = [Path(model) for model in models]
+    check_place("--json", given["json_file"], folders)
+    check_place("--answers", given["answers"], folders, folder=True)
     with libraries(verbose), ExitStack() as stack:
         from rich.console import Console
 
@@ -73,14 +78,11 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
                 models, suite, judge, answers, answering(given), seed=given["seed"], on_progress=on_progress
             )
         bounds = {name: given[name] for name in ("max_dasr", "max_task_drop", "max_over_refusal")}
-        files: dict[str, dict[str, str]] = {"safety": {}, "task": {}, "benign": {}}
-        for purpose, name, prompts in suite:
-            files[purpose][name] = str(prompts.path)
         settings = ("max_new_tokens", "batch_size", "device", "endpoint", "samples", "seed")
         evaluation = Evaluation(
             models=results,
             judge=given["judge"],
-            files=files,
+            files=suite.files,
             failures=gate(results, Bounds(**bounds)),
             run={
                 "seconds": time.monotonic() - started,
@@ -89,8 +91,8 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
             },
         )
     if given["json_file"] is not None:
-        _write(given["json_file"], evaluation.to_json())
-    Console(quiet=quiet, highlight=False).print(evaluation_table(evaluation))
+        write(given["json_file"], evaluation.to_json())
+    Console(quiet=quiet, highlight=False, markup=False).print(evaluation_table(evaluation))
     for sentence in evaluation.failures:
         complain(sentence, "Gate")
     if evaluation.failures:
@@ -113,35 +115,3 @@ def _check_gate(models: tuple[str, ...], given: dict[str, Any]) -> None:
             raise EvaluationError(f"{flag} needs --{kind.replace('_', '-')}: give it, or leave the gate out.")
         if given[option] is not None and len(models) < 2 and option != "max_over_refusal":
             raise EvaluationError(f"{flag} compares with the first MODEL: give two or more.")
-
-
-def _check_places(models: tuple[str, ...], given: dict[str, Any]) -> None:
-    """See that what is written can be, before the work.
-
-    Raises:
-        EvaluationError: it cannot.
-    """
-    for name, flag in (("json_file", "--json"), ("answers", "--answers")):
-        path = given[name]
-        if path is None:
-            continue
-        if any(path.resolve().is_relative_to(Path(m).resolve()) for m in models if Path(m).is_dir()):
-            raise EvaluationError(
-                f"{flag} {path} would lie in a MODEL, which is never written to: choose another place."
-            )
-        if not path.absolute().parent.is_dir():
-            raise EvaluationError(
-                f"{flag} {path} cannot be written, because the folder {path.absolute().parent} does not exist: "
-                "create it first."
-            )
-        if path.is_dir() == (name == "json_file") and path.exists():
-            raise EvaluationError(
-                f"{flag} {path} is there and is {'a' if path.is_dir() else 'no'} folder: choose another."
-            )
-
-
-def _write(path: Path, content: str) -> None:
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error

@@ -23,6 +23,7 @@ Further commands, in OLD's place:
   eval    ask several models, compare them, and let through what is as good as the first
   score   the paper's metrics of a sequence of tuning steps
   sweep   try several settings: many OUTs from one read of OLD and NEW
+  tune    find the setting that is safe enough and loses least, and make OUT with it
   verify  check that a merged folder is whole and right
 """
 

@@ -34,4 +34,4 @@ def score_command(folder: Path, tasks: str | None, as_json: bool) -> None:
 
     from hpa_merge.evaluation.summary import sequence_table
 
-    Console(highlight=False).print(sequence_table(steps, learned, metrics))
+    Console(highlight=False, markup=False).print(sequence_table(steps, learned, metrics))

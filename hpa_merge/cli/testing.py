@@ -86,6 +86,9 @@ ANSWER_OPTIONS = (
         "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer."
     ),
     click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at once."),
+)
+
+MACHINE_OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:INDEX."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
@@ -193,3 +196,38 @@ def answering(given: Mapping[str, Any]) -> "Answering":
 
     names = ("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout")
     return Answering(**{name: given[name] for name in names if name in given})
+
+
+def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder: bool = False) -> None:
+    """See, before the work, that what an option names can be written; nothing is created.
+
+    Args:
+        inputs: folders that are never written to.
+        folder: it is a folder, and may be there.
+
+    Raises:
+        EvaluationError: it cannot.
+    """
+    if path is None:
+        return
+    if any(path.resolve().is_relative_to(place.resolve()) for place in inputs if place.is_dir()):
+        raise EvaluationError(f"{flag} {path} would lie in a model, which is never written to: choose another place.")
+    if not path.absolute().parent.is_dir():
+        raise EvaluationError(
+            f"{flag} {path} cannot be written, because the folder {path.absolute().parent} does not exist: "
+            "create it first."
+        )
+    if path.exists() and path.is_dir() != folder:
+        raise EvaluationError(f"{flag} {path} is {'a' if path.is_dir() else 'no'} folder: choose another place.")
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error

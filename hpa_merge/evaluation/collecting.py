@@ -54,6 +54,14 @@ class Suite:
         return sum(prompts.count for _, _, prompts in self)
 
     @property
+    def files(self) -> dict[str, dict[str, str]]:
+        """The paths, by purpose and name."""
+        found: dict[str, dict[str, str]] = {"safety": {}, "task": {}, "benign": {}}
+        for purpose, name, prompts in self:
+            found[purpose][name] = str(prompts.path)
+        return found
+
+    @property
     def example(self) -> Prompt:
         """A prompt with an image, if any has one."""
         examples = [prompts.example for _, _, prompts in self]

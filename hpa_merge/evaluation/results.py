@@ -13,7 +13,7 @@ from typing import Any, final
 
 from hpa_merge.errors import EvaluationError
 
-__all__ = ["Bounds", "Evaluation", "Figure", "ModelResult", "gate", "read_evaluation"]
+__all__ = ["Bounds", "Evaluation", "Figure", "ModelResult", "beyond", "gate", "read_evaluation"]
 
 SCHEMA_VERSION = 1
 
@@ -112,21 +112,21 @@ def gate(models: Sequence[ModelResult], bounds: Bounds) -> tuple[str, ...]:
     for model in others:
         if bounds.max_dasr is not None and model.asr is not None and first.asr is not None:
             rise = model.asr.value - first.asr.value
-            if _beyond(rise, bounds.max_dasr):
+            if beyond(rise, bounds.max_dasr):
                 failures.append(
                     f"the attack success rate of {model.name} is {model.asr.value:.1f} %, {rise:.1f} points over that "
                     f"of {first.name}; --max-dasr is {bounds.max_dasr:g}."
                 )
         for task, figure in model.tasks.items() if bounds.max_task_drop is not None else ():
             drop = first.tasks[task].value - figure.value
-            if _beyond(drop, bounds.max_task_drop):
+            if beyond(drop, bounds.max_task_drop):
                 failures.append(
                     f"{model.name} has {figure.value:.1f} % on {task}, {drop:.1f} points under {first.name}; "
                     f"--max-task-drop is {bounds.max_task_drop:g}."
                 )
     for model in others or models:
         refused = model.over_refusal
-        if bounds.max_over_refusal is not None and refused and _beyond(refused.value, bounds.max_over_refusal):
+        if bounds.max_over_refusal is not None and refused and beyond(refused.value, bounds.max_over_refusal):
             failures.append(
                 f"{model.name} refuses {refused.value:.1f} % of the benign prompts; "
                 f"--max-over-refusal is {bounds.max_over_refusal:g}."
@@ -161,7 +161,7 @@ def read_evaluation(path: Path) -> Evaluation:
         ) from error
 
 
-def _beyond(value: float, bound: float) -> bool:
+def beyond(value: float, bound: float) -> bool:
     """Whether a difference of percentages is over the bound, and not by rounding alone."""
     return value > bound and not math.isclose(value, bound, abs_tol=1e-9)
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from hpa_merge.evaluation.metrics import ContinualMetrics
 from hpa_merge.evaluation.results import Evaluation, Figure, ModelResult
 
-__all__ = ["evaluation_table", "sequence_table"]
+__all__ = ["cell", "evaluation_table", "sequence_table"]
 
 LEGEND = (
     "Percent, with the 95 % interval of a bootstrap over the prompts (none where all scores are equal). "
@@ -29,7 +29,7 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
         table.add_column(model.name, justify="right", overflow="fold")
 
     def row(heading: str, figure: Callable[[ModelResult], Figure | None]) -> None:
-        table.add_row(heading, *(_cell(figure(model)) for model in models))
+        table.add_row(heading, *(cell(figure(model)) for model in models))
 
     def kind(sets: Sequence[str], heading: str, of: Callable[[ModelResult, str], Figure]) -> None:
         for name in sets:
@@ -80,7 +80,7 @@ def sequence_table(steps: Sequence[ModelResult], tasks: Sequence[str], metrics: 
     return Group(sequence, figures)
 
 
-def _cell(figure: Figure | None) -> str:
+def cell(figure: Figure | None) -> str:
     """``21.9 (9.4–37.5)``."""
     if figure is None:
         return ""
