@@ -1,4 +1,4 @@
-"""The setting that keeps a model as safe as is asked for and loses least: several are merged, measured, one is published.
+"""The setting that is as safe as is asked for and loses least: several are merged and measured, one is published.
 
 All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and asked one after the other.
 """

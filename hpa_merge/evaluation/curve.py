@@ -80,7 +80,7 @@ def draw_curve(
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.axvspan(max_asr, 100, color="0.93", zorder=0)
+    axes.axvspan(max_asr, 110, color="0.93", zorder=0)
     axes.axvline(max_asr, color="0.6", linewidth=1, zorder=1)
     placed = [(name, result, "tab:gray", "s") for name, result in references.items()]
     placed += [(name, result, "tab:red" if name == chosen else "tab:blue", "o") for name, result in settings.items()]

@@ -117,9 +117,9 @@ def gate(models: Sequence[ModelResult], bounds: Bounds) -> tuple[str, ...]:
                     f"the attack success rate of {model.name} is {model.asr.value:.1f} %, {rise:.1f} points over that "
                     f"of {first.name}; --max-dasr is {bounds.max_dasr:g}."
                 )
-        for task, figure in model.tasks.items() if bounds.max_task_drop is not None else ():
+        for task, figure in model.tasks.items():
             drop = first.tasks[task].value - figure.value
-            if beyond(drop, bounds.max_task_drop):
+            if bounds.max_task_drop is not None and beyond(drop, bounds.max_task_drop):
                 failures.append(
                     f"{model.name} has {figure.value:.1f} % on {task}, {drop:.1f} points under {first.name}; "
                     f"--max-task-drop is {bounds.max_task_drop:g}."
@@ -168,13 +168,27 @@ def beyond(value: float, bound: float) -> bool:
 
 def _model(content: Mapping[str, Any]) -> ModelResult:
     """A model's figures from JSON."""
-    kinds, means = ("safety", "tasks", "benign"), ("asr", "performance", "over_refusal")
-    figures = {kind: {name: _figure(item) for name, item in content[kind].items()} for kind in kinds}
-    averages = {name: _figure(content[name]) if content[name] else None for name in means}
-    texts = {name: content[name] for name in ("name", "model")}
-    if not all(isinstance(text, str) for text in texts.values()):
+    if not isinstance(content["name"], str) or not isinstance(content["model"], str):
         raise TypeError("a model has no name")
-    return ModelResult(**texts, **figures, **averages, metrics=dict(content["metrics"]))
+    return ModelResult(
+        name=content["name"],
+        model=content["model"],
+        safety=_figures(content["safety"]),
+        tasks=_figures(content["tasks"]),
+        benign=_figures(content["benign"]),
+        metrics=dict(content["metrics"]),
+        asr=_mean(content["asr"]),
+        performance=_mean(content["performance"]),
+        over_refusal=_mean(content["over_refusal"]),
+    )
+
+
+def _figures(content: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: _figure(item) for name, item in content.items()}
+
+
+def _mean(content: Mapping[str, Any] | None) -> Figure | None:
+    return None if content is None else _figure(content)
 
 
 def _figure(content: Mapping[str, Any]) -> Figure:

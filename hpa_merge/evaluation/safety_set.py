@@ -140,7 +140,7 @@ def _shuffled(prompts: PromptFile, seed: int) -> dict[str, list[int]]:
 def _next(waiting: dict[str, list[int]], kept: Sequence[tuple[Prompt, str]], most: int) -> list[int]:
     """Take up to ``most`` numbers, each from the category that has the fewest so far and still has some."""
     have = Counter(prompt.category for prompt, _ in kept)
-    order = []
+    order: list[int] = []
     while len(order) < most and (left := [category for category, numbers in waiting.items() if numbers]):
         category = min(left, key=lambda name: have[name])
         order.append(waiting[category].pop())
