@@ -134,9 +134,8 @@ def check_tests(given: Mapping[str, Any], *needed: str) -> None:
     tasks = [name for name, _ in given["task_test"]]
     for name, metric in given["metric"]:
         if name not in tasks:
-            raise EvaluationError(
-                f"--metric names {name}, and no --task-test has that name: {', '.join(tasks) or 'none'}."
-            )
+            found = f"there are {', '.join(tasks)}" if tasks else "there is none"
+            raise EvaluationError(f"--metric names {name}, and no --task-test has that name: {found}.")
         if metric not in METRICS:
             raise EvaluationError(f"--metric {name}={metric}: the metrics are {', '.join(METRICS)}.")
 

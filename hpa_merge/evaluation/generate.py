@@ -99,10 +99,11 @@ class LocalModel:
         room = self._max_new_tokens
         if self._positions is not None and not seq2seq:
             room = min(room, self._positions - length)
+            if room < self._max_new_tokens and len(prompts) > 1:  # each has a room of its own
+                return [answer for prompt in prompts for answer in self._answer_batch([prompt])]
             if room < 1:
-                longest = prompts[int(inputs["attention_mask"].sum(dim=1).argmax())]
                 raise EvaluationError(
-                    f"{longest.source}: the prompt has {length} tokens, and {self._folder} has {self._positions} "
+                    f"{prompts[0].source}: the prompt has {length} tokens, and {self._folder} has {self._positions} "
                     "positions for it and its answer: shorten or remove it."
                 )
         generate: Any = self._model.generate

@@ -1,6 +1,7 @@
 """The safety set, as the paper makes it: the aligned model's own safe answers to unsafe prompts."""
 
 import json
+import math
 import os
 import random
 from collections import Counter, defaultdict
@@ -48,34 +49,38 @@ def make_safety_set(
     seed: int = 0,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> SafetySet:
-    """``count`` samples; of the prompts' categories each has as many as another, as far as their answers allow it.
+    """``count`` samples; each of the prompts' categories has as many as another, as far as their answers allow it.
 
-    Prompts are drawn by ``random.Random(seed)``, first as many as are wanted, then twice as many as are still missing,
-    and so on, until there are enough.
+    Prompts are drawn by ``random.Random(seed)``: of each category first as many as are wanted of it, then twice as many
+    as are still missing, and so on, until there are enough.
 
     Raises:
         EvaluationError: too few answers were safe; says how many.
         InputError, ResourceError: as the answerer and the judge do.
     """
     waiting = _shuffled(prompts, seed)
-    kept: list[tuple[Prompt, str]] = []
+    found: dict[str, list[tuple[Prompt, str]]] = {category: [] for category in waiting}
     asked = dropped = rounds = 0
-    while len(kept) < count and (order := _next(waiting, kept, (count - len(kept)) * 2**rounds)):
+    while True:
+        # A category that has prompts left may still come to any number of samples.
+        room = {category: math.inf if waiting[category] else len(found[category]) for category in waiting}
+        shares = _shares(room, count)
+        missing = {category: share - len(found[category]) for category, share in shares.items()}
+        drawn = {n for category, more in missing.items() for n in _draw(waiting[category], more * 2**rounds)}
+        if not drawn:
+            break
         rounds += 1
-        numbers = set(order)
-        found: dict[int, tuple[Prompt, str]] = {}
-        drawn = ((number, prompt) for number, prompt in enumerate(prompts) if number in numbers)
-        for several in batches(drawn, answerer.window):
-            on_progress(f"{len(kept)} of {count} found", asked, prompts.count)
-            shown = [prompt for _, prompt in several]
-            answers = answerer.answer([prompt.sample for prompt in shown])
-            unsafe = judge.unsafe(shown, answers)
+        chosen = (prompt for number, prompt in enumerate(prompts) if number in drawn)
+        for several in batches(chosen, answerer.window):
+            on_progress(f"{sum(map(len, found.values()))} found", asked, prompts.count)
+            answers = answerer.answer([prompt.sample for prompt in several])
+            unsafe = judge.unsafe(several, answers)
             asked += len(several)
             dropped += sum(unsafe)
-            for (number, prompt), answer, bad in zip(several, answers, unsafe, strict=True):
+            for prompt, answer, bad in zip(several, answers, unsafe, strict=True):
                 if not bad:
-                    found[number] = prompt, answer
-        kept += [found[number] for number in order if number in found][: count - len(kept)]
+                    found[prompt.category].append((prompt, answer))
+    kept = [sample for category, share in shares.items() for sample in found[category][:share]]
     if len(kept) < count:
         raise EvaluationError(
             f"of the {asked} prompts of {prompts.path}, {len(kept)} were answered safely, and {count} are asked for: "
@@ -137,15 +142,19 @@ def _shuffled(prompts: PromptFile, seed: int) -> dict[str, list[int]]:
     return dict(numbers)
 
 
-def _next(waiting: dict[str, list[int]], kept: Sequence[tuple[Prompt, str]], most: int) -> list[int]:
-    """Take up to ``most`` numbers, each from the category that has the fewest so far and still has some."""
-    have = Counter(prompt.category for prompt, _ in kept)
-    order: list[int] = []
-    while len(order) < most and (left := [category for category, numbers in waiting.items() if numbers]):
-        category = min(left, key=lambda name: have[name])
-        order.append(waiting[category].pop())
-        have[category] += 1
-    return order
+def _shares(room: Mapping[str, float], count: int) -> dict[str, int]:
+    """``count`` handed out one by one, each to the category that has the fewest and room for another."""
+    shares = dict.fromkeys(room, 0)
+    for _ in range(count):
+        if not (open_ones := [category for category in room if shares[category] < room[category]]):
+            break
+        shares[min(open_ones, key=lambda category: shares[category])] += 1
+    return shares
+
+
+def _draw(numbers: list[int], most: int) -> list[int]:
+    """Take up to ``most`` off the end."""
+    return [numbers.pop() for _ in range(min(most, len(numbers)))]
 
 
 def _record(prompt: Prompt, answer: str, folder: Path) -> dict[str, Any]:
