@@ -192,7 +192,7 @@ def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> N
         (["--max-asr", 5, "--max-over-refusal", 5], "--max-over-refusal needs --benign-test: give it, or leave the"),
         (["--max-asr", 5, "--json", "gone/r.json"], "gone does not exist: create it first."),
         (["--max-asr", 5, "--p-max", 101], "p_max is 101.0: it has to be a percentage between 0 and 100."),
-        (["--max-asr", 5, "--judge", "nobody"], "the judge nobody is no folder"),
+        (["--max-asr", 5, "--judge", "nobody"], "the judge nobody is no checkpoint folder"),
         (["--max-asr", 5, "--benign-test", "b=gone.jsonl"], "the test file gone.jsonl does not exist"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("own_judge:gone", "no_such_module:f"):
         with pytest.raises(EvaluationError, match=f"the judge {name} cannot be imported"):
             judge_of(name)
-    with pytest.raises(EvaluationError, match="the judge nonesuch is no folder: give the folder of a guard model"):
+    with pytest.raises(EvaluationError, match="the judge nonesuch is no checkpoint folder: give that of a guard"):
         judge_of("nonesuch")
 
 

@@ -14,8 +14,8 @@ INTERRUPTED = 130
 INTERRUPTION = "interrupted: the same command with --resume goes on."
 """For commands that have ``--resume``."""
 
-STOPPED = "interrupted: nothing was written."
-"""For the others, whose results are written at the end."""
+STOPPED = "interrupted: run it again."
+"""For the others."""
 
 GRACE = 1.0
 """Seconds that an interrupted run may take to end by itself; whatever moment it is ended at, it can be resumed."""

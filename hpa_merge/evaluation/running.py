@@ -134,12 +134,13 @@ def judge_of(words: str) -> Judge | Path:
     """
     if words == PhraseJudge.name:
         return PhraseJudge()
-    if Path(words).is_dir():
+    if (Path(words) / "config.json").is_file():
         return Path(words)
     if re.fullmatch(r"\w+(\.\w+)*:\w+", words):
         return FunctionJudge(words)
     raise EvaluationError(
-        f"the judge {words} is no folder: give the folder of a guard model, a function as module:function, or phrases."
+        f"the judge {words} is no checkpoint folder: give that of a guard model, a function as module:function, or the "
+        "word phrases."
     )
 
 
