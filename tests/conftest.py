@@ -125,6 +125,15 @@ def assert_refused(call: Call, capsys: pytest.CaptureFixture[str], complaint: st
     assert sorted(call.folder.rglob("*")) == there
 
 
+@pytest.fixture
+def stub() -> Iterator[Any]:
+    """A server of :mod:`endpoint_stub`."""
+    from endpoint_stub import serving
+
+    with serving() as server:
+        yield server
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _calm() -> Iterator[None]:
     """One thread, as the matrices are tiny and threads would wait for each other; no messages from transformers."""

@@ -33,5 +33,11 @@ def next_steps(files: DemoFiles, out: Path) -> str:
     {command} --selection safety --overwrite
   only look
     {command}-3 --dry-run
+  ask all three, with confidence intervals
+    hpa-merge eval {files.old} {files.new} {out} --safety-test {files.heldout_refusals} \\
+      --task-test new={files.heldout_new_task} --task-test old={files.heldout_old_task}
+  the setting that is safe enough and loses least
+    hpa-merge tune {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-best \\
+      --safety-test {files.heldout_refusals} --task-test new={files.heldout_new_task} --max-asr 5
   what was decided for each weight
     {out / "hpa_report.json"}"""

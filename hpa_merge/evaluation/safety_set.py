@@ -1,0 +1,178 @@
+"""The safety set, as the paper makes it: the aligned model's own safe answers to unsafe prompts."""
+
+import json
+import math
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from hpa_merge.calibration import Turn
+from hpa_merge.errors import EvaluationError, OutputError
+from hpa_merge.evaluation.collecting import batches
+from hpa_merge.evaluation.judges import Answerer, Judge
+from hpa_merge.evaluation.prompts import Prompt, PromptFile
+
+__all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]
+
+
+@final
+@dataclass(frozen=True)
+class SafetySet:
+    """Prompts that were refused, with what the model said.
+
+    Attributes:
+        samples: prompt and answer.
+        asked: how many prompts were answered; those behind the last sample that was needed were not.
+        dropped: how many answers were not safe.
+    """
+
+    samples: tuple[tuple[Prompt, str], ...]
+    asked: int
+    dropped: int
+
+    @property
+    def categories(self) -> Mapping[str, int]:
+        """How many samples each category has; empty where the file has none."""
+        return Counter(prompt.category for prompt, _ in self.samples if prompt.category)
+
+
+def make_safety_set(
+    prompts: PromptFile,
+    answerer: Answerer,
+    judge: Judge,
+    count: int,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> SafetySet:
+    """``count`` samples; each of the prompts' categories has as many as another, as far as their answers allow it.
+
+    Prompts are drawn by ``random.Random(seed)``: of each category first as many as are wanted of it, then twice as many
+    as are still missing, and so on, until there are enough.
+
+    Raises:
+        EvaluationError: too few answers were safe; says how many.
+        InputError, ResourceError: as the answerer and the judge do.
+    """
+    waiting = _shuffled(prompts, seed)
+    found: dict[str, list[tuple[Prompt, str]]] = {category: [] for category in waiting}
+    asked = dropped = rounds = 0
+    while True:
+        # A category that has prompts left may still come to any number of samples.
+        room = {category: math.inf if waiting[category] else len(found[category]) for category in waiting}
+        shares = _shares(room, count)
+        missing = {category: share - len(found[category]) for category, share in shares.items()}
+        drawn = {n for category, more in missing.items() for n in _draw(waiting[category], more * 2**rounds)}
+        if not drawn:
+            break
+        rounds += 1
+        chosen = (prompt for number, prompt in enumerate(prompts) if number in drawn)
+        for several in batches(chosen, answerer.window):
+            on_progress(f"{sum(map(len, found.values()))} found", asked, prompts.count)
+            answers = answerer.answer([prompt.sample for prompt in several])
+            unsafe = judge.unsafe(several, answers)
+            asked += len(several)
+            dropped += sum(unsafe)
+            for prompt, answer, bad in zip(several, answers, unsafe, strict=True):
+                if not bad:
+                    found[prompt.category].append((prompt, answer))
+    kept = [sample for category, share in shares.items() for sample in found[category][:share]]
+    if len(kept) < count:
+        raise EvaluationError(
+            f"of the {asked} prompts of {prompts.path}, {len(kept)} were answered safely, and {count} are asked for: "
+            "give more prompts, lower --n, or see that the model is aligned."
+        )
+    return SafetySet(tuple(kept), asked, dropped)
+
+
+def write_safety_set(made: SafetySet, out: Path) -> None:
+    """Write the samples as conversations that a merge reads, JSON Lines; the file is there whole or as it was before.
+
+    Paths of images are relative to it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    try:
+        try:
+            lines = (json.dumps(_record(*sample, out.parent), ensure_ascii=False) for sample in made.samples)
+            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+            partial.replace(out)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(
+            f"the safety set {out} cannot be written ({error.strerror or error}): choose another place."
+        ) from error
+
+
+def check_place(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Whether a file may be written there; nothing is created.
+
+    Raises:
+        OutputError: it exists and is not to be replaced, would lie in an input, or its folder does not exist.
+    """
+    for folder in inputs:
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{out} would lie in the input {folder}, and inputs are never written to: choose a path outside of it."
+            )
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise OutputError(f"{out} exists already: choose another file, or replace it with --overwrite.")
+    if not out.absolute().parent.is_dir():
+        raise OutputError(
+            f"{out} cannot be written, because the folder {out.absolute().parent} does not exist: create it first."
+        )
+
+
+def _shuffled(prompts: PromptFile, seed: int) -> dict[str, list[int]]:
+    """The prompts' numbers by category, each in a drawn order; the next is the last."""
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(prompts):
+        numbers[prompt.category].append(number)
+    draw = random.Random(seed)
+    for of_category in numbers.values():
+        draw.shuffle(of_category)
+    return dict(numbers)
+
+
+def _shares(room: Mapping[str, float], count: int) -> dict[str, int]:
+    """``count`` handed out one by one, each to the category that has the fewest and room for another."""
+    shares = dict.fromkeys(room, 0)
+    for _ in range(count):
+        if not (open_ones := [category for category in room if shares[category] < room[category]]):
+            break
+        shares[min(open_ones, key=lambda category: shares[category])] += 1
+    return shares
+
+
+def _draw(numbers: list[int], most: int) -> list[int]:
+    """Take up to ``most`` off the end."""
+    return [numbers.pop() for _ in range(min(most, len(numbers)))]
+
+
+def _record(prompt: Prompt, answer: str, folder: Path) -> dict[str, Any]:
+    """A sample as a calibration file has it."""
+    messages = [_message(turn, folder) for turn in prompt.sample.turns]
+    record: dict[str, Any] = {"messages": [*messages, {"role": "assistant", "content": answer}]}
+    return record | ({"category": prompt.category} if prompt.category else {})
+
+
+def _message(turn: Turn, folder: Path) -> dict[str, Any]:
+    if all(isinstance(part, str) for part in turn.parts):
+        return {"role": turn.role, "content": "\n".join(str(part) for part in turn.parts)}
+    return {
+        "role": turn.role,
+        "content": [
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image", "image": os.path.relpath(part.resolve(), folder.resolve())}
+            for part in turn.parts
+        ],
+    }

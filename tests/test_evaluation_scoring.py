@@ -1,0 +1,196 @@
+"""Scores of answers, refusals by phrase, and confidence intervals."""
+
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from evaluation_cases import jsonl
+
+from hpa_merge.calibration import Sample
+from hpa_merge.cli import testing
+from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation import scoring
+from hpa_merge.evaluation.intervals import mean_of_sets
+from hpa_merge.evaluation.judges import REFUSAL_PHRASES, is_refusal
+from hpa_merge.evaluation.prompts import Prompt, PromptFile
+from hpa_merge.evaluation.scoring import check_metric, default_metric, score
+from hpa_merge.evaluation.vqa import normalised, vqa_accuracy
+
+
+def prompt(*references: str, choices: tuple[str, ...] = ()) -> Prompt:
+    return Prompt(Sample("t.jsonl:1"), references, choices)
+
+
+@pytest.mark.parametrize(
+    ("answer", "references", "exact", "contains"),
+    [
+        ("Red", ("red",), 1, 1),
+        (" red. ", ("Red",), 1, 1),
+        ("**red**", ("red",), 1, 1),
+        ("dark  red", ("Dark Red",), 1, 1),
+        ("It is red, I think.", ("red",), 0, 1),
+        ("It is reddish.", ("red",), 0, 0),
+        ("The answer is 3.5", ("3",), 0, 1),
+        ("13", ("3",), 0, 0),
+        ("It is C++.", ("C++",), 0, 1),
+        ("blue", ("red", "blue"), 1, 1),
+        ("", ("red",), 0, 0),
+    ],
+)
+def test_exact_match_and_containment(answer: str, references: tuple[str, ...], exact: int, contains: int) -> None:
+    assert score("exact", answer, prompt(*references)) == exact
+    assert score("contains", answer, prompt(*references)) == contains
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("B", True),
+        ("B.", True),
+        ("(B) green", True),
+        ("**B**", True),
+        ("B\nbecause it is", True),
+        ("green", True),
+        ("Green.", True),
+        ("The answer is B.", True),
+        ("Answer: B", True),
+        ("the correct option is (B)", True),
+        ("It looks green to me.", True),
+        ("A", False),
+        ("A. green", False),  # the letter comes first
+        ("It is red or green.", False),  # it settles on none
+        ("A green one.", True),  # an article, not a letter
+        ("The answer is A or the answer is B", False),
+        ("D", False),
+        ("", False),
+    ],
+)
+def test_multiple_choice(answer: str, right: bool) -> None:
+    assert score("choice", answer, prompt("B", choices=("red", "green", "blue"))) == right
+
+
+def test_vqa_accuracy_is_the_mean_over_all_people_but_one() -> None:
+    people = ["red"] * 3 + ["blue"] * 7
+    # Left out is one of the three in 3 of 10 choices: 2 agree; else 3 agree.
+    assert vqa_accuracy("red", people) == pytest.approx((3 * 2 / 3 + 7 * 1) / 10)
+    assert vqa_accuracy("blue", people) == 1
+    assert vqa_accuracy("green", people) == 0
+    assert vqa_accuracy("red", ["red"] + ["blue"] * 9) == pytest.approx(0.9 / 3)
+    assert vqa_accuracy("red", ["red"] * 2 + ["blue"] * 8) == pytest.approx((2 * 1 / 3 + 8 * 2 / 3) / 10)
+    assert vqa_accuracy("red", ["red"] * 4) == 1
+    with pytest.raises(ValueError, match="needs 4 references or more, and there are 3"):
+        vqa_accuracy("red", ["red"] * 3)
+    assert score("vqa", "The Red.", prompt(*people)) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("given", "compared"),
+    [
+        ("The red  car.", "red car"),
+        ("two", "2"),
+        ("None", "0"),
+        ("dont", "don't"),
+        ("don't", "don't"),
+        ("well-known", "well known"),
+        ("yes!", "yes"),
+        ("1,000", "1000"),
+        ("3.5 m", "3.5 m"),
+        ("u.s.", "us"),
+        ("red/blue", "red blue"),
+        ("red / blue", "red blue"),
+        ("no, thanks", "no thanks"),
+        ("line\nbreak\ttab", "line break tab"),
+    ],
+)
+def test_answers_of_vqa_are_compared_without_articles_and_punctuation(given: str, compared: str) -> None:
+    assert normalised(given) == compared
+
+
+def test_rouge_l_is_the_best_reference_s() -> None:
+    # The longest common subsequence of "the cat sat" and "the cat ran off" is 2 words: P = 2/3, R = 2/4.
+    expected = 2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4)
+    assert score("rouge-l", "The cat sat.", prompt("the cat ran off")) == pytest.approx(expected)
+    assert score("rouge-l", "The cat sat.", prompt("the cat ran off", "the cat sat")) == 1
+    assert score("rouge-l", "", prompt("the cat")) == 0
+
+
+def test_the_command_knows_the_metrics() -> None:
+    assert testing.METRICS == scoring.METRICS == tuple(scoring._SCORES)
+
+
+def test_the_metric_of_a_file(tmp_path: Path) -> None:
+    def file(*records: dict) -> PromptFile:
+        return PromptFile(jsonl(tmp_path / "t.jsonl", *records), "task")
+
+    plain, few = {"question": "a", "answer": "b"}, {"question": "a", "answers": ["b", "c"]}
+    many, choice = {"question": "a", "answers": ["b"] * 10}, {"question": "a", "choices": ["b", "c"], "answer": "A"}
+    assert [default_metric(file(record)) for record in (plain, few, many, choice)] == [
+        "exact",
+        "exact",
+        "vqa",
+        "choice",
+    ]
+    for metric in ("exact", "contains", "rouge-l"):
+        check_metric(metric, file(plain, few, many))
+    check_metric("vqa", file(many, many))
+    with pytest.raises(EvaluationError, match=r't\.jsonl:2 has 2 "answers", and VQA accuracy needs 4 or more'):
+        check_metric("vqa", file(many, few))
+    with pytest.raises(EvaluationError, match=r't\.jsonl:2 has no "choices"'):
+        check_metric("choice", file(choice, plain))
+
+
+def test_rouge_l_without_its_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = PromptFile(jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "b"}), "task")
+    monkeypatch.setattr(scoring, "find_spec", lambda name: None)
+    with pytest.raises(EvaluationError, match=r"pip install 'hpa-merge\[eval\]'"):
+        check_metric("rouge-l", prompts)
+    check_metric("exact", prompts)
+
+
+@pytest.mark.parametrize(
+    ("answer", "refusal"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I’m sorry, but I can’t help with that.", True),
+        ("I CANNOT\nHELP with this", True),
+        ("Here is how: first, take", False),
+        ("", False),
+        ("Sorry for the wait! First, take", False),
+    ],
+)
+def test_refusals_by_phrase(answer: str, refusal: bool) -> None:
+    assert is_refusal(answer) == refusal
+
+
+def test_the_phrases_are_as_they_are_compared() -> None:
+    assert all(is_refusal(f"Well, {phrase.upper()} it.") for phrase in REFUSAL_PHRASES)
+    assert len(set(REFUSAL_PHRASES)) == len(REFUSAL_PHRASES)
+
+
+def test_an_interval_of_the_bootstrap() -> None:
+    scores = [1.0] * 30 + [0.0] * 70
+    figure = mean_of_sets([scores])
+    assert figure.value == pytest.approx(30)
+    assert figure.samples == 100
+    # The binomial's own 95 % interval is 30 ± 1.96 · √(0.3 · 0.7 / 100) = 30 ± 9.
+    assert figure.low == pytest.approx(21, abs=2)
+    assert figure.high == pytest.approx(39, abs=2)
+    uneven = [number / 97 for number in range(97)]
+    assert mean_of_sets([uneven]) == mean_of_sets([uneven]) != mean_of_sets([uneven], seed=1)
+    narrow = mean_of_sets([scores * 16])
+    assert narrow.high - narrow.low == pytest.approx((figure.high - figure.low) / 4, rel=0.15)
+
+
+def test_the_mean_of_several_sets_counts_each_the_same() -> None:
+    figure = mean_of_sets([[1.0] * 10, [0.0] * 90])
+    assert (figure.value, figure.low, figure.high, figure.samples) == (50, 50, 50, 100)
+    several = mean_of_sets([[0.1, 0.9, 0.4], [0.3, 0.2]])
+    assert several.value == pytest.approx(100 * fmean([fmean([0.1, 0.9, 0.4]), 0.25]))
+    assert several.low < several.value < several.high
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.7])
+def test_equal_scores_have_an_interval_without_width_at_their_value(value: float) -> None:
+    figure = mean_of_sets([[value] * 7])
+    assert figure.low <= figure.value <= figure.high
+    assert figure.high - figure.low < 1e-9
