@@ -203,6 +203,8 @@ class _Merge:
             if self._targets:
                 self._sides[1].check_rest()
         if self._stats is not None and any(not half.read for half in self._halves):
+            for target in self._targets:
+                target.flush()  # where the file cannot be written, what has been computed is to be found again
             write_statistics(self._stats, self._halves)
         self._on_progress("copying the rest", steps - 1, steps)
         for target in self._targets:
