@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -17,8 +17,10 @@ from hpa_merge.errors import ConfigError
 Selection = Literal["balanced", "safety", "shared"]
 Saliency = Literal["quotient", "product"]
 Uncalibrated = Literal["new", "old", "error"]
+Policy = Literal["merge", "new", "old"]
+Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
-SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "device")
+SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "conversation", "device")
 """What the column statistics depend on: the same in all OUTs of a sweep."""
 
 
@@ -46,11 +48,17 @@ class HPAConfig:
     saliency: Saliency = _option("quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it.")
     include: tuple[str, ...] = _option((), "Adapt only linears whose tensor name matches REGEX. Repeatable.")
     exclude: tuple[str, ...] = _option((), "Take linears whose tensor name matches REGEX from NEW. Repeatable.")
+    vision: Policy = _option("merge", "The encoders of images, video and sound: merged, or all of NEW or OLD.")
+    projector: Policy = _option("merge", "What lies between those and the text.")
+    language: Policy = _option("merge", "The text model, without the next two.")
+    head: Policy = _option("merge", "The output embeddings, where they are not tied.")
+    embeddings: Policy = _option("new", "The embeddings and what is tied to them: new or old.")
     uncalibrated: Uncalibrated = _option("new", "Changed linears that no calibration token reaches in both sets.")
     safety_samples: int = _option(8, "Safety samples used at most, drawn with the seed.")
     task_samples: int = _option(128, "Task samples used at most, drawn with the seed.")
     max_length: int = _option(2048, "Tokens of a sample used at most.")
     seed: int = _option(0, "Seed of the draw.")
+    conversation: Conversation = _option("auto", "Prompts of a checkpoint in LLaVA's own layout.")
     device: str = _option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.")
 
     def __post_init__(self) -> None:
@@ -64,8 +72,11 @@ class HPAConfig:
         self._check("damping", self.damping > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
         for name in ("safety_samples", "task_samples", "max_length"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name, choices in (("selection", Selection), ("saliency", Saliency), ("uncalibrated", Uncalibrated)):
-            self._check(name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
+        for name, choices in get_type_hints(type(self)).items():
+            if words := get_args(choices) if get_origin(choices) is Literal else ():
+                self._check(name, getattr(self, name) in words, f"one of {', '.join(words)}")
+        if self.embeddings == "merge":
+            raise ConfigError("embeddings is 'merge': only linear weights can be merged, so set it to new or old.")
         self._check("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)), "auto, cpu, cuda or cuda:INDEX")
         for low, high in (("p_min", "p_max"), ("alpha_min", "alpha_max")):
             if getattr(self, low) > getattr(self, high):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig
@@ -19,7 +20,7 @@ class Adapted:
     """An adapted weight and how it came about.
 
     Attributes:
-        weight: ``Ŵ``, ``[r, c]`` in NEW's dtype.
+        weight: ``Ŵ``, ``[r, c]`` in NEW's dtype; rows that OLD has not are NEW's.
         share: ``p`` in percent.
         selection: the kept columns.
         update: what was measured of ``ΔW``.
@@ -57,6 +58,7 @@ def adapt(
     """``Ŵ`` of the weight ``old`` ``[r, c]`` that tuning turned into ``new``, at depth ``block`` of ``blocks``.
 
     Args:
+        new: it may have more rows (a head whose vocabulary grew): only those of ``old`` are measured and adapted.
         inverse_safety: ``[H_s⁻¹]_jj``, ``[c]``, of OLD's activations on the safety set.
         inverse_task: ``[H_t⁻¹]_jj``, ``[c]``, of NEW's activations on the task set.
         configs: the options, of which there may be several: the update is measured once.
@@ -64,7 +66,7 @@ def adapt(
     Yields:
         What comes of it with each of ``configs``.
     """
-    update = measure_update(old, new)
+    update = measure_update(old, new[: len(old)])
     for config in configs:
         yield _adapt(old, new, update, inverse_safety, inverse_task, block=block, blocks=blocks, config=config)
 
@@ -81,7 +83,7 @@ def _adapt(
     config: HPAConfig,
 ) -> Adapted:
     share = retained_share(block, blocks, config.p_max, config.p_min)
-    columns = new.shape[1]
+    rows, columns = old.shape
     selection = select_columns(
         update.energy,
         inverse_safety,
@@ -94,4 +96,15 @@ def _adapt(
         saliency=config.saliency,
     )
     kappa = update.kappa if config.orthogonal else 0.0
-    return Adapted(fuse(old, new, selection.kept, kappa), float(share), selection, update, kappa)
+    weight = with_new_rows(fuse(old, new[:rows], selection.kept, kappa), new)
+    return Adapted(weight, float(share), selection, update, kappa)
+
+
+def with_new_rows(weight: Tensor, new: Tensor) -> Tensor:
+    """``weight`` ``[r, c]`` followed by the rows that ``new`` has beyond those, if it has any."""
+    return weight if len(weight) == len(new) else torch.cat([weight, new[len(weight) :]])
+
+
+def differ(old: Tensor, new: Tensor) -> bool:
+    """Whether tuning changed a weight, ``[r, c]``, in NEW's dtype; ``new`` may have further rows."""
+    return not torch.equal(old.to(new.dtype), new[: len(old)])

@@ -16,9 +16,9 @@ from hpa_merge.config import HPAConfig, check_shared
 from hpa_merge.errors import CheckpointError, HPAError, OutputError, ResourceError
 from hpa_merge.forecast import Limits
 from hpa_merge.machine import is_out_of_memory
-from hpa_merge.method import adapt
+from hpa_merge.method import adapt, differ
 from hpa_merge.model import Unit
-from hpa_merge.plan import LinearPair, differ
+from hpa_merge.plan import LinearPair
 from hpa_merge.prepare import Job, Progress, Ready, out_of_memory, prepare
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.statistics import Half, Statistics, write_statistics
@@ -36,6 +36,7 @@ def merge(
     safety_calib: str | Path,
     task_calib: str | Path,
     config: HPAConfig | None = None,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -46,10 +47,13 @@ def merge(
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
 
     Args:
-        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to.
+        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to. A
+            string may also be the name of one on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files; the README lists the formats.
         config: the options; the paper's by default.
+        vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
+            folder that their config.json names.
         stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
         max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
         max_host_memory: bytes that may be taken on the host beside a CUDA device.
@@ -66,11 +70,12 @@ def merge(
         ResourceError: memory ran out.
     """
     job = Job(
-        Path(old),
-        Path(new),
+        old,
+        new,
         {Path(out): config or HPAConfig()},
         Path(safety_calib),
         Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -86,6 +91,7 @@ def sweep(
     *,
     safety_calib: str | Path,
     task_calib: str | Path,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -109,11 +115,12 @@ def sweep(
     """
     check_shared({f"OUT {out}": config for out, config in outs.items()})
     job = Job(
-        Path(old),
-        Path(new),
+        old,
+        new,
         {Path(out): config for out, config in outs.items()},
         Path(safety_calib),
         Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -195,7 +202,7 @@ class _Merge:
             write_statistics(self._stats, self._halves)
         self._on_progress("copying the rest", steps - 1, steps)
         for target in self._targets:
-            target.copy_rest()
+            target.copy_rest(self._sides[0])
         for target in self._targets:
             target.flush()
         self._on_progress("done", steps, steps)
@@ -218,12 +225,17 @@ class _Merge:
             for walk in self._walks:
                 walk.close()
 
-    def _pass_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> None:
-        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now."""
+    def _pass_on(
+        self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Callable[[str], Tensor] | None = None
+    ) -> None:
+        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now.
+
+        What is to be OLD's waits until ``old`` gives its tensors.
+        """
         waiting = self._linears - {pair.new.key for pair in merged}
         keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
         for target in self._targets:
-            target.pass_on(keys)
+            target.pass_on(keys, old)
 
     def _begin_walks(self) -> tuple[Walk, Walk]:
         safety, task = self._sides
@@ -272,9 +284,9 @@ class _Merge:
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
-            self._pass_on(unit, pairs)
-            for target in targets:
-                target.commit(unit, self._packed(pairs))
+        self._pass_on(unit, pairs, old)
+        for target in targets:
+            target.commit(unit, self._packed(pairs))
         for walk in self._walks:
             walk.free(unit)
 
@@ -298,7 +310,7 @@ class _Merge:
         including = [target for target in targets if target.includes(pair)]
         for target in targets:
             if target not in including:
-                target.note(unit, pair, new, "excluded")
+                target.leave_out(unit, pair, new)
         tokens = {"safety_tokens": safety.tokens(pair.old), "task_tokens": task.tokens(pair.new)}
         reached = {"safety": safety.reached(pair.old), "task": task.reached(pair.new)}
         if not all(reached.values()):

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,11 +19,15 @@ from hpa_merge.core import retained_share
 from hpa_merge.errors import CheckpointError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
+from hpa_merge.hub import Source, commits_of, is_remote, locate
 from hpa_merge.machine import free_bytes, resolve_device
-from hpa_merge.plan import LinearPair, Plan, differ, make_plan
+from hpa_merge.method import differ
+from hpa_merge.plan import LinearPair, Plan, make_plan
+from hpa_merge.policy import component_records
 from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, check_place, read_statistics
+from hpa_merge.tower import with_tower
 
 __all__ = ["Job", "Progress", "Ready", "prepare", "preview"]
 
@@ -40,7 +44,8 @@ class Job:
     """What is asked for: one merge, or several from one read of the inputs.
 
     Attributes:
-        old, new: checkpoint folders.
+        old, new: checkpoint folders; a string may be the name of one on the Hub, ``org/name[@revision]``.
+        vision_tower: folder of their vision tower, where they have LLaVA's own layout.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files.
         stats: the statistics file, if there is to be one.
@@ -49,11 +54,12 @@ class Job:
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
     """
 
-    old: Path
-    new: Path
+    old: str | Path
+    new: str | Path
     outs: Mapping[Path, HPAConfig]
     safety_calib: Path
     task_calib: Path
+    vision_tower: Path | None = None
     stats: Path | None = None
     limits: Limits = Limits()
     overwrite: bool = False
@@ -67,7 +73,8 @@ class Ready:
     """Inputs that have passed every check that reads no weight.
 
     Attributes:
-        old, new: the checkpoints, open.
+        old, new: the checkpoints, open; what is read of them beside a vision tower is their own.
+        sources: where they lie.
         device: where the arithmetic runs.
         plan: what belongs together; its configurations are those of the job.
         sides: OLD with the safety samples, NEW with the task samples; not started.
@@ -80,6 +87,7 @@ class Ready:
 
     old: Checkpoint
     new: Checkpoint
+    sources: tuple[Source, ...]
     device: torch.device
     plan: Plan
     sides: tuple[Side, Side]
@@ -103,34 +111,42 @@ def prepare(job: Job) -> Iterator[Ready]:
         InputError: the input or the options are wrong.
     """
     configs = tuple(job.outs.values())
-    with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
-        inputs = [old.folder, new.folder]
+    there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+    if is_remote(job.old) or is_remote(job.new):  # whatever else can be wrong is told before the download
+        check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
+        for path, count in ((job.safety_calib, configs[0].safety_samples), (job.task_calib, configs[0].task_samples)):
+            read_samples(path, count, configs[0].seed)
+        resolve_device(configs[0].device)
+    sources = locate({"OLD": job.old, "NEW": job.new})
+    with Checkpoint.open(sources[0].folder, "OLD") as old, Checkpoint.open(sources[1].folder, "NEW") as new:
+        read = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
+        inputs = [source.guarded for source in sources]
+        inputs += [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
         needed = sum(info.nbytes for info in new.tensors.values())
-        there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
         check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
             check_place(job.stats, inputs, list(job.outs))
         safety = read_samples(job.safety_calib, configs[0].safety_samples, configs[0].seed)
         task = read_samples(job.task_calib, configs[0].task_samples, configs[0].seed)
         device = resolve_device(configs[0].device)
-        plan = make_plan(old, new, configs, device)
+        plan = make_plan(read[0], read[1], configs, device)
         sides = (
-            Side("safety", old, plan.old, safety, configs[0]),
-            Side("task", new, plan.new, task, configs[0]),
+            Side("safety", read[0], plan.old, safety, configs[0]),
+            Side("task", read[1], plan.new, task, configs[0]),
         )
+        pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
         units = [unit.name for unit in plan.new.units]
         halves = tuple(
             Half(
                 side.purpose,
-                of_statistics(checkpoint, side.purpose, side.inputs, configs[0].damping),
-                {
-                    name: linear.shape(checkpoint.tensors[linear.key].shape)[1]
-                    for name, linear in skeleton.linears.items()
-                },
+                of_statistics(source, side.purpose, side.inputs, configs[0].damping, len(linears)),
+                {linear.name: linear.shape(source.tensors[linear.key].shape)[1] for linear in linears},
                 str(device),
                 units,
             )
-            for side, checkpoint, skeleton in zip(sides, (old, new), (plan.old, plan.new), strict=True)
+            for side, source, linears in zip(
+                sides, read, ([pair.old for pair in pairs], [pair.new for pair in pairs]), strict=True
+            )
         )
         # A run that is gone on with computes what it has begun to compute: its own file may fit by now.
         begun = [begun_with(out) for out in job.outs] if job.resume else []
@@ -143,8 +159,11 @@ def prepare(job: Job) -> Iterator[Ready]:
         others = [out for out in there if out not in finished]
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read for half in halves]
-        memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
-        yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished)
+        memory = allot(plan, read, sides, runs, device, len(job.outs), job.limits)
+        notes = (*(source.note for source in sources if source.note), *notes)
+        yield Ready(
+            old, new, sources, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished
+        )
 
 
 def out_of_memory(ready: Ready) -> str:
@@ -170,11 +189,13 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
     """
     with prepare(job) as ready:
         units: dict[Path, list[UnitPlan]] = {out: [] for out in job.outs}
+        outcomes: dict[Path, list[tuple[str, str]]] = {out: [] for out in job.outs}
         for done, (unit, pairs) in enumerate(ready.plan.linears.items()):
             on_progress(unit.name, done, len(ready.plan.linears))
             changed = _changed(ready.sides, [pair for pair in pairs if any(pair.included)])
             for place, (out, config) in enumerate(job.outs.items()):
                 included = [pair for pair in pairs if pair.included[place]]
+                outcomes[out] += [(p.new.name, _foreseen(p, place, ready.plan, changed)) for p in pairs]
                 share = None
                 if unit.block is not None:
                     share = float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min))
@@ -196,7 +217,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 units=tuple(of_out),
                 safety=ready.sides[0].record(job.safety_calib),
                 task=ready.sides[1].record(job.task_calib),
-                passed_through=ready.plan.passed_through,
+                passed_through=ready.plan.passed_through[place],
                 left_out=tuple(str(path) for path in ready.new.side_files().left_out),
                 bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
                 bytes_free=shutil.disk_usage(out.absolute().parent).free,
@@ -205,9 +226,18 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
                 statistics=_fits(job.stats, ready),
+                commits=commits_of(ready.sources),
+                components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
             )
-            for out, of_out in units.items()
+            for place, (out, of_out) in enumerate(units.items())
         }
+
+
+def _foreseen(pair: LinearPair, place: int, plan: Plan, changed: Collection[LinearPair]) -> str:
+    """What will become of a linear with the configuration at ``place``, as far as no sample has a say."""
+    if pair.included[place]:
+        return "changed" if pair in changed else "unchanged"
+    return "old" if pair.new.key in plan.from_old[place] else "excluded"
 
 
 def _fits(stats: Path | None, ready: Ready) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from hpa_merge.core import all_finite, fuse
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.plan import LinearPair, make_plan
 from hpa_merge.report.schema import LinearRecord, MergeReport, read_report
+from hpa_merge.tower import with_tower
 
 MODEL_CARD = Path("README.md")
 """Written by the merge and edited by people: the one file beside the weights that does not have to be NEW's."""
@@ -48,6 +49,7 @@ def verify(
     old: str | Path | None = None,
     new: str | Path | None = None,
     *,
+    vision_tower: str | Path | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> VerifyReport:
     """Check a folder that :func:`hpa_merge.merge` has published.
@@ -64,6 +66,7 @@ def verify(
     Args:
         out: the folder.
         old, new: what it was merged from; both or neither.
+        vision_tower: as for :func:`hpa_merge.merge`.
         on_progress: called before each file and each tensor, and at the end.
 
     Raises:
@@ -81,7 +84,7 @@ def verify(
         if old is not None and new is not None:
             in_old = stack.enter_context(Checkpoint.open(old, "OLD"))
             in_new = stack.enter_context(Checkpoint.open(new, "NEW"))
-            inputs = _Inputs(in_old, in_new, report, checked)
+            inputs = _Inputs(in_old, in_new, None if vision_tower is None else Path(vision_tower), report, checked)
         files = _weight_files(merged)
         steps = len(files) + len(merged.tensors)
 
@@ -109,7 +112,9 @@ def verify(
 class _Inputs:
     """OLD, NEW, and what the report says was made from them."""
 
-    def __init__(self, old: Checkpoint, new: Checkpoint, report: MergeReport, checked: Counter[str]) -> None:
+    def __init__(
+        self, old: Checkpoint, new: Checkpoint, tower: Path | None, report: MergeReport, checked: Counter[str]
+    ) -> None:
         """Match OLD and NEW as the merge did; ``checked`` counts what is looked at.
 
         Raises:
@@ -117,8 +122,9 @@ class _Inputs:
             ConfigError: the report's options are none.
         """
         config = HPAConfig.from_mapping(report.config, source="the report")
-        plan = make_plan(old, new, [config], torch.device("cpu"))
-        self._old, self._new = old, new
+        sources = [with_tower(checkpoint, tower, config) for checkpoint in (old, new)]
+        plan = make_plan(sources[0], sources[1], [config], torch.device("cpu"))
+        self._old, self._new = sources[0], new
         pairs = [pair for pairs in plan.linears.values() for pair in pairs]
         self._names = {pair.new.name for pair in pairs}
         self._pairs: dict[str, list[LinearPair]] = defaultdict(list)
@@ -128,6 +134,7 @@ class _Inputs:
         self._report = report
         self._records = {record.name: record for record in report.linears}
         self._from_old = config.uncalibrated == "old"
+        self._to_be_old = plan.from_old[0]
         self._exact = report.run.device == "cpu"
         self._checked = checked
 
@@ -174,6 +181,11 @@ class _Inputs:
             )
             return
         new, pairs = self._new.read(name), self._pairs.get(name, [])
+        if name in self._to_be_old:
+            self._checked["tensors from OLD"] += 1
+            old = self._old.read(self._to_be_old[name]).to(new.dtype)
+            yield from _told(name, _bits(found) != _bits(old), "are not OLD's")
+            return
         if not any(self._is_made(pair) for pair in pairs):
             self._checked["tensors from NEW"] += 1
             yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
@@ -190,19 +202,23 @@ class _Inputs:
         )
 
     def _check_linear(self, pair: LinearPair, old: Tensor, new: Tensor, found: Tensor) -> Iterator[str]:
-        """What is wrong with one weight, ``[r, c]`` in all three."""
+        """What is wrong with one weight, ``[r, c]`` in all three but for the rows that OLD has not."""
         name = pair.new.name
         if not self._is_made(pair):
             self._checked["linears from NEW"] += 1
             yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
             return
         record = self._records[name]
-        if not old.shape == new.shape == (record.rows, record.columns):
+        rows = record.rows if record.shared_rows is None else record.shared_rows
+        if (old.shape, new.shape) != ((rows, record.columns), (record.rows, record.columns)):
             yield (
                 f"{name} is {[record.rows, record.columns]} in the report, {list(old.shape)} in OLD and "
                 f"{list(new.shape)} in NEW, as [outputs, inputs]."
             )
-        elif record.outcome == "uncalibrated":
+            return
+        yield from _told(name, _bits(found[rows:]) != _bits(new[rows:]), "in rows that OLD has not are not NEW's")
+        new, found = new[:rows], found[:rows]
+        if record.outcome == "uncalibrated":
             self._checked["linears from OLD"] += 1
             yield from _told(name, _bits(found) != _bits(old.to(new.dtype)), "are not OLD's")
         else:

@@ -22,7 +22,7 @@ from hpa_merge.errors import CheckpointError
 
 SCHEMA_VERSION = 1
 
-Outcome = Literal["adapted", "unchanged", "excluded", "uncalibrated"]
+Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
 
 
 @final
@@ -32,7 +32,8 @@ class LinearRecord:
 
     Attributes:
         name: its name in NEW and OUT.
-        outcome: ``adapted``, or why not: it did not change, the options exclude it, no token reached it in both sets.
+        outcome: ``adapted``, or why not: it did not change, the options exclude it or want it as it is in OLD, no token
+            reached it in both sets.
         unit: path of the module that it was loaded with.
         stack: path of the stack of blocks that the unit is in; empty outside.
         rows, columns: ``r`` and ``c``.
@@ -45,6 +46,7 @@ class LinearRecord:
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
         energy_put_back: the share of ``‖ΔW‖²_F`` that lies in the columns put back.
         safety_tokens, task_tokens: tokens that reached it.
+        shared_rows: of a head whose vocabulary grew the rows that OLD has too; the others are NEW's.
     """
 
     name: str
@@ -66,11 +68,30 @@ class LinearRecord:
     energy_put_back: float | None = None
     safety_tokens: int = 0
     task_tokens: int = 0
+    shared_rows: int | None = None
 
     @property
     def kept_columns(self) -> list[int]:
         """The columns put back, ascending."""
         return [] if self.kept is None else unpack_columns(self.kept, self.columns)
+
+
+@final
+@dataclass(frozen=True)
+class ComponentRecord:
+    """A part of the model: ``vision``, ``projector``, ``language``, ``head`` or ``embeddings``.
+
+    Attributes:
+        policy: ``merge``, ``new`` or ``old``.
+        tensors: how many of NEW's tensors belong to it.
+        linears: how many of them are linears, by outcome; before a merge ``changed``, ``unchanged`` and ``excluded``,
+            or ``old``.
+    """
+
+    name: str
+    policy: str
+    tensors: int
+    linears: dict[str, int]
 
 
 @final
@@ -91,7 +112,8 @@ class RunRecord:
 
     Attributes:
         statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
-        notes: why a half that the file holds was not read, a sentence each.
+        notes: why a half that the file holds was not read, and what was not as usual otherwise, a sentence each.
+        commits: of OLD and NEW those that are from the Hub, by their names; the hash of the commit.
         fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
             of machine have the same.
     """
@@ -106,6 +128,7 @@ class RunRecord:
     statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    commits: dict[str, str] = field(default_factory=dict)
 
 
 @final
@@ -118,6 +141,7 @@ class MergeReport:
         config: the options, as :class:`hpa_merge.config.HPAConfig` has them.
         safety, task: the calibration sets.
         linears: every linear weight, in the order in which they were merged.
+        components: the parts that the model has.
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
         left_out: files of NEW that were not carried over (other weight formats, pickles).
         manifest: SHA-256 of every weight file of OUT and of its index, in hexadecimal, by file name.
@@ -129,6 +153,7 @@ class MergeReport:
     safety: CalibrationRecord
     task: CalibrationRecord
     linears: tuple[LinearRecord, ...]
+    components: tuple[ComponentRecord, ...] = field(default=(), kw_only=True)
     passed_through: dict[str, int]
     left_out: tuple[str, ...]
     manifest: dict[str, str]
@@ -230,7 +255,7 @@ class UnitPlan:
         block, blocks: depth ``l`` of ``L``; ``l`` is None outside the stacks, where it depends on when the unit runs.
         share: the retained share in percent; None outside the stacks.
         changed, unchanged: how many linears the options include, by whether tuning changed them.
-        excluded: how many linears the options exclude.
+        excluded: how many linears the options take from NEW or OLD as they are.
     """
 
     name: str
@@ -268,6 +293,8 @@ class PlanReport:
     peak_device_bytes: int | None
     reshaped: tuple[str, ...]
     device: str
+    components: tuple[ComponentRecord, ...] = ()
+    commits: dict[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
 
 

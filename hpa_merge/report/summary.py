@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport, RunRecord
+from hpa_merge.report.schema import CalibrationRecord, ComponentRecord, LinearRecord, MergeReport, PlanReport, RunRecord
 
 LEGEND = (
     "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "
@@ -39,14 +39,18 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
     counts = ", ".join(
         f"{report.count(outcome)} {outcome}" for outcome in ("adapted", "unchanged", "excluded", "uncalibrated")
     )
+    if from_old := report.count("old"):
+        counts += f", {from_old} from OLD"
     run = report.run
     memory = _memory(run.peak_host_bytes, run.peak_device_bytes)
     facts = _facts(
         ("linears", counts),
+        *_components(report.components),
         ("from NEW as they are", _counts(report.passed_through)),
         ("safety set", _calibration(report.safety)),
         ("task set", _calibration(report.task)),
         *_statistics(run),
+        *_commits(run.commits),
         ("time and peak", f"{run.seconds:.1f} s on {run.device}, {memory}"),
         ("written", f"{out} (every figure in hpa_report.json)"),
     )
@@ -65,6 +69,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         share = "" if unit.share is None else f"{unit.share:.1f}%"
         table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
     facts = _facts(
+        *_components(plan.components),
         ("from NEW as they are", _counts(plan.passed_through)),
         ("safety set", _calibration(plan.safety)),
         ("task set", _calibration(plan.task)),
@@ -73,6 +78,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
         *(("statistics", sentence) for sentence in plan.statistics),
+        *_commits(plan.commits),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
 
@@ -141,6 +147,19 @@ def _statistics(run: RunRecord) -> list[tuple[str, str]]:
         return []
     halves = ", ".join(f"{purpose} half {run.statistics[purpose]}" for purpose in ("safety", "task"))
     return [("statistics", f"{halves}, in {run.statistics['file']}")]
+
+
+def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
+    """What becomes of each part of the model; of its linears too, where it has any."""
+    rows = []
+    for record in records:
+        linears = f"; {_counts(record.linears)}" if record.linears else ""
+        rows.append((record.name, f"{record.policy}: {record.tensors} tensor{'s'[: record.tensors != 1]}{linears}"))
+    return rows
+
+
+def _commits(commits: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [("from the Hub", f"{name}, commit {commit}") for name, commit in commits.items()]
 
 
 def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
