@@ -16,6 +16,7 @@ from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.collecting import Progress, Suite, assess, collect
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, GuardJudge, Judge, PhraseJudge
 from hpa_merge.evaluation.results import ModelResult
+from hpa_merge.hub import locate
 from hpa_merge.machine import resolve_device
 
 __all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short_names"]
