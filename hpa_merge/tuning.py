@@ -96,7 +96,7 @@ def tune(
         InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
             workplace, for ``resume``.
     """
-    check_output(out, [job.old, job.new], job.overwrite)
+    check_output(out, [Path(job.old), Path(job.new)], job.overwrite)
     place = workplace(out)
     _claim(place, resume=job.resume)
     try:

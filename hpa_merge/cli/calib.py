@@ -32,12 +32,12 @@ def calib_command(
 ) -> None:
     """Make the safety set for a merge: unsafe prompts with the safe answers of the aligned model OLD.
 
-    OLD is a checkpoint folder or, with --endpoint, the name that the server has for it. An answer that is no refusal is
-    dropped and counted. Where the prompts have a "category", each has as many samples as another.
+    OLD is a folder, a name on the Hub or, with --endpoint, the name that the server has for it. An answer that is no
+    refusal is dropped and counted. Where the prompts have a "category", each has as many samples as another.
     """
     check_endpoint(given)
     check_folders([old], given)
-    with libraries(verbose):
+    with libraries(verbose, downloads=not quiet):
         from hpa_merge.evaluation.prompts import PromptFile
         from hpa_merge.evaluation.running import judge_of, opened, opened_judge
         from hpa_merge.evaluation.safety_set import check_place, make_safety_set, write_safety_set

@@ -51,9 +51,9 @@ OUTPUT_OPTIONS = (
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
     """Ask every MODEL the same prompts and compare what comes back.
 
-    A MODEL is a checkpoint folder or, with --endpoint, the name that the server has for it. Answers are greedy. Test
-    files have the formats of the calibration files; the answer in them is the reference. With one of the three --max-…
-    options the command is a gate: exit status 3 where a later MODEL is worse than the first by more than that.
+    A MODEL is a folder, a name on the Hub or, with --endpoint, the name that the server has for it. Answers are greedy.
+    Test files have the formats of the calibration files; the answer in them is the reference. With one of the three
+    --max-… options the command is a gate: exit status 3 where a later MODEL is worse than the first by more than that.
     """
     check_tests(given)
     _check_gate(models, given)
@@ -62,15 +62,18 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     folders = [Path(model) for model in models]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
-    with libraries(verbose), ExitStack() as stack:
+    with libraries(verbose, downloads=not quiet), ExitStack() as stack:
         from rich.console import Console
 
         from hpa_merge.evaluation.results import Bounds, Evaluation, gate
         from hpa_merge.evaluation.running import evaluate, judge_of
         from hpa_merge.evaluation.summary import evaluation_table
+        from hpa_merge.hub import locate
         from hpa_merge.machine import versions
 
         started = time.monotonic()
+        if given["endpoint"] is None:  # all are there before the first is asked
+            locate({f"MODEL {number}": model for number, model in enumerate(models, start=1)})
         suite, judge = suite_of(given), judge_of(given["judge"])
         answers = given["answers"] or Path(stack.enter_context(TemporaryDirectory(prefix="hpa-merge-")))
         with progress_bar(quiet, "evaluating") as on_progress:

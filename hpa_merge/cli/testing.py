@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
 """As :mod:`hpa_merge.evaluation.scoring` has them, which is not imported for the help's sake."""
 
+REMOTE = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?", re.ASCII)
+"""What may be a name on the Hub; :mod:`hpa_merge.hub` says it exactly, and is not imported for the help's sake."""
+
 FILE = click.Path(path_type=Path)
 
 
@@ -154,7 +157,7 @@ def check_endpoint(given: Mapping[str, Any]) -> None:
 
 
 def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
-    """See that the models are checkpoint folders, where no server has them.
+    """See that the models are checkpoint folders, or names on the Hub, where no server has them.
 
     Raises:
         EvaluationError: one is not, or is given twice.
@@ -162,7 +165,8 @@ def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
     for number, model in enumerate(models):
         if model in models[:number]:
             raise EvaluationError(f"{model} is given twice: give every MODEL once.")
-        if given.get("endpoint") is None and not (Path(model) / "config.json").is_file():
+        on_the_hub = REMOTE.fullmatch(model) and not Path(model).exists()
+        if given.get("endpoint") is None and not on_the_hub and not (Path(model) / "config.json").is_file():
             raise EvaluationError(f"{model} is no checkpoint folder (it has no config.json): check the path.")
 
 

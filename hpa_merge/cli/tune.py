@@ -39,18 +39,18 @@ GOAL_OPTIONS = (
 
 
 @click.command(context_settings=HELP)
-@click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
+@click.argument("old")
+@click.argument("new")
 @options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)
 @_job_options("OUT: a new folder, the setting that is chosen.")
 @click.pass_context
-def tune_command(context: click.Context, old: Path, new: Path, quiet: bool, verbose: bool, **given: Any) -> None:
+def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Find the setting that loses least on the tasks while attacks succeed no more often than --max-asr says.
 
     Several settings are merged from one read of OLD and NEW, each is asked the held-out prompts of the test files, and
     the best of those that keep the goal becomes OUT; the others are removed. Exit status 3 where none keeps it.
     """
-    started = time.monotonic()
+    started, inputs = time.monotonic(), [Path(old), Path(new)]
     paths, base = _options(context, given)
     out = paths.pop("output")
     check_tests(given, "safety_test", "task_test")
@@ -58,9 +58,9 @@ def tune_command(context: click.Context, old: Path, new: Path, quiet: bool, verb
         raise EvaluationError("--max-over-refusal needs --benign-test: give it, or leave the bound out.")
     config = HPAConfig.from_mapping(base, source=str(given["config_file"]))
     settings = None if given["settings"] is None else read_settings(given["settings"], base)
-    check_place("--json", given["json_file"], [old, new])
-    check_place("--plot", given["plot"], [old, new])
-    with libraries(verbose):
+    check_place("--json", given["json_file"], inputs)
+    check_place("--plot", given["plot"], inputs)
+    with libraries(verbose, downloads=not quiet):
         from rich.console import Console
 
         from hpa_merge.evaluation.curve import check_picture, curve_table, draw_curve
@@ -84,7 +84,7 @@ def tune_command(context: click.Context, old: Path, new: Path, quiet: bool, verb
         switches = {name: given[name] for name in ("overwrite", "resume")}
         job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
         if given["dry_run"]:
-            with _folder(workplace(out), [old, new]), progress_bar(quiet, "reading") as on_progress:
+            with _folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
                 plans = preview(job, on_progress)
             console.print(sweep_plan_summary({place.name: plan for place, plan in plans.items()}))
             return

@@ -16,6 +16,7 @@ from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.collecting import Progress, Suite, assess, collect
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, GuardJudge, Judge, PhraseJudge
 from hpa_merge.evaluation.results import ModelResult
+from hpa_merge.hub import locate
 from hpa_merge.machine import resolve_device
 
 __all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short_names"]
@@ -57,7 +58,7 @@ def evaluate(
     """The figures of each model.
 
     Args:
-        models: checkpoint folders, or names that the endpoint has for them.
+        models: checkpoint folders or names on the Hub, or names that the endpoint has for them.
         judge: as :func:`judge_of` gives it.
         answers: a folder; the answers are written to a folder in it for each model.
         seed: of the bootstrap.
@@ -113,10 +114,9 @@ def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
         return
     from hpa_merge.evaluation.generate import LocalModel
 
-    device = resolve_device(how.device)
-    holder = [
-        LocalModel(Path(model), example, device=device, batch_size=how.batch_size, max_new_tokens=how.max_new_tokens)
-    ]
+    device, (source,) = resolve_device(how.device), locate({"MODEL": model})
+    sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
+    holder = [LocalModel(source.folder, example, device=device, **sizes)]
     try:
         yield holder[0]
     finally:
