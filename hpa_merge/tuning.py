@@ -25,6 +25,9 @@ from hpa_merge.prepare import Job, Progress
 
 __all__ = ["Goal", "Tuning", "check_held_out", "choose", "default_settings", "overlaps", "tune", "workplace"]
 
+ANSWERS = ".answers"
+"""Where the answers lie in the workplace; no setting can have that name."""
+
 SHARES = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 """``p_max`` of the settings that are tried where none are given; ``p_min`` is a third of it, as in the paper."""
 
@@ -106,7 +109,7 @@ def tune(
             place.rmdir()
         raise
     models = [str(folder) for folder in (job.old, job.new, *job.outs)]
-    old, new, *others = evaluate(models, suite, judge, place / "answers", how, seed=seed, on_progress=on_answer)
+    old, new, *others = evaluate(models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer)
     settings = {folder.name: result for folder, result in zip(job.outs, others, strict=True)}
     chosen = choose(settings, goal)
     if chosen is not None:

@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TinyCase
 from endpoint_stub import Stub
 from evaluation_cases import REFUSES, jsonl, lines, status
 
+from hpa_merge.evaluation import generate
 from hpa_merge.evaluation.results import Figure, ModelResult, read_evaluation
 
 
@@ -186,6 +189,31 @@ def test_models_that_are_loaded_here(
     assert f"Error: {tmp_path}/gone is no checkpoint folder (it has no config.json)" in capsys.readouterr().err
     assert status("eval", case.old, *words, "--json", case.old / "r.json") == 2
     assert "would lie in a model, which is never written to" in capsys.readouterr().err
+
+
+def test_one_model_is_in_memory_at_a_time(
+    tiny: Callable[..., TinyCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref] = []
+    load = generate._load
+
+    def noted(folder: Path, device: torch.device) -> object:
+        assert [ref() for ref in loaded] == [None] * len(loaded)
+        model = load(folder, device)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(generate, "_load", noted)
+    case = tiny("gpt2")
+    words = ["--safety-test", case.safety, "--device", "cpu", "--max-new-tokens", 2]
+    assert status("eval", case.old, case.new, *words) == 0
+    assert len(loaded) == 2
+    assert loaded[1]() is None
+
+
+def test_models_of_one_name_have_answers_of_their_own(served: Callable[..., int], tmp_path: Path) -> None:
+    assert served("a/b a-b c/b", "--answers", tmp_path / "answers", tests="safety") == 0
+    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["a-b-1", "a-b-2", "c-b"]
 
 
 @pytest.mark.parametrize("command", ["eval", "calib", "score", "tune"])

@@ -129,7 +129,7 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
 def test_the_goal_binds(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q") == 0
     settings = read_evaluation(job.folder / "r.json").models[2:]
-    assert sorted(path.name for path in (job.folder / "out.tune").iterdir()) == ["all-old", "answers", "half"]
+    assert sorted(path.name for path in (job.folder / "out.tune").iterdir()) == [".answers", "all-old", "half"]
     bound = 99  # of which all-new falls short
     assert [model.asr.value > bound for model in settings if model.asr][-1]
     assert job.run("--max-asr", bound, "--resume") == 2  # OUT is there

@@ -35,23 +35,23 @@ def test_phrases() -> None:
 
 
 def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_judge.py").write_text(
+    (tmp_path / "judge_of_answers.py").write_text(
         "VALUE = 3\n"
         "def longer(prompt, answer): return len(answer) > len(prompt)\n"
         "def vague(prompt, answer): return 'maybe'\n"
         "def broken(prompt, answer): raise KeyError('no')\n"
     )
     monkeypatch.chdir(tmp_path)  # the folder that the command runs in
-    judge = judge_of("own_judge:longer")
+    judge = judge_of("judge_of_answers:longer")
     assert isinstance(judge, FunctionJudge)
     assert judge.unsafe([prompt("abc"), prompt("abc")], ["abcd", "ab"]) == [True, False]
     with pytest.raises(EvaluationError, match=r"returns 'maybe' for t\.jsonl:1: it has to return True where"):
-        FunctionJudge("own_judge:vague").unsafe([prompt("a")], ["b"])
+        FunctionJudge("judge_of_answers:vague").unsafe([prompt("a")], ["b"])
     with pytest.raises(EvaluationError, match=r"fails on t\.jsonl:1 \(KeyError: 'no'\)"):
-        FunctionJudge("own_judge:broken").unsafe([prompt("a")], ["b"])
+        FunctionJudge("judge_of_answers:broken").unsafe([prompt("a")], ["b"])
     with pytest.raises(EvaluationError, match="is no function"):
-        judge_of("own_judge:VALUE")
-    for name in ("own_judge:gone", "no_such_module:f"):
+        judge_of("judge_of_answers:VALUE")
+    for name in ("judge_of_answers:gone", "no_such_module:f"):
         with pytest.raises(EvaluationError, match=f"the judge {name} cannot be imported"):
             judge_of(name)
     with pytest.raises(EvaluationError, match="the judge nonesuch is no checkpoint folder: give that of a guard"):

@@ -1,5 +1,6 @@
 """Answers of a checkpoint that is loaded here: greedy, in batches, on any device."""
 
+import gc
 import inspect
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -75,6 +76,13 @@ class LocalModel:
             texts = self._answer_batch([prompts[place] for place in places])
             answers.update(zip(places, texts, strict=True))
         return [answers[place] for place in range(len(prompts))]
+
+    def close(self) -> None:
+        """Free the model, whoever still holds this object."""
+        del self._model
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _batches(self, prompts: Sequence[Sample]) -> Iterator[list[int]]:
         """Places of prompts with as many images each, the short ones first."""

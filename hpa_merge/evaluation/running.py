@@ -1,14 +1,11 @@
 """Several models through the same test files, one after the other: loaded, asked, freed, and judged in the end."""
 
-import gc
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
-
-import torch
 
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.loading import is_multimodal
@@ -71,19 +68,20 @@ def evaluate(
         if model in models[:number]:
             raise EvaluationError(f"{model} is given twice: give every MODEL once.")
     names = short_names(models)
+    folders = [answers / name for name in _folder_names(names)]
     total = suite.count * len(models) * 2
 
     def telling(name: str, behind: int) -> Progress:
         return lambda what, done, _: on_progress(f"{name}: {what}", behind + done, total)
 
-    for number, (name, model) in enumerate(zip(names, models, strict=True)):
+    for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True)):
         with opened(model, suite.example.sample, how) as answerer:
-            collect(answerer, suite, answers / _folder_name(name), telling(name, number * suite.count))
+            collect(answerer, suite, folder, telling(name, number * suite.count))
     results = []
     with opened_judge(judge, suite.example.sample if suite.safety else None, how) as opened_one:
-        for number, (name, model) in enumerate(zip(names, models, strict=True), start=len(models)):
+        for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True), start=len(models)):
             tell = telling(f"judging {name}", number * suite.count)
-            results.append(assess(name, model, suite, answers / _folder_name(name), opened_one, seed, tell))
+            results.append(assess(name, model, suite, folder, opened_one, seed, tell))
     return tuple(results)
 
 
@@ -116,14 +114,11 @@ def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
 
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
-    holder = [LocalModel(source.folder, example, device=device, **sizes)]
+    model_here = LocalModel(source.folder, example, device=device, **sizes)
     try:
-        yield holder[0]
+        yield model_here
     finally:
-        holder.clear()
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        model_here.close()
 
 
 def judge_of(words: str) -> Judge | Path:
@@ -170,6 +165,7 @@ def short_names(models: Sequence[str]) -> list[str]:
     return [name if short.count(name) == 1 else model for name, model in zip(short, models, strict=True)]
 
 
-def _folder_name(name: str) -> str:
-    """A name that can be that of a folder."""
-    return re.sub(r"[^\w.+=,-]+", "-", name).strip(".-") or "model"
+def _folder_names(names: Sequence[str]) -> list[str]:
+    """A folder's name for each, no two alike."""
+    plain = [re.sub(r"[^\w.+=,-]+", "-", name).strip(".-") or "model" for name in names]
+    return [f"{name}-{number}" if plain.count(name) > 1 else name for number, name in enumerate(plain, start=1)]
