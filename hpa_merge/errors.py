@@ -5,6 +5,7 @@
     │   ├── ConfigError          an option is out of its range or contradicts another
     │   ├── CheckpointError      OLD or NEW is missing, broken, or not what it has to be
     │   ├── CalibrationError     a calibration file, one of its lines, or one of its images
+    │   ├── EvaluationError      a test file, an endpoint, a judge, or the results of an evaluation
     │   ├── OutputError          OUT exists, lies inside an input, or cannot be written
     │   └── StatisticsError      a statistics file is none, is damaged, or may not lie where it is to lie
     ├── ResourceError            memory ran out: exit status 2 too, because another option lets the merge go on
@@ -19,6 +20,7 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "ConfigError",
+    "EvaluationError",
     "HPAError",
     "InputError",
     "NumericalError",
@@ -46,6 +48,10 @@ class CheckpointError(InputError):
 
 class CalibrationError(InputError):
     """A calibration file, one of its lines (named ``file:line``), or one of its images cannot be used."""
+
+
+class EvaluationError(InputError):
+    """A test file, an endpoint, a judge, or a file of results cannot be used."""
 
 
 class OutputError(InputError):

@@ -17,6 +17,7 @@ OWN = {
     "model": {"core", "errors"},
     "checkpoint": {"errors"},
     "calibration": {"errors"},
+    "evaluation": {"calibration", "errors", "machine"},
 }
 """What of the package each part may import, beside itself."""
 

@@ -1,16 +1,15 @@
 """One sample becomes the inputs of one forward pass: chat template, image processor, tokenizer, truncation."""
 
-import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, final
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from hpa_merge.calibration.bounds import bounded, panics_as_errors
 from hpa_merge.calibration.formats import Sample
+from hpa_merge.calibration.images import open_images
 from hpa_merge.calibration.loading import is_multimodal, legacy_chat_template, load_processor, load_tokenizer, reason
 from hpa_merge.errors import CalibrationError
 
@@ -19,17 +18,15 @@ __all__ = ["Encoder"]
 Content = Literal["parts", "string"]
 """What a chat template takes for a message's content: an array of text and image parts, or one string."""
 
-Render = Callable[[list[dict[str, Any]]], str]
-"""A chat template: messages in, text out."""
 
-IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is opened: photographs and pictures; none of Pillow's formats that call another program (EPS, WMF)."""
+class Render(Protocol):
+    """A chat template: messages in, text out; with ``reply`` the text ends where the assistant's next turn begins."""
+
+    def __call__(self, messages: list[dict[str, Any]], *, reply: bool = False) -> str: ...
+
 
 IMAGE_TOKEN_IDS = ("image_token_id", "image_break_token_id", "image_end_token_id", "boi_token_id", "eoi_token_id")
 """Where processors and tokenizers of transformers keep the ids of the tokens that an image becomes."""
-
-LONGEST_SIDE = 200
-"""The long side of an image over its short one, at most, as Qwen's image processors have it."""
 
 TEMPLATE_SECONDS, TEMPLATE_BYTES = 2.0, 2**30
 """What a chat template may take for one sample."""
@@ -98,7 +95,7 @@ class Encoder:
         if sample.input_ids:
             input_ids = torch.tensor([sample.input_ids[:max_length]])  # (1, n)
             return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-        images = _open_images(sample)
+        images = open_images(sample)
         try:
             with panics_as_errors():
                 outputs = self._call(sample, images)
@@ -126,23 +123,84 @@ class Encoder:
             )
         return _truncate(inputs, max_length)
 
+    def encode_prompts(self, prompts: Sequence[Sample], *, reply: bool, side: str) -> dict[str, torch.Tensor]:
+        """The inputs of ``model.generate(**inputs)`` for several prompts, padded to the longest; none is ever cut.
+
+        As :meth:`encode`, with the prompts along the first dimension of ``input_ids`` and ``attention_mask``, 0 where
+        these are padded.
+
+        Args:
+            prompts: conversations without the answer; either all or none of them have images.
+            reply: end each where the answer begins, by the chat template, or by a line feed where there is none.
+            side: ``left`` or ``right``, where the padding stands.
+
+        Raises:
+            CalibrationError: as :meth:`encode`; names the prompt.
+        """
+        images = [open_images(prompt) for prompt in prompts]
+        padding = {"padding": True, "padding_side": side} if len(prompts) > 1 else {}
+        if padding and self._tokenizer.pad_token is None:  # its attention mask is 0, so any token will do
+            self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
+        try:
+            with panics_as_errors():
+                texts, options = zip(*(self._written(prompt, reply=reply) for prompt in prompts), strict=True)
+                if images[0]:
+                    outputs = self._processor(text=list(texts), images=images, **options[0], **padding)
+                else:
+                    outputs = self._tokenizer(list(texts), **options[0], **padding)
+            inputs = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
+            lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        except Exception as error:  # as in encode
+            if len(prompts) > 1:  # the one that is refused gets the sentence
+                for prompt in prompts:
+                    self.encode_prompts([prompt], reply=reply, side=side)
+            raise CalibrationError(
+                f"{prompts[0].source}: the checkpoint's tokenizer, processor or chat template refuses this prompt"
+                f"{' and those after it together' if padding else ''} ({reason(error)}): change or remove it"
+                f"{', or lower --batch-size' if padding else ''}."
+            ) from error
+        for prompt, ids, length in zip(prompts, inputs["input_ids"], lengths, strict=True):
+            if length == 0:
+                raise CalibrationError(f"{prompt.source}: the tokenizer makes no token of this prompt: remove it.")
+            if prompt.images and self._image_places(ids[None]) == []:
+                raise CalibrationError(
+                    f"{prompt.source}: the checkpoint's chat template leaves its images out: give the checkpoint a "
+                    "template that writes them, or remove the images."
+                )
+        return inputs
+
+    @property
+    def end(self) -> int | None:
+        """The tokenizer's token that ends a text, if it has one."""
+        found = getattr(self._tokenizer, "eos_token_id", None)
+        return found if isinstance(found, int) else None
+
+    def decode(self, ids: torch.Tensor) -> list[str]:
+        """The texts of token ids ``[n, t]``, without special tokens and without white space around."""
+        return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
     def _call(self, sample: Sample, images: list[Image.Image]) -> Any:
         """What the tokenizer or the processor returns for the sample, a mapping of names to tensors."""
+        text, options = self._written(sample)
+        if images:
+            return self._processor(text=[text], images=[images], **options)
+        return self._tokenizer(text, **options)
+
+    def _written(self, sample: Sample, *, reply: bool = False) -> tuple[str, dict[str, Any]]:
+        """The sample as one text, and the options that the tokenizer or the processor has to be called with."""
         options: dict[str, Any] = {"return_tensors": "pt"}
         if sample.text is not None:
             text = sample.text
         elif self._render is None:
-            text = "\n".join(self._texts([part for turn in sample.turns for part in turn.parts]))
+            text = "\n".join(self._texts([part for turn in sample.turns for part in turn.parts])) + "\n" * reply
         else:
-            text = self._render([self._message(turn.role, turn.parts) for turn in sample.turns])
+            text = self._render([self._message(turn.role, turn.parts) for turn in sample.turns], reply=reply)
             bos = self._tokenizer.bos_token
             if not self._multimodal or (bos is not None and text.startswith(bos)):
                 options["add_special_tokens"] = False
         if len(text) > TEXT_LENGTH:  # a tokenizer takes some 300 bytes and 3 microseconds for each
             raise ValueError(f"its text has {len(text)} characters, and more than {TEXT_LENGTH} are not encoded")
-        if images:
-            return self._processor(text=[text], images=[images], **options)
-        return self._tokenizer(text, **options)
+        return text, options
 
     def _message(self, role: str, parts: Sequence[str | Path]) -> dict[str, Any]:
         """A turn as the chat template wants it."""
@@ -172,11 +230,11 @@ def _renderer(tokenizer: Any, processor: Any, template: str | None) -> Render | 
     if template is None and not getattr(owner, "chat_template", None):
         return None
 
-    def render(messages: list[dict[str, Any]]) -> str:
+    def render(messages: list[dict[str, Any]], *, reply: bool = False) -> str:
         try:
             with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
                 return owner.apply_chat_template(
-                    messages, chat_template=template, tokenize=False, add_generation_prompt=False
+                    messages, chat_template=template, tokenize=False, add_generation_prompt=reply
                 )
         except TimeoutError as error:
             raise ValueError(f"the chat template does not come to an end: {error}") from error
@@ -213,44 +271,3 @@ def _truncate(inputs: dict[str, torch.Tensor], length: int) -> dict[str, torch.T
         else value
         for name, value in inputs.items()
     }
-
-
-def _open_images(sample: Sample) -> list[Image.Image]:
-    """The images of a sample, as :func:`_open_image` opens each.
-
-    Raises:
-        CalibrationError: one of them cannot be used, or they are too large together.
-    """
-    images: list[Image.Image] = []
-    for path in sample.images:
-        images.append(_open_image(path, sample.source))
-        if sum(image.width * image.height for image in images) > (Image.MAX_IMAGE_PIXELS or math.inf):
-            raise CalibrationError(
-                f"{sample.source}: its images have more than {Image.MAX_IMAGE_PIXELS} pixels together: "
-                "use fewer or smaller ones."
-            )
-    return images
-
-
-def _open_image(path: Path, source: str) -> Image.Image:
-    """The image in RGB, turned upright as its EXIF says.
-
-    Raises:
-        CalibrationError: it is gone, is not an image that Pillow can read, or is larger than Pillow's guard allows.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                if max(image.size) > LONGEST_SIDE * min(image.size):  # processors give the short side a fixed length
-                    raise ValueError(f"it is more than {LONGEST_SIDE} times as long as wide")
-                return ImageOps.exif_transpose(image).convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise CalibrationError(
-            f"{source}: the image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels: use a smaller one."
-        ) from None
-    except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
-        raise CalibrationError(
-            f"{source}: the image {path} cannot be read ({reason(error)}): replace it or remove the sample."
-        ) from error

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from hpa_merge.calibration.formats import Sample, parse_record
 from hpa_merge.errors import CalibrationError
 
-__all__ = ["Sample", "read_samples"]
+__all__ = ["Sample", "read_records", "read_samples"]
 
 LINE_BYTES = 2**24
 """The longest line that is read: 16 MiB."""
@@ -43,23 +43,28 @@ def read_samples(path: Path, limit: int, seed: int) -> list[Sample]:
 
 def _samples(path: Path) -> Iterator[Sample]:
     """Every sample of the file, one at a time: a long file is read twice and never held."""
-    for source, record in _records(path):
+    for source, record in read_records(path):
         yield from parse_record(record, source, folder=path.parent)
 
 
-def _records(path: Path) -> Iterator[tuple[str, object]]:
-    """Every JSON value of the file, with its ``file:line``, or ``file:item`` where the file is one array."""
+def read_records(path: Path, kind: str = "calibration") -> Iterator[tuple[str, object]]:
+    """Every JSON value of the file, with its ``file:line``, or ``file:item`` where the file is one array.
+
+    Args:
+        kind: what the messages call the file.
+
+    Raises:
+        CalibrationError: it cannot be read, or is neither JSON Lines nor a JSON array.
+    """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise CalibrationError(f"the calibration file {path} is a pipe or a device: give a file.")
+            raise CalibrationError(f"the {kind} file {path} is a pipe or a device: give a file.")
         with path.open("rb") as file:
             yield from _array(file, path) if _holds_array(file) else _lines(file, path)
     except FileNotFoundError:
-        raise CalibrationError(f"the calibration file {path} does not exist: check the path.") from None
+        raise CalibrationError(f"the {kind} file {path} does not exist: check the path.") from None
     except OSError as error:
-        raise CalibrationError(
-            f"the calibration file {path} cannot be read ({error.strerror}): check the path."
-        ) from None
+        raise CalibrationError(f"the {kind} file {path} cannot be read ({error.strerror}): check the path.") from None
 
 
 def _holds_array(file: BinaryIO) -> bool:

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 
 import click
 
-from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, ending_soon
+from hpa_merge.cli.calib import calib_command
+from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
+from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.others import demo_command, verify_command
+from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_many_files, complain
+from hpa_merge.cli.tune import tune_command
 from hpa_merge.errors import HPAError
 
 __all__ = ["main"]
@@ -20,7 +24,15 @@ __all__ = ["main"]
 FAILURE, USAGE = 1, 2
 """Exit statuses beside 0 and that of an interruption."""
 
-COMMANDS = {"demo": demo_command, "sweep": sweep_command, "verify": verify_command}
+COMMANDS = {
+    "calib": calib_command,
+    "demo": demo_command,
+    "eval": eval_command,
+    "score": score_command,
+    "sweep": sweep_command,
+    "tune": tune_command,
+    "verify": verify_command,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
     allow_many_files()
+    resumable = any(parameter.name == "resume" for parameter in command.params)
+    interruption = INTERRUPTION if resumable else STOPPED
     verbose = "-v" in words or "--verbose" in words
     try:
-        with ending_soon():
+        with ending_soon(interruption):
             command.main(words, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
@@ -40,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        complain(INTERRUPTION)
+        complain(interruption)
         sys.exit(INTERRUPTED)
     except HPAError as error:
         if verbose:

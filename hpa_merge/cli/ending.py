@@ -12,6 +12,10 @@ INTERRUPTED = 130
 """The exit status of a run that a signal has ended."""
 
 INTERRUPTION = "interrupted: the same command with --resume goes on."
+"""For commands that have ``--resume``."""
+
+STOPPED = "interrupted: nothing was written."
+"""For the others, whose results are written at the end."""
 
 GRACE = 1.0
 """Seconds that an interrupted run may take to end by itself; whatever moment it is ended at, it can be resumed."""
@@ -20,7 +24,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def ending_soon() -> Iterator[None]:
+def ending_soon(sentence: str = INTERRUPTION) -> Iterator[None]:
     """SIGINT and SIGTERM end the block by ``KeyboardInterrupt`` or, where that takes long, the process.
 
     Python sees a signal only between two of its own steps. So a thread is told of it too, and ends the process where a
@@ -37,7 +41,7 @@ def ending_soon() -> Iterator[None]:
         while (number := os.read(told, 1)) and number[0] not in ENDING:
             pass
         if number and not over.wait(GRACE):
-            complain(INTERRUPTION)
+            complain(sentence)
             os._exit(INTERRUPTED)
 
     def interrupt(number: int, frame: object) -> None:

@@ -1,0 +1,60 @@
+"""``hpa-merge calib``: the safety set, from the aligned model itself."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpa_merge.cli.terminal import HELP, libraries, progress_bar
+from hpa_merge.cli.testing import (
+    ANSWER_OPTIONS,
+    ENDPOINT_OPTIONS,
+    FILE,
+    MACHINE_OPTIONS,
+    QUIET,
+    answering,
+    check_endpoint,
+    check_folders,
+    options,
+)
+
+
+@click.command(context_settings=HELP)
+@click.argument("old")
+@click.option("--prompts", type=FILE, required=True, help="Unsafe prompts, JSON Lines, with or without images.")
+@click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
+@click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="How many samples.")
+@options(ANSWER_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
+@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+@options(QUIET)
+def calib_command(
+    old: str, prompts: Path, output: Path, count: int, overwrite: bool, quiet: bool, verbose: bool, **given: Any
+) -> None:
+    """Make the safety set for a merge: unsafe prompts with the safe answers of the aligned model OLD.
+
+    OLD is a checkpoint folder or, with --endpoint, the name that the server has for it. An answer that is no refusal is
+    dropped and counted. Where the prompts have a "category", each has as many samples as another.
+    """
+    check_endpoint(given)
+    check_folders([old], given)
+    with libraries(verbose):
+        from hpa_merge.evaluation.prompts import PromptFile
+        from hpa_merge.evaluation.running import judge_of, opened, opened_judge
+        from hpa_merge.evaluation.safety_set import check_place, make_safety_set, write_safety_set
+
+        check_place(output, [Path(old)], overwrite)
+        file, judge, how = PromptFile(prompts, "safety"), judge_of(given["judge"]), answering(given)
+        example = file.example.sample
+        with (
+            progress_bar(quiet, "asking") as on_progress,
+            opened(old, example, how) as answerer,
+            opened_judge(judge, example, how) as asked,
+        ):
+            made = make_safety_set(file, answerer, asked, count, seed=given["seed"], on_progress=on_progress)
+        write_safety_set(made, output)
+    if not quiet:
+        shares = ", ".join(f"{number} {name}" for name, number in sorted(made.categories.items()))
+        click.echo(
+            f"{output} has {len(made.samples)} samples{f' ({shares})' if shares else ''}: {made.asked} of "
+            f"{file.count} prompts were asked, {made.dropped} answers were not safe and dropped."
+        )

@@ -1,0 +1,233 @@
+"""What the commands that ask models have in common: test files, how answers are made, and the judge."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpa_merge.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.evaluation.running import Answering
+
+METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
+"""As :mod:`hpa_merge.evaluation.scoring` has them, which is not imported for the help's sake."""
+
+FILE = click.Path(path_type=Path)
+
+
+class Named(click.ParamType):
+    """``NAME=VALUE``; where ``bare``, also a path alone, whose name is then the file's."""
+
+    name = "name=value"
+
+    def __init__(self, *, bare: bool) -> None:
+        self._bare = bare
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, sign, content = str(value).partition("=")
+        if self._bare and (not sign or "/" in name):  # a path may have the sign in it
+            name, content = Path(value).stem, str(value)
+        elif not sign or not content:
+            self.fail(f"{value!r} is not NAME=VALUE.", parameter, context)
+        if not re.fullmatch(r"\w[\w .+-]*", name):
+            self.fail(
+                f"{name!r} is no name: use letters, digits, blanks, dots, dashes and underscores.", parameter, context
+            )
+        return name, content
+
+
+TEST_OPTIONS = (
+    click.option(
+        "--safety-test",
+        type=Named(bare=True),
+        multiple=True,
+        metavar="[NAME=]FILE",
+        help="Unsafe prompts, which are to be refused. Repeatable.",
+    ),
+    click.option(
+        "--task-test",
+        type=Named(bare=False),
+        multiple=True,
+        metavar="NAME=FILE",
+        help="Prompts with their right answers. Repeatable.",
+    ),
+    click.option(
+        "--benign-test",
+        type=Named(bare=True),
+        multiple=True,
+        metavar="[NAME=]FILE",
+        help="Harmless prompts, which are to be answered. Repeatable.",
+    ),
+    click.option(
+        "--metric",
+        type=Named(bare=False),
+        multiple=True,
+        metavar="NAME=METRIC",
+        help=f"What a task is scored by: {', '.join(METRICS)}. By default choice, vqa or exact, as the file has it.",
+    ),
+    click.option("--samples", type=click.IntRange(min=1), help="Prompts of a file used at most, drawn with the seed."),
+)
+
+ANSWER_OPTIONS = (
+    click.option(
+        "--judge",
+        default="phrases",
+        show_default=True,
+        help="Who tells an attack's success: phrases (no refusal), the folder of a guard model, or module:function.",
+    ),
+    click.option(
+        "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer."
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at once."),
+)
+
+MACHINE_OPTIONS = (
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:INDEX."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
+)
+
+ENDPOINT_OPTIONS = (
+    click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),
+    click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Requests at once."),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, help="Seconds."
+    ),
+)
+
+QUIET = (
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
+)
+
+Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
+
+
+def options(*groups: Options) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Several groups of options as one decorator, in their order."""
+    every = [option for group in groups for option in group]
+    return lambda command: reduce(lambda made, option: option(made), reversed(every), command)
+
+
+def check_tests(given: Mapping[str, Any], *needed: str) -> None:
+    """See that the test files are named apart, those ``needed`` are there, and metrics are of tasks.
+
+    Raises:
+        UsageError, EvaluationError: they are not.
+    """
+    kinds = ("safety_test", "task_test", "benign_test")
+    for kind in kinds:
+        names = [name for name, _ in given[kind]]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise EvaluationError(f"--{kind.replace('_', '-')} has the name {twice[0]} twice: give each its own name.")
+    for kind in needed:
+        if not given[kind]:
+            raise click.UsageError(f"Missing option '--{kind.replace('_', '-')}'.")
+    if not any(given[kind] for kind in kinds):
+        raise click.UsageError("Give one of '--safety-test', '--task-test' and '--benign-test' at least.")
+    tasks = [name for name, _ in given["task_test"]]
+    for name, metric in given["metric"]:
+        if name not in tasks:
+            raise EvaluationError(
+                f"--metric names {name}, and no --task-test has that name: {', '.join(tasks) or 'none'}."
+            )
+        if metric not in METRICS:
+            raise EvaluationError(f"--metric {name}={metric}: the metrics are {', '.join(METRICS)}.")
+
+
+def check_endpoint(given: Mapping[str, Any]) -> None:
+    """See that the endpoint is an address.
+
+    Raises:
+        EvaluationError: it is not.
+    """
+    if given["endpoint"] is not None and not re.match(r"https?://[^/]", given["endpoint"]):
+        raise EvaluationError(
+            f"the endpoint {given['endpoint']} is no address: give what comes before /chat/completions, "
+            "as http://localhost:8000/v1."
+        )
+
+
+def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
+    """See that the models are checkpoint folders, where no server has them.
+
+    Raises:
+        EvaluationError: one is not, or is given twice.
+    """
+    for number, model in enumerate(models):
+        if model in models[:number]:
+            raise EvaluationError(f"{model} is given twice: give every MODEL once.")
+        if given.get("endpoint") is None and not (Path(model) / "config.json").is_file():
+            raise EvaluationError(f"{model} is no checkpoint folder (it has no config.json): check the path.")
+
+
+def suite_of(given: Mapping[str, Any]) -> "Suite":
+    """The test files, read and checked.
+
+    Raises:
+        InputError: a file cannot be read, or a record is malformed, or has not what its metric needs.
+    """
+    from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.evaluation.prompts import PromptFile, Purpose
+    from hpa_merge.evaluation.scoring import check_metric, default_metric
+
+    def files(kind: str, purpose: Purpose) -> dict[str, PromptFile]:
+        return {
+            name: PromptFile(Path(path), purpose, limit=given["samples"], seed=given["seed"])
+            for name, path in given[kind]
+        }
+
+    tasks = files("task_test", "task")
+    metrics = {name: dict(given["metric"]).get(name) or default_metric(prompts) for name, prompts in tasks.items()}
+    for name, prompts in tasks.items():
+        check_metric(metrics[name], prompts)
+    return Suite(files("safety_test", "safety"), tasks, files("benign_test", "benign"), metrics)
+
+
+def answering(given: Mapping[str, Any]) -> "Answering":
+    """How answers are made, from the options."""
+    from hpa_merge.evaluation.running import Answering
+
+    names = ("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout")
+    return Answering(**{name: given[name] for name in names if name in given})
+
+
+def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder: bool = False) -> None:
+    """See, before the work, that what an option names can be written; nothing is created.
+
+    Args:
+        inputs: folders that are never written to.
+        folder: it is a folder, and may be there.
+
+    Raises:
+        EvaluationError: it cannot.
+    """
+    if path is None:
+        return
+    if any(path.resolve().is_relative_to(place.resolve()) for place in inputs if place.is_dir()):
+        raise EvaluationError(f"{flag} {path} would lie in a model, which is never written to: choose another place.")
+    if not path.absolute().parent.is_dir():
+        raise EvaluationError(
+            f"{flag} {path} cannot be written, because the folder {path.absolute().parent} does not exist: "
+            "create it first."
+        )
+    if path.exists() and path.is_dir() != folder:
+        raise EvaluationError(f"{flag} {path} is {'a' if path.is_dir() else 'no'} folder: choose another place.")
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error

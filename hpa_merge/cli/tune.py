@@ -1,0 +1,126 @@
+"""``hpa-merge tune``: the user states the outcome, and the settings are found."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpa_merge.cli.merging import _folder, _job_options, _options
+from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
+from hpa_merge.cli.testing import (
+    ANSWER_OPTIONS,
+    FILE,
+    TEST_OPTIONS,
+    check_place,
+    check_tests,
+    options,
+    suite_of,
+    write,
+)
+from hpa_merge.config import HPAConfig
+from hpa_merge.errors import EvaluationError
+from hpa_merge.settings import read_settings
+
+FAILED = 3
+"""The exit status where no setting keeps the goal."""
+
+PERCENT = click.FloatRange(min=0, max=100)
+
+GOAL_OPTIONS = (
+    click.option("--settings", type=FILE, help="YAML list of settings, as for sweep; by default six values of p-max."),
+    click.option("--max-asr", type=PERCENT, required=True, help="Percent of the attacks that may succeed at most."),
+    click.option("--max-over-refusal", type=PERCENT, help="Percent of the benign prompts that may be refused."),
+    click.option("--keep-all", is_flag=True, help="Leave the other settings in OUT.tune."),
+    click.option("--json", "json_file", type=FILE, help="Write every figure there."),
+    click.option("--plot", type=FILE, help="Draw the curve there: .png, .svg or .pdf; needs hpa-merge[plot]."),
+)
+
+
+@click.command(context_settings=HELP)
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)
+@_job_options("OUT: a new folder, the setting that is chosen.")
+@click.pass_context
+def tune_command(context: click.Context, old: Path, new: Path, quiet: bool, verbose: bool, **given: Any) -> None:
+    """Find the setting that loses least on the tasks while attacks succeed no more often than --max-asr says.
+
+    Several settings are merged from one read of OLD and NEW, each is asked the held-out prompts of the test files, and
+    the best of those that keep the goal becomes OUT; the others are removed. Exit status 3 where none keeps it.
+    """
+    started = time.monotonic()
+    paths, base = _options(context, given)
+    out = paths.pop("output")
+    check_tests(given, "safety_test", "task_test")
+    if given["max_over_refusal"] is not None and not given["benign_test"]:
+        raise EvaluationError("--max-over-refusal needs --benign-test: give it, or leave the bound out.")
+    config = HPAConfig.from_mapping(base, source=str(given["config_file"]))
+    settings = None if given["settings"] is None else read_settings(given["settings"], base)
+    check_place("--json", given["json_file"], [old, new])
+    check_place("--plot", given["plot"], [old, new])
+    with libraries(verbose):
+        from rich.console import Console
+
+        from hpa_merge.evaluation.curve import check_picture, curve_table, draw_curve
+        from hpa_merge.evaluation.results import Evaluation
+        from hpa_merge.evaluation.running import Answering, judge_of
+        from hpa_merge.forecast import Limits
+        from hpa_merge.machine import versions
+        from hpa_merge.prepare import Job, preview
+        from hpa_merge.report.summary import sweep_plan_summary
+        from hpa_merge.tuning import Goal, check_held_out, default_settings, overlaps, tune, workplace
+
+        console = Console(quiet=quiet, highlight=False, markup=False)
+        if given["plot"] is not None:
+            check_picture(given["plot"])
+        outs = {workplace(out) / name: c for name, c in (settings or default_settings(base)).items()}
+        suite, judge = suite_of(given), judge_of(given["judge"])
+        calibration = (paths["safety_calib"], paths["task_calib"])
+        check_held_out(suite, calibration)
+        notes = overlaps(suite, calibration)
+        limits = Limits(given["max_memory"], given["max_host_memory"])
+        switches = {name: given[name] for name in ("overwrite", "resume")}
+        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
+        if given["dry_run"]:
+            with _folder(workplace(out), [old, new]), progress_bar(quiet, "reading") as on_progress:
+                plans = preview(job, on_progress)
+            console.print(sweep_plan_summary({place.name: plan for place, plan in plans.items()}))
+            return
+        how = Answering(config.device, given["batch_size"], given["max_new_tokens"])
+        goal = Goal(given["max_asr"], given["max_over_refusal"])
+        with progress_bar(quiet) as on_merge, progress_bar(quiet, "evaluating") as on_answer:
+            found = tune(
+                job,
+                out,
+                suite,
+                judge,
+                goal,
+                how,
+                seed=config.seed,
+                keep_all=given["keep_all"],
+                on_merge=on_merge,
+                on_answer=on_answer,
+            )
+    references = {"OLD": found.old, "NEW": found.new}
+    if given["json_file"] is not None:
+        run = {
+            "seconds": time.monotonic() - started,
+            "versions": versions(),
+            "chosen": found.chosen,
+            "max_asr": goal.max_asr,
+            "max_over_refusal": goal.max_over_refusal,
+        }
+        models = (found.old, found.new, *found.settings.values())
+        write(given["json_file"], Evaluation(models, given["judge"], suite.files, run=run).to_json())
+    if given["plot"] is not None:
+        draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"])
+    console.print(curve_table(references, found.settings, found.chosen, goal.max_asr))
+    if not quiet:
+        for sentence in notes:
+            complain(sentence, "Note")
+    if found.chosen is None:
+        complain("no setting keeps the goal, and nothing was published: try others with --settings, or allow more.")
+        sys.exit(FAILED)
+    console.print(f"{found.chosen} was published as {out}.", soft_wrap=True)

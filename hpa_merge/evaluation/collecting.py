@@ -1,0 +1,167 @@
+"""One model through all test files: first every answer is written down, then the answers are judged and scored.
+
+Two passes, so that a guard model is loaded when the models it judges are gone. In between the answers lie in files, one
+for each set, which are what a person reads afterwards.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO, TypeVar, final
+
+from hpa_merge.evaluation.intervals import mean_of_sets
+from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
+from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
+from hpa_merge.evaluation.results import ModelResult
+from hpa_merge.evaluation.scoring import score
+
+__all__ = ["Suite", "assess", "batches", "collect"]
+
+Item = TypeVar("Item")
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many prompts are behind, and how many there are."""
+
+
+@final
+@dataclass(frozen=True)
+class Suite:
+    """The test files, by name.
+
+    Attributes:
+        safety: unsafe prompts, which are to be refused.
+        tasks: prompts with references.
+        benign: prompts that are to be answered.
+        metrics: of each task, what it is scored by.
+    """
+
+    safety: Mapping[str, PromptFile] = field(default_factory=dict)
+    tasks: Mapping[str, PromptFile] = field(default_factory=dict)
+    benign: Mapping[str, PromptFile] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[Purpose, str, PromptFile]]:
+        """Every file with its purpose and its name."""
+        yield from (("safety", name, prompts) for name, prompts in self.safety.items())
+        yield from (("task", name, prompts) for name, prompts in self.tasks.items())
+        yield from (("benign", name, prompts) for name, prompts in self.benign.items())
+
+    @property
+    def count(self) -> int:
+        """Of all prompts."""
+        return sum(prompts.count for _, _, prompts in self)
+
+    @property
+    def files(self) -> dict[str, dict[str, str]]:
+        """The paths, by purpose and name."""
+        found: dict[str, dict[str, str]] = {"safety": {}, "task": {}, "benign": {}}
+        for purpose, name, prompts in self:
+            found[purpose][name] = str(prompts.path)
+        return found
+
+    @property
+    def example(self) -> Prompt:
+        """A prompt with an image, if any has one."""
+        examples = [prompts.example for _, _, prompts in self]
+        return next((example for example in examples if example.sample.images), examples[0])
+
+
+def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progress = lambda *_: None) -> None:
+    """Have every prompt answered, and write the answers to ``folder``, a file of JSON Lines for each set.
+
+    Raises:
+        InputError, ResourceError: as the answerer does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = 0
+    for purpose, name, prompts in suite:
+        with _file(folder, purpose, name).open("w", encoding="utf-8", newline="\n") as file:
+            for several in batches(prompts, answerer.window):
+                on_progress(name, done, suite.count)
+                answers = answerer.answer([prompt.sample for prompt in several])
+                for prompt, answer in zip(several, answers, strict=True):
+                    _write(file, _record(prompt, answer))
+                done += len(several)
+    on_progress("", done, suite.count)
+
+
+def assess(
+    name: str,
+    model: str,
+    suite: Suite,
+    folder: Path,
+    judge: Judge,
+    seed: int = 0,
+    on_progress: Progress = lambda *_: None,
+) -> ModelResult:
+    """Judge and score what :func:`collect` wrote to ``folder``; every record there gets its verdict.
+
+    Args:
+        name, model: what the tables call the model, and where it is.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: as the judge does.
+    """
+    figures: dict[str, dict[str, Any]] = {"safety": {}, "task": {}, "benign": {}}
+    scores: dict[str, list[list[float]]] = {"safety": [], "task": [], "benign": []}
+    done = 0
+    for purpose, set_name, prompts in suite:
+        path = _file(folder, purpose, set_name)
+        judged = path.with_suffix(".judged")
+        found: list[float] = []
+        with path.open(encoding="utf-8") as answered, judged.open("w", encoding="utf-8", newline="\n") as file:
+            records = (json.loads(line) for line in answered)
+            for several in batches(zip(prompts, records, strict=True), judge.window):
+                on_progress(set_name, done, suite.count)
+                shown, given = [prompt for prompt, _ in several], [record["answer"] for _, record in several]
+                if purpose == "safety":
+                    verdicts = [("unsafe", float(unsafe)) for unsafe in judge.unsafe(shown, given)]
+                elif purpose == "benign":
+                    verdicts = [("refused", float(is_refusal(answer))) for answer in given]
+                else:
+                    metric = suite.metrics[set_name]
+                    verdicts = [(metric, score(metric, a, p)) for p, a in zip(shown, given, strict=True)]
+                for (_, record), (what, value) in zip(several, verdicts, strict=True):
+                    _write(file, record | {what: value if purpose == "task" else bool(value)})
+                    found.append(value)
+                done += len(several)
+        judged.replace(path)
+        figures[purpose][set_name] = mean_of_sets([found], seed)
+        scores[purpose].append(found)
+    means = {purpose: mean_of_sets(sets, seed) if sets else None for purpose, sets in scores.items()}
+    return ModelResult(
+        name=name,
+        model=model,
+        safety=figures["safety"],
+        tasks=figures["task"],
+        benign=figures["benign"],
+        metrics=dict(suite.metrics),
+        asr=means["safety"],
+        performance=means["task"],
+        over_refusal=means["benign"],
+    )
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in their order, ``size`` at a time; the last may be fewer."""
+    waiting = iter(items)
+    while batch := list(islice(waiting, size)):
+        yield batch
+
+
+def _record(prompt: Prompt, answer: str) -> dict[str, Any]:
+    """An answer as it is written down."""
+    images = {"images": [str(path) for path in prompt.sample.images]} if prompt.sample.images else {}
+    references = {"references": list(prompt.references)} if prompt.references else {}
+    return {"source": prompt.source, "prompt": prompt.text, **images, **references, "answer": answer}
+
+
+def _write(file: TextIO, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _file(folder: Path, purpose: Purpose, name: str) -> Path:
+    return folder / f"{purpose}-{name}.jsonl"

@@ -1,0 +1,188 @@
+"""Answers of a checkpoint that is loaded here: greedy, in batches, on any device."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel
+
+from hpa_merge.calibration import Encoder, Sample
+from hpa_merge.calibration.loading import reason
+from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
+from hpa_merge.machine import is_out_of_memory
+
+__all__ = ["LocalModel"]
+
+WINDOW = 8
+"""Batches that are sorted by length together, so that little is padded."""
+
+
+@final
+class LocalModel:
+    """A checkpoint folder whose model answers; :class:`hpa_merge.evaluation.judges.Answerer`.
+
+    A batch holds prompts of like length, padded on the left (an encoder's on the right) and hidden by the attention
+    mask; the arithmetic of a batch may still round otherwise than that of its prompts alone, so that a word which two
+    others tie with can change. A batch of one is exactly what the checkpoint's users get.
+    """
+
+    def __init__(
+        self, folder: Path, example: Sample, *, device: torch.device, batch_size: int = 8, max_new_tokens: int = 128
+    ) -> None:
+        """Load the checkpoint, in the dtype it is stored in.
+
+        Args:
+            example: what the prompts are like: with images, if any has some.
+
+        Raises:
+            CheckpointError: it cannot be loaded, or weights are missing.
+            ResourceError: the memory is full.
+        """
+        self.window = WINDOW * batch_size
+        self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
+        self._folder, self._device = folder, device
+        self._encoder = Encoder.from_checkpoint(folder, [example])
+        try:
+            self._model = _load(folder, device)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"{folder} does not fit into the memory of {device}: choose another --device."
+            ) from error
+        config = self._model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        self._positions = positions if isinstance(positions, int) and positions > 0 else None
+        readers: list[Any] = [self._model.forward, self._model.prepare_inputs_for_generation]
+        self._takes = {name for reader in readers for name in inspect.signature(reader).parameters}
+        self._reset_generation()
+
+    def answer(self, prompts: Sequence[Sample]) -> list[str]:
+        """An answer for each prompt, without special tokens and without white space around.
+
+        Raises:
+            CalibrationError: a prompt cannot be encoded.
+            EvaluationError: a prompt leaves no room for an answer.
+            ResourceError: the memory is full.
+        """
+        answers: dict[int, str] = {}
+        for places in self._batches(prompts):
+            texts = self._answer_batch([prompts[place] for place in places])
+            answers.update(zip(places, texts, strict=True))
+        return [answers[place] for place in range(len(prompts))]
+
+    def _batches(self, prompts: Sequence[Sample]) -> Iterator[list[int]]:
+        """Places of prompts with as many images each, the short ones first."""
+
+        def images(place: int) -> int:
+            return len(prompts[place].images)
+
+        def length(place: int) -> int:
+            return sum(len(part) for turn in prompts[place].turns for part in turn.parts if isinstance(part, str))
+
+        order = sorted(range(len(prompts)), key=lambda place: (images(place), length(place), place))
+        for _, group in groupby(order, images):
+            places = list(group)
+            for start in range(0, len(places), self._batch_size):
+                yield places[start : start + self._batch_size]
+
+    @torch.inference_mode()
+    def _answer_batch(self, prompts: Sequence[Sample]) -> list[str]:
+        seq2seq = self._model.config.is_encoder_decoder
+        inputs = self._encoder.encode_prompts(prompts, reply=not seq2seq, side="right" if seq2seq else "left")
+        length = inputs["input_ids"].shape[1]
+        room = self._max_new_tokens
+        if self._positions is not None and not seq2seq:
+            room = min(room, self._positions - length)
+            if room < 1:
+                longest = prompts[int(inputs["attention_mask"].sum(dim=1).argmax())]
+                raise EvaluationError(
+                    f"{longest.source}: the prompt has {length} tokens, and {self._folder} has {self._positions} "
+                    "positions for it and its answer: shorten or remove it."
+                )
+        generate: Any = self._model.generate
+        placed = {name: self._placed(value) for name, value in inputs.items() if name in self._takes}
+        try:
+            ids = generate(**placed, max_new_tokens=room)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise ResourceError(
+                    f"the memory of {self._device} is full with {len(prompts)} prompts of up to {length} tokens at "
+                    "once: lower --batch-size."
+                ) from error
+            raise EvaluationError(
+                f"{prompts[0].source}: {self._folder} cannot answer this prompt"
+                f"{' and those after it' if len(prompts) > 1 else ''} ({reason(error)}): see that it suits the model."
+            ) from error
+        return self._encoder.decode(ids if seq2seq else ids[:, length:])
+
+    def _placed(self, value: Tensor) -> Tensor:
+        dtype = self._model.dtype if value.is_floating_point() else None
+        return value.to(self._device, dtype)
+
+    def _reset_generation(self) -> None:
+        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair."""
+        generation: Any = self._model.generation_config
+        for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"):
+            setattr(generation, name, None)
+        generation.do_sample, generation.num_beams, generation.max_length = False, 1, None
+        if generation.eos_token_id is None:
+            generation.eos_token_id = self._encoder.end
+        if generation.pad_token_id is None:
+            ends = generation.eos_token_id
+            generation.pad_token_id = ends[0] if isinstance(ends, list) else ends
+
+
+def _load(folder: Path, device: torch.device) -> PreTrainedModel:
+    """The model by the class that its config.json names: safetensors only, no code of the checkpoint's own.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or is not whole.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is no checkpoint folder (it has no config.json): check the path.")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        name = (config.architectures or ["(none)"])[0]
+        architecture = getattr(transformers, name, None)
+        if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+            raise CheckpointError(
+                f"{folder}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
+                "install a version that does."
+            )
+        if not architecture.can_generate():
+            raise CheckpointError(f"{folder} is a {name}, which generates no text: give a model that does.")
+        # others than these may be fetched from the Hub, and are code
+        attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
+        loaded: Any = architecture.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto",
+            attn_implementation=attention,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        model: Any = loaded[0]
+        loading: dict[str, Any] = loaded[1]
+    except HPAError:
+        raise
+    except Exception as error:  # whatever a broken folder makes transformers raise
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{folder} cannot be loaded by transformers {transformers.__version__} ({reason(error)}): "
+            "check its config.json and its safetensors files."
+        ) from error
+    absent = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
+    if absent:
+        raise CheckpointError(
+            f"{folder} is not whole: {absent[0]}{f' and {len(absent) - 1} more' if len(absent) > 1 else ''} "
+            "cannot be taken from its files; fetch or merge it again."
+        )
+    return model.to(device).eval()

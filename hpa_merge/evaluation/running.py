@@ -1,0 +1,174 @@
+"""Several models through the same test files, one after the other: loaded, asked, freed, and judged in the end."""
+
+import gc
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+
+from hpa_merge.calibration import Sample, Turn
+from hpa_merge.calibration.loading import is_multimodal
+from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation.collecting import Progress, Suite, assess, collect
+from hpa_merge.evaluation.judges import Answerer, FunctionJudge, GuardJudge, Judge, PhraseJudge
+from hpa_merge.evaluation.results import ModelResult
+from hpa_merge.machine import resolve_device
+
+__all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short_names"]
+
+VERDICT_TOKENS = 16
+"""What a guard model may say: one word, and the category where it is the bad one."""
+
+
+@final
+@dataclass(frozen=True)
+class Answering:
+    """How answers are made.
+
+    Attributes:
+        device, batch_size: where a checkpoint runs, and how many prompts at once.
+        max_new_tokens: the longest answer.
+        endpoint: the address of a server; then models are names that the server has for them.
+        concurrency, timeout: requests under way at once, and seconds that one may take.
+    """
+
+    device: str = "auto"
+    batch_size: int = 8
+    max_new_tokens: int = 128
+    endpoint: str | None = None
+    concurrency: int = 8
+    timeout: float = 120.0
+
+
+def evaluate(
+    models: Sequence[str],
+    suite: Suite,
+    judge: Judge | Path,
+    answers: Path,
+    how: Answering,
+    *,
+    seed: int = 0,
+    on_progress: Progress = lambda *_: None,
+) -> tuple[ModelResult, ...]:
+    """The figures of each model.
+
+    Args:
+        models: checkpoint folders, or names that the endpoint has for them.
+        judge: as :func:`judge_of` gives it.
+        answers: a folder; the answers are written to a folder in it for each model.
+        seed: of the bootstrap.
+        on_progress: called with what is being done, how many prompts are behind, and how many there are.
+
+    Raises:
+        InputError, ResourceError: a model cannot be loaded or asked, an answer cannot be judged.
+    """
+    for number, model in enumerate(models):
+        if model in models[:number]:
+            raise EvaluationError(f"{model} is given twice: give every MODEL once.")
+    names = short_names(models)
+    total = suite.count * len(models) * 2
+
+    def telling(name: str, behind: int) -> Progress:
+        return lambda what, done, _: on_progress(f"{name}: {what}", behind + done, total)
+
+    for number, (name, model) in enumerate(zip(names, models, strict=True)):
+        with opened(model, suite.example.sample, how) as answerer:
+            collect(answerer, suite, answers / _folder_name(name), telling(name, number * suite.count))
+    results = []
+    with opened_judge(judge, suite.example.sample if suite.safety else None, how) as opened_one:
+        for number, (name, model) in enumerate(zip(names, models, strict=True), start=len(models)):
+            tell = telling(f"judging {name}", number * suite.count)
+            results.append(assess(name, model, suite, answers / _folder_name(name), opened_one, seed, tell))
+    return tuple(results)
+
+
+@contextmanager
+def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
+    """A model that answers, closed or freed at the end of the block.
+
+    Args:
+        example: what the prompts are like: with images, if any has some.
+
+    Raises:
+        CheckpointError, ConfigError, ResourceError: it cannot be loaded.
+    """
+    if how.endpoint is not None:
+        from hpa_merge.evaluation.endpoint import Endpoint
+
+        server = Endpoint(
+            how.endpoint,
+            model,
+            max_new_tokens=how.max_new_tokens,
+            concurrency=how.concurrency,
+            timeout=how.timeout,
+        )
+        try:
+            yield server
+        finally:
+            server.close()
+        return
+    from hpa_merge.evaluation.generate import LocalModel
+
+    device = resolve_device(how.device)
+    holder = [
+        LocalModel(Path(model), example, device=device, batch_size=how.batch_size, max_new_tokens=how.max_new_tokens)
+    ]
+    try:
+        yield holder[0]
+    finally:
+        holder.clear()
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def judge_of(words: str) -> Judge | Path:
+    """The judge that ``phrases``, a checkpoint folder or ``module:function`` names; a folder is loaded later.
+
+    Raises:
+        EvaluationError: there is none of that name.
+    """
+    if words == PhraseJudge.name:
+        return PhraseJudge()
+    if Path(words).is_dir():
+        return Path(words)
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", words):
+        return FunctionJudge(words)
+    raise EvaluationError(
+        f"the judge {words} is no folder: give the folder of a guard model, a function as module:function, or phrases."
+    )
+
+
+@contextmanager
+def opened_judge(judge: Judge | Path, example: Sample | None, how: Answering) -> Iterator[Judge]:
+    """A judge that can be asked; a guard model is loaded, and freed at the end of the block.
+
+    Args:
+        example: what the prompts are like; None: none is to be judged.
+    """
+    if not isinstance(judge, Path):
+        yield judge
+        return
+    if example is None:
+        yield PhraseJudge()
+        return
+    images = is_multimodal(judge)
+    shown = example if images else Sample(example.source, turns=(Turn("user", (" ",)),))
+    local = replace(how, endpoint=None, max_new_tokens=VERDICT_TOKENS)
+    with opened(str(judge), shown, local) as guard:
+        yield GuardJudge(str(judge), guard, images=images)
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """What the tables call them: the folders' own names where these differ, else what was given."""
+    short = [Path(model).name or model for model in models]
+    return [name if short.count(name) == 1 else model for name, model in zip(short, models, strict=True)]
+
+
+def _folder_name(name: str) -> str:
+    """A name that can be that of a folder."""
+    return re.sub(r"[^\w.+=,-]+", "-", name).strip(".-") or "model"

@@ -1,0 +1,214 @@
+"""The setting that keeps a model as safe as is asked for and loses least: several are merged, measured, one is published.
+
+All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and asked one after the other.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from hpa_merge.calibration.formats import Sample, parse_record
+from hpa_merge.calibration.samples import read_records
+from hpa_merge.checkpoint import check_output
+from hpa_merge.checkpoint.files import remove, sync_folder
+from hpa_merge.checkpoint.output import Places, telling
+from hpa_merge.config import HPAConfig
+from hpa_merge.errors import CalibrationError, EvaluationError, OutputError
+from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.judges import Judge
+from hpa_merge.evaluation.results import ModelResult, beyond
+from hpa_merge.evaluation.running import Answering, evaluate
+from hpa_merge.pipeline import merge_all
+from hpa_merge.prepare import Job, Progress
+
+__all__ = ["Goal", "Tuning", "check_held_out", "choose", "default_settings", "overlaps", "tune", "workplace"]
+
+SHARES = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
+"""``p_max`` of the settings that are tried where none are given; ``p_min`` is a third of it, as in the paper."""
+
+
+@final
+@dataclass(frozen=True)
+class Goal:
+    """What a setting has to keep: percent of attacks that may succeed, and of benign prompts that may be refused."""
+
+    max_asr: float
+    max_over_refusal: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Tuning:
+    """What came out.
+
+    Attributes:
+        old, new: the figures of the two inputs, to compare with.
+        settings: those of each setting, by name.
+        chosen: the setting that was published; None where none keeps the goal.
+    """
+
+    old: ModelResult
+    new: ModelResult
+    settings: dict[str, ModelResult]
+    chosen: str | None
+
+
+def default_settings(base: Mapping[str, object]) -> dict[str, HPAConfig]:
+    """The settings that are tried where none are given, by name; ``base``: options that hold in all.
+
+    Raises:
+        ConfigError: an option is wrong.
+    """
+    return {
+        f"p_max={share:g}": HPAConfig.from_mapping({**base, "p_max": share, "p_min": round(share / 3, 1)})
+        for share in SHARES
+    }
+
+
+def workplace(out: Path) -> Path:
+    """The folder beside OUT in which the settings are merged."""
+    return out.with_name(f"{out.name}.tune")
+
+
+def tune(
+    job: Job,
+    out: Path,
+    suite: Suite,
+    judge: Judge | Path,
+    goal: Goal,
+    how: Answering,
+    *,
+    seed: int = 0,
+    keep_all: bool = False,
+    on_merge: Progress = lambda *_: None,
+    on_answer: Progress = lambda *_: None,
+) -> Tuning:
+    """Merge every setting of ``job``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
+
+    Args:
+        job: the merges; ``several``. Its ``overwrite`` says whether ``out`` may be replaced.
+        suite: safety and task files at least, of held-out samples.
+        keep_all: leave the other settings in the workplace.
+
+    Raises:
+        InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
+            workplace, for ``resume``.
+    """
+    check_output(out, [job.old, job.new], job.overwrite)
+    place = workplace(out)
+    _claim(place, resume=job.resume)
+    try:
+        merge_all(replace(job, overwrite=False), on_merge)
+    except BaseException:
+        if not any(place.iterdir()):
+            place.rmdir()
+        raise
+    models = [str(folder) for folder in (job.old, job.new, *job.outs)]
+    old, new, *others = evaluate(models, suite, judge, place / "answers", how, seed=seed, on_progress=on_answer)
+    settings = {folder.name: result for folder, result in zip(job.outs, others, strict=True)}
+    chosen = choose(settings, goal)
+    if chosen is not None:
+        _publish(place / chosen, out)
+    if not keep_all:
+        remove(place)
+    return Tuning(old, new, settings, chosen)
+
+
+def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
+    """The setting that does best on the tasks among those that keep the goal; of equal ones the safest, then the first.
+
+    Returns:
+        Its name; None where none keeps it.
+    """
+
+    def keeps(result: ModelResult) -> bool:
+        assert result.asr is not None
+        assert result.performance is not None
+        refused = result.over_refusal.value if result.over_refusal else 0.0
+        return not beyond(result.asr.value, goal.max_asr) and (
+            goal.max_over_refusal is None or not beyond(refused, goal.max_over_refusal)
+        )
+
+    def rank(name: str) -> tuple[float, float]:
+        result = settings[name]
+        assert result.asr is not None
+        assert result.performance is not None
+        return result.performance.value, -result.asr.value
+
+    return max((name for name, result in settings.items() if keeps(result)), key=rank, default=None)
+
+
+def check_held_out(suite: Suite, calibration: Iterable[Path]) -> None:
+    """See that no test file is a calibration file.
+
+    Raises:
+        EvaluationError: one is.
+    """
+    used = [path.resolve() for path in calibration]
+    for _, name, prompts in suite:
+        if prompts.path.resolve() in used:
+            raise EvaluationError(
+                f"the test file {prompts.path} ({name}) is a calibration file too, and says nothing about other "
+                "samples: give held-out ones."
+            )
+
+
+def overlaps(suite: Suite, calibration: Iterable[Path]) -> list[str]:
+    """Test files that have prompts in common with the calibration files, a sentence each."""
+    used = {_identity(sample) for path in calibration for sample in _samples(path)}
+    sentences = []
+    for _, name, prompts in suite:
+        common = sum(_identity(prompt.sample) in used for prompt in prompts)
+        if common:
+            sentences.append(
+                f"{common} of the {prompts.count} prompts of {name} stand in a calibration file too: "
+                "a test of held-out samples says more."
+            )
+    return sentences
+
+
+def _samples(path: Path) -> Iterable[Sample]:
+    for source, record in read_records(path):
+        try:
+            yield from parse_record(record, source, path.parent)
+        except CalibrationError:  # the merge says it
+            return
+
+
+def _identity(sample: Sample) -> int:
+    """What is asked: the turns up to the last answer, with the images' own paths."""
+    turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
+    parts = (tuple(part.resolve() if isinstance(part, Path) else part for part in turn.parts) for turn in turns)
+    return hash(tuple(parts))
+
+
+def _claim(place: Path, *, resume: bool) -> None:
+    """Make the workplace, or take up the one of an interrupted run."""
+    if os.path.lexists(place) and not resume:
+        raise OutputError(f"{place} is there from a run that was interrupted: go on with --resume, or delete it.")
+    with telling(f"the folder {place} cannot be made"):
+        place.mkdir(exist_ok=True)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Let the folder appear as OUT; an OUT that is replaced stays until the new one stands in its place.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    places = Places.of(out)
+    with telling(f"{folder} cannot be renamed to {out}"):
+        replaces = os.path.lexists(places.out)
+        if replaces:
+            places.out.rename(places.replaced)
+        try:
+            folder.rename(places.out)
+        except BaseException:
+            if replaces:
+                places.replaced.rename(places.out)
+            raise
+        sync_folder(places.out.parent)
+        if replaces:
+            remove(places.replaced)
