@@ -8,18 +8,41 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import yaml
 
 from hpa_merge.errors import ConfigError
 
+Method = Literal["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
 Selection = Literal["balanced", "safety", "shared"]
 Saliency = Literal["quotient", "product"]
 Uncalibrated = Literal["new", "old", "error"]
+Policy = Literal["merge", "new", "old"]
 
 SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "device")
 """What the column statistics depend on: the same in all OUTs of a sweep."""
+
+SETS: dict[str, tuple[str, ...]] = {
+    "hpa": ("safety", "task"),
+    "safe-delta": ("safety",),
+    "model-tailor": ("task",),
+}
+"""The calibration sets that a method looks at; the others look at the weights alone."""
+
+COLUMNS, CURVATURE = ("hpa", "random", "energy"), tuple(SETS)
+
+USERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("p_max", "p_min", "orthogonal"), COLUMNS),
+    **dict.fromkeys(("focus_ratio", "alpha_min", "alpha_max", "selection", "saliency"), ("hpa",)),
+    "weight": ("linear",),
+    "safety_budget": ("safe-delta",),
+    "patch_share": ("model-tailor",),
+    "compensation": ("safe-delta", "model-tailor"),
+    "blocks": ("blocks",),
+    "uncalibrated": CURVATURE,
+}
+"""The methods that use an option; all of them use one that is not here, or it belongs to the calibration sets."""
 
 
 def _option(default: Any, text: str) -> Any:
@@ -29,12 +52,14 @@ def _option(default: Any, text: str) -> Any:
 @final
 @dataclass(frozen=True)
 class HPAConfig:
-    """The options of a merge; the defaults are the paper's.
+    """The options of a merge; the defaults are the papers'.
 
     Raises:
-        ConfigError: a value of the wrong type, out of its range, or contradicting another.
+        ConfigError: a value of the wrong type, out of its range, or contradicting another; an option that the method
+            does not use is not its default.
     """
 
+    method: Method = _option("hpa", "The rule: HPA, or one that it is compared with.")
     p_max: float = _option(15.0, "Percent of the columns put back in the first block.")
     p_min: float = _option(5.0, "Percent of the columns put back after the last block.")
     focus_ratio: float = _option(2.0, "Size of the focus sets, as a multiple of the columns put back.")
@@ -44,8 +69,18 @@ class HPAConfig:
     selection: Selection = _option("balanced", "Which columns are put back: the method, or one of its two ablations.")
     orthogonal: bool = _option(True, "Remove from the update what points along the old weights.")
     saliency: Saliency = _option("quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it.")
+    weight: float = _option(0.5, "linear: the part of the update that stays.")
+    safety_budget: float = _option(0.1, "safe-delta: how much safety the changes that stay may cost, s in the paper.")
+    patch_share: float = _option(10.0, "model-tailor: percent of a weight's values that stay new.")
+    compensation: bool = _option(True, "safe-delta, model-tailor: let other values make up for those that are given.")
+    blocks: str = _option("6-14", "blocks: those of the text stack that are put back, counted from 0, such as 0-2,7.")
     include: tuple[str, ...] = _option((), "Adapt only linears whose tensor name matches REGEX. Repeatable.")
     exclude: tuple[str, ...] = _option((), "Take linears whose tensor name matches REGEX from NEW. Repeatable.")
+    vision: Policy = _option("merge", "The encoders of images, video and sound: merged, or all of NEW or OLD.")
+    projector: Policy = _option("merge", "What lies between those and the text.")
+    language: Policy = _option("merge", "The text model, without the next two.")
+    head: Policy = _option("merge", "The output embeddings, where they are not tied.")
+    embeddings: Policy = _option("new", "The embeddings and what is tied to them: new or old.")
     uncalibrated: Uncalibrated = _option("new", "Changed linears that no calibration token reaches in both sets.")
     safety_samples: int = _option(8, "Safety samples used at most, drawn with the seed.")
     task_samples: int = _option(128, "Task samples used at most, drawn with the seed.")
@@ -56,16 +91,21 @@ class HPAConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             self._check_type(item.name, item.default)
-        for name in ("p_max", "p_min"):
+        for name in ("p_max", "p_min", "patch_share"):
             self._check(name, 0.0 <= getattr(self, name) <= 100.0, "a percentage between 0 and 100")
-        for name in ("alpha_min", "alpha_max"):
+        self._check("weight", 0.0 <= self.weight <= 1.0, "between 0 and 1")
+        for name in ("alpha_min", "alpha_max", "safety_budget"):
             self._check(name, getattr(self, name) >= 0.0, "at least 0")
         self._check("focus_ratio", self.focus_ratio >= 1.0, "at least 1, for the columns come from the focus set")
         self._check("damping", self.damping > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
         for name in ("safety_samples", "task_samples", "max_length"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name, choices in (("selection", Selection), ("saliency", Saliency), ("uncalibrated", Uncalibrated)):
-            self._check(name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
+        self._check("blocks", _ranges(self.blocks) is not None, "block numbers and ranges of them, such as 0-2,7")
+        for name, choices in get_type_hints(type(self)).items():
+            if words := get_args(choices) if get_origin(choices) is Literal else ():
+                self._check(name, getattr(self, name) in words, f"one of {', '.join(words)}")
+        if self.embeddings == "merge":
+            raise ConfigError("embeddings is 'merge': only linear weights can be merged, so set it to new or old.")
         self._check("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)), "auto, cpu, cuda or cuda:INDEX")
         for low, high in (("p_min", "p_max"), ("alpha_min", "alpha_max")):
             if getattr(self, low) > getattr(self, high):
@@ -79,6 +119,26 @@ class HPAConfig:
                     re.compile(pattern)
                 except re.error as error:
                     raise ConfigError(f"{name} is not a regular expression: {pattern!r} ({error}).") from None
+        for item in fields(self):
+            if not uses(self.method, item.name) and getattr(self, item.name) != item.default:
+                raise ConfigError(
+                    f"{item.name} is {getattr(self, item.name)!r} and the method {self.method} does not use it: "
+                    f"leave it out, or choose {' or '.join(USERS[item.name])}."
+                )
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The calibration sets that the method looks at: ``safety``, ``task``, both, or none."""
+        return sets_of(self.method)
+
+    @property
+    def whole_inverse(self) -> bool:
+        """Whether the method takes more of the curvature than ``[H⁻¹]_jj``."""
+        return self.compensation and self.method in USERS["compensation"]
+
+    def chosen_blocks(self) -> set[int]:
+        """The places in the text stack that ``blocks`` names."""
+        return set(_ranges(self.blocks) or ())
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str = "the configuration") -> "HPAConfig":
@@ -95,7 +155,7 @@ class HPAConfig:
                 raise ConfigError(f"{source} has no option {key!r}: the options are {', '.join(sorted(names))}.")
             if name in ("include", "exclude") and (value is None or isinstance(value, str)):
                 value = () if value is None else (value,)
-            known[name] = value
+            known[name] = str(value) if name == "blocks" and type(value) is int else value
         return cls(**known)
 
     def _check_type(self, name: str, default: Any) -> None:
@@ -118,6 +178,27 @@ class HPAConfig:
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise ConfigError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
+
+
+def sets_of(method: Any) -> tuple[str, ...]:
+    """The calibration sets that a method looks at; none where there is no such method."""
+    return SETS.get(str(method), ())
+
+
+def uses(method: str, option: str) -> bool:
+    """Whether an option means anything to a method."""
+    return method in USERS.get(option, (method,))
+
+
+def _ranges(text: str) -> list[int] | None:
+    """The numbers that ``0-2,7`` names; None where it names none or is no such text."""
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found or None
 
 
 def check_shared(configs: Mapping[str, HPAConfig]) -> None:

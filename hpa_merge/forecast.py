@@ -126,7 +126,8 @@ def _work(
         gathered = [_gathered(count, c, itemsize, routed) for routed, c, count in inputs]
         kept = [int(count * routed) * c * itemsize for routed, c, count in inputs]
         factored = max((_factored(count, c) for _, c, count in inputs), default=0)
-        fused = max((math.prod(shape) * itemsize for shape in stored), default=0)
+        grown = any(pair.shared_rows is not None for pair in pairs)  # such a head is put together once more
+        fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
         weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(runs) else 2 * fused
         if spill:
             waiting = max(waiting, sum(kept))

@@ -16,11 +16,12 @@ from hpa_merge.config import HPAConfig, check_shared
 from hpa_merge.errors import CheckpointError, HPAError, OutputError, ResourceError
 from hpa_merge.forecast import Limits
 from hpa_merge.machine import is_out_of_memory
-from hpa_merge.method import adapt
-from hpa_merge.model import Unit
-from hpa_merge.plan import LinearPair, differ
+from hpa_merge.method import Curved, adapt, differ
+from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.plan import LinearPair
 from hpa_merge.prepare import Job, Progress, Ready, out_of_memory, prepare
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.side import Side
 from hpa_merge.statistics import Half, Statistics, write_statistics
 from hpa_merge.target import Target
 from hpa_merge.walk import Recording, Replay, Walk
@@ -33,8 +34,8 @@ def merge(
     new: str | Path,
     out: str | Path,
     *,
-    safety_calib: str | Path,
-    task_calib: str | Path,
+    safety_calib: str | Path | None = None,
+    task_calib: str | Path | None = None,
     config: HPAConfig | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
@@ -48,7 +49,7 @@ def merge(
     Args:
         old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to.
         out: a new folder; it appears whole or not at all.
-        safety_calib, task_calib: calibration files; the README lists the formats.
+        safety_calib, task_calib: calibration files, if the method looks at them; the README lists the formats.
         config: the options; the paper's by default.
         stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
         max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
@@ -69,8 +70,8 @@ def merge(
         Path(old),
         Path(new),
         {Path(out): config or HPAConfig()},
-        Path(safety_calib),
-        Path(task_calib),
+        None if safety_calib is None else Path(safety_calib),
+        None if task_calib is None else Path(task_calib),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -84,8 +85,8 @@ def sweep(
     new: str | Path,
     outs: Mapping[str | Path, HPAConfig],
     *,
-    safety_calib: str | Path,
-    task_calib: str | Path,
+    safety_calib: str | Path | None = None,
+    task_calib: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -112,8 +113,8 @@ def sweep(
         Path(old),
         Path(new),
         {Path(out): config for out, config in outs.items()},
-        Path(safety_calib),
-        Path(task_calib),
+        None if safety_calib is None else Path(safety_calib),
+        None if task_calib is None else Path(task_calib),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -160,10 +161,12 @@ class _Merge:
         self._plan = ready.plan
         self._sides = ready.sides
         self._stats = stats
+        self._of_sides = ready.halves
         self._halves: Sequence[Half] = () if stats is None else ready.halves
         self._targets = targets
         self._on_progress = on_progress
         self._text_has_run = False
+        self._text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
         for half in self._halves:
             for target in targets:
                 target.restore(half)
@@ -195,7 +198,7 @@ class _Merge:
             write_statistics(self._stats, self._halves)
         self._on_progress("copying the rest", steps - 1, steps)
         for target in self._targets:
-            target.copy_rest()
+            target.copy_rest(self._sides[0])
         for target in self._targets:
             target.flush()
         self._on_progress("done", steps, steps)
@@ -218,25 +221,30 @@ class _Merge:
             for walk in self._walks:
                 walk.close()
 
-    def _pass_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> None:
-        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now."""
+    def _pass_on(
+        self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Callable[[str], Tensor] | None = None
+    ) -> None:
+        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now.
+
+        What is to be OLD's waits until ``old`` gives its tensors.
+        """
         waiting = self._linears - {pair.new.key for pair in merged}
         keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
         for target in self._targets:
-            target.pass_on(keys)
+            target.pass_on(keys, old)
 
     def _begin_walks(self) -> tuple[Walk, Walk]:
-        safety, task = self._sides
-        if not self._halves:
-            return safety, task
+        """How each side goes: a set that no method looks at is one of which nothing is known and nothing runs."""
         of_old = {unit: tuple(pair.old for pair in pairs) for unit, pairs in self._plan.linears.items()}
         of_new = {unit: tuple(pair.new for pair in pairs) for unit, pairs in self._plan.linears.items()}
         units = self._plan.new.units
-        first, second = self._halves
-        return (
-            Replay(safety, first, of_old, units) if first.read else Recording(safety, first, of_old),
-            Replay(task, second, of_new, units) if second.read else Recording(task, second, of_new),
-        )
+
+        def walk(side: Side, half: Half, linears: Mapping[Unit, tuple[LinearTensor, ...]]) -> Walk:
+            if half.read or not side.inputs:
+                return Replay(side, half, linears, units)
+            return Recording(side, half, linears) if self._halves else side
+
+        return walk(self._sides[0], self._of_sides[0], of_old), walk(self._sides[1], self._of_sides[1], of_new)
 
     def _has_to_do(self, unit: Unit) -> bool:
         return any(target.lacks(unit) for target in self._targets) or any(walk.wants(unit) for walk in self._walks)
@@ -268,19 +276,31 @@ class _Merge:
             for pair in pairs:
                 weights = _matrices(pair, old, new)
                 if known.get(pair) or (pair not in known and differ(*weights)):
-                    self._do_changed(unit, pair, new(pair.new.key), *weights, safety, task, targets)
+                    depth = self._depth(unit, visited)
+                    self._do_changed(unit, depth, pair, new(pair.new.key), *weights, safety, task, targets)
                 else:
                     for target in targets:
                         target.note(unit, pair, weights[1], "unchanged")
-            self._pass_on(unit, pairs)
-            for target in targets:
-                target.commit(unit, self._packed(pairs))
+        self._pass_on(unit, pairs, old)
+        for target in targets:
+            target.commit(unit, self._packed(pairs))
         for walk in self._walks:
             walk.free(unit)
+
+    def _depth(self, unit: Unit, visited: bool) -> int:
+        """The depth of a unit: outside the stacks 0 or ``L`` as it runs before the text stack or after it.
+
+        Where no sample comes to it, as it stands in the order in which units are merged.
+        """
+        if unit.block is not None:
+            return unit.block
+        after = self._text_has_run if visited else unit.index > self._text_ends
+        return unit.blocks if after else 0
 
     def _do_changed(
         self,
         unit: Unit,
+        depth: int,
         pair: LinearPair,
         tensor: Tensor,
         old: Tensor,
@@ -289,35 +309,48 @@ class _Merge:
         task: Statistics,
         targets: Sequence[Target],
     ) -> None:
-        """Adapt one changed weight for every OUT that includes it, where samples of both sets reach it.
+        """Adapt one changed weight for every OUT that includes it, where samples of each set it looks at reach it.
 
         Args:
+            depth: that of the unit.
             tensor: NEW's, in which the weight lies on disk.
             old, new: the weight, ``[r, c]``.
         """
         including = [target for target in targets if target.includes(pair)]
         for target in targets:
             if target not in including:
-                target.note(unit, pair, new, "excluded")
-        tokens = {"safety_tokens": safety.tokens(pair.old), "task_tokens": task.tokens(pair.new)}
-        reached = {"safety": safety.reached(pair.old), "task": task.reached(pair.new)}
-        if not all(reached.values()):
-            for target in including:
-                unreached = [purpose for purpose, is_reached in reached.items() if not is_reached]
-                target.leave(unit, pair, tensor, old, unreached, **tokens)
-        elif including:
-            block = unit.block if unit.block is not None else (unit.blocks if self._text_has_run else 0)
+                target.leave_out(unit, pair, new)
+        known = {"safety": (safety, pair.old), "task": (task, pair.new)}
+        reached = {purpose for purpose, (statistics, linear) in known.items() if statistics.reached(linear)}
+        adapting = [target for target in including if reached.issuperset(target.config.sets)]
+
+        def tokens(target: Target) -> dict[str, int]:
+            return {f"{purpose}_tokens": known[purpose][0].tokens(known[purpose][1]) for purpose in target.config.sets}
+
+        def curved(purpose: str) -> Curved:
+            wanting = [target.config for target in adapting if purpose in target.config.sets]
+            statistics, linear = known[purpose]
+            if any(config.whole_inverse for config in wanting):
+                return statistics.inverse(linear)
+            return statistics.inverse_diagonal(linear) if wanting else None
+
+        for target in including:
+            if target not in adapting:
+                unreached = [purpose for purpose in target.config.sets if purpose not in reached]
+                target.leave(unit, pair, tensor, old, unreached, **tokens(target))
+        if adapting:
             results = adapt(
                 old,
                 new,
-                safety.inverse_diagonal(pair.old),
-                task.inverse_diagonal(pair.new),
-                block=block,
+                curved("safety"),
+                curved("task"),
+                block=depth,
                 blocks=unit.blocks,
-                configs=[target.config for target in including],
+                configs=[target.config for target in adapting],
+                name=pair.new.name,
             )
-            for target, adapted in zip(including, results, strict=True):
-                target.put(unit, pair, tensor, adapted, block=block, blocks=unit.blocks, **tokens)
+            for target, adapted in zip(adapting, results, strict=True):
+                target.put(unit, pair, tensor, adapted, block=depth, blocks=unit.blocks, **tokens(target))
 
     def _packed(self, pairs: Sequence[LinearPair]) -> dict[str, Any]:
         """What the journals say of the statistics that were computed for ``pairs``, by the purpose of the half."""

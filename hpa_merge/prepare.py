@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,14 +14,16 @@ import torch
 from hpa_merge.calibration import read_samples
 from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs
 from hpa_merge.checkpoint.output import Places
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import HPAConfig, uses
 from hpa_merge.core import retained_share
-from hpa_merge.errors import CheckpointError
+from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.machine import free_bytes, resolve_device
-from hpa_merge.plan import LinearPair, Plan, differ, make_plan
-from hpa_merge.report.schema import MergeReport, PlanReport, UnitPlan, read_report
+from hpa_merge.method import differ
+from hpa_merge.plan import LinearPair, Plan, make_plan
+from hpa_merge.policy import component_records
+from hpa_merge.report.schema import CalibrationRecord, MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, check_place, read_statistics
 
@@ -42,7 +44,7 @@ class Job:
     Attributes:
         old, new: checkpoint folders.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
-        safety_calib, task_calib: calibration files.
+        safety_calib, task_calib: calibration files; None where no method looks at them.
         stats: the statistics file, if there is to be one.
         limits: of memory.
         overwrite, resume: as for :func:`hpa_merge.merge`.
@@ -52,8 +54,8 @@ class Job:
     old: Path
     new: Path
     outs: Mapping[Path, HPAConfig]
-    safety_calib: Path
-    task_calib: Path
+    safety_calib: Path | None = None
+    task_calib: Path | None = None
     stats: Path | None = None
     limits: Limits = Limits()
     overwrite: bool = False
@@ -70,7 +72,9 @@ class Ready:
         old, new: the checkpoints, open.
         device: where the arithmetic runs.
         plan: what belongs together; its configurations are those of the job.
-        sides: OLD with the safety samples, NEW with the task samples; not started.
+        sides: OLD with the safety samples, NEW with the task samples; not started. A set that no method looks at is
+            empty, whether there is a file of it or not.
+        calibration: the files of the two sets.
         halves: their statistics, as far as the statistics file has them.
         notes: why it has not, a sentence each.
         memory: how it is used.
@@ -83,6 +87,7 @@ class Ready:
     device: torch.device
     plan: Plan
     sides: tuple[Side, Side]
+    calibration: tuple[Path | None, Path | None]
     halves: tuple[Half, Half]
     notes: tuple[str, ...]
     memory: Memory
@@ -94,6 +99,19 @@ class Ready:
         """Where the statistics come from, for a fingerprint: a run is not resumed with others."""
         return {f"{half.purpose} statistics": half.digest() if half.read else COMPUTED for half in self.halves}
 
+    def used(self, config: HPAConfig) -> dict[str, str]:
+        """Whether the statistics of each set that a method looks at were ``read`` or ``computed``."""
+        return {
+            half.purpose: "read" if half.read else "computed" for half in self.halves if half.purpose in config.sets
+        }
+
+    def records(self, config: HPAConfig) -> dict[str, CalibrationRecord | None]:
+        """What was used of each set; None of one that the method does not look at."""
+        return {
+            side.purpose: side.record(file) if file is not None and side.purpose in config.sets else None
+            for side, file in zip(self.sides, self.calibration, strict=True)
+        }
+
 
 @contextmanager
 def prepare(job: Job) -> Iterator[Ready]:
@@ -103,6 +121,7 @@ def prepare(job: Job) -> Iterator[Ready]:
         InputError: the input or the options are wrong.
     """
     configs = tuple(job.outs.values())
+    files = _calibration_files(job)
     with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
         inputs = [old.folder, new.folder]
         needed = sum(info.nbytes for info in new.tensors.values())
@@ -110,8 +129,10 @@ def prepare(job: Job) -> Iterator[Ready]:
         check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
             check_place(job.stats, inputs, list(job.outs))
-        safety = read_samples(job.safety_calib, configs[0].safety_samples, configs[0].seed)
-        task = read_samples(job.task_calib, configs[0].task_samples, configs[0].seed)
+        safety, task = (
+            read_samples(file, count, configs[0].seed) if file is not None else []
+            for file, count in zip(files, (configs[0].safety_samples, configs[0].task_samples), strict=True)
+        )
         device = resolve_device(configs[0].device)
         plan = make_plan(old, new, configs, device)
         sides = (
@@ -137,14 +158,51 @@ def prepare(job: Job) -> Iterator[Ready]:
         anew = {half.purpose for half in halves if COMPUTED in (b.get(f"{half.purpose} statistics") for b in begun)}
         notes = read_statistics(job.stats, halves, anew) if job.stats is not None else ()
         fingerprints = {
-            out: fingerprint([half.fingerprint for half in halves], config, device) for out, config in job.outs.items()
+            out: fingerprint([_seen(half, config) for half in halves], config, device)
+            for out, config in job.outs.items()
         }
         finished = {out: report for out, report in there.items() if report.run.fingerprint == digest(fingerprints[out])}
         others = [out for out in there if out not in finished]
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
-        runs = [not half.read for half in halves]
+        runs = [not half.read and bool(side.inputs) for half, side in zip(halves, sides, strict=True)]
         memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
-        yield Ready(old, new, device, plan, sides, (halves[0], halves[1]), notes, memory, fingerprints, finished)
+        both = (halves[0], halves[1])
+        yield Ready(old, new, device, plan, sides, files, both, notes, memory, fingerprints, finished)
+
+
+def _calibration_files(job: Job) -> tuple[Path | None, Path | None]:
+    """The files of the sets that a method looks at; None of the others.
+
+    Raises:
+        ConfigError: one is missing, or there is to be a statistics file that the methods cannot use.
+    """
+    wanted = {purpose: config.method for config in job.outs.values() for purpose in config.sets}
+    for purpose, file in (("safety", job.safety_calib), ("task", job.task_calib)):
+        if purpose in wanted and file is None:
+            raise ConfigError(
+                f"{purpose}_calib is missing: the method {wanted[purpose]} looks at {purpose} samples, so give a file."
+            )
+    if job.stats is not None:
+        if beyond := [config.method for config in job.outs.values() if config.whole_inverse]:
+            raise ConfigError(
+                f"the method {beyond[0]} takes all of [H⁻¹], and the statistics {job.stats} keep its diagonal alone: "
+                "leave out the statistics or the compensation."
+            )
+        if missing := {"safety", "task"} - wanted.keys():
+            raise ConfigError(
+                f"no method here looks at {' or '.join(sorted(missing))} samples, and the statistics {job.stats} are "
+                "of both sets: leave out the statistics."
+            )
+    return (
+        job.safety_calib if "safety" in wanted else None,
+        job.task_calib if "task" in wanted else None,
+    )
+
+
+def _seen(half: Half, config: HPAConfig) -> dict[str, Any]:
+    """What of a half's fingerprint a merge depends on: the samples only where its method looks at them."""
+    samples = f"{half.purpose} samples"
+    return {key: value for key, value in half.fingerprint.items() if key != samples or half.purpose in config.sets}
 
 
 def out_of_memory(ready: Ready) -> str:
@@ -170,13 +228,15 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
     """
     with prepare(job) as ready:
         units: dict[Path, list[UnitPlan]] = {out: [] for out in job.outs}
+        outcomes: dict[Path, list[tuple[str, str]]] = {out: [] for out in job.outs}
         for done, (unit, pairs) in enumerate(ready.plan.linears.items()):
             on_progress(unit.name, done, len(ready.plan.linears))
             changed = _changed(ready.sides, [pair for pair in pairs if any(pair.included)])
             for place, (out, config) in enumerate(job.outs.items()):
                 included = [pair for pair in pairs if pair.included[place]]
+                outcomes[out] += [(p.new.name, _foreseen(p, place, ready.plan, changed)) for p in pairs]
                 share = None
-                if unit.block is not None:
+                if unit.block is not None and uses(config.method, "p_max"):
                     share = float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min))
                 units[out].append(
                     UnitPlan(
@@ -194,9 +254,8 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
             out: PlanReport(
                 architecture=ready.plan.architecture,
                 units=tuple(of_out),
-                safety=ready.sides[0].record(job.safety_calib),
-                task=ready.sides[1].record(job.task_calib),
-                passed_through=ready.plan.passed_through,
+                **ready.records(job.outs[out]),
+                passed_through=ready.plan.passed_through[place],
                 left_out=tuple(str(path) for path in ready.new.side_files().left_out),
                 bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
                 bytes_free=shutil.disk_usage(out.absolute().parent).free,
@@ -205,9 +264,17 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
                 statistics=_fits(job.stats, ready),
+                components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
             )
-            for out, of_out in units.items()
+            for place, (out, of_out) in enumerate(units.items())
         }
+
+
+def _foreseen(pair: LinearPair, place: int, plan: Plan, changed: Collection[LinearPair]) -> str:
+    """What will become of a linear with the configuration at ``place``, as far as no sample has a say."""
+    if pair.included[place]:
+        return "changed" if pair in changed else "unchanged"
+    return "old" if pair.new.key in plan.from_old[place] else "excluded"
 
 
 def _fits(stats: Path | None, ready: Ready) -> tuple[str, ...]:

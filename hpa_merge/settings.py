@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hpa_merge.config import HPAConfig, check_shared
+from hpa_merge.config import HPAConfig, check_shared, uses
 from hpa_merge.errors import ConfigError
 
 __all__ = ["read_settings"]
@@ -23,7 +23,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
 
     Args:
         path: a YAML list of mappings, each of option names to values, with a ``name`` if it is to have one of its own.
-        base: options that hold where an entry says nothing else.
+        base: options that hold where an entry says nothing else, and its method uses them.
 
     Raises:
         ConfigError: the file cannot be read or is no such list; an entry has an unknown option, a wrong value, a name
@@ -51,7 +51,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
         if name in places:
             raise ConfigError(f"{place} has the name {name!r}, as {places[name]} has: give each its own name.")
         try:
-            configs[name] = HPAConfig.from_mapping({**base, **entry}, source=place)
+            configs[name] = HPAConfig.from_mapping({**_fitting(base, entry), **entry}, source=place)
         except ConfigError as error:
             sentence = str(error)
             raise ConfigError(sentence if sentence.startswith(place) else f"{place}: {sentence}") from None
@@ -61,6 +61,12 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return configs
+
+
+def _fitting(base: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``base`` that the method of an entry uses."""
+    method = str(entry.get("method", base.get("method", "hpa")))
+    return {key: value for key, value in base.items() if uses(method, str(key).replace("-", "_"))}
 
 
 def _default_name(values: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hpa_merge.calibration import Encoder, PromptAndAnswer, Sample
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import Curvature, SingularCurvature, all_finite
+from hpa_merge.core import Curvature, Inverse, SingularCurvature, all_finite
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.machine import is_out_of_memory
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
@@ -153,6 +153,16 @@ class Side:
         self._check({key: tensor})
         return tensor
 
+    def pieces(self, key: str) -> Iterator[Tensor]:
+        """The elements of one tensor in their order, flat, in pieces of a fixed size at most, on the CPU.
+
+        Raises:
+            NumericalError: one holds NaN or infinity.
+        """
+        for piece in self._checkpoint.pieces(key, SMALL):
+            self._check({key: piece})
+            yield piece
+
     def _postpone_before(self, unit: Unit, ahead: ReadAhead) -> None:
         """Take a unit that is loaded off the list, and what no sample will come to any more to its end."""
         place = self._coming.index(unit)
@@ -237,6 +247,7 @@ class Observed:
         self._curvatures = curvatures
         self._damping = damping
         self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
+        self._inverse: dict[Curvature, Inverse] = {}  # at most one
 
     def reached(self, linear: LinearTensor) -> bool:
         """Whether any token activates the linear's input."""
@@ -252,6 +263,31 @@ class Observed:
         Raises:
             NumericalError: an activation is not finite, or ``H`` cannot be factored.
         """
+        curvature = self._curvature(linear)
+        if curvature not in self._diagonals:
+            with self._factoring(linear):
+                self._diagonals[curvature] = curvature.inverse_diagonal(self._damping)
+        return self._diagonals[curvature]
+
+    def inverse(self, linear: LinearTensor) -> Inverse:
+        """All of ``H⁻¹`` of a linear that is reached; only the last one is held.
+
+        Raises:
+            NumericalError: an activation is not finite, or ``H`` cannot be factored.
+        """
+        curvature = self._curvature(linear)
+        if curvature not in self._inverse:
+            self._inverse.clear()
+            with self._factoring(linear):
+                self._inverse[curvature] = curvature.inverse(self._damping)
+        return self._inverse[curvature]
+
+    def _curvature(self, linear: LinearTensor) -> Curvature:
+        """That of the linear's input.
+
+        Raises:
+            NumericalError: an activation is not finite.
+        """
         curvature, *others = self._of(linear)
         if others:  # modules that read different tensors and lie in one weight on disk
             curvatures = (curvature, *others)
@@ -263,15 +299,18 @@ class Observed:
                 f"the {self._purpose} activations that reach {linear.name} hold NaN or infinity: "
                 f"see whether {self._role} can be run in its dtype at all."
             )
-        if curvature not in self._diagonals:
-            try:
-                self._diagonals[curvature] = curvature.inverse_diagonal(self._damping)
-            except SingularCurvature as error:
-                raise NumericalError(
-                    f"the {self._purpose} curvature of {linear.name} cannot be factored, in float64 either ({error}): "
-                    f"raise damping, which is {self._damping:g}."
-                ) from error
-        return self._diagonals[curvature]
+        return curvature
+
+    @contextmanager
+    def _factoring(self, linear: LinearTensor) -> Iterator[None]:
+        """Say which linear's curvature cannot be factored."""
+        try:
+            yield
+        except SingularCurvature as error:
+            raise NumericalError(
+                f"the {self._purpose} curvature of {linear.name} cannot be factored, in float64 either ({error}): "
+                f"raise damping, which is {self._damping:g}."
+            ) from error
 
     def _of(self, linear: LinearTensor) -> list[Curvature]:
         """The curvatures of the linear's observers, each once."""

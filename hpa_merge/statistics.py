@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hpa_merge.checkpoint.files import sync, sync_folder
 from hpa_merge.checkpoint.output import Places
+from hpa_merge.core import Inverse
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.model import LinearTensor
 
@@ -44,6 +45,9 @@ class Statistics(Protocol):
 
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
         """``[H⁻¹]_jj``, ``[c]`` float64, of a linear that is reached."""
+
+    def inverse(self, linear: LinearTensor) -> Inverse:
+        """All of ``H⁻¹``, of a linear that is reached; not from a file."""
 
 
 @final
@@ -90,6 +94,9 @@ class Half:
 
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
         return self._diagonals[linear.name]
+
+    def inverse(self, linear: LinearTensor) -> Inverse:
+        raise RuntimeError(f"all of the inverse of {linear.name} was asked for, and its diagonal was kept")
 
     def packed(self, linears: Iterable[LinearTensor]) -> dict[str, Any]:
         """The visits so far, and what is known of ``linears``, as JSON has it: for a journal."""

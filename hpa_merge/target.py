@@ -1,7 +1,7 @@
 """One OUT on its way: its options, its writer, and what became of each linear."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -14,11 +14,13 @@ from hpa_merge.core import all_finite
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.fingerprint import digest
 from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
-from hpa_merge.method import Adapted
+from hpa_merge.method import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.plan import LinearPair
+from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
 from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, RunRecord, pack_columns
+from hpa_merge.side import Side
 from hpa_merge.statistics import Half
 
 __all__ = ["Target"]
@@ -46,6 +48,7 @@ class Target:
         self.config = config
         self._out = out
         self._place = place
+        self._tensors = ready.new.tensors
         self._writer = CheckpointWriter(
             ready.new,
             out,
@@ -56,6 +59,7 @@ class Target:
         )
         self._behind = WriteBehind(self._writer, behind)
         self._stacks: dict[str, Tensor] = {}  # tensors of OUT, of which some slices are in their place
+        self._from_old = ready.plan.from_old[place]
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
         self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
@@ -95,15 +99,8 @@ class Target:
             pair,
             adapted.weight,
             "adapted",
-            share=adapted.share,
-            n_keep=adapted.selection.n_keep,
-            n_focus=adapted.selection.n_focus,
-            n_shared=adapted.selection.n_shared,
-            kept=pack_columns(adapted.selection.kept),
-            alpha=adapted.selection.alpha,
-            kappa=adapted.kappa,
             relative_update=adapted.relative_update,
-            energy_put_back=adapted.energy_put_back,
+            **_decisions(adapted),
             **details,
         )
 
@@ -123,21 +120,38 @@ class Target:
                 "add samples that do, or choose --uncalibrated new or old."
             )
         if self.config.uncalibrated == "old":
-            self._write(pair, tensor, old.to(tensor.dtype))
-        self.note(unit, pair, old, "uncalibrated", **details)
+            self._write(pair, tensor, with_new_rows(old.to(tensor.dtype), pair.new.matrix(tensor)))
+        self.note(unit, pair, pair.new.matrix(tensor), "uncalibrated", **details)
+
+    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor) -> None:
+        """Note that the options take a changed weight, ``[r, c]``, from NEW or from OLD."""
+        self.note(unit, pair, new, "old" if pair.new.key in self._from_old else "excluded")
 
     def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
         """Record what became of a linear; ``weight`` is ``[r, c]``."""
         rows, columns = weight.shape
+        if pair.shared_rows is not None:
+            details["shared_rows"] = pair.shared_rows
         self.records.append(
             LinearRecord(pair.new.name, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
         )
 
-    def pass_on(self, keys: Iterable[str]) -> None:
-        """Take from NEW what of these tensors is not written."""
+    def pass_on(self, keys: Iterable[str], old: Callable[[str], Tensor] | None = None) -> None:
+        """Take from NEW what of these tensors is not written, and from OLD what the options want of it.
+
+        Args:
+            old: gives OLD's tensors by their keys; None where it cannot yet, so that they have to wait.
+
+        Raises:
+            NumericalError: one does not fit into NEW's dtype.
+        """
         for key in keys:
-            if key in self._left:
-                del self._left[key]
+            if key not in self._left or (key in self._from_old and old is None):
+                continue
+            del self._left[key]
+            if key in self._from_old and old is not None:
+                self._behind.write(key, self._as_new(key, old(self._from_old[key])))
+            else:
                 self._behind.copy(key)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
@@ -150,9 +164,19 @@ class Target:
         self._begun = len(self.records)
         self._finished.add(unit.name)
 
-    def copy_rest(self) -> None:
-        """Take everything else from NEW."""
+    def copy_rest(self, old: Side) -> None:
+        """Take everything else from NEW, or from OLD as the options want it, piece by piece.
+
+        Raises:
+            NumericalError: a tensor of OLD holds NaN or infinity, or does not fit into NEW's dtype.
+        """
         self.pass_on(tuple(self._left))
+        if self._left:
+            self._behind.flush()  # a commit may still wait there, and none may be made while others write
+        for key in tuple(self._left):
+            pieces = (self._as_new(key, piece) for piece in old.pieces(self._from_old[key]))
+            self._writer.write_pieces(key, pieces)
+            del self._left[key]
 
     def flush(self) -> None:
         """Wait until everything is written.
@@ -169,14 +193,16 @@ class Target:
             started: ``time.monotonic()`` when the run began.
         """
         self._behind.close()
-        origins = {half.purpose: "read" if half.read else "computed" for half in ready.halves}
+        origins = ready.used(self.config)
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
-            safety=ready.sides[0].record(job.safety_calib),
-            task=ready.sides[1].record(job.task_calib),
+            **ready.records(self.config),
             linears=tuple(self.records),
-            passed_through=ready.plan.passed_through,
+            components=component_records(
+                self.config, ready.plan.new, ((record.name, record.outcome) for record in self.records)
+            ),
+            passed_through=ready.plan.passed_through[self._place],
             left_out=tuple(str(path) for path in ready.new.side_files().left_out),
             manifest=self._writer.manifest(),
             run=RunRecord(
@@ -200,6 +226,17 @@ class Target:
         self._behind.close()
         self._writer.abort(keep=keep)
 
+    def _as_new(self, key: str, tensor: Tensor) -> Tensor:
+        """A tensor of OLD, or a piece of one, in NEW's dtype.
+
+        Raises:
+            NumericalError: it does not fit.
+        """
+        cast = tensor.to(self._tensors[key].dtype)
+        if cast.is_floating_point() and not all_finite(cast):
+            raise NumericalError(f"OLD's {key} does not fit {cast.dtype}: save NEW in float32 or bfloat16.")
+        return cast
+
     def _write(self, pair: LinearPair, tensor: Tensor, weight: Tensor) -> None:
         """Let a weight, ``[r, c]``, be written in its turn; one of a stack in its place in NEW's ``tensor``."""
         key = pair.new.key
@@ -210,3 +247,15 @@ class Target:
             if key not in self._stacks:
                 self._stacks[key] = tensor.clone()
             pair.new.matrix(self._stacks[key]).copy_(weight)
+
+
+def _decisions(adapted: Adapted) -> dict[str, Any]:
+    """What the report says of how a weight was adapted, by field."""
+    decisions = {"share": adapted.share, "kappa": adapted.kappa, **adapted.figures}
+    decisions["energy_put_back"] = adapted.energy_put_back
+    if (selection := adapted.selection) is not None:
+        decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
+        decisions["kept"] = pack_columns(selection.kept)
+    if "new_columns" in decisions:
+        decisions["new_columns"] = pack_columns(decisions["new_columns"])
+    return decisions

@@ -128,6 +128,7 @@ class _Inputs:
         self._report = report
         self._records = {record.name: record for record in report.linears}
         self._from_old = config.uncalibrated == "old"
+        self._to_be_old = plan.from_old[0]
         self._exact = report.run.device == "cpu"
         self._checked = checked
 
@@ -174,6 +175,11 @@ class _Inputs:
             )
             return
         new, pairs = self._new.read(name), self._pairs.get(name, [])
+        if name in self._to_be_old:
+            self._checked["tensors from OLD"] += 1
+            old = self._old.read(self._to_be_old[name]).to(new.dtype)
+            yield from _told(name, _bits(found) != _bits(old), "are not OLD's")
+            return
         if not any(self._is_made(pair) for pair in pairs):
             self._checked["tensors from NEW"] += 1
             yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
@@ -190,19 +196,23 @@ class _Inputs:
         )
 
     def _check_linear(self, pair: LinearPair, old: Tensor, new: Tensor, found: Tensor) -> Iterator[str]:
-        """What is wrong with one weight, ``[r, c]`` in all three."""
+        """What is wrong with one weight, ``[r, c]`` in all three but for the rows that OLD has not."""
         name = pair.new.name
         if not self._is_made(pair):
             self._checked["linears from NEW"] += 1
             yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
             return
         record = self._records[name]
-        if not old.shape == new.shape == (record.rows, record.columns):
+        rows = record.rows if record.shared_rows is None else record.shared_rows
+        if (old.shape, new.shape) != ((rows, record.columns), (record.rows, record.columns)):
             yield (
                 f"{name} is {[record.rows, record.columns]} in the report, {list(old.shape)} in OLD and "
                 f"{list(new.shape)} in NEW, as [outputs, inputs]."
             )
-        elif record.outcome == "uncalibrated":
+            return
+        yield from _told(name, _bits(found[rows:]) != _bits(new[rows:]), "in rows that OLD has not are not NEW's")
+        new, found = new[:rows], found[:rows]
+        if record.outcome == "uncalibrated":
             self._checked["linears from OLD"] += 1
             yield from _told(name, _bits(found) != _bits(old.to(new.dtype)), "are not OLD's")
         else:

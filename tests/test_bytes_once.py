@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import TinyCase
 
-from hpa_merge import forecast, merge
+from hpa_merge import HPAConfig, forecast, merge
 from hpa_merge.checkpoint import Checkpoint
 
 Tiny = Callable[..., TinyCase]
@@ -94,6 +94,20 @@ def test_each_byte_once(
     assert_once_at_most(read, old)  # of OLD what comes after the last linear is not needed
     partial = {out.with_name("out.partial") / path.name: (0, stop) for path, (_, stop) in new.items()}
     assert_once(written, partial)  # with the head
+
+
+@pytest.mark.parametrize("options", [{"vision": "old", "embeddings": "old"}, {"language": "old"}, {"head": "old"}])
+def test_what_is_olds_is_read_once(
+    options: dict[str, Any], tiny: Tiny, tmp_path: Path, traffic: tuple[Ranges, Ranges]
+) -> None:
+    case, out = tiny("llava", "bfloat16"), tmp_path / "out"
+    config = HPAConfig(**options)
+    merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config)
+    read, written = traffic
+    old, new = tensor_bytes(case.old, "OLD"), tensor_bytes(case.new, "NEW")
+    assert_once(read, new)
+    assert_once_at_most(read, old)
+    assert_once(written, {out.with_name("out.partial") / path.name: (0, stop) for path, (_, stop) in new.items()})
 
 
 def test_with_statistics_each_byte_once_at_most(tiny: Tiny, tmp_path: Path, traffic: tuple[Ranges, Ranges]) -> None:

@@ -111,6 +111,7 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
         "safety",
         "task",
         "linears",
+        "components",
         "passed_through",
         "left_out",
         "manifest",

@@ -10,7 +10,7 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -127,6 +127,24 @@ class CheckpointWriter:
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel]: a scalar has no bytes to view, a vector has
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
             write_at(self._descriptor(info.shard), flat.view(torch.uint8).numpy().data, info.start)
+
+    def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
+        """Put a tensor into its place whose elements come in their order, a flat piece at a time.
+
+        Raises:
+            KeyError, RuntimeError, OutputError: as :meth:`write`.
+            ValueError: a piece is not of NEW's dtype, or they are too few or too many.
+        """
+        info = self._source.tensors[name]
+        place = info.start
+        with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
+            for piece in pieces:
+                if piece.dtype != info.dtype or place + piece.nbytes > info.stop:
+                    raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
+                write_at(self._descriptor(info.shard), piece.view(torch.uint8).numpy().data, place)
+                place += piece.nbytes
+            if place != info.stop:
+                raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
 
     def copy(self, name: str) -> None:
         """Put NEW's bytes of a tensor into their place, from file to file.

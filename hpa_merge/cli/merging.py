@@ -1,7 +1,7 @@
 """``hpa-merge OLD NEW``, and ``hpa-merge sweep``, which makes several of it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 import hpa_merge
 from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
-from hpa_merge.config import HPAConfig, option_fields, read_yaml
+from hpa_merge.config import HPAConfig, option_fields, read_yaml, sets_of
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.settings import read_settings
 
@@ -73,8 +73,8 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
 def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
     options = (
-        click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [required]"),
-        click.option("--task-calib", type=FILE, help="Samples of the new task, JSON Lines.  [required]"),
+        click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [hpa, safe-delta: required]"),
+        click.option("--task-calib", type=FILE, help="Samples of the new task.  [hpa, model-tailor: required]"),
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
         click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
@@ -104,6 +104,7 @@ def merge_command(context: click.Context, old: Path, new: Path, quiet: bool, ver
     writes the result to OUT. It trains nothing and never holds a whole model in memory.
     """
     paths, options = _options(context, given)
+    _require(context, paths, [*(f"{purpose}_calib" for purpose in sets_of(options.get("method", "hpa"))), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
     with libraries(verbose):
@@ -147,9 +148,11 @@ def sweep_command(
     are left as they are.
     """
     paths, options = _options(context, given)
+    _require(context, paths, ["output"])
     folder = paths.pop("output")
     HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
     outs = {folder / name: config for name, config in read_settings(settings, options).items()}
+    _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
     with libraries(verbose):
         from rich.console import Console
 
@@ -183,7 +186,6 @@ def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, A
 
     Raises:
         ConfigError: the file cannot be read, or has something else where a path has to be.
-        MissingParameter: a path is given in neither.
     """
     file = given["config_file"]
     values = read_yaml(file) if file else {}
@@ -200,11 +202,19 @@ def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, A
                 given[name] = Size().convert(value, None, None)
             except click.BadParameter as error:
                 raise ConfigError(f"{file}: {key}: {error.message}.") from error
-    for parameter in context.command.params:
-        if parameter.name in paths and parameter.name != "stats" and paths[parameter.name] is None:
-            raise click.MissingParameter(param=parameter)
     typed = {name for name in option_fields() if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     return paths, values | {name: given[name] for name in typed}
+
+
+def _require(context: click.Context, paths: Mapping[str, Any], names: Collection[str]) -> None:
+    """See that these paths are given.
+
+    Raises:
+        MissingParameter: one is not.
+    """
+    for parameter in context.command.params:
+        if parameter.name in names and paths[str(parameter.name)] is None:
+            raise click.MissingParameter(ctx=context, param=parameter)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
     rows, columns = old.shape
     energy = torch.zeros(columns, dtype=torch.float64, device=old.device)
     along, old_norm = torch.zeros(2, dtype=torch.float64, device=old.device)
-    for block in _row_blocks(old.shape):
+    for block in row_blocks(old.shape):
         w_old = old[block].double()
         delta = new[block].double() - w_old
         along += torch.dot(delta.flatten(), w_old.flatten())
@@ -76,7 +76,7 @@ def fuse(old: Tensor, new: Tensor, kept: Tensor, kappa: float) -> Tensor:
     kept = kept.to(new.device)
     fused = torch.empty(new.shape, dtype=new.dtype, device=new.device)
     dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
-    for block in _row_blocks(old.shape):
+    for block in row_blocks(old.shape):
         w_old, w_new = old[block], new[block]
         adjusted = w_new if kappa == 0.0 else torch.sub(w_new.to(dtype), w_old.to(dtype), alpha=kappa).to(new.dtype)
         fused[block] = torch.where(kept, w_old.to(new.dtype), adjusted)
@@ -88,7 +88,7 @@ def all_finite(x: Tensor) -> bool:
     return x.numel() == 0 or all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))
 
 
-def _row_blocks(shape: torch.Size) -> Iterator[slice]:
+def row_blocks(shape: torch.Size) -> Iterator[slice]:
     """The rows of an ``[r, c]`` weight, a block at a time."""
     rows, columns = shape
     step = max(1, ELEMENTS // max(1, columns))

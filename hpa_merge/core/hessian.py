@@ -13,6 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from hpa_merge.core.inverse import Inverse, dual_factor
 from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
 
 DUAL_SHARE = 0.8
@@ -97,14 +98,9 @@ class Curvature:
         Raises:
             SingularCurvature: ``H`` does not factor in float64 either.
         """
-        peak = self.peak
-        if not 0.0 < peak < math.inf:
-            raise SingularCurvature("no token activates any column" if peak == 0.0 else "an activation is not finite")
+        peak = self._checked_peak()
         if self.spill:
-            gathered = Curvature(self.columns)
-            for rows in self._rows:
-                gathered.add(rows.to(self._device))
-            return gathered.inverse_diagonal(damping)
+            return self._unspilled().inverse_diagonal(damping)
         if self._gram is None:
             exponent = _exponent(peak)
             x = _scaled(torch.cat(self._rows).float(), exponent)
@@ -112,6 +108,50 @@ class Curvature:
         self._fold()
         self._buffer = None
         return inverse_diagonal_primal(self._gram, self.tokens, damping) / 4.0**self._exponent
+
+    def inverse(self, damping: float) -> Inverse:
+        """``H⁻¹`` as what it does to rows; its diagonal is :meth:`inverse_diagonal`'s. On the device of the tokens.
+
+        The dual form is float64, for ``a − …`` loses what the damping is small against.
+
+        Raises:
+            SingularCurvature: ``H`` does not factor in float64 either.
+        """
+        peak = self._checked_peak()
+        if self.spill:
+            return self._unspilled().inverse(damping)
+        if self._gram is None:
+            exponent = _exponent(peak)
+            tokens = torch.cat(self._rows)
+            diagonal = inverse_diagonal_dual(_scaled(tokens.float(), exponent), damping) / 4.0**exponent
+            x = _scaled(tokens.double(), exponent)
+            factored = dual_factor(x, damping)
+            if factored is None:
+                raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
+            return Inverse(diagonal, factored[0], self.tokens / 2 / 4.0**exponent, x, factored[1])
+        self._fold()
+        self._buffer = None
+        factor, diagonal = factor_primal(self._gram, self.tokens, damping)
+        scale = 4.0**self._exponent
+        return Inverse(diagonal / scale, factor, self.tokens / 2 / scale, None, 0.0)
+
+    def _checked_peak(self) -> float:
+        """The peak.
+
+        Raises:
+            SingularCurvature: there is no curvature with it.
+        """
+        peak = self.peak
+        if not 0.0 < peak < math.inf:
+            raise SingularCurvature("no token activates any column" if peak == 0.0 else "an activation is not finite")
+        return peak
+
+    def _unspilled(self) -> "Curvature":
+        """The same, with the tokens on their device."""
+        gathered = Curvature(self.columns)
+        for rows in self._rows:
+            gathered.add(rows.to(self._device))
+        return gathered
 
     def _fold_if_many(self) -> None:
         most = DUAL_SHARE * self.columns if self._gram is None else CHUNK
@@ -148,7 +188,12 @@ class Curvature:
 
 
 def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor:
-    """``[H⁻¹]_jj`` from the Cholesky factor of ``G + μI = N/2 · H = L Lᵀ``: ``N/2 · Σ_i (L⁻¹)_ij²``.
+    """``[H⁻¹]_jj``, ``[c]`` float64: as :func:`factor_primal` gives it."""
+    return factor_primal(gram, tokens, damping)[1]
+
+
+def factor_primal(gram: Tensor, tokens: int, damping: float) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor of ``G + μI = N/2 · H = L Lᵀ``, and ``[H⁻¹]_jj = N/2 · Σ_i (L⁻¹)_ij²``.
 
     Args:
         gram: ``G = Σ x xᵀ``, ``[c, c]``; only the lower triangle is read.
@@ -156,7 +201,7 @@ def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor
         damping: ``μ``, relative to the mean of ``G``'s diagonal.
 
     Returns:
-        ``[c]``, float64.
+        ``L``, ``[c, c]`` in float32, or float64 where that does not do; the diagonal, ``[c]`` float64.
 
     Raises:
         SingularCurvature: ``H`` does not factor in float64 either.
@@ -169,7 +214,7 @@ def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor
         if not failed:
             diagonal = inverse_column_norms(h)
             if bool(torch.isfinite(diagonal).all()):
-                return diagonal * (tokens / 2)
+                return h, diagonal * (tokens / 2)
     raise SingularCurvature(f"the leading minor of order {failed} is not positive definite")
 
 

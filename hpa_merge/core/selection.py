@@ -25,15 +25,15 @@ class Selection:
     Attributes:
         kept: ``M``, ``[c]`` bool.
         n_keep, n_focus: the column budgets.
-        n_shared: ``|O|``.
+        n_shared: ``|O|``; None, like the rest, where no focus sets were made.
         alpha: ``α``.
     """
 
     kept: Tensor
     n_keep: int
-    n_focus: int
-    n_shared: int
-    alpha: float
+    n_focus: int | None = None
+    n_shared: int | None = None
+    alpha: float | None = None
 
 
 def retained_share(block: int, blocks: int, p_max: float, p_min: float) -> Fraction:

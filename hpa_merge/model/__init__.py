@@ -1,9 +1,21 @@
 """A transformers model that is never whole in memory: loaded, run and freed unit by unit."""
 
+from hpa_merge.model.components import COMPONENTS, Component
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
 from hpa_merge.model.skeleton import LinearTensor, Skeleton
 from hpa_merge.model.taps import Taps
 from hpa_merge.model.units import Unit, find_units
 
-__all__ = ["ForwardError", "Header", "LinearTensor", "PausedForwards", "Skeleton", "Taps", "Unit", "find_units"]
+__all__ = [
+    "COMPONENTS",
+    "Component",
+    "ForwardError",
+    "Header",
+    "LinearTensor",
+    "PausedForwards",
+    "Skeleton",
+    "Taps",
+    "Unit",
+    "find_units",
+]

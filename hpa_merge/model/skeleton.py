@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import decoder_start, meta_model
+from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
 from hpa_merge.model.experts import find_routers, find_stacks, routed_share
 from hpa_merge.model.units import Unit, find_units
@@ -78,6 +79,8 @@ class Skeleton:
         observed: paths of the modules among the observers of those.
         tied: keys whose parameter another module shares.
         embeddings: keys of embeddings.
+        components: for each key of the model the part that it belongs to.
+        places: for each key the names of the parameter that it becomes, or the first of them; several where it is tied.
         experts: keys of what transformers stacks into parameters of three dimensions, one slice for each expert.
         routers: keys of the weights that choose among experts.
         stacks: the experts' parameters whose products can be watched, by name.
@@ -103,8 +106,11 @@ class Skeleton:
         self._conversions = find_conversions(self.model, header, role)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
         self._complete(role)
+        parts = find_components(self.model)  # as long as tied parameters are one
+        self.components = {key: parts[conversion.first] for conversion in self._conversions for key in conversion.keys}
         self._places: dict[str, tuple[str, ...]] = {}
         self._put_placeholders()
+        self.places = {key: self._places[c.first] for c in self._conversions for key in c.keys}
         self.units = find_units(self.model)
         self._unit_of = self._find_owners()
         self._conversions_of: dict[Unit | None, list[Conversion]] = defaultdict(list)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
@@ -43,21 +43,21 @@ def find_units(model: PreTrainedModel) -> tuple[Unit, ...]:
     encoders) comes before it, wherever the class registers it. So samples with and without images meet again before
     the text stack, and none comes to a block that the others have left.
     """
-    stacks = _find_stacks(model)
-    text = _text_stack(model, stacks)
-    decoder = _decoder_path(model)
+    stacks = find_stacks(model)
+    text = text_stack(model, stacks)
+    decoder = path_of(model, model.get_decoder())
     found: list[tuple[str, str, int | None]] = []  # name, stack, place in the stack
     _collect(model, "", stacks, found, set())
     end = max((place for place, (_, stack, _) in enumerate(found) if stack == text), default=-1)
-    base = next((name for name, module in model.named_modules() if module is model.base_model), "")
+    base = path_of(model, model.base_model)
     head = model.get_output_embeddings()
 
     def rank(place: int) -> int:
         """0: feeds the text stack; 1: the decoder that holds it; 2: a head on top of it."""
         name = found[place][0]
-        if not text or _inside(name, decoder):
+        if not text or inside(name, decoder):
             return 1
-        return 2 if place > end and (not _inside(name, base) or model.get_submodule(name) is head) else 0
+        return 2 if place > end and (not inside(name, base) or model.get_submodule(name) is head) else 0
 
     order = sorted(range(len(found)), key=lambda place: (rank(place), place))
     return tuple(
@@ -73,7 +73,7 @@ def find_units(model: PreTrainedModel) -> tuple[Unit, ...]:
     )
 
 
-def _find_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
+def find_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
     """Outermost lists of blocks by path.
 
     transformers marks blocks with ``GradientCheckpointingLayer``, and a list that holds one is a stack, whatever the
@@ -100,17 +100,30 @@ def _is_stack(modules: nn.ModuleList, marked: bool) -> bool:
     return not marked and all(any(m.children()) for m in modules)
 
 
-def _decoder_path(model: PreTrainedModel) -> str:
-    """Path of the module that transformers calls the model's decoder; empty for the model itself."""
-    decoder = model.get_decoder()
-    return next((name for name, module in model.named_modules() if module is decoder), "")
+def path_of(model: PreTrainedModel, wanted: nn.Module) -> str:
+    """Path of a module of ``model``; empty for the model itself."""
+    return next((name for name, module in model.named_modules() if module is wanted), "")
 
 
-def _text_stack(model: PreTrainedModel, stacks: dict[str, nn.ModuleList]) -> str:
+def text_stack(model: PreTrainedModel, stacks: dict[str, nn.ModuleList]) -> str:
     """Path of the stack that carries the text: the decoder's longest, the last of equals; empty without a stack."""
-    decoder = _decoder_path(model)
-    candidates = [path for path in stacks if _inside(path, decoder)] or list(stacks)
+    decoder = path_of(model, model.get_decoder())
+    candidates = [path for path in stacks if inside(path, decoder)] or list(stacks)
+    candidates = [path for path in candidates if is_of_the_text(model, path)] or candidates
     return max(reversed(candidates), key=lambda path: len(stacks[path]), default="")
+
+
+def is_of_the_text(model: PreTrainedModel, stack: str) -> bool:
+    """Whether the nearest module above a stack that has a configuration has one of the text's kind."""
+    configs = (getattr(model.get_submodule(path), "config", None) for path in reversed(["", *paths_above(stack)]))
+    nearest = next((config for config in configs if isinstance(config, PretrainedConfig)), None)
+    return isinstance(nearest, type(model.config.get_text_config()))
+
+
+def paths_above(path: str) -> list[str]:
+    """Paths of the modules that hold another, the model itself aside, from the outermost on."""
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def _collect(
@@ -127,7 +140,7 @@ def _collect(
     if path in stacks:
         found.extend((_join(path, str(place)), path, place) for place in range(len(stacks[path])))
         return
-    holds_a_stack = any(_inside(stack, path) for stack in stacks)
+    holds_a_stack = any(inside(stack, path) for stack in stacks)
     if holds_a_stack or isinstance(module, nn.ModuleList | nn.ModuleDict):  # these two have no forward to pause at
         for name, child in module.named_children():
             _collect(child, _join(path, name), stacks, found, seen)
@@ -135,7 +148,8 @@ def _collect(
         found.append((path, "", None))
 
 
-def _inside(path: str, parent: str) -> bool:
+def inside(path: str, parent: str) -> bool:
+    """Whether a module's path is another's or lies below it; everything lies below the empty one."""
     return not parent or path == parent or path.startswith(parent + ".")
 
 

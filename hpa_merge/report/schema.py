@@ -22,7 +22,7 @@ from hpa_merge.errors import CheckpointError
 
 SCHEMA_VERSION = 1
 
-Outcome = Literal["adapted", "unchanged", "excluded", "uncalibrated"]
+Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
 
 
 @final
@@ -32,7 +32,8 @@ class LinearRecord:
 
     Attributes:
         name: its name in NEW and OUT.
-        outcome: ``adapted``, or why not: it did not change, the options exclude it, no token reached it in both sets.
+        outcome: ``adapted``, or why not: it did not change, the options exclude it or want it as it is in OLD, no token
+            reached it in both sets.
         unit: path of the module that it was loaded with.
         stack: path of the stack of blocks that the unit is in; empty outside.
         rows, columns: ``r`` and ``c``.
@@ -43,8 +44,13 @@ class LinearRecord:
             ``j // 8``; :func:`unpack_columns` reads it.
         alpha, kappa: ``α`` and ``κ``.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_put_back: the share of ``‖ΔW‖²_F`` that lies in the columns put back.
+        energy_put_back: the share of ``‖ΔW‖²_F`` that lies in what is put back.
+        kept_share: the share of its values that is OLD's, compensated or not, where that is no matter of columns.
+        new_columns: the columns that are wholly NEW's, as ``kept``; of Safe Delta, as the next ones.
+        split_column, split_rows: the column of which only the first rows are NEW's, and how many.
+        safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
         safety_tokens, task_tokens: tokens that reached it.
+        shared_rows: of a head whose vocabulary grew the rows that OLD has too; the others are NEW's.
     """
 
     name: str
@@ -66,11 +72,43 @@ class LinearRecord:
     energy_put_back: float | None = None
     safety_tokens: int = 0
     task_tokens: int = 0
+    shared_rows: int | None = None
+    kept_share: float | None = None
+    new_columns: str | None = None
+    split_column: int | None = None
+    split_rows: int | None = None
+    safety_cost: float | None = None
+    safety_budget: float | None = None
+
+    @property
+    def share_put_back(self) -> float | None:
+        """The share of its values that is OLD's; None where none is as it was."""
+        if self.kept_share is not None:
+            return self.kept_share
+        return None if self.kept is None else len(self.kept_columns) / self.columns if self.columns else 0.0
 
     @property
     def kept_columns(self) -> list[int]:
         """The columns put back, ascending."""
         return [] if self.kept is None else unpack_columns(self.kept, self.columns)
+
+
+@final
+@dataclass(frozen=True)
+class ComponentRecord:
+    """A part of the model: ``vision``, ``projector``, ``language``, ``head`` or ``embeddings``.
+
+    Attributes:
+        policy: ``merge``, ``new`` or ``old``.
+        tensors: how many of NEW's tensors belong to it.
+        linears: how many of them are linears, by outcome; before a merge ``changed``, ``unchanged`` and ``excluded``,
+            or ``old``.
+    """
+
+    name: str
+    policy: str
+    tensors: int
+    linears: dict[str, int]
 
 
 @final
@@ -116,8 +154,9 @@ class MergeReport:
     Attributes:
         architecture: class name of the model.
         config: the options, as :class:`hpa_merge.config.HPAConfig` has them.
-        safety, task: the calibration sets.
+        safety, task: the calibration sets; None where the method looks at none.
         linears: every linear weight, in the order in which they were merged.
+        components: the parts that the model has.
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
         left_out: files of NEW that were not carried over (other weight formats, pickles).
         manifest: SHA-256 of every weight file of OUT and of its index, in hexadecimal, by file name.
@@ -126,9 +165,10 @@ class MergeReport:
 
     architecture: str
     config: dict[str, Any]
-    safety: CalibrationRecord
-    task: CalibrationRecord
+    safety: CalibrationRecord | None
+    task: CalibrationRecord | None
     linears: tuple[LinearRecord, ...]
+    components: tuple[ComponentRecord, ...] = field(default=(), kw_only=True)
     passed_through: dict[str, int]
     left_out: tuple[str, ...]
     manifest: dict[str, str]
@@ -230,7 +270,7 @@ class UnitPlan:
         block, blocks: depth ``l`` of ``L``; ``l`` is None outside the stacks, where it depends on when the unit runs.
         share: the retained share in percent; None outside the stacks.
         changed, unchanged: how many linears the options include, by whether tuning changed them.
-        excluded: how many linears the options exclude.
+        excluded: how many linears the options take from NEW or OLD as they are.
     """
 
     name: str
@@ -258,8 +298,8 @@ class PlanReport:
 
     architecture: str
     units: tuple[UnitPlan, ...]
-    safety: CalibrationRecord
-    task: CalibrationRecord
+    safety: CalibrationRecord | None
+    task: CalibrationRecord | None
     passed_through: dict[str, int]
     left_out: tuple[str, ...]
     bytes_out: int
@@ -268,6 +308,7 @@ class PlanReport:
     peak_device_bytes: int | None
     reshaped: tuple[str, ...]
     device: str
+    components: tuple[ComponentRecord, ...] = ()
     statistics: tuple[str, ...] = ()
 
 

@@ -1,7 +1,7 @@
 """The tables that a person reads in the terminal after a merge, or instead of one."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpa_merge.report.schema import CalibrationRecord, LinearRecord, MergeReport, PlanReport, RunRecord
+from hpa_merge.report.schema import CalibrationRecord, ComponentRecord, LinearRecord, MergeReport, PlanReport, RunRecord
 
 LEGEND = (
     "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "
@@ -19,7 +19,7 @@ LEGEND = (
 
 def merge_summary(report: MergeReport, out: str) -> RenderableType:
     """What was kept at each depth, and what became of everything else."""
-    table = Table(title=f"{report.architecture}: columns put back", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=_title(report.architecture, {_method(report)}), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("where", min_width=12, overflow="fold")
     for heading in ("block", "share", "#", "back", "energy", "shared", "α", "κ"):
@@ -27,22 +27,27 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
     previous = ""
     for (where, block, blocks), records in _by_depth(report.linears).items():
         kept, columns = sum(len(r.kept_columns) for r in records), sum(r.columns for r in records)
+        share = records[0].share
+        back, *others = _means(records)
         table.add_row(
             "" if where == previous else where,
             f"{block}/{blocks}",
-            f"{records[0].share:.1f}%",
+            "" if share is None else f"{share:.1f}%",
             str(len(records)),
-            f"{kept}/{columns}",
-            *_means(records)[1:],
+            back if records[0].kept is None else f"{kept}/{columns}",
+            *others,
         )
         previous = where
     counts = ", ".join(
         f"{report.count(outcome)} {outcome}" for outcome in ("adapted", "unchanged", "excluded", "uncalibrated")
     )
+    if from_old := report.count("old"):
+        counts += f", {from_old} from OLD"
     run = report.run
     memory = _memory(run.peak_host_bytes, run.peak_device_bytes)
     facts = _facts(
         ("linears", counts),
+        *_components(report.components),
         ("from NEW as they are", _counts(report.passed_through)),
         ("safety set", _calibration(report.safety)),
         ("task set", _calibration(report.task)),
@@ -65,6 +70,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         share = "" if unit.share is None else f"{unit.share:.1f}%"
         table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
     facts = _facts(
+        *_components(plan.components),
         ("from NEW as they are", _counts(plan.passed_through)),
         ("safety set", _calibration(plan.safety)),
         ("task set", _calibration(plan.task)),
@@ -80,7 +86,8 @@ def plan_summary(plan: PlanReport) -> RenderableType:
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
     """The OUTs of a sweep beside one another, by name."""
     first = next(iter(reports.values()))
-    table = Table(title=f"{first.architecture}: columns put back", title_justify="left", box=SIMPLE_HEAD)
+    methods = {_method(report) for report in reports.values()}
+    table = Table(title=_title(first.architecture, methods), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("OUT", min_width=12, overflow="fold")
     for heading in ("adapted", "back", "energy", "shared", "α", "κ"):
@@ -89,8 +96,8 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
         records = [record for record in report.linears if record.outcome == "adapted"]
         table.add_row(name, str(len(records)), *(_means(records) if records else ()))
     facts = _facts(
-        ("safety set", _calibration(first.safety)),
-        ("task set", _calibration(first.task)),
+        ("safety set", _calibration(_first(report.safety for report in reports.values()))),
+        ("task set", _calibration(_first(report.task for report in reports.values()))),
         *_statistics(first.run),
         ("time", f"{max(report.run.seconds for report in reports.values()):.1f} s on {first.run.device}"),
         ("written", f"{len(reports)} folders in {folder} (every figure in their hpa_report.json)"),
@@ -111,8 +118,8 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         counts = ((unit.changed, unit.unchanged, unit.excluded) for unit in plan.units)
         table.add_row(name, *(str(sum(column)) for column in zip(*counts, strict=True)))
     facts = _facts(
-        ("safety set", _calibration(first.safety)),
-        ("task set", _calibration(first.task)),
+        ("safety set", _calibration(_first(plan.safety for plan in plans.values()))),
+        ("task set", _calibration(_first(plan.task for plan in plans.values()))),
         (
             "the OUTs' weights",
             f"{len(plans)} times {_bytes(first.bytes_out)}, of {_bytes(first.bytes_free)} free there",
@@ -124,15 +131,43 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
 
 
 def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
-    """Of adapted linears: columns put back, energy, shared, α, κ."""
+    """Of adapted linears: what is put back, energy, shared, α, κ; nothing where the method has no such thing."""
     kept, columns = sum(len(r.kept_columns) for r in records), sum(r.columns for r in records)
+    back = f"{100 * kept / columns if columns else 0.0:.1f}%"
+    if records[0].kept is None:
+        size = sum(r.rows * r.columns for r in records)
+        of_old = sum((r.kept_share or 0.0) * r.rows * r.columns for r in records)
+        back = "" if records[0].kept_share is None else f"{100 * of_old / size if size else 0.0:.1f}%"
+    shared = [0.0 if not r.n_focus else (r.n_shared or 0) / r.n_focus for r in records if r.n_focus is not None]
     return (
-        f"{100 * kept / columns if columns else 0.0:.1f}%",
-        f"{100 * fmean(r.energy_put_back or 0.0 for r in records):.0f}%",
-        f"{100 * fmean((r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records):.0f}%",
-        f"{fmean(r.alpha or 0.0 for r in records):.2f}",
-        f"{fmean(r.kappa or 0.0 for r in records):+.0e}",
+        back,
+        _mean((r.energy_put_back for r in records), lambda mean: f"{100 * mean:.0f}%"),
+        _mean(shared, lambda mean: f"{100 * mean:.0f}%"),
+        _mean((r.alpha for r in records), lambda mean: f"{mean:.2f}"),
+        _mean((r.kappa for r in records), lambda mean: f"{mean:+.0e}"),
     )
+
+
+def _mean(values: Iterable[float | None], shown: Callable[[float], str]) -> str:
+    """The mean of those that there are, as ``shown``; nothing where there are none."""
+    there = [value for value in values if value is not None]
+    return shown(fmean(there)) if there else ""
+
+
+def _method(report: MergeReport) -> str:
+    return str(report.config.get("method", "hpa"))
+
+
+def _title(architecture: str, methods: set[str]) -> str:
+    """Of a table: what the columns' headings are about."""
+    return f"{architecture}: " + (
+        "columns put back" if methods == {"hpa"} else f"put back by {', '.join(sorted(methods))}"
+    )
+
+
+def _first(records: Iterable[CalibrationRecord | None]) -> CalibrationRecord | None:
+    """The record of a set, from any OUT whose method looks at it."""
+    return next((record for record in records if record is not None), None)
 
 
 def _statistics(run: RunRecord) -> list[tuple[str, str]]:
@@ -141,6 +176,17 @@ def _statistics(run: RunRecord) -> list[tuple[str, str]]:
         return []
     halves = ", ".join(f"{purpose} half {run.statistics[purpose]}" for purpose in ("safety", "task"))
     return [("statistics", f"{halves}, in {run.statistics['file']}")]
+
+
+def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
+    """What becomes of each part of the model; of its linears too, where it has any."""
+    return [
+        (
+            record.name,
+            f"{record.policy}: {record.tensors} tensors" + f"; {_counts(record.linears)}" * any(record.linears),
+        )
+        for record in records
+    ]
 
 
 def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
@@ -169,7 +215,9 @@ def _facts(*rows: tuple[str, str]) -> Table:
     return grid
 
 
-def _calibration(record: CalibrationRecord) -> str:
+def _calibration(record: CalibrationRecord | None) -> str:
+    if record is None:
+        return "not looked at by this method"
     return f"{record.samples} samples, {record.tokens} tokens, {record.images} images from {record.file}"
 
 

@@ -1,0 +1,64 @@
+"""The whole damped inverse of a curvature, as what it does to rows, without ever being formed.
+
+For rules that move the rest of a row when some of its weights are given (optimal brain surgeon), where the diagonal of
+``H⁻¹`` does not suffice. Two exact routes, as in :mod:`hessian`, which makes these.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.core.triangular import PANEL, add_gram, cholesky_
+
+
+@final
+@dataclass(frozen=True)
+class Inverse:
+    """``H⁻¹`` of one linear input of ``c`` columns.
+
+    Attributes:
+        diagonal: ``[H⁻¹]_jj``, ``[c]`` float64.
+        factor: ``L`` of ``L Lᵀ = G + μI`` ``[c, c]`` in the primal form, of ``x xᵀ + μI`` ``[n, n]`` in the dual one.
+        scale: ``H⁻¹ = scale · (G + μI)⁻¹``.
+        tokens: ``x`` ``[n, c]`` in the dual form; None in the primal one.
+        damp: ``μ``.
+    """
+
+    diagonal: Tensor
+    factor: Tensor
+    scale: float
+    tokens: Tensor | None
+    damp: float
+
+    def spread(self, a: Tensor) -> Tensor:
+        """``Σ_m a_m/[H⁻¹]_mm · [H⁻¹]_mj`` for every column ``j`` of each row of ``a`` ``[r, c]``: ``[r, c]``.
+
+        A weight that is moved by ``a_m`` raises the loss ``½ Δᵀ H Δ`` least if the rest of its row moves by its term of
+        this sum. In the factor's dtype, a panel of rows at a time; the scale of ``H`` cancels.
+        """
+        by_curvature = a.double().div_((self.diagonal / self.scale).to(a.device)).to(self.factor.dtype)
+        result = torch.empty_like(by_curvature)
+        for start in range(0, a.shape[0], PANEL):
+            rows = slice(start, start + PANEL)
+            result[rows] = self._solved(by_curvature[rows])
+        return result
+
+    def _solved(self, a: Tensor) -> Tensor:
+        """``a (G + μI)⁻¹``, ``[r, c]``."""
+        upper = self.factor.T  # of L Lᵀ: as LAPACK wants it in memory
+        if self.tokens is None:
+            solved: Tensor = torch.cholesky_solve(a.T, upper, upper=True).T
+            return solved
+        in_tokens = torch.cholesky_solve(self.tokens @ a.T, upper, upper=True)  # (n, r)
+        return (a - in_tokens.T @ self.tokens) / self.damp
+
+
+def dual_factor(x: Tensor, damping: float) -> tuple[Tensor, float] | None:
+    """``L`` of ``x xᵀ + μI = L Lᵀ``, ``[n, n]``, and ``μ``, for tokens ``x`` ``[n, c]``; None where there is none."""
+    damp = damping * float(x.square().sum()) / x.shape[1]
+    k = x.new_zeros(x.shape[0], x.shape[0])
+    add_gram(k, x.T)
+    k.diagonal().add_(damp)
+    return None if cholesky_(k) else (k, damp)

@@ -1,0 +1,127 @@
+"""Which part of a model a parameter belongs to: read off the module tree and transformers' own accessors.
+
+The *text* is what transformers calls the decoder, with the encoder of an encoder-decoder. A *tower* is a model with
+blocks of its own that feeds it (images, video, sound; a Q-Former or a perceiver is one too), and the projector is what
+lies between the two without being a block.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, get_args
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hpa_merge.model.units import find_stacks, find_units, inside, is_of_the_text, path_of, paths_above, text_stack
+
+__all__ = ["COMPONENTS", "Component", "find_components"]
+
+Component = Literal["vision", "projector", "language", "head", "embeddings"]
+
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+
+
+def find_components(model: PreTrainedModel) -> dict[str, Component]:
+    """The component of every parameter and loaded buffer of ``model``, by name; of tied ones the embeddings'."""
+    stacks = find_stacks(model)
+    text = text_stack(model, stacks)
+    towers = _find_towers(model, stacks, text)
+    language = _find_language(model, text, towers)
+    places: tuple[tuple[Component, set[str]], ...] = (  # the first that fits
+        ("embeddings", _find_embeddings(model, language, (*stacks, *towers))),
+        ("head", _find_heads(model, text, towers)),
+        ("projector", _find_mergers(model, stacks, towers)),
+        ("vision", towers),
+        ("projector", {path for tower in towers for path in paths_above(tower) if not inside(text, path)}),
+        ("language", language),
+    )
+
+    def component(name: str) -> Component:
+        return next((part for part, paths in places if _lies_in(name, paths)), "projector")
+
+    tensors = model.state_dict(keep_vars=True)
+    found = {name: component(name) for name in tensors}
+    tied = {id(tensors[name]) for name, part in found.items() if part == "embeddings"}
+    return {name: "embeddings" if id(tensors[name]) in tied else part for name, part in found.items()}
+
+
+def _find_towers(model: PreTrainedModel, stacks: Mapping[str, nn.ModuleList], text: str) -> set[str]:
+    """Paths of the models that feed the text: for each stack that is not of the text, the largest that holds it."""
+    decoder = path_of(model, model.get_decoder())
+    ours = {stack for stack in stacks if stack == text or is_of_the_text(model, stack)}
+    towers = set()
+    for stack in stacks.keys() - ours:
+        above = [path for path in paths_above(stack) if not any(inside(other, path) for other in ours)]
+        models = [path for path in above if hasattr(model.get_submodule(path), "config")]
+        if models or (above and not inside(stack, decoder)):  # else it is a further list of blocks in the text model
+            towers.add((models or above)[0])
+    return towers
+
+
+def _find_language(model: PreTrainedModel, text: str, towers: Collection[str]) -> set[str]:
+    """Paths of what carries the text: the decoder, and every model of the text's own kind, such as its encoder."""
+    config = model.config.get_text_config()
+    if not towers and config is model.config:
+        return {""}
+    decoder = path_of(model, model.get_decoder())
+    found = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, PreTrainedModel)
+        and isinstance(module.config, type(config))
+        and not any(inside(tower, name) for tower in towers)
+    }
+    return {*found, decoder or text}
+
+
+def _find_embeddings(model: PreTrainedModel, language: Iterable[str], others: Iterable[str]) -> set[str]:
+    """Paths of the embeddings of the text, of its positions too; one in a block, or in a tower, is theirs."""
+    found = {
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.Embedding) and _lies_in(name, language) and not _lies_in(name, others)
+    }
+    try:
+        return {*found, path_of(model, model.get_input_embeddings())}
+    except NotImplementedError:  # a few models do not say
+        return found
+
+
+def _find_heads(model: PreTrainedModel, text: str, towers: Collection[str]) -> set[str]:
+    """Paths of the output embeddings, with the unit that they are in, and of what lies behind the base model."""
+    head = model.get_output_embeddings()
+    found = set()
+    if head is not None:
+        path = path_of(model, head)
+        found.add(next((unit.name for unit in find_units(model) if inside(path, unit.name)), path))
+    base = path_of(model, model.base_model)
+    children = [name for name, _ in model.named_children()]
+    if base and text:
+        behind = children[children.index(text.partition(".")[0]) + 1 :]
+        found |= {name for name in behind if not (_lies_in(base, [name]) or _lies_in(name, [base, *towers]))}
+    return found
+
+
+def _find_mergers(model: PreTrainedModel, stacks: Iterable[str], towers: Iterable[str]) -> set[str]:
+    """Paths of a projector that is registered in the tower (Qwen's merger): it makes what is as wide as the text.
+
+    Only in a tower that is written for this very model: one that is a model in its own right (CLIP, SigLIP) ends in
+    its own width. Where both widths are the same, it is what comes behind the last block.
+    """
+    width = getattr(model.config.get_text_config(), "hidden_size", None)
+    found = set()
+    for tower in towers:
+        module = model.get_submodule(tower)
+        if type(module).__module__ != type(model).__module__:
+            continue
+        names = [f"{tower}.{name}" for name, _ in module.named_children()]
+        blocks = [place for place, name in enumerate(names) if any(inside(stack, name) for stack in stacks)]
+        own = getattr(getattr(module, "config", None), "hidden_size", width)
+        for name in names[max(blocks) + 1 :] if own == width else names:
+            matrices = [value for value in model.get_submodule(name).parameters() if value.ndim > 1]
+            if matrices and matrices[-1].shape[0] == width and not any(inside(stack, name) for stack in stacks):
+                found.add(name)
+    return found
+
+
+def _lies_in(name: str, paths: Iterable[str]) -> bool:
+    return any(inside(name, path) for path in paths)

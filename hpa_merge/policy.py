@@ -1,0 +1,107 @@
+"""What becomes of each component of the model: merged, NEW's, or OLD's; and what of that cannot be."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from hpa_merge.config import HPAConfig, option_fields
+from hpa_merge.errors import ConfigError
+from hpa_merge.model import COMPONENTS, Component, Skeleton, Unit
+from hpa_merge.report.schema import ComponentRecord
+
+__all__ = ["check_policies", "component_records", "find_from_old", "is_chosen", "is_included", "policy_of"]
+
+
+def policy_of(config: HPAConfig, component: Component) -> str:
+    """``merge``, ``new`` or ``old``."""
+    return str(getattr(config, component))
+
+
+def is_included(config: HPAConfig, key: str, component: Component | None) -> bool:
+    """Whether the options leave a tensor to be adapted, should it be a linear; None: it is in no component."""
+    return (
+        (component is None or component == "embeddings" or policy_of(config, component) == "merge")
+        and _matches(config.include, key, default=True)
+        and not _matches(config.exclude, key, default=False)
+    )
+
+
+def is_chosen(config: HPAConfig, unit: Unit) -> bool:
+    """Whether the method touches the linears of a unit: all methods all of them, but for ``blocks``."""
+    return config.method != "blocks" or (unit.text and unit.block in config.chosen_blocks())
+
+
+def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], config: HPAConfig) -> dict[str, str]:
+    """OLD's key for each of NEW's keys whose tensor is to be OLD's.
+
+    Args:
+        matched: OLD's key for each of NEW's keys; a tied tensor may be saved under another of its names in each.
+    """
+    homes = {name: key for key, names in old.places.items() for name in names}
+    return {
+        key: matched.get(key) or next(homes[name] for name in new.places[key] if name in homes)
+        for key, component in new.components.items()
+        if policy_of(config, component) == "old"
+    }
+
+
+def check_policies(config: HPAConfig, new: Skeleton) -> None:
+    """Whether what the options say of the components can be done with this model, and does not contradict itself.
+
+    Raises:
+        ConfigError: it cannot, or does.
+    """
+    keys = {linear.key for linear in new.linears.values()}
+    architecture, present = type(new.model).__name__, set(new.components.values())
+    defaults = {name: default for name, (default, _) in option_fields().items()}
+    for component in COMPONENTS:
+        policy = policy_of(config, component)
+        if policy == defaults[component] or component in present:
+            continue
+        if component == "head" and new.model.get_output_embeddings() is not None:
+            if policy == config.embeddings:
+                continue
+            raise ConfigError(
+                f"head is {policy}, and the head of this {architecture} is tied to its embeddings: "
+                "leave the option out, and set embeddings in its place."
+            )
+        raise ConfigError(f"{component} is {policy}, and {architecture} has no such part: leave the option out.")
+    for option, idle in (("include", ("new", "old")), ("exclude", ("old",))):
+        for pattern in getattr(config, option):
+            named = {new.components[key] for key in keys if re.search(pattern, key)}
+            if named and all(policy_of(config, component) in idle for component in named):
+                component = min(named)
+                raise ConfigError(
+                    f"{option} {pattern!r} names linears of {component} only, and {component} is "
+                    f"{policy_of(config, component)}: leave out one of the two options."
+                )
+    if config.method == "blocks":
+        deep = max((unit.blocks for unit in new.units if unit.text), default=0)
+        if (last := max(config.chosen_blocks())) >= deep:
+            raise ConfigError(
+                f"blocks is {config.blocks!r}, and the text stack of this {architecture} has {deep} blocks, counted "
+                f"from 0: name blocks below {deep}, not {last}."
+            )
+    if not any(is_included(config, key, new.components[key]) for key in keys):
+        if any(policy_of(config, component) != defaults[component] for component in COMPONENTS):
+            raise ConfigError("the options leave no linear to adapt: set one component that has linears to merge.")
+        raise ConfigError("include and exclude leave no linear to adapt: mend the expressions.")
+
+
+def component_records(
+    config: HPAConfig, new: Skeleton, outcomes: Iterable[tuple[str, str]]
+) -> tuple[ComponentRecord, ...]:
+    """A record for each component that the model has; ``outcomes``: name and outcome of every linear."""
+    linears: dict[Component, Counter[str]] = {component: Counter() for component in COMPONENTS}
+    for name, outcome in outcomes:
+        linears[new.components[new.linears[name].key]][outcome] += 1
+    tensors = Counter(new.components.values())
+    return tuple(
+        ComponentRecord(component, policy_of(config, component), tensors[component], dict(linears[component]))
+        for component in COMPONENTS
+        if tensors[component]
+    )
+
+
+def _matches(patterns: tuple[str, ...], key: str, *, default: bool) -> bool:
+    return any(re.search(pattern, key) for pattern in patterns) if patterns else default
