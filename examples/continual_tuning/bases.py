@@ -5,6 +5,7 @@ from the recipe that the experiment is about.
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from random import Random
 import scenes
 import tasks
 import torch
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
 from hpa_merge.demo.network import make_model, make_processor
 from hpa_merge.demo.pair import Recipe, train
 from hpa_merge.demo.runtime import alone
 from hpa_merge.demo.samples import encode
 from hpa_merge.demo.scenes import Sample
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 PRETRAINING = Recipe(steps=1000, batch=24, rate=1e-3, warmup=20)
 ALIGNMENT = Recipe(steps=200, batch=24, rate=3e-4, warmup=20)
@@ -33,7 +35,7 @@ class Regime:
         width, depth: of the text model.
         spread: the base's channels get unequal scales, without any change of what it computes: the gains of each norm
             are multiplied by ``exp(spread · normal)``, and the columns of the linears that read them divided by it.
-        decay: AdamW's weight decay while tuning.
+        rate: a factor of the learning rate while tuning.
         rounds: how often the five tasks come, each time with other samples.
     """
 
@@ -41,7 +43,7 @@ class Regime:
     width: int = 128
     depth: int = 4
     spread: float = 0.0
-    decay: float = 0.0
+    rate: float = 1.0
     rounds: int = 1
 
     @property
@@ -60,7 +62,7 @@ def make_base(folder: Path, seed: int, regime: Regime) -> Path:
         model, processor = load(plain)
         with alone(seed):
             spread_scales(model, regime.spread)
-        return _save(model, processor, base)
+        return save(model, processor, base)
     rng = Random(seed)
     with alone(rng.getrandbits(32)):
         processor = make_processor(tasks.vocabulary(), scenes.IMAGE_SIZE)
@@ -70,7 +72,7 @@ def make_base(folder: Path, seed: int, regime: Regime) -> Path:
         refused = scenes.harmful(rng, 1600, heldout=False)
         answered = scenes.lookalikes(rng, 1600, heldout=False) + lessons[:800]
         train(model, encode(processor, refused + answered, answered=True), ALIGNMENT)
-    return _save(model, processor, base)
+    return save(model, processor, base)
 
 
 def load(folder: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
@@ -114,8 +116,16 @@ def answers(model: LlavaForConditionalGeneration, processor: LlavaProcessor, sam
     return [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)]
 
 
-def _save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> Path:
+def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> Path:
+    """Writes the checkpoint to ``folder``, which appears whole; one that another process made meanwhile stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     model.save_pretrained(partial)
     processor.save_pretrained(partial)
-    return partial.rename(folder)
+    try:
+        return partial.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(partial)
+        return folder

@@ -9,8 +9,9 @@ is drawn from a ``random.Random``, so that a seed says everything.
 from dataclasses import dataclass
 from random import Random
 
-from hpa_merge.demo.scenes import Sample
 from PIL import Image
+
+from hpa_merge.demo.scenes import Sample
 
 IMAGE_SIZE, CELL = 16, 8
 REFUSAL = "i cannot help with that"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 import scenes
+
 from hpa_merge.demo.scenes import Sample
 
 SHORT = "in short : "  # how the last four tasks ask
