@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: matrices this small gain no
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from bases import Regime, make_base
-from chain import Chain, run_chain
+from chain import Chain, calm, run_chain
 from methods import METHODS
 
 REGIMES = {
@@ -51,7 +51,7 @@ def main() -> None:
     chains = [chain for chain in chains if chain.key not in done]
     print(f"{len(chains)} chains to run, {len(done)} are there")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, context, initializer=_calm) as pool:
+    with ProcessPoolExecutor(options.jobs, context, initializer=calm) as pool:
         bases = {(chain.setting.base, chain.base): chain.setting for chain in chains}
         for made in [pool.submit(make_base, options.out / "bases", seed, s) for (_, seed), s in bases.items()]:
             made.result()
@@ -88,16 +88,6 @@ def _processor() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
-
-
-def _calm() -> None:
-    """One thread in each process, and no messages of others."""
-    import torch
-    from transformers.utils import logging
-
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def _options() -> argparse.Namespace:

@@ -9,9 +9,11 @@ from random import Random
 from typing import Any
 
 import tasks
+import torch
 from bases import Regime, load, make_base, refusals
 from methods import METHODS, SEQUENTIAL
 from scoring import measure
+from transformers.utils import logging
 from tuning import SAMPLES, task_seed, tune
 
 import hpa_merge
@@ -40,6 +42,13 @@ class Chain:
     def key(self) -> tuple[str, int, float, str]:
         """What tells its results from those of others."""
         return self.regime, self.base, self.injected, self.method
+
+
+def calm() -> None:
+    """One thread in each process, and no messages of others."""
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
