@@ -19,8 +19,9 @@ Selection = Literal["balanced", "safety", "shared"]
 Saliency = Literal["quotient", "product"]
 Uncalibrated = Literal["new", "old", "error"]
 Policy = Literal["merge", "new", "old"]
+Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
-SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "device")
+SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "conversation", "device")
 """What the column statistics depend on: the same in all OUTs of a sweep."""
 
 SETS: dict[str, tuple[str, ...]] = {
@@ -86,6 +87,7 @@ class HPAConfig:
     task_samples: int = _option(128, "Task samples used at most, drawn with the seed.")
     max_length: int = _option(2048, "Tokens of a sample used at most.")
     seed: int = _option(0, "Seed of the draw.")
+    conversation: Conversation = _option("auto", "Prompts of a checkpoint in LLaVA's own layout.")
     device: str = _option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.")
 
     def __post_init__(self) -> None:

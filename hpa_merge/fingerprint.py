@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,18 +18,22 @@ __all__ = ["digest", "fingerprint", "of_statistics"]
 
 
 def of_statistics(
-    checkpoint: Checkpoint, purpose: str, samples: Iterable[Mapping[str, Tensor]], damping: float
+    checkpoint: Checkpoint, purpose: str, samples: Iterable[Mapping[str, Tensor]], damping: float, linears: int
 ) -> dict[str, Any]:
     """What the column statistics of one side depend on, by name, as JSON has it; a machine may use another one's.
 
     A checkpoint is known by its headers and by the size and the time of change of each shard: hashing the weights
     would read them once more. The samples are known by the tensors that the model is given, so that a change of the
     tokenizer, the template or an image counts and one of the file's name does not.
+
+    Args:
+        linears: how many they are of; beside a vision tower, that depends on whether the other side's lies apart.
     """
     return {
         checkpoint.role: _checkpoint_digest(checkpoint),
         f"{purpose} samples": _samples_digest(samples),
         "damping": damping,
+        **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
         **{f"version of {name}": versions()[name] for name in ("hpa-merge", "torch", "transformers")},
     }
 
@@ -52,9 +57,12 @@ def digest(content: Mapping[str, Any]) -> str:
 
 def _checkpoint_digest(checkpoint: Checkpoint) -> str:
     state = hashlib.sha256((checkpoint.folder / "config.json").read_bytes())
-    for shard in checkpoint.shards:
+    if checkpoint.tower is not None:
+        state.update((checkpoint.tower / "config.json").read_bytes())
+    external = {checkpoint.tensors[name].shard for name in checkpoint.external}
+    for shard in (*checkpoint.shards, *sorted(external)):
         status = (checkpoint.folder / shard).stat()
-        state.update(f"{shard} {status.st_size} {status.st_mtime_ns} ".encode())
+        state.update(f"{Path(shard).name} {status.st_size} {status.st_mtime_ns} ".encode())
         state.update(checkpoint.header_bytes(shard))
     return state.hexdigest()
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
 from hpa_merge.errors import ConfigError
 from hpa_merge.machine import peak_host_bytes
@@ -24,6 +25,9 @@ __all__ = ["Limits", "Memory", "allot"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
+
+ELEMENTWISE = {"safe-delta": 3, "model-tailor": 19}
+"""Bytes for each value of a weight, for methods that choose by value: masks, and scores that are put in order."""
 
 LIBRARIES = 80 * 10**6
 """Bytes that torch and its kernels take when they are first used; measured on x86-64 with torch 2.13 for the CPU."""
@@ -67,7 +71,7 @@ def allot(
     sides: Sequence[Side],
     runs: Sequence[bool],
     device: torch.device,
-    outs: int,
+    configs: Sequence[HPAConfig],
     limits: Limits,
 ) -> Memory:
     """The fastest way to use memory that stays within ``limits``.
@@ -77,15 +81,15 @@ def allot(
 
     Args:
         runs: of each side, whether its samples run, or its statistics are known.
-        outs: how many there are.
+        configs: the options of each OUT.
 
     Raises:
         ConfigError: no way is within them.
     """
-    cuda, queues, refusal = device.type == "cuda", 2 + outs, ""
+    cuda, queues, refusal = device.type == "cuda", 2 + len(configs), ""
     base = peak_host_bytes() + LIBRARIES + sum(_bytes(sample) for side in sides for sample in side.inputs)
     for spill in (False, True) if cuda else (False,):
-        work, waiting = _work(plan, checkpoints, sides, runs, spill)
+        work, waiting = _work(plan, checkpoints, sides, runs, configs, spill)
         host, most_host = base + work, limits.device
         if cuda:
             largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
@@ -110,13 +114,23 @@ def _refusal(where: str, option: str, needed: int, limit: int) -> str:
 
 
 def _work(
-    plan: Plan, checkpoints: Sequence[Checkpoint], sides: Sequence[Side], runs: Sequence[bool], spill: bool
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    sides: Sequence[Side],
+    runs: Sequence[bool],
+    configs: Sequence[HPAConfig],
+    spill: bool,
 ) -> tuple[int, int]:
     """Bytes where the arithmetic runs, and of the tokens that wait on the host."""
     tokens = [side.tokens if run else 0 for side, run in zip(sides, runs, strict=True)]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
     states = HELD_STATES * sum(tokens) * hidden * itemsize
+    whole = [
+        count if any(c.whole_inverse and side.purpose in c.sets for c in configs) else 0
+        for side, count in zip(sides, tokens, strict=True)
+    ]
+    by_element = max((ELEMENTWISE.get(config.method, 0) for config in configs), default=0)
     units, waiting = 0, 0
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
@@ -132,7 +146,11 @@ def _work(
         if spill:
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
-        units = max(units, weights + sum(gathered) + max(factored, fused))
+        held = sum(max((_inverted(count, c) for c in columns), default=0) for count in whole)
+        chosen = by_element * max(
+            (math.prod(pair.new.shape(s)) for pair, s in zip(pairs, stored, strict=True)), default=0
+        )
+        units = max(units, weights + sum(gathered) + held + max(factored, fused + chosen))
     return units + states, waiting
 
 
@@ -157,6 +175,15 @@ def _factored(tokens: int, columns: int) -> int:
         return 0
     if tokens <= DUAL_SHARE * columns:
         return 4 * tokens * columns + 16 * tokens * tokens
+    return 8 * columns * columns
+
+
+def _inverted(tokens: int, columns: int) -> int:
+    """What an inverse holds: its factor and a copy that the solver makes, and the tokens in float64 if it is dual."""
+    if not tokens:
+        return 0
+    if tokens <= DUAL_SHARE * columns:
+        return 12 * tokens * columns + 16 * tokens * tokens
     return 8 * columns * columns
 
 

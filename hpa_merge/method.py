@@ -169,7 +169,7 @@ def _put_back(old: Tensor, new: Tensor, mask: Tensor, update: Update) -> dict[st
         for a, b, m in zip(old.split(256), new[: len(old)].split(256), mask.split(256), strict=True)
     )
     return {
-        "kept_share": float(mask.double().mean()) if mask.numel() else 0.0,
+        "kept_share": int(mask.sum()) / mask.numel() if mask.numel() else 0.0,
         "energy_put_back": change / update.change if update.change > 0.0 else 0.0,
     }
 

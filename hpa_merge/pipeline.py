@@ -37,6 +37,7 @@ def merge(
     safety_calib: str | Path | None = None,
     task_calib: str | Path | None = None,
     config: HPAConfig | None = None,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -47,10 +48,13 @@ def merge(
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
 
     Args:
-        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to.
+        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; never written to. A
+            string may also be the name of one on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files, if the method looks at them; the README lists the formats.
         config: the options; the paper's by default.
+        vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
+            folder that their config.json names.
         stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
         max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
         max_host_memory: bytes that may be taken on the host beside a CUDA device.
@@ -67,11 +71,12 @@ def merge(
         ResourceError: memory ran out.
     """
     job = Job(
-        Path(old),
-        Path(new),
+        old,
+        new,
         {Path(out): config or HPAConfig()},
         None if safety_calib is None else Path(safety_calib),
         None if task_calib is None else Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -87,6 +92,7 @@ def sweep(
     *,
     safety_calib: str | Path | None = None,
     task_calib: str | Path | None = None,
+    vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
@@ -110,11 +116,12 @@ def sweep(
     """
     check_shared({f"OUT {out}": config for out, config in outs.items()})
     job = Job(
-        Path(old),
-        Path(new),
+        old,
+        new,
         {Path(out): config for out, config in outs.items()},
         None if safety_calib is None else Path(safety_calib),
         None if task_calib is None else Path(task_calib),
+        vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
@@ -241,7 +248,7 @@ class _Merge:
 
         def walk(side: Side, half: Half, linears: Mapping[Unit, tuple[LinearTensor, ...]]) -> Walk:
             if half.read or not side.inputs:
-                return Replay(side, half, linears, units)
+                return Replay(side, half, linears, units, hold=not self._halves and any(s.inputs for s in self._sides))
             return Recording(side, half, linears) if self._halves else side
 
         return walk(self._sides[0], self._of_sides[0], of_old), walk(self._sides[1], self._of_sides[1], of_new)

@@ -79,13 +79,22 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
             f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
         )
     skeletons = [
-        Skeleton(c.folder, {name: (info.dtype, info.shape) for name, info in c.tensors.items()}, c.role, device)
+        Skeleton(
+            c.folder,
+            {name: (info.dtype, info.shape) for name, info in c.tensors.items()},
+            c.role,
+            device,
+            c.tower,
+            c.external if c is new else (),
+        )
         for c in (old, new)
     ]
     _check_inputs(skeletons[1])
+    external = new.external
     included = {
         key: tuple(is_included(config, key, skeletons[1].components.get(key)) for config in configs)
         for key in new.tensors
+        if key not in external
     }
     for config in configs:
         check_policies(config, skeletons[1])
@@ -119,7 +128,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
             + (f"the first {shapes[0][0]} rows are merged." if key in grown else "NEW's is taken.")
             for key, old_key in keys.items()
-            if len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
+            if key in included and len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
         ),
     )
 
@@ -163,6 +172,7 @@ def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint,
         )
     keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
     linears = [{linear.key for linear in skeleton.linears.values()} for skeleton in (old, new)]
+    external = in_new.external
     for key, old_key in keys.items():
         shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
         if shapes[0] != shapes[1] and key in included and new.components[key] == "head" and _same_columns(*shapes):
@@ -176,7 +186,7 @@ def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint,
                 f"{key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: give the checkpoints before "
                 "and after tuning of one model, or take this tensor from NEW with --exclude."
             )
-        if (key in linears[1]) != (old_key in linears[0]):
+        if key not in external and (key in linears[1]) != (old_key in linears[0]):
             raise CheckpointError(
                 f"{key} is a linear weight of its own in {'NEW' if key in linears[1] else 'OLD'} alone: "
                 "tie or untie the embeddings of both alike."
@@ -208,9 +218,9 @@ def _check_from_old(taken: Sequence[Mapping[str, str]], old: Checkpoint, new: Ch
 def _passed_through(skeleton: Skeleton, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, int]:
     """How many tensors of NEW are no adaptable linear and NEW's, by kind."""
     kinds: Counter[str] = Counter()
-    adaptable = {linear.key for linear in skeleton.linears.values()}
+    adaptable, external = {linear.key for linear in skeleton.linears.values()}, checkpoint.external
     for key, info in checkpoint.tensors.items():
-        if key in adaptable or key in from_old:
+        if key in adaptable or key in from_old or key in external:
             continue
         if key not in skeleton.slots:
             kinds["unknown to the model"] += 1

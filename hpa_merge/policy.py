@@ -20,7 +20,7 @@ def policy_of(config: HPAConfig, component: Component) -> str:
 def is_included(config: HPAConfig, key: str, component: Component | None) -> bool:
     """Whether the options leave a tensor to be adapted, should it be a linear; None: it is in no component."""
     return (
-        (component is None or component == "embeddings" or policy_of(config, component) == "merge")
+        (component is None or policy_of(config, component) == "merge")
         and _matches(config.include, key, default=True)
         and not _matches(config.exclude, key, default=False)
     )

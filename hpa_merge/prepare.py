@@ -19,6 +19,7 @@ from hpa_merge.core import retained_share
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
+from hpa_merge.hub import Source, commits_of, is_remote, locate
 from hpa_merge.machine import free_bytes, resolve_device
 from hpa_merge.method import differ
 from hpa_merge.plan import LinearPair, Plan, make_plan
@@ -26,6 +27,7 @@ from hpa_merge.policy import component_records
 from hpa_merge.report.schema import CalibrationRecord, MergeReport, PlanReport, UnitPlan, read_report
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, check_place, read_statistics
+from hpa_merge.tower import with_tower
 
 __all__ = ["Job", "Progress", "Ready", "prepare", "preview"]
 
@@ -42,7 +44,8 @@ class Job:
     """What is asked for: one merge, or several from one read of the inputs.
 
     Attributes:
-        old, new: checkpoint folders.
+        old, new: checkpoint folders; a string may be the name of one on the Hub, ``org/name[@revision]``.
+        vision_tower: folder of their vision tower, where they have LLaVA's own layout.
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files; None where no method looks at them.
         stats: the statistics file, if there is to be one.
@@ -51,11 +54,12 @@ class Job:
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
     """
 
-    old: Path
-    new: Path
+    old: str | Path
+    new: str | Path
     outs: Mapping[Path, HPAConfig]
     safety_calib: Path | None = None
     task_calib: Path | None = None
+    vision_tower: Path | None = None
     stats: Path | None = None
     limits: Limits = Limits()
     overwrite: bool = False
@@ -69,7 +73,8 @@ class Ready:
     """Inputs that have passed every check that reads no weight.
 
     Attributes:
-        old, new: the checkpoints, open.
+        old, new: the checkpoints, open; what is read of them beside a vision tower is their own.
+        sources: where they lie.
         device: where the arithmetic runs.
         plan: what belongs together; its configurations are those of the job.
         sides: OLD with the safety samples, NEW with the task samples; not started. A set that no method looks at is
@@ -84,6 +89,7 @@ class Ready:
 
     old: Checkpoint
     new: Checkpoint
+    sources: tuple[Source, ...]
     device: torch.device
     plan: Plan
     sides: tuple[Side, Side]
@@ -122,36 +128,46 @@ def prepare(job: Job) -> Iterator[Ready]:
     """
     configs = tuple(job.outs.values())
     files = _calibration_files(job)
-    with Checkpoint.open(job.old, "OLD") as old, Checkpoint.open(job.new, "NEW") as new:
-        inputs = [old.folder, new.folder]
+    counts = (configs[0].safety_samples, configs[0].task_samples)
+    there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+    if is_remote(job.old) or is_remote(job.new):  # whatever else can be wrong is told before the download
+        check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
+        for path, count in zip(files, counts, strict=True):
+            if path is not None:
+                read_samples(path, count, configs[0].seed)
+        resolve_device(configs[0].device)
+    sources = locate({"OLD": job.old, "NEW": job.new})
+    with Checkpoint.open(sources[0].folder, "OLD") as old, Checkpoint.open(sources[1].folder, "NEW") as new:
+        read = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
+        inputs = [source.guarded for source in sources]
+        inputs += [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
         needed = sum(info.nbytes for info in new.tensors.values())
-        there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
         check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
             check_place(job.stats, inputs, list(job.outs))
         safety, task = (
             read_samples(file, count, configs[0].seed) if file is not None else []
-            for file, count in zip(files, (configs[0].safety_samples, configs[0].task_samples), strict=True)
+            for file, count in zip(files, counts, strict=True)
         )
         device = resolve_device(configs[0].device)
-        plan = make_plan(old, new, configs, device)
+        plan = make_plan(read[0], read[1], configs, device)
         sides = (
-            Side("safety", old, plan.old, safety, configs[0]),
-            Side("task", new, plan.new, task, configs[0]),
+            Side("safety", read[0], plan.old, safety, configs[0]),
+            Side("task", read[1], plan.new, task, configs[0]),
         )
+        pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
         units = [unit.name for unit in plan.new.units]
         halves = tuple(
             Half(
                 side.purpose,
-                of_statistics(checkpoint, side.purpose, side.inputs, configs[0].damping),
-                {
-                    name: linear.shape(checkpoint.tensors[linear.key].shape)[1]
-                    for name, linear in skeleton.linears.items()
-                },
+                of_statistics(source, side.purpose, side.inputs, configs[0].damping, len(linears)),
+                {linear.name: linear.shape(source.tensors[linear.key].shape)[1] for linear in linears},
                 str(device),
                 units,
             )
-            for side, checkpoint, skeleton in zip(sides, (old, new), (plan.old, plan.new), strict=True)
+            for side, source, linears in zip(
+                sides, read, ([pair.old for pair in pairs], [pair.new for pair in pairs]), strict=True
+            )
         )
         # A run that is gone on with computes what it has begun to compute: its own file may fit by now.
         begun = [begun_with(out) for out in job.outs] if job.resume else []
@@ -165,9 +181,10 @@ def prepare(job: Job) -> Iterator[Ready]:
         others = [out for out in there if out not in finished]
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read and bool(side.inputs) for half, side in zip(halves, sides, strict=True)]
-        memory = allot(plan, (old, new), sides, runs, device, len(job.outs), job.limits)
+        memory = allot(plan, read, sides, runs, device, configs, job.limits)
+        notes = (*(source.note for source in sources if source.note), *notes)
         both = (halves[0], halves[1])
-        yield Ready(old, new, device, plan, sides, files, both, notes, memory, fingerprints, finished)
+        yield Ready(old, new, sources, device, plan, sides, files, both, notes, memory, fingerprints, finished)
 
 
 def _calibration_files(job: Job) -> tuple[Path | None, Path | None]:
@@ -264,6 +281,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 reshaped=ready.plan.reshaped,
                 device=str(ready.device),
                 statistics=_fits(job.stats, ready),
+                commits=commits_of(ready.sources),
                 components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
             )
             for place, (out, of_out) in enumerate(units.items())

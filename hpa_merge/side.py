@@ -8,7 +8,7 @@ from typing import final
 
 from torch import Tensor
 
-from hpa_merge.calibration import Encoder, PromptAndAnswer, Sample
+from hpa_merge.calibration import PromptAndAnswer, Sample
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, Inverse, SingularCurvature, all_finite
@@ -16,6 +16,7 @@ from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.machine import is_out_of_memory
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
 from hpa_merge.report.schema import CalibrationRecord
+from hpa_merge.tower import encoder_of
 
 SMALL = 2**26
 """Bytes that are looked at at once where a tensor is only looked at."""
@@ -38,8 +39,8 @@ class Side:
 
         Args:
             purpose: ``safety`` or ``task``, for messages.
-            config: of it ``damping``, and ``max_length``: tokens of a sample used at most; a model with fewer
-                positions takes no more than those.
+            config: of it ``damping``, ``conversation``, and ``max_length``: tokens of a sample used at most; a model
+                with fewer positions takes no more than those.
 
         Raises:
             CalibrationError: a sample cannot be encoded; names its line.
@@ -54,7 +55,7 @@ class Side:
         self._checked: set[str] = set()
         self._skeleton = skeleton
         self._samples = samples
-        encoder = Encoder.from_checkpoint(checkpoint.folder, samples)
+        encoder = encoder_of(checkpoint, skeleton, samples, config)
         encode = encoder.encode
         if skeleton.model.config.is_encoder_decoder and skeleton.decoder_start is not None:
             encode = PromptAndAnswer(encoder, skeleton.decoder_start).encode

@@ -13,6 +13,7 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.fingerprint import digest
+from hpa_merge.hub import commits_of
 from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.method import Adapted, with_new_rows
 from hpa_merge.model import Unit
@@ -206,8 +207,8 @@ class Target:
             left_out=tuple(str(path) for path in ready.new.side_files().left_out),
             manifest=self._writer.manifest(),
             run=RunRecord(
-                old=str(job.old),
-                new=str(job.new),
+                old=ready.sources[0].name,
+                new=ready.sources[1].name,
                 device=str(ready.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),
@@ -215,6 +216,7 @@ class Target:
                 versions=versions(),
                 statistics=origins if job.stats is None else {**origins, "file": str(job.stats)},
                 notes=ready.notes,
+                commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
             ),
         )

@@ -17,16 +17,15 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.files import digest
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import all_finite, fuse
+from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.plan import LinearPair, make_plan
-from hpa_merge.report.schema import LinearRecord, MergeReport, read_report
+from hpa_merge.recompute import Recomputation, bits, told
+from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.tower import with_tower
 
 MODEL_CARD = Path("README.md")
 """Written by the merge and edited by people: the one file beside the weights that does not have to be NEW's."""
-
-INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By the bytes of an element."""
 
 
 @final
@@ -48,6 +47,7 @@ def verify(
     old: str | Path | None = None,
     new: str | Path | None = None,
     *,
+    vision_tower: str | Path | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> VerifyReport:
     """Check a folder that :func:`hpa_merge.merge` has published.
@@ -57,6 +57,10 @@ def verify(
     every tensor that the report does not call adapted are NEW's; the kept columns of every adapted linear are OLD's in
     NEW's dtype, and its other values those that ``core.fuse`` gives with the report's kept columns and ``κ``.
 
+    Of the other methods: interpolated weights are recomputed, blocks are compared with OLD. Of ``safe-delta`` NEW's
+    values are compared; of ``model-tailor``, whose patch the report does not hold, as many values have to be OLD's as
+    it says. What either compensated takes the samples and is counted as not recomputed.
+
     Those other values are recomputed here on the CPU. A merge on another device may have rounded otherwise: there they
     may be the neighbouring number of their dtype (one ulp). CPUs agree with one another but for those that have no
     fused multiply-add.
@@ -64,6 +68,7 @@ def verify(
     Args:
         out: the folder.
         old, new: what it was merged from; both or neither.
+        vision_tower: as for :func:`hpa_merge.merge`.
         on_progress: called before each file and each tensor, and at the end.
 
     Raises:
@@ -81,7 +86,7 @@ def verify(
         if old is not None and new is not None:
             in_old = stack.enter_context(Checkpoint.open(old, "OLD"))
             in_new = stack.enter_context(Checkpoint.open(new, "NEW"))
-            inputs = _Inputs(in_old, in_new, report, checked)
+            inputs = _Inputs(in_old, in_new, None if vision_tower is None else Path(vision_tower), report, checked)
         files = _weight_files(merged)
         steps = len(files) + len(merged.tensors)
 
@@ -109,7 +114,9 @@ def verify(
 class _Inputs:
     """OLD, NEW, and what the report says was made from them."""
 
-    def __init__(self, old: Checkpoint, new: Checkpoint, report: MergeReport, checked: Counter[str]) -> None:
+    def __init__(
+        self, old: Checkpoint, new: Checkpoint, tower: Path | None, report: MergeReport, checked: Counter[str]
+    ) -> None:
         """Match OLD and NEW as the merge did; ``checked`` counts what is looked at.
 
         Raises:
@@ -117,8 +124,9 @@ class _Inputs:
             ConfigError: the report's options are none.
         """
         config = HPAConfig.from_mapping(report.config, source="the report")
-        plan = make_plan(old, new, [config], torch.device("cpu"))
-        self._old, self._new = old, new
+        sources = [with_tower(checkpoint, tower, config) for checkpoint in (old, new)]
+        plan = make_plan(sources[0], sources[1], [config], torch.device("cpu"))
+        self._old, self._new = sources[0], new
         pairs = [pair for pairs in plan.linears.values() for pair in pairs]
         self._names = {pair.new.name for pair in pairs}
         self._pairs: dict[str, list[LinearPair]] = defaultdict(list)
@@ -129,6 +137,7 @@ class _Inputs:
         self._records = {record.name: record for record in report.linears}
         self._from_old = config.uncalibrated == "old"
         self._to_be_old = plan.from_old[0]
+        self._config = config
         self._exact = report.run.device == "cpu"
         self._checked = checked
 
@@ -178,11 +187,11 @@ class _Inputs:
         if name in self._to_be_old:
             self._checked["tensors from OLD"] += 1
             old = self._old.read(self._to_be_old[name]).to(new.dtype)
-            yield from _told(name, _bits(found) != _bits(old), "are not OLD's")
+            yield from told(name, bits(found) != bits(old), "are not OLD's")
             return
         if not any(self._is_made(pair) for pair in pairs):
             self._checked["tensors from NEW"] += 1
-            yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
+            yield from told(name, bits(found) != bits(new), "are not NEW's")
             return
         old = self._old.read(pairs[0].old.key)
         for pair in pairs:
@@ -200,7 +209,7 @@ class _Inputs:
         name = pair.new.name
         if not self._is_made(pair):
             self._checked["linears from NEW"] += 1
-            yield from _told(name, _bits(found) != _bits(new), "are not NEW's")
+            yield from told(name, bits(found) != bits(new), "are not NEW's")
             return
         record = self._records[name]
         rows = record.rows if record.shared_rows is None else record.shared_rows
@@ -210,35 +219,14 @@ class _Inputs:
                 f"{list(new.shape)} in NEW, as [outputs, inputs]."
             )
             return
-        yield from _told(name, _bits(found[rows:]) != _bits(new[rows:]), "in rows that OLD has not are not NEW's")
+        yield from told(name, bits(found[rows:]) != bits(new[rows:]), "in rows that OLD has not are not NEW's")
         new, found = new[:rows], found[:rows]
         if record.outcome == "uncalibrated":
             self._checked["linears from OLD"] += 1
-            yield from _told(name, _bits(found) != _bits(old.to(new.dtype)), "are not OLD's")
+            yield from told(name, bits(found) != bits(old.to(new.dtype)), "are not OLD's")
         else:
             self._checked["adapted linears"] += 1
-            yield from self._check_adapted(record, old, new, found)
-
-    def _check_adapted(self, record: LinearRecord, old: Tensor, new: Tensor, found: Tensor) -> Iterator[str]:
-        """What is wrong with an adapted weight, ``[r, c]`` like ``old`` and ``new``."""
-        try:
-            columns = torch.tensor(record.kept_columns, dtype=torch.long)
-        except (ValueError, IndexError):
-            columns = None
-        if columns is None or record.kept is None or record.kappa is None:
-            yield f"{record.name} is adapted, and the report does not say readably with which columns and κ."
-            return
-        kept = torch.zeros(record.columns, dtype=torch.bool).index_fill_(0, columns, True)
-        wrong = _bits(found) != _bits(old.to(new.dtype))
-        wrong[:, ~kept] = False
-        yield from _told(record.name, wrong, "in columns put back are not OLD's")
-        fused = fuse(old, new, kept, record.kappa)
-        wrong = _bits(found) != _bits(fused)
-        wrong[:, kept] = False
-        if not self._exact:
-            far = (_ordinals(found[wrong]) - _ordinals(fused[wrong])).abs() > 1
-            wrong = wrong.masked_scatter(wrong, far)
-        yield from _told(record.name, wrong, f"outside the columns put back are not NEW − {record.kappa:.3g} · OLD")
+            yield from Recomputation(self._config, self._exact, self._checked).check(record, old, new, found)
 
 
 def _weight_files(checkpoint: Checkpoint) -> list[str]:
@@ -258,24 +246,3 @@ def _digest(checkpoint: Checkpoint, path: Path) -> str:
         return digest(checkpoint.folder / path)
     except OSError as error:
         raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, str(path), error)) from error
-
-
-def _told(name: str, wrong: Tensor, what: str) -> Iterator[str]:
-    """One sentence where any value is wrong; ``wrong`` has the tensor's shape, ``[r, c]`` for a linear."""
-    count = int(wrong.sum())
-    if count:
-        where = ""
-        if wrong.ndim == 2:
-            where = f", first in column {int(wrong.any(dim=0).byte().argmax())}"
-        yield f"{name}: {count} of {wrong.numel()} values {what}{where}."
-
-
-def _bits(x: Tensor) -> Tensor:
-    """The numbers as integers of their width: −0.0 is not 0.0, and NaN is itself."""
-    return x.view(INTEGERS[x.element_size()])
-
-
-def _ordinals(x: Tensor) -> Tensor:
-    """Floating numbers as int64 that count them in ascending order: neighbours differ by one, and both zeros are 0."""
-    bits = _bits(x)
-    return torch.where(bits < 0, torch.iinfo(bits.dtype).min - bits.long(), bits.long())

@@ -95,15 +95,30 @@ class Replay:
     """A side whose statistics are known: no sample runs, and no tensor is read before it is asked for."""
 
     def __init__(
-        self, side: Side, half: Half, linears: Mapping[Unit, tuple[LinearTensor, ...]], units: Iterable[Unit]
+        self,
+        side: Side,
+        half: Half,
+        linears: Mapping[Unit, tuple[LinearTensor, ...]],
+        units: Iterable[Unit],
+        *,
+        hold: bool = False,
     ) -> None:
-        """``linears``: all of the side, by unit; ``units``: all of the model."""
+        """Begin.
+
+        Args:
+            linears: all of the side, by unit.
+            units: all of the model.
+            hold: whether what is read of a unit is held until it is freed: where the samples of the other side run,
+                a tensor may be asked for before them and after them. Else the last one is.
+        """
         by_name = {unit.name: unit for unit in units}
         self._side = side
         self._half = half
         self._linears = linears
         self._visits = [by_name[name] for name in reversed(half.visits)]
         self._waiting = False
+        self._hold = hold
+        self._held: dict[str, Tensor] = {}
 
     def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
         visited = (unit for unit in reversed(self._visits) if unit in units)
@@ -123,13 +138,15 @@ class Replay:
         return False
 
     def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        last: dict[str, Tensor] = {}
+        held = self._held
+        held.clear()
 
         def read(key: str) -> Tensor:
-            if key not in last:
-                last.clear()
-                last[key] = self._side.read(key).to(self._side.device)
-            return last[key]
+            if key not in held:
+                if not self._hold:
+                    held.clear()
+                held[key] = self._side.read(key).to(self._side.device)
+            return held[key]
 
         return read
 
@@ -139,7 +156,7 @@ class Replay:
         return self._half
 
     def free(self, unit: Unit) -> None:
-        """Nothing is held."""
+        self._held.clear()
 
     def close(self) -> None:
         self._waiting = False

@@ -175,9 +175,16 @@ def as_rows(weight: Tensor, input_axis: int) -> Tensor:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """The whole model in its own class and dtype."""
+    """The whole model in its own class and dtype; experts are computed one by one, as the package does it.
+
+    Each parameter gets memory of its own: where it begins within a file decides in which order a product is summed.
+    """
     config = AutoConfig.from_pretrained(folder)
-    return getattr(transformers, config.architectures[0]).from_pretrained(folder, dtype="auto").eval()
+    architecture = getattr(transformers, config.architectures[0])
+    model = architecture.from_pretrained(folder, dtype="auto", experts_implementation="eager").eval()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:

@@ -104,6 +104,27 @@ def test_threads_may_write_at_the_same_time(old: Path, tmp_path: Path) -> None:
 # --- mistakes of ours ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("nbytes", [1, 20, 10**6])
+def test_pieces_are_the_tensor(nbytes: int, old: Path, new: Path, tmp_path: Path) -> None:
+    with Checkpoint.open(new, "NEW") as source:
+        writer = CheckpointWriter(source, tmp_path / "out", inputs=[old, new])
+        for name in source.tensors:
+            writer.write_pieces(name, source.pieces(name, nbytes))
+        writer.publish({})
+        assert everything(tmp_path / "out") == everything(new)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[1:], lambda x: torch.cat([x, x]), lambda x: x.float()])
+def test_pieces_that_are_not_the_tensor(change: Any, old: Path, tmp_path: Path) -> None:
+    with Checkpoint.open(old, "NEW") as source:
+        writer = CheckpointWriter(source, tmp_path / "out", inputs=[old])
+        name = "0.wide.weight"
+        with pytest.raises(ValueError, match=r"^0\.wide\.weight has to be \[5, 7\] torch\.bfloat16$"):
+            writer.write_pieces(name, [change(source.read(name).reshape(-1))])
+        assert name in writer.remaining()
+        writer.abort()
+
+
 def test_wrong_use(old: Path, tmp_path: Path) -> None:
     with Checkpoint.open(old, "NEW") as source:
         writer = CheckpointWriter(source, tmp_path / "out", inputs=[old])

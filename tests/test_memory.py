@@ -38,7 +38,7 @@ def ready(tiny: Tiny, tmp_path: Path) -> Any:
 
         def allotted(device: str, limits: Limits = ANY, runs: tuple[bool, bool] = (True, True)) -> Memory:
             checkpoints = (prepared.old, prepared.new)
-            return allot(prepared.plan, checkpoints, prepared.sides, runs, torch.device(device), 1, limits)
+            return allot(prepared.plan, checkpoints, prepared.sides, runs, torch.device(device), [HPAConfig()], limits)
 
         yield allotted
 

@@ -6,7 +6,9 @@ from reference_mathematics import curvature
 from reference_methods import model_tailor, safe_delta
 from torch import Tensor
 
+from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, Inverse, SingularCurvature, measure_update
+from hpa_merge.method import adapt
 from hpa_merge.methods import interpolate, model_patch, most_changed, operate, random_columns, select_deltas
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -168,6 +170,22 @@ def test_ties_go_to_the_lower_row_then_the_lower_column() -> None:
     new = torch.tensor([[1.0, 0.0, 1.0, 0.0]]).expand(2, -1).contiguous()
     patch = model_patch(old, new, torch.ones(4), 37.5)
     assert patch.tolist() == [[True, False, True, False], [True, False, False, False]]
+
+
+# --- rows that OLD has not ---
+
+
+@pytest.mark.parametrize("method", ["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"])
+def test_a_vocabulary_that_grew(method: str) -> None:
+    old, new, x = problem(6, 30, 90, torch.bfloat16, seed=50)
+    longer = torch.cat([new, normal(3, 30).to(torch.bfloat16)])
+    results = [
+        next(adapt(old, after, inverse_of(x), inverse_of(x), block=0, blocks=1, configs=[HPAConfig(method=method)]))
+        for after in (new, longer)
+    ]
+    assert torch.equal(results[1].weight[:6], results[0].weight)
+    assert torch.equal(results[1].weight[6:], longer[6:])
+    assert results[1].energy_put_back == results[0].energy_put_back
 
 
 # --- interpolation and the controls ---

@@ -61,9 +61,9 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
     def host(device: str = "cpu", **options: Any) -> tuple[int, int | None]:
         outs = {tmp_path / "out": HPAConfig(**options)}
         with prepare(Job(case.old, case.new, outs, case.safety, case.task)) as ready:
-            expected = allot(
-                ready.plan, (ready.old, ready.new), ready.sides, (True, True), torch.device(device), 1, Limits()
-            )
+            checkpoints, configs = (ready.old, ready.new), list(outs.values())
+            where = torch.device(device)
+            expected = allot(ready.plan, checkpoints, ready.sides, (True, True), where, configs, Limits())
         return expected.host, expected.device
 
     few, many = host(task_samples=1), host(task_samples=6)
@@ -72,6 +72,9 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
     on_host, on_device = host("cuda")
     assert on_device is not None
     assert on_host < many[0] + on_device
+    for method in ("safe-delta", "model-tailor"):
+        whole, diagonal = (host(method=method, compensation=compensation)[0] for compensation in (True, False))
+        assert whole > diagonal > many[0] - few[0]
 
 
 def test_a_vocabulary_that_grew_is_named(tiny: Tiny, tmp_path: Path) -> None:

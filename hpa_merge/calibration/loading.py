@@ -8,6 +8,7 @@ import transformers
 from transformers import AutoProcessor, AutoTokenizer, dynamic_module_utils
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from hpa_merge.calibration.bounds import panics_as_errors
 from hpa_merge.errors import CalibrationError, CheckpointError
@@ -24,15 +25,20 @@ TOKEN_IDS = 10**7
 """The highest id of a token; a tokenizer makes a table of that length."""
 
 
-def load_tokenizer(folder: Path, source: str) -> Any:
-    """The tokenizer in ``folder``; ``source`` names the sample that needs it.
+def load_tokenizer(folder: Path, source: str, **options: Any) -> Any:
+    """The tokenizer in ``folder``; ``source`` names the sample that needs it, ``options`` are ``AutoTokenizer``'s.
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded.
     """
     try:
-        tokenizer = _load(AutoTokenizer, folder)
+        tokenizer = _load(AutoTokenizer, folder, **options)
     except Exception as error:  # whatever a broken folder makes transformers raise
+        if _lacks_sentencepiece(folder):
+            raise CheckpointError(
+                f"{folder} has its tokenizer in tokenizer.model alone, and {source} needs it: install what reads that "
+                "file, with pip install sentencepiece protobuf."
+            ) from error
         raise CheckpointError(
             f"{folder} has no tokenizer that transformers can load, and {source} needs one ({reason(error)}): "
             "add its files to the folder, or give input_ids."
@@ -72,7 +78,7 @@ def load_processor(folder: Path, source: str) -> Any:
     return processor
 
 
-def _load(loader: Any, folder: Path) -> Any:
+def _load(loader: Any, folder: Path, **options: Any) -> Any:
     """Without code of the checkpoint's own: transformers' processors pass that on to not all of their parts, and
     would ask about those on the terminal."""
     _check_files(folder)
@@ -80,7 +86,7 @@ def _load(loader: Any, folder: Path) -> Any:
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     try:
         with panics_as_errors():
-            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
     finally:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
 
@@ -101,6 +107,12 @@ def _check_files(folder: Path) -> None:
         numbers = vocabulary.values() if isinstance(vocabulary, dict) else ()
         if any(isinstance(number, int) and number > TOKEN_IDS for number in numbers):
             raise ValueError(f"{name} has a token id over {TOKEN_IDS}")
+
+
+def _lacks_sentencepiece(folder: Path) -> bool:
+    """Whether the tokenizer is one that only SentencePiece reads, and that is not installed."""
+    alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    return alone and not (is_sentencepiece_available() and is_protobuf_available())
 
 
 def _image_only_class(folder: Path) -> Any:

@@ -21,7 +21,7 @@ from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["INDEX", "REPORT", "Checkpoint"]
+__all__ = ["INDEX", "REPORT", "Checkpoint", "read_config"]
 
 INDEX = "model.safetensors.index.json"
 REPORT = "hpa_report.json"
@@ -45,6 +45,8 @@ class Checkpoint:
         tensors: by name; in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
         index: name of the index file; None where there is a single weight file without one.
+        tower: folder of the vision tower that it is read with, where that lies apart; its tensors may be among
+            ``tensors``, and are then :attr:`external`.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     shards: tuple[str, ...]
     index: str | None
+    tower: Path | None = None
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -64,7 +67,7 @@ class Checkpoint:
             CheckpointError: something is missing, broken, unsafe, or quantised.
         """
         folder = Path(folder)
-        config = _read_config(folder, role)
+        config = read_config(folder, role)
         shards, index, weight_map = _find_shards(folder, role)
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
@@ -87,6 +90,11 @@ class Checkpoint:
                     "fetch the index and its shards again, from one and the same revision."
                 )
         return cls(folder, role, config, tensors, shards, index)
+
+    @property
+    def external(self) -> frozenset[str]:
+        """Names of tensors that lie in no file of its own, but in the tower's."""
+        return frozenset(name for name, info in self.tensors.items() if info.shard not in self.shards)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU: shape and dtype as on disk, in memory of its own (``pread``, never a mapped file).
@@ -179,8 +187,12 @@ class Checkpoint:
         self.close()
 
 
-def _read_config(folder: Path, role: str) -> dict[str, Any]:
-    """config.json of a folder that holds an unquantised model."""
+def read_config(folder: Path, role: str) -> dict[str, Any]:
+    """config.json of a folder that holds an unquantised model.
+
+    Raises:
+        CheckpointError: it is missing, broken, or says that the model is quantised.
+    """
     if folder.is_file():
         raise CheckpointError(f"{role} {folder} is a file: give the folder that it lies in.")
     if not folder.is_dir():

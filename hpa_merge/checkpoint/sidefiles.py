@@ -3,16 +3,19 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import final
 
-__all__ = ["SideFiles", "find_side_files"]
+__all__ = ["SideFiles", "find_side_files", "is_side_file"]
 
 OTHER_WEIGHTS = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".ot"),
-    *(".pkl", ".pickle", ".npz"),
+    *(".pkl", ".pickle", ".npz", ".onnx_data", ".tflite"),
 }
 """Suffixes of files that hold the weights before the merge, or a pickle: never carried into OUT."""
+
+OTHER_FORMATS = {"onnx", "original", "gguf", "openvino", "coreml", "tflite"}
+"""Subfolders that hold the model before the merge in another format, whatever the files in them are called."""
 
 
 @final
@@ -22,7 +25,7 @@ class SideFiles:
 
     Attributes:
         copied: config, tokenizer, processor, templates, licence …: they belong into OUT byte for byte.
-        left_out: weights in other formats, pickles, links to folders, and what is not a file: they do not.
+        left_out: weights, and the model in other formats, pickles, links to folders, and what is no file: they do not.
     """
 
     copied: tuple[Path, ...]
@@ -45,7 +48,7 @@ def find_side_files(folder: Path, own: set[str]) -> SideFiles:
     left_out: list[Path] = []
     for path in _walk(folder):
         if path.as_posix() not in own:
-            wanted = (folder / path).is_file() and not _is_other_weights(path.name)
+            wanted = (folder / path).is_file() and is_side_file(path)
             (copied if wanted else left_out).append(path)
     return SideFiles(copied=tuple(sorted(copied)), left_out=tuple(sorted(left_out)))
 
@@ -61,6 +64,13 @@ def _walk(folder: Path) -> Iterator[Path]:
         links = [name for name in folders if (here / name).is_symlink()]
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from ((here / name).relative_to(folder) for name in (*links, *files) if not name.startswith("."))
+
+
+def is_side_file(path: PurePath) -> bool:
+    """Whether a file at this path, relative to the folder, belongs into a merged model beside its weights."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    other_format = len(path.parts) > 1 and path.parts[0].lower() in OTHER_FORMATS
+    return not (hidden or other_format or _is_other_weights(path.name))
 
 
 def _is_other_weights(name: str) -> bool:

@@ -27,8 +27,9 @@ Further commands, in OLD's place:
   verify  check that a merged folder is whole and right
 """
 
-PATHS = ("safety_calib", "task_calib", "output", "stats")
-"""Options that are paths, and may stand in the YAML file beside those of the method."""
+OPTIONAL = ("vision_tower", "stats")
+PATHS = ("safety_calib", "task_calib", "output", *OPTIONAL)
+"""Options that are paths, and may stand in the YAML file beside those of the method; two need not be given."""
 
 LIMITS = ("max_memory", "max_host_memory")
 """Options that are sizes, and may stand there too."""
@@ -77,6 +78,7 @@ def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., N
         click.option("--task-calib", type=FILE, help="Samples of the new task.  [hpa, model-tailor: required]"),
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
+        click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
         click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
         click.option("--max-memory", type=Size(), help="Most that may be taken on the device, such as 20GB."),
         click.option("--max-host-memory", type=Size(), help="Most that may be taken on the host beside a GPU."),
@@ -91,23 +93,24 @@ def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 @click.command(context_settings=HELP, epilog=EPILOG)
-@click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
+@click.argument("old")
+@click.argument("new")
 @_job_options("OUT: a new folder.")
 @click.version_option(hpa_merge.__version__, "--version", prog_name="hpa-merge")
 @click.pass_context
-def merge_command(context: click.Context, old: Path, new: Path, quiet: bool, verbose: bool, **given: Any) -> None:
+def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Repair an aligned model after a tuning step.
 
-    OLD is the checkpoint before tuning and NEW the one after it. From both, a few safety samples and some samples of
-    the new task, hpa-merge works out which input columns of every linear weight go back to their old values, and
-    writes the result to OUT. It trains nothing and never holds a whole model in memory.
+    OLD is the checkpoint before tuning and NEW the one after it: folders, or names on the Hub (org/name[@revision]).
+    From both, a few safety samples and some samples of the new task, hpa-merge works out which input columns of every
+    linear weight go back to their old values, and writes the result to OUT. It trains nothing and never holds a whole
+    model in memory.
     """
     paths, options = _options(context, given)
     _require(context, paths, [*(f"{purpose}_calib" for purpose in sets_of(options.get("method", "hpa"))), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
-    with libraries(verbose):
+    with libraries(verbose, downloads=not quiet):
         from rich.console import Console
 
         from hpa_merge.forecast import Limits
@@ -132,13 +135,13 @@ def merge_command(context: click.Context, old: Path, new: Path, quiet: bool, ver
 
 
 @click.command(context_settings=HELP)
-@click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
+@click.argument("old")
+@click.argument("new")
 @click.argument("settings", type=FILE)
 @_job_options("The folder in which the OUTs are made.")
 @click.pass_context
 def sweep_command(
-    context: click.Context, old: Path, new: Path, settings: Path, quiet: bool, verbose: bool, **given: Any
+    context: click.Context, old: str, new: str, settings: Path, quiet: bool, verbose: bool, **given: Any
 ) -> None:
     """Try several settings: many OUTs from one read of OLD and NEW.
 
@@ -153,7 +156,7 @@ def sweep_command(
     HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
     outs = {folder / name: config for name, config in read_settings(settings, options).items()}
     _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
-    with libraries(verbose):
+    with libraries(verbose, downloads=not quiet):
         from rich.console import Console
 
         from hpa_merge.forecast import Limits
@@ -165,7 +168,7 @@ def sweep_command(
         switches = {name: given[name] for name in ("overwrite", "resume")}
         limits = Limits(given["max_memory"], given["max_host_memory"])
         job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
-        with _folder(folder, [old, new]):
+        with _folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
                 with progress_bar(quiet, "reading") as on_progress:
                     plans = preview(job, on_progress)

@@ -51,9 +51,12 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--old", type=click.Path(path_type=Path), help="OLD of the merge; with --new, every value is checked.")
 @click.option("--new", type=click.Path(path_type=Path), help="NEW of the merge.")
+@click.option("--vision-tower", type=click.Path(path_type=Path), help="That of the merge.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but what is wrong.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
-def verify_command(out: Path, old: Path | None, new: Path | None, quiet: bool, verbose: bool) -> None:
+def verify_command(
+    out: Path, old: Path | None, new: Path | None, vision_tower: Path | None, quiet: bool, verbose: bool
+) -> None:
     """Check that OUT is whole and as its merge wrote it.
 
     The index and the headers have to agree, every weight file has to have the SHA-256 of the report, and no value may
@@ -64,7 +67,7 @@ def verify_command(out: Path, old: Path | None, new: Path | None, quiet: bool, v
         from hpa_merge.verify import verify
 
         with progress_bar(quiet, "verifying") as on_progress:
-            report = verify(out, old, new, on_progress=on_progress)
+            report = verify(out, old, new, vision_tower=vision_tower, on_progress=on_progress)
         for problem in report.problems:
             complain(problem)
         if report.problems:

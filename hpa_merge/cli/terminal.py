@@ -1,5 +1,6 @@
 """What every command needs of its process: a bar, a sentence, nothing of what libraries say, and its files."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,30 +15,44 @@ def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, 
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
-    with tqdm(disable=True if quiet else None, bar_format=form, desc=what, leave=False) as bar:
+    bars: list[tqdm] = []  # none before the first step: a download has bars of its own
 
-        def on_progress(what: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(what, refresh=False)
-            bar.update(done - bar.n)
+    def on_progress(step: str, done: int, total: int) -> None:
+        if not bars:
+            bars.append(tqdm(disable=True if quiet else None, bar_format=form, desc=what, leave=False))
+        bars[0].total = total
+        bars[0].set_postfix_str(step, refresh=False)
+        bars[0].update(done - bars[0].n)
 
+    try:
         yield on_progress
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 @contextmanager
-def libraries(verbose: bool) -> Iterator[None]:
-    """Import the heavy libraries, with their own messages off unless they are wanted."""
+def libraries(verbose: bool, downloads: bool = False) -> Iterator[None]:
+    """Import the heavy libraries, with their own messages off unless they are wanted.
+
+    Args:
+        downloads: show huggingface_hub's bars, on a terminal.
+    """
     import logging
     import warnings
 
     with warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
+        import huggingface_hub.utils
         import transformers
 
         if not verbose:
             transformers.utils.logging.set_verbosity(logging.CRITICAL)
             transformers.utils.logging.disable_progress_bar()
+            huggingface_hub.utils.logging.set_verbosity(logging.CRITICAL)
+        bars = huggingface_hub.utils
+        (bars.enable_progress_bars if downloads and sys.stderr.isatty() else bars.disable_progress_bars)()
         yield
 
 

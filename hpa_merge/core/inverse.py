@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.core.triangular import PANEL, add_gram, cholesky_
+from hpa_merge.core.triangular import add_gram, cholesky_
 
 
 @final
@@ -36,14 +36,9 @@ class Inverse:
         """``Σ_m a_m/[H⁻¹]_mm · [H⁻¹]_mj`` for every column ``j`` of each row of ``a`` ``[r, c]``: ``[r, c]``.
 
         A weight that is moved by ``a_m`` raises the loss ``½ Δᵀ H Δ`` least if the rest of its row moves by its term of
-        this sum. In the factor's dtype, a panel of rows at a time; the scale of ``H`` cancels.
+        this sum. In the factor's dtype; the scale of ``H`` cancels.
         """
-        by_curvature = a.double().div_((self.diagonal / self.scale).to(a.device)).to(self.factor.dtype)
-        result = torch.empty_like(by_curvature)
-        for start in range(0, a.shape[0], PANEL):
-            rows = slice(start, start + PANEL)
-            result[rows] = self._solved(by_curvature[rows])
-        return result
+        return self._solved(a.double().div_((self.diagonal / self.scale).to(a.device)).to(self.factor.dtype))
 
     def _solved(self, a: Tensor) -> Tensor:
         """``a (G + μI)⁻¹``, ``[r, c]``."""

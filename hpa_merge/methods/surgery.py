@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from hpa_merge.core import Inverse
-from hpa_merge.core.adjustment import row_blocks
+
+ROWS = 256
+"""Rows that are compensated at once: enough to keep the solver busy, and next to nothing beside a weight."""
 
 
 def operate(base: Tensor, given: Tensor, mask: Tensor, inverse: Inverse | None, dtype: torch.dtype) -> Tensor:
@@ -26,7 +28,8 @@ def operate(base: Tensor, given: Tensor, mask: Tensor, inverse: Inverse | None, 
         ``[r, c]``, contiguous; bit for bit ``given`` in the mask, and ``base`` elsewhere where ``inverse`` is None.
     """
     result = torch.empty(base.shape, dtype=dtype, device=base.device)
-    for block in row_blocks(base.shape):
+    for begin in range(0, base.shape[0], ROWS):
+        block = slice(begin, begin + ROWS)
         start, chosen = base[block], mask[block].to(base.device)
         rest = start
         if inverse is not None:

@@ -3,12 +3,14 @@
 from hpa_merge.model.components import COMPONENTS, Component
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
+from hpa_merge.model.original_llava import TOWER, is_original_llava
 from hpa_merge.model.skeleton import LinearTensor, Skeleton
 from hpa_merge.model.taps import Taps
 from hpa_merge.model.units import Unit, find_units
 
 __all__ = [
     "COMPONENTS",
+    "TOWER",
     "Component",
     "ForwardError",
     "Header",
@@ -18,4 +20,5 @@ __all__ = [
     "Taps",
     "Unit",
     "find_units",
+    "is_original_llava",
 ]

@@ -10,6 +10,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrai
 
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.model.conversion import Header
+from hpa_merge.model.original_llava import adapt, llava_config
 
 __all__ = ["decoder_start", "meta_model"]
 
@@ -23,16 +24,21 @@ BUFFER_BYTES = 2**32
 """Bytes of what a model computes for itself, such as masks and rotary tables; it is held in memory: 4 GiB at most."""
 
 
-def meta_model(folder: Path, header: Header, role: str) -> PreTrainedModel:
+def meta_model(folder: Path, header: Header, role: str, tower: Path | None = None) -> PreTrainedModel:
     """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` would give it.
+
+    Args:
+        tower: folder of the vision tower, where ``folder`` has LLaVA's own layout.
 
     Raises:
         CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
     """
     try:
-        raw, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
-        _check_counts(raw, max(1000, len(header)), role)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        raw = _read_config(folder, header, role)
+        if tower is None:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:
+            config = llava_config(raw, _read_config(tower, header, "the vision tower"), header, role)
         name = (config.architectures or ["(none)"])[0]
         architecture = getattr(transformers, name, None)
         if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
@@ -48,6 +54,8 @@ def meta_model(folder: Path, header: Header, role: str) -> PreTrainedModel:
             model = architecture._from_config(
                 config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
             )
+        if tower is not None:
+            adapt(model, raw)
         if next(model.parameters(), None) is None:
             raise ValueError(f"{name} has no parameter")
     except HPAError:
@@ -77,6 +85,17 @@ def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
         except Exception:  # whatever a broken file makes transformers raise: it is as good as none
             return None
     return found if isinstance(found, int) else None
+
+
+def _read_config(folder: Path, header: Header, role: str) -> dict[str, Any]:
+    """A config.json that asks for no more than there can be.
+
+    Raises:
+        CheckpointError: it asks for more.
+    """
+    raw, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
+    _check_counts(raw, max(1000, len(header)), role)
+    return raw
 
 
 def _check_counts(config: Any, most: int, role: str) -> None:

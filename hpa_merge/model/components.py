@@ -6,6 +6,7 @@ lies between the two without being a block.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Literal, get_args
 
 from torch import nn
@@ -80,18 +81,16 @@ def _find_embeddings(model: PreTrainedModel, language: Iterable[str], others: It
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.Embedding) and _lies_in(name, language) and not _lies_in(name, others)
     }
-    try:
-        return {*found, path_of(model, model.get_input_embeddings())}
-    except NotImplementedError:  # a few models do not say
-        return found
+    with suppress(NotImplementedError):  # a few models do not say
+        found.add(path_of(model, model.get_input_embeddings()))
+    return found - {""}  # one that is not in the tree
 
 
 def _find_heads(model: PreTrainedModel, text: str, towers: Collection[str]) -> set[str]:
     """Paths of the output embeddings, with the unit that they are in, and of what lies behind the base model."""
     head = model.get_output_embeddings()
     found = set()
-    if head is not None:
-        path = path_of(model, head)
+    if head is not None and (path := path_of(model, head)):
         found.add(next((unit.name for unit in find_units(model) if inside(path, unit.name)), path))
     base = path_of(model, model.base_model)
     children = [name for name, _ in model.named_children()]

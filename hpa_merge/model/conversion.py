@@ -6,7 +6,7 @@ turns others. A :class:`Conversion` is one such step: the keys that are read tog
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, final
@@ -156,8 +156,13 @@ class Conversion:
         return {number: tuple(by) for number, by in observers.items() if number not in moved}
 
 
-def find_conversions(model: PreTrainedModel, header: Header, role: str) -> list[Conversion]:
+def find_conversions(
+    model: PreTrainedModel, header: Header, role: str, known_as: Callable[[str], str] = str
+) -> list[Conversion]:
     """How each tensor of a checkpoint becomes part of ``model``, on the meta device; unknown keys are left out.
+
+    Args:
+        known_as: what a key would be called in a checkpoint that transformers knows, where this is another one.
 
     Raises:
         CheckpointError: a tensor's shape is not what the model's configuration asks for.
@@ -171,9 +176,10 @@ def find_conversions(model: PreTrainedModel, header: Header, role: str) -> list[
 
     grouped: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
     for key in sorted(header, key=dot_natural_key):  # transformers' own order: converters stack in it
-        name, pattern = rename_source_key(key, renamings, converters, prefix, parameters)
-        if name not in parameters and key in parameters:
-            name, pattern = rename_source_key(key, [], [], prefix, parameters)
+        known = known_as(key)
+        name, pattern = rename_source_key(known, renamings, converters, prefix, parameters)
+        if name not in parameters and known in parameters:
+            name, pattern = rename_source_key(known, [], [], prefix, parameters)
         if name in parameters:
             grouped[name].append((key, pattern))
 

@@ -68,17 +68,20 @@ def find_stacks(model: nn.Module) -> dict[str, Stack]:
 
 
 def find_routers(model: nn.Module) -> set[str]:
-    """Paths of the modules whose weight, ``[experts, c]``, scores the experts that lie beside them."""
+    """Paths of the modules whose weight, ``[experts, c]``, scores the experts that lie beside them.
+
+    A router has no other matrix: attention beside the experts may happen to have as many rows as there are experts.
+    """
     found = set()
     for path, parent in model.named_modules():
         counts = {name: count for name, child in parent.named_children() if (count := _experts_of(child))}
-        for name, child in parent.named_children():
-            if name in counts:
+        for name, child in parent.named_children() if counts else ():
+            matrices = [n for n, parameter in child.named_parameters() if parameter.ndim > 1]
+            if name in counts or len(matrices) != 1 or not matrices[0].endswith("weight"):
                 continue
-            for inner, module in child.named_modules():
-                weight = getattr(module, "weight", None)
-                if isinstance(weight, Tensor) and weight.ndim == 2 and weight.shape[0] in counts.values():
-                    found.add(".".join(part for part in (path, name, inner) if part))
+            shape = child.get_parameter(matrices[0]).shape
+            if len(shape) == 2 and shape[0] in counts.values():
+                found.add(f"{path}.{name}.{matrices[0]}".lstrip(".").removesuffix(".weight"))
     return found
 
 
@@ -132,8 +135,16 @@ class _Products(TorchFunctionMode):
 
 
 def _experts_of(module: nn.Module) -> int:
-    """How many experts ``module`` holds, itself or in its parts, stacked or one by one; 0 if it is something else."""
+    """How many experts ``module`` holds, stacked or one by one, and nothing else; 0 if it is something else."""
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
         return len(module) if type(module).__name__.endswith("Experts") else 0
-    parts = [part for part in (module, *module.children()) if not isinstance(part, nn.Conv1d)]
-    return next((len(p) for part in parts for p in part.parameters(recurse=False) if p.ndim == 3), 0)
+    holders = [module] if next(module.parameters(recurse=False), None) is not None else list(module.children())
+    stacks = [
+        parameter
+        for holder in holders
+        if not isinstance(holder, nn.Conv1d)
+        for parameter in holder.parameters(recurse=False)
+        if parameter.ndim == 3
+    ]
+    whole = all(any(p.ndim == 3 for p in h.parameters()) for h in holders if next(h.parameters(), None) is not None)
+    return len(stacks[0]) if stacks and whole else 0

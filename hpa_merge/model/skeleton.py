@@ -8,7 +8,7 @@ its device, dtype or shape gets the true answer, and code that computes with one
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -22,6 +22,7 @@ from hpa_merge.model.building import decoder_start, meta_model
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
 from hpa_merge.model.experts import find_routers, find_stacks, routed_share
+from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.units import Unit, find_units
 
 
@@ -86,7 +87,15 @@ class Skeleton:
         stacks: the experts' parameters whose products can be watched, by name.
     """
 
-    def __init__(self, folder: Path, header: Header, role: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        header: Header,
+        role: str,
+        device: torch.device,
+        tower: Path | None = None,
+        external: Collection[str] = (),
+    ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
         Args:
@@ -94,20 +103,23 @@ class Skeleton:
             header: its tensors.
             role: OLD or NEW, for messages.
             device: where units are loaded to.
+            tower: folder of the vision tower, where ``folder`` has LLaVA's own layout.
+            external: tensors that lie elsewhere and are only read: no linears, and of no component.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = meta_model(folder, header, role)
+        self.model = meta_model(folder, header, role, tower)
         self.decoder_start = decoder_start(folder, self.model)
+        self._external = external
         self.device = device
         self._header = header
         self._dtype_plan = self.model._get_dtype_plan(self.model.dtype)
-        self._conversions = find_conversions(self.model, header, role)
+        self._conversions = find_conversions(self.model, header, role, str if tower is None else module_name)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
         self._complete(role)
         parts = find_components(self.model)  # as long as tied parameters are one
-        self.components = {key: parts[conversion.first] for conversion in self._conversions for key in conversion.keys}
+        self.components = {key: parts[c.first] for c in self._conversions for key in c.keys if key not in external}
         self._places: dict[str, tuple[str, ...]] = {}
         self._put_placeholders()
         self.places = {key: self._places[c.first] for c in self._conversions for key in c.keys}
@@ -258,10 +270,11 @@ class Skeleton:
         """The matrices on disk that become weights of linear modules, or experts of a stack, and of nothing else."""
         modules = {f"{n}.weight": m for n, m in self.model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
         axes = {name: 1 if isinstance(module, nn.Linear) else 0 for name, module in modules.items()}
+        left_out = self.tied | self.routers | set(self._external)
         config, found = self.model.config.get_text_config(), {}
         for conversion in self._conversions:
             unit = self._unit_of[conversion.first]
-            if unit is None or not (self.tied | self.routers).isdisjoint(conversion.keys):
+            if unit is None or not left_out.isdisjoint(conversion.keys):
                 continue
             routed = 1.0
             if conversion.first in self.stacks:

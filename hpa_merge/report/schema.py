@@ -129,7 +129,8 @@ class RunRecord:
 
     Attributes:
         statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
-        notes: why a half that the file holds was not read, a sentence each.
+        notes: why a half that the file holds was not read, and what was not as usual otherwise, a sentence each.
+        commits: of OLD and NEW those that are from the Hub, by their names; the hash of the commit.
         fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
             of machine have the same.
     """
@@ -144,6 +145,7 @@ class RunRecord:
     statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    commits: dict[str, str] = field(default_factory=dict)
 
 
 @final
@@ -309,6 +311,7 @@ class PlanReport:
     reshaped: tuple[str, ...]
     device: str
     components: tuple[ComponentRecord, ...] = ()
+    commits: dict[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
 
 

@@ -52,6 +52,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
         ("safety set", _calibration(report.safety)),
         ("task set", _calibration(report.task)),
         *_statistics(run),
+        *_commits(run.commits),
         ("time and peak", f"{run.seconds:.1f} s on {run.device}, {memory}"),
         ("written", f"{out} (every figure in hpa_report.json)"),
     )
@@ -79,6 +80,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
         *(("statistics", sentence) for sentence in plan.statistics),
+        *_commits(plan.commits),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
 
@@ -180,13 +182,15 @@ def _statistics(run: RunRecord) -> list[tuple[str, str]]:
 
 def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
     """What becomes of each part of the model; of its linears too, where it has any."""
-    return [
-        (
-            record.name,
-            f"{record.policy}: {record.tensors} tensors" + f"; {_counts(record.linears)}" * any(record.linears),
-        )
-        for record in records
-    ]
+    rows = []
+    for record in records:
+        linears = f"; {_counts(record.linears)}" if record.linears else ""
+        rows.append((record.name, f"{record.policy}: {record.tensors} tensor{'s'[: record.tensors != 1]}{linears}"))
+    return rows
+
+
+def _commits(commits: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [("from the Hub", f"{name}, commit {commit}") for name, commit in commits.items()]
 
 
 def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:

@@ -1,0 +1,106 @@
+"""The vision tower of a checkpoint in LLaVA's own layout, which lies in a folder of its own.
+
+Its config.json and its image processor are always read from there, its weights where the checkpoint has none. Those
+are read only: they are no part of OUT.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hpa_merge.calibration import Encoder, Sample, original_llava_encoder
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
+from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.model import TOWER, Skeleton, is_original_llava
+
+__all__ = ["encoder_of", "with_tower"]
+
+ROLE = "the vision tower"
+"""What the messages call it."""
+
+VISION = "vision_model."
+"""How the vision model's keys begin in a whole CLIP model; where it lies alone they may begin with their own part."""
+
+
+def with_tower(checkpoint: Checkpoint, tower: Path | None, config: HPAConfig) -> Checkpoint:
+    """What is read in the place of ``checkpoint``: itself, but in LLaVA's own layout, there with its vision tower.
+
+    Args:
+        tower: the folder of a CLIP model; where None, what config.json calls ``mm_vision_tower``, if that is a folder.
+        config: of it ``conversation``.
+
+    Raises:
+        CheckpointError: there is no such folder, or what is in it is no whole model that can be read.
+        ConfigError: a tower, or the prompts of LLaVA's own layout, are asked for and the checkpoint has another one.
+    """
+    if not is_original_llava(checkpoint.config):
+        for option, given in (("vision_tower", tower is not None), ("conversation", config.conversation != "auto")):
+            if given:
+                raise ConfigError(
+                    f"{option} is given, and {checkpoint.role} {checkpoint.folder} has not LLaVA's own layout, which "
+                    "alone needs it: leave it out."
+                )
+        return checkpoint
+    folder = _find(checkpoint, tower)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{ROLE} {folder} has no config.json: give the folder of the CLIP model.")
+    if any(key.startswith(TOWER) for key in checkpoint.tensors):
+        return replace(checkpoint, tower=folder)
+    with Checkpoint.open(folder, ROLE) as opened:
+        whole = any(key.startswith(VISION) for key in opened.tensors)
+        external = {
+            f"{TOWER}{'' if whole else VISION}{key}": replace(info, shard=str((folder / info.shard).absolute()))
+            for key, info in opened.tensors.items()
+            if key.startswith(VISION if whole else "")
+        }
+    tensors = {**checkpoint.tensors, **{key: replace(info, name=key) for key, info in external.items()}}
+    return replace(checkpoint, tensors=tensors, tower=folder)
+
+
+def encoder_of(checkpoint: Checkpoint, skeleton: Skeleton, samples: Sequence[Sample], config: HPAConfig) -> Encoder:
+    """What encodes ``samples`` as the users of ``checkpoint``, which :func:`with_tower` gave, would.
+
+    Raises:
+        CalibrationError, CheckpointError: as :meth:`Encoder.from_checkpoint`.
+    """
+    if checkpoint.tower is None:
+        return Encoder.from_checkpoint(checkpoint.folder, samples)
+    return original_llava_encoder(
+        checkpoint.folder,
+        checkpoint.tower,
+        checkpoint.config,
+        samples,
+        conversation=config.conversation,
+        image_token_id=skeleton.model.config.image_token_id,
+        image_tokens=skeleton.model.config.image_seq_length,
+    )
+
+
+def _find(checkpoint: Checkpoint, given: Path | None) -> Path:
+    """The folder of the tower.
+
+    Raises:
+        CheckpointError: it is not known.
+    """
+    named = checkpoint.config.get("mm_vision_tower")
+    name = named if isinstance(named, str) and named else None
+    places = [given] if given is not None else [Path(name), checkpoint.folder.parent / name] if name else []
+    for place in places:
+        if _is_folder(place):
+            return place
+    if given is not None:
+        raise CheckpointError(f"{ROLE} {given} is not a folder: give the folder of the CLIP model.")
+    raise CheckpointError(
+        f"{checkpoint.role} {checkpoint.folder} has LLaVA's own layout, and its vision tower "
+        f"{'has no name in config.json' if name is None else f'{name} is no folder here'}: "
+        "give the folder of that CLIP model with --vision-tower."
+    )
+
+
+def _is_folder(path: Path) -> bool:
+    """``path.is_dir()``, also for a name that is too long for the file system."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,201 @@
+"""The textbook merge of any family, with no name known by hand: what a tensor on disk is, its values tell.
+
+The weights are random, so every row of a matrix on disk is found in one place of the model that ``from_pretrained``
+loads, whatever was renamed, fused, split, interleaved or turned on the way. Where its rows arrive as rows its inputs
+are columns; where its columns do, it lies transposed. Without a line of the package.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from family_pairs import Family, Inputs, Pair
+from reference import LinearResult, Settings, load_model, load_tensors, merge_linear
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+__all__ = ["ROUTER", "located", "matrices", "read_by", "reference_of"]
+
+ROUTER = re.compile(r"\.(gate|gate\.wg|router|router\.layer|router\.proj|router\.classifier)$")
+"""How the path of a linear that chooses among experts ends."""
+
+Read = dict[str, list[Tensor]]
+"""What each linear, and each expert's matrix, read: ``[tokens, c]`` a visit."""
+
+ALL_AT_ONCE = {"Llama4TextExperts"}
+"""Modules that are given a copy of every token for each expert, zero where it is not routed there."""
+
+GROUPED = {"AriaGroupedExpertsGemm": True, "JetMoeParallelExperts": False}
+"""Modules of one stack that are given the tokens in the order of the experts, and how many there are for each; whether
+they multiply ``x @ W``."""
+
+
+def reference_of(pair: Pair, settings: Settings | None = None) -> dict[str, LinearResult]:
+    """Every linear of NEW, by the name that the report is to have for it."""
+    settings = settings or Settings()
+    sides = []
+    for folder, samples in ((pair.old, pair.safety_inputs), (pair.new, pair.task_inputs)):
+        model = load_model(folder)
+        tensors = dict(matrices(load_tensors(folder)))
+        sides.append((tensors, located(model, tensors), read_by(model, samples)))
+    (old, _, safety), (new, places, task) = sides
+    depths = partial(_depth, pair.family, _blocks(places))
+    results = {}
+    for name, (observers, axis) in places.items():
+        width = new[name].shape[axis]
+        inputs = [_visits(read, observers, width) for read in (safety, task)]
+        results[name] = merge_linear(
+            old[name], new[name], *inputs, depths(observers[0]), settings, input_axis=axis, name=name
+        )
+    return results
+
+
+def matrices(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The matrices on disk, a tensor of three dimensions as its slices."""
+    for key, value in tensors.items():
+        if value.ndim == 2:
+            yield key, value
+        elif value.ndim == 3:
+            for place, part in enumerate(value):
+                yield f"{key}[{place}]", part
+
+
+def located(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[str, ...], int]]:
+    """For each matrix that becomes linears or experts, and nothing else: which, and the axis of its inputs."""
+    place_of: dict[bytes, str] = {}
+    inside: set[str] = set()
+    for name, matrix in _in_memory(model):
+        for row in matrix:
+            place_of[_digest(row)] = name
+        inside.add(name)
+    found = {}
+    for name, matrix in tensors.items():
+        for axis, rows in ((1, matrix), (0, matrix.T)):
+            places = [place_of.get(_digest(row)) for row in rows]
+            if all(place is not None for place in places):
+                found[name] = tuple(dict.fromkeys(place for place in places if place is not None)), axis
+                break
+    return found
+
+
+def _in_memory(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Every matrix that is to be merged, ``[r, c]``: linears that are no router and share nothing with an embedding,
+    and the experts of each stack."""
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            if id(module.weight) not in embeddings and not ROUTER.search(path):
+                yield path, module.weight if isinstance(module, nn.Linear) else module.weight.T
+        elif (transposed := _transposed(module)) is not None:
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 3:
+                    for e, matrix in enumerate(parameter):
+                        yield f"{path}.{name}[{e}]", matrix.T if transposed else matrix
+
+
+def _transposed(module: nn.Module) -> bool | None:
+    """Whether a module of experts multiplies ``x @ W`` and not ``x @ Wᵀ``, by shapes; None for other modules."""
+    name = type(module).__name__
+    if name in GROUPED:
+        return GROUPED[name]
+    first, last = (getattr(module, leaf, None) for leaf in ("gate_up_proj", "down_proj"))
+    if isinstance(first, nn.Parameter) and isinstance(last, nn.Parameter) and first.ndim == 3:
+        return first.shape[2] != last.shape[1]
+    up = getattr(module, "up_proj", None)
+    return False if isinstance(up, nn.Parameter) and up.ndim == 3 else None
+
+
+def _digest(row: Tensor) -> bytes:
+    return row.detach().double().numpy().tobytes()
+
+
+# --- depth ---
+
+
+def _blocks(places: Mapping[str, tuple[tuple[str, ...], int]]) -> Callable[[str], int]:
+    names = [observer for observers, _ in places.values() for observer in observers]
+
+    def count(stack: str) -> int:
+        pattern = re.compile(rf"{re.escape(stack)}\.(\d+)\.")
+        return max((int(match[1]) + 1 for name in names if (match := pattern.match(name))), default=0)
+
+    return count
+
+
+def _depth(family: Family, blocks: Callable[[str], int], path: str) -> tuple[int, int]:
+    """``(l, L)`` by the row of the family."""
+    for stack in (family.text, *family.stacks):
+        if match := re.match(rf"{re.escape(stack)}\.(\d+)\.", path):
+            return int(match[1]), blocks(stack)
+    return (blocks(family.text) if path in family.after else 0), blocks(family.text)
+
+
+# --- what is read ---
+
+
+def _visits(read: Read, observers: Sequence[str], width: int) -> list[Tensor]:
+    """What several modules read, what they read alike once."""
+    distinct: list[list[Tensor]] = []
+    for observer in observers:
+        visits = read.get(observer, [])
+        same = any(len(v) == len(visits) and all(map(torch.equal, v, visits)) for v in distinct)
+        if visits and not same:
+            distinct.append(visits)
+    visits = [x for each in distinct for x in each]
+    # tokens that are all zero activate nothing: a linear that reads no others is not reached
+    return visits if any(bool(x.any()) for x in visits) else [torch.zeros(0, width)]
+
+
+def read_by(model: PreTrainedModel, samples: Sequence[Inputs]) -> Read:
+    """One forward pass a sample with hooks on linears and experts; experts are computed once more, one by one."""
+    read: Read = defaultdict(list)
+
+    def put(name: str, x: Tensor) -> None:
+        if x.numel():
+            read[name].append(x.detach().reshape(-1, x.shape[-1]).clone())
+
+    def look(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if isinstance(module, nn.Linear | Conv1D):
+            put(name, args[0])
+        elif type(module).__name__ in GROUPED:
+            for e, x in enumerate(args[0].split([int(n) for n in args[1]])):
+                put(f"{name}.weight[{e}]", x)
+        elif _transposed(module) is not None and hasattr(module, "down_proj"):
+            _experts(name, module, (*args, *kwargs.values()), put)
+
+    hooks = [m.register_forward_pre_hook(partial(look, n), with_kwargs=True) for n, m in model.named_modules()]
+    with torch.no_grad():
+        for sample in samples:
+            model(**sample, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return read
+
+
+def _experts(name: str, module: Any, args: Sequence[Any], put: Callable[[str, Tensor], None]) -> None:
+    """What the matrices of each expert read, from what the module is called with."""
+    first = "gate_up_proj" if hasattr(module, "gate_up_proj") else "up_proj"
+    stack = getattr(module, first)
+    tokens = args[0].reshape(-1, args[0].shape[-1])
+    at_once = tokens.view(len(stack), -1, tokens.shape[-1]) if type(module).__name__ in ALL_AT_ONCE else None
+    for e, weight in enumerate(stack[: len(module.down_proj)]):  # LongCat has experts beyond them that do nothing
+        if at_once is None:
+            x = tokens[(args[1] == e).any(dim=-1)]
+        else:
+            x = at_once[e][at_once[e].abs().sum(dim=1) > 0]
+        middle = x @ weight if _transposed(module) else nn.functional.linear(x, weight)
+        if (bias := getattr(module, f"{first}_bias", None)) is not None:
+            middle = middle + bias[e]
+        if first == "up_proj":
+            middle = module.act_fn(middle)
+        elif hasattr(module, "_apply_gate"):
+            middle = module._apply_gate(middle)
+        else:
+            gate, up = middle.chunk(2, dim=-1)
+            middle = up * module.act_fn(gate)
+        put(f"{name}.{first}[{e}]", x)
+        put(f"{name}.down_proj[{e}]", middle)
