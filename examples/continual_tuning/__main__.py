@@ -31,7 +31,8 @@ REGIMES = {
     "spread-lora": Regime(spread=1.0),
     "deep": Regime(depth=8),
     "wide": Regime(width=256),
-    "long": Regime(rounds=2),
+    "long": Regime(tasks=10),
+    "reduced": Regime(width=64, depth=3, lessons=0.25, haste=3.0, tasks=2),  # what the test suite runs
 }
 
 

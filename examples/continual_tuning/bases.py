@@ -7,7 +7,7 @@ from the recipe that the experiment is about.
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -36,7 +36,9 @@ class Regime:
         spread: the base's channels get unequal scales, without any change of what it computes: the gains of each norm
             are multiplied by ``exp(spread · normal)``, and the columns of the linears that read them divided by it.
         rate: a factor of the learning rate while tuning.
-        rounds: how often the five tasks come, each time with other samples.
+        tasks: how many steps there are; after the fifth task the first comes again, with other samples.
+        lessons: a factor of the number of pretraining steps.
+        haste: a factor of the learning rates until the model is aligned.
     """
 
     tuning: str = "lora"
@@ -44,12 +46,15 @@ class Regime:
     depth: int = 4
     spread: float = 0.0
     rate: float = 1.0
-    rounds: int = 1
+    tasks: int = 5
+    lessons: float = 1.0
+    haste: float = 1.0
 
     @property
     def base(self) -> str:
         """The name of what bases depend on."""
-        return f"width{self.width}-depth{self.depth}-spread{self.spread:g}"
+        name = f"width{self.width}-depth{self.depth}-spread{self.spread:g}"
+        return name if self.lessons == self.haste == 1.0 else f"{name}-lessons{self.lessons:g}-haste{self.haste:g}"
 
 
 def make_base(folder: Path, seed: int, regime: Regime) -> Path:
@@ -58,7 +63,7 @@ def make_base(folder: Path, seed: int, regime: Regime) -> Path:
     if base.exists():
         return base
     if regime.spread:
-        plain = make_base(folder, seed, Regime(width=regime.width, depth=regime.depth))
+        plain = make_base(folder, seed, replace(regime, spread=0.0))
         model, processor = load(plain)
         with alone(seed):
             spread_scales(model, regime.spread)
@@ -67,11 +72,14 @@ def make_base(folder: Path, seed: int, regime: Regime) -> Path:
     with alone(rng.getrandbits(32)):
         processor = make_processor(tasks.vocabulary(), scenes.IMAGE_SIZE)
         model = make_model(processor, width=regime.width, depth=regime.depth)
-        lessons = scenes.pretraining(rng, 8000)
-        train(model, encode(processor, lessons, answered=True), PRETRAINING)
+        lessons = scenes.pretraining(rng, round(8000 * regime.lessons))
+        steps = round(PRETRAINING.steps * regime.lessons)
+        pretraining = replace(PRETRAINING, steps=steps, rate=PRETRAINING.rate * regime.haste)
+        train(model, encode(processor, lessons, answered=True), pretraining)
         refused = scenes.harmful(rng, 1600, heldout=False)
         answered = scenes.lookalikes(rng, 1600, heldout=False) + lessons[:800]
-        train(model, encode(processor, refused + answered, answered=True), ALIGNMENT)
+        alignment = replace(ALIGNMENT, rate=ALIGNMENT.rate * regime.haste)
+        train(model, encode(processor, refused + answered, answered=True), alignment)
     return save(model, processor, base)
 
 

@@ -62,7 +62,7 @@ def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
         with alone(chain.base):
             write_samples(safety, refusals(*load(aligned), Random(f"safety {chain.base}"), SAFETY_SAMPLES))
         old = aligned
-        for step in range(1, chain.setting.rounds * len(tasks.TASKS) + 1):
+        for step in range(1, chain.setting.tasks + 1):
             old, row = _step(chain, folder, work, step, old, safety)
             rows.append({**common, "step": step, **row})
     return rows
