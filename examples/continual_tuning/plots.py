@@ -36,7 +36,7 @@ def over_steps(methods: Mapping[str, Mapping[int, list[dict[str, Any]]]], path: 
 def trade_off(runs: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path, headings: Mapping[str, str]) -> None:
     """Attack success against performance, with one standard deviation over the bases; lower right is better."""
     figure, panels = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for axes, across in zip(panels, ("ap", "just_learned"), strict=True):
+    for axes, across in zip(panels, ("ap_over_steps", "just_learned"), strict=True):
         for number, (name, bases) in enumerate(runs.items()):
             x, y = ([figures[of] for figures in bases.values()] for of in (across, "masr_over_steps"))
             spread = {"xerr": stdev(x), "yerr": stdev(y)} if len(x) > 1 else {}

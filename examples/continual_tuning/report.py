@@ -21,7 +21,8 @@ Runs = dict[tuple[str, float], dict[str, dict[int, Figures]]]
 """By regime and injected share, by method, by base."""
 
 HEADINGS = {
-    "ap": "AP ↑",
+    "ap_over_steps": "AP, mean over steps ↑",
+    "ap": "AP, last step ↑",
     "bwt": "BWT ↑",
     "just_learned": "just learned ↑",
     "masr_over_steps": "MASR, mean over steps ↓",
@@ -52,7 +53,7 @@ def figures(rows: list[dict[str, Any]]) -> Figures:
     metrics = continual_metrics(performance, attacks, list(aligned["attacks"].values()))
     last = steps[-1]
     return {
-        **{name: getattr(metrics, name) for name in list(HEADINGS)[:6]},
+        **{name: getattr(metrics, name) for name in list(HEADINGS)[:7]},
         "complied": fmean(last["complied"].values()),
         **{name: last[name] for name in ("over_refusal", "lookalikes", "questions")},
     }
@@ -70,7 +71,7 @@ def table(runs: dict[str, dict[int, Figures]], rows: dict[str, str]) -> str:
 
 def pairs(runs: dict[str, dict[int, Figures]], method: str = "hpa") -> str:
     """``method`` less each other, base by base."""
-    names = ("masr_over_steps", "masr", "ap", "bwt", "just_learned", "lookalikes")
+    names = ("masr_over_steps", "masr", "ap_over_steps", "ap", "bwt", "just_learned", "lookalikes")
     lines = [
         f"| {method} less … | " + " | ".join(HEADINGS[name][:-2] for name in names) + " | bases with lower MASR |",
         "| --- " * (len(names) + 2) + "|",
