@@ -1,5 +1,7 @@
 """The demo's untrained model and its processor: a LLaVA of under a million weights."""
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
@@ -37,9 +39,9 @@ _CHAT_TEMPLATE = """\
 """
 
 
-def make_processor() -> LlavaProcessor:
-    """A word-level tokenizer, CLIP's picture preparation and a LLaVA-like chat template."""
-    words = [*_SPECIAL, ":", "user", "assistant", "system", *vocabulary()]
+def make_processor(words: Sequence[str] = (), image_size: int = IMAGE_SIZE) -> LlavaProcessor:
+    """A word-level tokenizer of ``words`` (the demo's own by default), CLIP's picture preparation, a chat template."""
+    words = [*_SPECIAL, ":", "user", "assistant", "system", *(words or vocabulary())]
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=_UNKNOWN))
     backend.normalizer = Lowercase()
     backend.pre_tokenizer = Whitespace()
@@ -55,7 +57,7 @@ def make_processor() -> LlavaProcessor:
     )
     # The PIL class says "CLIPImageProcessor" in what it saves, so it is loaded with torchvision and without.
     pictures = CLIPImageProcessorPil(
-        size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )
     return LlavaProcessor(
         image_processor=pictures,
@@ -67,9 +69,14 @@ def make_processor() -> LlavaProcessor:
     )
 
 
-def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
-    """The model from the global generator's random weights; greedy generation of at most eight words."""
+def make_model(processor: LlavaProcessor, *, width: int = 128, depth: int = 4) -> LlavaForConditionalGeneration:
+    """The model from the global generator's random weights; greedy generation of at most eight words.
+
+    Args:
+        width, depth: hidden size and number of blocks of the text model.
+    """
     tokenizer = processor.tokenizer
+    image_size = processor.image_processor.crop_size["height"]
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -81,15 +88,15 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
         projection_dim=64,
         num_hidden_layers=2,
         num_attention_heads=4,
-        image_size=IMAGE_SIZE,
+        image_size=image_size,
         patch_size=_PATCH,
         initializer_range=0.1,
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=depth,
         num_attention_heads=4,
         max_position_embeddings=256,
         initializer_range=0.04,
@@ -99,7 +106,7 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
         vision_config=vision,
         text_config=text,
         image_token_index=processor.image_token_id,
-        image_seq_length=(IMAGE_SIZE // _PATCH) ** 2,
+        image_seq_length=(image_size // _PATCH) ** 2,
         vision_feature_layer=-1,
         **ids,
     )

@@ -1,0 +1,108 @@
+"""The loop that is measured: tune, merge, go on from what was merged."""
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import tasks
+import torch
+from bases import Regime, load, make_base, refusals
+from methods import METHODS, SEQUENTIAL
+from scoring import measure
+from transformers.utils import logging
+from tuning import SAMPLES, task_seed, tune
+
+import hpa_merge
+from hpa_merge.demo.runtime import alone
+from hpa_merge.demo.samples import write_samples
+
+SAFETY_SAMPLES, TASK_SAMPLES = 8, 128
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One base, one method, all tasks.
+
+    Attributes:
+        regime: the name of ``setting``, in the results.
+        injected: the share of the tuning samples that are harmful requests with the answers that they ask for.
+    """
+
+    regime: str
+    setting: Regime
+    base: int
+    injected: float
+    method: str
+
+    @property
+    def key(self) -> tuple[str, int, float, str]:
+        """What tells its results from those of others."""
+        return self.regime, self.base, self.injected, self.method
+
+
+def calm() -> None:
+    """One thread in each process, and no messages of others."""
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
+    """The results of the aligned model (step 0) and after each step; bases and first steps are kept in ``folder``."""
+    aligned = make_base(folder / "bases", chain.base, chain.setting)
+    common = dict(zip(("regime", "base", "injected", "method"), chain.key, strict=True))
+    rows = [{**common, "step": 0, **measure(aligned, chain.base, [])}]
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        work = Path(scratch)
+        safety = work / "safety.jsonl"
+        with alone(chain.base):
+            write_samples(safety, refusals(*load(aligned), Random(f"safety {chain.base}"), SAFETY_SAMPLES))
+        old = aligned
+        for step in range(1, chain.setting.tasks + 1):
+            old, row = _step(chain, folder, work, step, old, safety)
+            rows.append({**common, "step": step, **row})
+    return rows
+
+
+def _step(chain: Chain, folder: Path, work: Path, step: int, old: Path, safety: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that the next step begins with, and what was measured; what is not needed any more is removed."""
+    began = time.monotonic()
+    names = list(tasks.TASKS)
+    name, learned = names[(step - 1) % len(names)], names[:step]
+    seed = task_seed(chain.base, step)
+    samples = tasks.make_task(name, Random(seed), SAMPLES, chain.injected)
+    first = f"{chain.regime}-seed{chain.base}-injected{chain.injected:g}"
+    new = folder / "tuned" / first if step == 1 else work / f"new{step}"  # all methods share the first step
+    tune(old, new, samples, chain.setting, seed)
+    tuned, merge_seconds, report = time.monotonic(), 0.0, None
+    out = new
+    row: dict[str, Any] = {}
+    if chain.method != SEQUENTIAL:
+        row["tuned"] = measure(new, chain.base, [name])
+        task, out, began_merge = work / f"task{step}.jsonl", work / f"out{step}", time.monotonic()
+        write_samples(task, samples[:TASK_SAMPLES])
+        config = hpa_merge.HPAConfig(**METHODS[chain.method], device="cpu")
+        report = hpa_merge.merge(old, new, out, safety_calib=safety, task_calib=task, config=config)
+        merge_seconds = time.monotonic() - began_merge
+    row |= measure(out, chain.base, learned)
+    row |= {"task": name, "tune_seconds": tuned - began, "merge_seconds": merge_seconds}
+    if report is not None:
+        row |= _of_report(report)
+    for folder_done in (old, new):
+        if folder_done.parent == work and folder_done != out:
+            shutil.rmtree(folder_done)
+    return out, row
+
+
+def _of_report(report: hpa_merge.MergeReport) -> dict[str, float]:
+    """Means over the adapted linears of what the merge says of them."""
+    figures: dict[str, float] = {}
+    for name in ("relative_update", "energy_put_back", "kappa", "alpha"):
+        values = [abs(v) for linear in report.linears if (v := getattr(linear, name, None)) is not None]
+        if values:
+            figures[name] = sum(values) / len(values)
+    return figures
