@@ -32,7 +32,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hpa_merge.checkpoint.reader import INDEX, read_config
+from hpa_merge.checkpoint.folder import INDEX, read_config
 from hpa_merge.checkpoint.sidefiles import is_side_file
 from hpa_merge.errors import CheckpointError, HPAError
 

@@ -1,4 +1,4 @@
-"""checkpoint/reader.py, shard.py and sidefiles.py: what is opened and what is read."""
+"""checkpoint/folder.py, reader.py, shard.py and sidefiles.py: what is opened and what is read."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""checkpoint/reader.py and shard.py: which folders are refused, and in which words."""
+"""checkpoint/folder.py, reader.py and shard.py: which folders are refused, and in which words."""
 
 import json
 import re

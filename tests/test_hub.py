@@ -26,7 +26,8 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.errors import CheckpointError, InputError, OutputError, StatisticsError
 from hpa_merge.hub import is_remote, locate
-from hpa_merge.prepare import Job, preview
+from hpa_merge.prepare import Job
+from hpa_merge.preview import preview
 from hpa_merge.verify import verify
 
 Tiny = Callable[..., TinyCase]

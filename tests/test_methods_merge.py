@@ -35,7 +35,8 @@ from hpa_merge.cli import main
 from hpa_merge.core import column_budget, retained_share
 from hpa_merge.errors import ConfigError
 from hpa_merge.model import PausedForwards
-from hpa_merge.prepare import Job, preview
+from hpa_merge.prepare import Job
+from hpa_merge.preview import preview
 from hpa_merge.report.schema import read_report
 from hpa_merge.report.summary import sweep_summary
 from hpa_merge.verify import verify

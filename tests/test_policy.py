@@ -19,7 +19,8 @@ import hpa_merge
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.errors import ConfigError, NumericalError
-from hpa_merge.prepare import Job, preview
+from hpa_merge.prepare import Job
+from hpa_merge.preview import preview
 from hpa_merge.verify import verify
 
 Tiny = Callable[..., TinyCase]

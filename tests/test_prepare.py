@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from hpa_merge import HPAConfig, merge
 from hpa_merge.errors import NumericalError
 from hpa_merge.forecast import Limits, allot
-from hpa_merge.prepare import Job, prepare, preview
+from hpa_merge.prepare import Job, prepare
+from hpa_merge.preview import preview
 from hpa_merge.report.schema import PlanReport
 
 Tiny = Callable[..., TinyCase]

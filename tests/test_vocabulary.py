@@ -17,7 +17,8 @@ from transformers import AutoConfig
 
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.errors import CheckpointError, ConfigError
-from hpa_merge.prepare import Job, preview
+from hpa_merge.prepare import Job
+from hpa_merge.preview import preview
 from hpa_merge.verify import verify
 
 Tiny = Callable[..., TinyCase]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from hpa_merge.checkpoint.reader import ADAPTER, Checkpoint, has_weights, read_json, refuse_devices
+from hpa_merge.checkpoint.folder import ADAPTER, has_weights, read_json, refuse_devices
+from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import read_layout
 from hpa_merge.errors import CheckpointError
 

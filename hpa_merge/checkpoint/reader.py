@@ -7,10 +7,8 @@ starts. The pickle formats are never touched.
 
 import contextlib
 import io
-import json
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +17,15 @@ from typing import Any, final
 import torch
 
 from hpa_merge.checkpoint.files import CHUNK, read_at
+from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
 
-__all__ = ["ADAPTER", "INDEX", "REPORT", "Checkpoint", "has_weights", "read_config", "read_json", "refuse_devices"]
+__all__ = ["REPORT", "Checkpoint"]
 
-INDEX = "model.safetensors.index.json"
 REPORT = "hpa_report.json"
-ADAPTER = "adapter_model.safetensors"
-
-JSON_BYTES = 10**8
-"""The longest config.json or index that is read: of real ones, the longest index has 10 MB."""
 
 TENSORS = 300_000
 """The most tensors of a checkpoint; the largest mixtures of experts have a third of it."""
@@ -74,7 +68,7 @@ class Checkpoint:
         """
         folder = Path(folder)
         config = read_config(folder, role)
-        shards, index, weight_map = _find_shards(folder, role)
+        shards, index, weight_map = find_shards(folder, role)
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
             for info in read_layout(folder, role, shard):
@@ -244,164 +238,3 @@ class Checkpoint:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def read_config(folder: Path, role: str) -> dict[str, Any]:
-    """config.json of a folder that holds an unquantised model.
-
-    Raises:
-        CheckpointError: it is missing, broken, or says that the model is quantised.
-    """
-    if folder.is_file():
-        raise CheckpointError(f"{role} {folder} is a file: give the folder that it lies in.")
-    if not folder.is_dir():
-        raise CheckpointError(f"{role} {folder} does not exist: give a folder in Hugging Face layout.")
-    refuse_devices(folder, role)
-    path = folder / "config.json"
-    if not _present(path):
-        if (folder / "adapter_config.json").exists():
-            raise CheckpointError(_adapter(folder, role))
-        raise CheckpointError(
-            f"{role} {folder} has no config.json: give a folder in Hugging Face layout, as save_pretrained writes it."
-        )
-    config = read_json(folder, role, "config.json")
-    try:
-        quantised = list(_quantisations(config))
-    except RecursionError as error:
-        raise CheckpointError(
-            f"{role} {folder}: config.json is nested too deeply: fetch or save the checkpoint again."
-        ) from error
-    adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
-    for key, found in quantised:
-        method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
-        raise CheckpointError(
-            f"{role} {folder} is quantised ({key} in config.json, method {method}): "
-            "give the checkpoint in bfloat16, float16 or float32, dequantised with dequantize() if there is no other"
-            f"{adapters}."
-        )
-    return config
-
-
-def _find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
-    """The weight files, sorted; the index file's name, if there is one; and what that says: tensor to shard."""
-    if _present(folder / INDEX):
-        weight_map = read_json(folder, role, INDEX).get("weight_map")
-        if not (isinstance(weight_map, dict) and weight_map and all(isinstance(s, str) for s in weight_map.values())):
-            raise CheckpointError(
-                f"{role} {folder}: {INDEX} has no weight_map from tensors to files: fetch or save the checkpoint again."
-            )
-        shards = tuple(sorted(set(weight_map.values())))
-        for shard in shards:
-            if shard in ("", ".", "..") or any(sign in shard for sign in "/\\\0"):
-                raise CheckpointError(
-                    f"{role} {folder}: {INDEX} points to {shard!r}, and only files directly in the folder are read: "
-                    "use an index whose weight_map holds plain file names."
-                )
-            if not _exists(folder / shard):
-                raise CheckpointError(
-                    f"{role} {folder}: the shard {shard} is missing, though {INDEX} names it: "
-                    "fetch the checkpoint again, completely."
-                )
-        return shards, INDEX, weight_map
-
-    found = sorted(path.name for path in folder.glob("[!.]*.safetensors") if not path.is_dir())
-    if "model.safetensors" in found:
-        found = ["model.safetensors"]
-    if found == [ADAPTER] and (folder / "adapter_config.json").exists():
-        raise CheckpointError(_adapter(folder, role))
-    if len(found) > 1:
-        raise CheckpointError(
-            f"{role} {folder} has {len(found)} *.safetensors files ({found[0]} …) and no {INDEX} that says which "
-            "belong together: add the index, or leave one file."
-        )
-    if not found:
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
-        if pickles:
-            raise CheckpointError(
-                f"{role} {folder} has no *.safetensors file, only {pickles[0]}, and pickles are not read: convert it, "
-                "with from_pretrained and then save_pretrained of transformers."
-            )
-        raise CheckpointError(f"{role} {folder} has no *.safetensors file: fetch or save the checkpoint again.")
-    return tuple(found), None, {}
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether the folder has weights of a whole model."""
-    return _present(folder / INDEX) or any(path.name != ADAPTER for path in folder.glob("[!.]*.safetensors"))
-
-
-def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
-    """A JSON file of the folder that holds an object."""
-    try:
-        with (folder / name).open("rb") as file:
-            raw = file.read(JSON_BYTES + 1)
-        if len(raw) > JSON_BYTES:
-            raise CheckpointError(
-                f"{role} {folder}: {name} is longer than {JSON_BYTES} bytes: fetch or save the checkpoint again."
-            )
-        content = json.loads(raw, object_pairs_hook=_without_doubles if name == INDEX else None)
-    except OSError as error:
-        raise CheckpointError(unreadable(folder, role, name, error)) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{role} {folder}: {name} is not valid JSON ({error}): fetch or save the checkpoint again."
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{role} {folder}: {name} holds a JSON {type(content).__name__} instead of an object: "
-            "fetch or save the checkpoint again."
-        )
-    return content
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ; other programs could take the other one of two equal ones."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError(f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r} stands in it twice")
-    return content
-
-
-def _quantisations(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every ``quantization_config`` that is not empty, however deep (a text_config's, say), with its dotted name."""
-    for key, value in config.items():
-        if key == "quantization_config" and value:
-            yield prefix + key, value
-        elif isinstance(value, dict):
-            yield from _quantisations(value, f"{prefix}{key}.")
-
-
-def _present(path: Path) -> bool:
-    """Whether the folder has such an entry; a broken link is one, and reading it then says so."""
-    return path.is_symlink() or path.exists()
-
-
-def _exists(path: Path) -> bool:
-    """``path.exists()``, also for a name that is too long for the file system."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
-def refuse_devices(folder: Path, role: str) -> None:
-    """See that nothing in the folder makes a reader wait or read without an end: a pipe, a socket, a device.
-
-    Raises:
-        CheckpointError: there is such a thing, or the folder cannot be read.
-    """
-    try:
-        for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise CheckpointError(
-                    f"{role} {folder} holds {path.name}, which is neither a file nor a folder: remove it."
-                )
-    except OSError as error:
-        raise CheckpointError(unreadable(folder, role, "the folder", error)) from error
-
-
-def _adapter(folder: Path, role: str) -> str:
-    return (
-        f"{role} {folder} holds a PEFT adapter without its model: merge it into its base first, with "
-        "merge_and_unload() and then save_pretrained()."
-    )

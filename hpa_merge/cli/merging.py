@@ -115,7 +115,8 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
 
         from hpa_merge.forecast import Limits
         from hpa_merge.pipeline import merge_all
-        from hpa_merge.prepare import Job, preview
+        from hpa_merge.prepare import Job
+        from hpa_merge.preview import preview
         from hpa_merge.report.summary import merge_summary, plan_summary
 
         console = Console(quiet=quiet)
@@ -161,7 +162,8 @@ def sweep_command(
 
         from hpa_merge.forecast import Limits
         from hpa_merge.pipeline import merge_all
-        from hpa_merge.prepare import Job, preview
+        from hpa_merge.prepare import Job
+        from hpa_merge.preview import preview
         from hpa_merge.report.summary import sweep_plan_summary, sweep_summary
 
         console = Console(quiet=quiet)

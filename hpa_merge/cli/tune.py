@@ -68,7 +68,8 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
         from hpa_merge.evaluation.running import Answering, judge_of
         from hpa_merge.forecast import Limits
         from hpa_merge.machine import versions
-        from hpa_merge.prepare import Job, preview
+        from hpa_merge.prepare import Job
+        from hpa_merge.preview import preview
         from hpa_merge.report.summary import sweep_plan_summary
         from hpa_merge.tuning import Goal, check_held_out, default_settings, overlaps, tune, workplace
 
