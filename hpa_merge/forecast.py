@@ -144,6 +144,8 @@ def _work(
         grown = any(pair.shared_rows is not None for pair in pairs)  # such a head is put together once more
         fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
         weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(runs) else 2 * fused
+        slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
+        stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one of each OUT
         if spill:
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
@@ -151,7 +153,7 @@ def _work(
         chosen = by_element * max(
             (math.prod(pair.new.shape(s)) for pair, s in zip(pairs, stored, strict=True)), default=0
         )
-        units = max(units, weights + sum(gathered) + held + max(factored, fused + chosen))
+        units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states, waiting
 
 

@@ -64,7 +64,7 @@ class Side:
         length = min(config.max_length, context) if isinstance(context, int) and context > 0 else config.max_length
         self.inputs = [encode(sample, length) for sample in samples]
         self._forwards = PausedForwards(skeleton.model, skeleton.units)
-        self._taps = Taps(skeleton.model, skeleton.observed, skeleton.stacks.values())
+        self._taps = Taps(skeleton.model, skeleton.observed, skeleton.expert_stacks.values())
 
     @property
     def tokens(self) -> int:

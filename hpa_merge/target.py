@@ -59,7 +59,7 @@ class Target:
             resume=job.resume,
         )
         self._behind = WriteBehind(self._writer, behind)
-        self._stacks: dict[str, Tensor] = {}  # tensors of OUT, of which some slices are in their place
+        self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, of which some slices are in their place
         self._from_old = ready.plan.from_old[place]
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
@@ -165,9 +165,7 @@ class Target:
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
         """Make the linears of ``unit`` durable, with the statistics that are to be there when the run is resumed."""
-        for key, stack in self._stacks.items():
-            self._behind.write(key, stack)
-        self._stacks.clear()
+        self._write_stack()
         linears = [asdict(record) for record in self.records[self._begun :]]
         self._behind.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
         self._begun = len(self.records)
@@ -255,9 +253,15 @@ class Target:
         if pair.new.part is None:
             self._behind.write(key, pair.new.turned(weight))
         else:
-            if key not in self._stacks:
-                self._stacks[key] = tensor.clone()
-            pair.new.matrix(self._stacks[key]).copy_(weight)
+            if key not in self._stack:
+                self._write_stack()
+                self._stack[key] = tensor.clone()
+            pair.new.matrix(self._stack[key]).copy_(weight)
+
+    def _write_stack(self) -> None:
+        """Let the stack be written whose slices are in their place: those of one tensor come one after the other."""
+        while self._stack:
+            self._behind.write(*self._stack.popitem())
 
 
 def _decisions(adapted: Adapted) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hpa_merge import HPAConfig, MergeReport, merge, sweep
+from hpa_merge import HPAConfig, MergeReport, forecast, merge, sweep
 from hpa_merge.errors import CalibrationError
+from hpa_merge.prepare import Job, prepare
 from hpa_merge.verify import verify
 
 SIZES = {
@@ -306,3 +307,17 @@ def test_an_expert_that_no_token_reaches(case: TinyCase, source: str, tmp_path: 
 def test_an_expert_that_has_to_be_reached(case: TinyCase, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"\.experts\..* changed and no token of the safety set reaches it"):
         run(lonely(case, tmp_path), tmp_path / "out", uncalibrated="error", exclude=("mamba",))
+
+
+def test_the_forecast_counts_the_stack_that_each_out_is_putting_together(
+    case: TinyCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "peak_host_bytes", lambda: 0)  # else what earlier tests took would count
+
+    def needed(outs: int) -> int:
+        configs = {tmp_path / str(number): HPAConfig() for number in range(outs)}
+        with prepare(Job(case.old, case.new, configs, case.safety, case.task)) as ready:
+            return ready.memory.host - (2 + outs) * ready.memory.behind
+
+    stacks = [value for key, value in load_tensors(case.new).items() if ".experts." in key and value.ndim == 3]
+    assert needed(3) - needed(1) == 2 * max((value.nbytes for value in stacks), default=0)

@@ -13,6 +13,7 @@ from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
+    FAILED,
     FILE,
     MACHINE_OPTIONS,
     QUIET,
@@ -27,9 +28,6 @@ from hpa_merge.cli.testing import (
     write,
 )
 from hpa_merge.errors import EvaluationError
-
-FAILED = 3
-"""The exit status where the gate does not let a model through."""
 
 POINTS = click.FloatRange(min=0, max=100)
 

@@ -71,7 +71,7 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
     options = (
         click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [hpa, safe-delta: required]"),
@@ -95,7 +95,7 @@ def _job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., N
 @click.command(context_settings=HELP, epilog=EPILOG)
 @click.argument("old")
 @click.argument("new")
-@_job_options("OUT: a new folder.")
+@job_options("OUT: a new folder.")
 @click.version_option(hpa_merge.__version__, "--version", prog_name="hpa-merge")
 @click.pass_context
 def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
@@ -106,7 +106,7 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     works out which input columns of every linear weight go back to their old values, and writes the result to OUT. It
     trains nothing and never holds a whole model in memory.
     """
-    paths, options = _options(context, given)
+    paths, options = read_options(context, given)
     _require(context, paths, [*(f"{purpose}_calib" for purpose in sets_of(options.get("method", "hpa"))), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
@@ -139,7 +139,7 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
 @click.argument("old")
 @click.argument("new")
 @click.argument("settings", type=FILE)
-@_job_options("The folder in which the OUTs are made.")
+@job_options("The folder in which the OUTs are made.")
 @click.pass_context
 def sweep_command(
     context: click.Context, old: str, new: str, settings: Path, quiet: bool, verbose: bool, **given: Any
@@ -151,7 +151,7 @@ def sweep_command(
     by its options. Each is what a merge with those options alone would make. With --resume, OUTs that are complete
     are left as they are.
     """
-    paths, options = _options(context, given)
+    paths, options = read_options(context, given)
     _require(context, paths, ["output"])
     folder = paths.pop("output")
     HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
@@ -170,7 +170,7 @@ def sweep_command(
         switches = {name: given[name] for name in ("overwrite", "resume")}
         limits = Limits(given["max_memory"], given["max_host_memory"])
         job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
-        with _folder(folder, [Path(old), Path(new)]):
+        with outs_folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
                 with progress_bar(quiet, "reading") as on_progress:
                     plans = preview(job, on_progress)
@@ -184,7 +184,7 @@ def sweep_command(
                 complain(sentence, "Note")
 
 
-def _options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The paths, and the options of the method, from the command line and the YAML file; the command line wins.
 
     The limits of memory that only the file has are put into ``given``.
@@ -223,7 +223,7 @@ def _require(context: click.Context, paths: Mapping[str, Any], names: Collection
 
 
 @contextmanager
-def _folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
+def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
     """The folder of the OUTs, made where it is missing, and taken away again where nothing came of it.
 
     Raises:

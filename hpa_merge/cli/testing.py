@@ -22,6 +22,9 @@ REMOTE = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?", re.ASCII)
 
 FILE = click.Path(path_type=Path)
 
+FAILED = 3
+"""The exit status where a gate does not let a model through, or no setting keeps the goal."""
+
 
 class Named(click.ParamType):
     """``NAME=VALUE``; where ``bare``, also a path alone, whose name is then the file's."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.merging import _folder, _job_options, _options
+from hpa_merge.cli.merging import job_options, outs_folder, read_options
 from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
+    FAILED,
     FILE,
     TEST_OPTIONS,
     check_place,
@@ -22,9 +23,6 @@ from hpa_merge.cli.testing import (
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import EvaluationError
 from hpa_merge.settings import read_settings
-
-FAILED = 3
-"""The exit status where no setting keeps the goal."""
 
 PERCENT = click.FloatRange(min=0, max=100)
 
@@ -42,7 +40,7 @@ GOAL_OPTIONS = (
 @click.argument("old")
 @click.argument("new")
 @options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)
-@_job_options("OUT: a new folder, the setting that is chosen.")
+@job_options("OUT: a new folder, the setting that is chosen.")
 @click.pass_context
 def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Find the setting that loses least on the tasks while attacks succeed no more often than --max-asr says.
@@ -51,7 +49,7 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
     the best of those that keep the goal becomes OUT; the others are removed. Exit status 3 where none keeps it.
     """
     started, inputs = time.monotonic(), [Path(old), Path(new)]
-    paths, base = _options(context, given)
+    paths, base = read_options(context, given)
     out = paths.pop("output")
     check_tests(given, "safety_test", "task_test")
     if given["max_over_refusal"] is not None and not given["benign_test"]:
@@ -85,7 +83,7 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
         switches = {name: given[name] for name in ("overwrite", "resume")}
         job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
         if given["dry_run"]:
-            with _folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
+            with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
                 plans = preview(job, on_progress)
             console.print(sweep_plan_summary({place.name: plan for place, plan in plans.items()}))
             return

@@ -24,7 +24,7 @@ from transformers.core_model_loading import (
 )
 
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model.experts import Stack
+from hpa_merge.model.experts import ExpertStack
 
 Header = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """What a checkpoint says of its tensors: dtype and shape by key."""
@@ -105,7 +105,7 @@ class Conversion:
         }
 
     def matrices(
-        self, header: Header, model: PreTrainedModel, linears: Mapping[str, int], stacks: Mapping[str, Stack]
+        self, header: Header, model: PreTrainedModel, linears: Mapping[str, int], stacks: Mapping[str, ExpertStack]
     ) -> list[Matrix]:
         """The matrices on disk that become linear weights, or experts of a stack, and nothing else.
 
@@ -130,7 +130,7 @@ class Conversion:
         if self._converter is None:
             name = self.first
             if name in linears:
-                return [Matrix(name_, None, linears[name], (name.removesuffix(".weight"),)) for name_ in self.keys]
+                return [Matrix(self.keys[0], None, linears[name], (name.removesuffix(".weight"),))]
             return [Matrix(key, e, stacks[name].input_axis - 1, (stacks[name].observer(e or 0),)) for key, e in places]
         shapes = {key: header[key][1] for key in self.keys}
         asked: Any = model
@@ -150,7 +150,7 @@ class Conversion:
         axis: int,
         model: Any,
         linears: Mapping[str, int],
-        stacks: Mapping[str, Stack],
+        stacks: Mapping[str, ExpertStack],
     ) -> dict[int, tuple[str, ...]]:
         """Which of ``places`` have their inputs along ``axis``, and where these are observed."""
         if not all(len(shape) in (2, 3) for shape in shapes.values()):

@@ -36,7 +36,7 @@ Observe = Callable[[str, Tensor], None]
 
 @final
 @dataclass(frozen=True)
-class Stack:
+class ExpertStack:
     """A parameter that holds one matrix for each expert.
 
     Attributes:
@@ -54,7 +54,7 @@ class Stack:
         return f"{self.name}[{expert}]"
 
 
-def find_stacks(model: nn.Module) -> dict[str, Stack]:
+def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
     """The stacks of experts in ``model`` of which it is known along which axis their inputs lie, by parameter name."""
     found = {}
     for path, module in model.named_modules():
@@ -63,7 +63,7 @@ def find_stacks(model: nn.Module) -> dict[str, Stack]:
             for leaf, parameter in module.named_parameters(recurse=False):
                 if parameter.ndim == 3:
                     name = f"{path}.{leaf}"
-                    found[name] = Stack(name, path, 1 if transposed else 2)
+                    found[name] = ExpertStack(name, path, 1 if transposed else 2)
     return found
 
 
@@ -93,7 +93,7 @@ def routed_share(config: Any, experts: int) -> float:
 
 
 @contextmanager
-def watched(module: nn.Module, stacks: Mapping[str, Stack], observe: Observe) -> Iterator[None]:
+def watched(module: nn.Module, stacks: Mapping[str, ExpertStack], observe: Observe) -> Iterator[None]:
     """Within the block tell ``observe`` of every input that an expert of ``module`` multiplies its weight with.
 
     Args:
@@ -112,7 +112,7 @@ def watched(module: nn.Module, stacks: Mapping[str, Stack], observe: Observe) ->
 class _Products(TorchFunctionMode):
     """Sees every product of the block whose weight lies in the memory of a stack."""
 
-    def __init__(self, by_memory: Mapping[int, tuple[Stack, Tensor]], observe: Observe) -> None:
+    def __init__(self, by_memory: Mapping[int, tuple[ExpertStack, Tensor]], observe: Observe) -> None:
         super().__init__()
         self._by_memory = by_memory
         self._observe = observe
@@ -125,7 +125,7 @@ class _Products(TorchFunctionMode):
                 self._see(*found, x, weight)
         return func(*args, **(kwargs or {}))
 
-    def _see(self, stack: Stack, parameter: Tensor, x: Tensor, weight: Tensor) -> None:
+    def _see(self, stack: ExpertStack, parameter: Tensor, x: Tensor, weight: Tensor) -> None:
         if weight.ndim == 3:  # all experts at once; a token that is not routed to one is zero there
             for expert, tokens in enumerate(x):
                 self._observe(stack.observer(expert), tokens[tokens.any(dim=1)])

@@ -21,7 +21,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import decoder_start, meta_model
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
-from hpa_merge.model.experts import find_routers, find_stacks, routed_share
+from hpa_merge.model.experts import find_expert_stacks, find_routers, routed_share
 from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.units import Unit, find_units
 
@@ -84,7 +84,7 @@ class Skeleton:
         places: for each key the names of the parameter that it becomes, or the first of them; several where it is tied.
         experts: keys of what transformers stacks into parameters of three dimensions, one slice for each expert.
         routers: keys of the weights that choose among experts.
-        stacks: the experts' parameters whose products can be watched, by name.
+        expert_stacks: the experts' parameters whose products can be watched, by name.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Skeleton:
         shared = {name for names in self._places.values() if len(names) > 1 for name in names}
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
-        self.stacks = find_stacks(self.model)
+        self.expert_stacks = find_expert_stacks(self.model)
         self.routers = self._keys_of_targets({f"{path}.weight" for path in find_routers(self.model)})
         self.linears = self._find_linears()
         modules = dict(self.model.named_modules())
@@ -277,9 +277,9 @@ class Skeleton:
             if unit is None or not left_out.isdisjoint(conversion.keys):
                 continue
             routed = 1.0
-            if conversion.first in self.stacks:
+            if conversion.first in self.expert_stacks:
                 routed = routed_share(config, len(self.model.get_parameter(conversion.first)))
-            for matrix in conversion.matrices(self._header, self.model, axes, self.stacks):
+            for matrix in conversion.matrices(self._header, self.model, axes, self.expert_stacks):
                 linear = LinearTensor(matrix.key, matrix.part, matrix.observers, matrix.input_axis, unit, routed)
                 found[linear.name] = linear
         return found

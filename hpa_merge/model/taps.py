@@ -12,7 +12,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from hpa_merge.core import Curvature
-from hpa_merge.model.experts import Stack, watched
+from hpa_merge.model.experts import ExpertStack, watched
 
 
 @final
@@ -33,14 +33,14 @@ class Taps:
         spill: whether what is read from now on waits on the host.
     """
 
-    def __init__(self, model: nn.Module, linears: Iterable[str], stacks: Iterable[Stack] = ()) -> None:
+    def __init__(self, model: nn.Module, linears: Iterable[str], stacks: Iterable[ExpertStack] = ()) -> None:
         """``linears``: paths of the modules that can be watched; ``stacks``: those of experts."""
         self.spill = False
         self._hooks = [
             model.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: self._observe(path, args[0]))
             for path in linears
         ]
-        of_module: dict[str, dict[str, Stack]] = defaultdict(dict)
+        of_module: dict[str, dict[str, ExpertStack]] = defaultdict(dict)
         for stack in stacks:
             of_module[stack.module][stack.name.rpartition(".")[2]] = stack
         self._experts = [model.get_submodule(path) for path in of_module]
@@ -97,7 +97,7 @@ class Taps:
             curvature.absorb(self._gathered[readers])
         return curvature
 
-    def _watching(self, module: nn.Module, stacks: Mapping[str, Stack]) -> Callable[..., Any]:
+    def _watching(self, module: nn.Module, stacks: Mapping[str, ExpertStack]) -> Callable[..., Any]:
         """The forward of an experts' module that hands over what each watched expert reads."""
         forward = module.forward
 
