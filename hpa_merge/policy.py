@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from hpa_merge.config import HPAConfig, option_fields
 from hpa_merge.errors import ConfigError
 from hpa_merge.model import COMPONENTS, Component, Skeleton, Unit
-from hpa_merge.report.schema import ComponentRecord
+from hpa_merge.report.records import ComponentRecord
 
 __all__ = ["check_policies", "component_records", "find_from_old", "is_chosen", "is_included", "policy_of"]
 

@@ -20,7 +20,8 @@ from hpa_merge.hub import Source, is_remote, locate
 from hpa_merge.machine import free_bytes, resolve_device
 from hpa_merge.opening import open_new
 from hpa_merge.plan import Plan, make_plan
-from hpa_merge.report.schema import CalibrationRecord, MergeReport, read_report
+from hpa_merge.report.records import CalibrationRecord
+from hpa_merge.report.schema import MergeReport, read_report
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, check_place, read_statistics
 from hpa_merge.tower import with_tower

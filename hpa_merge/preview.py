@@ -12,7 +12,7 @@ from hpa_merge.method import differ
 from hpa_merge.plan import LinearPair, Plan
 from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Progress, Ready, prepare
-from hpa_merge.report.schema import PlanReport, UnitPlan
+from hpa_merge.report.planned import PlanReport, UnitPlan
 from hpa_merge.side import Side
 
 __all__ = ["preview"]

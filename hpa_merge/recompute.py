@@ -11,7 +11,7 @@ from torch import Tensor
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import fuse, measure_update
 from hpa_merge.methods import interpolate, most_changed, random_columns
-from hpa_merge.report.schema import LinearRecord, unpack_columns
+from hpa_merge.report.records import LinearRecord, unpack_columns
 
 __all__ = ["Recomputation", "bits", "told"]
 

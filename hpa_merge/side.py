@@ -15,7 +15,7 @@ from hpa_merge.core import Curvature, Inverse, SingularCurvature, all_finite
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.machine import is_out_of_memory
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
-from hpa_merge.report.schema import CalibrationRecord
+from hpa_merge.report.records import CalibrationRecord
 from hpa_merge.tower import encoder_of
 
 SMALL = 2**26

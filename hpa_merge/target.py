@@ -20,7 +20,9 @@ from hpa_merge.model import Unit
 from hpa_merge.plan import LinearPair
 from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
-from hpa_merge.report.schema import LinearRecord, MergeReport, Outcome, RunRecord, pack_columns
+from hpa_merge.report.folder import files_of
+from hpa_merge.report.records import LinearRecord, Outcome, RunRecord, pack_columns
+from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half
 
@@ -200,11 +202,12 @@ class Target:
             started: ``time.monotonic()`` when the run began.
         """
         self._behind.close()
-        origins = ready.used(self.config)
+        origins, calibration = ready.used(self.config), ready.records(self.config)
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
-            **ready.records(self.config),
+            safety=calibration["safety"],
+            task=calibration["task"],
             linears=tuple(self.records),
             components=component_records(
                 self.config, ready.plan.new, ((record.name, record.outcome) for record in self.records)
@@ -227,7 +230,7 @@ class Target:
                 fingerprint=digest(ready.fingerprints[self._out]),
             ),
         )
-        self._writer.publish({"hpa_report.json": report.to_json().encode()})
+        self._writer.publish(files_of(report))
         return report
 
     def abort(self, *, keep: bool) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.errors import CalibrationError
-from hpa_merge.report.schema import LinearRecord
+from hpa_merge.report.records import LinearRecord
 
 RTOL = 1e-4
 """Of a score: ``[H⁻¹]_jj`` comes from a float32 factorisation (2⁻²⁴ a step) of a matrix whose condition is at most

@@ -14,7 +14,7 @@ from hpa_merge.errors import NumericalError
 from hpa_merge.forecast import Limits, allot
 from hpa_merge.prepare import Job, prepare
 from hpa_merge.preview import preview
-from hpa_merge.report.schema import PlanReport
+from hpa_merge.report.planned import PlanReport
 
 Tiny = Callable[..., TinyCase]
 

@@ -62,7 +62,7 @@ def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
         with alone(chain.base):
             write_samples(safety, refusals(*load(aligned), Random(f"safety {chain.base}"), SAFETY_SAMPLES))
         old = aligned
-        for step in range(1, chain.setting.tasks + 1):
+        for step in range(1, len(chain.setting.order) + 1):
             old, row = _step(chain, folder, work, step, old, safety)
             rows.append({**common, "step": step, **row})
     return rows
@@ -71,8 +71,7 @@ def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
 def _step(chain: Chain, folder: Path, work: Path, step: int, old: Path, safety: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint that the next step begins with, and what was measured; what is not needed any more is removed."""
     began = time.monotonic()
-    names = list(tasks.TASKS)
-    name, learned = names[(step - 1) % len(names)], names[:step]
+    name, learned = chain.setting.order[step - 1], list(dict.fromkeys(chain.setting.order[:step]))
     seed = task_seed(chain.base, step)
     samples = tasks.make_task(name, Random(seed), SAMPLES, chain.injected)
     first = f"{chain.regime}-seed{chain.base}-injected{chain.injected:g}"

@@ -9,7 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpa_merge.report.schema import CalibrationRecord, ComponentRecord, LinearRecord, MergeReport, PlanReport, RunRecord
+from hpa_merge.report.planned import PlanReport
+from hpa_merge.report.records import CalibrationRecord, ComponentRecord, LinearRecord, RunRecord
+from hpa_merge.report.schema import MergeReport
 
 LEGEND = (
     "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "

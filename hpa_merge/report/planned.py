@@ -1,0 +1,60 @@
+"""What a merge would do: the report of ``--dry-run``, which is shown and not kept."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+from hpa_merge.report.records import CalibrationRecord, ComponentRecord
+
+
+@final
+@dataclass(frozen=True)
+class UnitPlan:
+    """One unit that holds linears.
+
+    Attributes:
+        block, blocks: depth ``l`` of ``L``; ``l`` is None outside the stacks, where it depends on when the unit runs.
+        share: the retained share in percent; None outside the stacks.
+        changed, unchanged: how many linears the options include, by whether tuning changed them.
+        excluded: how many linears the options take from NEW or OLD as they are.
+    """
+
+    name: str
+    stack: str
+    block: int | None
+    blocks: int
+    share: float | None
+    changed: int
+    unchanged: int
+    excluded: int
+
+
+@final
+@dataclass(frozen=True)
+class PlanReport:
+    """What a merge would do.
+
+    Attributes:
+        bytes_out, bytes_free: what OUT's weights take, and what is free where they would lie.
+        peak_host_bytes, peak_device_bytes: an upper estimate; the latter is None on the CPU.
+        reshaped: what has another shape in NEW than in OLD, a sentence each.
+        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
+        statistics: whether the statistics file fits, a sentence each; empty without one.
+        The rest is as in :class:`MergeReport`.
+    """
+
+    architecture: str
+    units: tuple[UnitPlan, ...]
+    safety: CalibrationRecord | None
+    task: CalibrationRecord | None
+    passed_through: dict[str, int]
+    left_out: tuple[str, ...]
+    bytes_out: int
+    bytes_free: int
+    peak_host_bytes: int
+    peak_device_bytes: int | None
+    reshaped: tuple[str, ...]
+    device: str
+    components: tuple[ComponentRecord, ...] = ()
+    commits: dict[str, str] = field(default_factory=dict)
+    adapter: str = ""
+    statistics: tuple[str, ...] = ()

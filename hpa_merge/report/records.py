@@ -1,0 +1,184 @@
+"""What a report consists of: a record for each linear weight, part of the model, calibration set, run and round."""
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
+
+
+@final
+@dataclass(frozen=True)
+class LinearRecord:
+    """One linear weight; what was not computed for it is None here and absent from the file.
+
+    Attributes:
+        name: its name in NEW and OUT.
+        outcome: ``adapted``, or why not: it did not change, the options exclude it or want it as it is in OLD, no token
+            reached it in both sets.
+        unit: path of the module that it was loaded with.
+        stack: path of the stack of blocks that the unit is in; empty outside.
+        rows, columns: ``r`` and ``c``.
+        block, blocks: depth ``l`` of ``L``.
+        share: the retained share ``p`` of that depth, in percent.
+        n_keep, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
+        kept: the columns put back, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
+            ``j // 8``; :func:`unpack_columns` reads it.
+        alpha, kappa: ``α`` and ``κ``.
+        relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
+        energy_put_back: the share of ``‖ΔW‖²_F`` that lies in what is put back.
+        kept_share: the share of its values that is OLD's, compensated or not, where that is no matter of columns.
+        new_columns: the columns that are wholly NEW's, as ``kept``; of Safe Delta, as the next ones.
+        split_column, split_rows: the column of which only the first rows are NEW's, and how many.
+        safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
+        safety_tokens, task_tokens: tokens that reached it.
+        saliency: how the columns lie by ``ε̄`` and ``ζ̄``; None where the method has no such scores. Four numbers for
+            each cell of the plane that is not empty, ``i,j,columns,kept`` with a space between cells: it holds the
+            columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, of which ``kept`` are put back. Columns that
+            tuning did not change have no place there.
+        shared_rows: of a head whose vocabulary grew the rows that OLD has too; the others are NEW's.
+    """
+
+    name: str
+    outcome: Outcome
+    unit: str
+    stack: str
+    rows: int
+    columns: int
+    block: int | None = None
+    blocks: int | None = None
+    share: float | None = None
+    n_keep: int | None = None
+    n_focus: int | None = None
+    n_shared: int | None = None
+    kept: str | None = None
+    alpha: float | None = None
+    kappa: float | None = None
+    relative_update: float | None = None
+    energy_put_back: float | None = None
+    safety_tokens: int = 0
+    task_tokens: int = 0
+    shared_rows: int | None = None
+    kept_share: float | None = None
+    new_columns: str | None = None
+    split_column: int | None = None
+    split_rows: int | None = None
+    safety_cost: float | None = None
+    safety_budget: float | None = None
+    saliency: str | None = None
+
+    @property
+    def share_put_back(self) -> float | None:
+        """The share of its values that is OLD's; None where none is as it was."""
+        if self.kept_share is not None:
+            return self.kept_share
+        return None if self.kept is None else len(self.kept_columns) / self.columns if self.columns else 0.0
+
+    @property
+    def kept_columns(self) -> list[int]:
+        """The columns put back, ascending."""
+        return [] if self.kept is None else unpack_columns(self.kept, self.columns)
+
+
+@final
+@dataclass(frozen=True)
+class ComponentRecord:
+    """A part of the model: ``vision``, ``projector``, ``language``, ``head`` or ``embeddings``.
+
+    Attributes:
+        policy: ``merge``, ``new`` or ``old``.
+        tensors: how many of NEW's tensors belong to it.
+        linears: how many of them are linears, by outcome; before a merge ``changed``, ``unchanged`` and ``excluded``,
+            or ``old``.
+    """
+
+    name: str
+    policy: str
+    tensors: int
+    linears: dict[str, int]
+
+
+@final
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What was used of one calibration set."""
+
+    file: str
+    samples: int
+    tokens: int
+    images: int
+
+
+@final
+@dataclass(frozen=True)
+class RunRecord:
+    """What differs from run to run. Bytes and seconds; device memory is None on the CPU.
+
+    Attributes:
+        statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
+        notes: why a half that the file holds was not read, and what was not as usual otherwise, a sentence each.
+        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
+        commits: of OLD and NEW those that are from the Hub, by their names; the hash of the commit.
+        fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
+            of machine have the same.
+        command: the command line as it was typed; empty for a call from Python.
+        finished: when, in UTC, as ISO 8601 has it.
+    """
+
+    old: str
+    new: str
+    device: str
+    seconds: float
+    peak_host_bytes: int
+    peak_device_bytes: int | None
+    versions: dict[str, str]
+    statistics: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    adapter: str = ""
+    fingerprint: str = ""
+    commits: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    finished: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class RoundRecord:
+    """One merge of a chain, as the reports of the rounds after it remember it.
+
+    Attributes:
+        old, new: what was merged, as it was named then.
+        finished: when, in UTC, as ISO 8601 has it.
+        config: the options.
+        safety, task: the calibration sets; None where the method looked at none.
+        adapted: how many linears were adapted.
+        put_back, energy_put_back: means over those, as shares; None where the method has no such thing.
+        evaluation: what was measured of that round's OUT; None where nothing was.
+    """
+
+    old: str
+    new: str
+    finished: str
+    config: dict[str, Any]
+    safety: CalibrationRecord | None
+    task: CalibrationRecord | None
+    adapted: int
+    put_back: float | None = None
+    energy_put_back: float | None = None
+    evaluation: dict[str, Any] | None = None
+
+
+def pack_columns(mask: Tensor) -> str:
+    """A bool mask ``[c]`` as base64 of its bits, the lowest first."""
+    bits = torch.nn.functional.pad(mask.cpu().to(torch.uint8), (0, -len(mask) % 8)).reshape(-1, 8)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+    return base64.b64encode(bytes((bits * weights).sum(dim=1).tolist())).decode("ascii")
+
+
+def unpack_columns(packed: str, columns: int) -> list[int]:
+    """The columns whose bit is set, ascending: the inverse of :func:`pack_columns`."""
+    content = base64.b64decode(packed)
+    return [j for j in range(columns) if content[j // 8] >> (j % 8) & 1]
