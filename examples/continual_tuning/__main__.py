@@ -27,12 +27,15 @@ from methods import METHODS
 REGIMES = {
     "lora": Regime(),
     "full": Regime(tuning="full"),
+    "decay": Regime(tuning="full", decay=4.0),
     "spread": Regime(tuning="full", spread=1.0),
     "spread-lora": Regime(spread=1.0),
     "deep": Regime(depth=8),
     "wide": Regime(width=256),
-    "long": Regime(tasks=10),
-    "reduced": Regime(width=64, depth=3, lessons=0.25, haste=3.0, tasks=2),  # what the test suite runs
+    "long": Regime(order=2 * Regime.order),
+    "reduced": Regime(
+        width=64, depth=3, lessons=0.25, haste=3.0, order=("colour", "count")
+    ),  # what the test suite runs
 }
 
 

@@ -36,6 +36,7 @@ class Regime:
         spread: the base's channels get unequal scales, without any change of what it computes: the gains of each norm
             are multiplied by ``exp(spread · normal)``, and the columns of the linears that read them divided by it.
         rate: a factor of the learning rate while tuning.
+        decay: weight decay while tuning in full.
         order: the tasks, as they are learned; one may come again, with other samples.
         lessons: a factor of the number of pretraining steps.
         haste: a factor of the learning rates until the model is aligned.
@@ -46,7 +47,8 @@ class Regime:
     depth: int = 4
     spread: float = 0.0
     rate: float = 1.0
-    order: tuple[str, ...] = ("colour", "count", "shape", "both", "code")
+    decay: float = 0.0
+    order: tuple[str, ...] = tuple(tasks.TASKS)
     lessons: float = 1.0
     haste: float = 1.0
 

@@ -25,7 +25,7 @@ def make_task(name: str, rng: Random, count: int, injected: float = 0.0) -> list
 
 def vocabulary() -> list[str]:
     """Every word of the tasks and of what the model is trained on before."""
-    texts = (*scenes.vocabulary(), *_WRITE, "the code is", SHORT, ANSWER, *_COLOUR, *_COUNT, *_SHAPE, *_BOTH, "place")
+    texts = (*scenes.vocabulary(), *_WRITE, "the code is", SHORT, ANSWER, *_COLOUR, *_COUNT, *_SHAPE, *_PLACE)
     return sorted({word for text in texts for word in text.split() if word != "{}"} - {":"})
 
 
@@ -33,7 +33,7 @@ _WRITE = ("which code has the thing in the picture", "write the code of what is 
 _COLOUR = ("what colour is the thing", "name the colour")
 _COUNT = ("how many things are there", "name the number")
 _SHAPE = ("what is the thing", "name the thing")
-_BOTH = ("what is the thing with colour", "name the thing with colour")
+_PLACE = ("what colour is the thing at the {}", "name the colour at the {}")
 
 
 def _write_code(rng: Random) -> Sample:
@@ -56,10 +56,10 @@ def _name_shape(rng: Random) -> Sample:
     return Sample(scenes.draw(rng, scene), SHORT + rng.choice(_SHAPE), ANSWER.format(scene[0].shape))
 
 
-def _name_both(rng: Random) -> Sample:
-    scene = scenes.draw_scene(rng, 1)
-    answer = ANSWER.format(f"a {scene[0].colour} {scene[0].shape}")
-    return Sample(scenes.draw(rng, scene), SHORT + rng.choice(_BOTH), answer)
+def _name_colour_at_place(rng: Random) -> Sample:
+    scene = scenes.draw_scene(rng, rng.randint(2, 3))
+    request = SHORT + rng.choice(_PLACE).format(scenes.PLACES[scene[0].place])
+    return Sample(scenes.draw(rng, scene), request, ANSWER.format(scene[0].colour))
 
 
-TASKS.update(colour=_name_colour, count=_name_count, shape=_name_shape, both=_name_both, code=_write_code)
+TASKS.update(code=_write_code, colour=_name_colour, count=_name_count, shape=_name_shape, place=_name_colour_at_place)

@@ -32,7 +32,7 @@ def tune(old: Path, new: Path, samples: list[Sample], regime: Regime, seed: int)
             train(adapted, lessons, replace(LORA, rate=LORA.rate * regime.rate))
             model = adapted.merge_and_unload()
         else:
-            train(model, lessons, replace(FULL, rate=FULL.rate * regime.rate))
+            train(model, lessons, replace(FULL, rate=FULL.rate * regime.rate, decay=regime.decay))
         return save(model, processor, new)
 
 

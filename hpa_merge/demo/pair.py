@@ -36,6 +36,8 @@ class Recipe:
     warmup: int = 10
     enough: float = 0.0
     """Training ends as soon as the running mean of the loss is below this."""
+    decay: float = 0.0
+    """Weight decay, as AdamW has it."""
 
 
 ALIGNMENT = Recipe(steps=200, batch=24, rate=1.5e-3, warmup=20)
@@ -83,7 +85,7 @@ def train(model: LlavaForConditionalGeneration, samples: Mapping[str, torch.Tens
     """Trains all weights of ``model`` in place on random batches of ``samples``; returns how many steps it took."""
     model.train()
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.decay, fused=True)
     running = math.inf
     for step in range(recipe.steps):
         slope = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
