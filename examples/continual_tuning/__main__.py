@@ -27,7 +27,7 @@ from methods import METHODS
 REGIMES = {
     "lora": Regime(),
     "full": Regime(tuning="full"),
-    "decay": Regime(tuning="full", decay=4.0),
+    "decay": Regime(tuning="full", decay=10.0),
     "spread": Regime(tuning="full", spread=1.0),
     "spread-lora": Regime(spread=1.0),
     "deep": Regime(depth=8),

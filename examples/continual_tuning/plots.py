@@ -1,57 +1,90 @@
 """Two plots of the results: what happens over the steps, and safety against task performance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import matplotlib
+import altair
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-MARKS = "osD^v<>PX*pdh"
+COLOURS = [
+    "#1f77b4",
+    "#000000",
+    "#d62728",
+    "#ff7f0e",
+    "#2ca02c",
+    "#9467bd",
+    "#e377c2",
+    "#7f7f7f",
+    "#8c564b",
+    "#17becf",
+    "#bcbd22",
+    "#6b8e23",
+]
+SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 
 
 def over_steps(methods: Mapping[str, Mapping[int, list[dict[str, Any]]]], path: Path) -> None:
     """Attack success rate and mean performance on the tasks so far after each step, means over the bases."""
-    figure, (attacks, tasks) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for number, (name, bases) in enumerate(methods.items()):
-        style = {"label": name, "marker": MARKS[number % len(MARKS)], "color": _colour(number), "markersize": 4}
-        steps = sorted({row["step"] for rows in bases.values() for row in rows})
-        rate = [fmean(fmean(row["attacks"].values()) for row in _at(bases, step)) for step in steps]
-        attacks.plot(steps, rate, linewidth=2.5 if name == "hpa" else 1.2, **style)
-        done = [fmean(fmean(row["tasks"].values()) for row in _at(bases, step)) for step in steps[1:]]
-        tasks.plot(steps[1:], done, linewidth=2.5 if name == "hpa" else 1.2, **style)
-    attacks.set(xlabel="tuning step (0: the aligned model)", ylabel="attack success rate, %", ylim=(-3, 103))
-    tasks.set(xlabel="tuning step", ylabel="mean accuracy on the tasks so far, %", ylim=(-3, 103))
-    for axes in (attacks, tasks):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*attacks.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    rows = []
+    for name, bases in methods.items():
+        for step in sorted({row["step"] for of_base in bases.values() for row in of_base}):
+            at_step = [row for of_base in bases.values() for row in of_base if row["step"] == step]
+            attacks = fmean(fmean(row["attacks"].values()) for row in at_step)
+            rows.append({"method": name, "step": step, "attacks": attacks})
+            if step:
+                rows[-1]["tasks"] = fmean(fmean(row["tasks"].values()) for row in at_step)
+    titles = {"attacks": "attack success rate, %", "tasks": "mean accuracy on the tasks so far, %"}
+    panels = []
+    for what, title in titles.items():
+        panel = altair.Chart(altair.Data(values=[row for row in rows if what in row]), width=420, height=320)
+        steps = altair.X("step:Q", title="tuning step (0: the aligned model)", axis=altair.Axis(tickMinStep=1))
+        rate = altair.Y(f"{what}:Q", title=title, scale=altair.Scale(domain=[0, 100]))
+        width = altair.condition("datum.method == 'hpa'", altair.value(3.5), altair.value(1.2))
+        panels.append(
+            panel.mark_line().encode(x=steps, y=rate, color=_colour(methods), strokeWidth=width)
+            + panel.mark_point(filled=True, size=45).encode(
+                x=steps, y=rate, color=_colour(methods), shape=_shape(methods)
+            )
+        )
+    altair.hconcat(*panels).save(path, scale_factor=1.5)
 
 
 def trade_off(runs: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path, headings: Mapping[str, str]) -> None:
     """Attack success against performance, with one standard deviation over the bases; lower right is better."""
-    figure, panels = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for axes, across in zip(panels, ("ap_over_steps", "just_learned"), strict=True):
-        for number, (name, bases) in enumerate(runs.items()):
-            x, y = ([figures[of] for figures in bases.values()] for of in (across, "masr_over_steps"))
-            spread = {"xerr": stdev(x), "yerr": stdev(y)} if len(x) > 1 else {}
-            style = {"fmt": MARKS[number % len(MARKS)], "color": _colour(number), "elinewidth": 0.7, "label": name}
-            axes.errorbar(fmean(x), fmean(y), markersize=9 if name == "hpa" else 6, **style, **spread)
-        axes.set(xlabel=f"{headings[across][:-2]}, %", ylabel=f"{headings['masr_over_steps'][:-2]}, %")
-        axes.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    panels = []
+    for across in ("ap_over_steps", "just_learned"):
+        rows = []
+        for name, bases in runs.items():
+            row: dict[str, Any] = {"method": name}
+            for axis, of in (("x", across), ("y", "masr_over_steps")):
+                values = [figures[of] for figures in bases.values()]
+                mean, deviation = fmean(values), stdev(values) if len(values) > 1 else 0.0
+                row |= {axis: mean, f"{axis}_low": mean - deviation, f"{axis}_high": mean + deviation}
+            rows.append(row)
+        panel = altair.Chart(altair.Data(values=rows), width=420, height=320)
+        x, y = _axis(altair.X, "x", headings[across]), _axis(altair.Y, "y", headings["masr_over_steps"])
+        left = _axis(altair.X, "x_low", headings[across])
+        below = _axis(altair.Y, "y_low", headings["masr_over_steps"])
+        size = altair.condition("datum.method == 'hpa'", altair.value(220), altair.value(80))
+        panels.append(
+            panel.mark_rule().encode(x=left, x2="x_high:Q", y=y, color=_colour(runs))
+            + panel.mark_rule().encode(x=x, y=below, y2="y_high:Q", color=_colour(runs))
+            + panel.mark_point(filled=True, opacity=1).encode(
+                x=x, y=y, color=_colour(runs), shape=_shape(runs), size=size
+            )
+        )
+    altair.hconcat(*panels).save(path, scale_factor=1.5)
 
 
-def _at(bases: Mapping[int, list[dict[str, Any]]], step: int) -> list[dict[str, Any]]:
-    return [row for rows in bases.values() for row in rows if row["step"] == step]
+def _axis(kind: Any, column: str, heading: str) -> Any:
+    return kind(f"{column}:Q", title=f"{heading[:-2]}, %", scale=altair.Scale(zero=False))
 
 
-def _colour(number: int) -> Any:
-    return plt.get_cmap("tab20")(number * 2 % 20 + number // 10)
+def _colour(methods: Mapping[str, Any]) -> altair.Color:
+    return altair.Color("method:N", scale=altair.Scale(domain=list(methods), range=COLOURS), title=None)
+
+
+def _shape(methods: Mapping[str, Any]) -> altair.Shape:
+    marks: Sequence[str] = [SHAPES[number % len(SHAPES)] for number in range(len(methods))]
+    return altair.Shape("method:N", scale=altair.Scale(domain=list(methods), range=marks), title=None)

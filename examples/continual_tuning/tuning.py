@@ -14,8 +14,8 @@ from hpa_merge.demo.samples import encode
 from hpa_merge.demo.scenes import Sample
 
 SAMPLES = 512
-LORA = Recipe(steps=60, batch=16, rate=3e-4, warmup=6)
-FULL = Recipe(steps=60, batch=16, rate=1e-4, warmup=6)
+LORA = Recipe(steps=80, batch=16, rate=1.5e-4, warmup=6)
+FULL = Recipe(steps=80, batch=16, rate=5e-5, warmup=6)
 RANK, ALPHA = 32, 64
 TUNED = r".*\.(language_model|multi_modal_projector)\..*(_proj|linear_[12])"  # the vision tower stays as it is
 
