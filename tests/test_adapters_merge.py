@@ -75,7 +75,8 @@ def test_the_same_as_from_the_merged_checkpoint(
     with Checkpoint.open(ours.old, "OLD") as old, Checkpoint.open(tmp_path / "out", "OUT") as out:
         assert out.tensors == old.tensors  # places included
         assert [out.header_bytes(shard) for shard in out.shards] == [old.header_bytes(shard) for shard in old.shards]
-        assert out.side_files() == old.side_files()
+        assert set(out.side_files().copied) == {*old.side_files().copied, Path("README.md")}
+        assert out.side_files().left_out == old.side_files().left_out
         for path in old.side_files().copied:
             assert (out.folder / path).read_bytes() == (old.folder / path).read_bytes()
     assert verify(tmp_path / "out", ours.old, ours.new).problems == ()
@@ -156,10 +157,11 @@ def test_the_adapters_tokenizer_wins_whole(make: Callable[[str], tuple[TinyCase,
     (plain / "added_tokens.json").write_text("{}")
     report = merge(plain, case.new, tmp_path / "out", safety_calib=case.safety, task_calib=case.task)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {path.name for path in plain.iterdir()} - {"added_tokens.json"} | {REPORT}
+    assert names == {path.name for path in plain.iterdir()} - {"added_tokens.json"} | {REPORT, "README.md"}
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tmp_path / "out" / name).read_bytes() == (case.new / name).read_bytes()
     assert (tmp_path / "out" / "config.json").read_bytes() == (plain / "config.json").read_bytes()
+    assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8").endswith("-->\nof the adapter")
     assert report.left_out == ("trainer_state.json", "training_args.bin")
     assert report.task.tokens != report.safety.tokens
     assert verify(tmp_path / "out", plain, case.new).problems == ()
