@@ -128,15 +128,15 @@ def push(
     """
     where = Destination(repo_id, private, branch, pull_request)
     there = check_destination(where)
-    with Checkpoint.open(out, "OUT") as checkpoint:
+    folder = Path(out)
+    with Checkpoint.open(folder, "OUT") as checkpoint:
+        report = read_report(folder)
         names = [*checkpoint.shards, *filter(None, [checkpoint.index]), REPORT]
         found = checkpoint.side_files()
-    folder = Path(out)
     paths = {path.as_posix(): folder / path for path in (*map(Path, names), *found.copied)}
     states = _states(paths)
     if problems := verify(out, on_progress=on_progress).problems:
         raise PublishError(f"OUT {out} is not as its merge wrote it, and was not uploaded: {problems[0]}")
-    report = read_report(folder)
     contents: dict[str, Path | bytes] = {**paths, **_rewritten(folder, report, paths, repo_id)}
     plan = PushReport(
         address="",

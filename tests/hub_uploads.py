@@ -113,7 +113,8 @@ def serve(hub: UploadHub) -> Callable[[], None]:
             self.body = self.read_chunks() if chunked else self.rfile.read(length)
             for key, (status, message) in hub.refuse.items():
                 if asked.startswith(key):
-                    return self.send(status, {"error": message}, {"X-Error-Message": message})
+                    code = {"X-Error-Code": message} if message == "GatedRepo" else {}
+                    return self.send(status, {"error": message}, {"X-Error-Message": message, **code})
             self.silent = self.spend(hub.lose, asked)
             if self.where.startswith("/storage/"):
                 return self.store()

@@ -18,7 +18,7 @@ from huggingface_hub.repocard import metadata_load
 from transformers import AutoModelForCausalLM
 
 import hpa_merge
-from hpa_merge import merge
+from hpa_merge import MergeReport, merge
 from hpa_merge.cli import main
 from hpa_merge.errors import ConfigError, InputError
 from hpa_merge.hub import locate
@@ -46,8 +46,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "cache" / "token"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two tries
-    # HfApi's defaults were taken when it was imported
-    monkeypatch.setattr(huggingface_hub.HfApi.__init__, "__defaults__", huggingface_hub.HfApi.__init__.__defaults__)
     huggingface_hub.close_session()
     yield hub
     huggingface_hub.close_session()
@@ -134,6 +132,23 @@ def test_what_is_fetched_is_out(hub: UploadHub, made: tuple[TinyCase, Path], out
     assert metadata_load(fetched / CARD)["tags"] == ["hpa-merge", "merge"]
     assert hub.tokens <= {f"Bearer {TOKEN}", None}
     assert hub.storage_tokens == {None}  # its addresses are signed
+
+
+def test_the_page_goes_up_without_places(
+    hub: UploadHub, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is drawn anew from the report without them; a figure stays the file that lies in OUT."""
+
+    def files_of(report: MergeReport) -> dict[str, bytes]:
+        return {"hpa_report.html": f"<p>{report.run.old}".encode(), "hpa_depth.png": b"drawn anew", "other.json": b"{}"}
+
+    (out / "hpa_report.html").write_text(f"<p>{tmp_path}")
+    (out / "hpa_depth.png").write_bytes(b"drawn")
+    monkeypatch.setattr("hpa_merge.publish.files_of", files_of)
+    assert hpa_merge.push(out, ID).changed == (CARD, "hpa_report.html")
+    assert published(hub)["hpa_report.html"] == b"<p>old"
+    assert published(hub)["hpa_depth.png"] == b"drawn"
+    assert "other.json" not in published(hub)
 
 
 def test_a_second_time(hub: UploadHub, out: Path) -> None:
@@ -377,23 +392,52 @@ def test_one_that_is_there_and_not_to_be_seen(hub: UploadHub, out: Path) -> None
     )
 
 
+TOO_MUCH = ": the Hub does not take so much (HTTP {}, said): see the storage limits of lab, or remove what"
+REFUSALS = [
+    (f"POST /api/models/{ID}/commit", 413, TOO_MUCH.format(413)),
+    (f"POST /{ID}.git/info/lfs/objects/batch", 402, TOO_MUCH.format(402)),
+    (
+        "PUT /storage/",
+        507,
+        ": the Hub's storage refuses a file (HTTP 507): run the same command again, which sends only",
+    ),
+    (
+        "PUT /storage/",
+        403,
+        ": the Hub's storage refuses a file (HTTP 403): run the same command again, which sends only",
+    ),
+    (
+        f"POST /api/models/{ID}/preupload",
+        500,
+        ": the Hub fails (HTTP 500): run the same command again, which sends onl",
+    ),
+    (f"POST /api/models/{ID}/preupload", 429, ": the Hub says that there were too many requests (HTTP 429): wait some"),
+    (
+        "POST /api/repos/create",
+        400,
+        ": the Hub does not take it (HTTP 400, said): check the names of the repository an",
+    ),
+    ("POST /api/repos/create", 409, ": the Hub says that it is there already, or is being changed, said: run the same"),
+]
+
+
+@pytest.mark.parametrize(("key", "status", "sentence"), REFUSALS)
+def test_a_hub_that_refuses(key: str, status: int, sentence: str, hub: UploadHub, out: Path) -> None:
+    hub.refuse[key] = (status, "said")
+    assert refused(out).startswith(ID + sentence)
+    assert ID not in hub.repositories or published(hub) == {}
+
+
 @pytest.mark.parametrize(
-    ("key", "status", "sentence"),
+    ("said", "sentence"),
     [
-        ("POST /api/models/lab/repaired/commit", 413, "the Hub does not take so much (HTTP 413, too much): see the"),
-        ("PUT /storage/", 507, "the Hub's storage refuses a file (HTTP 507): run the same command again"),
-        ("PUT /storage/", 403, "the Hub's storage refuses a file (HTTP 403): run the same command again"),
-        ("POST /lab/repaired.git/info/lfs/objects/batch", 402, "the Hub does not take so much (HTTP 402, too much)"),
-        ("POST /api/models/lab/repaired/preupload", 500, "the Hub fails (HTTP 500): run the same command again"),
-        ("POST /api/models/lab/repaired/preupload", 429, "there were too many requests (HTTP 429): wait some minutes"),
-        ("POST /api/repos/create", 400, "the Hub does not take it (HTTP 400, too much): check the names of the repo"),
-        ("POST /api/repos/create", 409, "the Hub says that it is there already, or is being changed, too much: run"),
+        ("Access to this resource is disabled.", " has been disabled on the Hub: see {}/lab/repaired."),
+        ("GatedRepo", " is gated, and you are not among those who may use it: ask at {}/lab/repaired for access."),
     ],
 )
-def test_a_hub_that_refuses(key: str, status: int, sentence: str, hub: UploadHub, out: Path) -> None:
-    hub.refuse[key] = (status, "too much")
-    assert f"{ID}: {sentence}" in refused(out) or sentence in refused(out)
-    assert ID not in hub.repositories or published(hub) == {}
+def test_a_repository_that_is_closed(said: str, sentence: str, hub: UploadHub, out: Path) -> None:
+    hub.refuse[f"GET /api/models/{ID}"] = (403, said)
+    assert refused(out) == ID + sentence.format(hub.address)
 
 
 def test_no_network(hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ def for_others(report: MergeReport) -> MergeReport:
     run = changed["run"]
     changed["run"] = dataclasses.replace(run, command=_command(report, places))
     changed["evaluation"] = _without_addresses(changed["evaluation"])
+    changed["history"] = tuple(
+        dataclasses.replace(past, evaluation=_without_addresses(past.evaluation)) for past in changed["history"]
+    )
     return dataclasses.replace(report, **changed)
 
 
@@ -103,7 +106,8 @@ def _command(report: MergeReport, places: dict[str, str]) -> str:
 
 def _without_addresses(evaluation: Any) -> Any:
     """An evaluation that does not say which server was asked."""
-    options = evaluation.get("run", {}).get("options") if isinstance(evaluation, dict) else None
+    run = evaluation.get("run") if isinstance(evaluation, dict) else None
+    options = run.get("options") if isinstance(run, dict) else None
     if not isinstance(options, dict) or not options.get("endpoint"):
         return evaluation
     return {**evaluation, "run": {**evaluation["run"], "options": {**options, "endpoint": HIDDEN}}}

@@ -1,6 +1,7 @@
 """What was measured of a model, for its card: the table that people read, and the ``model-index`` of the Hub."""
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult
@@ -36,7 +37,7 @@ def results_of(report: MergeReport, task: str | None, before: Any) -> list[dict[
     name, results = _added(before)
     if (evaluation := _evaluation(report)) is not None:
         model = _subject(evaluation)
-        name = name or model.name
+        name = name or _name(model)
         for about, metric, title, figure in _figures(model):
             results.append(
                 EvalResult(
@@ -64,7 +65,8 @@ def results_section(report: MergeReport) -> str:
         return ""
     models = evaluation.models
     subject = _subject(evaluation)
-    heads = [f"**{cell(model.name)}** (this model)" if model is subject else cell(model.name) for model in models]
+    names = [cell(_name(model)) for model in models]
+    heads = [f"**{n}** (this model)" if m is subject else n for n, m in zip(names, models, strict=True)]
     rows = []
     for name in subject.safety:
         rows.append([f"attack success on {cell(name)} ↓", *(_shown(model.safety.get(name)) for model in models)])
@@ -73,7 +75,7 @@ def results_section(report: MergeReport) -> str:
     for name in subject.tasks:
         metric = subject.metrics.get(name, "score")
         rows.append([f"{cell(name)} ({cell(metric)}) ↑", *(_shown(model.tasks.get(name)) for model in models)])
-    judge = evaluation.judge.rpartition("/")[2]
+    judge = PurePath(evaluation.judge).name
     judged = f" Attack success was judged by {cell(judge)}." if subject.safety else ""
     return (
         f"{table(['', *heads], rows)}\n\nPercent, with the 95 % interval of a bootstrap over the prompts (none where "
@@ -94,6 +96,11 @@ def _subject(evaluation: Evaluation) -> ModelResult:
     """The model that was merged: the setting that was chosen, else the last of those that were compared."""
     chosen = evaluation.run.get("chosen")
     return next((model for model in evaluation.models if model.name == chosen), evaluation.models[-1])
+
+
+def _name(model: ModelResult) -> str:
+    """What the model is called; where a path is, as two folders have one name, its last part."""
+    return PurePath(model.name).name or "model"
 
 
 def _figures(model: ModelResult) -> Iterator[tuple[str, str, str, Figure]]:
