@@ -486,7 +486,7 @@ def test_the_command(hub: UploadHub, out: Path, capsys: pytest.CaptureFixture[st
     size = sum(map(len, published(hub).values())) / 1e6
     assert printed.out == (
         f"Made the private repository {ID}.\n"
-        f"With no local path in it, and the name on the Hub, went up: {CARD}, {REPORT}.\n"
+        f"With its name on the Hub and without local paths: {CARD}, {REPORT}.\n"
         f"{out} is published, {len(published(hub))} files, {size:.1f} MB: {hub.address}/{ID}/commit/{commit}\n"
     )
     assert printed.err == ""
@@ -539,6 +539,23 @@ def test_merged_and_not_published(
     assert complaint.count("\n") == 1
     assert complaint.endswith(f" OUT {out} is complete; publish it with: hpa-merge push '{out}' {ID} --private\n")
     assert not verify(out).problems
+
+
+def test_merged_and_interrupted(
+    hub: UploadHub,
+    made: tuple[TinyCase, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpa_merge.publish.verify", interrupt)
+    assert run(*words_of(made[0], tmp_path / "out"), "--push-to-hub", ID, "-q") == 130
+    note = f"Note: OUT {tmp_path / 'out'} is complete; publish it with: hpa-merge push {tmp_path / 'out'} {ID}\n"
+    assert capsys.readouterr().err.startswith(note)
+    assert (tmp_path / "out" / CARD).is_file()
 
 
 def test_what_can_be_refused_is_refused_before_the_merge(

@@ -90,9 +90,8 @@ def told(report: "PushReport", out: Path, repo: str) -> list[str]:
     size = f"{total / 1e9:.1f} GB" if total >= 1e8 else f"{total / 1e6:.1f} MB"
     if not done:
         lines += [f"  {name} ({count} bytes)" for name, count in report.files.items()]
-    if report.changed:
-        verb = "went" if done else "would go"
-        lines.append(f"With no local path in it, and the name on the Hub, {verb} up: {', '.join(report.changed)}.")
+    if report.changed and not report.unchanged:
+        lines.append(f"With its name on the Hub and without local paths: {', '.join(report.changed)}.")
     if report.left_out:
         lines.append(f"No part of the model, and left here: {', '.join(report.left_out)}.")
     if report.deleted:

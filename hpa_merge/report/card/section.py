@@ -16,6 +16,11 @@ from hpa_merge.report.schema import MergeReport
 
 __all__ = ["section_of"]
 
+FOLLOWED = (
+    "*The rest of this card was not written by hpa-merge; where it came with the model, it speaks of the model before "
+    "the merge.*"
+)
+
 
 def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: bool) -> str:
     """The section, without its marks.
@@ -41,7 +46,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
         _limitations(report, bool(measured)),
         "## Citation",
         *_citation(report),
-        *([f"*The rest of this card is that of {cell(new)}, from before the merge.*"] if followed else []),
+        *([FOLLOWED] if followed else []),
     ]
     return "\n\n".join(parts) + "\n"
 
