@@ -10,7 +10,7 @@ from hpa_merge.config import USERS, HPAConfig, uses
 from hpa_merge.report.card.citation import BIBTEX, PAPERS
 from hpa_merge.report.card.markdown import cell, code, plain, table
 from hpa_merge.report.card.results import results_section
-from hpa_merge.report.card.usage import snippet_of
+from hpa_merge.report.card.usage import is_original_llava, snippet_of
 from hpa_merge.report.records import CalibrationRecord, Outcome
 from hpa_merge.report.schema import MergeReport
 
@@ -145,10 +145,11 @@ def _reproduction(report: MergeReport) -> str:
     command = plain(shlex.join(words)).replace("```", "'''")
     versions = ", ".join(f"{name} {version}" for name, version in report.run.versions.items())
     local = [_name(report, name) for name in (report.run.old, report.run.new) if name not in report.run.commits]
+    tower = " Its vision tower is that which config.json names, or --vision-tower." if is_original_llava(report) else ""
     folders = f" Folders of whoever made it: {cell(' and '.join(local))}." if local else ""
     return (
         f"```sh\n{command}\n```\n\n"
-        f"The same inputs, settings and kind of device give the same bytes.{folders} It ran on "
+        f"The same inputs, settings and kind of device give the same bytes.{folders}{tower} It ran on "
         f"{cell(report.run.device)}, with {cell(versions)}. `hpa-merge verify FOLDER` compares the weights with the "
         "SHA-256 digests in `hpa_report.json`."
     )
