@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import final
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
 from hpa_merge import __version__
@@ -20,51 +19,22 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.overlay import PROCESSOR, TEMPLATES, TOKENIZER
 from hpa_merge.checkpoint.reader import REPORT
 from hpa_merge.checkpoint.sidefiles import is_side_file
-from hpa_merge.errors import ConfigError, PublishError
-from hpa_merge.hub import NAME
-from hpa_merge.publish_errors import AGAIN, OFFLINE, is_dropped, telling
+from hpa_merge.destination import Destination, check_destination, create
+from hpa_merge.errors import PublishError
+from hpa_merge.publish_errors import AGAIN, is_dropped, telling
 from hpa_merge.report.card import CARD, UNPUBLISHED
 from hpa_merge.report.folder import files_of
 from hpa_merge.report.schema import MergeReport, read_report
 from hpa_merge.report.sharing import for_others
 from hpa_merge.verify import verify
 
-__all__ = ["Destination", "PushReport", "check_destination", "push"]
+__all__ = ["PushReport", "is_stale", "push"]
 
 TRIES = 3
 """Commits that are begun, where the connection breaks off; huggingface_hub repeats the uploads itself."""
 
 OURS = "hpa_"
 """What the names of the report's files begin with."""
-
-
-@final
-@dataclass(frozen=True)
-class Destination:
-    """Where to publish.
-
-    Attributes:
-        repo: ``org/name``.
-        private: make it private, where it is made.
-        branch: made where it is missing; None: the main one.
-        pull_request: propose the change instead of making it.
-
-    Raises:
-        ConfigError: the name is none, or the options contradict each other.
-    """
-
-    repo: str
-    private: bool = False
-    branch: str | None = None
-    pull_request: bool = False
-
-    def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.repo) or "@" in self.repo:
-            raise ConfigError(f"{self.repo!r} is no name on the Hub: give the repository as org/name.")
-        if self.pull_request and self.branch is not None:
-            raise ConfigError("the Hub opens a pull request on the main branch only: leave out the branch, or that.")
-        if self.branch is not None and (not self.branch or any(c.isspace() for c in self.branch)):
-            raise ConfigError(f"{self.branch!r} is no name of a branch: give one without blanks.")
 
 
 @final
@@ -150,7 +120,7 @@ def push(
     if dry_run:
         return plan
     with telling(repo_id):
-        _create(where, there)
+        create(where, there)
 
     def check_unchanged(additions: Mapping[str, CommitOperationAdd]) -> None:
         sent = {name: additions[name].upload_info.sha256.hex() for name in report.manifest}
@@ -158,44 +128,6 @@ def push(
             raise PublishError(f"OUT {out} was changed while it was uploaded, and nothing was published: {AGAIN}.")
 
     return _send(where, contents, plan, message or f"Merged with hpa-merge {__version__}", check_unchanged)
-
-
-@final
-@dataclass(frozen=True)
-class _There:
-    """What the Hub has: the repository at the branch, None where it has none; and what is to be made."""
-
-    info: ModelInfo | None
-    creates: tuple[str, ...]
-
-
-def check_destination(where: Destination) -> _There:
-    """Look whether one may publish there, as far as that can be known without changing anything.
-
-    Raises:
-        PublishError: there is no token, or it is refused; the repository is public and is to be private; the Hub is
-            not in reach.
-    """
-    if constants.HF_HUB_OFFLINE:
-        raise PublishError(f"{where.repo} cannot be uploaded: {OFFLINE}")
-    if get_token() is None:
-        raise PublishError(f"{where.repo} cannot be uploaded without a token: run 'hf auth login', or set HF_TOKEN.")
-    with telling(where.repo):
-        try:
-            info, creates = HfApi().model_info(where.repo, revision=where.branch), list[str]()
-        except RevisionNotFoundError:
-            info, creates = HfApi().model_info(where.repo), [f"the branch {where.branch}"]
-        except RepositoryNotFoundError as error:
-            if error.response.status_code != 404:  # with a token that is valid it would be
-                raise
-            kind = "private repository" if where.private else "repository"
-            return _There(None, (f"the {kind} {where.repo}", *([f"the branch {where.branch}"] if where.branch else [])))
-    if where.private and not info.private:
-        raise PublishError(
-            f"{where.repo} is public, and uploading to it would not change that: make it private in its settings on "
-            "the Hub, choose another name, or leave out --private."
-        )
-    return _There(info, tuple(creates))
 
 
 def is_stale(path: str) -> bool:
@@ -252,15 +184,6 @@ def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], rep
         named = content.replace(f"model_id = {UNPUBLISHED}".encode(), f'model_id = "{repo}"'.encode())
         changed |= {CARD: named} if named != content else {}
     return changed
-
-
-def _create(where: Destination, there: _There) -> None:
-    """Make the repository and the branch, where they are missing."""
-    api = HfApi()
-    if there.info is None:
-        api.create_repo(where.repo, private=True if where.private else None, repo_type="model")
-    if where.branch is not None and there.creates:
-        api.create_branch(where.repo, branch=where.branch, exist_ok=True)
 
 
 def _send(

@@ -12,11 +12,14 @@ import yaml
 from conftest import REPORT, TinyCase
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.evaluation.results import Evaluation, Figure, ModelResult
+from hpa_merge.hub import is_remote
 from hpa_merge.report.card import make, remake, unreadable
-from hpa_merge.report.card.assembling import BEGIN, END
+from hpa_merge.report.card.assembling import BEGIN, END, SECTION
 from hpa_merge.report.card.citation import BIBTEX
 from hpa_merge.report.records import CalibrationRecord, LinearRecord, RunRecord
 from hpa_merge.report.schema import read_report
@@ -255,6 +258,33 @@ def test_metadata_that_cannot_be_read(name: str, tiny: Tiny, tmp_path: Path) -> 
     card = written.decode("utf-8", "surrogateescape")
     assert data_of(card, tmp_path)["tags"] == ["hpa-merge", "merge"]
     assert remake(report, card) == card
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["tags", "license", "base_model", "model-index", "eval_results", "model_name", "datasets", "x"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(KEYS | st.text(max_size=4), ANYTHING, max_size=4).map(yaml.safe_dump)
+    | st.text(alphabet="-:[]{}&*!\n\r a1'\"<>\ufeff", max_size=60),
+    st.text(max_size=30) | st.sampled_from([BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"]),
+)
+def test_whatever_news_card_holds(metadata: str, body: str) -> None:
+    """It costs nothing: there is a card, it can be made anew any number of times, and is one that the Hub can read."""
+    report = report_of(evaluation=evaluated())
+    readme = f"---\n{metadata}\n---\n{body}"
+    card = make(report, readme, readme)
+    data = ModelCard(card).data
+    assert data.base_model is None or all(is_remote(name) for name in data.base_model)
+    assert data.eval_results
+    again = remake(report, card)
+    assert remake(report, again) == again
+    assert SECTION.sub("", card).endswith(SECTION.sub("", body))
 
 
 def test_an_adapters_card(tiny: Tiny, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from conftest import CARD, REPORT, TinyCase
 from hub_uploads import SIGNATURE, TOKEN, Store, UploadHub, oid, serve
 from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoModelForCausalLM
 
@@ -446,6 +447,32 @@ def test_no_network(hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPatch) 
         f"{ID}: the Hub at http://127.0.0.1:9 cannot be reached: check the network and run the same command again, "
         "which sends only what has not arrived."
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (LocalTokenNotFoundError(), ": you are not logged in: run 'hf auth login', or set HF_TOKEN."),
+        (OfflineModeIsEnabled(), ": HF_HUB_OFFLINE keeps the Hub out of reach: unset it to publish."),
+        (
+            PermissionError(13, "Permission denied"),
+            ": OUT cannot be read (Permission denied): see that nothing changes it while it is uploaded, and run the "
+            "same command again, which sends only what has not arrived.",
+        ),
+        (
+            KeyError("signed address"),
+            ": the upload failed (KeyError): run the same command again, which sends only what has not arrived.",
+        ),
+    ],
+)
+def test_whatever_else(
+    error: Exception, sentence: str, hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", fail)
+    assert refused(out) == ID + sentence
 
 
 @pytest.mark.parametrize("name", ["repaired", "lab/repaired@main", "lab/a b", "../x", "https://hf.co/lab/x", "lab/x/y"])

@@ -119,11 +119,11 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     with libraries(verbose, downloads=not quiet):
         from rich.console import Console
 
+        from hpa_merge.destination import Destination, check_destination
         from hpa_merge.forecast import Limits
         from hpa_merge.pipeline import merge_all
         from hpa_merge.prepare import Job
         from hpa_merge.preview import preview
-        from hpa_merge.publish import Destination, check_destination
         from hpa_merge.report.summary import merge_summary, plan_summary
 
         if given["push_to_hub"] is not None:  # what can be refused is refused before the work
