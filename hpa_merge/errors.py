@@ -7,6 +7,7 @@
     │   ├── CalibrationError     a calibration file, one of its lines, or one of its images
     │   ├── EvaluationError      a test file, an endpoint, a judge, or the results of an evaluation
     │   ├── OutputError          OUT exists, lies inside an input, or cannot be written
+    │   ├── PublishError         OUT cannot go to the Hub: it is not whole, or the Hub refuses or is not in reach
     │   └── StatisticsError      a statistics file is none, is damaged, or may not lie where it is to lie
     ├── ResourceError            memory ran out: exit status 2 too, because another option lets the merge go on
     └── NumericalError           NaN or infinity met on the way, or a curvature that does not factor: exit status 2
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "NumericalError",
     "OutputError",
+    "PublishError",
     "ResourceError",
     "StatisticsError",
 ]
@@ -56,6 +58,10 @@ class EvaluationError(InputError):
 
 class OutputError(InputError):
     """OUT exists, lies inside an input, or cannot be written."""
+
+
+class PublishError(InputError):
+    """OUT cannot be published: it is not as its merge wrote it, or the Hub refuses it or cannot be reached."""
 
 
 class StatisticsError(InputError):

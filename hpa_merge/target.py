@@ -20,6 +20,7 @@ from hpa_merge.model import Unit
 from hpa_merge.plan import LinearPair
 from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
+from hpa_merge.report.card import cards_of, unreadable
 from hpa_merge.report.folder import files_of
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord, pack_columns
 from hpa_merge.report.schema import MergeReport
@@ -203,6 +204,7 @@ class Target:
         """
         self._behind.close()
         origins, calibration = ready.used(self.config), ready.records(self.config)
+        cards = cards_of(ready.old, ready.new)
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
@@ -225,12 +227,12 @@ class Target:
                 peak_device_bytes=peak_device_bytes(ready.device),
                 versions=versions(),
                 statistics=origins if job.stats is None else {**origins, "file": str(job.stats)},
-                notes=ready.notes,
+                notes=(*ready.notes, *filter(None, [unreadable(cards[0])])),
                 commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
             ),
         )
-        self._writer.publish(files_of(report))
+        self._writer.publish(files_of(report, cards))
         return report
 
     def abort(self, *, keep: bool) -> None:

@@ -50,6 +50,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyCase]:
 
 
 REPORT = "hpa_report.json"
+CARD = "README.md"
 
 
 def content(folder: Path) -> dict[str, Any]:

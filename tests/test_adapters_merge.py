@@ -10,6 +10,7 @@ import pytest
 import torch
 from adapters import edit, lora, make_adapter, merge_first
 from conftest import REPORT, TinyCase
+from huggingface_hub.repocard import metadata_load
 from test_resume import interrupt
 from tiny_models import processor_of
 from tiny_processors import text_tokenizer
@@ -75,7 +76,8 @@ def test_the_same_as_from_the_merged_checkpoint(
     with Checkpoint.open(ours.old, "OLD") as old, Checkpoint.open(tmp_path / "out", "OUT") as out:
         assert out.tensors == old.tensors  # places included
         assert [out.header_bytes(shard) for shard in out.shards] == [old.header_bytes(shard) for shard in old.shards]
-        assert out.side_files() == old.side_files()
+        assert set(out.side_files().copied) == {*old.side_files().copied, Path("README.md")}
+        assert out.side_files().left_out == old.side_files().left_out
         for path in old.side_files().copied:
             assert (out.folder / path).read_bytes() == (old.folder / path).read_bytes()
     assert verify(tmp_path / "out", ours.old, ours.new).problems == ()
@@ -156,10 +158,11 @@ def test_the_adapters_tokenizer_wins_whole(make: Callable[[str], tuple[TinyCase,
     (plain / "added_tokens.json").write_text("{}")
     report = merge(plain, case.new, tmp_path / "out", safety_calib=case.safety, task_calib=case.task)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {path.name for path in plain.iterdir()} - {"added_tokens.json"} | {REPORT}
+    assert names == {path.name for path in plain.iterdir()} - {"added_tokens.json"} | {REPORT, "README.md"}
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tmp_path / "out" / name).read_bytes() == (case.new / name).read_bytes()
     assert (tmp_path / "out" / "config.json").read_bytes() == (plain / "config.json").read_bytes()
+    assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8").endswith("-->\nof the adapter")
     assert report.left_out == ("trainer_state.json", "training_args.bin")
     assert report.task.tokens != report.safety.tokens
     assert verify(tmp_path / "out", plain, case.new).problems == ()
@@ -191,3 +194,28 @@ def test_the_command_says_that_new_is_an_adapter(
     assert "a PEFT adapter on OLD: LoRA (DoRA) of rank 4" in capsys.readouterr().out
     kind = json.loads((tmp_path / "out" / REPORT).read_text())["run"]["adapter"]
     assert kind == f"LoRA (DoRA) of rank 4, trained on {case.old}"
+
+
+def test_the_model_card(make: Callable[[str], tuple[TinyCase, TinyCase]], tmp_path: Path) -> None:
+    """The adapter's, where it has one; else OLD's. What peft writes of an adapter is not true of OUT."""
+    case, _ = make("llama")
+    plain = shutil.copytree(case.old, tmp_path / "plain")
+    (plain / "README.md").write_text("---\nlicense: mit\n---\nOf OLD\n")
+    adapter = case.new
+    (adapter / "README.md").unlink(missing_ok=True)
+    cards = []
+    for card in (None, "---\nlibrary_name: peft\ntags: [lora, 'base_model:adapter:x', sft]\n---\nOf the adapter\n"):
+        if card is not None:
+            (adapter / "README.md").write_text(card)
+        out = tmp_path / f"out{len(cards)}"
+        merge(plain, adapter, out, safety_calib=case.safety, task_calib=case.task)
+        cards.append((out / "README.md").read_text(encoding="utf-8"))
+        assert verify(out, plain, adapter).problems == ()
+    data = [metadata_load(tmp_path / f"out{number}" / "README.md") for number in range(2)]
+    assert [each["license"] for each in data] == ["mit", "mit"]
+    assert [each["library_name"] for each in data] == ["transformers"] * 2
+    assert data[1]["tags"] == ["sft", "hpa-merge", "merge"]
+    assert cards[0].endswith("-->\nOf OLD\n")
+    assert cards[1].endswith("-->\nOf the adapter\n")
+    assert "Of OLD" not in cards[1]
+    assert "adapter on it" in cards[1]

@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import huggingface_hub
 import pytest
-from conftest import REPORT, TinyCase, content
+from conftest import CARD, REPORT, TinyCase, content
 from hub_server import SIGNATURE, Hub, Repository, serve
 from huggingface_hub import constants
+from huggingface_hub.repocard import metadata_load
 from reference import load_tensors
 from safetensors.torch import save_file
 from test_policy import same
@@ -93,6 +94,8 @@ def test_as_from_the_folders(hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
     found, expected = content(tmp_path / "out"), content(tmp_path / "local")
     for each in (found, expected):
         each[REPORT].pop("left_out"), each[REPORT].pop("warnings")  # the others were never fetched
+    assert metadata_load(tmp_path / "out" / CARD)["base_model"] == [OLD, NEW]
+    assert found.pop(CARD) != expected.pop(CARD)
     assert found == expected
     assert "templates/chat.jinja" in found
     assert (report.run.old, report.run.new) == (OLD, NEW)

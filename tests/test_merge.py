@@ -22,7 +22,7 @@ from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import Checkpoint
 
 INDEX = "model.safetensors.index.json"
-REPORT = "hpa_report.json"
+REPORT, CARD = "hpa_report.json", "README.md"
 Tiny = Callable[..., TinyCase]
 
 
@@ -84,7 +84,7 @@ def test_out(name: str, tiny: Tiny, tmp_path: Path) -> None:
 
     assert headers(out) == headers(case.new)  # the shards' names; their tensors' names, order, dtypes and shapes
     there, given = files(out), files(case.new)
-    assert there.keys() == given.keys() | {REPORT}
+    assert there.keys() == given.keys() | {REPORT, CARD}
     for path in given:
         assert there[path] == given[path] or path.endswith(".safetensors"), path
 
@@ -173,7 +173,9 @@ def test_nothing_put_back_and_no_orthogonal_step_gives_new(name: str, tiny: Tiny
     case = tiny(name, "bfloat16")
     report = run(case, tmp_path / "out", p_max=0, p_min=0, orthogonal=False)
     assert report.count("adapted") > 10
-    assert {key: value for key, value in files(tmp_path / "out").items() if key != REPORT} == files(case.new)
+    assert {key: value for key, value in files(tmp_path / "out").items() if key not in (REPORT, CARD)} == files(
+        case.new
+    )
 
 
 def test_old_as_new_gives_new(tiny: Tiny, tmp_path: Path) -> None:
@@ -181,7 +183,9 @@ def test_old_as_new_gives_new(tiny: Tiny, tmp_path: Path) -> None:
     report = run(case._replace(old=case.new), tmp_path / "out")
     assert report.count("unchanged") == len(report.linears)
     assert report.warnings == ["No linear was adapted: OUT's weights are NEW's."]
-    assert {key: value for key, value in files(tmp_path / "out").items() if key != REPORT} == files(case.new)
+    assert {key: value for key, value in files(tmp_path / "out").items() if key not in (REPORT, CARD)} == files(
+        case.new
+    )
 
 
 def test_include_and_exclude(tiny: Tiny, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPORT, TinyCase, content
+from conftest import CARD, REPORT, TinyCase, content
 from tiny_original_llava import Original, edit_config, make_original, own_key, read_tensors
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
@@ -193,6 +193,10 @@ def test_the_command_does_all_that_it_does_with_others(
     main([*files, "-o", str(again), "--vision-tower", str(pair.tower), "--stats", str(stats), "--p-max", "15"])
     first, second = content(out), content(again)
     assert first.pop(REPORT)["linears"] == second.pop(REPORT)["linears"]
+    cards = [each.pop(CARD).decode() for each in (first, second)]
+    assert "--conversation v1\n" in cards[0]
+    assert "from llava.model.builder import load_pretrained_model" in cards[1]
+    assert "library_name" not in cards[1]
     assert first == second
     assert {path: path.read_bytes() for path in before} == before
 

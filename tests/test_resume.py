@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from conftest import REPORT, TinyCase, content
+from conftest import CARD, REPORT, TinyCase, content
 
 import hpa_merge.method
 import hpa_merge.pipeline
@@ -194,7 +194,7 @@ def test_what_new_lost_meanwhile_is_not_in_out(tiny: Tiny, tmp_path: Path, monke
             run(case, out)
     (case.new / "notes.txt").unlink()
     run(case, out, resume=True)
-    assert sorted(content(out)) == sorted([*(path.name for path in case.new.iterdir()), REPORT])
+    assert sorted(content(out)) == sorted([*(path.name for path in case.new.iterdir()), REPORT, CARD])
 
 
 # --- refusals ---
@@ -252,4 +252,5 @@ def test_resumed_with_something_else(tiny: Tiny, tmp_path: Path, monkeypatch: py
     run(case._replace(task=moved), out, resume=True)
     expected = content(tmp_path / "whole")
     expected[REPORT]["task"]["file"] = str(moved)
+    expected[CARD] = expected[CARD].replace(b"task.jsonl", b"renamed.jsonl")
     assert content(out) == expected

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
+from hpa_merge.cli.push import publish
 from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
 from hpa_merge.config import HPAConfig, option_fields, read_yaml, sets_of
 from hpa_merge.errors import ConfigError, OutputError
@@ -21,6 +22,7 @@ Further commands, in OLD's place:
   calib   make the safety samples from OLD's own refusals
   demo    make a small LLaVA pair in a folder, tune it, and merge it
   eval    ask several models, compare them, and let through what is as good as the first
+  push    publish a merged folder on the Hub
   score   the paper's metrics of a sequence of tuning steps
   sweep   try several settings: many OUTs from one read of OLD and NEW
   tune    find the setting that is safe enough and loses least, and make OUT with it
@@ -96,6 +98,8 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
 @click.argument("old")
 @click.argument("new")
 @job_options("OUT: a new folder.")
+@click.option("--push-to-hub", metavar="ID", help="Publish OUT as org/name on the Hub when it is complete.")
+@click.option("--private", is_flag=True, help="Make that repository private.")
 @click.version_option(hpa_merge.__version__, "--version", prog_name="hpa-merge")
 @click.pass_context
 def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
@@ -110,15 +114,20 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     _require(context, paths, [*(f"{purpose}_calib" for purpose in sets_of(options.get("method", "hpa"))), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
+    if given["private"] and given["push_to_hub"] is None:
+        raise click.UsageError("--private is for --push-to-hub ID.")
     with libraries(verbose, downloads=not quiet):
         from rich.console import Console
 
+        from hpa_merge.destination import Destination, check_destination
         from hpa_merge.forecast import Limits
         from hpa_merge.pipeline import merge_all
         from hpa_merge.prepare import Job
         from hpa_merge.preview import preview
         from hpa_merge.report.summary import merge_summary, plan_summary
 
+        if given["push_to_hub"] is not None:  # what can be refused is refused before the work
+            check_destination(Destination(given["push_to_hub"], given["private"]))
         console = Console(quiet=quiet)
         limits = Limits(given["max_memory"], given["max_host_memory"])
         job = Job(old, new, outs, **paths, limits=limits, overwrite=given["overwrite"], resume=given["resume"])
@@ -133,6 +142,8 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
         if not quiet:
             for sentence in report.warnings:
                 complain(sentence, "Note")
+        if given["push_to_hub"] is not None:
+            publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
 
 @click.command(context_settings=HELP)

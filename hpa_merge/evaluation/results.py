@@ -13,11 +13,14 @@ from typing import Any, final
 
 from hpa_merge.errors import EvaluationError
 
-__all__ = ["Bounds", "Evaluation", "Figure", "ModelResult", "beyond", "gate", "read_evaluation"]
+__all__ = ["Bounds", "Evaluation", "Figure", "ModelResult", "beyond", "evaluation_of", "gate", "read_evaluation"]
 
 SCHEMA_VERSION = 1
 
 MARK = "hpa-merge evaluation"
+
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading something raises that is no evaluation."""
 
 
 @final
@@ -141,29 +144,50 @@ def read_evaluation(path: Path) -> Evaluation:
         EvaluationError: it cannot be read, is none of ours, or is of another version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("format") != MARK:
-            raise ValueError("it is no file that hpa-merge eval --json wrote")
-        if content["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"it has schema_version {content['schema_version']!r}, and {SCHEMA_VERSION} is read here")
-        models = tuple(_model(item) for item in content["models"])
-        if not models:
-            raise ValueError("it has no model")
-        return Evaluation(
-            models, content["judge"], content["files"], tuple(content.get("failures", ())), content.get("run", {})
-        )
+        return _evaluation(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        found = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    except MALFORMED as error:
         raise EvaluationError(
-            f"{path} holds no results of an evaluation ({found}): write it anew with --json."
+            f"{path} holds no results of an evaluation ({_why(error)}): write it anew with --json."
+        ) from error
+
+
+def evaluation_of(content: Mapping[str, Any]) -> Evaluation:
+    """The results that :meth:`Evaluation.to_json` wrote, parsed from JSON, as a report of a merge holds them.
+
+    Raises:
+        EvaluationError: they are none of ours, or of another version.
+    """
+    try:
+        return _evaluation(content)
+    except MALFORMED as error:
+        raise EvaluationError(
+            f"the report holds no results of an evaluation ({_why(error)}): write them anew with hpa-merge eval --json."
         ) from error
 
 
 def beyond(value: float, bound: float) -> bool:
     """Whether a difference of percentages is over the bound, and not by rounding alone."""
     return value > bound and not math.isclose(value, bound, abs_tol=1e-9)
+
+
+def _evaluation(content: Any) -> Evaluation:
+    """An evaluation from JSON."""
+    if not isinstance(content, dict) or content.get("format") != MARK:
+        raise ValueError("it is no file that hpa-merge eval --json wrote")
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"it has schema_version {content['schema_version']!r}, and {SCHEMA_VERSION} is read here")
+    models = tuple(_model(item) for item in content["models"])
+    if not models:
+        raise ValueError("it has no model")
+    return Evaluation(
+        models, content["judge"], content["files"], tuple(content.get("failures", ())), content.get("run", {})
+    )
+
+
+def _why(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _model(content: Mapping[str, Any]) -> ModelResult:

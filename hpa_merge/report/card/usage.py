@@ -1,0 +1,82 @@
+"""How a model of some architecture is loaded, and what the Hub calls that which it does."""
+
+from dataclasses import dataclass
+from typing import final
+
+from transformers.models.auto import modeling_auto as auto
+
+from hpa_merge.report.schema import MergeReport
+
+__all__ = ["UNPUBLISHED", "Usage", "is_original_llava", "snippet_of", "usage_of"]
+
+UNPUBLISHED = '"path/to/this/folder"'
+"""Stands in the card for the name on the Hub until there is one."""
+
+
+@final
+@dataclass(frozen=True)
+class Usage:
+    """How a model is loaded.
+
+    Attributes:
+        loader: transformers' class.
+        reader: the class of what makes its inputs.
+        task: what the Hub calls that which it does; None where that is not known.
+    """
+
+    loader: str
+    reader: str
+    task: str | None
+
+
+KINDS = (
+    (
+        Usage("AutoModelForImageTextToText", "AutoProcessor", "image-text-to-text"),
+        auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    ),
+    (
+        Usage("AutoModelForSpeechSeq2Seq", "AutoProcessor", "automatic-speech-recognition"),
+        auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    ),
+    (Usage("AutoModelForCausalLM", "AutoTokenizer", "text-generation"), auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    (
+        Usage("AutoModelForSeq2SeqLM", "AutoTokenizer", "text2text-generation"),
+        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    ),
+    (Usage("AutoModelForMultimodalLM", "AutoProcessor", "any-to-any"), auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
+)
+"""transformers' own mappings, the more particular ones first."""
+
+
+def usage_of(report: MergeReport) -> Usage:
+    """How the merged model is loaded; by its own class where no mapping of transformers has it."""
+    for usage, mapping in KINDS:
+        if report.architecture in mapping.values():
+            return usage
+    return Usage(report.architecture, "AutoTokenizer", None)
+
+
+def is_original_llava(report: MergeReport) -> bool:
+    """Whether the model has LLaVA's own layout, which transformers does not load."""
+    return any("mm_projector" in record.name for record in report.linears)
+
+
+def snippet_of(report: MergeReport) -> str:
+    """Lines of Python that load the model."""
+    if is_original_llava(report):
+        return (
+            "from llava.mm_utils import get_model_name_from_path\n"
+            "from llava.model.builder import load_pretrained_model\n\n"
+            f"model_id = {UNPUBLISHED}\n"
+            "tokenizer, model, image_processor, context_len = load_pretrained_model(\n"
+            "    model_id, None, get_model_name_from_path(model_id)\n"
+            ")"
+        )
+    usage = usage_of(report)
+    name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
+    return (
+        f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
+        f"model_id = {UNPUBLISHED}\n"
+        f'model = {usage.loader}.from_pretrained(model_id, dtype="auto")\n'
+        f"{name} = {usage.reader}.from_pretrained(model_id)"
+    )
