@@ -99,7 +99,7 @@ _complete_words() {
     _hpa_merge_completion hpa-merge
     printf '%s\\n' "${COMPREPLY[*]}"
 }
-compopt() { echo "compopt $*"; }
+compopt() { printf 'compopt %s %s\\n' "$1" "$2"; }
 _complete_words hpa-merge ver
 _complete_words hpa-merge verify out --o
 _complete_words hpa-merge old new --uncalibrated ''
