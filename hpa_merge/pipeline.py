@@ -103,11 +103,12 @@ def sweep(
 ) -> dict[Path, MergeReport]:
     """Several merges from one read of the inputs and one run of the samples, each as :func:`merge` would make it.
 
+    What is not said of an argument is as for :func:`merge`.
+
     Args:
         outs: the options of each OUT. Those that the statistics depend on (the damping, the samples and their draw,
             the device) have to be the same in all.
         resume: as for :func:`merge`; an OUT that is complete, and as this call would make it, is left as it is.
-        The rest is as for :func:`merge`.
 
     Returns:
         The report of each OUT.
