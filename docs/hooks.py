@@ -33,14 +33,15 @@ COMMANDS = "<!-- commands -->"
 
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^][]*\])*)\]\(([^()\s]+)\)")
 
-SECTION = """
-## {title}
+NO_DEFAULT = "<code>Sentinel.UNSET</code>"
+"""What mkdocs-click makes of an option that has no default, with click 8.3 and later."""
 
+SECTION = """
 ::: mkdocs-click
     :module: hpa_merge.cli
     :command: {variable}
     :prog_name: {title}
-    :depth: 2
+    :depth: 1
     :style: table
 """
 
@@ -61,6 +62,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     source = page.file.src_uri
     here = source.removeprefix(f"{FOLDER}/") if source.startswith(f"{FOLDER}/") else f"docs/{source}"
     return re.sub(LINK, lambda found: _link(found, here, source, files), markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Say nothing where an option has no default."""
+    return html.replace(NO_DEFAULT, "")
 
 
 def reference() -> str:

@@ -52,7 +52,7 @@ def merge(
             folder of a PEFT adapter that was trained on ``old``. Never written to. A string may also be the name of one
             on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
-        safety_calib, task_calib: calibration files, if the method looks at them; the README lists the formats.
+        safety_calib, task_calib: calibration files, if the method looks at them; docs/calibration.md has the formats.
         config: the options; the paper's by default.
         vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
             folder that their config.json names.

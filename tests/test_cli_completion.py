@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -108,13 +107,9 @@ _complete_words hpa-merge verify ''
 """
 
 
-def test_bash_itself_completes(tmp_path: Path) -> None:
-    program = tmp_path / "hpa-merge"  # as pip makes it, so that the checkout is tested whether or not it is installed
-    program.write_text(f"#!{sys.executable}\nfrom hpa_merge.cli import main\nmain()\n")
-    program.chmod(0o755)
-    root = Path(__file__).parent.parent
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(root)}
-    done = subprocess.run(["bash", "--norc", "-c", BASH], env=environment, capture_output=True, text=True, check=True)
+@pytest.mark.usefixtures("program")
+def test_bash_itself_completes() -> None:
+    done = subprocess.run(["bash", "--norc", "-c", BASH], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     registered, *answers = done.stdout.splitlines()
     assert registered == "complete -o nosort -F _hpa_merge_completion hpa-merge"
