@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from markdown import PAGES, ROOT, anchors, links
+from pages import PAGES, ROOT, anchors, links
 
 import hpa_merge
 from hpa_merge.cli import COMMANDS

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from markdown import ROOT
+from pages import ROOT
 
 from hpa_merge.demo import DemoFiles
 

@@ -1,4 +1,4 @@
-"""Markdown as a code host and a reader take it: links, anchors, and the commands of console blocks."""
+"""Markdown as a code host and a reader take it: links, anchors, and the commands of a page."""
 
 import re
 from collections.abc import Iterator
@@ -18,12 +18,11 @@ AWAITED = re.compile(r"<!-- awaits .*?<!-- end -->", re.DOTALL)
 """What a page shows of commands that are not there yet."""
 
 
-class Command(NamedTuple):
-    """A command of a console block, what it is said to print, and its exit status."""
+class Block(NamedTuple):
+    """The commands of a block of code, and what the next block says that they print."""
 
-    line: str
+    commands: list[str]
     printed: str
-    status: int
 
 
 def prose(path: Path) -> str:
@@ -51,14 +50,16 @@ def anchors(path: Path) -> set[str]:
     return found
 
 
-def commands(path: Path) -> Iterator[Command]:
-    """The commands of a page's console blocks, in their order; lines that are open go on."""
+def blocks(path: Path) -> Iterator[Block]:
+    """The commands of a page, in their order."""
     text = AWAITED.sub("", path.read_text(encoding="utf-8"))
-    for block in re.findall(r"^```console\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
-        for said in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            lines = said.splitlines(keepends=True)
+    for block, printed in re.findall(
+        r"^```sh\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", text, flags=re.DOTALL | re.MULTILINE
+    ):
+        lines, found = block.splitlines(keepends=True), []
+        while lines:
             line = lines.pop(0)
-            while line.endswith("\\\n") or line.count('"') - line.count('\\"') & 1:
+            while line.endswith("\\\n") or line.replace('\\"', "").count('"') % 2:
                 line += lines.pop(0)
-            ending = re.fullmatch(r"\[exit status (\d+)\]\n", lines[-1]) if lines else None
-            yield Command(line, "".join(lines[:-1] if ending else lines), int(ending[1]) if ending else 0)
+            found.append(line.rstrip("\n"))
+        yield Block(found, printed)
