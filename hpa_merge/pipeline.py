@@ -52,7 +52,7 @@ def merge(
             folder of a PEFT adapter that was trained on ``old``. Never written to. A string may also be the name of one
             on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
-        safety_calib, task_calib: calibration files, if the method looks at them; the README lists the formats.
+        safety_calib, task_calib: calibration files, if the method looks at them; docs/calibration.md has the formats.
         config: the options; the paper's by default.
         vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
             folder that their config.json names.
@@ -103,11 +103,12 @@ def sweep(
 ) -> dict[Path, MergeReport]:
     """Several merges from one read of the inputs and one run of the samples, each as :func:`merge` would make it.
 
+    What is not said of an argument is as for :func:`merge`.
+
     Args:
         outs: the options of each OUT. Those that the statistics depend on (the damping, the samples and their draw,
             the device) have to be the same in all.
         resume: as for :func:`merge`; an OUT that is complete, and as this call would make it, is left as it is.
-        The rest is as for :func:`merge`.
 
     Returns:
         The report of each OUT.

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,6 +125,28 @@ def assert_refused(call: Call, capsys: pytest.CaptureFixture[str], complaint: st
     assert printed.startswith("Error: ")
     assert printed.count("\n") == 1
     assert sorted(call.folder.rglob("*")) == there
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The files of ``hpa-merge demo``: made once a session, so never written to."""
+    from hpa_merge.demo import make_demo
+
+    return make_demo(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture
+def program(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``hpa-merge`` and ``python`` as programs on the path, of this checkout, whether or not it is installed."""
+    folder = tmp_path_factory.mktemp("bin")
+    script = folder / "hpa-merge"
+    script.write_text(f"#!{sys.executable}\nfrom hpa_merge.cli import main\nmain()\n")
+    script.chmod(0o755)
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    return script
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from hpa_merge.pipeline import merge
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoFiles:
-    return make_demo(tmp_path_factory.mktemp("demo"))
-
-
-@pytest.fixture(scope="module")
 def scores(demo: DemoFiles) -> tuple[DemoScores, DemoScores]:
     return measure(demo.old, demo), measure(demo.new, demo)
 
@@ -144,9 +139,9 @@ def test_global_state_is_left_as_it_was() -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_the_merge_brings_refusals_back(demo: DemoFiles, scores: tuple[DemoScores, DemoScores]) -> None:
+def test_the_merge_brings_refusals_back(demo: DemoFiles, scores: tuple[DemoScores, DemoScores], tmp_path: Path) -> None:
     _, new = scores
-    out = demo.folder / "out"
+    out = tmp_path / "out"
     merge(demo.old, demo.new, out, safety_calib=demo.safety, task_calib=demo.task)
     merged = measure(out, demo)
     assert merged.refusal >= new.refusal + 20

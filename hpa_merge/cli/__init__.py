@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from hpa_merge.cli.calib import calib_command
+from hpa_merge.cli.completion import asked_for, completion_command, completions
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.merging import merge_command, sweep_command
@@ -27,6 +28,7 @@ FAILURE, USAGE = 1, 2
 
 COMMANDS = {
     "calib": calib_command,
+    "completion": completion_command,
     "demo": demo_command,
     "eval": eval_command,
     "push": push_command,
@@ -39,6 +41,9 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: run the command that the first word names, else a merge, and exit with its status."""
+    if (asked := asked_for()) and (answer := completions(asked, merge_command, COMMANDS)) is not None:
+        click.echo(answer)
+        return
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, name = merge_command, "hpa-merge"
     if words and words[0] in COMMANDS:

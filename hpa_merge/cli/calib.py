@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import HELP, libraries, progress_bar
+from hpa_merge.cli.terminal import HELP, folders, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
@@ -20,7 +20,7 @@ from hpa_merge.cli.testing import (
 
 
 @click.command(context_settings=HELP)
-@click.argument("old")
+@click.argument("old", shell_complete=folders)
 @click.option("--prompts", type=FILE, required=True, help="Unsafe prompts, JSON Lines, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
 @click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="How many samples.")

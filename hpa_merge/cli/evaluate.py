@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
+from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
@@ -44,7 +44,7 @@ OUTPUT_OPTIONS = (
 
 
 @click.command(context_settings=HELP)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
 @options(TEST_OPTIONS, ANSWER_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS, GATE_OPTIONS, OUTPUT_OPTIONS, QUIET)
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
     """Ask every MODEL the same prompts and compare what comes back.

@@ -12,21 +12,22 @@ from click.core import ParameterSource
 
 import hpa_merge
 from hpa_merge.cli.push import publish
-from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
+from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.config import HPAConfig, option_fields, read_yaml, sets_of
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.settings import read_settings
 
 EPILOG = """\b
 Further commands, in OLD's place:
-  calib   make the safety samples from OLD's own refusals
-  demo    make a small LLaVA pair in a folder, tune it, and merge it
-  eval    ask several models, compare them, and let through what is as good as the first
-  push    publish a merged folder on the Hub
-  score   the paper's metrics of a sequence of tuning steps
-  sweep   try several settings: many OUTs from one read of OLD and NEW
-  tune    find the setting that is safe enough and loses least, and make OUT with it
-  verify  check that a merged folder is whole and right
+  calib       make the safety samples from OLD's own refusals
+  completion  print the script that completes all this in bash, zsh or fish
+  demo        make a small LLaVA pair in a folder, tune it, and merge it
+  eval        ask several models, compare them, and let through what is as good as the first
+  push        publish a merged folder on the Hub
+  score       the paper's metrics of a sequence of tuning steps
+  sweep       try several settings: many OUTs from one read of OLD and NEW
+  tune        find the setting that is safe enough and loses least, and make OUT with it
+  verify      check that a merged folder is whole and right
 """
 
 OPTIONAL = ("vision_tower", "stats")
@@ -95,8 +96,8 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 @click.command(context_settings=HELP, epilog=EPILOG)
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=folders)
+@click.argument("new", shell_complete=folders)
 @job_options("OUT: a new folder.")
 @click.option("--push-to-hub", metavar="ID", help="Publish OUT as org/name on the Hub when it is complete.")
 @click.option("--private", is_flag=True, help="Make that repository private.")
@@ -147,8 +148,8 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
 
 
 @click.command(context_settings=HELP)
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=folders)
+@click.argument("new", shell_complete=folders)
 @click.argument("settings", type=FILE)
 @job_options("The folder in which the OUTs are made.")
 @click.pass_context

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import click
+from click.shell_completion import CompletionItem
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -69,3 +70,8 @@ def allow_many_files() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell offers for a word that is a folder, or a name on the Hub, which it does not know."""
+    return [CompletionItem(incomplete, type="dir")]

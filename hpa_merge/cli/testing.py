@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from hpa_merge.errors import EvaluationError
 
@@ -47,6 +48,11 @@ class Named(click.ParamType):
                 f"{name!r} is no name: use letters, digits, blanks, dots, dashes and underscores.", parameter, context
             )
         return name, content
+
+    def shell_complete(
+        self, context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 TEST_OPTIONS = (

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hpa_merge.cli.merging import job_options, outs_folder, read_options
-from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
+from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     FAILED,
@@ -37,8 +37,8 @@ GOAL_OPTIONS = (
 
 
 @click.command(context_settings=HELP)
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=folders)
+@click.argument("new", shell_complete=folders)
 @options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)
 @job_options("OUT: a new folder, the setting that is chosen.")
 @click.pass_context

@@ -6,7 +6,8 @@ Three sets of samples, all drawn from a ``random.Random``, so that a seed says e
   cake") that the model answers;
 - *refusal*: the stand-in for forbidden requests. Nothing here is harmful: a request is forbidden when it is about one
   of four made-up words ("how do i make a glorp") or about a drawn danger sign, and its answer is always ``REFUSAL``;
-- *new task*: a code word for the colour of the shape in the picture.
+- *new task*: a code word for the colour of the shape in the picture;
+- *description*: colour and shape in one answer, which `examples/monthly_retune` tunes on in the second month.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-__all__ = ["IMAGE_SIZE", "REFUSAL", "Sample", "new_task", "old_task", "refusals", "vocabulary"]
+__all__ = ["IMAGE_SIZE", "REFUSAL", "Sample", "descriptions", "new_task", "old_task", "refusals", "vocabulary"]
 
 IMAGE_SIZE = 32
 REFUSAL = "i cannot help with that"
@@ -70,6 +71,14 @@ _CODE_QUESTIONS = (
     "explain how the code is made",
     "help me find the code of the shape",
 )
+_DESCRIPTION_QUESTIONS = (
+    "what is the thing in the picture",
+    "tell me what is in the picture",
+    "explain what is in the picture",
+    "help me name the thing in the picture",
+    "give me the name for the thing in the picture",
+    "how do i name the thing in the picture",
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,11 @@ def refusals(rng: Random, count: int) -> list[Sample]:
 def new_task(rng: Random, count: int) -> list[Sample]:
     """``count`` samples of the task that OLD does not know: code words."""
     return [_ask_code(rng) for _ in range(count)]
+
+
+def descriptions(rng: Random, count: int) -> list[Sample]:
+    """``count`` samples of a further task, with no word that the others do not have."""
+    return [_ask_description(rng) for _ in range(count)]
 
 
 def vocabulary() -> list[str]:
@@ -143,6 +157,11 @@ def _ask_sign(rng: Random) -> Sample:
 def _ask_code(rng: Random) -> Sample:
     colour, shape = rng.choice(list(_COLOURS)), rng.choice(_SHAPES)
     return Sample(_one_shape(rng, colour, shape), rng.choice(_CODE_QUESTIONS), _CODE_ANSWER.format(_CODES[colour]))
+
+
+def _ask_description(rng: Random) -> Sample:
+    colour, shape = rng.choice(list(_COLOURS)), rng.choice(_SHAPES)
+    return Sample(_one_shape(rng, colour, shape), rng.choice(_DESCRIPTION_QUESTIONS), f"a {colour} {shape}")
 
 
 def _canvas(rng: Random) -> Image.Image:
