@@ -1,7 +1,7 @@
 """Every byte of the inputs is read once and every byte of OUT written once, counted at the system calls.
 
-Besides, when OLD and NEW are opened, both ends of every tensor are looked at, for the content digests: 2 KiB from either,
-and that exactly once.
+Besides, when OLD and NEW are opened, both ends of every tensor are looked at, for the content digests: 2 KiB from
+either, and that exactly once.
 """
 
 import os

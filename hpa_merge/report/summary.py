@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpa_merge.report.planned import PlanReport
-from hpa_merge.report.records import CalibrationRecord, ComponentRecord, LinearRecord, RunRecord
+from hpa_merge.report.records import CalibrationRecord, ComponentRecord, DriftRecord, LinearRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 
 LEGEND = (
@@ -56,6 +56,7 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
         ("task set", _calibration(report.task)),
         *_statistics(run),
         *_commits(run.commits),
+        *_history(report),
         ("time and peak", f"{run.seconds:.1f} s on {run.device}, {memory}"),
         ("written", f"{out} (every figure in hpa_report.json)"),
     )
@@ -202,6 +203,29 @@ def _components(records: Sequence[ComponentRecord]) -> list[tuple[str, str]]:
 
 def _commits(commits: Mapping[str, str]) -> list[tuple[str, str]]:
     return [("from the Hub", f"{name}, commit {commit}") for name, commit in commits.items()]
+
+
+def _history(report: MergeReport) -> list[tuple[str, str]]:
+    """Which round of a model this is, where there were others before it."""
+    if not report.history:
+        return []
+    return [("history", f"round {len(report.history) + 1} of this model, {drift_text(report.drift)}")]
+
+
+def drift_text(drift: DriftRecord | None) -> str:
+    """How far the linear weights moved: ``drift 2.1 % in this round, at most 4.3 % from the first model``."""
+    if drift is None or drift.relative is None:
+        return "drift not known"
+    text = f"drift {percent(drift.relative)} in this round"
+    exact, bound = drift.from_first, drift.from_first_at_most
+    if exact is not None:
+        return f"{text}, {percent(exact)} from the first model"
+    return text if bound is None else f"{text}, at most {percent(bound)} from the first model"
+
+
+def percent(share: float) -> str:
+    """``2.13 %``: three digits that count, of a share of 1."""
+    return f"{100 * share:.3g} %"
 
 
 def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
