@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import final
 
 import torch
@@ -16,11 +15,12 @@ from hpa_merge.drift import Piece, distances_from
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model import Skeleton
 from hpa_merge.names import REPORT
-from hpa_merge.report.records import LinearRecord, RoundRecord
-from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.report.records import RoundRecord
+from hpa_merge.report.rounds import round_of
+from hpa_merge.report.schema import read_report
 from hpa_merge.tower import with_tower
 
-__all__ = ["ANEW", "Lineage", "round_of", "trace"]
+__all__ = ["Lineage", "trace"]
 
 ANEW = "the history begins anew with this merge."
 """How a note ends where OLD's report says nothing of OLD."""
@@ -81,38 +81,6 @@ def trace(
     with Checkpoint.open(first, "FIRST") as opened:
         _check_first(opened, history, contents["old"], notes)
         yield replace(lineage, first=with_tower(opened, tower, config)) if history else lineage
-
-
-def round_of(report: MergeReport) -> RoundRecord:
-    """What the rounds after it remember of a round."""
-    adapted = [record for record in report.linears if record.outcome == "adapted"]
-    energy = [record.energy_put_back for record in adapted if record.energy_put_back is not None]
-    run = report.run
-    return RoundRecord(
-        old=run.old,
-        new=run.new,
-        finished=run.finished,
-        config=report.config,
-        safety=report.safety,
-        task=report.task,
-        adapted=len(adapted),
-        put_back=_put_back(adapted),
-        energy_put_back=fmean(energy) if energy else None,
-        evaluation=report.evaluation,
-        architecture=report.architecture,
-        adapter=run.adapter,
-        commits=run.commits,
-        contents=run.contents,
-        versions=run.versions,
-        drift=report.drift,
-    )
-
-
-def _put_back(adapted: list[LinearRecord]) -> float | None:
-    """The share of the values of linears that is OLD's; None where none is as it was."""
-    sizes = [(share, r.rows * r.columns) for r in adapted if (share := r.share_put_back) is not None]
-    size = sum(of for _, of in sizes)
-    return sum(share * of for share, of in sizes) / size if size else None
 
 
 def _history(old: Checkpoint, content: str) -> tuple[tuple[RoundRecord, ...], tuple[str, ...]]:

@@ -12,6 +12,7 @@ import click
 from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
+from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.others import demo_command, verify_command
 from hpa_merge.cli.score import score_command
@@ -28,6 +29,7 @@ COMMANDS = {
     "calib": calib_command,
     "demo": demo_command,
     "eval": eval_command,
+    "inspect": inspect_command,
     "score": score_command,
     "sweep": sweep_command,
     "tune": tune_command,

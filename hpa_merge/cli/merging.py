@@ -21,6 +21,7 @@ Further commands, in OLD's place:
   calib   make the safety samples from OLD's own refusals
   demo    make a small LLaVA pair in a folder, tune it, and merge it
   eval    ask several models, compare them, and let through what is as good as the first
+  inspect show what merges decided, side by side, layer by layer, or round by round
   score   the paper's metrics of a sequence of tuning steps
   sweep   try several settings: many OUTs from one read of OLD and NEW
   tune    find the setting that is safe enough and loses least, and make OUT with it
