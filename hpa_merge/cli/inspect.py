@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hpa_merge.cli.terminal import HELP
-from hpa_merge.cli.testing import FILE, write
+from hpa_merge.cli.testing import FILE, check_place, write
 from hpa_merge.errors import ConfigError
 
 
@@ -37,6 +37,9 @@ def inspect_command(
         raise click.UsageError("'--output' needs '--csv' or '--json'.")
     if history and (layer is not None or by is not None or as_csv):
         raise click.UsageError("'--history' shows whole rounds: leave out '--layer', '--by' and '--csv'.")
+    check_place("--output", output, paths)
+    if output is not None and output.resolve() in [path.resolve() for path in paths]:
+        raise ConfigError(f"--output {output} is what is looked at, and would be written over: choose another place.")
     from hpa_merge.report.inspecting import inspect
 
     if as_csv or as_json:
@@ -47,7 +50,7 @@ def inspect_command(
         else:
             write(output, content)
         return
-    inspection = inspect(*paths, layer=layer)
+    inspection = inspect(*paths, layer=layer).printable()
     if inspection.statistics and (by is not None or history):
         raise ConfigError("a statistics file has neither depths nor a history: leave out --by and --history.")
     from rich.console import Console

@@ -1,6 +1,7 @@
 """The tables of ``hpa-merge inspect``: groups of linears, several reports side by side, the rounds behind a model."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,12 +16,16 @@ from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import figures_of, group_rows, measured
 from hpa_merge.report.summary import facts_table, percent
 
-__all__ = ["comparison", "groups_table", "history_table", "plain_table"]
+__all__ = ["FIGURES", "NONE", "comparison", "groups_table", "history_table", "plain_table", "shown"]
+
+PLACES = ("OLD", "NEW", "safety set", "task set")
+"""What differs in these is shown by the last part of its path, where that tells them apart."""
 
 NONE = "·"
 """In the place of a figure that there is none of."""
 
 FIGURES = ("back", "energy", "shared", "α", "κ", "update", "drift")
+"""Headings of what :func:`shown` gives."""
 
 LEGEND = (
     "Means over the adapted linears. back: columns (or values) that are OLD's. energy: how much of the update's square "
@@ -50,10 +55,16 @@ def plain_table(title: str, *headings: str, words: int = 1) -> Table:
 def groups_table(named: Named, by: str) -> RenderableType:
     """The means of the adapted linears of each depth or projection."""
     title = f"{named.report.architecture}, {named.name}: by {by}"
-    table = plain_table(title, "where" if by == "depth" else by, "#", *FIGURES)
-    for row in group_rows(named.linears, "depth" if by == "depth" else "projection"):
-        name = f"{row['where']} {row['block']}/{row['blocks']}" if by == "depth" else row["projection"]
-        table.add_row(name, str(row["linears"]), *_shown(row))
+    if by == "projection":
+        table = plain_table(title, "projection", "#", *FIGURES)
+        for row in group_rows(named.linears, "projection"):
+            table.add_row(row["projection"], str(row["linears"]), *shown(row))
+    else:
+        table, before = plain_table(title, "where", "block", "#", *FIGURES), ""
+        for row in group_rows(named.linears, "depth"):
+            where = "" if row["where"] == before else row["where"]
+            table.add_row(where, f"{row['block']}/{row['blocks']}", str(row["linears"]), *shown(row))
+            before = row["where"]
     return Group(table, Text(LEGEND, style="dim"))
 
 
@@ -64,7 +75,7 @@ def comparison(reports: Sequence[Named]) -> RenderableType:
     overview = plain_table(f"{architectures}: {len(reports)} merges", "", "OUT", "#", *FIGURES, words=2)
     for number, each in zip(numbers, reports, strict=True):
         row = figures_of([record for record in each.linears if record.outcome == "adapted"])
-        overview.add_row(number, each.name, str(row["linears"]), *_shown(row))
+        overview.add_row(number, each.name, str(row["linears"]), *shown(row))
     parts: list[RenderableType] = [overview]
     options = plain_table("What differs", "", *numbers, words=len(numbers) + 1)
     for name, values in _differences(reports).items():
@@ -73,9 +84,12 @@ def comparison(reports: Sequence[Named]) -> RenderableType:
         parts.append(options)
     depths = plain_table("Put back at each depth, percent", "where", "block", *numbers)
     found = [{(r["where"], r["block"], r["blocks"]): r for r in group_rows(each.linears, "depth")} for each in reports]
+    before = ""
     for where, block, blocks in dict.fromkeys(key for rows in found for key in rows):
         cells = (rows.get((where, block, blocks), {}).get("put_back") for rows in found)
-        depths.add_row(where, f"{block}/{blocks}", *(NONE if c is None else f"{100 * c:.1f}" for c in cells))
+        shares = (NONE if cell is None else f"{100 * cell:.1f}" for cell in cells)
+        depths.add_row("" if where == before else where, f"{block}/{blocks}", *shares)
+        before = where
     return Group(*parts, depths, Text(LEGEND, style="dim"))
 
 
@@ -100,7 +114,7 @@ def history_table(named: Named) -> RenderableType:
     return Group(table, facts_table(*facts), Text(HISTORY_LEGEND, style="dim"))
 
 
-def _shown(row: Mapping[str, Any]) -> list[str]:
+def shown(row: Mapping[str, Any]) -> list[str]:
     """The figures of a group, in the order of the headings."""
     formats = {
         "put_back": "{:.1%}",
@@ -121,15 +135,21 @@ def _differences(reports: Sequence[Named]) -> dict[str, list[str]]:
             **each.report.config,
             "OLD": each.report.run.old,
             "NEW": each.report.run.new,
-            "safety set": _set(each.report.safety),
-            "task set": _set(each.report.task),
+            "safety set": each.report.safety and each.report.safety.file,
+            "task set": each.report.task and each.report.task.file,
             "round": len(each.report.history) + 1,
         }
         for each in reports
     ]
-    names = dict.fromkeys(name for column in columns for name in column)
-    values = {name: [_option(column.get(name)) for column in columns] for name in names}
-    return {name: of for name, of in values.items() if len(set(of)) > 1}
+    differing = {}
+    for name in dict.fromkeys(name for column in columns for name in column):
+        values = [_option(column.get(name)) for column in columns]
+        last = (
+            [PurePath(value).name for value in values] if name in ("OLD", "NEW", "safety set", "task set") else values
+        )
+        if len(set(values)) > 1:
+            differing[name] = last if len(set(last)) == len(set(values)) else values
+    return differing
 
 
 def _told(record: RoundRecord) -> list[str]:
@@ -159,12 +179,14 @@ def _from_first(record: RoundRecord) -> str:
     return NONE if bound is None else f"≤ {percent(bound)}"
 
 
-def _set(record: CalibrationRecord | None) -> str:
-    return "none" if record is None else f"{record.file}, {record.samples} samples"
+def _set(record: CalibrationRecord) -> str:
+    return f"{record.file}, {record.samples} samples"
 
 
 def _option(value: Any) -> str:
     """An option as people write it."""
+    if value is None:
+        return "none"
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

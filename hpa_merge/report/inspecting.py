@@ -62,6 +62,10 @@ class Inspection:
     layer: str | None = None
     by: By = "linear"
 
+    def printable(self) -> "Inspection":
+        """The same with every character that would move a terminal's cursor escaped: reports come from anywhere."""
+        return Inspection(_printable(self.reports), _printable(self.statistics), self.layer, self.by)
+
     def to_json(self) -> str:
         """The figures as JSON: indented, a trailing newline."""
         content: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
@@ -197,3 +201,20 @@ def _as_json(named: Named, by: By) -> dict[str, Any]:
         "warnings": named.report.warnings,
         "rows": rows,
     }
+
+
+def _printable(value: Any) -> Any:
+    """A record, or what is in one, with its text made printable."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(map(_escaped, value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(_printable, value))
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{item.name: _printable(getattr(value, item.name)) for item in dataclasses.fields(value)})
+    return value
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

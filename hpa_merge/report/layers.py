@@ -3,10 +3,10 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hpa_merge.report.comparing import NONE, plain_table
+from hpa_merge.report.comparing import FIGURES, NONE, plain_table, shown
 from hpa_merge.report.inspecting import Named
 from hpa_merge.report.records import LinearRecord
-from hpa_merge.report.rows import linear_row
+from hpa_merge.report.rows import figures_of, linear_row, short
 from hpa_merge.report.summary import facts_table
 from hpa_merge.report.vectors import StatisticsSummary
 
@@ -15,6 +15,9 @@ __all__ = ["heat_map", "layers_table", "statistics_table"]
 MOST = 4
 """Linears of which every figure is shown; of more there is a line each."""
 
+VERSION = "version of "
+"""How the names of versions begin in a fingerprint."""
+
 SHADES = "·▁▂▃▄▅▆▇█"
 """None of a cell's columns is put back, up to all of them."""
 
@@ -22,8 +25,8 @@ SIZE = (48, 20)
 """The widest and the highest heat map, in characters."""
 
 MAP_LEGEND = (
-    "Each mark is a cell of columns of about the same ε̄ (rows, largest at the top) and ζ̄ (from left to right), both "
-    "as powers of ten: · none of them is put back, ▁ to █ the share that is."
+    "Each mark stands for the columns of about the same ε̄ (upwards) and ζ̄ (to the right): · none of them is put back, "
+    "▁ to █ the share that is."
 )
 
 
@@ -31,37 +34,27 @@ def layers_table(named: Named) -> RenderableType:
     """Linears one by one: of few every figure, of many a line each."""
     if len(named.linears) <= MOST:
         return Group(*(_single(record) for record in named.linears))
-    headings = ("outcome", "r × c", "back", "energy", "shared", "α", "κ", "update", "drift")
-    table = plain_table(f"{named.report.architecture}, {named.name}", "linear", *headings)
+    table = plain_table(f"{named.report.architecture}, {named.name}", "linear", *FIGURES)
     for record in named.linears:
-        shared = None
-        if record.n_focus is not None:
-            shared = (record.n_shared or 0) / record.n_focus if record.n_focus else 0.0
-        table.add_row(
-            record.name,
-            record.outcome,
-            f"{record.rows}×{record.columns}",
-            _text(record.share_put_back, ".1%"),
-            _text(record.energy_put_back, ".0%"),
-            _text(shared, ".0%"),
-            _text(record.alpha, ".2f"),
-            _text(record.kappa, "+.0e"),
-            _text(record.relative_update, ".2%"),
-            _text(record.drift, ".2%"),
-        )
-    return Group(table, Text(f"Of {MOST} linears or fewer every figure is shown: narrow --layer.", style="dim"))
+        figures = shown(figures_of([record]))
+        if record.outcome != "adapted":
+            figures = [record.outcome, *figures[1:]]
+        table.add_row(_short_name(record), *figures)
+    legend = f"Names without what all have. Of {MOST} linears or fewer every figure is shown: narrow --layer."
+    return Group(table, Text(legend, style="dim"))
 
 
 def statistics_table(summary: StatisticsSummary) -> RenderableType:
     """A statistics file: what it is of, and the spread of ``[H⁻¹]_jj`` of each linear."""
     facts = []
     for half in summary.halves:
-        known = half.fingerprint
+        versions = {k.removeprefix(VERSION): v for k, v in half.fingerprint.items() if k.startswith(VERSION)}
+        others = {k: v for k, v in half.fingerprint.items() if not k.startswith(VERSION)}
         reached = sum(linear.columns is not None for linear in half.linears)
         facts += [
-            (f"{half.purpose} half", f"{half.tokens} tokens, {reached} of {len(half.linears)} linears reached, "),
-            ("", f"{len(half.visits)} units visited, computed on {half.device}"),
-            *(("", f"{name} {_fingerprint(value)}") for name, value in known.items()),
+            (f"{half.purpose} half", f"{half.tokens} tokens; {reached} of {len(half.linears)} linears reached"),
+            ("", ", ".join(f"{name} {_fingerprint(value)}" for name, value in others.items())),
+            ("", ", ".join(f"{name} {value}" for name, value in versions.items()) + f", on {half.device}"),
         ]
     table = plain_table(summary.path, "linear", "half", "tokens", "c", "min", "median", "max")
     for half in summary.halves:
@@ -99,9 +92,9 @@ def heat_map(saliency: str) -> str:
     lines = []
     for i in range(high_i // step_i, low_i // step_i - 1, -1):
         marks = "".join(_mark(*pooled[i, j]) if (i, j) in pooled else " " for j in across)
-        lines.append(f"{_decade(i * step_i):>9} {marks}".rstrip())
-    ends = f"{_decade(across[0] * step_j)} … {_decade((across[-1] + 1) * step_j)}"
-    return "\n".join(["       ε̄ ↑", *lines, f"          ζ̄ → {ends}"])
+        lines.append(f"{i * step_i / 4:>9g} {marks}".rstrip())
+    ends = f"{across[0] * step_j / 4:g} to {(across[-1] + 1) * step_j / 4:g}"
+    return "\n".join(["  log10 ε̄", *lines, f"          log10 ζ̄ {ends}"])
 
 
 def _step(extent: int, most: int) -> int:
@@ -132,13 +125,13 @@ def _mark(columns: int, kept: int) -> str:
     return SHADES[max(1, min(8, round(8 * kept / columns)))] if columns else SHADES[0]
 
 
-def _decade(quarter: int) -> str:
-    """``1e-3``, of the place of a cell."""
-    return f"1e{quarter / 4:+.3g}"
-
-
 def _figure(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _short_name(record: LinearRecord) -> str:
+    """``language_model.1.self_attn.q_proj``."""
+    return short(record.name.replace(".weight", ""))
 
 
 def _text(value: float | None, form: str) -> str:
@@ -148,4 +141,4 @@ def _text(value: float | None, form: str) -> str:
 def _fingerprint(value: object) -> str:
     """A digest by its first digits."""
     text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text
+    return text[:12] if len(text) == 64 else text

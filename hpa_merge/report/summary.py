@@ -225,8 +225,8 @@ def drift_text(drift: DriftRecord | None) -> str:
 
 
 def percent(share: float) -> str:
-    """``2.13 %``: three digits that count, of a share of 1."""
-    return f"{100 * share:.3g} %"
+    """``2.13 %``, of a share of 1."""
+    return f"{100 * share:.2f} %"
 
 
 def by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
