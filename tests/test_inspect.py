@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from chains import chain, run, with_evaluation
+from chains import chain, perturb, run, with_evaluation
 from conftest import REPORT, TinyCase
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -386,6 +386,25 @@ def test_first_on_the_command_line(tiny: Tiny, outs: Path, tmp_path: Path, capsy
     assert command_of_merge(*words, "-o", tmp_path / "b", "--config", tmp_path / "options.yaml") == 2
     assert capsys.readouterr().err.startswith(f"Error: FIRST {case.new} is not the model that this history began with")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_dry_run_says_which_round_it_would_be(
+    tiny: Tiny, outs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = tiny("llava")
+    words = ["--safety-calib", case.safety, "--task-calib", case.task, "-o", tmp_path / "out", "--dry-run"]
+    words += ["--stats", tmp_path / "stats"]
+    assert command_of_merge(outs / "out1", outs / "new2", *words) == 0
+    found = " ".join(capsys.readouterr().out.split())
+    assert "This would be round 2 of this model." in found
+    shutil.copytree(outs / "out1", tmp_path / "other")
+    perturb(tmp_path / "other", seed=1)
+    assert command_of_merge(tmp_path / "other", outs / "new2", *words) == 0
+    found = " ".join(capsys.readouterr().out.split())
+    assert "the history begins anew with this merge." in found
+    assert "Both halves have to be computed" in found
+    assert command_of_merge(case.old, case.new, *words) == 0
+    assert "history" not in capsys.readouterr().out
 
 
 def command_of_merge(*words: object) -> int | str | None:

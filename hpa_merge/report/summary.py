@@ -86,6 +86,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
         *(("statistics", sentence) for sentence in plan.statistics),
+        *(("history", sentence) for sentence in plan.history),
         *_commits(plan.commits),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
