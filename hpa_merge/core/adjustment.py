@@ -68,7 +68,7 @@ def squared_distance(a: Tensor, b: Tensor) -> float:
     _check(a, b)
     total = torch.zeros((), dtype=torch.float64, device=a.device)
     for block in row_blocks(a.shape):
-        difference = (a[block].double() - b[block].double()).flatten()
+        difference = a[block].to(torch.float64, copy=True).sub_(b[block]).flatten()
         total += torch.dot(difference, difference)
     return float(total)
 
