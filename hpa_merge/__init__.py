@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from hpa_merge.config import HPAConfig
     from hpa_merge.pipeline import merge, sweep
     from hpa_merge.publish import push
+    from hpa_merge.report.inspecting import inspect
     from hpa_merge.report.schema import MergeReport
 
 __version__ = "0.1.0"
-__all__ = ["HPAConfig", "MergeReport", "__version__", "merge", "push", "sweep"]
+__all__ = ["HPAConfig", "MergeReport", "__version__", "inspect", "merge", "push", "sweep"]
 
 _HOME = {
     "HPAConfig": "config",
     "MergeReport": "report.schema",
+    "inspect": "report.inspecting",
     "merge": "pipeline",
     "push": "publish",
     "sweep": "pipeline",

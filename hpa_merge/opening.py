@@ -57,6 +57,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
         files=files,
         places=places,
         state=_state(own),
+        content=own.content_digest(),
         close=own.close,
     )
     return old.under(overlay, ROLE)

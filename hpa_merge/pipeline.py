@@ -13,6 +13,7 @@ from typing import Any, final
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig, check_shared
+from hpa_merge.drift import Moved
 from hpa_merge.errors import CheckpointError, HPAError, OutputError, ResourceError
 from hpa_merge.forecast import Limits
 from hpa_merge.machine import is_out_of_memory
@@ -39,6 +40,7 @@ def merge(
     config: HPAConfig | None = None,
     vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
+    first: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
     overwrite: bool = False,
@@ -57,6 +59,8 @@ def merge(
         vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
             folder that their config.json names.
         stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
+        first: the first aligned model of OLD's history, a folder or a name on the Hub: its linear weights are compared
+            with OUT's, for the exact drift from it. In the first round OLD is that model.
         max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
         max_host_memory: bytes that may be taken on the host beside a CUDA device.
         overwrite: replace ``out`` where it exists.
@@ -79,6 +83,7 @@ def merge(
         None if task_calib is None else Path(task_calib),
         vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
+        first=first,
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
         resume=resume,
@@ -95,6 +100,7 @@ def sweep(
     task_calib: str | Path | None = None,
     vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
+    first: str | Path | None = None,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
     overwrite: bool = False,
@@ -125,6 +131,7 @@ def sweep(
         None if task_calib is None else Path(task_calib),
         vision_tower=None if vision_tower is None else Path(vision_tower),
         stats=None if stats is None else Path(stats),
+        first=first,
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
         resume=resume,
@@ -147,9 +154,9 @@ def merge_all(job: Job, on_progress: Progress = lambda what, done, total: None) 
             for place, (out, config) in enumerate(job.outs.items()):
                 if out not in ready.finished:
                     targets[out] = Target(job, ready, out, place, config, ready.memory.behind)
-            _Merge(ready, job.stats, list(targets.values()), on_progress).run()
-            for out, target in targets.items():
-                reports[out] = target.publish(job, ready, started)
+            from_first = _Merge(ready, job.stats, list(targets.values()), on_progress).run()
+            for (out, target), distance in zip(targets.items(), from_first, strict=True):
+                reports[out] = target.publish(job, ready, started, distance)
         except BaseException as error:
             # Other input would be another run; a disk that is full or fails can be mended, and an interruption is no
             # fault at all.
@@ -167,6 +174,7 @@ class _Merge:
     """The loop and its state."""
 
     def __init__(self, ready: Ready, stats: Path | None, targets: Sequence[Target], on_progress: Progress) -> None:
+        self._ready = ready
         self._plan = ready.plan
         self._sides = ready.sides
         self._stats = stats
@@ -185,11 +193,14 @@ class _Merge:
         self._ahead = ready.memory.ahead
         self._linears = {pair.new.key for pairs in self._plan.linears.values() for pair in pairs}
 
-    def run(self) -> None:
+    def run(self) -> list[float | None]:
         """Go through every unit, for each OUT that lacks it, and copy the rest.
 
         A resumed run does not merge again what the journals have: its samples run through those units as they are,
         and do not run at all where nothing is left to be calibrated.
+
+        Returns:
+            Of each OUT ``‖OUT − FIRST‖_F``; None where the first model of the history was not given.
         """
         pending = {unit: pairs for unit, pairs in self._plan.linears.items() if self._has_to_do(unit)}
         steps = len(self._plan.new.units) + 1
@@ -212,7 +223,13 @@ class _Merge:
             target.copy_rest(self._sides[0])
         for target in self._targets:
             target.flush()
+        if self._ready.lineage.first is not None:
+            self._on_progress("comparing with the first model", steps - 1, steps)
+        distances = self._ready.lineage.distances(
+            self._ready.new, self._plan.new, [target.piece for target in self._targets]
+        )
         self._on_progress("done", steps, steps)
+        return distances
 
     def _run_samples(self, pending: dict[Unit, tuple[LinearPair, ...]], steps: int) -> None:
         """Go through the units as the samples do, as long as any is ``pending``; those that are done are taken out."""
@@ -290,12 +307,13 @@ class _Merge:
         if targets:
             for pair in pairs:
                 weights = _matrices(pair, old, new)
+                moved = Moved(*weights)
                 if known.get(pair) or (pair not in known and differ(*weights)):
                     depth = self._depth(unit, visited)
-                    self._do_changed(unit, depth, pair, new(pair.new.key), *weights, safety, task, targets)
+                    self._do_changed(unit, depth, pair, new(pair.new.key), *weights, moved, safety, task, targets)
                 else:
                     for target in targets:
-                        target.note(unit, pair, weights[1], "unchanged")
+                        target.note(unit, pair, weights[1], "unchanged", **moved.to_new(changed=False))
         self._pass_on(unit, pairs, old, new)
         for target in targets:
             target.commit(unit, self._packed(pairs))
@@ -320,6 +338,7 @@ class _Merge:
         tensor: Tensor,
         old: Tensor,
         new: Tensor,
+        moved: Moved,
         safety: Statistics,
         task: Statistics,
         targets: Sequence[Target],
@@ -330,11 +349,12 @@ class _Merge:
             depth: that of the unit.
             tensor: NEW's, in which the weight lies on disk.
             old, new: the weight, ``[r, c]``.
+            moved: what knows how far OUT's lies from ``old``.
         """
         including = [target for target in targets if target.includes(pair)]
         for target in targets:
             if target not in including:
-                target.leave_out(unit, pair, new)
+                target.leave_out(unit, pair, new, moved)
         known = {"safety": (safety, pair.old), "task": (task, pair.new)}
         reached = {purpose for purpose, (statistics, linear) in known.items() if statistics.reached(linear)}
         adapting = [target for target in including if reached.issuperset(target.config.sets)]
@@ -352,7 +372,7 @@ class _Merge:
         for target in including:
             if target not in adapting:
                 unreached = [purpose for purpose in target.config.sets if purpose not in reached]
-                target.leave(unit, pair, tensor, old, unreached, **tokens(target))
+                target.leave(unit, pair, tensor, old, moved, unreached, **tokens(target))
         if adapting:
             results = adapt(
                 old,
@@ -365,7 +385,7 @@ class _Merge:
                 name=pair.new.name,
             )
             for target, adapted in zip(adapting, results, strict=True):
-                target.put(unit, pair, tensor, adapted, block=depth, blocks=unit.blocks, **tokens(target))
+                target.put(unit, pair, tensor, adapted, moved, block=depth, blocks=unit.blocks, **tokens(target))
 
     def _packed(self, pairs: Sequence[LinearPair]) -> dict[str, Any]:
         """What the journals say of the statistics that were computed for ``pairs``, by the purpose of the half."""

@@ -17,6 +17,7 @@ from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.hub import Source, is_remote, locate
+from hpa_merge.lineage import Lineage, trace
 from hpa_merge.machine import free_bytes, resolve_device
 from hpa_merge.opening import open_new
 from hpa_merge.plan import Plan, make_plan
@@ -47,6 +48,7 @@ class Job:
         outs: the options of each OUT; in all of them those that the statistics depend on are the same.
         safety_calib, task_calib: calibration files; None where no method looks at them.
         stats: the statistics file, if there is to be one.
+        first: the first aligned model of the history, a folder or a name on the Hub, to measure OUT's drift from.
         limits: of memory.
         overwrite, resume: as for :func:`hpa_merge.merge`.
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
@@ -59,6 +61,7 @@ class Job:
     task_calib: Path | None = None
     vision_tower: Path | None = None
     stats: Path | None = None
+    first: str | Path | None = None
     limits: Limits = Limits()
     overwrite: bool = False
     resume: bool = False
@@ -72,7 +75,7 @@ class Ready:
 
     Attributes:
         old, new: the checkpoints, open; what is read of them beside a vision tower is their own.
-        sources: where they lie.
+        sources: where they lie; and the first aligned model, if it was given.
         device: where the arithmetic runs.
         plan: what belongs together; its configurations are those of the job.
         sides: OLD with the safety samples, NEW with the task samples; not started. A set that no method looks at is
@@ -83,6 +86,7 @@ class Ready:
         memory: how it is used.
         fingerprints: what each OUT depends on.
         finished: the reports of those that are there already.
+        lineage: the rounds behind OLD.
     """
 
     old: Checkpoint
@@ -97,6 +101,7 @@ class Ready:
     memory: Memory
     fingerprints: Mapping[Path, dict[str, Any]]
     finished: Mapping[Path, MergeReport]
+    lineage: Lineage
 
     @property
     def origins(self) -> dict[str, str]:
@@ -128,14 +133,21 @@ def prepare(job: Job) -> Iterator[Ready]:
     files = _calibration_files(job)
     counts = (configs[0].safety_samples, configs[0].task_samples)
     there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
-    if is_remote(job.old) or is_remote(job.new):  # whatever else can be wrong is told before the download
+    roles = {"OLD": job.old, "NEW": job.new, "FIRST": job.first}
+    given = {role: name for role, name in roles.items() if name is not None}
+    if any(is_remote(name) for name in given.values()):  # whatever else can be wrong is told before the download
         check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
         for path, count in zip(files, counts, strict=True):
             if path is not None:
                 read_samples(path, count, configs[0].seed)
         resolve_device(configs[0].device)
-    sources = locate({"OLD": job.old, "NEW": job.new})
-    with Checkpoint.open(sources[0].folder, "OLD") as old, open_new(sources[1].folder, old) as new:
+    sources = locate(given)
+    first = sources[2].folder if job.first is not None else None
+    with (
+        Checkpoint.open(sources[0].folder, "OLD") as old,
+        open_new(sources[1].folder, old) as new,
+        trace(old, new, first, job.vision_tower, configs[0]) as lineage,
+    ):
         read = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
         inputs = [source.guarded for source in sources]
         inputs += [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
@@ -180,9 +192,9 @@ def prepare(job: Job) -> Iterator[Ready]:
         check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read and bool(side.inputs) for half, side in zip(halves, sides, strict=True)]
         memory = allot(plan, read, sides, runs, device, configs, job.limits)
-        notes = (*(source.note for source in sources if source.note), *notes)
+        notes = (*(source.note for source in sources if source.note), *lineage.notes, *notes)
         both = (halves[0], halves[1])
-        yield Ready(old, new, sources, device, plan, sides, files, both, notes, memory, fingerprints, finished)
+        yield Ready(old, new, sources, device, plan, sides, files, both, notes, memory, fingerprints, finished, lineage)
 
 
 def _calibration_files(job: Job) -> tuple[Path | None, Path | None]:

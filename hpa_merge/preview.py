@@ -65,6 +65,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 device=str(ready.device),
                 adapter=ready.new.overlay.kind if ready.new.overlay else "",
                 statistics=_fits(job.stats, ready),
+                history=_rounds(ready),
                 commits=commits_of(ready.sources),
                 components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
             )
@@ -84,7 +85,14 @@ def _fits(stats: Path | None, ready: Ready) -> tuple[str, ...]:
     if stats is None:
         return ()
     read = [f"The {half.purpose} half of {stats} fits: its samples do not run." for half in ready.halves if half.read]
-    return (*read, *ready.notes) or (f"Both halves have to be computed, and {stats} is written.",)
+    notes = (note for note in ready.notes if note not in ready.lineage.notes)
+    return (*read, *notes) or (f"Both halves have to be computed, and {stats} is written.",)
+
+
+def _rounds(ready: Ready) -> tuple[str, ...]:
+    """Which round of a model this would be, or why its history begins anew."""
+    rounds = len(ready.lineage.history)
+    return (f"This would be round {rounds + 1} of this model.",) if rounds else ready.lineage.notes
 
 
 def _changed(sides: tuple[Side, Side], pairs: Iterable[LinearPair]) -> set[LinearPair]:

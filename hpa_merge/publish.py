@@ -17,10 +17,10 @@ from huggingface_hub.hf_api import ModelInfo
 from hpa_merge import __version__
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.overlay import PROCESSOR, TEMPLATES, TOKENIZER
-from hpa_merge.checkpoint.reader import REPORT
 from hpa_merge.checkpoint.sidefiles import is_side_file
 from hpa_merge.destination import Destination, check_destination, create
 from hpa_merge.errors import PublishError
+from hpa_merge.names import REPORT
 from hpa_merge.publish_errors import AGAIN, is_dropped, telling
 from hpa_merge.report.card import CARD, UNPUBLISHED
 from hpa_merge.report.folder import files_of

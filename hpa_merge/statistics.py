@@ -25,13 +25,11 @@ from hpa_merge.checkpoint.output import Places
 from hpa_merge.core import Inverse
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.model import LinearTensor
+from hpa_merge.names import STATISTICS, STATISTICS_FORMAT
 
 __all__ = ["Half", "Statistics", "check_place", "read_statistics", "write_statistics"]
 
-MARK = "hpa-merge statistics"
-"""The one key of the file's metadata: safetensors writes several in no fixed order."""
-
-FORMAT = 1
+MARK, FORMAT = STATISTICS, STATISTICS_FORMAT
 
 
 class Statistics(Protocol):

@@ -11,6 +11,7 @@ from torch import Tensor
 from hpa_merge.checkpoint import CheckpointWriter, WriteBehind
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
+from hpa_merge.drift import Moved, drift_of
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.fingerprint import digest
 from hpa_merge.hub import commits_of
@@ -22,7 +23,8 @@ from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
 from hpa_merge.report.card import cards_of, unreadable
 from hpa_merge.report.folder import files_of
-from hpa_merge.report.records import LinearRecord, Outcome, RunRecord, pack_columns
+from hpa_merge.report.packing import pack_columns
+from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half
@@ -84,11 +86,12 @@ class Target:
         """Whether the options leave the linear to be adapted."""
         return pair.included[self._place]
 
-    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, **details: Any) -> None:
+    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, moved: Moved, **details: Any) -> None:
         """Write an adapted weight.
 
         Args:
             tensor: NEW's, in which the weight lies on disk.
+            moved: what knows how far it lies from OLD's.
 
         Raises:
             NumericalError: it does not fit into NEW's dtype.
@@ -104,16 +107,24 @@ class Target:
             adapted.weight,
             "adapted",
             relative_update=adapted.relative_update,
+            **moved.to(adapted.weight, adapted.update.old_norm),
             **_decisions(adapted),
             **details,
         )
 
     def leave(
-        self, unit: Unit, pair: LinearPair, tensor: Tensor, old: Tensor, unreached: Sequence[str], **details: Any
+        self,
+        unit: Unit,
+        pair: LinearPair,
+        tensor: Tensor,
+        old: Tensor,
+        moved: Moved,
+        unreached: Sequence[str],
+        **details: Any,
     ) -> None:
         """Deal with a changed weight, ``[r, c]`` in OLD, that no token of the sets ``unreached`` reaches.
 
-        ``tensor``: NEW's, in which it lies on disk.
+        ``tensor``: NEW's, in which it lies on disk. ``moved``: what knows how far it lies from OLD's.
 
         Raises:
             CalibrationError: the options want every one to be reached.
@@ -125,11 +136,17 @@ class Target:
             )
         if self.config.uncalibrated == "old":
             self._write(pair, tensor, with_new_rows(old.to(tensor.dtype), pair.new.matrix(tensor)))
+            details |= moved.to_old()
+        else:
+            details |= moved.to_new()
         self.note(unit, pair, pair.new.matrix(tensor), "uncalibrated", **details)
 
-    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor) -> None:
+    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor, moved: Moved) -> None:
         """Note that the options take a changed weight, ``[r, c]``, from NEW or from OLD."""
-        self.note(unit, pair, new, "old" if pair.new.key in self._from_old else "excluded")
+        if pair.new.key in self._from_old:
+            self.note(unit, pair, new, "old", **moved.to_old())
+        else:
+            self.note(unit, pair, new, "excluded", **moved.to_new())
 
     def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
         """Record what became of a linear; ``weight`` is ``[r, c]``."""
@@ -196,11 +213,16 @@ class Target:
         """
         self._behind.flush()
 
-    def publish(self, job: Job, ready: Ready, started: float) -> MergeReport:
+    def piece(self, name: str, begin: int, count: int) -> Tensor:
+        """Elements of a tensor of OUT, which is written in full: flat, on the CPU."""
+        return self._writer.piece(name, begin, count)
+
+    def publish(self, job: Job, ready: Ready, started: float, from_first: float | None = None) -> MergeReport:
         """Let OUT, which is written in full, appear with its report.
 
         Args:
             started: ``time.monotonic()`` when the run began.
+            from_first: ``‖OUT − FIRST‖_F``, where it was measured.
         """
         self._behind.close()
         origins, calibration = ready.used(self.config), ready.records(self.config)
@@ -230,7 +252,10 @@ class Target:
                 notes=(*ready.notes, *filter(None, [unreadable(cards[0])])),
                 commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
+                contents={**ready.lineage.contents, "out": self._writer.content_digest()},
             ),
+            history=ready.lineage.history,
+            drift=drift_of(self.records, ready.lineage.history, from_first),
         )
         self._writer.publish(files_of(report, cards))
         return report

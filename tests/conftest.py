@@ -159,6 +159,26 @@ def stub() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _every_report_fits_the_schema() -> Iterator[None]:
+    """Whatever report a test makes is held to docs/hpa_report.schema.json as it is written."""
+    from jsonschema import Draft202012Validator
+
+    from hpa_merge.report.schema import MergeReport
+
+    schema = json.loads((Path(__file__).parent.parent / "docs" / "hpa_report.schema.json").read_text(encoding="utf-8"))
+    validator, to_json = Draft202012Validator(schema), MergeReport.to_json
+
+    def checked(self: Any) -> str:
+        text = to_json(self)
+        validator.validate(json.loads(text))
+        return text
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MergeReport, "to_json", checked)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _calm() -> Iterator[None]:
     """One thread, as the matrices are tiny and threads would wait for each other; no messages from transformers."""
     import torch

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hpa_merge.core import adjustment, fuse, measure_update
+from hpa_merge.core import adjustment, fuse, measure_update, squared_distance, squared_norm
 
 deterministic = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -223,3 +223,26 @@ def test_masks_of_another_kind(mask: Tensor, found: str):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  (the whole sentence is compared)
         fuse(torch.ones(2, 3), torch.ones(2, 3), mask, 0.0)
     assert str(caught.value) == f"a mask of shape [3] expected, found {found}"
+
+
+# --- distances ---
+
+
+@pytest.mark.parametrize(("a", "b"), [("float64", "float64"), ("float32", "bfloat16"), ("bfloat16", "bfloat16")])
+def test_distances_and_norms_by_blocks(a: str, b: str) -> None:
+    """More than one block; a transposed view; and nothing is changed."""
+    draw = torch.Generator().manual_seed(0)
+    first = torch.randn(300, 1500, generator=draw).to(getattr(torch, a)).T
+    second = (first.float() * 1.01 + 0.1).to(getattr(torch, b))
+    before = first.clone(), second.clone()
+    difference = first.double() - second.double()
+    assert squared_distance(first, second) == pytest.approx(float((difference**2).sum()), rel=1e-12)
+    assert squared_norm(first) == pytest.approx(float((first.double() ** 2).sum()), rel=1e-12)
+    assert torch.equal(first, before[0])
+    assert torch.equal(second, before[1])
+    assert squared_distance(first, first) == 0.0
+
+
+def test_distances_of_unlike_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="two matrices of one shape"):
+        squared_distance(torch.ones(2, 3), torch.ones(3, 2))

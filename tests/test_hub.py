@@ -107,6 +107,25 @@ def test_as_from_the_folders(hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
     assert hub.tokens == {None}
 
 
+def test_rounds_from_the_hub(hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
+    """An OUT that was published comes back as OLD with its report; the first model is fetched to be compared with."""
+    case = tiny("llama")
+    run(case, tmp_path / "out1")
+    published = tmp_path / "served" / "out1"
+    shutil.copytree(tmp_path / "out1", published)
+    hub.repositories["lab/repaired"] = Repository({"main": published})
+    report = run(case, tmp_path / "out2", old="lab/repaired", first=OLD)
+    (before,) = report.history
+    assert (before.old, before.new) == (OLD, NEW)
+    assert before.commits == {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
+    commits = {name: hub.repositories[name].commits["main"] for name in (OLD, NEW, "lab/repaired")}
+    assert report.run.commits == commits
+    assert report.drift is not None
+    assert report.drift.from_first is not None
+    with pytest.raises(CheckpointError, match=f"^FIRST .* is not the model that this history began with: .* {OLD} as"):
+        run(case, tmp_path / "out3", old="lab/repaired", first=f"{NEW}@v1.0")
+
+
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "commit"])
 def test_revisions(revision: str, hub: Hub) -> None:
     repository = hub.repositories[NEW]

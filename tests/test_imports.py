@@ -15,7 +15,7 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 OWN = {
     "core": set(),
     "model": {"core", "errors"},
-    "checkpoint": {"errors"},
+    "checkpoint": {"errors", "names"},
     "calibration": {"errors"},
     "evaluation": {"calibration", "errors", "hub", "machine"},
 }

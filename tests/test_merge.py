@@ -116,7 +116,7 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
         "left_out",
         "manifest",
     ]
-    assert list(content) == [*fields, "run", "history", "evaluation", "warnings"]
+    assert list(content) == [*fields, "run", "history", "evaluation", "drift", "warnings"]
     assert content["schema_version"] == 1
     assert content["architecture"] == "LlavaForConditionalGeneration"
     assert content["config"]["exclude"] == ["q_proj"]

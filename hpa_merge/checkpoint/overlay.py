@@ -38,7 +38,8 @@ class Overlay:
         workspace: bytes that this takes beside the result, at most.
         files: the checkpoint's side files with it.
         places: where those lie that are its own, by their relative paths.
-        state: what its content is known by, for a fingerprint.
+        state: what its files are known by, for a fingerprint.
+        content: the content digest of its own tensors.
         close: gives its open files back.
     """
 
@@ -50,6 +51,7 @@ class Overlay:
     files: SideFiles
     places: Mapping[Path, Path]
     state: bytes
+    content: str
     close: Callable[[], None]
 
 

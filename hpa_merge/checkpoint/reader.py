@@ -16,16 +16,16 @@ from typing import Any, final
 
 import torch
 
+from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
+from hpa_merge.names import REPORT
 
-__all__ = ["REPORT", "Checkpoint"]
-
-REPORT = "hpa_report.json"
+__all__ = ["Checkpoint"]
 
 TENSORS = 300_000
 """The most tensors of a checkpoint; the largest mixtures of experts have a third of it."""
@@ -175,6 +175,22 @@ class Checkpoint:
             if shard not in self._files:
                 self._files[shard] = io.FileIO(self.folder / shard)
             return self._files[shard].fileno()
+
+    def content_digest(self) -> str:
+        """What it is known by wherever it lies: :func:`content_digest` of its tensors; of an adapter its own tensors.
+
+        Raises:
+            CheckpointError: a file cannot be read any more.
+        """
+        if self.overlay is not None:
+            return self.overlay.content
+        try:
+            return content_digest(self.tensors.values(), self.descriptor)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.role} {self.folder}: the weights cannot be read ({error.strerror or error}): check the "
+                "disk, and that nothing changes the folder during a merge."
+            ) from error
 
     def header_bytes(self, shard: str) -> bytes:
         """The head of a shard as it is on disk: 8 bytes of length, little-endian, then the JSON with its padding.

@@ -16,7 +16,8 @@ from typing import Any, final
 
 import torch
 
-from hpa_merge.checkpoint.files import allocate, copy_range, digest, remove, sync, sync_folder, write_at
+from hpa_merge.checkpoint.content import content_digest
+from hpa_merge.checkpoint.files import allocate, copy_range, digest, read_at, remove, sync, sync_folder, write_at
 from hpa_merge.checkpoint.journal import Journal
 from hpa_merge.checkpoint.output import Places, busy, check_output, exists, left_behind, telling
 from hpa_merge.checkpoint.reader import Checkpoint
@@ -193,6 +194,28 @@ class CheckpointWriter:
             paths[self._source.index] = self._source.folder / self._source.index
         with telling(f"{self.partial} cannot be read"):
             return {name: digest(path) for name, path in paths.items()}
+
+    def content_digest(self) -> str:
+        """What OUT will be known by wherever it lies: as :meth:`Checkpoint.content_digest`, when all is written.
+
+        Raises:
+            OutputError: a shard cannot be read.
+        """
+        with telling(f"{self.partial} cannot be read"):
+            return content_digest(self._source.tensors.values(), self._descriptor)
+
+    def piece(self, name: str, begin: int, count: int) -> torch.Tensor:
+        """The elements ``begin:begin + count`` of a tensor that is written, flat, on the CPU.
+
+        Raises:
+            OutputError: the shard cannot be read.
+        """
+        info = self._source.tensors[name]
+        piece = torch.empty(count, dtype=info.dtype)
+        with telling(f"{self.partial / info.shard} cannot be read"):
+            place = info.start + begin * info.dtype.itemsize
+            read_at(self._descriptor(info.shard), piece.view(torch.uint8).numpy().data, place)
+        return piece
 
     def remaining(self) -> tuple[str, ...]:
         """Names of the tensors that are not written yet, in the order of the layout."""

@@ -13,6 +13,7 @@ from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.completion import asked_for, completion_command, completions
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
+from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.others import demo_command, verify_command
 from hpa_merge.cli.push import push_command
@@ -31,6 +32,7 @@ COMMANDS = {
     "completion": completion_command,
     "demo": demo_command,
     "eval": eval_command,
+    "inspect": inspect_command,
     "push": push_command,
     "score": score_command,
     "sweep": sweep_command,

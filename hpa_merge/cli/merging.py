@@ -23,6 +23,7 @@ Further commands, in OLD's place:
   completion  print the script that completes all this in bash, zsh or fish
   demo        make a small LLaVA pair in a folder, tune it, and merge it
   eval        ask several models, compare them, and let through what is as good as the first
+  inspect     show what merges decided, side by side, layer by layer, or round by round
   push        publish a merged folder on the Hub
   score       the paper's metrics of a sequence of tuning steps
   sweep       try several settings: many OUTs from one read of OLD and NEW
@@ -30,9 +31,9 @@ Further commands, in OLD's place:
   verify      check that a merged folder is whole and right
 """
 
-OPTIONAL = ("vision_tower", "stats")
+OPTIONAL = ("vision_tower", "stats", "first")
 PATHS = ("safety_calib", "task_calib", "output", *OPTIONAL)
-"""Options that are paths, and may stand in the YAML file beside those of the method; two need not be given."""
+"""Options that are paths, and may stand in the YAML file beside those of the method; the optional need not be given."""
 
 LIMITS = ("max_memory", "max_host_memory")
 """Options that are sizes, and may stand there too."""
@@ -83,6 +84,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         _config_options,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
         click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
+        click.option("--first", metavar="FOLDER|ID", help="First aligned model of OLD's history: the drift from it."),
         click.option("--max-memory", type=Size(), help="Most that may be taken on the device, such as 20GB."),
         click.option("--max-host-memory", type=Size(), help="Most that may be taken on the host beside a GPU."),
         click.option("--config", "config_file", type=FILE, help="These options as YAML."),
@@ -211,7 +213,7 @@ def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[st
         name, value = str(key).replace("-", "_"), values.pop(key)
         if not isinstance(value, str):
             raise ConfigError(f"{file} has {value!r} for {key}: it has to be a path.")
-        paths[name] = paths[name] or Path(value)
+        paths[name] = paths[name] or (value if name == "first" else Path(value))  # that may be a name on the Hub
     for key in [key for key in values if str(key).replace("-", "_") in LIMITS]:
         name, value = str(key).replace("-", "_"), values.pop(key)
         if given[name] is None:

@@ -4,7 +4,7 @@ A linear layer is ``y = x Wᵀ`` with ``W`` of shape ``[r, c]``: ``r`` outputs, 
 Read in this order: :mod:`hessian` (``[H⁻¹]_jj``), :mod:`adjustment` (``e_j``, ``κ``, ``Ŵ``), :mod:`selection` (``M``).
 """
 
-from hpa_merge.core.adjustment import Update, all_finite, fuse, measure_update
+from hpa_merge.core.adjustment import Update, all_finite, fuse, measure_update, squared_distance, squared_norm
 from hpa_merge.core.hessian import Curvature, SingularCurvature
 from hpa_merge.core.inverse import Inverse
 from hpa_merge.core.selection import Selection, column_budget, retained_share, select_columns
@@ -21,4 +21,6 @@ __all__ = [
     "measure_update",
     "retained_share",
     "select_columns",
+    "squared_distance",
+    "squared_norm",
 ]

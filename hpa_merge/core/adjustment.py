@@ -59,6 +59,29 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
     return Update(energy=(energy / rows).cpu(), kappa=kappa, change=change, old_norm=float(old_norm))
 
 
+def squared_distance(a: Tensor, b: Tensor) -> float:
+    """``‖a − b‖²_F`` of two ``[r, c]``, in float64.
+
+    Raises:
+        ValueError: the two are not matrices of one shape.
+    """
+    _check(a, b)
+    total = torch.zeros((), dtype=torch.float64, device=a.device)
+    for block in row_blocks(a.shape):
+        difference = a[block].to(torch.float64, copy=True).sub_(b[block]).flatten()
+        total += torch.dot(difference, difference)
+    return float(total)
+
+
+def squared_norm(a: Tensor) -> float:
+    """``‖a‖²_F`` of an ``[r, c]``, in float64."""
+    total = torch.zeros((), dtype=torch.float64, device=a.device)
+    for block in row_blocks(a.shape):
+        flat = a[block].double().flatten()
+        total += torch.dot(flat, flat)
+    return float(total)
+
+
 def fuse(old: Tensor, new: Tensor, kept: Tensor, kappa: float) -> Tensor:
     """``Ŵ``: ``old`` on the kept columns, bit for bit in ``new``'s dtype; ``new − kappa · old`` elsewhere.
 

@@ -1,6 +1,6 @@
 """What a merge did: the record that is written beside the weights, and the summary that is shown."""
 
-from hpa_merge.report.records import CalibrationRecord, LinearRecord, RunRecord
+from hpa_merge.report.records import CalibrationRecord, DriftRecord, LinearRecord, RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["CalibrationRecord", "LinearRecord", "MergeReport", "RunRecord"]
+__all__ = ["CalibrationRecord", "DriftRecord", "LinearRecord", "MergeReport", "RoundRecord", "RunRecord"]

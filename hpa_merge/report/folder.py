@@ -1,6 +1,6 @@
 """The files that a merge writes beside the weights, for people and for programs."""
 
-from hpa_merge.checkpoint.reader import REPORT
+from hpa_merge.names import REPORT
 from hpa_merge.report.card import CARD, make
 from hpa_merge.report.schema import MergeReport
 

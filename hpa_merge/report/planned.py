@@ -39,6 +39,7 @@ class PlanReport:
         reshaped: what has another shape in NEW than in OLD, a sentence each.
         adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
         statistics: whether the statistics file fits, a sentence each; empty without one.
+        history: which round of a model it would be, or why its history begins anew; empty in the first round.
         The rest is as in :class:`MergeReport`.
     """
 
@@ -58,3 +59,4 @@ class PlanReport:
     commits: dict[str, str] = field(default_factory=dict)
     adapter: str = ""
     statistics: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()

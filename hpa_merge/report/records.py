@@ -1,11 +1,11 @@
-"""What a report consists of: a record for each linear weight, part of the model, calibration set, run and round."""
+"""What a report consists of: a record for each linear weight, part of the model, calibration set, run and round.
+
+Imports no torch: a report is read without it.
+"""
 
 import base64
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
-
-import torch
-from torch import Tensor
 
 Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
 
@@ -40,6 +40,9 @@ class LinearRecord:
             columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, of which ``kept`` are put back. Columns that
             tuning did not change have no place there.
         shared_rows: of a head whose vocabulary grew the rows that OLD has too; the others are NEW's.
+        distance: ``‖W_out − W_old‖_F``, of the weight as it was written, whatever became of it; over the rows that both
+            have. None where it has other columns than in OLD.
+        old_norm: ``‖W_old‖_F`` over the same rows.
     """
 
     name: str
@@ -69,6 +72,13 @@ class LinearRecord:
     safety_cost: float | None = None
     safety_budget: float | None = None
     saliency: str | None = None
+    distance: float | None = None
+    old_norm: float | None = None
+
+    @property
+    def drift(self) -> float | None:
+        """``‖W_out − W_old‖_F / ‖W_old‖_F``; None where it is not known, or ``W_old`` is zero."""
+        return self.distance / self.old_norm if self.distance is not None and self.old_norm else None
 
     @property
     def share_put_back(self) -> float | None:
@@ -121,11 +131,14 @@ class RunRecord:
         statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
         notes: why a half that the file holds was not read, and what was not as usual otherwise, a sentence each.
         adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
-        commits: of OLD and NEW those that are from the Hub, by their names; the hash of the commit.
+        commits: of OLD, NEW and FIRST those that are from the Hub, by their names; the hash of the commit.
         fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
             of machine have the same.
         command: the command line as it was typed; empty for a call from Python.
         finished: when, in UTC, as ISO 8601 has it.
+        contents: content digests of ``old``, ``new`` and ``out``, in hexadecimal: what a checkpoint is known by
+            wherever it lies, see :mod:`hpa_merge.checkpoint.content`; of an adapter its own. Empty in reports that were
+            made before there were such.
     """
 
     old: str
@@ -142,6 +155,34 @@ class RunRecord:
     commits: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""
+    contents: dict[str, str] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
+class DriftRecord:
+    """How far the linear weights moved, all of them taken as one vector; shares of 1, not percent.
+
+    Attributes:
+        distance: ``‖OUT − OLD‖_F``.
+        norm: ``‖OLD‖_F``.
+        linears: how many weights were compared.
+        from_first: ``‖OUT − FIRST‖_F / ‖FIRST‖_F``, of the first aligned model of the history; None where its weights
+            were not at hand. In the first round OLD is that model.
+        from_first_at_most: an upper bound of ``from_first`` by the triangle inequality: what is known of the round
+            before, and this round's distance; None where the weights of the first model are zero.
+    """
+
+    distance: float
+    norm: float
+    linears: int
+    from_first: float | None = None
+    from_first_at_most: float | None = None
+
+    @property
+    def relative(self) -> float | None:
+        """``‖OUT − OLD‖_F / ‖OLD‖_F``; None where OLD's weights are zero."""
+        return self.distance / self.norm if self.norm else None
 
 
 @final
@@ -155,8 +196,13 @@ class RoundRecord:
         config: the options.
         safety, task: the calibration sets; None where the method looked at none.
         adapted: how many linears were adapted.
-        put_back, energy_put_back: means over those, as shares; None where the method has no such thing.
+        put_back: the share of those linears' values that is OLD's; None where the method has no such thing.
+        energy_put_back: the mean over those linears, as a share; None likewise.
         evaluation: what was measured of that round's OUT; None where nothing was.
+        architecture: class name of the model.
+        adapter: what kind of PEFT adapter NEW was; empty where it was a checkpoint.
+        commits, contents, versions: as the round's :class:`RunRecord` has them.
+        drift: as the round's report has it.
     """
 
     old: str
@@ -169,16 +215,15 @@ class RoundRecord:
     put_back: float | None = None
     energy_put_back: float | None = None
     evaluation: dict[str, Any] | None = None
-
-
-def pack_columns(mask: Tensor) -> str:
-    """A bool mask ``[c]`` as base64 of its bits, the lowest first."""
-    bits = torch.nn.functional.pad(mask.cpu().to(torch.uint8), (0, -len(mask) % 8)).reshape(-1, 8)
-    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
-    return base64.b64encode(bytes((bits * weights).sum(dim=1).tolist())).decode("ascii")
+    architecture: str = ""
+    adapter: str = ""
+    commits: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    drift: DriftRecord | None = None
 
 
 def unpack_columns(packed: str, columns: int) -> list[int]:
-    """The columns whose bit is set, ascending: the inverse of :func:`pack_columns`."""
+    """The columns whose bit is set, ascending: the inverse of :func:`~hpa_merge.report.packing.pack_columns`."""
     content = base64.b64decode(packed)
     return [j for j in range(columns) if content[j // 8] >> (j % 8) & 1]

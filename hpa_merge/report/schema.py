@@ -6,6 +6,7 @@ the same files on the same kind of device differ in nothing else, so that a pipe
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,22 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
-from hpa_merge.checkpoint.reader import REPORT
 from hpa_merge.errors import CheckpointError
-from hpa_merge.report.records import CalibrationRecord, ComponentRecord, LinearRecord, Outcome, RoundRecord, RunRecord
+from hpa_merge.names import REPORT
+from hpa_merge.report.records import (
+    CalibrationRecord,
+    ComponentRecord,
+    DriftRecord,
+    LinearRecord,
+    Outcome,
+    RoundRecord,
+    RunRecord,
+)
 
 SCHEMA_VERSION = 1
+
+REPORT_BYTES = 2**30
+"""The longest report that is read; a model of 100,000 linears has a fifth of it."""
 
 
 @final
@@ -37,6 +49,7 @@ class MergeReport:
         run: what differs from run to run.
         history: the rounds before this one, the first one first, where OLD is itself a harmonised checkpoint.
         evaluation: what was measured of OUT, as ``hpa-merge eval --json`` has it; None where nothing was.
+        drift: how far the linear weights moved; None in reports that were made before it was measured.
     """
 
     architecture: str
@@ -51,6 +64,7 @@ class MergeReport:
     run: RunRecord
     history: tuple[RoundRecord, ...] = ()
     evaluation: dict[str, Any] | None = None
+    drift: DriftRecord | None = None
 
     def count(self, outcome: Outcome) -> int:
         """How many linears had this outcome."""
@@ -82,14 +96,24 @@ class MergeReport:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_report(folder: Path) -> MergeReport:
+def read_report(folder: Path, role: str = "OUT") -> MergeReport:
     """The report that lies in a merged folder; fields that this version does not know are passed over.
+
+    Args:
+        role: what the messages call the folder.
 
     Raises:
         CheckpointError: there is none, it cannot be read, or it is of another schema.
     """
+    return read_report_file(folder / REPORT, f"{role} {folder}")
+
+
+def read_report_file(path: Path, place: str) -> MergeReport:
+    """The report in a file, as :func:`read_report`; ``place`` is what the messages begin with."""
     try:
-        content = json.loads((folder / REPORT).read_bytes())
+        if path.stat().st_size > REPORT_BYTES:
+            raise ValueError(f"it is longer than {REPORT_BYTES} bytes")
+        content = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
         if not isinstance(content, dict) or "schema_version" not in content:
             raise ValueError("it has no schema_version")
         version = content["schema_version"]
@@ -97,19 +121,30 @@ def read_report(folder: Path) -> MergeReport:
             report: MergeReport = _typed(MergeReport, content, "the report")
             return report
     except FileNotFoundError:
-        raise CheckpointError(f"OUT {folder} has no {REPORT}: give a folder that hpa-merge has made.") from None
+        raise CheckpointError(f"{place} has no {path.name}: give a folder that hpa-merge has made.") from None
     except OSError as error:
         raise CheckpointError(
-            f"OUT {folder}: {REPORT} cannot be read ({error.strerror or error}): check its permissions."
+            f"{place}: {path.name} cannot be read ({error.strerror or error}): check its permissions."
         ) from error
     except (ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
-            f"OUT {folder}: {REPORT} is not a report of hpa-merge ({error}): fetch the folder again, or merge again."
+            f"{place}: {path.name} is not a report of hpa-merge ({error}): fetch the folder again, or merge again."
         ) from error
     raise CheckpointError(
-        f"OUT {folder}: {REPORT} has schema_version {version!r} and this version reads {SCHEMA_VERSION}: "
+        f"{place}: {path.name} has schema_version {version!r} and this version reads {SCHEMA_VERSION}: "
         "use the version of hpa-merge that made it."
     )
+
+
+def _finite(text: str) -> float:
+    """A number from JSON.
+
+    Raises:
+        ValueError: it is none, or beyond what a float holds.
+    """
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hpa_merge.report.planned import PlanReport
-from hpa_merge.report.records import CalibrationRecord, ComponentRecord, LinearRecord, RunRecord
+from hpa_merge.report.records import CalibrationRecord, ComponentRecord, DriftRecord, LinearRecord, RunRecord
+from hpa_merge.report.rows import short
 from hpa_merge.report.schema import MergeReport
 
 LEGEND = (
@@ -21,13 +22,13 @@ LEGEND = (
 
 def merge_summary(report: MergeReport, out: str) -> RenderableType:
     """What was kept at each depth, and what became of everything else."""
-    table = Table(title=_title(report.architecture, {_method(report)}), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=_title(report.architecture, {method_of(report)}), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("where", min_width=12, overflow="fold")
     for heading in ("block", "share", "#", "back", "energy", "shared", "α", "κ"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = ""
-    for (where, block, blocks), records in _by_depth(report.linears).items():
+    for (where, block, blocks), records in by_depth(report.linears).items():
         kept, columns = sum(len(r.kept_columns) for r in records), sum(r.columns for r in records)
         share = records[0].share
         back, *others = _means(records)
@@ -47,15 +48,16 @@ def merge_summary(report: MergeReport, out: str) -> RenderableType:
         counts += f", {from_old} from OLD"
     run = report.run
     memory = _memory(run.peak_host_bytes, run.peak_device_bytes)
-    facts = _facts(
+    facts = facts_table(
         ("linears", counts),
         *_adapter(run.adapter),
         *_components(report.components),
         ("from NEW as they are", _counts(report.passed_through)),
-        ("safety set", _calibration(report.safety)),
-        ("task set", _calibration(report.task)),
+        ("safety set", calibration_text(report.safety)),
+        ("task set", calibration_text(report.task)),
         *_statistics(run),
         *_commits(run.commits),
+        *_history(report),
         ("time and peak", f"{run.seconds:.1f} s on {run.device}, {memory}"),
         ("written", f"{out} (every figure in hpa_report.json)"),
     )
@@ -73,17 +75,18 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         depth = "" if unit.block is None else f"{unit.block}/{unit.blocks}"
         share = "" if unit.share is None else f"{unit.share:.1f}%"
         table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
-    facts = _facts(
+    facts = facts_table(
         *_adapter(plan.adapter),
         *_components(plan.components),
         ("from NEW as they are", _counts(plan.passed_through)),
-        ("safety set", _calibration(plan.safety)),
-        ("task set", _calibration(plan.task)),
+        ("safety set", calibration_text(plan.safety)),
+        ("task set", calibration_text(plan.task)),
         ("OUT's weights", f"{_bytes(plan.bytes_out)}, of {_bytes(plan.bytes_free)} free there"),
         ("peak, at most about", _memory(plan.peak_host_bytes, plan.peak_device_bytes) + f", on {plan.device}"),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
         *(("statistics", sentence) for sentence in plan.statistics),
+        *(("history", sentence) for sentence in plan.history),
         *_commits(plan.commits),
     )
     return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
@@ -92,7 +95,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
     """The OUTs of a sweep beside one another, by name."""
     first = next(iter(reports.values()))
-    methods = {_method(report) for report in reports.values()}
+    methods = {method_of(report) for report in reports.values()}
     table = Table(title=_title(first.architecture, methods), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("OUT", min_width=12, overflow="fold")
@@ -101,10 +104,10 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
     for name, report in reports.items():
         records = [record for record in report.linears if record.outcome == "adapted"]
         table.add_row(name, str(len(records)), *(_means(records) if records else ()))
-    facts = _facts(
+    facts = facts_table(
         *_adapter(first.run.adapter),
-        ("safety set", _calibration(_first(report.safety for report in reports.values()))),
-        ("task set", _calibration(_first(report.task for report in reports.values()))),
+        ("safety set", calibration_text(_first(report.safety for report in reports.values()))),
+        ("task set", calibration_text(_first(report.task for report in reports.values()))),
         *_statistics(first.run),
         ("time", f"{max(report.run.seconds for report in reports.values()):.1f} s on {first.run.device}"),
         ("written", f"{len(reports)} folders in {folder} (every figure in their hpa_report.json)"),
@@ -124,10 +127,10 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
     for name, plan in plans.items():
         counts = ((unit.changed, unit.unchanged, unit.excluded) for unit in plan.units)
         table.add_row(name, *(str(sum(column)) for column in zip(*counts, strict=True)))
-    facts = _facts(
+    facts = facts_table(
         *_adapter(first.adapter),
-        ("safety set", _calibration(_first(plan.safety for plan in plans.values()))),
-        ("task set", _calibration(_first(plan.task for plan in plans.values()))),
+        ("safety set", calibration_text(_first(plan.safety for plan in plans.values()))),
+        ("task set", calibration_text(_first(plan.task for plan in plans.values()))),
         (
             "the OUTs' weights",
             f"{len(plans)} times {_bytes(first.bytes_out)}, of {_bytes(first.bytes_free)} free there",
@@ -167,7 +170,7 @@ def _mean(values: Iterable[float | None], shown: Callable[[float], str]) -> str:
     return shown(fmean(there)) if there else ""
 
 
-def _method(report: MergeReport) -> str:
+def method_of(report: MergeReport) -> str:
     return str(report.config.get("method", "hpa"))
 
 
@@ -204,24 +207,39 @@ def _commits(commits: Mapping[str, str]) -> list[tuple[str, str]]:
     return [("from the Hub", f"{name}, commit {commit}") for name, commit in commits.items()]
 
 
-def _by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
+def _history(report: MergeReport) -> list[tuple[str, str]]:
+    """Which round of a model this is, where there were others before it."""
+    if not report.history:
+        return []
+    return [("history", f"round {len(report.history) + 1} of this model, {drift_text(report.drift)}")]
+
+
+def drift_text(drift: DriftRecord | None) -> str:
+    """How far the linear weights moved: ``drift 2.1 % in this round, at most 4.3 % from the first model``."""
+    if drift is None or drift.relative is None:
+        return "drift not known"
+    text = f"drift {percent(drift.relative)} in this round"
+    exact, bound = drift.from_first, drift.from_first_at_most
+    if exact is not None:
+        return f"{text}, {percent(exact)} from the first model"
+    return text if bound is None else f"{text}, at most {percent(bound)} from the first model"
+
+
+def percent(share: float) -> str:
+    """``2.13 %``, of a share of 1."""
+    return f"{100 * share:.2f} %"
+
+
+def by_depth(records: Sequence[LinearRecord]) -> dict[tuple[str, int | None, int | None], list[LinearRecord]]:
     """Adapted linears by stack (or unit, outside the stacks) and block, in the order in which they were merged."""
     groups: dict[tuple[str, int | None, int | None], list[LinearRecord]] = defaultdict(list)
     for record in records:
         if record.outcome == "adapted":
-            groups[_short(record.stack or record.unit), record.block, record.blocks].append(record)
+            groups[short(record.stack or record.unit), record.block, record.blocks].append(record)
     return groups
 
 
-def _short(path: str) -> str:
-    """A module's path without what every path has: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
-    parts = [
-        part for part in path.split(".") if part not in ("model", "transformer", "encoder", "layers", "blocks", "h")
-    ]
-    return ".".join(parts) or path
-
-
-def _facts(*rows: tuple[str, str]) -> Table:
+def facts_table(*rows: tuple[str, str]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(overflow="fold")
@@ -230,7 +248,7 @@ def _facts(*rows: tuple[str, str]) -> Table:
     return grid
 
 
-def _calibration(record: CalibrationRecord | None) -> str:
+def calibration_text(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
     return f"{record.samples} samples, {record.tokens} tokens, {record.images} images from {record.file}"

@@ -1,0 +1,80 @@
+"""``hpa-merge inspect``: the reports of merges, or a statistics file, in the terminal and for programs."""
+
+from pathlib import Path
+
+import click
+
+from hpa_merge.cli.terminal import HELP
+from hpa_merge.cli.testing import FILE, check_place, write
+from hpa_merge.errors import ConfigError
+
+
+@click.command(context_settings=HELP)
+@click.argument("paths", nargs=-1, required=True, type=FILE, metavar="OUT...")
+@click.option("--layer", metavar="REGEX", help="Only linears in whose tensor name REGEX is found; of few all figures.")
+@click.option("--by", type=click.Choice(["depth", "projection", "linear"]), help="What a row is.  [default: depth]")
+@click.option("--history", is_flag=True, help="The rounds of tuning and merging behind OUT.")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated: a line for each linear, or as --by says.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, as docs/formats.md describes it; likewise.")
+@click.option("-o", "--output", type=FILE, help="Write the CSV or the JSON there.")
+def inspect_command(
+    paths: tuple[Path, ...],
+    layer: str | None,
+    by: str | None,
+    history: bool,
+    as_csv: bool,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Show what merges decided, from their reports.
+
+    OUT is a merged folder, or one with hpa_report.json alone, or that file; several are shown side by side. Or it is a
+    file of --stats, of which the spread of [H⁻¹]_jj is shown for each linear. Nothing is computed and no weight read.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("Give '--csv' or '--json', not both.")
+    if output is not None and not (as_csv or as_json):
+        raise click.UsageError("'--output' needs '--csv' or '--json'.")
+    if history and (layer is not None or by is not None or as_csv):
+        raise click.UsageError("'--history' shows whole rounds: leave out '--layer', '--by' and '--csv'.")
+    check_place("--output", output, paths)
+    if output is not None and output.resolve() in [path.resolve() for path in paths]:
+        raise ConfigError(f"--output {output} is what is looked at, and would be written over: choose another place.")
+    from hpa_merge.report.inspecting import inspect
+
+    if as_csv or as_json:
+        inspection = inspect(*paths, layer=layer, by=by or "linear")  # type: ignore[arg-type]
+        content = inspection.to_csv() if as_csv else inspection.to_json()
+        if output is None:
+            click.echo(content, nl=False)
+        else:
+            write(output, content)
+        return
+    inspection = inspect(*paths, layer=layer).printable()
+    if inspection.statistics and (by is not None or history):
+        raise ConfigError("a statistics file has neither depths nor a history: leave out --by and --history.")
+    from rich.console import Console
+
+    from hpa_merge.report.comparing import comparison, groups_table, history_table
+    from hpa_merge.report.layers import layers_table, statistics_table
+    from hpa_merge.report.summary import merge_summary
+
+    console = Console(highlight=False, markup=False)
+    for summary in inspection.statistics:
+        console.print(statistics_table(summary))
+    if history:
+        for each in inspection.reports:
+            console.print(history_table(each))
+    elif by == "linear" or (layer is not None and by is None):
+        for each in inspection.reports:
+            console.print(layers_table(each))
+    elif by is not None:
+        for each in inspection.reports:
+            console.print(groups_table(each, by))
+    elif len(inspection.reports) > 1:
+        console.print(comparison(inspection.reports))
+    else:
+        for each in inspection.reports:
+            console.print(merge_summary(each.report, each.path))
+            for sentence in each.report.warnings:
+                console.print(f"Note: {sentence}")

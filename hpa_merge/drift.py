@@ -1,0 +1,137 @@
+"""How far the linear weights of OUT lie from others: from OLD's in the stream, from the first model's afterwards.
+
+A distance is the Frobenius norm of a difference, in float64, and of several weights together that of all their values
+as one vector. So the distances of a chain of merges add up to an upper bound of the distance of its ends.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import final
+
+from torch import Tensor
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.core import squared_distance, squared_norm
+from hpa_merge.errors import CheckpointError
+from hpa_merge.model import Skeleton
+from hpa_merge.report.records import DriftRecord, LinearRecord, RoundRecord
+
+__all__ = ["Moved", "distances_from", "drift_of"]
+
+PIECE = 2**22
+"""Bytes of a tensor that are compared at once: 4 MiB."""
+
+Piece = Callable[[str, int, int], Tensor]
+"""Gives the elements ``begin:begin + count`` of a tensor, flat, from its name, ``begin`` and ``count``."""
+
+
+@final
+class Moved:
+    """How far one linear weight lies from OLD's in each OUT of a run; what several ask for is measured once."""
+
+    def __init__(self, old: Tensor, new: Tensor) -> None:
+        """``old``, ``new``: the weight in both, ``[r, c]``; what rows only one has is not compared."""
+        rows = min(len(old), len(new))
+        self._old, self._new = old[:rows], new[:rows]
+        self._comparable = old.shape[1] == new.shape[1]
+
+    def to(self, weight: Tensor, norm: float | None = None) -> dict[str, float]:
+        """What the report says where OUT has ``weight``, ``[r, c]``; ``norm``: ``‖W_old‖²_F`` where it is known."""
+        return self._figures(lambda: squared_distance(self._old, weight[: len(self._old)]), norm)
+
+    def to_new(self, *, changed: bool = True) -> dict[str, float]:
+        """The same where OUT has NEW's weight; ``changed``: whether that differs from OLD's in NEW's dtype."""
+        same = not changed and self._old.dtype == self._new.dtype
+        return self._figures(lambda: 0.0 if same else self._to_new)
+
+    def to_old(self) -> dict[str, float]:
+        """The same where OUT has OLD's weight in NEW's dtype."""
+        same = self._old.dtype == self._new.dtype
+        return self._figures(
+            lambda: 0.0 if same else squared_distance(self._old, self._old.to(self._new.dtype)),
+        )
+
+    @cached_property
+    def _to_new(self) -> float:
+        return squared_distance(self._old, self._new)
+
+    @cached_property
+    def _norm(self) -> float:
+        return squared_norm(self._old)
+
+    def _figures(self, distance: Callable[[], float], norm: float | None = None) -> dict[str, float]:
+        if not self._comparable:
+            return {}
+        return {"distance": distance() ** 0.5, "old_norm": (self._norm if norm is None else norm) ** 0.5}
+
+
+def drift_of(
+    linears: Sequence[LinearRecord], history: Sequence[RoundRecord], from_first: float | None = None
+) -> DriftRecord:
+    """How far a round moved the linear weights.
+
+    Args:
+        linears: those of the round.
+        history: the rounds before it, the first one first.
+        from_first: ``‖OUT − FIRST‖_F``, if it was measured.
+    """
+    compared = [(r.distance, r.old_norm) for r in linears if r.distance is not None and r.old_norm is not None]
+    distance, norm = (math.hypot(*column) for column in zip(*compared, strict=True)) if compared else (0.0, 0.0)
+    record = DriftRecord(distance, norm, len(compared))
+    if not history:
+        return DriftRecord(distance, norm, len(compared), record.relative, record.relative)
+    first, last = history[0].drift, history[-1].drift
+    if first is None or last is None or not first.norm:
+        return record
+    before = last.from_first if last.from_first is not None else last.from_first_at_most
+    return DriftRecord(
+        distance,
+        norm,
+        len(compared),
+        None if from_first is None else from_first / first.norm,
+        None if before is None else before + distance / first.norm,
+    )
+
+
+def distances_from(
+    first: Checkpoint, new: Checkpoint, skeletons: tuple[Skeleton, Skeleton], outs: Sequence[Piece]
+) -> list[float]:
+    """``‖OUT − FIRST‖_F`` of each OUT over the linear weights, a piece of a tensor at a time.
+
+    Args:
+        first: the first aligned model.
+        new: NEW, whose names and shapes every OUT has.
+        skeletons: of these two.
+        outs: what gives the tensors of each OUT.
+
+    Raises:
+        CheckpointError: a tensor of the first model cannot be read, or holds NaN or infinity.
+        OutputError: an OUT cannot be read.
+    """
+    key_in_first = {slot: key for key, slot in skeletons[0].slots.items()}
+    squares: list[list[float]] = [[] for _ in outs]
+    for linear in {linear.key: linear for linear in skeletons[1].linears.values()}.values():
+        key = key_in_first.get(skeletons[1].slots[linear.key], "")
+        theirs, ours = first.tensors[key].shape if key else (), new.tensors[linear.key].shape
+        if theirs != ours and not _have_rows_in_common(theirs, ours, linear.input_axis):
+            continue
+        begin, count = 0, min(math.prod(theirs), math.prod(ours))
+        for piece in first.pieces(key, PIECE):
+            if begin == count:
+                break
+            flat = piece[: count - begin].reshape(1, -1)
+            for sums, read in zip(squares, outs, strict=True):
+                sums.append(squared_distance(flat, read(linear.key, begin, flat.shape[1]).reshape(1, -1)))
+            if not math.isfinite(squares[0][-1]):
+                raise CheckpointError(
+                    f"{first.role}'s tensor {key} holds NaN or infinity: the file is damaged, so fetch it again, or go "
+                    "on with --resume and without --first."
+                )
+            begin += flat.shape[1]
+    return [math.fsum(sums) ** 0.5 for sums in squares]
+
+
+def _have_rows_in_common(first: tuple[int, ...], out: tuple[int, ...], input_axis: int) -> bool:
+    """Whether the shorter of two tensors of linears holds the first rows of the longer one, element by element."""
+    return len(first) == len(out) == 2 and input_axis == 1 and first[1] == out[1]

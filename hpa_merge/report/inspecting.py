@@ -1,0 +1,220 @@
+"""What ``hpa-merge inspect`` looks at, as data: reports of merges, or statistics files. Imports no torch.
+
+The JSON and the CSV are described in docs/formats.md.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.names import REPORT
+from hpa_merge.report.records import LinearRecord
+from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, By, group_rows
+from hpa_merge.report.schema import MergeReport, read_report_file
+from hpa_merge.report.vectors import StatisticsSummary, is_statistics, read_summary
+
+__all__ = ["FORMAT", "SCHEMA_VERSION", "Inspection", "Named", "inspect"]
+
+FORMAT = "hpa-merge inspection"
+
+SCHEMA_VERSION = 1
+
+
+@final
+@dataclass(frozen=True)
+class Named:
+    """A report and how it was found.
+
+    Attributes:
+        name: what tables call it: the folder's own name, or the path where two have the same.
+        path: as it was given.
+        report: all of it.
+        linears: those that are looked at.
+    """
+
+    name: str
+    path: str
+    report: MergeReport
+    linears: tuple[LinearRecord, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Inspection:
+    """Reports, or statistics files; of their linears those that ``layer`` names.
+
+    Attributes:
+        reports: in the order in which they were given.
+        statistics: likewise; where there are some, there is no report.
+        layer: the regular expression that chose the linears; None: all of them.
+        by: what a row is: a depth, a projection, or a linear.
+    """
+
+    reports: tuple[Named, ...]
+    statistics: tuple[StatisticsSummary, ...]
+    layer: str | None = None
+    by: By = "linear"
+
+    def printable(self) -> "Inspection":
+        """The same with every character that would move a terminal's cursor escaped: reports come from anywhere."""
+        return Inspection(_printable(self.reports), _printable(self.statistics), self.layer, self.by)
+
+    def to_json(self) -> str:
+        """The figures as JSON: indented, a trailing newline."""
+        content: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+        if self.statistics:
+            content["statistics"] = [dataclasses.asdict(summary) for summary in self.statistics]
+        else:
+            content["by"] = self.by
+            content["reports"] = [_as_json(each, self.by) for each in self.reports]
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """One line for each row of each report or file, after a line of headings; an empty cell is no figure."""
+        if self.statistics:
+            rows = [
+                {"file": summary.path} | dataclasses.asdict(linear)
+                for summary in self.statistics
+                for half in summary.halves
+                for linear in half.linears
+            ]
+            headings = ["file", "half", "name", "tokens", "columns", "minimum", "median", "maximum"]
+        else:
+            rows = [{"out": each.name} | row for each in self.reports for row in group_rows(each.linears, self.by)]
+            headings = ["out", *(COLUMNS if self.by == "linear" else GROUP_COLUMNS[self.by])]
+        file = io.StringIO()
+        writer = csv.DictWriter(file, headings, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return file.getvalue()
+
+
+def inspect(*paths: str | Path, layer: str | None = None, by: By = "linear") -> Inspection:
+    """Look at what merges have left: their reports, or statistics files.
+
+    Args:
+        paths: merged folders, or folders with ``hpa_report.json`` alone, or such files, or files of ``--stats``.
+        layer: only linears in whose name this regular expression is found.
+        by: what a row of the CSV and the JSON is: ``depth``, ``projection`` or ``linear``.
+
+    Raises:
+        CheckpointError: there is no report, or it cannot be read.
+        StatisticsError: a file is no statistics file, or damaged.
+        ConfigError: reports and statistics are mixed; the expression is none, or no linear has such a name.
+    """
+    given = [Path(path) for path in paths]
+    if not given:
+        raise ConfigError("nothing is given to look at: name a merged folder or a statistics file.")
+    kinds = {path: _is_statistics(path) for path in given}
+    if len(set(kinds.values())) > 1:
+        raise ConfigError("reports and statistics files are given: look at them one after the other.")
+    reports: tuple[Named, ...] = ()
+    statistics: tuple[StatisticsSummary, ...] = ()
+    if kinds[given[0]]:
+        statistics = tuple(read_summary(path) for path in given)
+    else:
+        found = [_read(path) for path in given]
+        reports = tuple(Named(n, str(p), r, r.linears) for n, p, r in zip(_names(given), given, found, strict=True))
+    inspection = Inspection(reports, statistics, layer, by)
+    return inspection if layer is None else _only(inspection, layer)
+
+
+def _is_statistics(path: Path) -> bool:
+    """Whether a path is that of a safetensors file.
+
+    Raises:
+        CheckpointError: there is nothing at the path, or it cannot be read.
+    """
+    try:
+        return path.is_file() and is_statistics(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
+
+
+def _read(path: Path) -> MergeReport:
+    """The report in a folder, or in a file."""
+    if path.is_dir():
+        return read_report_file(path / REPORT, f"OUT {path}")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: give a merged folder, its {REPORT}, or a statistics file.")
+    return read_report_file(path, f"the folder {path.absolute().parent}")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What the tables call the OUTs."""
+    folders = [path.parent if path.name == REPORT else path for path in map(Path.absolute, paths)]
+    short = [folder.name or str(folder) for folder in folders]
+    return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]
+
+
+def _only(inspection: Inspection, layer: str) -> Inspection:
+    """Of every report and file only the linears in whose name the expression is found.
+
+    Raises:
+        ConfigError: it is no expression, or there is no such linear.
+    """
+    try:
+        pattern = re.compile(layer)
+    except re.error as error:
+        raise ConfigError(f"layer is not a regular expression: {layer!r} ({error}).") from None
+    reports = tuple(
+        dataclasses.replace(each, linears=tuple(record for record in each.linears if pattern.search(record.name)))
+        for each in inspection.reports
+    )
+    statistics = tuple(
+        dataclasses.replace(
+            summary,
+            halves=tuple(
+                dataclasses.replace(half, linears=tuple(x for x in half.linears if pattern.search(x.name)))
+                for half in summary.halves
+            ),
+        )
+        for summary in inspection.statistics
+    )
+    if not any(each.linears for each in reports) and not any(h.linears for s in statistics for h in s.halves):
+        example = next(
+            (record.name for each in inspection.reports for record in each.linears),
+            next((x.name for s in inspection.statistics for h in s.halves for x in h.linears), ""),
+        )
+        raise ConfigError(f"no linear has {layer!r} in its name: they are called as {example}.")
+    return dataclasses.replace(inspection, reports=reports, statistics=statistics)
+
+
+def _as_json(named: Named, by: By) -> dict[str, Any]:
+    """A report for programs: what is not about single linears as the report has it, and the rows."""
+    report = dataclasses.replace(named.report, linears=())
+    content = dataclasses.asdict(report)
+    del content["linears"]
+    rows = [{k: v for k, v in row.items() if v is not None} for row in group_rows(named.linears, by)]
+    return {
+        "name": named.name,
+        "path": named.path,
+        "round": len(report.history) + 1,
+        **content,
+        "warnings": named.report.warnings,
+        "rows": rows,
+    }
+
+
+def _printable(value: Any) -> Any:
+    """A record, or what is in one, with its text made printable."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(map(_escaped, value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(_printable, value))
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{item.name: _printable(getattr(value, item.name)) for item in dataclasses.fields(value)})
+    return value
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

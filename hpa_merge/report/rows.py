@@ -1,0 +1,162 @@
+"""The figures of a report as rows, for tables and for programs: a linear each, or a depth, or a projection.
+
+Shares are of 1, not percent. What was not computed is None, or not there.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from itertools import groupby
+from math import hypot
+from statistics import fmean
+from typing import Any, Literal
+
+from hpa_merge.report.records import LinearRecord
+
+__all__ = [
+    "COLUMNS",
+    "GROUP_COLUMNS",
+    "By",
+    "figures_of",
+    "group_rows",
+    "linear_row",
+    "mean",
+    "measured",
+    "projection_of",
+    "put_back",
+    "ranges",
+    "short",
+]
+
+By = Literal["depth", "projection", "linear"]
+
+PACKED = ("kept", "new_columns")
+"""Fields that are bit masks; a row has ranges in their place."""
+
+DERIVED = ("projection", "put_back", "drift", "kept_columns")
+
+COLUMNS = (*(item.name for item in fields(LinearRecord) if item.name not in PACKED), *DERIVED)
+"""Of the row of a linear, in their order."""
+
+FIGURES = (
+    *("linears", "share", "put_back", "energy_put_back", "shared", "alpha", "kappa", "relative_update"),
+    *("distance", "old_norm", "drift"),
+)
+
+GROUP_COLUMNS = {"depth": ("where", "block", "blocks", *FIGURES), "projection": ("projection", *FIGURES)}
+"""Of the row of a group, likewise."""
+
+
+def linear_row(record: LinearRecord) -> dict[str, Any]:
+    """Every figure of a linear by its name in the report, and what follows: columns put back are ranges."""
+    return {name: getattr(record, name) for name in COLUMNS if name not in DERIVED} | {
+        "projection": projection_of(record.name),
+        "put_back": record.share_put_back,
+        "drift": record.drift,
+        "kept_columns": None if record.kept is None else ranges(record.kept_columns),
+    }
+
+
+def group_rows(records: Sequence[LinearRecord], by: By) -> list[dict[str, Any]]:
+    """Adapted linears by depth or projection, in the order in which they were merged; ``linear``: every one alone."""
+    if by == "linear":
+        return [linear_row(record) for record in records]
+    adapted = [record for record in records if record.outcome == "adapted"]
+    if by == "depth":
+        groups = [
+            ({"where": where, "block": block, "blocks": blocks}, of_group)
+            for (where, block, blocks), of_group in _grouped(
+                adapted, lambda record: (short(record.stack or record.unit), record.block, record.blocks)
+            ).items()
+        ]
+    else:
+        groups = [
+            ({"projection": name}, of_group)
+            for name, of_group in _grouped(adapted, lambda record: projection_of(record.name)).items()
+        ]
+    return [key | figures_of(of_group) for key, of_group in groups]
+
+
+def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
+    """Means over linears; the distance is that of all together."""
+    shared = [(r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records if r.n_focus is not None]
+    compared = [(r.distance, r.old_norm) for r in records if r.distance is not None and r.old_norm is not None]
+    distance, norm = (hypot(*column) for column in zip(*compared, strict=True)) if compared else (None, None)
+    return {
+        "linears": len(records),
+        "share": mean(r.share for r in records),
+        "put_back": put_back(records),
+        "energy_put_back": mean(r.energy_put_back for r in records),
+        "shared": mean(shared),
+        "alpha": mean(r.alpha for r in records),
+        "kappa": mean(r.kappa for r in records),
+        "relative_update": mean(r.relative_update for r in records),
+        "distance": distance,
+        "old_norm": norm,
+        "drift": distance / norm if distance is not None and norm else None,
+    }
+
+
+def put_back(records: Sequence[LinearRecord]) -> float | None:
+    """The share of the columns that is OLD's, or of the values where no columns are; None where nothing is."""
+    by_columns = all(record.kept is not None for record in records)
+    sizes = [
+        (share, r.columns * (1 if by_columns else r.rows)) for r in records if (share := r.share_put_back) is not None
+    ]
+    if not sizes:
+        return None
+    size = sum(of for _, of in sizes)
+    return sum(share * of for share, of in sizes) / size if size else 0.0
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that there are."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
+
+
+def projection_of(name: str) -> str:
+    """The last part of a linear's name: ``q_proj``, whichever block it is in and whichever expert's."""
+    parts = [part for part in re.sub(r"\[\d+\]$", "", name).removesuffix(".weight").split(".") if not part.isdigit()]
+    return parts[-1] if parts else name
+
+
+def short(path: str) -> str:
+    """A module's path without what every path has: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
+    parts = [
+        part for part in path.split(".") if part not in ("model", "transformer", "encoder", "layers", "blocks", "h")
+    ]
+    return ".".join(parts) or path
+
+
+def ranges(columns: Sequence[int]) -> str:
+    """Ascending numbers as text: ``0-3,7``."""
+    spans = []
+    for _, run in groupby(enumerate(columns), lambda item: item[1] - item[0]):
+        numbers = [number for _, number in run]
+        spans.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
+    return ",".join(spans)
+
+
+def measured(evaluation: Mapping[str, Any] | None) -> dict[str, float]:
+    """Of an evaluation the means over its sets, in percent: ``asr``, ``performance``, ``over_refusal``, as it has them.
+
+    They are those of the model that it calls ``out``, or else of the last one; nothing where it has another form.
+    """
+    models = evaluation.get("models") if evaluation else None
+    if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
+        return {}
+    model = next((m for m in models if m.get("name") == (evaluation or {}).get("out")), models[-1])
+    found = {name: model.get(name) for name in ("asr", "performance", "over_refusal")}
+    return {
+        name: float(figure["value"])
+        for name, figure in found.items()
+        if isinstance(figure, dict) and isinstance(figure.get("value"), int | float)
+    }
+
+
+def _grouped(records: Iterable[LinearRecord], key: Callable[[LinearRecord], Any]) -> dict[Any, list[LinearRecord]]:
+    groups: dict[Any, list[LinearRecord]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
