@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +23,7 @@ from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
 from hpa_merge.report.folder import files_of
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord, pack_columns
+from hpa_merge.report.saliency import pack_cells, saliency_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half
@@ -228,9 +230,12 @@ class Target:
                 notes=ready.notes,
                 commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
+                command=job.command,
+                finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             ),
         )
-        self._writer.publish(files_of(report))
+        report, files = files_of(report, page=job.page)
+        self._writer.publish(files)
         return report
 
     def abort(self, *, keep: bool) -> None:
@@ -274,6 +279,8 @@ def _decisions(adapted: Adapted) -> dict[str, Any]:
     if (selection := adapted.selection) is not None:
         decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
         decisions["kept"] = pack_columns(selection.kept)
+        if selection.epsilon is not None and selection.zeta is not None:
+            decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.kept))
     if "new_columns" in decisions:
         decisions["new_columns"] = pack_columns(decisions["new_columns"])
     return decisions

@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is needed: help and wrong options answer without torch.
 """
 
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: run the command that the first word names, else a merge, and exit with its status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    typed = shlex.join(["hpa-merge", *words])
     command, name = merge_command, "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbose = "-v" in words or "--verbose" in words
     try:
         with ending_soon(interruption):
-            command.main(words, prog_name=name, standalone_mode=False)
+            command.main(words, prog_name=name, standalone_mode=False, obj=typed)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
