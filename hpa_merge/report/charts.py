@@ -73,10 +73,11 @@ def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any
         ),
     )
     parts, widths = [], []
-    for panel, of_panel in zip(panels, rows, strict=True):
+    datasets = {f"panel {number}": of_panel for number, of_panel in enumerate(rows)}
+    for panel, dataset in zip(panels, datasets, strict=True):
         x = alt.X("block:O", title="block", scale=alt.Scale(domain=list(panel.blocks)))
         axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=4, titlePadding=2)
-        base = alt.Chart(alt.Data(values=of_panel)).encode(
+        base = alt.Chart(alt.NamedData(dataset)).encode(
             x=x.axis(None) if panel.outside else x.axis(axis),
             y=alt.Y(
                 "projection:N",
@@ -94,7 +95,7 @@ def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any
             alt.layer(missing, there).properties(width=widths[-1], height=19 * len(panel.projections), title=title)
         )
     chart = alt.vconcat(*parts).resolve_scale(color="shared")
-    return _finished(chart, widths=widths, left=left + 12, right=12)
+    return _finished(chart, datasets, widths=widths, left=left + 12, right=12)
 
 
 def plane(cells: Cells) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def plane(cells: Cells) -> dict[str, Any]:
     rows = [
         {"x": j * step, "y": i * step, "columns": columns, "kept": kept} for (i, j), (columns, kept) in cells.items()
     ]
-    base = alt.Chart(alt.Data(name="cells", values=rows)).transform_calculate(
+    base = alt.Chart(alt.NamedData("cells")).transform_calculate(
         x2=f"datum.x + {step}", y2=f"datum.y + {step}", share="datum.kept / datum.columns"
     )
     base = base.transform_joinaggregate(top="max(y)", right="max(x)").transform_filter(
@@ -140,7 +141,8 @@ def plane(cells: Cells) -> dict[str, Any]:
         .mark_rule(color="#94a3b8", strokeDash=[4, 3], aria=False)
         .encode(x="low:Q", y="low:Q", x2="high:Q", y2="high:Q")
     )
-    return _finished(alt.layer(tiles, diagonal).properties(width=420, height=340), widths=[420], left=56, right=12)
+    chart = alt.layer(tiles, diagonal).properties(width=480, height=360)
+    return _finished(chart, {"cells": rows}, widths=[480], left=56, right=12)
 
 
 def comparison(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -151,12 +153,12 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ``value``, ``low`` and ``high``.
     """
     measures, models = (list(dict.fromkeys(str(row[name]) for row in rows)) for name in ("measure", "model"))
-    left, parts = _left(models), []
+    left, parts, datasets = _left(models), [], {}
     for measure in measures:
-        there = [dict(row) for row in rows if row["measure"] == measure]
+        there = datasets[measure] = [dict(row) for row in rows if row["measure"] == measure]
         last = measure == measures[-1]
         x = alt.X("value:Q", scale=alt.Scale(domain=[0, 100]), title="percent" if last else None)
-        base = alt.Chart(alt.Data(values=there)).encode(
+        base = alt.Chart(alt.NamedData(measure)).encode(
             y=alt.Y(
                 "model:N",
                 title=None,
@@ -179,7 +181,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         title = alt.Title(measure, fontSize=12, fontWeight="normal", offset=4)
         size = {"width": 420, "height": 21 * len(there)}
         parts.append(alt.layer(bars, whiskers, figures).properties(**size, title=title))
-    return _finished(alt.vconcat(*parts), widths=[420] * len(parts), left=left + 12, right=52)
+    return _finished(alt.vconcat(*parts), datasets, widths=[420] * len(parts), left=left + 12, right=52)
 
 
 def picture_of(spec: Mapping[str, Any], title: str, lines: Sequence[str]) -> bytes:
@@ -201,8 +203,12 @@ def _version(spec: Mapping[str, Any]) -> str:
     return ".".join(str(spec["$schema"]).rsplit("/v", 1)[-1].split(".")[:2])
 
 
-def _finished(chart: Any, *, widths: Sequence[int], left: float, right: float) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.to_dict(validate=False)
+def _finished(
+    chart: Any, datasets: Mapping[str, Sequence[Any]], *, widths: Sequence[int], left: float, right: float
+) -> dict[str, Any]:
+    """The description of a chart, with its data, which Altair would copy over and over."""
+    spec: dict[str, Any] = chart.to_dict()
+    spec["datasets"] = {name: list(rows) for name, rows in datasets.items()}
     spec["config"] = CONFIG
     spec["usermeta"] = {"widths": list(widths), "left": left, "right": right}
     return spec

@@ -25,11 +25,12 @@ LINE = 78
 @final
 @dataclass(frozen=True)
 class Table:
-    """What a figure shows, as text: ``rows`` begin with their heading."""
+    """What a figure shows, as text: ``rows`` begin with their heading; ``words``: more than numbers are in them."""
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: bool = False
 
 
 @final

@@ -28,9 +28,9 @@ NAMES = 200
 
 LEFT: dict[Outcome, str] = {
     "unchanged": "did not change in tuning",
-    "excluded": "left as in NEW, as the options want it",
-    "old": "taken from OLD as a whole, as the options want it",
-    "uncalibrated": "changed, but no token of the samples reached them",
+    "excluded": "came from NEW, as the options want it",
+    "old": "came from OLD, as the options want it",
+    "uncalibrated": "changed in tuning, and no token of the samples came there",
 }
 
 Facts = list[tuple[str, str]]
@@ -46,7 +46,10 @@ def tiles(report: MergeReport) -> Facts:
         found.append(("of the update's energy undone, mean", percent(energy)))
     if (shared := mean(adapted, lambda r: (r.n_shared or 0) / r.n_focus if r.n_focus else None)) is not None:
         found.append(("of safety's columns wanted by the task too, mean", percent(shared)))
-    return [*found, (f"on {report.run.device}", seconds_text(report.run.seconds))]
+    run = report.run
+    memory = run.peak_host_bytes if run.peak_device_bytes is None else run.peak_device_bytes
+    found.append(("of memory at most" if run.peak_device_bytes is None else "of device memory", bytes_text(memory)))
+    return [*found, (f"on {run.device}", seconds_text(run.seconds))]
 
 
 def summary(report: MergeReport) -> list[str]:
@@ -62,10 +65,10 @@ def summary(report: MergeReport) -> list[str]:
         first += f" Of these, {percent(back)} of the {_things(report)} have the values of OLD, the model before tuning."
     if energy is not None:
         first += f" What was put back held {percent(energy)} of the change that tuning had made, on average; the rest"
-        first += " of what the new task taught is still there."
+        first += " of it stayed" + (", but for what the orthogonal step took off." if _turned(report) else ".")
     kept = [f"{count} {LEFT[outcome]}" for outcome in LEFT if (count := report.count(outcome))]
     others = sum(report.passed_through.values())
-    second = f"Of the other linear weights, {', '.join(kept)}. " if kept else ""
+    second = f"Of the other linear weights, {'; '.join(kept)}. " if kept else ""
     if others:
         second += f"{counted(others, 'tensor')} that cannot be adapted, such as norms and embeddings, came from NEW"
         second += " byte for byte."
@@ -104,9 +107,9 @@ def left_tables(report: MergeReport) -> list[Table]:
     )
     kinds = tuple((kind, str(count)) for kind, count in report.passed_through.items())
     tables = (
-        Table("Parts of the model", ("part", "taken", "tensors", "linear weights"), parts),
+        Table("Parts of the model", ("part", "taken", "tensors", "linear weights"), parts, words=True),
         Table("Other tensors, from NEW byte for byte", ("kind", "tensors"), kinds),
-        Table("Files of NEW that were not carried over", ("file",), tuple((name,) for name in report.left_out)),
+        Table("Files of NEW that were not carried over", ("file",), tuple((name,) for name in report.left_out), words=True),
     )
     return [table for table in tables if table.rows]
 
@@ -151,7 +154,7 @@ def history_table(report: MergeReport) -> Table | None:
         )
     )
     head = ("round", "OLD", "NEW", "finished", "method", "adapted", "put back", "energy", *further, "evaluation")
-    return Table("The rounds, the first one first", head, tuple(rows))
+    return Table("The rounds, the first one first", head, tuple(rows), words=True)
 
 
 def cost(report: MergeReport) -> Facts:
@@ -191,17 +194,22 @@ def options_table(report: MergeReport) -> Table:
         for name, value in report.config.items()
         if uses(method, name)
     ]
-    return Table("Options of the method", ("option", "value", "default"), tuple(rows))
+    return Table("Options of the method", ("option", "value", "default"), tuple(rows), words=True)
 
 
 def versions_table(report: MergeReport) -> Table:
     """The libraries that the merge ran with."""
-    return Table("Libraries", ("library", "version"), tuple((n, v) for n, v in report.run.versions.items()))
+    return Table("Libraries", ("library", "version"), tuple((n, v) for n, v in report.run.versions.items()), words=True)
 
 
 def _things(report: MergeReport) -> str:
     """What is put back as a whole: columns, or values with methods that do not go by columns."""
     return "columns" if any(record.kept is not None for record in report.linears) else "values"
+
+
+def _turned(report: MergeReport) -> bool:
+    """Whether the orthogonal step was taken."""
+    return any(record.kappa for record in report.linears)
 
 
 def _measured(evaluation: dict[str, Any] | None) -> str:

@@ -50,14 +50,14 @@
     const element = document.querySelector(`[data-figure="${saliency}"]`);
     const table = element.parentElement.querySelector("table");
     const spec = charts[saliency], label = element.getAttribute("aria-label"), body = table.tBodies[0];
-    const first = spec.data.values, rows = [...body.rows];
+    const first = spec.datasets.cells, rows = [...body.rows];
     const caption = table.caption.textContent;
     select.closest("p").hidden = false;
     select.addEventListener("change", () => {
       const chosen = select.value === "" ? null : unpacked(cells[Number(select.value)]);
       const option = select.selectedOptions[0], group = option.parentElement.label;
       const name = group ? `${group}, ${option.textContent}` : "all layers together";
-      spec.data.values = chosen ?? first;
+      spec.datasets.cells = chosen ?? first;
       body.replaceChildren(...(chosen?.sort((a, b) => b.y - a.y || a.x - b.x).map(row) ?? rows));
       table.caption.textContent = chosen === null ? caption : `${caption}: ${name}`;
       const back = (chosen ?? []).reduce((sum, cell) => sum + cell.kept, 0);
