@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpa_merge.config import HPAConfig
     from hpa_merge.pipeline import merge, sweep
+    from hpa_merge.report.redraw import write_report
     from hpa_merge.report.schema import MergeReport
 
 __version__ = "0.1.0"
-__all__ = ["HPAConfig", "MergeReport", "__version__", "merge", "sweep"]
+__all__ = ["HPAConfig", "MergeReport", "__version__", "merge", "sweep", "write_report"]
 
-_HOME = {"HPAConfig": "config", "MergeReport": "report.schema", "merge": "pipeline", "sweep": "pipeline"}
+_HOME = {
+    "HPAConfig": "config",
+    "MergeReport": "report.schema",
+    "merge": "pipeline",
+    "sweep": "pipeline",
+    "write_report": "report.redraw",
+}
 
 
 def __getattr__(name: str) -> Any:

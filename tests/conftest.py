@@ -14,6 +14,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from hpa_merge.report import folder  # noqa: E402 - after the environment
+
 
 class TinyCase(NamedTuple):
     """A tiny pair with its calibration files."""
@@ -50,6 +52,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyCase]:
 
 
 REPORT = "hpa_report.json"
+DRAW = folder.draw
+"""The real one: a session begins by putting one in its place that draws nothing."""
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -134,6 +138,12 @@ def stub() -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merges of this test draw the page and the pictures, as they do for users."""
+    monkeypatch.setattr("hpa_merge.report.folder.draw", DRAW)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _calm() -> Iterator[None]:
     """One thread, as the matrices are tiny and threads would wait for each other; no messages from transformers."""
@@ -144,5 +154,7 @@ def _calm() -> Iterator[None]:
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # what is not about the page does not wait for it
+        patch.setattr("hpa_merge.report.folder.draw", lambda report: {})
+        yield
     torch.set_num_threads(threads)

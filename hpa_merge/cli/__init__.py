@@ -15,6 +15,7 @@ from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.others import demo_command, verify_command
+from hpa_merge.cli.report import report_command
 from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_many_files, complain
 from hpa_merge.cli.tune import tune_command
@@ -29,6 +30,7 @@ COMMANDS = {
     "calib": calib_command,
     "demo": demo_command,
     "eval": eval_command,
+    "report": report_command,
     "score": score_command,
     "sweep": sweep_command,
     "tune": tune_command,

@@ -21,6 +21,7 @@ Further commands, in OLD's place:
   calib   make the safety samples from OLD's own refusals
   demo    make a small LLaVA pair in a folder, tune it, and merge it
   eval    ask several models, compare them, and let through what is as good as the first
+  report  draw the report of a merged folder anew, with the results of an evaluation
   score   the paper's metrics of a sequence of tuning steps
   sweep   try several settings: many OUTs from one read of OLD and NEW
   tune    find the setting that is safe enough and loses least, and make OUT with it
@@ -85,7 +86,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         click.option("--config", "config_file", type=FILE, help="These options as YAML."),
         click.option("--overwrite", is_flag=True, help="Replace OUT where it exists."),
         click.option("--resume", is_flag=True, help="Go on with what an interrupted run left beside OUT."),
-        click.option("--page/--no-page", default=True, help="Draw the report as a page and pictures.", show_default=True),
+        click.option("--page/--no-page", default=True, help="Draw the report as a page.  [default: page]"),
         click.option("--dry-run", is_flag=True, help="Check everything, show the plan, write nothing."),
         click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
         click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),

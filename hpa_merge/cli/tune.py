@@ -32,7 +32,7 @@ GOAL_OPTIONS = (
     click.option("--max-over-refusal", type=PERCENT, help="Percent of the benign prompts that may be refused."),
     click.option("--keep-all", is_flag=True, help="Leave the other settings in OUT.tune."),
     click.option("--json", "json_file", type=FILE, help="Write every figure there."),
-    click.option("--plot", type=FILE, help="Draw the curve there: .png, .svg or .pdf; needs hpa-merge[plot]."),
+    click.option("--plot", type=FILE, help="Draw the curve there: .png, .svg or .pdf."),
 )
 
 

@@ -248,5 +248,3 @@ def _ends(measure: Measure, config: Mapping[str, Any], values: Sequence[float]) 
 def _left(names: Iterable[str]) -> int:
     """Room for labels, in pixels."""
     return math.ceil(min(LABELS, max((CHARACTER * len(name) for name in names), default=0)))
-
-

@@ -85,7 +85,7 @@ def picture(figure: Figure) -> bytes:
 
 def cells_by_place(panels: Iterable[Panel]) -> dict[tuple[str, str], Cells]:
     """The columns by their scores, for each stack and each block with its projection; the experts of a block as one."""
-    found = {}
+    found: dict[tuple[str, str], Cells] = {}
     for panel in panels:
         for projection in panel.projections:
             for block in panel.blocks:

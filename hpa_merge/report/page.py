@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 import hpa_merge
 from hpa_merge.report import story
@@ -62,16 +61,19 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure], pictures: Mappin
         "cost": "What it cost",
         "again": "How to make it again",
     }
+    origin = [("OLD", report.run.old), ("NEW", report.run.new)]
+    if report.run.finished:
+        origin.append(("made", report.run.finished))
     return _template().render(
         title=f"What was put back into {report.architecture}",
         version=hpa_merge.__version__,
         policy=_policy(scripts),
-        style=Markup(_asset("page.css")),
-        scripts=[Markup(script) for script in scripts],
-        data=Markup(_embedded(data)),
+        style=_asset("page.css"),
+        scripts=scripts,
+        data=_embedded(data),
         pictures={file: b64encode(content).decode("ascii") for file, content in pictures.items()},
         sections=sections.items(),
-        origin=[("OLD", report.run.old), ("NEW", report.run.new), *([("made", made)] if (made := report.run.finished) else [])],
+        origin=origin,
         tiles=story.tiles(report),
         summary=story.summary(report),
         warnings=report.warnings,

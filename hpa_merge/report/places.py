@@ -15,8 +15,10 @@ __all__ = ["Panel", "mean", "panels_of", "share_back"]
 
 OUTSIDE = "outside the blocks"
 
-ORDER = ("qkv", "query_key_value", "c_attn", "q", "query", "k", "key", "v", "value", "kv", "o", "out", "dense", "gate")
-ORDER += ("gate_up", "up", "w1", "w3", "fc1", "c_fc", "down", "w2", "fc2", "c_proj")
+ORDER = (
+    *("qkv", "query_key_value", "c_attn", "q", "query", "k", "key", "v", "value", "kv", "o", "out", "dense"),
+    *("gate", "gate_up", "up", "w1", "w3", "fc1", "c_fc", "down", "w2", "fc2", "c_proj"),
+)
 """Projections in the order in which a block computes them; others come after them, by name."""
 
 Cell = tuple[int, str]

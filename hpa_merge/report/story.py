@@ -1,4 +1,4 @@
-"""The words and the tables of the page, from a report: what was done, what was left, what it cost, how to do it again."""
+"""The words and the tables of the page: what was done, what was left, what it cost, how to do it again."""
 
 from dataclasses import fields
 from typing import Any
@@ -25,6 +25,9 @@ __all__ = [
 
 NAMES = 200
 """Of linears that were not adapted so many are named on the page, for each reason."""
+
+ROUND = ("old", "new", "finished", "config", "safety", "task", "adapted", "put_back", "energy_put_back", "evaluation")
+"""Fields of a round that have columns of their own in the table of the rounds; other numbers are shown as they are."""
 
 LEFT: dict[Outcome, str] = {
     "unchanged": "did not change in tuning",
@@ -88,13 +91,14 @@ def evaluation_facts(evaluation: dict[str, Any]) -> Facts:
         if isinstance(of_purpose, dict)
         for name, file in of_purpose.items()
     ]
-    samples = {
+    sizes = {
         figure["samples"]
         for model in evaluation.get("models", [])
         for kind in ("safety", "tasks", "benign")
         for figure in model.get(kind, {}).values()
     }
-    prompts = [("prompts of a set", " to ".join(str(n) for n in sorted({min(samples), max(samples)})))] if samples else []
+    ends = " to ".join(str(size) for size in sorted({min(sizes, default=0), max(sizes, default=0)}))
+    prompts = [("prompts of a set", ends)] if sizes else []
     judge = [("judge of attacks", str(evaluation["judge"]))] if evaluation.get("judge") else []
     return [*judge, *prompts, *named, *(("gate", str(sentence)) for sentence in evaluation.get("failures", ()))]
 
@@ -106,10 +110,11 @@ def left_tables(report: MergeReport) -> list[Table]:
         for part in report.components
     )
     kinds = tuple((kind, str(count)) for kind, count in report.passed_through.items())
+    files = tuple((name,) for name in report.left_out)
     tables = (
         Table("Parts of the model", ("part", "taken", "tensors", "linear weights"), parts, words=True),
         Table("Other tensors, from NEW byte for byte", ("kind", "tensors"), kinds),
-        Table("Files of NEW that were not carried over", ("file",), tuple((name,) for name in report.left_out), words=True),
+        Table("Files of NEW that were not carried over", ("file",), files, words=True),
     )
     return [table for table in tables if table.rows]
 
@@ -129,8 +134,7 @@ def history_table(report: MergeReport) -> Table | None:
     """The rounds before, and this one; None where there were none."""
     if not report.history:
         return None
-    known = {"old", "new", "finished", "config", "safety", "task", "adapted", "put_back", "energy_put_back", "evaluation"}
-    further = [item.name for item in fields(RoundRecord) if item.name not in known]
+    further = [item.name for item in fields(RoundRecord) if item.name not in ROUND]
     further = [name for name in further if any(isinstance(getattr(r, name), float) for r in report.history)]
     rows = []
     for place, record in enumerate(report.history, start=1):
