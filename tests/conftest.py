@@ -14,7 +14,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from hpa_merge.report import folder  # noqa: E402 - after the environment
+from hpa_merge.report import folder
 
 
 class TinyCase(NamedTuple):
