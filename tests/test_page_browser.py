@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,9 @@ def test_every_chart_is_drawn_and_nothing_complained_of(report: Callable[[], Mer
     assert f'data-charts="{len(figures)}"' in document
     charts = re.findall(r'<div class="chart[^>]*data-figure="([^"]+)"[^>]*>.*?<svg', document, re.DOTALL)
     assert sorted(charts) == sorted(figures)
+    for file, figure in figures.items():  # still there: Vega would put a label of its own
+        (label,) = re.findall(rf'aria-label="([^"]*)" data-figure="{file}"', document)
+        assert unescape(label) == f"{figure.title}. {figure.description}"
     assert document.count('class="mark-rect role-mark') >= 5
     assert [line for line in log.splitlines() if "CONSOLE" in line] == []
     assert "<img src=x" not in document

@@ -23,14 +23,17 @@ __all__ = ["comparison", "heat_map", "picture_of", "plane"]
 ACCENT, PLAIN = "#e07b10", "#64748b"
 """Orange for what was put back and for OUT, slate for the rest: both stand out from white and from black."""
 
-CHARACTER, LABELS = 6.1, 124
-"""Width of a letter of a label, and the most that labels may take: pixels."""
+CHARACTER, LETTERS = 6.1, 20
+"""Width of a letter of a label in pixels, and the most letters of one."""
 
 DECADES = 8
 """Of the scores those are drawn that are not smaller than the largest by more powers of ten than this."""
 
 MACRON = "\N{COMBINING MACRON}"
 """Of ε̄ and ζ̄: browsers draw it, and the fonts that the pictures are drawn with do not all have it."""
+
+ENDS = f"length(datum.label) > {LETTERS} ? '…' + slice(datum.label, {1 - LETTERS}) : datum.label"
+"""Of a long path the end is shown, which tells it from others."""
 
 CONFIG = {
     "font": "Helvetica Neue, Helvetica, Liberation Sans, Arial, sans-serif",
@@ -41,13 +44,14 @@ CONFIG = {
     "concat": {"spacing": 18},
     "axis": {
         **{"aria": False, "grid": False, "domain": False, "ticks": False},
-        **{"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": LABELS},
+        **{"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 180},
         **{"labelColor": "#334155", "titleColor": "#475569", "gridColor": "#e2e8f0", "labelPadding": 5},
     },
     "legend": {
         **{"aria": False, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"},
         **{"labelColor": "#334155", "titleColor": "#475569", "orient": "bottom", "titleLimit": 400},
     },
+    "text": {"color": "#334155"},
     "title": {
         **{"aria": False, "anchor": "start", "frame": "group", "fontSize": 16, "subtitleFontSize": 12, "offset": 10},
         **{"color": "#0f172a", "subtitleColor": "#475569", "subtitlePadding": 6, "subtitleLineHeight": 16},
@@ -83,13 +87,13 @@ def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any
                 "projection:N",
                 title=None,
                 scale=alt.Scale(domain=list(panel.projections)),
-                axis=alt.Axis(minExtent=left, maxExtent=left),
+                axis=alt.Axis(minExtent=left, maxExtent=left, labelExpr=ENDS),
             ),
-            tooltip=[alt.Tooltip(name, type="nominal") for name in _told(panel)],
+            tooltip=[alt.Tooltip(f"{name}:N", title=title) for name, title in _told(panel, measure).items()],
         )
         missing = base.transform_filter("datum.value === null").mark_rect(color="#94a3b8", opacity=0.28, aria=False)
         there = base.transform_filter("datum.value !== null").mark_rect(aria=False).encode(color=colour)
-        widths.append(48 if panel.outside else min(max(22 * len(panel.blocks), 48), 560))
+        widths.append(48 if panel.outside else _width(len(panel.blocks)))
         title = alt.Title(panel.title, fontSize=12, fontWeight="normal", offset=4)
         parts.append(
             alt.layer(missing, there).properties(width=widths[-1], height=19 * len(panel.projections), title=title)
@@ -176,7 +180,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
         whiskers = base.mark_rule(aria=False, strokeWidth=2).encode(x="low:Q", x2="high:Q", color=fill)
         figures = base.mark_text(aria=False, align="left", dx=6, fontSize=11).encode(
-            x=alt.value("width"), text=alt.Text("value:Q", format=".1f"), color=fill
+            x=alt.value("width"), text=alt.Text("value:Q", format=".1f")
         )
         title = alt.Title(measure, fontSize=12, fontWeight="normal", offset=4)
         size = {"width": 420, "height": 21 * len(there)}
@@ -229,9 +233,19 @@ def _rows(panel: Panel, measure: Measure) -> list[dict[str, Any]]:
     return rows
 
 
-def _told(panel: Panel) -> list[str]:
-    several = any(len(records) > 1 for records in panel.cells.values())
-    return [*(["block"] if not panel.outside else []), "projection", "shown", *(["experts"] if several else [])]
+def _told(panel: Panel, measure: Measure) -> dict[str, str]:
+    """What is told of a cell, and under which heading."""
+    told = {"projection": "projection", "shown": measure.unit}
+    if not panel.outside:
+        told = {"block": "block", **told}
+    if any(len(records) > 1 for records in panel.cells.values()):
+        told["experts"] = "experts adapted"
+    return told
+
+
+def _width(blocks: int) -> int:
+    """The widest that a map may be: wide cells where there are few."""
+    return min(max(22 * blocks, min(44 * blocks, 220)), 560)
 
 
 def _ends(measure: Measure, config: Mapping[str, Any], values: Sequence[float]) -> tuple[float, float]:
@@ -247,4 +261,4 @@ def _ends(measure: Measure, config: Mapping[str, Any], values: Sequence[float]) 
 
 def _left(names: Iterable[str]) -> int:
     """Room for labels, in pixels."""
-    return math.ceil(min(LABELS, max((CHARACTER * len(name) for name in names), default=0)))
+    return math.ceil(CHARACTER * min(LETTERS, max(map(len, names), default=0)))

@@ -104,7 +104,7 @@ def compared(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     models = evaluation.get("models", [])
     kinds = (
         ("safety", "attack success on {} (less is better)"),
-        ("tasks", "{} (more is better)"),
+        ("tasks", "task {} (more is better)"),
         ("benign", "refused of {} (less is better)"),
     )
     for kind, heading in kinds:

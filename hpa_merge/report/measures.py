@@ -65,8 +65,8 @@ MEASURES = (
         "How much of the update that undoes",
         "% of ‖ΔW‖²",
         "The share of the squared change that tuning made to a weight which lies in what was put back.",
-        "More than the share of the columns, for what tuning changed most is what endangers safety; but well under "
-        "100 %, where little of the new task would be left.",
+        "More than the share of the columns: those put back are among those that tuning changed most. But well under "
+        "100 %, for the rest is what is left of the new task.",
         lambda records: mean(records, lambda record: record.energy_put_back),
     ),
     Measure(

@@ -5,6 +5,7 @@
   const DARK = {
     axis: { labelColor: "#c6d0de", titleColor: "#a9b6c9", gridColor: "#2a374f" },
     legend: { labelColor: "#c6d0de", titleColor: "#a9b6c9" },
+    text: { color: "#c6d0de" },
     title: { color: "#e6ebf3", subtitleColor: "#a9b6c9" },
   };
   const drawn = new Map(); // chart's element -> its view
@@ -29,8 +30,9 @@
     const spec = fitted(themed(structuredClone(charts[element.dataset.figure])), element);
     drawn.get(element)?.finalize();
     const options = { actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" } };
-    drawn.set(element, await vegaEmbed(element, spec, options));
-    element.querySelector("svg")?.setAttribute("aria-hidden", "true");
+    let inner = element.querySelector("div"); // Vega labels what it draws into, and the chart has its own label
+    if (!inner) (inner = element.appendChild(document.createElement("div"))).setAttribute("aria-hidden", "true");
+    drawn.set(element, await vegaEmbed(inner, spec, options));
   }
 
   async function drawAll() {
