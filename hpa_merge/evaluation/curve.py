@@ -102,6 +102,8 @@ def _chart(
         rows.append({"name": name, "kind": kinds[name], **ends})
     along = "attack success, % (less is better)"
     right = min(102.0, 1.15 * max([max_asr, *(row["x value"] for row in rows)]) + 5)
+    for row in rows:
+        row["x high"] = min(row["x high"], right)
     x = alt.X("x value:Q", title=along, scale=alt.Scale(domain=[-2, right], nice=False))
     y = alt.Y(
         "y value:Q", title="mean over the tasks, % (more is better)", scale=alt.Scale(domain=[-2, 102], nice=False)
@@ -122,8 +124,8 @@ def _chart(
         base.transform_filter("datum.kind !== 'input'")
         .mark_line(color="#2563eb", opacity=0.4)
         .encode(x=x, y=y, order="x value:Q", color=alt.value("#2563eb")),
-        base.mark_rule(clip=True).encode(x=alt.X("x low:Q"), x2="x high:Q", y=y),
-        base.mark_rule(clip=True).encode(y=alt.Y("y low:Q"), y2="y high:Q", x=x),
+        base.mark_rule().encode(x=alt.X("x low:Q"), x2="x high:Q", y=y),
+        base.mark_rule().encode(y=alt.Y("y low:Q"), y2="y high:Q", x=x),
         base.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, shape=shape),
         base.mark_text(align="left", dx=7, dy=-7, fontSize=11).encode(x=x, y=y, text="name:N"),
     )

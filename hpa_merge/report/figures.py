@@ -4,13 +4,13 @@ Needs Altair. :func:`figures_of` says which figures a report has: a method that 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from textwrap import wrap
 from typing import Any, final
 
 from hpa_merge.report.measures import MEASURES, Measure
 from hpa_merge.report.places import Panel, panels_of
-from hpa_merge.report.saliency import Cells, join_cells, unpack_cells
+from hpa_merge.report.saliency import Cells, join_cells, pack_cells, unpack_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import percent
 
@@ -46,6 +46,7 @@ class Figure:
         description: the alternative text: what can be seen in this one.
         spec: the chart, as Vega-Lite.
         tables: the figures behind it.
+        layers: of the columns by their scores the cells of each layer, packed, by the stack and the place in it.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Figure:
     description: str
     spec: dict[str, Any]
     tables: tuple[Table, ...]
+    layers: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def figures_of(report: MergeReport) -> dict[str, Figure]:
@@ -64,9 +66,11 @@ def figures_of(report: MergeReport) -> dict[str, Figure]:
         ImportError: Altair is not there.
     """
     panels = panels_of(report.linears)
-    figures = {measure.file: _map(panels, measure, report.config) for measure in MEASURES if _has(panels, measure)}
-    if cells := join_cells(cells_by_place(panels).values()):
-        figures[SALIENCY] = _plane(cells)
+    things = "columns" if any(record.kept is not None for record in report.linears) else "values"
+    measures = [replace(m, unit=m.unit.replace("columns", things)) for m in MEASURES if _has(panels, m)]
+    figures = {measure.file: _map(panels, measure, report.config) for measure in measures}
+    if by_place := cells_by_place(panels):
+        figures[SALIENCY] = _plane(by_place)
     if rows := compared(report.evaluation):
         figures[EVALUATION] = _comparison(rows)
     return figures
@@ -89,8 +93,8 @@ def cells_by_place(panels: Iterable[Panel]) -> dict[tuple[str, str], Cells]:
     for panel in panels:
         for projection in panel.projections:
             for block in panel.blocks:
-                packed = [r.saliency for r in panel.cells.get((block, projection), ()) if r.saliency]
-                if packed:
+                packed = [r.saliency for r in panel.cells.get((block, projection), ()) if r.saliency is not None]
+                if any(packed):
                     place = projection if panel.outside else f"block {block}, {projection}"
                     found[panel.title, place] = join_cells(unpack_cells(cells) for cells in packed)
     return found
@@ -173,9 +177,10 @@ def _table(panel: Panel, measure: Measure, values: Mapping[tuple[int, str], floa
     return Table(caption, ("block", *panel.projections), tuple(rows))
 
 
-def _plane(cells: Cells) -> Figure:
+def _plane(by_place: Mapping[tuple[str, str], Cells]) -> Figure:
     from hpa_merge.report.charts import plane
 
+    cells = join_cells(by_place.values())
     columns, kept = (sum(counts[k] for counts in cells.values()) for k in (0, 1))
     above = sum(of_kept for (i, j), (_, of_kept) in cells.items() if i > j)
     ranked = sorted(cells.items(), key=lambda item: (-item[0][0], item[0][1]))
@@ -195,6 +200,7 @@ def _plane(cells: Cells) -> Figure:
         + (f", {percent(above / kept)} of these in cells where safety's score is the larger." if kept else "."),
         plane(cells),
         (Table("Columns by score", ("log10 ε̄", "log10 ζ̄", "columns", "put back"), rows),),
+        {place: pack_cells(of_place) for place, of_place in by_place.items()},
     )
 
 

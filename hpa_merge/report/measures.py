@@ -56,8 +56,8 @@ MEASURES = (
         "% of the columns",
         "The share of a weight's input columns (of its values, with methods that do not go by columns) that is OLD's "
         "again.",
-        "It falls evenly with depth, from p_max to p_min, and is the same for all projections of a block. A grey cell "
-        "was not adapted.",
+        "Where whole columns are put back it falls evenly with depth, from p_max to p_min, alike for all "
+        "projections of a block. A grey cell was not adapted.",
         share_back,
     ),
     Measure(

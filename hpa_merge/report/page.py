@@ -17,9 +17,9 @@ from jinja2 import Environment, StrictUndefined
 
 import hpa_merge
 from hpa_merge.report import story
-from hpa_merge.report.figures import EVALUATION, SALIENCY, Figure, cells_by_place
+from hpa_merge.report.figures import EVALUATION, SALIENCY, Figure
 from hpa_merge.report.places import panels_of
-from hpa_merge.report.saliency import CELLS_PER_DECADE, pack_cells
+from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["page_of"]
@@ -35,14 +35,14 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure], pictures: Mappin
         ImportError: vl-convert, which has the libraries that draw, is not there.
     """
     panels = panels_of(report.linears)
-    by_place = cells_by_place(panels)
+    layers = figures[SALIENCY].layers if SALIENCY in figures else {}
     places: dict[str, list[tuple[int, str]]] = {}
-    for index, (panel, name) in enumerate(by_place):
+    for index, (panel, name) in enumerate(layers):
         places.setdefault(panel, []).append((index, name))
     scripts = [_libraries(), _asset("page.js")]
     data = {
         "charts": {file: figure.spec for file, figure in figures.items()},
-        "cells": [pack_cells(cells) for cells in by_place.values()],
+        "cells": list(layers.values()),
         "cells_per_decade": CELLS_PER_DECADE,
         "saliency": SALIENCY,
     }
