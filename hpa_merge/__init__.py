@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from hpa_merge.pipeline import merge, sweep
     from hpa_merge.publish import push
     from hpa_merge.report.inspecting import inspect
+    from hpa_merge.report.redraw import write_report
     from hpa_merge.report.schema import MergeReport
 
 __version__ = "0.1.0"
-__all__ = ["HPAConfig", "MergeReport", "__version__", "inspect", "merge", "push", "sweep"]
+__all__ = ["HPAConfig", "MergeReport", "__version__", "inspect", "merge", "push", "sweep", "write_report"]
 
 _HOME = {
     "HPAConfig": "config",
@@ -26,6 +27,7 @@ _HOME = {
     "merge": "pipeline",
     "push": "publish",
     "sweep": "pipeline",
+    "write_report": "report.redraw",
 }
 
 

@@ -45,6 +45,7 @@ def merge(
     max_host_memory: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    page: bool = True,
     on_progress: Progress = lambda what, done, total: None,
 ) -> MergeReport:
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
@@ -65,6 +66,7 @@ def merge(
         max_host_memory: bytes that may be taken on the host beside a CUDA device.
         overwrite: replace ``out`` where it exists.
         resume: go on with what an interrupted run with the same arguments left beside ``out``, if it left anything.
+        page: draw the report as ``hpa_report.html`` and pictures beside it.
         on_progress: called before each unit, and at the end.
 
     Returns:
@@ -87,6 +89,7 @@ def merge(
         limits=Limits(max_memory, max_host_memory),
         overwrite=overwrite,
         resume=resume,
+        page=page,
     )
     return merge_all(job, on_progress)[Path(out)]
 
@@ -105,6 +108,7 @@ def sweep(
     max_host_memory: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    page: bool = True,
     on_progress: Progress = lambda what, done, total: None,
 ) -> dict[Path, MergeReport]:
     """Several merges from one read of the inputs and one run of the samples, each as :func:`merge` would make it.
@@ -136,6 +140,7 @@ def sweep(
         overwrite=overwrite,
         resume=resume,
         several=True,
+        page=page,
     )
     return merge_all(job, on_progress)
 

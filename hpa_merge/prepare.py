@@ -52,6 +52,8 @@ class Job:
         limits: of memory.
         overwrite, resume: as for :func:`hpa_merge.merge`.
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
+        page: whether the report's page and pictures are drawn.
+        command: the command line as it was typed; empty where there was none.
     """
 
     old: str | Path
@@ -66,6 +68,8 @@ class Job:
     overwrite: bool = False
     resume: bool = False
     several: bool = False
+    page: bool = True
+    command: str = ""
 
 
 @final

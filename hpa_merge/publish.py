@@ -23,7 +23,7 @@ from hpa_merge.errors import PublishError
 from hpa_merge.names import REPORT
 from hpa_merge.publish_errors import AGAIN, is_dropped, telling
 from hpa_merge.report.card import CARD, UNPUBLISHED
-from hpa_merge.report.folder import files_of
+from hpa_merge.report.folder import PAGE, files_of
 from hpa_merge.report.schema import MergeReport, read_report
 from hpa_merge.report.sharing import for_others
 from hpa_merge.verify import verify
@@ -171,8 +171,13 @@ def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], rep
     changed: dict[str, bytes] = {}
     shared = for_others(report)
     if shared != report:
-        texts = {name: c for name, c in files_of(shared).items() if name.endswith((".json", ".html"))}
-        changed |= {name: content for name, content in texts.items() if name in paths}
+        _, files = files_of(shared, page=PAGE in paths)
+        if PAGE in paths and PAGE not in files:
+            raise PublishError(
+                f"{folder / PAGE} names places of this machine, and cannot be drawn without them: "
+                "pip install altair vl-convert-python, or delete the file."
+            )
+        changed |= {name: content for name, content in files.items() if name in (REPORT, PAGE) and name in paths}
     if CARD in paths:
         content = (folder / CARD).read_bytes()
         try:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, final
 
@@ -25,6 +26,7 @@ from hpa_merge.report.card import cards_of, unreadable
 from hpa_merge.report.folder import files_of
 from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
+from hpa_merge.report.saliency import pack_cells, saliency_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half
@@ -253,11 +255,14 @@ class Target:
                 commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
                 contents={**ready.lineage.contents, "out": self._writer.content_digest()},
+                command=job.command,
+                finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             ),
             history=ready.lineage.history,
             drift=drift_of(self.records, ready.lineage.history, from_first),
         )
-        self._writer.publish(files_of(report, cards))
+        report, files = files_of(report, cards, page=job.page)
+        self._writer.publish(files)
         return report
 
     def abort(self, *, keep: bool) -> None:
@@ -301,6 +306,8 @@ def _decisions(adapted: Adapted) -> dict[str, Any]:
     if (selection := adapted.selection) is not None:
         decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
         decisions["kept"] = pack_columns(selection.kept)
+        if selection.epsilon is not None and selection.zeta is not None:
+            decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.kept))
     if "new_columns" in decisions:
         decisions["new_columns"] = pack_columns(decisions["new_columns"])
     return decisions

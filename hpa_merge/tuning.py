@@ -12,7 +12,7 @@ from typing import final
 from hpa_merge.calibration.formats import Sample, parse_record
 from hpa_merge.calibration.samples import read_records
 from hpa_merge.checkpoint import check_output
-from hpa_merge.checkpoint.files import remove, sync_folder
+from hpa_merge.checkpoint.files import remove, sync, sync_folder
 from hpa_merge.checkpoint.output import Places, telling
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import CalibrationError, EvaluationError, OutputError
@@ -22,6 +22,8 @@ from hpa_merge.evaluation.results import ModelResult, beyond
 from hpa_merge.evaluation.running import Answering, evaluate
 from hpa_merge.pipeline import merge_all
 from hpa_merge.prepare import Job, Progress
+from hpa_merge.report.folder import files_of
+from hpa_merge.report.schema import MergeReport
 
 __all__ = ["Goal", "Tuning", "check_held_out", "choose", "default_settings", "overlaps", "tune", "workplace"]
 
@@ -90,6 +92,8 @@ def tune(
 ) -> Tuning:
     """Merge every setting of ``job``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
 
+    Of the settings that alone has a page, if the job wants one.
+
     Args:
         job: the merges; ``several``. Its ``overwrite`` says whether ``out`` may be replaced.
         suite: safety and task files at least, of held-out samples.
@@ -103,7 +107,7 @@ def tune(
     place = workplace(out)
     _claim(place, resume=job.resume)
     try:
-        merge_all(replace(job, overwrite=False), on_merge)
+        reports = merge_all(replace(job, overwrite=False, page=False), on_merge)
     except BaseException:
         if not any(place.iterdir()):
             place.rmdir()
@@ -113,6 +117,8 @@ def tune(
     settings = {folder.name: result for folder, result in zip(job.outs, others, strict=True)}
     chosen = choose(settings, goal)
     if chosen is not None:
+        if job.page:
+            _draw(place / chosen, reports[place / chosen])
         _publish(place / chosen, out)
     if not keep_all:
         remove(place)
@@ -193,6 +199,15 @@ def _claim(place: Path, *, resume: bool) -> None:
         raise OutputError(f"{place} is there from a run that was interrupted: go on with --resume, or delete it.")
     with telling(f"the folder {place} cannot be made"):
         place.mkdir(exist_ok=True)
+
+
+def _draw(folder: Path, report: MergeReport) -> None:
+    """Put the page and the pictures of a setting into its folder, or the reason why there are none."""
+    _, files = files_of(report)
+    with telling(f"{folder} cannot be written"):
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        sync(folder)
 
 
 def _publish(folder: Path, out: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from hpa_merge.report import folder
+
 
 class TinyCase(NamedTuple):
     """A tiny pair with its calibration files."""
@@ -52,6 +54,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyCase]:
 
 REPORT = "hpa_report.json"
 CARD = "README.md"
+DRAW = folder.draw
+"""The real one: a session begins by putting one in its place that draws nothing."""
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -158,6 +162,12 @@ def stub() -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merges of this test draw the page and the pictures, as they do for users."""
+    monkeypatch.setattr("hpa_merge.report.folder.draw", DRAW)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _every_report_fits_the_schema() -> Iterator[None]:
     """Whatever report a test makes is held to docs/hpa_report.schema.json as it is written."""
@@ -188,5 +198,7 @@ def _calm() -> Iterator[None]:
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # what is not about the page does not wait for it
+        patch.setattr("hpa_merge.report.folder.draw", lambda report: folder.Drawing({}, {}))
+        yield
     torch.set_num_threads(threads)

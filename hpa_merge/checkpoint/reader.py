@@ -21,9 +21,8 @@ from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
-from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
+from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
-from hpa_merge.names import REPORT
 
 __all__ = ["Checkpoint"]
 
@@ -206,7 +205,8 @@ class Checkpoint:
             raise CheckpointError(unreadable(self.folder, self.role, shard, error)) from error
 
     def side_files(self) -> SideFiles:
-        """What lies beside the weights, subfolders included; hidden files and an earlier report are in neither list.
+        """What lies beside the weights, subfolders included; hidden files and an earlier merge's report, page and
+        pictures are in neither list.
 
         Raises:
             CheckpointError: a subfolder cannot be read.
@@ -214,7 +214,7 @@ class Checkpoint:
         if self.overlay is not None:
             return self.overlay.files
         try:
-            return find_side_files(self.folder, {*self.shards, self.index or INDEX, REPORT})
+            return find_side_files(self.folder, {*self.shards, self.index or INDEX, *MADE})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import final
 
-__all__ = ["SideFiles", "find_side_files", "is_side_file"]
+__all__ = ["MADE", "SideFiles", "find_side_files", "is_side_file"]
+
+MADE = {
+    *("hpa_report.json", "hpa_report.html"),
+    *("hpa_columns.png", "hpa_energy.png", "hpa_overlap.png", "hpa_balance.png", "hpa_kappa.png", "hpa_update.png"),
+    *("hpa_saliency.png", "hpa_evaluation.png"),
+}
+"""Files at the top of OUT that speak of that merge alone: where NEW is an OUT itself, its own are not carried over."""
 
 OTHER_WEIGHTS = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".ot"),

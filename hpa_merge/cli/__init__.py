@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is needed: help and wrong options answer without torch.
 """
 
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.others import demo_command, verify_command
 from hpa_merge.cli.push import push_command
+from hpa_merge.cli.report import report_command
 from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_many_files, complain
 from hpa_merge.cli.tune import tune_command
@@ -34,6 +36,7 @@ COMMANDS = {
     "eval": eval_command,
     "inspect": inspect_command,
     "push": push_command,
+    "report": report_command,
     "score": score_command,
     "sweep": sweep_command,
     "tune": tune_command,
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(answer)
         return
     words = list(sys.argv[1:] if arguments is None else arguments)
+    typed = shlex.join(["hpa-merge", *words])
     command, name = merge_command, "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbose = "-v" in words or "--verbose" in words
     try:
         with ending_soon(interruption):
-            command.main(words, prog_name=name, standalone_mode=False)
+            command.main(words, prog_name=name, standalone_mode=False, obj=typed)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:

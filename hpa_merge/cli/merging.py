@@ -25,6 +25,7 @@ Further commands, in OLD's place:
   eval        ask several models, compare them, and let through what is as good as the first
   inspect     show what merges decided, side by side, layer by layer, or round by round
   push        publish a merged folder on the Hub
+  report      draw the report of a merged folder anew, with the results of an evaluation
   score       the paper's metrics of a sequence of tuning steps
   sweep       try several settings: many OUTs from one read of OLD and NEW
   tune        find the setting that is safe enough and loses least, and make OUT with it
@@ -90,6 +91,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         click.option("--config", "config_file", type=FILE, help="These options as YAML."),
         click.option("--overwrite", is_flag=True, help="Replace OUT where it exists."),
         click.option("--resume", is_flag=True, help="Go on with what an interrupted run left beside OUT."),
+        click.option("--page/--no-page", default=True, help="Draw the report as a page.  [default: page]"),
         click.option("--dry-run", is_flag=True, help="Check everything, show the plan, write nothing."),
         click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
         click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
@@ -133,7 +135,8 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
             check_destination(Destination(given["push_to_hub"], given["private"]))
         console = Console(quiet=quiet)
         limits = Limits(given["max_memory"], given["max_host_memory"])
-        job = Job(old, new, outs, **paths, limits=limits, overwrite=given["overwrite"], resume=given["resume"])
+        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
+        job = Job(old, new, outs, **paths, limits=limits, **switches, command=context.obj or "")
         if given["dry_run"]:
             with progress_bar(quiet, "reading") as on_progress:
                 plan = preview(job, on_progress)[out]
@@ -181,9 +184,9 @@ def sweep_command(
         from hpa_merge.report.summary import sweep_plan_summary, sweep_summary
 
         console = Console(quiet=quiet)
-        switches = {name: given[name] for name in ("overwrite", "resume")}
+        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
         limits = Limits(given["max_memory"], given["max_host_memory"])
-        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
+        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=context.obj or "")
         with outs_folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
                 with progress_bar(quiet, "reading") as on_progress:

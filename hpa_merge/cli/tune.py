@@ -32,7 +32,7 @@ GOAL_OPTIONS = (
     click.option("--max-over-refusal", type=PERCENT, help="Percent of the benign prompts that may be refused."),
     click.option("--keep-all", is_flag=True, help="Leave the other settings in OUT.tune."),
     click.option("--json", "json_file", type=FILE, help="Write every figure there."),
-    click.option("--plot", type=FILE, help="Draw the curve there: .png, .svg or .pdf; needs hpa-merge[plot]."),
+    click.option("--plot", type=FILE, help="Draw the curve there: .png, .svg or .pdf."),
 )
 
 
@@ -80,8 +80,8 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
         check_held_out(suite, calibration)
         notes = overlaps(suite, calibration)
         limits = Limits(given["max_memory"], given["max_host_memory"])
-        switches = {name: given[name] for name in ("overwrite", "resume")}
-        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True)
+        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
+        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=context.obj or "")
         if given["dry_run"]:
             with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
                 plans = preview(job, on_progress)

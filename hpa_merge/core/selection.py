@@ -27,6 +27,7 @@ class Selection:
         n_keep, n_focus: the column budgets.
         n_shared: ``|O|``; None, like the rest, where no focus sets were made.
         alpha: ``α``.
+        epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``.
     """
 
     kept: Tensor
@@ -34,6 +35,8 @@ class Selection:
     n_focus: int | None = None
     n_shared: int | None = None
     alpha: float | None = None
+    epsilon: Tensor | None = None
+    zeta: Tensor | None = None
 
 
 def retained_share(block: int, blocks: int, p_max: float, p_min: float) -> Fraction:
@@ -101,7 +104,7 @@ def select_columns(
     else:
         kept = _largest(epsilon, safety_focus & ~shared, n_keep)
         kept |= _largest(phi, shared, n_keep - int(kept.sum()))
-    return Selection(kept=kept, n_keep=n_keep, n_focus=n_focus, n_shared=int(shared.sum()), alpha=alpha)
+    return Selection(kept, n_keep, n_focus, n_shared=int(shared.sum()), alpha=alpha, epsilon=epsilon, zeta=zeta)
 
 
 def balance(weight_safety: Tensor, weight_task: Tensor, alpha_min: float, alpha_max: float) -> float:

@@ -85,7 +85,7 @@ class LinearRecord:
         """The share of its values that is OLD's; None where none is as it was."""
         if self.kept_share is not None:
             return self.kept_share
-        return None if self.kept is None else len(self.kept_columns) / self.columns if self.columns else 0.0
+        return None if self.kept is None else count_columns(self.kept) / self.columns if self.columns else 0.0
 
     @property
     def kept_columns(self) -> list[int]:
@@ -227,3 +227,8 @@ def unpack_columns(packed: str, columns: int) -> list[int]:
     """The columns whose bit is set, ascending: the inverse of :func:`~hpa_merge.report.packing.pack_columns`."""
     content = base64.b64decode(packed)
     return [j for j in range(columns) if content[j // 8] >> (j % 8) & 1]
+
+
+def count_columns(packed: str) -> int:
+    """How many columns :func:`unpack_columns` would give."""
+    return int.from_bytes(base64.b64decode(packed), "little").bit_count()

@@ -36,7 +36,7 @@ def results_of(report: MergeReport, task: str | None, before: Any) -> list[dict[
     """
     name, results = _added(before)
     if (evaluation := _evaluation(report)) is not None:
-        model = _subject(evaluation)
+        model = _subject(report, evaluation)
         name = name or _name(model)
         for about, metric, title, figure in _figures(model):
             results.append(
@@ -64,7 +64,7 @@ def results_section(report: MergeReport) -> str:
     if evaluation is None:
         return ""
     models = evaluation.models
-    subject = _subject(evaluation)
+    subject = _subject(report, evaluation)
     names = [cell(_name(model)) for model in models]
     heads = [f"**{n}** (this model)" if m is subject else n for n, m in zip(names, models, strict=True)]
     rows = []
@@ -92,10 +92,10 @@ def _evaluation(report: MergeReport) -> Evaluation | None:
         return None
 
 
-def _subject(evaluation: Evaluation) -> ModelResult:
-    """The model that was merged: the setting that was chosen, else the last of those that were compared."""
-    chosen = evaluation.run.get("chosen")
-    return next((model for model in evaluation.models if model.name == chosen), evaluation.models[-1])
+def _subject(report: MergeReport, evaluation: Evaluation) -> ModelResult:
+    """The model that was merged: the one that the report says, the setting that was chosen, else the last one."""
+    name = (report.evaluation or {}).get("out", evaluation.run.get("chosen"))
+    return next((model for model in evaluation.models if model.name == name), evaluation.models[-1])
 
 
 def _name(model: ModelResult) -> str:

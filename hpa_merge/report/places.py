@@ -1,0 +1,124 @@
+"""Where each linear stands in the model: a stack of blocks, a depth in it, and a projection; many experts are one.
+
+The maps of the page and their tables are made of this.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import final
+
+from hpa_merge.report.records import LinearRecord, count_columns
+
+__all__ = ["Panel", "mean", "panels_of", "share_back"]
+
+OUTSIDE = "outside the blocks"
+
+ORDER = (
+    *("qkv", "query_key_value", "c_attn", "q", "query", "k", "key", "v", "value", "kv", "o", "out", "dense"),
+    *("gate", "gate_up", "up", "w1", "w3", "fc1", "c_fc", "down", "w2", "fc2", "c_proj"),
+)
+"""Projections in the order in which a block computes them; others come after them, by name."""
+
+Cell = tuple[int, str]
+"""Depth and projection."""
+
+
+@final
+@dataclass(frozen=True)
+class Panel:
+    """A stack of blocks, or what lies outside of all.
+
+    Attributes:
+        title: the stack's path.
+        blocks: the depths, ascending; the one depth 0 outside the stacks.
+        projections: by their names as far as they tell them apart, in the order of the computation.
+        cells: the linears at each depth and projection: one, or the experts of a block.
+    """
+
+    title: str
+    blocks: tuple[int, ...]
+    projections: tuple[str, ...]
+    cells: dict[Cell, tuple[LinearRecord, ...]]
+
+    @property
+    def outside(self) -> bool:
+        """Whether it has no depth."""
+        return self.title == OUTSIDE
+
+
+def panels_of(records: Iterable[LinearRecord]) -> list[Panel]:
+    """Every stack in the order in which it was merged, then what lies outside of all."""
+    stacks: dict[str, list[LinearRecord]] = defaultdict(list)
+    for record in records:
+        stacks[record.stack].append(record)
+    outside = stacks.pop("", [])
+    panels = [_panel(stack, of_stack, _block) for stack, of_stack in stacks.items()]
+    if outside:
+        panels.append(_panel(OUTSIDE, outside, lambda record: 0, least=2))
+    return panels
+
+
+def share_back(records: Sequence[LinearRecord]) -> float | None:
+    """The share of their columns that is OLD's, or of their values where no columns are; None where nothing is."""
+    if all(record.kept is not None for record in records):
+        columns = sum(record.columns for record in records)
+        return sum(count_columns(record.kept or "") for record in records) / columns if columns else None
+    there = [(record.kept_share, record.rows * record.columns) for record in records if record.kept_share is not None]
+    size = sum(values for _, values in there)
+    return sum((share or 0.0) * values for share, values in there) / size if size else None
+
+
+def mean(records: Iterable[LinearRecord], of: Callable[[LinearRecord], float | None]) -> float | None:
+    """The mean of a figure over the linears that have it; None where none has."""
+    values = [value for record in records if (value := of(record)) is not None]
+    return fmean(values) if values else None
+
+
+def _panel(
+    title: str, records: Sequence[LinearRecord], block: Callable[[LinearRecord], int | None], least: int = 1
+) -> Panel:
+    """One panel; a projection is called by at least so many parts of its path."""
+    paths = {record.name: _path(record.name, numbers=least > 1) for record in records}
+    names = _shortest(set(paths.values()), least)
+    cells: dict[Cell, list[LinearRecord]] = defaultdict(list)
+    for record in records:
+        if (depth := block(record)) is not None:
+            cells[depth, names[paths[record.name]]].append(record)
+    return Panel(
+        title,
+        tuple(sorted({depth for depth, _ in cells})),
+        tuple(sorted({projection for _, projection in cells}, key=_rank)),
+        {cell: tuple(of_cell) for cell, of_cell in cells.items()},
+    )
+
+
+def _block(record: LinearRecord) -> int | None:
+    """The depth of a linear in a stack; its unit's name says it where the linear was not adapted."""
+    if record.block is not None:
+        return record.block
+    place = record.unit.removeprefix(f"{record.stack}.").split(".")[0]
+    return int(place) if place.isdecimal() else None
+
+
+def _path(name: str, *, numbers: bool = False) -> tuple[str, ...]:
+    """``a.3.b.weight`` and ``a.3.b[7]`` are ``a, b``, and ``a, 3, b`` with the numbers."""
+    parts = name.partition("[")[0].removesuffix(".weight").split(".")
+    return tuple(part for part in parts if numbers or not part.isdecimal())
+
+
+def _shortest(paths: Collection[tuple[str, ...]], least: int) -> dict[tuple[str, ...], str]:
+    """Each path by as many of its last parts as tell it from the others."""
+    names = {}
+    for path in paths:
+        size = next(
+            (n for n in range(least, len(path)) if sum(other[-n:] == path[-n:] for other in paths) == 1), len(path)
+        )
+        names[path] = ".".join(path[-size:])
+    return names
+
+
+def _rank(projection: str) -> tuple[int, str]:
+    stem = projection.split(".")[-1].removesuffix("_proj")
+    return (ORDER.index(stem) if stem in ORDER else len(ORDER), projection)

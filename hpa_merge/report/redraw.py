@@ -1,0 +1,129 @@
+"""The page and the pictures of a folder that a merge has made, drawn anew, with what was measured of it since."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from hpa_merge.checkpoint.files import sync_folder
+from hpa_merge.checkpoint.output import telling
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.errors import EvaluationError, OutputError
+from hpa_merge.evaluation.results import Evaluation, read_evaluation
+from hpa_merge.names import REPORT
+from hpa_merge.report import folder
+from hpa_merge.report.card import CARD, remake
+from hpa_merge.report.schema import MergeReport, read_report
+
+__all__ = ["with_evaluation", "write_report"]
+
+
+def write_report(
+    out: str | Path,
+    *,
+    evaluation: str | Path | None = None,
+    name: str | None = None,
+    to: str | Path | None = None,
+) -> MergeReport:
+    """Draw the report of a folder that :func:`hpa_merge.merge` has made: its page, its pictures,
+    its model card, and its JSON.
+
+    Each file is written beside its place and renamed, so that at any time the old one or the new one is there. A
+    picture that the report no longer has goes away.
+
+    Args:
+        out: the folder.
+        evaluation: a file of ``hpa-merge eval --json`` or ``tune --json``: its results become part of the report.
+        name: what the file calls the model that lies in ``out``, where it does not know it by its folder.
+        to: another folder to write into, made where it is missing; ``out`` then stays as it is.
+
+    Returns:
+        The report as it was written.
+
+    Raises:
+        CheckpointError: ``out`` has no readable report.
+        EvaluationError: the file cannot be read, or no model of it is ``out``.
+        OutputError: a library that draws is not there, or a file cannot be written.
+    """
+    out, place = Path(out), Path(out if to is None else to)
+    report = read_report(out)
+    if evaluation is not None:
+        report = with_evaluation(report, out, Path(evaluation), name)
+    elif name is not None:
+        raise EvaluationError(f"the name {name} needs an evaluation: give --evaluation too, or leave --name out.")
+    try:
+        drawing = folder.draw(report)
+    except ImportError as error:
+        raise OutputError(f"the report cannot be drawn ({error}): pip install altair vl-convert-python.") from error
+    if to is not None:
+        with telling(f"the folder {place} cannot be made"):
+            place.mkdir(exist_ok=True)
+    texts = {REPORT: report.to_json(), CARD: remake(report, _text(out / CARD), drawing.pictures)}
+    files = {name: text.encode("utf-8", "surrogateescape") for name, text in texts.items()} | dict(drawing.files)
+    for file, content in files.items():
+        _replace(place / file, content)
+    with telling(f"{place} cannot be written"):
+        for file in MADE.difference(files):
+            (place / file).unlink(missing_ok=True)
+        sync_folder(place)
+    return report
+
+
+def with_evaluation(report: MergeReport, out: Path, file: Path, name: str | None = None) -> MergeReport:
+    """A report with the results of an evaluation, whose ``out`` says which of its models is the merged one.
+
+    Raises:
+        EvaluationError: the file cannot be read, or no model of it is ``out``.
+    """
+    found = read_evaluation(file)
+    content = json.loads(found.to_json()) | {"out": _merged(found, out, file, name)}
+    return replace(report, evaluation=content)
+
+
+def _merged(evaluation: Evaluation, out: Path, file: Path, name: str | None) -> str:
+    """The name of the model that lies in ``out``, by its folder where no name is given."""
+    names = [model.name for model in evaluation.models]
+    if name is not None:
+        if name in names:
+            return name
+        raise EvaluationError(f"{file} has no model {name}: give one of {', '.join(names)} as --name.")
+    for model in evaluation.models:
+        if Path(model.model).resolve() == out.resolve():
+            return model.name
+    raise EvaluationError(
+        f"{file} has {', '.join(f'{model.name} ({model.model})' for model in evaluation.models)}, and none of them is "
+        f"{out}: evaluate that folder, or say with --name which of them it is."
+    )
+
+
+def _text(path: Path) -> str:
+    """A text file as it is, whatever bytes it has; empty where there is none.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Let a file have another content, all at once.
+
+    Raises:
+        OutputError: the disk refuses; the file is then as it was.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    with telling(f"{path} cannot be written"):
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise

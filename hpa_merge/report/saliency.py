@@ -1,0 +1,63 @@
+"""How the columns of a weight lie by their two focus scores: few cells in the place of many columns.
+
+The plane of ``log10 ε̄`` and ``log10 ζ̄`` is cut into cells of a quarter decade; a cell counts its columns and those of
+them that are put back. What can be drawn of a million columns fits into some hundred characters so.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["CELLS_PER_DECADE", "Cells", "join_cells", "pack_cells", "saliency_cells", "unpack_cells"]
+
+CELLS_PER_DECADE = 4
+
+Cells = Mapping[tuple[int, int], tuple[int, int]]
+"""By ``(i, j)``, the columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, and how many of them are put back."""
+
+
+def saliency_cells(epsilon: Tensor, zeta: Tensor, kept: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
+    """The cells that hold columns; those whose ``ε̄`` or ``ζ̄`` is 0 are in none.
+
+    Args:
+        epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``, not negative.
+        kept: the columns put back, ``[c]`` bool.
+    """
+    there = (epsilon > 0) & (zeta > 0)
+    axes = [torch.floor(CELLS_PER_DECADE * score[there].double().log10()).long() for score in (epsilon, zeta)]
+    keys, cell = torch.stack(axes).unique(dim=1, return_inverse=True)  # [2, cells], [columns that are there]
+    columns = torch.bincount(cell, minlength=keys.shape[1])
+    of_kept = torch.bincount(cell[kept[there]], minlength=keys.shape[1])
+    counts = zip(columns.tolist(), of_kept.tolist(), strict=True)
+    return dict(zip(((i, j) for i, j in keys.T.tolist()), counts, strict=True))
+
+
+def pack_cells(cells: Cells) -> str:
+    """Cells as :class:`hpa_merge.report.records.LinearRecord` has them: ``i,j,columns,kept``, a space between two."""
+    return " ".join(f"{i},{j},{columns},{kept}" for (i, j), (columns, kept) in sorted(cells.items()))
+
+
+def unpack_cells(packed: str) -> dict[tuple[int, int], tuple[int, int]]:
+    """The inverse of :func:`pack_cells`.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    cells = {}
+    for cell in packed.split():
+        i, j, columns, kept = map(int, cell.split(","))
+        cells[i, j] = columns, kept
+    return cells
+
+
+def join_cells(several: Iterable[Cells]) -> dict[tuple[int, int], tuple[int, int]]:
+    """The cells of several weights as if their columns were those of one."""
+    columns: Counter[tuple[int, int]] = Counter()
+    kept: Counter[tuple[int, int]] = Counter()
+    for cells in several:
+        for place, (of_cell, of_kept) in cells.items():
+            columns[place] += of_cell
+            kept[place] += of_kept
+    return {place: (count, kept[place]) for place, count in columns.items()}

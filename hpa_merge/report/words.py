@@ -1,0 +1,43 @@
+"""Numbers as people read them."""
+
+from collections.abc import Mapping
+
+__all__ = ["bytes_text", "counted", "listed", "number", "percent", "seconds_text"]
+
+
+def bytes_text(count: float) -> str:
+    """``1.5 GB``: decimal units, as disks and checkpoints are sold."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 tensor``, ``2 tensors``."""
+    return f"{count} {thing}{'s'[: count != 1]}"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """``2 routers, 1 norm``; ``nothing`` where there is nothing."""
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number of so many digits, with a true minus."""
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share between 0 and 1 in percent: one decimal under 10, none above."""
+    return f"{100 * share:.{1 if round(100 * share, 1) < 10 else 0}f} %"
+
+
+def seconds_text(seconds: float) -> str:
+    """``3.1 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
