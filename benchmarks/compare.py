@@ -115,7 +115,7 @@ def measure_floors(inputs: Path, folder: Path) -> dict[str, float]:
 def make_contestants(names: list[str], inputs: Path, folder: Path, environments: dict[str, Path]) -> list[Contestant]:
     """Those of that name, in order."""
     merge = [shutil.which("hpa-merge", path=str(Path(sys.executable).parent)) or "hpa-merge"]
-    merge += [str(inputs / "old"), str(inputs / "new"), "--task-samples", "1000000", "--device", "cpu"]
+    merge += [str(inputs / "old"), str(inputs / "new"), "--task-samples", "1000000", "--device", "cpu", "--no-page"]
     merge += ["--safety-calib", str(inputs / "safety.jsonl"), "--task-calib", str(inputs / "task.jsonl")]
     reuse = [*merge, "--stats", str(folder / "stats")]
     kit, compressor = environments.get("mergekit", Path()), environments.get("llm-compressor", Path())

@@ -43,7 +43,7 @@ def make_inputs(folder: Path) -> list[str]:
         for parameter in model.parameters():
             parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
         model.save_pretrained(folder / name, max_shard_size="500KB")
-    words = [str(folder / "old"), str(folder / "new"), "-q", "--device", "cpu"]
+    words = [str(folder / "old"), str(folder / "new"), "-q", "--device", "cpu", "--no-page"]
     for name in ("safety", "task"):
         ids = torch.randint(0, 256, (4, 24), generator=generator).tolist()
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in ids))

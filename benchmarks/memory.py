@@ -29,7 +29,7 @@ imported = peak_host_bytes() / 2**20
 started = time.monotonic()
 folder = sys.argv[1]
 merge(folder + "/old", folder + "/new", folder + "/out", safety_calib=folder + "/safety.jsonl",
-      task_calib=folder + "/task.jsonl", config=hpa_merge.HPAConfig(device="cpu"))
+      task_calib=folder + "/task.jsonl", config=hpa_merge.HPAConfig(device="cpu"), page=False)
 print(json.dumps({"imported": imported, "peak": peak_host_bytes() / 2**20, "seconds": time.monotonic() - started}))
 """
 

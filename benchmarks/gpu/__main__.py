@@ -39,7 +39,7 @@ from hpa_merge.machine import peak_host_bytes
 from hpa_merge.pipeline import merge
 imported, host, (folder, device) = time.monotonic(), peak_host_bytes(), sys.argv[1:]
 report = merge(folder + "/old", folder + "/new", folder + "/out", safety_calib=folder + "/safety.jsonl",
-               task_calib=folder + "/task.jsonl", config=hpa_merge.HPAConfig(device=device))
+               task_calib=folder + "/task.jsonl", config=hpa_merge.HPAConfig(device=device), page=False)
 print(json.dumps({
     "seconds": time.monotonic() - imported, "importing": imported - began,
     "host bytes": peak_host_bytes(), "host bytes after imports": host,
