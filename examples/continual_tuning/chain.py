@@ -85,7 +85,7 @@ def _step(chain: Chain, folder: Path, work: Path, step: int, old: Path, safety: 
         task, out, began_merge = work / f"task{step}.jsonl", work / f"out{step}", time.monotonic()
         write_samples(task, samples[:TASK_SAMPLES])
         config = hpa_merge.HPAConfig(**METHODS[chain.method], device="cpu")
-        report = hpa_merge.merge(old, new, out, safety_calib=safety, task_calib=task, config=config)
+        report = hpa_merge.merge(old, new, out, safety_calib=safety, task_calib=task, config=config, page=False)
         merge_seconds = time.monotonic() - began_merge
     row |= measure(out, chain.base, learned)
     row |= {"task": name, "tune_seconds": tuned - began, "merge_seconds": merge_seconds}
