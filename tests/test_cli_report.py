@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPORT, TinyCase
+from conftest import CARD, REPORT, TinyCase
 from report_samples import results
 
 from hpa_merge import merge, write_report
@@ -94,7 +94,9 @@ def test_elsewhere(out: Path, evaluation: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     report = write_report(out, evaluation=evaluation, to=tmp_path / "pages")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert names(tmp_path / "pages") == {path.name for path in (tmp_path / "pages").iterdir()} > {PAGE, BARS, REPORT}
+    written = {path.name for path in (tmp_path / "pages").iterdir()}
+    assert names(tmp_path / "pages") | {CARD} == written > {PAGE, BARS, REPORT}
+    assert f"]({BARS})" in (tmp_path / "pages" / CARD).read_text(encoding="utf-8")
     assert (tmp_path / "pages" / REPORT).read_text() == report.to_json()
 
 

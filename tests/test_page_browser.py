@@ -39,7 +39,7 @@ def opened(page: Path, scratch: Path, *options: str) -> tuple[str, str]:
 
 def written(report: MergeReport, folder: Path) -> Path:
     path = folder / "hpa_report.html"
-    path.write_bytes(DRAW(report)["hpa_report.html"])
+    path.write_bytes(DRAW(report).files["hpa_report.html"])
     return path
 
 

@@ -135,21 +135,28 @@ def test_what_is_fetched_is_out(hub: UploadHub, made: tuple[TinyCase, Path], out
     assert hub.storage_tokens == {None}  # its addresses are signed
 
 
-def test_the_page_goes_up_without_places(
-    hub: UploadHub, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_goes_up_without_places(hub: UploadHub, out: Path, drawing: None) -> None:
     """It is drawn anew from the report without them; a figure stays the file that lies in OUT."""
+    place = str(Path(hpa_merge.write_report(out).run.old).parent)
+    assert place in (out / "hpa_report.html").read_text(encoding="utf-8")
+    assert hpa_merge.push(out, ID).changed == (CARD, "hpa_report.html", "hpa_report.json")
+    page = published(hub)["hpa_report.html"].decode()
+    assert place not in page
+    assert "safety.jsonl" in page
+    assert published(hub)["hpa_columns.png"] == (out / "hpa_columns.png").read_bytes()
+    assert "](hpa_columns.png)" in published(hub)[CARD].decode()
 
-    def files_of(report: MergeReport) -> dict[str, bytes]:
-        return {"hpa_report.html": f"<p>{report.run.old}".encode(), "hpa_depth.png": b"drawn anew", "other.json": b"{}"}
 
-    (out / "hpa_report.html").write_text(f"<p>{tmp_path}")
-    (out / "hpa_depth.png").write_bytes(b"drawn")
-    monkeypatch.setattr("hpa_merge.publish.files_of", files_of)
-    assert hpa_merge.push(out, ID).changed == (CARD, "hpa_report.html")
-    assert published(hub)["hpa_report.html"] == b"<p>old"
-    assert published(hub)["hpa_depth.png"] == b"drawn"
-    assert "other.json" not in published(hub)
+def test_a_page_that_cannot_be_drawn_anew(
+    hub: UploadHub, out: Path, drawing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(report: MergeReport) -> None:
+        raise ImportError("No module named 'altair'")
+
+    hpa_merge.write_report(out)
+    monkeypatch.setattr("hpa_merge.report.folder.draw", fail)
+    assert "hpa_report.html names places of this machine, and cannot be drawn without them" in refused(out)
+    assert ID not in hub.repositories
 
 
 def test_a_second_time(hub: UploadHub, out: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DRAW, REPORT, TinyCase
+from conftest import CARD, DRAW, REPORT, TinyCase
 from PIL import Image
 from report_samples import HOSTILE, evaluation, hostile, mixture
 
@@ -79,8 +79,10 @@ def test_a_merge_draws_a_page_and_pictures(tiny: Tiny, tmp_path: Path) -> None:
     run(case, tmp_path / "two")
     pictures = {measure.file for measure in MEASURES} | {SALIENCY}
     made = {path.name for path in (tmp_path / "one").iterdir()} - {path.name for path in case.new.iterdir()}
-    assert made == {REPORT, PAGE, *pictures}
-    assert made <= MADE
+    assert made == {REPORT, CARD, PAGE, *pictures}
+    assert made <= MADE | {CARD}
+    card = (tmp_path / "one" / CARD).read_text(encoding="utf-8")
+    assert all(f"]({name})" in card for name in pictures)
     for name in pictures:
         picture = (tmp_path / "one" / name).read_bytes()
         assert picture == (tmp_path / "two" / name).read_bytes()
@@ -100,7 +102,7 @@ def test_every_file_that_can_be_made_is_known_as_such() -> None:
 def test_no_page(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llama")
     run(case, tmp_path / "out", page=False)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in case.new.iterdir()} | {REPORT}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {p.name for p in case.new.iterdir()} | {REPORT, CARD}
     calibration = {"safety_calib": case.safety, "task_calib": case.task}
     outs = {tmp_path / "with": HPAConfig(), tmp_path / "other": HPAConfig(p_max=20)}
     sweep(case.old, case.new, outs, **calibration, page=False)
@@ -114,7 +116,10 @@ def test_what_an_earlier_merge_drew_is_not_carried_over(tiny: Tiny, tmp_path: Pa
     assert (tmp_path / "first" / PAGE).exists()
     again = case._replace(new=tmp_path / "first")
     report = run(again, tmp_path / "second", page=False)
-    assert {path.name for path in (tmp_path / "second").iterdir()} == {p.name for p in case.new.iterdir()} | {REPORT}
+    assert {path.name for path in (tmp_path / "second").iterdir()} == {p.name for p in case.new.iterdir()} | {
+        REPORT,
+        CARD,
+    }
     assert report.left_out == ()
     assert not verify(tmp_path / "second", case.old, tmp_path / "first").problems
 
@@ -167,7 +172,7 @@ def test_figures(name: str, method: str, expected: set[str], tiny: Tiny, tmp_pat
     assert {file.removeprefix("hpa_").removesuffix(".png") for file in figures} == expected
     for figure in figures.values():
         check_figure(figure)
-    page = Page(DRAW(report)[PAGE].decode())
+    page = Page(DRAW(report).files[PAGE].decode())
     check_page(page, figures)
     assert report.architecture in page.words
     if method == "hpa":
@@ -207,7 +212,7 @@ def check_page(page: Page, figures: dict[str, Figure]) -> None:
 
 def test_the_page_says_what_was_done(tiny: Tiny, tmp_path: Path) -> None:
     report = run(tiny("llava"), tmp_path / "out", exclude=("q_proj",), uncalibrated="new")
-    page = Page(DRAW(report)[PAGE].decode())
+    page = Page(DRAW(report).files[PAGE].decode())
     words = " ".join(page.words.split())
     assert f"has {len(report.linears)} linear weights; {report.count('adapted')} of them were adapted" in words
     for record in report.linears:
@@ -219,13 +224,13 @@ def test_the_page_says_what_was_done(tiny: Tiny, tmp_path: Path) -> None:
     assert "--exclude q_proj none" in words
     assert "None: the merge was called from Python." in words
     command = "hpa-merge 'o l d' new -o out"
-    page = Page(DRAW(replace(report, run=replace(report.run, command=command)))[PAGE].decode())
+    page = Page(DRAW(replace(report, run=replace(report.run, command=command))).files[PAGE].decode())
     assert ("code", command) in page.texts
 
 
 def test_evaluation_and_rounds() -> None:
     plain = mixture(2, 2)
-    page = Page(DRAW(plain)[PAGE].decode())
+    page = Page(DRAW(plain).files[PAGE].decode())
     assert "Does it work?" not in page.words
     assert "The rounds before" not in page.words
     past = RoundRecord("first", "tuned", "2026-01-02T03:04:05Z", {"method": "hpa"}, None, None, 7, 0.1, 0.25)
@@ -235,7 +240,7 @@ def test_evaluation_and_rounds() -> None:
     assert "attack success on refusals (less is better): old 0.0 (0.0–5.0), new 78.0" in (
         figures[EVALUATION].description
     )
-    page = Page(DRAW(report)[PAGE].decode())
+    page = Page(DRAW(report).files[PAGE].decode())
     check_page(page, figures)
     words = " ".join(page.words.split())
     assert "Measured of the merged model: 2.0 % of the attacks succeed (0.0 % with old, 78.0 % with new)" in words
@@ -248,10 +253,10 @@ def test_a_report_of_an_earlier_version_has_a_page() -> None:
     records = tuple(replace(record, saliency=None) for record in plain.linears)
     report = replace(plain, linears=records, run=replace(plain.run, command="", finished=""))
     assert SALIENCY not in figures_of(report)
-    Page(DRAW(report)[PAGE].decode())
+    Page(DRAW(report).files[PAGE].decode())
     nothing = replace(plain, linears=())
     assert figures_of(nothing) == {}
-    assert "0 linear weights" in Page(DRAW(nothing)[PAGE].decode()).words
+    assert "0 linear weights" in Page(DRAW(nothing).files[PAGE].decode()).words
 
 
 # --- names of others ---
@@ -259,7 +264,7 @@ def test_a_report_of_an_earlier_version_has_a_page() -> None:
 
 def test_no_string_of_the_report_gets_out_of_its_place() -> None:
     report = hostile()
-    text = DRAW(report)[PAGE].decode()
+    text = DRAW(report).files[PAGE].decode()
     page = Page(text)
     check_page(page, figures_of(report))
     assert "onerror" not in {name for _, attributes in page.elements for name in attributes}
@@ -278,7 +283,7 @@ def test_a_mixture_of_18000_linears_has_a_page_of_a_few_megabytes() -> None:
     report = mixture()
     assert len(report.linears) == 18_192
     figures = figures_of(report)
-    files = DRAW(report)
+    files = DRAW(report).files
     assert len(files[PAGE]) < 4_000_000
     assert max(len(content) for name, content in files.items() if name != PAGE) < 300_000
     (panel,) = panels_of(report.linears)
