@@ -114,7 +114,9 @@ def plane(cells: Cells) -> dict[str, Any]:
     base = base.transform_joinaggregate(top="max(y)", right="max(x)").transform_filter(
         f"datum.y > datum.top - {DECADES} && datum.x > datum.right - {DECADES}"
     )
-    axis = alt.Axis(grid=True, tickMinStep=1, format="d")
+    axis = alt.Axis(
+        grid=True, tickMinStep=1, labelExpr="datum.value == floor(datum.value) ? format(datum.value, 'd') : ''"
+    )
     scale = alt.Scale(zero=False, nice=False)
     tiles = base.mark_rect(aria=False).encode(
         x=alt.X("x:Q", title="log10 ζ̄, the task's score", scale=scale, axis=axis),

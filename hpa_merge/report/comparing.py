@@ -15,6 +15,7 @@ from hpa_merge.report.records import CalibrationRecord, RoundRecord
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import figures_of, group_rows, measured
 from hpa_merge.report.summary import facts_table, percent
+from hpa_merge.report.words import from_first_text
 
 __all__ = ["FIGURES", "NONE", "comparison", "groups_table", "history_table", "plain_table", "shown"]
 
@@ -107,7 +108,7 @@ def history_table(named: Named) -> RenderableType:
             _percent(record.put_back),
             _percent(record.energy_put_back),
             NONE if drift is None or drift.relative is None else percent(drift.relative),
-            _from_first(record),
+            from_first_text(drift) or NONE,
             *(f"{scores[name]:.1f}" if name in scores else NONE for name in ("asr", "performance")),
         )
     facts = [(f"round {number}", "\n".join(_told(record))) for number, record in enumerate(rounds, start=1)]
@@ -167,16 +168,6 @@ def _told(record: RoundRecord) -> list[str]:
         ", ".join([str(record.config.get("method", "hpa")), *options]),
         *sets,
     ]
-
-
-def _from_first(record: RoundRecord) -> str:
-    """How far a round's OUT lies from the first model."""
-    if record.drift is None:
-        return NONE
-    if record.drift.from_first is not None:
-        return percent(record.drift.from_first)
-    bound = record.drift.from_first_at_most
-    return NONE if bound is None else f"≤ {percent(bound)}"
 
 
 def _set(record: CalibrationRecord) -> str:

@@ -14,9 +14,12 @@ from hpa_merge.report.saliency import Cells, join_cells, pack_cells, unpack_cell
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import percent
 
-__all__ = ["SALIENCY", "Figure", "Table", "cells_by_place", "compared", "figures_of", "picture"]
+__all__ = ["ON_CARD", "SALIENCY", "Figure", "Table", "cells_by_place", "compared", "figures_of", "picture"]
 
 SALIENCY, EVALUATION = "hpa_saliency.png", "hpa_evaluation.png"
+
+ON_CARD = ("hpa_columns.png", SALIENCY, EVALUATION)
+"""Pictures that the model card shows; the page has them all."""
 
 LINE = 78
 """Letters in a line under a picture's title."""

@@ -20,7 +20,7 @@ class Drawing:
 
     Attributes:
         files: the page and the pictures, by file name.
-        pictures: what stands in the place of each picture for who cannot see it, by file name.
+        pictures: of those that the model card shows, by file name, what stands there for who cannot see them.
     """
 
     files: Mapping[str, bytes]
@@ -60,10 +60,10 @@ def draw(report: MergeReport) -> Drawing:
     Raises:
         ImportError: a library that draws is not there.
     """
-    from hpa_merge.report.figures import figures_of, picture
+    from hpa_merge.report.figures import ON_CARD, figures_of, picture
     from hpa_merge.report.page import page_of
 
     figures = figures_of(report)
     pictures = {file: picture(figure) for file, figure in figures.items()}
     files = {PAGE: page_of(report, figures, pictures).encode(), **pictures}
-    return Drawing(files, {file: figure.description for file, figure in figures.items()})
+    return Drawing(files, {file: figures[file].description for file in ON_CARD if file in figures})

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from hpa_merge.report.places import mean, share_back
 from hpa_merge.report.records import LinearRecord
+from hpa_merge.report.rows import mean, put_back
 from hpa_merge.report.words import number, percent
 
 __all__ = ["MEASURES", "Measure"]
@@ -58,7 +58,7 @@ MEASURES = (
         "again.",
         "Where whole columns are put back it falls evenly with depth, from p_max to p_min, alike for all "
         "projections of a block. A grey cell was not adapted.",
-        share_back,
+        put_back,
     ),
     Measure(
         "hpa_energy.png",
@@ -67,7 +67,7 @@ MEASURES = (
         "The share of the squared change that tuning made to a weight which lies in what was put back.",
         "More than the share of the columns: those put back are among those that tuning changed most. But well under "
         "100 %, for the rest is what is left of the new task.",
-        lambda records: mean(records, lambda record: record.energy_put_back),
+        lambda records: mean(record.energy_put_back for record in records),
     ),
     Measure(
         "hpa_overlap.png",
@@ -76,7 +76,7 @@ MEASURES = (
         "The share of the columns of largest ε̄ (safety) that are among those of largest ζ̄ (task) too.",
         "Low: then safety can be put back without touching what the task rests on. Near 100 % every column that safety "
         "wants is one that the task wants, and α decides.",
-        lambda records: mean(records, _overlap),
+        lambda records: mean(map(_overlap, records)),
         domain=lambda config: (0.0, 1.0),
     ),
     Measure(
@@ -86,7 +86,7 @@ MEASURES = (
         "How much the task's score counts against safety's where both want a column: φ = ε̄ − α ζ̄.",
         "Between its bounds, and different from place to place. If all of it lies at one bound, one of the calibration "
         "sets excites the model far more than the other: look at what is in them.",
-        lambda records: mean(records, lambda record: record.alpha),
+        lambda records: mean(record.alpha for record in records),
         number,
         domain=_bounds,
     ),
@@ -97,7 +97,7 @@ MEASURES = (
         "The part of the update that points along the old weights and only scales them; it is removed.",
         "Near 0. Far from it, or of one sign everywhere, tuning shrank or grew the weights as a whole, as weight decay "
         "does, and the step takes that back.",
-        lambda records: mean(records, lambda record: record.kappa),
+        lambda records: mean(record.kappa for record in records),
         number,
         domain=lambda config: (None, None),
         centred=True,
@@ -109,7 +109,7 @@ MEASURES = (
         "The size of the update beside that of the old weights, ‖ΔW‖ / ‖W_old‖.",
         "A few percent, and no cell far above its neighbours: such a one was tuned much harder than the rest, and what "
         "is done there matters most.",
-        lambda records: mean(records, lambda record: record.relative_update),
+        lambda records: mean(record.relative_update for record in records),
     ),
 )
 """In the order of the page."""

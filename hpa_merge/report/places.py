@@ -6,12 +6,11 @@ The maps of the page and their tables are made of this.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import final
 
-from hpa_merge.report.records import LinearRecord, count_columns
+from hpa_merge.report.records import LinearRecord
 
-__all__ = ["Panel", "mean", "panels_of", "share_back"]
+__all__ = ["Panel", "panels_of"]
 
 OUTSIDE = "outside the blocks"
 
@@ -58,22 +57,6 @@ def panels_of(records: Iterable[LinearRecord]) -> list[Panel]:
     if outside:
         panels.append(_panel(OUTSIDE, outside, lambda record: 0, least=2))
     return panels
-
-
-def share_back(records: Sequence[LinearRecord]) -> float | None:
-    """The share of their columns that is OLD's, or of their values where no columns are; None where nothing is."""
-    if all(record.kept is not None for record in records):
-        columns = sum(record.columns for record in records)
-        return sum(count_columns(record.kept or "") for record in records) / columns if columns else None
-    there = [(record.kept_share, record.rows * record.columns) for record in records if record.kept_share is not None]
-    size = sum(values for _, values in there)
-    return sum((share or 0.0) * values for share, values in there) / size if size else None
-
-
-def mean(records: Iterable[LinearRecord], of: Callable[[LinearRecord], float | None]) -> float | None:
-    """The mean of a figure over the linears that have it; None where none has."""
-    values = [value for record in records if (value := of(record)) is not None]
-    return fmean(values) if values else None
 
 
 def _panel(

@@ -1,14 +1,14 @@
 """The words and the tables of the page: what was done, what was left, what it cost, how to do it again."""
 
-from dataclasses import fields
 from typing import Any
 
 from hpa_merge.config import option_fields, uses
 from hpa_merge.report.figures import Table
-from hpa_merge.report.places import mean, share_back
-from hpa_merge.report.records import CalibrationRecord, Outcome, RoundRecord
+from hpa_merge.report.records import CalibrationRecord, Outcome
+from hpa_merge.report.rounds import round_of
+from hpa_merge.report.rows import mean, put_back
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, number, percent, seconds_text
+from hpa_merge.report.words import bytes_text, counted, from_first_text, listed, percent, seconds_text
 
 __all__ = [
     "cost",
@@ -26,9 +26,6 @@ __all__ = [
 NAMES = 200
 """Of linears that were not adapted so many are named on the page, for each reason."""
 
-ROUND = ("old", "new", "finished", "config", "safety", "task", "adapted", "put_back", "energy_put_back", "evaluation")
-"""Fields of a round that have columns of their own in the table of the rounds; other numbers are shown as they are."""
-
 LEFT: dict[Outcome, str] = {
     "unchanged": "did not change in tuning",
     "excluded": "came from NEW, as the options want it",
@@ -43,11 +40,11 @@ def tiles(report: MergeReport) -> Facts:
     """The figures that stand at the top, each with what it is."""
     adapted = [record for record in report.linears if record.outcome == "adapted"]
     found = [(f"of {counted(len(report.linears), 'linear weight')} adapted", f"{len(adapted):,}")]
-    if (back := share_back(adapted)) is not None:
+    if (back := put_back(adapted)) is not None:
         found.append((f"of their {_things(report)} put back", percent(back)))
-    if (energy := mean(adapted, lambda record: record.energy_put_back)) is not None:
+    if (energy := mean(record.energy_put_back for record in adapted)) is not None:
         found.append(("of the update's energy undone, mean", percent(energy)))
-    if (shared := mean(adapted, lambda r: (r.n_shared or 0) / r.n_focus if r.n_focus else None)) is not None:
+    if (shared := mean((r.n_shared or 0) / r.n_focus if r.n_focus else None for r in adapted)) is not None:
         found.append(("of safety's columns wanted by the task too, mean", percent(shared)))
     run = report.run
     memory = run.peak_host_bytes if run.peak_device_bytes is None else run.peak_device_bytes
@@ -63,7 +60,7 @@ def summary(report: MergeReport) -> list[str]:
         f"{report.architecture} has {counted(len(report.linears), 'linear weight')}; "
         f"{len(adapted)} of them were adapted by the method {method}."
     )
-    back, energy = share_back(adapted), mean(adapted, lambda record: record.energy_put_back)
+    back, energy = put_back(adapted), mean(record.energy_put_back for record in adapted)
     if back is not None:
         first += f" Of these, {percent(back)} of the {_things(report)} have the values of OLD, the model before tuning."
     if energy is not None:
@@ -134,31 +131,18 @@ def history_table(report: MergeReport) -> Table | None:
     """The rounds before, and this one; None where there were none."""
     if not report.history:
         return None
-    further = [item.name for item in fields(RoundRecord) if item.name not in ROUND]
-    further = [name for name in further if any(isinstance(getattr(r, name), float) for r in report.history)]
     rows = []
-    for place, record in enumerate(report.history, start=1):
+    for place, record in enumerate((*report.history, round_of(report)), start=1):
+        moved = None if record.drift is None else record.drift.relative
         rows.append(
             (
                 *(str(place), record.old, record.new, record.finished, str(record.config.get("method", "hpa"))),
                 *(str(record.adapted), _percent(record.put_back), _percent(record.energy_put_back)),
-                *(number(v) if isinstance(v := getattr(record, name), float) else "" for name in further),
-                _measured(record.evaluation),
+                *(_percent(moved), from_first_text(record.drift), _measured(record.evaluation)),
             )
         )
-    adapted = [record for record in report.linears if record.outcome == "adapted"]
-    energy = mean(adapted, lambda record: record.energy_put_back)
-    rows.append(
-        (
-            *(str(len(rows) + 1), report.run.old, report.run.new, report.run.finished),
-            *(str(report.config.get("method", "hpa")), str(len(adapted))),
-            *(_percent(mean(adapted, lambda record: record.share_put_back)), _percent(energy)),
-            *("" for _ in further),
-            _measured(report.evaluation),
-        )
-    )
-    head = ("round", "OLD", "NEW", "finished", "method", "adapted", "put back", "energy", *further, "evaluation")
-    return Table("The rounds, the first one first", head, tuple(rows), words=True)
+    head = ("round", "OLD", "NEW", "finished", "method", "adapted", "put back", "energy")
+    return Table("The rounds, the first one first", (*head, "moved", "from the first", "evaluation"), tuple(rows), True)
 
 
 def cost(report: MergeReport) -> Facts:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-__all__ = ["bytes_text", "counted", "listed", "number", "percent", "seconds_text"]
+from hpa_merge.report.records import DriftRecord
+
+__all__ = ["bytes_text", "counted", "from_first_text", "listed", "number", "percent", "seconds_text"]
 
 
 def bytes_text(count: float) -> str:
@@ -17,6 +19,15 @@ def bytes_text(count: float) -> str:
 def counted(count: int, thing: str) -> str:
     """``1 tensor``, ``2 tensors``."""
     return f"{count} {thing}{'s'[: count != 1]}"
+
+
+def from_first_text(drift: DriftRecord | None) -> str:
+    """How far a round's OUT lies from the first model: ``4.21 %``, or ``≤ 4.21 %``; empty where nothing is known."""
+    if drift is None:
+        return ""
+    if drift.from_first is not None:
+        return f"{100 * drift.from_first:.2f} %"
+    return "" if drift.from_first_at_most is None else f"≤ {100 * drift.from_first_at_most:.2f} %"
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from hpa_merge.report.card.results import results_section
 from hpa_merge.report.card.usage import is_original_llava, snippet_of
 from hpa_merge.report.records import CalibrationRecord, Outcome
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.words import from_first_text
 
 __all__ = ["section_of"]
 
@@ -83,6 +84,15 @@ def _told(report: MergeReport) -> str:
     return f"{count}.{cost}"
 
 
+def _rounds(report: MergeReport) -> str:
+    """How many there were, and how far the model has come from the first; empty for a first round."""
+    if not report.history:
+        return ""
+    first = from_first_text(report.drift)
+    away = f"; the linear weights lie {first} of their norm from the first model's" if first else ""
+    return f"{len(report.history) + 1}, this one included{away}"
+
+
 def _facts(report: MergeReport) -> str:
     """Counts, parts of the model, calibration sets and settings."""
     unreached = f"that no sample reached, taken from {str(report.config.get('uncalibrated')).upper()}"
@@ -106,6 +116,7 @@ def _facts(report: MergeReport) -> str:
         ["safety's columns that the task wants too", f"{100 * fmean(shared):.0f} %" if shared else ""],
         ["safety samples", _calibration(report.safety)],
         ["task samples", _calibration(report.task)],
+        ["rounds", _rounds(report)],
         ["settings", ", ".join(code(f"{name} = {value}") for name, value in _settings(report).items())],
     ]
     told = f"OLD is {_linked(report, report.run.old)} and NEW is {_linked(report, report.run.new)}.\n\n"
