@@ -190,6 +190,7 @@ def test_round_2(tiny: Tiny, tmp_path: Path) -> None:
     two = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
     assert "back towards **one**" in section(two)
     assert two.count("# Tuned") == 1
+    assert re.search(r"\| rounds \| 2, this one included; the linear weights lie ≤ \d+\.\d\d % of their norm", two)
     run(case._replace(new=tmp_path / "one"), tmp_path / "three")
     three = (tmp_path / "three" / "README.md").read_text(encoding="utf-8")
     assert "This model is **one**" in section(three)

@@ -21,7 +21,7 @@ from hpa_merge.report import folder
 from hpa_merge.report.figures import EVALUATION, SALIENCY, Figure, figures_of
 from hpa_merge.report.measures import MEASURES
 from hpa_merge.report.places import panels_of
-from hpa_merge.report.records import RoundRecord
+from hpa_merge.report.records import DriftRecord, RoundRecord
 from hpa_merge.verify import verify
 
 Tiny = Callable[..., TinyCase]
@@ -234,7 +234,9 @@ def test_evaluation_and_rounds() -> None:
     assert "Does it work?" not in page.words
     assert "The rounds before" not in page.words
     past = RoundRecord("first", "tuned", "2026-01-02T03:04:05Z", {"method": "hpa"}, None, None, 7, 0.1, 0.25)
-    report = replace(plain, evaluation=evaluation(), history=(past,))
+    past = replace(past, drift=DriftRecord(1.0, 50.0, 7, from_first=0.02, from_first_at_most=0.02))
+    now = DriftRecord(2.0, 50.0, 7, from_first_at_most=0.0604)
+    report = replace(plain, evaluation=evaluation(), history=(past,), drift=now)
     figures = figures_of(report)
     check_figure(figures[EVALUATION])
     assert "attack success on refusals (less is better): old 0.0 (0.0–5.0), new 78.0" in (
@@ -244,7 +246,8 @@ def test_evaluation_and_rounds() -> None:
     check_page(page, figures)
     words = " ".join(page.words.split())
     assert "Measured of the merged model: 2.0 % of the attacks succeed (0.0 % with old, 78.0 % with new)" in words
-    assert "1 first tuned 2026-01-02T03:04:05Z hpa 7 10 % 25 %" in words
+    assert "1 first tuned 2026-01-02T03:04:05Z hpa 7 10 % 25 % 2.0 % 2.00 %" in words
+    assert "4.0 % ≤ 6.04 %" in words
 
 
 def test_a_report_of_an_earlier_version_has_a_page() -> None:
