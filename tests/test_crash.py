@@ -41,7 +41,7 @@ import torch
 import hpa_merge.pipeline
 from hpa_merge.cli import main
 torch.set_num_threads(1)
-real, count = hpa_merge.pipeline.adapt, 0
+real, count = hpa_merge.loop.adapt, 0
 def adapt(*arguments, **options):
     global count
     count += 1
@@ -49,7 +49,7 @@ def adapt(*arguments, **options):
         print("now", flush=True)
         CALL
     return real(*arguments, **options)
-hpa_merge.pipeline.adapt = adapt
+hpa_merge.loop.adapt = adapt
 main()
 """
 

@@ -12,6 +12,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "hpa ε̄+φ": {"orthogonal": False},
     "hpa product": {"saliency": "product"},
     "energy": {"method": "energy"},
+    "energy 2p": {"method": "energy", "p_max": 30.0, "p_min": 10.0},  # is it the columns, or how many?
     "random": {"method": "random"},
     "linear": {"method": "linear"},
     "safe-delta": {"method": "safe-delta"},
