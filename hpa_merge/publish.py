@@ -17,7 +17,7 @@ from huggingface_hub.hf_api import ModelInfo
 from hpa_merge import __version__
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.overlay import PROCESSOR, TEMPLATES, TOKENIZER
-from hpa_merge.checkpoint.sidefiles import is_side_file
+from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
 from hpa_merge.destination import Destination, check_destination, create
 from hpa_merge.errors import PublishError
 from hpa_merge.names import REPORT
@@ -101,7 +101,8 @@ def push(
     folder = Path(out)
     with Checkpoint.open(folder, "OUT") as checkpoint:
         report = read_report(folder)
-        names = [*checkpoint.shards, *filter(None, [checkpoint.index]), REPORT]
+        made = sorted(name for name in MADE if (folder / name).is_file())
+        names = [*checkpoint.shards, *filter(None, [checkpoint.index]), *made]
         found = checkpoint.side_files()
     paths = {path.as_posix(): folder / path for path in (*map(Path, names), *found.copied)}
     states = _states(paths)
