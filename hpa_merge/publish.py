@@ -101,8 +101,8 @@ def push(
     folder = Path(out)
     with Checkpoint.open(folder, "OUT") as checkpoint:
         report = read_report(folder)
-        drawn = (name for name in sorted(MADE) if (folder / name).is_file())
-        names = [*checkpoint.shards, *filter(None, [checkpoint.index]), *drawn]
+        made = sorted(name for name in MADE if (folder / name).is_file())
+        names = [*checkpoint.shards, *filter(None, [checkpoint.index]), *made]
         found = checkpoint.side_files()
     paths = {path.as_posix(): folder / path for path in (*map(Path, names), *found.copied)}
     states = _states(paths)

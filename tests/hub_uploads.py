@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -75,6 +76,17 @@ class UploadHub:
     before_commit: Callable[[], None] = lambda: None
     address: str = ""
     storage: str = ""
+
+
+def variables(hub: UploadHub, cache: Path) -> dict[str, str]:
+    """The environment of a program for which this is the Hub, with a token for it."""
+    return {
+        "HF_ENDPOINT": hub.address,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": TOKEN,
+    }
 
 
 def oid(content: bytes) -> str:

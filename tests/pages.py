@@ -14,9 +14,6 @@ PAGES = sorted(
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 
-AWAITED = re.compile(r"<!-- awaits .*?<!-- end -->", re.DOTALL)
-"""What a page shows of commands that are not there yet."""
-
 
 class Block(NamedTuple):
     """The commands of a block of code, and what the next block says that they print."""
@@ -52,7 +49,7 @@ def anchors(path: Path) -> set[str]:
 
 def blocks(path: Path) -> Iterator[Block]:
     """The commands of a page, in their order."""
-    text = AWAITED.sub("", path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
     for block, printed in re.findall(
         r"^```sh\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", text, flags=re.DOTALL | re.MULTILINE
     ):

@@ -4,11 +4,13 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hub_uploads import UploadHub, serve, variables
 from pages import ROOT
 
 from hpa_merge.demo import DemoFiles
@@ -22,6 +24,14 @@ SHELL = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]
 @pytest.fixture
 def workflow() -> dict[Any, Any]:
     return yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def hub() -> Iterator[UploadHub]:
+    hub = UploadHub()
+    stop = serve(hub)
+    yield hub
+    stop()
 
 
 def steps(workflow: dict[Any, Any]) -> list[dict[str, Any]]:
@@ -56,7 +66,9 @@ def run(chosen: list[dict[str, Any]], folder: Path, environment: dict[str, str])
 
 
 @pytest.mark.usefixtures("program")
-def test_its_steps_merge_and_the_gate_decides(workflow: dict[Any, Any], demo: DemoFiles, tmp_path: Path) -> None:
+def test_its_steps_merge_and_the_gate_decides(
+    workflow: dict[Any, Any], demo: DemoFiles, hub: UploadHub, tmp_path: Path
+) -> None:
     shutil.copytree(demo.folder, tmp_path / "demo")
     files = {
         "OLD": "demo/old",
@@ -76,9 +88,17 @@ def test_its_steps_merge_and_the_gate_decides(workflow: dict[Any, Any], demo: De
         if "run" in step and "if" not in step and step["name"] != "Install"
     }
     done = run(list(ours.values()), tmp_path, environment)
-    assert [status for status, _ in done.values()] == [0] * 5, done
+    assert [status for status, _ in done.values()] == [0] * 6, done
     assert "attack success on safety" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert (tmp_path / "evaluation.json").exists()
+    assert "model-index:" in (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
+
+    (publish,) = (step for step in steps(workflow) if step.get("name") == "Publish")
+    there = variables(hub, tmp_path / "cache") | {"PUBLISH": "lab/repaired"}
+    assert set(publish["env"]) <= set(there)
+    status, said = run([publish], tmp_path, environment | there)["Publish"]
+    assert status == 0, said
+    assert set(hub.repositories["lab/repaired"].branches["main"]) >= {"README.md", "config.json", "hpa_report.html"}
 
     shutil.rmtree(tmp_path / "merged")  # where nothing is put back, OUT does not pass
     merge, gate = ours["Merge"], ours["Evaluate, with the gate"]

@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from conftest import CARD, REPORT, TinyCase
-from hub_uploads import SIGNATURE, TOKEN, Store, UploadHub, oid, serve
+from hub_uploads import SIGNATURE, TOKEN, Store, UploadHub, oid, serve, variables
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.repocard import metadata_load
@@ -534,13 +534,7 @@ def test_the_command(hub: UploadHub, out: Path, capsys: pytest.CaptureFixture[st
 
 def test_by_itself(hub: UploadHub, out: Path, tmp_path: Path) -> None:
     """With HF_ENDPOINT, as a user has it."""
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.address,
-        "HF_HUB_CACHE": str(tmp_path / "cache"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-    }
+    environment = os.environ | variables(hub, tmp_path / "cache")
     command = [sys.executable, "-m", "hpa_merge", "push", str(out), ID]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,14 +2,17 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_uploads import UploadHub, serve, variables
 from pages import ROOT, blocks
 
 from hpa_merge.cli import main
@@ -31,11 +34,21 @@ def shape(printed: str) -> list[str]:
     return [line for line in lines if line and not set(line) <= {"─"}]
 
 
-def run(line: str) -> tuple[int, str]:
-    """A command as a shell takes it; ours in this process, for the sake of its imports."""
-    if not line.startswith("hpa-merge "):
-        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def hub() -> Iterator[UploadHub]:
+    hub = UploadHub(owners={"your-name"})
+    stop = serve(hub)
+    yield hub
+    stop()
+
+
+def run(line: str, hub: UploadHub) -> tuple[int, str]:
+    """A command as a shell takes it; ours in this process, for the sake of its imports, but for what asks the Hub."""
+    if not line.startswith("hpa-merge ") or line.startswith("hpa-merge push "):
+        environment = os.environ | variables(hub, Path("cache"))
+        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
+        said = (done.stdout + done.stderr).replace(hub.address, "https://huggingface.co")
+        return done.returncode, re.sub(r"/commit/[0-9a-f]{40}\b", "/commit/…", said)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
@@ -46,9 +59,9 @@ def run(line: str) -> tuple[int, str]:
     return status, printed.getvalue()
 
 
-@pytest.mark.usefixtures("program")
+@pytest.mark.usefixtures("program", "drawing")
 def test_the_commands_print_what_the_page_says(
-    demo: DemoFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: DemoFiles, hub: UploadHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(demo.folder, tmp_path / "demo")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -62,7 +75,7 @@ def test_the_commands_print_what_the_page_says(
                 said, status = f"{said}exit status {status}\n", 0
             elif not line.startswith(DONE):
                 assert status == 0, (line, said)
-                status, printed = run(line)
+                status, printed = run(line, hub)
                 said += printed
                 seen += 1
         assert status == 0, (block.commands, said)
@@ -70,4 +83,5 @@ def test_the_commands_print_what_the_page_says(
             assert len(said.splitlines()) == len(block.printed.splitlines()), said
         else:
             assert shape(said) == shape(block.printed), block.commands
-    assert seen >= 16
+    assert seen >= 24
+    assert {name for name, store in hub.repositories.items() if store.private} == {"your-name/march", "your-name/april"}

@@ -39,5 +39,6 @@ def next_steps(files: DemoFiles, out: Path) -> str:
   the setting that is safe enough and loses least
     hpa-merge tune {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-best \\
       --safety-test {files.heldout_refusals} --task-test new={files.heldout_new_task} --max-asr 5
-  what was decided for each weight
+  what was decided for each weight, as a page for the browser and for programs
+    {out / "hpa_report.html"}
     {out / "hpa_report.json"}"""
