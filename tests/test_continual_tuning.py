@@ -57,7 +57,6 @@ def test_a_second_run_has_nothing_to_do_and_a_chain_that_is_missing_comes_out_as
 
 
 def test_tables_and_plots_are_made_of_the_results(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     command = [sys.executable, EXAMPLE / "report.py", folder, "--to", tmp_path]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     tables = (tmp_path / "tables.md").read_text(encoding="utf-8")
