@@ -33,8 +33,9 @@ from huggingface_hub.errors import (
 )
 
 from hpa_merge.checkpoint.folder import INDEX, read_config
-from hpa_merge.checkpoint.sidefiles import is_side_file
+from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
 from hpa_merge.errors import CheckpointError, HPAError
+from hpa_merge.names import REPORT
 
 __all__ = ["Source", "commits_of", "is_remote", "locate"]
 
@@ -234,8 +235,10 @@ def _shards(folder: Path) -> set[str]:
 
 
 def _is_wanted(file: str) -> bool:
-    """Whether a file beside the weights belongs into a merged model."""
+    """Whether a file beside the weights belongs into a merged model, or is the report that knows of rounds before."""
     path = PurePosixPath(file)
+    if file in MADE:
+        return file == REPORT
     return not path.is_absolute() and ".." not in path.parts and is_side_file(path)
 
 

@@ -46,7 +46,14 @@ def hub(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A Hub with the tiny Llamas, among files that nobody wants; the cache is empty."""
     case = tiny("llama").copied_to(tmp_path / "served")
     for folder in (case.old, case.new):
-        for name in ("pytorch_model.bin", "onnx/model.onnx_data", "original/params.json", ".gitattributes", "x.gguf"):
+        for name in (
+            "pytorch_model.bin",
+            "onnx/model.onnx_data",
+            "original/params.json",
+            ".gitattributes",
+            "x.gguf",
+            "hpa_report.html",
+        ):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("not for us")
         (folder / "templates").mkdir()
@@ -101,7 +108,7 @@ def test_as_from_the_folders(hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
     assert (report.run.old, report.run.new) == (OLD, NEW)
     assert report.run.commits == {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
     assert report.left_out == ()
-    unwanted = {"pytorch_model.bin", "model.onnx_data", "params.json", ".gitattributes", "x.gguf"}
+    unwanted = {"pytorch_model.bin", "model.onnx_data", "params.json", ".gitattributes", "x.gguf", "hpa_report.html"}
     assert not hub.fetched() & unwanted
     assert not {path.name for path in (tmp_path / "cache").rglob("*")} & unwanted
     assert hub.tokens == {None}
