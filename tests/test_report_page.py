@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import CARD, DRAW, REPORT, TinyCase
+from evaluation_cases import status
 from PIL import Image
 from report_samples import HOSTILE, evaluation, hostile, mixture
 
@@ -311,16 +312,6 @@ def test_panels_tell_projections_of_one_name_apart(tiny: Tiny, tmp_path: Path) -
 
 
 # --- the command ---
-
-
-def status(*words: object) -> int | str | None:
-    from hpa_merge.cli import main
-
-    try:
-        main([str(word) for word in words])
-    except SystemExit as end:
-        return end.code
-    return 0
 
 
 @pytest.mark.usefixtures("drawing")

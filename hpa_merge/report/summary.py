@@ -13,6 +13,7 @@ from hpa_merge.report.planned import PlanReport
 from hpa_merge.report.records import CalibrationRecord, ComponentRecord, DriftRecord, LinearRecord, RunRecord
 from hpa_merge.report.rows import short
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.words import bytes_text
 
 LEGEND = (
     "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "
@@ -81,7 +82,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         ("from NEW as they are", _counts(plan.passed_through)),
         ("safety set", calibration_text(plan.safety)),
         ("task set", calibration_text(plan.task)),
-        ("OUT's weights", f"{_bytes(plan.bytes_out)}, of {_bytes(plan.bytes_free)} free there"),
+        ("OUT's weights", f"{bytes_text(plan.bytes_out)}, of {bytes_text(plan.bytes_free)} free there"),
         ("peak, at most about", _memory(plan.peak_host_bytes, plan.peak_device_bytes) + f", on {plan.device}"),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
@@ -133,7 +134,7 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         ("task set", calibration_text(_first(plan.task for plan in plans.values()))),
         (
             "the OUTs' weights",
-            f"{len(plans)} times {_bytes(first.bytes_out)}, of {_bytes(first.bytes_free)} free there",
+            f"{len(plans)} times {bytes_text(first.bytes_out)}, of {bytes_text(first.bytes_free)} free there",
         ),
         ("peak, at most about", _memory(first.peak_host_bytes, first.peak_device_bytes) + f", on {first.device}"),
         *(("statistics", sentence) for sentence in first.statistics),
@@ -255,18 +256,9 @@ def calibration_text(record: CalibrationRecord | None) -> str:
 
 
 def _memory(host: int, device: int | None) -> str:
-    on_device = "" if device is None else f", {_bytes(device)} of device memory"
-    return f"{_bytes(host)} of host memory{on_device}"
+    on_device = "" if device is None else f", {bytes_text(device)} of device memory"
+    return f"{bytes_text(host)} of host memory{on_device}"
 
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
-
-
-def _bytes(count: float) -> str:
-    """``1.5 GB``: decimal units, as disks and checkpoints are sold."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

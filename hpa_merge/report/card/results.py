@@ -9,6 +9,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.results import Evaluation, Figure, ModelResult, evaluation_of
+from hpa_merge.evaluation.summary import cell as shown
 from hpa_merge.report.card.markdown import cell, table
 from hpa_merge.report.schema import MergeReport
 
@@ -69,12 +70,12 @@ def results_section(report: MergeReport) -> str:
     heads = [f"**{n}** (this model)" if m is subject else n for n, m in zip(names, models, strict=True)]
     rows = []
     for name in subject.safety:
-        rows.append([f"attack success on {cell(name)} ↓", *(_shown(model.safety.get(name)) for model in models)])
+        rows.append([f"attack success on {cell(name)} ↓", *(shown(model.safety.get(name)) for model in models)])
     for name in subject.benign:
-        rows.append([f"refused of {cell(name)} ↓", *(_shown(model.benign.get(name)) for model in models)])
+        rows.append([f"refused of {cell(name)} ↓", *(shown(model.benign.get(name)) for model in models)])
     for name in subject.tasks:
         metric = subject.metrics.get(name, "score")
-        rows.append([f"{cell(name)} ({cell(metric)}) ↑", *(_shown(model.tasks.get(name)) for model in models)])
+        rows.append([f"{cell(name)} ({cell(metric)}) ↑", *(shown(model.tasks.get(name)) for model in models)])
     judge = PurePath(evaluation.judge).name
     judged = f" Attack success was judged by {cell(judge)}." if subject.safety else ""
     return (
@@ -120,11 +121,3 @@ def _added(before: Any) -> tuple[str, list[EvalResult]]:
         return str(name), [result for result in results if (result.metric_args or {}).get("tool") != TOOL]
     except (KeyError, TypeError, AttributeError, ValueError):
         return "", []
-
-
-def _shown(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    if figure.low == figure.high:
-        return f"{figure.value:.1f}"
-    return f"{figure.value:.1f} ({figure.low:.1f}–{figure.high:.1f})"
