@@ -24,9 +24,9 @@ from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
 from hpa_merge.report.card import cards_of, unreadable
 from hpa_merge.report.folder import files_of
-from hpa_merge.report.packing import pack_columns
+from hpa_merge.report.packing import pack_columns, saliency_cells
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
-from hpa_merge.report.saliency import pack_cells, saliency_cells
+from hpa_merge.report.saliency import pack_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.core import column_budget, retained_share, select_columns
-from hpa_merge.report.saliency import join_cells, pack_cells, saliency_cells, unpack_cells
+from hpa_merge.report.packing import saliency_cells
+from hpa_merge.report.saliency import join_cells, pack_cells, unpack_cells
 
 Tiny = Callable[..., TinyCase]
 

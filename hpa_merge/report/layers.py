@@ -7,6 +7,7 @@ from hpa_merge.report.comparing import FIGURES, NONE, plain_table, shown
 from hpa_merge.report.inspecting import Named
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import figures_of, linear_row, short
+from hpa_merge.report.saliency import unpack_cells
 from hpa_merge.report.summary import facts_table
 from hpa_merge.report.vectors import StatisticsSummary
 
@@ -72,11 +73,8 @@ def heat_map(saliency: str) -> str:
     Args:
         saliency: as :class:`LinearRecord` has it.
     """
-    cells: dict[tuple[int, int], tuple[int, int]] = {}
     try:
-        for word in saliency.split():
-            i, j, columns, kept = map(int, word.split(","))
-            cells[i, j] = (columns, kept)
+        cells = unpack_cells(saliency)
     except ValueError:
         return ""
     if not cells:

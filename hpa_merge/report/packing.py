@@ -1,11 +1,13 @@
-"""A mask of columns as the report has it; apart from the records, which are read without torch."""
+"""What the report has of tensors: a mask of columns, the cells of two scores. The rest of it is read without torch."""
 
 import base64
 
 import torch
 from torch import Tensor
 
-__all__ = ["pack_columns"]
+from hpa_merge.report.saliency import CELLS_PER_DECADE
+
+__all__ = ["pack_columns", "saliency_cells"]
 
 
 def pack_columns(mask: Tensor) -> str:
@@ -13,3 +15,19 @@ def pack_columns(mask: Tensor) -> str:
     bits = torch.nn.functional.pad(mask.cpu().to(torch.uint8), (0, -len(mask) % 8)).reshape(-1, 8)
     weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
     return base64.b64encode(bytes((bits * weights).sum(dim=1).tolist())).decode("ascii")
+
+
+def saliency_cells(epsilon: Tensor, zeta: Tensor, kept: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
+    """The cells that hold columns; those whose ``ε̄`` or ``ζ̄`` is 0 are in none.
+
+    Args:
+        epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``, not negative.
+        kept: the columns put back, ``[c]`` bool.
+    """
+    there = (epsilon > 0) & (zeta > 0)
+    axes = [torch.floor(CELLS_PER_DECADE * score[there].double().log10()).long() for score in (epsilon, zeta)]
+    keys, cell = torch.stack(axes).unique(dim=1, return_inverse=True)  # [2, cells], [columns that are there]
+    columns = torch.bincount(cell, minlength=keys.shape[1])
+    of_kept = torch.bincount(cell[kept[there]], minlength=keys.shape[1])
+    counts = zip(columns.tolist(), of_kept.tolist(), strict=True)
+    return dict(zip(((i, j) for i, j in keys.T.tolist()), counts, strict=True))

@@ -7,31 +7,12 @@ them that are put back. What can be drawn of a million columns fits into some hu
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import torch
-from torch import Tensor
-
-__all__ = ["CELLS_PER_DECADE", "Cells", "join_cells", "pack_cells", "saliency_cells", "unpack_cells"]
+__all__ = ["CELLS_PER_DECADE", "Cells", "join_cells", "pack_cells", "unpack_cells"]
 
 CELLS_PER_DECADE = 4
 
 Cells = Mapping[tuple[int, int], tuple[int, int]]
 """By ``(i, j)``, the columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, and how many of them are put back."""
-
-
-def saliency_cells(epsilon: Tensor, zeta: Tensor, kept: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
-    """The cells that hold columns; those whose ``ε̄`` or ``ζ̄`` is 0 are in none.
-
-    Args:
-        epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``, not negative.
-        kept: the columns put back, ``[c]`` bool.
-    """
-    there = (epsilon > 0) & (zeta > 0)
-    axes = [torch.floor(CELLS_PER_DECADE * score[there].double().log10()).long() for score in (epsilon, zeta)]
-    keys, cell = torch.stack(axes).unique(dim=1, return_inverse=True)  # [2, cells], [columns that are there]
-    columns = torch.bincount(cell, minlength=keys.shape[1])
-    of_kept = torch.bincount(cell[kept[there]], minlength=keys.shape[1])
-    counts = zip(columns.tolist(), of_kept.tolist(), strict=True)
-    return dict(zip(((i, j) for i, j in keys.T.tolist()), counts, strict=True))
 
 
 def pack_cells(cells: Cells) -> str:
