@@ -6,7 +6,6 @@ anybody else.
 """
 
 import errno
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +35,8 @@ from hpa_merge.checkpoint.folder import INDEX, read_config
 from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.names import REPORT
+from hpa_merge.parsing import INDEX as LIMITS
+from hpa_merge.parsing import read_json
 
 __all__ = ["Source", "commits_of", "is_remote", "locate"]
 
@@ -229,8 +230,8 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
 def _shards(folder: Path) -> set[str]:
     """The names of the weight files in the index of a folder; empty where it has none, or a broken one."""
     try:
-        return {str(shard) for shard in json.loads((folder / INDEX).read_bytes())["weight_map"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {str(shard) for shard in read_json(folder / INDEX, LIMITS)["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
 

@@ -1,11 +1,10 @@
 """A folder in Hugging Face layout: its config.json, its weight files, and what makes it one that is not read."""
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hpa_merge import parsing
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.errors import CheckpointError
 
@@ -13,9 +12,6 @@ __all__ = ["ADAPTER", "INDEX", "find_shards", "has_weights", "read_config", "rea
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
-
-JSON_BYTES = 10**8
-"""The longest config.json or index that is read: of real ones, the longest index has 10 MB."""
 
 
 def read_config(folder: Path, role: str) -> dict[str, Any]:
@@ -37,14 +33,8 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
             f"{role} {folder} has no config.json: give a folder in Hugging Face layout, as save_pretrained writes it."
         )
     config = read_json(folder, role, "config.json")
-    try:
-        quantised = list(_quantisations(config))
-    except RecursionError as error:
-        raise CheckpointError(
-            f"{role} {folder}: config.json is nested too deeply: fetch or save the checkpoint again."
-        ) from error
     adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
-    for key, found in quantised:
+    for key, found in _quantisations(config):
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
         raise CheckpointError(
             f"{role} {folder} is quantised ({key} in config.json, method {method}): "
@@ -104,33 +94,20 @@ def has_weights(folder: Path) -> bool:
 
 def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     """A JSON file of the folder that holds an object."""
+    index = name == INDEX
     try:
-        with (folder / name).open("rb") as file:
-            raw = file.read(JSON_BYTES + 1)
-        if len(raw) > JSON_BYTES:
-            raise CheckpointError(
-                f"{role} {folder}: {name} is longer than {JSON_BYTES} bytes: fetch or save the checkpoint again."
-            )
-        content = json.loads(raw, object_pairs_hook=_without_doubles if name == INDEX else None)
+        content = parsing.read_json(folder / name, parsing.INDEX if index else parsing.CONFIG, unique=index)
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{role} {folder}: {name} is not valid JSON ({error}): fetch or save the checkpoint again."
-        ) from error
+    except ValueError as error:
+        reason = str(error)
+        what = reason.removeprefix("it ") if reason.startswith("it ") else f"is not valid JSON ({reason})"
+        raise CheckpointError(f"{role} {folder}: {name} {what}: fetch or save the checkpoint again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{role} {folder}: {name} holds a JSON {type(content).__name__} instead of an object: "
             "fetch or save the checkpoint again."
         )
-    return content
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ; other programs could take the other one of two equal ones."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError(f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r} stands in it twice")
     return content
 
 

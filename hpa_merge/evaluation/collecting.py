@@ -16,6 +16,7 @@ from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
 from hpa_merge.evaluation.results import ModelResult
 from hpa_merge.evaluation.scoring import score
+from hpa_merge.parsing import RECORD, parse_json
 
 __all__ = ["Suite", "assess", "batches", "collect"]
 
@@ -113,7 +114,7 @@ def assess(
         judged = path.with_suffix(".judged")
         found: list[float] = []
         with path.open(encoding="utf-8") as answered, judged.open("w", encoding="utf-8", newline="\n") as file:
-            records = (json.loads(line) for line in answered)
+            records = (parse_json(line, RECORD) for line in answered)
             for several in batches(zip(prompts, records, strict=True), judge.window):
                 on_progress(set_name, done, suite.count)
                 shown, given = [prompt for prompt, _ in several], [record["answer"] for _, record in several]
