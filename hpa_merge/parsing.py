@@ -204,17 +204,16 @@ def parse_yaml(content: bytes | str, loader: type[Any] = yaml.SafeLoader, size: 
 
     Args:
         loader: a kind of ``yaml.SafeLoader``.
-        size: its longest, in bytes.
+        size: its longest, in bytes or characters.
 
     Raises:
         yaml.YAMLError: it is not YAML.
         ValueError: it is not UTF-8, too long, nested too deeply, too large once its aliases are written out, contains
             itself, or has a value that is not what its tag says.
     """
-    raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-    if len(raw) > size:
+    if len(content) > size:
         raise ValueError(f"it is longer than {size} bytes")
-    made = loader(raw.decode("utf-8"))
+    made = loader(content if isinstance(content, str) else content.decode("utf-8"))
     try:
         node = made.get_single_node()
         if node is None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
+from hpa_merge.parsing import CONFIG, read_json
 
 __all__ = ["decoder_start", "meta_model"]
 
@@ -81,10 +82,10 @@ def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
     found = getattr(model.config, "decoder_start_token_id", None)
     if found is None and (folder / "generation_config.json").is_file():
         try:
-            found = GenerationConfig.from_pretrained(folder, local_files_only=True).decoder_start_token_id
-        except Exception:  # whatever a broken file makes transformers raise: it is as good as none
+            found = read_json(folder / "generation_config.json", CONFIG)["decoder_start_token_id"]
+        except (OSError, ValueError, LookupError, TypeError):  # a broken file is as good as none
             return None
-    return found if isinstance(found, int) else None
+    return found if type(found) is int else None
 
 
 def _read_config(folder: Path, header: Header, role: str) -> dict[str, Any]:
