@@ -17,7 +17,7 @@ OWN = {
     "model": {"core", "errors", "parsing"},
     "checkpoint": {"errors", "names", "parsing"},
     "calibration": {"errors", "parsing"},
-    "evaluation": {"calibration", "errors", "hub", "machine", "parsing"},
+    "evaluation": {"calibration", "checkpoint", "errors", "hub", "machine", "model", "parsing"},
 }
 """What of the package each part may import, beside itself."""
 

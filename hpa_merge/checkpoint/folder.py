@@ -8,7 +8,16 @@ from hpa_merge import parsing
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["ADAPTER", "INDEX", "find_shards", "has_weights", "read_config", "read_json", "refuse_devices"]
+__all__ = [
+    "ADAPTER",
+    "INDEX",
+    "check_names",
+    "find_shards",
+    "has_weights",
+    "read_config",
+    "read_json",
+    "refuse_devices",
+]
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
@@ -33,6 +42,7 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
             f"{role} {folder} has no config.json: give a folder in Hugging Face layout, as save_pretrained writes it."
         )
     config = read_json(folder, role, "config.json")
+    check_names(config, f"{role} {folder}")
     adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
     for key, found in _quantisations(config):
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
@@ -42,6 +52,29 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
             f"{adapters}."
         )
     return config
+
+
+def check_names(config: dict[str, Any], place: str) -> None:
+    """Check the two fields that choose transformers' classes, and that are read before transformers checks anything.
+
+    Args:
+        place: what the message begins with.
+
+    Raises:
+        CheckpointError: they are there, and are no names.
+    """
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) and name for name in names)):
+        raise CheckpointError(
+            f"{place}: config.json has {names!r:.40} for architectures, which has to be a list of class names: "
+            "fetch or save the checkpoint again."
+        )
+    kind = config.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise CheckpointError(
+            f"{place}: config.json has {kind!r:.40} for model_type, which has to be a name: "
+            "fetch or save the checkpoint again."
+        )
 
 
 def find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, dict[str, str]]:

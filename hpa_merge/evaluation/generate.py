@@ -14,9 +14,11 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from hpa_merge.calibration import Encoder, Sample
 from hpa_merge.calibration.loading import reason
+from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
+from hpa_merge.checkpoint.shard import read_layout
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.machine import is_out_of_memory
-from hpa_merge.parsing import CONFIG, read_json
+from hpa_merge.model.building import bounded_modules, check_counts
 
 __all__ = ["LocalModel"]
 
@@ -155,13 +157,10 @@ def _generation(folder: Path, config: Any) -> GenerationConfig:
         CheckpointError: the file cannot be read.
     """
     text = config.get_text_config(decoder=True)
-    theirs = {name: getattr(text, name, None) or getattr(config, name, None) for name in TOKENS}
-    name = "generation_config.json"
-    if (folder / name).exists():
-        try:
-            theirs = dict(read_json(folder / name, CONFIG))
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{folder}: {name} cannot be read ({reason(error)}): fetch it again.") from error
+    if (folder / "generation_config.json").exists():
+        theirs = read_json(folder, "MODEL", "generation_config.json")
+    else:
+        theirs = {name: getattr(text, name, getattr(config, name, None)) for name in TOKENS}
     vocabulary = getattr(text, "vocab_size", None)
     most = vocabulary if isinstance(vocabulary, int) else 2**31
     chosen: dict[str, Any] = {}
@@ -174,6 +173,15 @@ def _generation(folder: Path, config: Any) -> GenerationConfig:
     return GenerationConfig(do_sample=False, num_beams=1, **chosen)
 
 
+def _tensors(folder: Path) -> int:
+    """How many tensors the folder has; 0 where that cannot be read, which transformers then says."""
+    try:
+        shards, _, weight_map = find_shards(folder, "MODEL")
+        return len(weight_map) or sum(1 for shard in shards for _ in read_layout(folder, "MODEL", shard))
+    except CheckpointError:
+        return 0
+
+
 def _load(folder: Path, device: torch.device) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, no code of the checkpoint's own.
 
@@ -182,6 +190,9 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint folder (it has no config.json): check the path.")
+    raw, tensors = read_json(folder, "MODEL", "config.json"), _tensors(folder)
+    check_names(raw, f"MODEL {folder}")
+    check_counts(raw, tensors, f"MODEL {folder}")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         name = (config.architectures or ["(none)"])[0]
@@ -195,16 +206,17 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
             raise CheckpointError(f"{folder} is a {name}, which generates no text: give a model that does.")
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
-        loaded: Any = architecture.from_pretrained(
-            folder,
-            config=config,
-            generation_config=_generation(folder, config),
-            dtype="auto",
-            attn_implementation=attention,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with bounded_modules(tensors, f"MODEL {folder}"):
+            loaded: Any = architecture.from_pretrained(
+                folder,
+                config=config,
+                generation_config=_generation(folder, config),
+                dtype="auto",
+                attn_implementation=attention,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         model: Any = loaded[0]
         loading: dict[str, Any] = loaded[1]
     except HPAError:
