@@ -263,21 +263,21 @@ class _Window:
         """
         self.sign()
         while True:
+            message, place = "", 0  # of what failed; the error itself would keep the text alive
             try:
                 value, end = self._parser.raw_decode(self._text, self.at)
                 if end < len(self._text) or self._ended:  # else a number may go on
                     break
-                failed = None
             except RecursionError:
                 raise ValueError(f"it is nested more than {DEPTH} deep") from None
             except json.JSONDecodeError as error:
-                failed = error
+                message, place = error.msg, error.pos
             held = len(self._text) - self.at
-            if failed and (self._ended or held > self._limits.size):
-                if not self._ended and (failed.pos >= len(self._text) - 8 or failed.msg.startswith("Unterminated")):
+            if message and (self._ended or held > self._limits.size):
+                if not self._ended and (place >= len(self._text) - 8 or message.startswith("Unterminated")):
                     raise ValueError(f"it is longer than {self._limits.size} bytes")
-                self.at = failed.pos
-                raise self.error(failed.msg)
+                self.at = place
+                raise self.error(message)
             self._more(max(held, STEP))
         _check_depth(value)
         _check_surrogates(self._text[self.at : end])
