@@ -177,7 +177,17 @@ class Bench:
         self.prompts.write_text(
             json.dumps({"question": "which?", "choices": ["a", "b"], "answer": "B", "category": "x"}) + "\n"
         )
-        asked = ["eval", self.old, self.out, "--task-test", f"t={self.prompts}", "--max-new-tokens", "1", "--json", self.results]
+        asked = [
+            "eval",
+            self.old,
+            self.out,
+            "--task-test",
+            f"t={self.prompts}",
+            "--max-new-tokens",
+            "1",
+            "--json",
+            self.results,
+        ]
         assert self.status(*asked) == 0
         (folder / "options.yaml").write_text(OPTIONS)
         (folder / "settings.yaml").write_text(SETTINGS)

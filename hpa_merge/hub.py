@@ -47,6 +47,9 @@ CONFIGS = ("config.json", "adapter_config.json")
 
 ADAPTER = "adapter_model.safetensors"
 
+TOKEN = "the token in HF_TOKEN, or that of 'hf auth login', holds a sign that is not ASCII: set it to the token alone."
+"""What is wrong where a request cannot even be written."""
+
 TIMEOUT = 30.0
 """Seconds that the Hub may take to say what a repository has."""
 
@@ -307,6 +310,8 @@ def _reason(error: Exception, repo: str, revision: str | None) -> str:
         )
     if isinstance(error, httpx.HTTPError | OfflineModeIsEnabled):
         return f": {_unreachable()}: check the network and run the same command again; what has arrived is kept."
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":  # of a header
+        return f": {TOKEN}"
     if isinstance(error, FileMetadataError):
         return f": what answers at {constants.ENDPOINT} is no Hub: check HF_ENDPOINT and the network's proxy."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -106,7 +106,8 @@ class Evaluation:
     def to_json(self) -> str:
         """The results as they are written: indented, a trailing newline."""
         content = {"format": MARK, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode("utf-8", "replace").decode("utf-8")  # names may be bytes of another encoding
 
 
 def gate(models: Sequence[ModelResult], bounds: Bounds) -> tuple[str, ...]:
