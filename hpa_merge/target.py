@@ -19,10 +19,11 @@ from hpa_merge.hub import commits_of
 from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.method import Adapted, with_new_rows
 from hpa_merge.model import Unit
+from hpa_merge.names import REPORT
 from hpa_merge.plan import LinearPair
 from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
-from hpa_merge.report.card import cards_of, unreadable
+from hpa_merge.report.card import CARD, cards_of, unreadable
 from hpa_merge.report.folder import files_of
 from hpa_merge.report.packing import pack_columns, saliency_cells
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
@@ -229,6 +230,8 @@ class Target:
         self._behind.close()
         origins, calibration = ready.used(self.config), ready.records(self.config)
         cards = cards_of(ready.old, ready.new)
+        self._writer.carry(but=(CARD, REPORT))
+        weights = {*ready.new.shards, ready.new.index}
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
@@ -240,7 +243,7 @@ class Target:
             ),
             passed_through=ready.plan.passed_through[self._place],
             left_out=tuple(str(path) for path in ready.new.side_files().left_out),
-            manifest=self._writer.manifest(),
+            manifest={name: found for name, found in self._writer.manifest().items() if name in weights},
             run=RunRecord(
                 old=ready.sources[0].name,
                 new=ready.sources[1].name,
