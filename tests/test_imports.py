@@ -17,7 +17,7 @@ OWN = {
     "model": {"core", "errors"},
     "checkpoint": {"errors", "names"},
     "calibration": {"errors"},
-    "evaluation": {"calibration", "errors", "hub", "machine"},
+    "evaluation": {"addresses", "calibration", "errors", "hub", "machine"},
 }
 """What of the package each part may import, beside itself."""
 
