@@ -15,7 +15,7 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 OWN = {
     "core": set(),
     "model": {"core", "errors"},
-    "checkpoint": {"errors", "names"},
+    "checkpoint": {"errors", "inside", "names"},
     "calibration": {"errors"},
     "evaluation": {"addresses", "calibration", "errors", "hub", "machine"},
 }
