@@ -44,7 +44,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
                     f"the tensor {key} of the adapter {folder} holds NaN or infinity: "
                     "the file is damaged or the training diverged, so give a sound adapter."
                 )
-        files, places = lay_over(old.side_files(), own.side_files(), folder)
+        files, of_adapter = lay_over(old.side_files(), own.side_files(), folder)
     except BaseException:
         own.close()
         raise
@@ -55,7 +55,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
         compute=lambda key, raw: adapter.merged(key, raw, old.raw, own.read),
         workspace=WORKING * adapter.most,
         files=files,
-        places=places,
+        own=of_adapter,
         state=_state(own),
         content=own.content_digest(),
         close=own.close,

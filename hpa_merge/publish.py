@@ -17,8 +17,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
 from hpa_merge import __version__
-from hpa_merge.checkpoint.overlay import PROCESSOR, TEMPLATES, TOKENIZER
-from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
+from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER, is_other_weights
+from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.destination import Destination, check_destination, create
 from hpa_merge.errors import PublishError
 from hpa_merge.inside import find_inside
@@ -160,7 +160,7 @@ def is_stale(path: str) -> bool:
         return False
     configuration = len(file.parts) == 1 and file.suffix == ".json"
     read = configuration or any(pattern.fullmatch(path) for pattern in (TOKENIZER, TEMPLATES, PROCESSOR))
-    return read or not is_side_file(file) or file.name.startswith(OURS)
+    return read or is_other_weights(file) or file.name.startswith(OURS)
 
 
 def _stale(info: ModelInfo | None, contents: Mapping[str, object]) -> tuple[str, ...]:

@@ -238,7 +238,7 @@ class Target:
                 peak_device_bytes=peak_device_bytes(ready.device),
                 versions=versions(),
                 statistics=origins if job.stats is None else {**origins, "file": str(job.stats)},
-                notes=(*ready.notes, *filter(None, [unreadable(cards[0])])),
+                notes=(*ready.notes, *cards.notes, *filter(None, [unreadable(cards.new)])),
                 commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
                 contents={**ready.lineage.contents, "out": self._writer.content_digest()},
@@ -249,7 +249,7 @@ class Target:
             history=ready.lineage.history,
             drift=drift_of(self.records, ready.lineage.history, from_first),
         )
-        report, files = files_of(report, cards, page=job.page)
+        report, files = files_of(report, (cards.new, cards.old), page=job.page)
         self._writer.publish(files)
         return report
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpa_merge.calibration import Encoder, Sample, original_llava_encoder
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.folder import refuse_devices
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.model import TOWER, Skeleton, is_original_llava
@@ -45,6 +46,7 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: HPAConfig) ->
     folder = _find(checkpoint, tower)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{ROLE} {folder} has no config.json: give the folder of the CLIP model.")
+    refuse_devices(folder, ROLE)
     if any(key.startswith(TOWER) for key in checkpoint.tensors):
         return replace(checkpoint, tower=folder)
     with Checkpoint.open(folder, ROLE) as opened:

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 import click
 from click.shell_completion import CompletionItem
 
+from hpa_merge.addresses import without_secrets
+
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -58,7 +60,11 @@ def libraries(verbose: bool, downloads: bool = False) -> Iterator[None]:
 
 
 def complain(sentence: str, kind: str = "Error") -> None:
-    """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped."""
+    """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped.
+
+    A library's text in it may quote a key or an address, which is shown without what is secret.
+    """
+    sentence = without_secrets(sentence)
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
     click.echo(f"{kind}: {shown}", err=True)
 

@@ -8,16 +8,19 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
-from typing import final
+from pathlib import Path
+from typing import BinaryIO, final
 
-from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
+from hpa_merge.checkpoint.sidefiles import MADE, find_side_files
 from hpa_merge.inside import open_inside
 from hpa_merge.names import REPORT
 from hpa_merge.report.card import CARD
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["Listing", "completed", "digest_inside", "names_weights_alone", "sealed"]
+__all__ = ["Listing", "completed", "digest_of_file", "names_weights_alone", "sealed"]
+
+CHUNK = 2**22
+"""Bytes that are read at once."""
 
 
 @final
@@ -65,10 +68,10 @@ def completed(report: MergeReport, folder: Path) -> MergeReport:
         OSError: one cannot be read, or is not the folder's own.
     """
     own = {*report.manifest, *MADE, CARD, REPORT}
-    names = [name for name in sorted(Listing.of(folder).files - own) if is_side_file(PurePath(name))]
+    names = [path.as_posix() for path in find_side_files(folder, own).copied]
     if "config.json" not in names:
         return report
-    manifest = report.manifest | {name: digest_inside(folder, name) for name in names}
+    manifest = report.manifest | {name: _digest(folder, name) for name in names}
     note = (
         "The manifest of this report named the weights alone; the files beside them were added to it when the report "
         "was drawn again, as they were then."
@@ -76,18 +79,21 @@ def completed(report: MergeReport, folder: Path) -> MergeReport:
     return replace(report, manifest=manifest, run=replace(report.run, notes=(*report.run.notes, note)))
 
 
-def digest_inside(folder: Path, name: str | PurePath) -> str:
-    """SHA-256 of a file of a folder, in hexadecimal.
+def digest_of_file(file: BinaryIO) -> str:
+    """SHA-256 of a file that is open for reading, in hexadecimal.
 
     Raises:
-        NotInside: it is not the folder's own.
-        OSError: it is not there, or cannot be read.
+        OSError: it cannot be read.
     """
     state = hashlib.sha256()
-    with open_inside(folder, name) as file:
-        while content := file.read(2**22):
-            state.update(content)
+    while content := file.read(CHUNK):
+        state.update(content)
     return state.hexdigest()
+
+
+def _digest(folder: Path, name: str) -> str:
+    with open_inside(folder, name) as file:
+        return digest_of_file(file)
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:

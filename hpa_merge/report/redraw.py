@@ -10,6 +10,7 @@ from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.results import Evaluation, read_evaluation
+from hpa_merge.inside import NotInside, read_inside
 from hpa_merge.names import REPORT
 from hpa_merge.report import folder
 from hpa_merge.report.card import CARD, remake
@@ -109,9 +110,11 @@ def _text(path: Path) -> str:
         OutputError: it cannot be read.
     """
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        return read_inside(path.parent, path.name).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
+    except NotInside as error:
+        raise OutputError(error.sentence(str(path))) from error
     except OSError as error:
         raise OutputError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
 

@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.inside import NotInside, find_inside
 from hpa_merge.names import REPORT
 from hpa_merge.report.records import (
     CalibrationRecord,
@@ -107,6 +108,12 @@ def read_report(folder: Path, role: str = "OUT") -> MergeReport:
     Raises:
         CheckpointError: there is none, it cannot be read, or it is of another schema.
     """
+    try:
+        find_inside(folder, REPORT)
+    except NotInside as error:
+        raise CheckpointError(error.sentence(f"{role} {folder}: {REPORT}")) from error
+    except OSError:
+        pass  # it is not there, or cannot be looked at, which is told below
     return read_report_file(folder / REPORT, f"{role} {folder}")
 
 

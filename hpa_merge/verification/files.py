@@ -11,7 +11,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.inside import NotInside
 from hpa_merge.names import REPORT
 from hpa_merge.report.card import CARD
-from hpa_merge.report.manifest import Listing, digest_inside, names_weights_alone
+from hpa_merge.report.manifest import Listing, digest_of_file, names_weights_alone
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.findings import Findings, shortened
 
@@ -79,12 +79,13 @@ def digest_of(checkpoint: Checkpoint, path: str | Path) -> str:
     Raises:
         CheckpointError: it cannot be read, or, being no weight file, lies elsewhere.
     """
-    overlay = checkpoint.overlay
-    folder = overlay.folder if overlay is not None and Path(path) in overlay.places else checkpoint.folder
-    try:
-        return digest(folder / path) if str(path) in checkpoint.shards else digest_inside(folder, path)
-    except OSError as error:
-        raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, str(path), error)) from error
+    if str(path) in checkpoint.shards:
+        try:
+            return digest(checkpoint.folder / path)
+        except OSError as error:
+            raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, str(path), error)) from error
+    with checkpoint.open_side_file(Path(path)) as file:
+        return digest_of_file(file)
 
 
 def _check_digest(merged: Checkpoint, name: str, manifest: Mapping[str, str]) -> Iterator[str]:
