@@ -215,7 +215,7 @@ def test_parent_missing_or_closed(old: Path, tmp_path: Path, monkeypatch: pytest
 def test_not_enough_room(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = (old / "model.safetensors").stat().st_size
     usage = type("usage", (), {"free": size - 1})
-    monkeypatch.setattr("hpa_merge.checkpoint.writer.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("hpa_merge.checkpoint.output.shutil.disk_usage", lambda _: usage)
     out = tmp_path / "out"
     assert refused(out, old, needed=15_640_000_000) == (
         f"OUT {out} needs 15.6 GB and only {size - 1} bytes are free there: free some space, or choose another disk."

@@ -15,9 +15,9 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 OWN = {
     "core": set(),
     "model": {"core", "errors"},
-    "checkpoint": {"errors", "names"},
+    "checkpoint": {"disk", "errors", "names"},
     "calibration": {"errors"},
-    "evaluation": {"calibration", "errors", "hub", "machine"},
+    "evaluation": {"calibration", "disk", "errors", "hub", "machine"},
 }
 """What of the package each part may import, beside itself."""
 

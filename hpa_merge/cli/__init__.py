@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        complain(interruption)
+        with suppress(OSError):  # the terminal may be gone
+            complain(interruption)
         sys.exit(INTERRUPTED)
     except HPAError as error:
         if verbose:
