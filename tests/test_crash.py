@@ -133,7 +133,6 @@ def test_what_cannot_be_resumed_starts_anew(damage: str, tiny: Tiny, tmp_path: P
         shard.unlink()
     else:
         os.truncate(shard, shard.stat().st_size - 1)
-    (shard.parent / "stale.txt").touch()
     run(case, out, resume=True)
     assert content(out) == content(tmp_path / "whole")
     assert beside(out) == ["out"]
@@ -164,9 +163,9 @@ def test_the_first_run_ends_while_the_second_opens_its_journal(tmp_path: Path, m
     path = tmp_path / "out.partial.journal"
     first, real = Journal(path), os.open
 
-    def opened(*arguments: Any) -> int:
+    def opened(*arguments: Any, **options: Any) -> int:
         monkeypatch.setattr(os, "open", real)
-        descriptor = real(*arguments)
+        descriptor = real(*arguments, **options)
         first.end()
         path.touch()  # as the third does
         return descriptor

@@ -70,19 +70,16 @@ class Partial:
         """Give every shard its head and its full size.
 
         Raises:
-            OSError: the disk is full, or refuses; its ``filename`` is the shard.
+            OutputError: the disk is full, or refuses.
         """
         for shard, head in heads.items():
-            try:
+            with telling(f"{self.path / shard} cannot be written"):
                 with self._lock:
                     self._shards[shard] = open_written(shard, new=True, dir_fd=self._folder)
                 allocate(self._shards[shard], sizes[shard])
                 write_at(self._shards[shard], memoryview(head), 0)
                 os.fsync(self._shards[shard])
-            except OSError as error:
-                error.filename = shard
-                raise
-        os.fsync(self._folder)
+        sync_folder(self.path)
 
     def is_laid_out(self, sizes: Mapping[str, int]) -> bool:
         """Whether every shard is there in its full size.
@@ -239,13 +236,18 @@ def check_side_files(source: Checkpoint) -> None:
 
 
 def needed_bytes(source: Checkpoint) -> int:
-    """Bytes that an OUT in the layout of ``source`` takes: the tensors and every file that is copied, holes included.
+    """Bytes that an OUT in the layout of ``source`` takes: shards, index and every file that is copied.
+
+    A hole in a file counts as bytes, for the copy has them. What is made in addition, a report and a page, is small.
 
     Raises:
         CheckpointError: a side file cannot be read.
     """
-    sizes = [info.nbytes for info in source.tensors.values()]
-    for path in source.side_files().copied:
+    stops: dict[str, int] = {}
+    for info in source.tensors.values():
+        stops[info.shard] = max(stops.get(info.shard, 0), info.stop)
+    sizes = list(stops.values())
+    for path in (*source.side_files().copied, *([] if source.index is None else [Path(source.index)])):
         with contextlib.suppress(OSError):  # whoever copies it says why it cannot be
             sizes.append(source.locate(path).stat().st_size)
     return sum(sizes)

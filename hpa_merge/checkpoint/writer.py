@@ -195,7 +195,8 @@ class CheckpointWriter:
         """
         self._unchanged()
         with telling(f"{self.partial} cannot be written"):
-            for shard in {self._source.tensors[name].shard for name in self._written}:
+            infos = [self._source.tensors[name] for name in self._written]
+            for shard in {info.shard for info in infos if info.nbytes}:
                 os.fsync(self._folder.descriptor(shard))
             self._committed = True  # from here on an interruption may leave the line
             self._journal.append({"tensors": dict(sorted(self._written.items())), "entry": entry})
