@@ -27,8 +27,19 @@ Tiny = Callable[..., TinyCase]
 
 
 def test_killed_and_interrupted_at_random_moments(tmp_path: Path) -> None:
-    """A few runs of the benchmark, which does hundreds: SIGKILL, also twice, SIGINT, SIGTERM."""
-    words = ["--runs", "6", "--interrupts", "4", "--seed", str(time.time_ns()), "--folder", str(tmp_path)]
+    """A few runs of the benchmark, which does hundreds: SIGKILL, also twice, SIGINT, SIGTERM, SIGHUP."""
+    words = [
+        "--runs",
+        "6",
+        "--interrupts",
+        "4",
+        "--commands",
+        "1",
+        "--seed",
+        str(time.time_ns()),
+        "--folder",
+        str(tmp_path),
+    ]
     done = subprocess.run([sys.executable, BENCHMARK, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "incomplete OUT seen: 0; failures: 0" in done.stdout

@@ -164,7 +164,7 @@ def test_an_out_with_an_input_in_it(kind: str, tiny: Tiny, tmp_path: Path) -> No
         task.write_bytes(case.task.read_bytes())
         (tmp_path / "link.jsonl").symlink_to(task)
         task = tmp_path / "link.jsonl"
-    with pytest.raises(OutputError, match="OUT .* overlaps the input"):
+    with pytest.raises(OutputError, match=r"OUT .* overlaps the input"):
         run(case._replace(task=task), out, overwrite=True)
     assert (out / "task.jsonl").exists()
 

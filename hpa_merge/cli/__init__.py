@@ -60,8 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     interruption = INTERRUPTION if resumable else STOPPED
     verbose = "-v" in words or "--verbose" in words
     try:
-        with ending_soon(interruption):
-            command.main(words, prog_name=name, standalone_mode=False, obj=typed)
+        with ending_soon(interruption) as came:
+            try:
+                command.main(words, prog_name=name, standalone_mode=False, obj=typed)
+            except (OSError, SystemExit):
+                if came.is_set():  # click could not tell a terminal that is gone
+                    raise KeyboardInterrupt from None
+                raise
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:

@@ -20,19 +20,22 @@ STOPPED = "interrupted: run it again."
 GRACE = 1.0
 """Seconds that an interrupted run may take to end by itself; whatever moment it is ended at, it can be resumed."""
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, a request to end, and a terminal that is closed; under nohup the last one is ignored, and stays so."""
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""A terminal that is closed, which nohup ignores; Ctrl-C; and a request to end."""
 
 
 @contextmanager
-def ending_soon(sentence: str = INTERRUPTION) -> Iterator[None]:
+def ending_soon(sentence: str = INTERRUPTION) -> Iterator[threading.Event]:
     """SIGINT, SIGTERM and SIGHUP end the block by ``KeyboardInterrupt`` or, where that takes long, the process.
 
     Python sees a signal only between two of its own steps. So a thread is told of it too, and ends the process where a
     library computes on; whatever moment that is, the run can be resumed.
+
+    The block is given an event, which is set once such a signal has come.
     """
+    came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     told, tell = os.pipe()
     os.set_blocking(tell, False)
@@ -47,6 +50,7 @@ def ending_soon(sentence: str = INTERRUPTION) -> Iterator[None]:
             os._exit(INTERRUPTED)
 
     def interrupt(number: int, frame: object) -> None:
+        came.set()
         raise KeyboardInterrupt
 
     ours = [number for number in ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
@@ -55,7 +59,7 @@ def ending_soon(sentence: str = INTERRUPTION) -> Iterator[None]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield
+        yield came
     finally:
         over.set()
         signal.set_wakeup_fd(waker)
