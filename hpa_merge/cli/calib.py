@@ -42,7 +42,7 @@ def calib_command(
         from hpa_merge.evaluation.running import judge_of, opened, opened_judge
         from hpa_merge.evaluation.safety_set import check_place, make_safety_set, write_safety_set
 
-        check_place(output, [Path(old)], overwrite)
+        check_place(output, [Path(old), prompts], overwrite)
         file, judge, how = PromptFile(prompts, "safety"), judge_of(given["judge"]), answering(given)
         example = file.example.sample
         with (
