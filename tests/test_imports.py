@@ -16,7 +16,8 @@ OWN = {
     "core": set(),
     "model": {"core", "errors"},
     "checkpoint": {"errors", "names"},
-    "calibration": {"errors"},
+    "isolation": {"errors"},
+    "calibration": {"errors", "isolation"},
     "evaluation": {"calibration", "errors", "hub", "machine"},
 }
 """What of the package each part may import, beside itself."""

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-from hpa_merge.calibration import Encoder, Sample
+from hpa_merge.calibration import EncoderProcess, Sample
 from hpa_merge.calibration.loading import reason
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.machine import is_out_of_memory
@@ -47,7 +47,7 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = Encoder.from_checkpoint(folder, [example])
+        self._encoder = EncoderProcess.from_checkpoint(folder, [example])
         try:
             self._model = _load(folder, device)
         except Exception as error:
@@ -78,7 +78,8 @@ class LocalModel:
         return [answers[place] for place in range(len(prompts))]
 
     def close(self) -> None:
-        """Free the model, whoever still holds this object."""
+        """Free the model, whoever still holds this object, and end the child that encodes."""
+        self._encoder.close()
         del self._model
         gc.collect()
         if self._device.type == "cuda":
