@@ -15,6 +15,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from hpa_merge.isolation import kept
 from hpa_merge.report import folder
 
 
@@ -189,7 +190,14 @@ def _every_report_fits_the_schema() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _calm() -> Iterator[None]:
+def _children() -> Iterator[None]:
+    """Child processes start at once: their host stays, and is forked before a library has computed here."""
+    with kept("hpa_merge.calibration.service:EncoderService", beginning=True):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _calm(_children: None) -> Iterator[None]:
     """One thread, as the matrices are tiny and threads would wait for each other; no messages from transformers."""
     import torch
     import transformers

@@ -1,8 +1,8 @@
 """When there is a host: while a child lives, or somebody keeps it.
 
-A host is forked from this process where that has only just imported the libraries, which costs nothing; else it is a
-fresh one that imports them itself, which takes some seconds on another core. It may not be forked from a process that
-has computed: its threads, and its hold of a GPU, are lost in a fork.
+A host is a fresh process that imports the libraries itself, which takes some seconds on another core. Where this
+process is only just beginning, as the command is, it imports them and forks the host, which costs nothing. A process
+that has computed cannot do that: its threads, and its hold of a GPU, do not survive a fork.
 """
 
 import importlib
@@ -71,22 +71,23 @@ _users = 0
 
 
 @contextmanager
-def kept(service: str, *, silent: bool = True) -> Iterator[None]:
+def kept(service: str, *, beginning: bool = False, silent: bool = True) -> Iterator[None]:
     """Within the block there is a host, so that children start at once.
 
     Args:
         service: of the children that are expected, ``module:class``; it is imported now.
+        beginning: this process is only just beginning: no thread of it holds a lock, and nothing was computed.
         silent: drop what libraries print in the host and in children.
     """
-    enter(service, silent=silent)
+    enter(service, beginning=beginning, silent=silent)
     try:
         yield
     finally:
         leave()
 
 
-def enter(service: str, *, silent: bool = True) -> None:
-    """See that there is a host that imports ``service``, until :func:`leave`."""
+def enter(service: str, *, beginning: bool = False, silent: bool = True) -> None:
+    """Have a host that imports ``service`` until :func:`leave`; the arguments are those of :func:`kept`."""
     global _host, _users
     with _lock:
         if _host is not None and not (_host.ours and _host.alive):
@@ -94,8 +95,8 @@ def enter(service: str, *, silent: bool = True) -> None:
             _host.close()
             _host = None
         if _host is None:
-            pristine = sys.platform == "linux" and _COMPUTING not in sys.modules
-            _host = _Host(service if pristine else None, silent)
+            forking = beginning and sys.platform == "linux" and _COMPUTING not in sys.modules
+            _host = _Host(service if forking else None, silent)
         _users += 1
         request(service)
 
