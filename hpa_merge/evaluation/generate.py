@@ -50,7 +50,9 @@ class LocalModel:
         self._encoder = EncoderProcess.from_checkpoint(folder, [example])
         try:
             self._model = _load(folder, device)
-        except Exception as error:
+            end = self._encoder.end
+        except BaseException as error:
+            self._encoder.close()
             if not is_out_of_memory(error):
                 raise
             raise ResourceError(
@@ -61,7 +63,7 @@ class LocalModel:
         self._positions = positions if isinstance(positions, int) and positions > 0 else None
         readers: list[Any] = [self._model.forward, self._model.prepare_inputs_for_generation]
         self._takes = {name for reader in readers for name in inspect.signature(reader).parameters}
-        self._reset_generation()
+        self._reset_generation(end)
 
     def answer(self, prompts: Sequence[Sample]) -> list[str]:
         """An answer for each prompt, without special tokens and without white space around.
@@ -135,14 +137,14 @@ class LocalModel:
         dtype = self._model.dtype if value.is_floating_point() else None
         return value.to(self._device, dtype)
 
-    def _reset_generation(self) -> None:
-        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair."""
+    def _reset_generation(self, end: int | None) -> None:
+        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair, ``end`` by default."""
         generation: Any = self._model.generation_config
         for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"):
             setattr(generation, name, None)
         generation.do_sample, generation.num_beams, generation.max_length = False, 1, None
         if generation.eos_token_id is None:
-            generation.eos_token_id = self._encoder.end
+            generation.eos_token_id = end
         if generation.pad_token_id is None:
             ends = generation.eos_token_id
             generation.pad_token_id = ends[0] if isinstance(ends, list) else ends

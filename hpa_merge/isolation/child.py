@@ -83,6 +83,7 @@ class Child:
         """As :meth:`call`, without waiting; the arguments should be small."""
         assert self._pending is None
         self._pending = limits
+        self._channel.settimeout(limits.waiting)
         with suppress(OSError):
             messages.send(self._channel, pickle.dumps((method, arguments, limits.computing)))
 

@@ -158,8 +158,11 @@ class _Host:
             lifeline.close()
 
     def _end(self) -> None:
+        """End the children."""
         for child in self._lifelines:
             os.kill(child, signal.SIGKILL)
+        for child in self._lifelines:
+            os.waitpid(child, 0)
 
 
 def _import(service: str) -> None:
