@@ -15,7 +15,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from hpa_merge.isolation import kept
+from hpa_merge.isolation import keeping, kept
 from hpa_merge.report import folder
 
 
@@ -167,6 +167,21 @@ def stub() -> Iterator[Any]:
 def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merges of this test draw the page and the pictures, as they do for users."""
     monkeypatch.setattr("hpa_merge.report.folder.draw", DRAW)
+
+
+@pytest.fixture
+def fresh_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children of this test have a host of their own, which is started when the first of them is."""
+    monkeypatch.setattr(keeping, "_host", None)
+    monkeypatch.setattr(keeping, "_users", 0)
+
+
+@pytest.fixture
+def without_altair(fresh_host: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Child processes do not find the library that draws."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "altair.py").write_text("raise ModuleNotFoundError('no altair')")
+    monkeypatch.syspath_prepend(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

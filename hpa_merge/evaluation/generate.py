@@ -138,7 +138,7 @@ class LocalModel:
         return value.to(self._device, dtype)
 
     def _reset_generation(self, end: int | None) -> None:
-        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair, ``end`` by default."""
+        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair, or is ``end``."""
         generation: Any = self._model.generation_config
         for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"):
             setattr(generation, name, None)

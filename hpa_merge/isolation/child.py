@@ -1,13 +1,13 @@
 """A child process as its parent sees it: calls with limits, and an end."""
 
 import json
-import os
 import pickle
 import signal
 import socket
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import hpa_merge.errors
@@ -44,6 +44,13 @@ class Stopped(Exception):
     """A child came to its limits, or a library broke in it; the text says which, as a clause: ``it takes more …``."""
 
 
+class InChild(Exception):
+    """Where an error was raised in a child: its traceback there."""
+
+    def __str__(self) -> str:
+        return f"in a child process\n{super().__str__()}"
+
+
 @final
 class Child:
     """A process in which methods of one object of ours run; for one thread."""
@@ -65,13 +72,13 @@ class Child:
         with theirs, kept:
             keeping.request(service, theirs, kept)
         with suppress(OSError):  # what is wrong is told by the first call
-            messages.send(self._channel, pickle.dumps((os.getcwd(), memory)))
+            messages.send(self._channel, pickle.dumps((Path.cwd(), memory)))
 
     def call(self, method: str, *arguments: object, limits: Limits) -> tuple[Any, bytearray]:
         """What a method of the object returns.
 
         Raises:
-            HPAError: as the method does; its traceback there is a note of the error.
+            HPAError: as the method does; the cause is an :class:`InChild`.
             Stopped: it came to its limits or broke the process. There is no child any more, and further calls end
                 like this one.
             RuntimeError: any other exception of the method, described.
@@ -83,8 +90,8 @@ class Child:
         """As :meth:`call`, without waiting; the arguments should be small."""
         assert self._pending is None
         self._pending = limits
-        self._channel.settimeout(limits.waiting)
-        with suppress(OSError):
+        with suppress(OSError):  # there is no child any more: finish says why
+            self._channel.settimeout(limits.waiting)
             messages.send(self._channel, pickle.dumps((method, arguments, limits.computing)))
 
     def finish(self) -> tuple[Any, bytearray]:
@@ -109,8 +116,7 @@ class Child:
             raise self._stop(f"it takes more than {_size(answer['memory'])} of memory")
         kind = getattr(hpa_merge.errors, str(answer["kind"]), RuntimeError)
         error: Exception = kind(answer["error"]) if issubclass(kind, HPAError) else RuntimeError(answer["error"])
-        error.add_note(f"In a child process:\n{answer['trace']}")
-        raise error
+        raise error from InChild(answer["trace"])
 
     def _stop(self, reason: str) -> Stopped:
         self.close()

@@ -58,10 +58,8 @@ def files_of(
         try:
             drawing = draw(report)
         except Exception as error:  # whatever it is: the weights are worth more than their picture
-            note = (
-                f"{PAGE} and its pictures were not drawn ({error}): "
-                "mend that, then run hpa-merge report OUT."
-            )
+            reason = " ".join(str(error if isinstance(error, NotDrawn) else f"{type(error).__name__}: {error}").split())
+            note = f"{PAGE} and its pictures were not drawn ({reason}): fix that, then run hpa-merge report OUT."
             report = replace(report, run=replace(report.run, notes=(*report.run.notes, note)))
     card = make(report, *cards, figures=drawing.pictures)
     texts = {REPORT: report.to_json().encode(), CARD: card.encode("utf-8", "surrogateescape")}
