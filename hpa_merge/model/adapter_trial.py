@@ -1,21 +1,20 @@
 """An adapter whose configuration holds regular expressions is first built in a child process, with limits.
 
 peft matches them against the names of the model's modules, and a regular expression can take for ever. What came to an
-end there comes to an end here, too: the configuration, the names and peft are the same.
+end there comes to an end here too: the configuration, the names and peft are the same.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.isolation import Child, Limits, Stopped
-from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.conversion import Header
 
-__all__ = ["AdapterService", "try_adapter"]
+__all__ = ["try_adapter"]
 
-SERVICE = "hpa_merge.model.adapter_trial:AdapterService"
+SERVICE = "hpa_merge.model.adapter_service:AdapterService"
 
 BUILDING = Limits(computing=60.0, waiting=600.0)
 """A model of 126 layers with a LoRA on each of its linears takes some seconds."""
@@ -25,18 +24,6 @@ MEMORY = 2**33
 
 REPEATING = frozenset("*+?{|")
 """Without one of these a regular expression is gone through once."""
-
-
-@final
-class AdapterService:
-    """What runs in the child."""
-
-    def build(
-        self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header
-    ) -> tuple[None, bytes]:
-        """Build the adapter, as :class:`Adapter` does, whose arguments these are; raises as it does."""
-        Adapter(folder, config, own, base, header)
-        return None, b""
 
 
 def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
