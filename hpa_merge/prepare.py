@@ -14,6 +14,7 @@ from hpa_merge.checkpoint import Checkpoint, Inputs, begun_with, check_outputs, 
 from hpa_merge.checkpoint.inputs import changed, files_of
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import HPAConfig
+from hpa_merge.encoding import encoding
 from hpa_merge.errors import ChangedError, CheckpointError, ConfigError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
@@ -183,11 +184,12 @@ def prepare(job: Job) -> Iterator[Ready]:
             for file, count in zip(files, counts, strict=True)
         )
         device = resolve_device(configs[0].device)
-        plan = make_plan(read[0], read[1], configs, device)
-        sides = (
-            Side("safety", read[0], plan.old, safety, configs[0]),
-            Side("task", read[1], plan.new, task, configs[0]),
-        )
+        with encoding(read[0], safety, configs[0]) as safety_in, encoding(read[1], task, configs[0]) as task_in:
+            plan = make_plan(read[0], read[1], configs, device)
+            sides = (
+                Side("safety", read[0], plan.old, safety_in, configs[0]),
+                Side("task", read[1], plan.new, task_in, configs[0]),
+            )
         pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
         units = [unit.name for unit in plan.new.units]
         halves = tuple(

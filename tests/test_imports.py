@@ -14,9 +14,10 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 OWN = {
     "core": set(),
-    "model": {"core", "errors"},
+    "model": {"core", "errors", "isolation"},
     "checkpoint": {"disk", "errors", "inside", "names"},
-    "calibration": {"errors"},
+    "isolation": {"errors"},
+    "calibration": {"errors", "isolation"},
     "evaluation": {"addresses", "calibration", "disk", "errors", "hub", "machine"},
 }
 """What of the package each part may import, beside itself."""

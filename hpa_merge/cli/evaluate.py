@@ -62,7 +62,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     folders = [*map(Path, models), *test_files(given)]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
-    with libraries(verbose, downloads=not quiet), ExitStack() as stack:
+    with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None), ExitStack() as stack:
         from rich.console import Console
 
         from hpa_merge.evaluation.results import Bounds, Evaluation, gate

@@ -61,7 +61,7 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
     settings = None if given["settings"] is None else read_settings(given["settings"], base)
     check_place("--json", given["json_file"], [*inputs, *files])
     check_place("--plot", given["plot"], [*inputs, *files])
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.evaluation.curve import check_picture, curve_table, draw_curve

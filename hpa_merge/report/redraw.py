@@ -46,7 +46,7 @@ def write_report(
     Raises:
         CheckpointError: ``out`` has no readable report.
         EvaluationError: the file cannot be read, or no model of it is ``out``.
-        OutputError: a library that draws is not there, or a file cannot be written.
+        OutputError: a library that draws is not there or breaks, or a file cannot be written.
     """
     out, place = Path(out), Path(out if to is None else to)
     report = read_report(out)
@@ -56,8 +56,11 @@ def write_report(
         raise EvaluationError(f"the name {name} needs an evaluation: give --evaluation too, or leave --name out.")
     try:
         drawing = folder.draw(report)
-    except ImportError as error:
-        raise OutputError(f"the report cannot be drawn ({error}): pip install altair vl-convert-python.") from error
+    except folder.NotDrawn as error:
+        raise OutputError(
+            f"the report cannot be drawn ({error}): see whether altair and vl-convert-python work here, with "
+            "pip install --force-reinstall altair vl-convert-python, and whether there is memory for them."
+        ) from error
     if names_weights_alone(report):
         with telling(f"{out} cannot be read"):
             report = completed(report, out)
