@@ -16,6 +16,7 @@ from tiny_models import ARCHITECTURES
 from hpa_merge import HPAConfig, MergeReport, merge, sweep, verify
 from hpa_merge.core import select_columns
 from hpa_merge.errors import CalibrationError, ConfigError
+from hpa_merge.isolation import Limits
 from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification.ties import explained
@@ -189,6 +190,16 @@ def test_options_that_are_none(config: dict[str, Any], error: type[Exception], s
     seal(forged.out, config=config)
     for check in (forged.with_inputs, forged.again):
         with pytest.raises(error, match=sentence):
+            check()
+
+
+@pytest.mark.parametrize("option", ["include", "exclude"])
+def test_options_that_never_come_to_an_end(option: str, published: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = published()
+    monkeypatch.setattr("hpa_merge.verification.patterns.SEARCHING", Limits(computing=2.0, waiting=300.0))
+    seal(forged.out, config={option: ["([a-z_.0-9]+)+$x", "q_proj"]})
+    for check in (forged.with_inputs, forged.again):
+        with pytest.raises(ConfigError, match="the report's include and exclude take too much to be matched"):
             check()
 
 
