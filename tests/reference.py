@@ -177,13 +177,14 @@ def as_rows(weight: Tensor, input_axis: int) -> Tensor:
 def load_model(folder: Path) -> PreTrainedModel:
     """The whole model in its own class and dtype; experts are computed one by one, as the package does it.
 
-    Each parameter gets memory of its own: where it begins within a file decides in which order a product is summed.
+    Each parameter and buffer gets memory of its own, which begins where torch's CPU allocator puts everything (at a
+    multiple of 64 bytes): where it begins within a file decides on some processors in which order a product is summed.
     """
     config = AutoConfig.from_pretrained(folder)
     architecture = getattr(transformers, config.architectures[0])
     model = architecture.from_pretrained(folder, dtype="auto", experts_implementation="eager").eval()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     return model
 
 
