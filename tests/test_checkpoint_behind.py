@@ -52,7 +52,7 @@ class Recorder:
 
     def _call(self, what: Any) -> None:
         self.begun += 1
-        assert self.gate.wait(10)
+        assert self.gate.wait(120)
         self.threads.add(threading.current_thread().name)
         self.calls.append(what)
         if len(self.calls) - 1 == self._fails and self._error is not None:
@@ -384,7 +384,7 @@ def test_the_block_raises(new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def slow(*arguments: Any) -> int:
         begun.set()
-        assert gate.wait(10)
+        assert gate.wait(120)
         return pwrite(*arguments)
 
     with Checkpoint.open(new, "NEW") as source:
@@ -399,7 +399,7 @@ def test_the_block_raises(new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
                 for name, tensor in zip(full, tensors, strict=True):
                     behind.write(name, tensor)
                     behind.commit(name)
-                begun.wait(10)
+                begun.wait(120)
                 opener.start()
                 raise ZeroDivisionError
 
