@@ -22,6 +22,12 @@ from measured import measured
 from hpa_merge.report import folder
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` is: the cores that this process may use, up to 8, as each takes a gigabyte of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
 class TinyCase(NamedTuple):
     """A tiny pair with its calibration files."""
 

@@ -283,9 +283,10 @@ def test_no_string_of_the_report_gets_out_of_its_place() -> None:
 # --- size ---
 
 
-def test_a_mixture_of_18000_linears_has_a_page_of_a_few_megabytes() -> None:
-    report = mixture()
-    assert len(report.linears) == 18_192
+@pytest.mark.parametrize("blocks", [4, pytest.param(48, marks=pytest.mark.gate)])
+def test_a_mixture_of_18000_linears_has_a_page_of_a_few_megabytes(blocks: int) -> None:
+    report = mixture(blocks)
+    assert len(report.linears) == 379 * blocks
     figures = figures_of(report)
     files = DRAW(report).files
     assert len(files[PAGE]) < 4_000_000
