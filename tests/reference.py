@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from precision import inverse_diagonal_error
 from reference_mathematics import (
     Choice,
     LinearResult,
@@ -43,6 +44,7 @@ __all__ = [
     "load_tensors",
     "merge_linear",
     "module_depths",
+    "placed",
     "reference_merge",
     "same_columns",
 ]
@@ -155,6 +157,7 @@ def merge_linear(
         n_focus=n_focus,
         kept=choice.kept,
         alpha=alpha,
+        rtol=sum(float(inverse_diagonal_error(torch.cat(tuple(x)), settings.damping).max()) for x in (safety, task)),
         kappa=kappa,
         energy=energy,
         inverse_safety=inverse_safety,
@@ -222,10 +225,15 @@ def captured_inputs(model: PreTrainedModel, samples: Sequence[Mapping[str, Tenso
         for sample in samples:
             if sample["input_ids"].shape[0] != 1:
                 raise ValueError("one sample a call: the batch size is 1")
-            model(**sample, use_cache=False)
+            model(**placed(sample), use_cache=False)
     for handle in handles:
         handle.remove()
     return seen
+
+
+def placed(sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A sample in memory of its own, for the same reason as the parameters in :func:`load_model`."""
+    return {name: value.clone() for name, value in sample.items()}
 
 
 # Module path -> path in the checkpoint: the first prefix that fits is exchanged.
