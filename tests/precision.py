@@ -4,8 +4,9 @@ The standard model of rounding, ``fl(a ∘ b) = (a ∘ b)(1 + δ)`` with ``|δ| 
 a sum, any number of threads, with fused multiplications or without. To first order in ``u``:
 
 - Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. (2002): a sum of ``n`` products is off by at most
-  ``n u Σ|ab|`` (3.5), so is each entry of a product of matrices (3.13); a Cholesky factor ``L`` is that of a matrix that
-  is off by ``(c + 1) u |L||Lᵀ|`` (theorem 10.3), a triangular solution that of a factor that is off by ``c u |L|`` (8.5).
+  ``n u Σ|ab|`` (3.5), so is each entry of a product of matrices (3.13); a Cholesky factor ``L`` is that of a matrix
+  that is off by ``(c + 1) u |L||Lᵀ|`` (theorem 10.3), a triangular solution that of a factor that is off by ``c u |L|``
+  (theorem 8.5).
 - Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 41 (2019): rounding
   errors are all but independent and of mean zero, so by Hoeffding's inequality a sum of them is at most
   ``λ u ‖coefficients‖₂`` but for a chance of ``2 exp(−λ²/2)``: of ``n`` products ``λ √n u``, not ``n u``.
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["accumulated", "inverse_diagonal_error", "unit_roundoff"]
+__all__ = ["accumulated", "inverse_diagonal_error", "inverse_rows_error", "unit_roundoff"]
 
 LAMBDA = 6
 """A bound is exceeded once in thirty million sums."""
@@ -71,6 +72,23 @@ def inverse_diagonal_error(
     return found + (moved + formed) / (damp * inverse.diagonal()) + 4 * u
 
 
+def inverse_rows_error(a: Tensor, x: Tensor, damping: float) -> Tensor:
+    """The error of each entry of ``a (xᵀx + μI)⁻¹``, ``[r, c]``, from the Gram matrix in float32 and its factor.
+
+    Args:
+        a: ``[r, c]`` float64.
+        x, damping: as in :func:`inverse_diagonal_error`.
+    """
+    c = x.shape[1]
+    wide = x.double()
+    matrix = wide.T @ wide + damping * float(wide.square().mean(dim=1).sum()) * torch.eye(c, dtype=wide.dtype)
+    q = _Entries(matrix, torch.eye(c, dtype=wide.dtype))
+    solved = a @ q.z  # (r, c)
+    errors = [*accumulated_in(wide, torch.float32, 0), *3 * q.factored(torch.float32)]  # factored, and solved twice
+    variance = sum(terms * (solved.square() @ error.square() @ q.z.square()) for terms, error in errors)
+    return LAMBDA * (2 * variance).sqrt() + 4 * unit_roundoff(torch.float32) * solved.abs()
+
+
 Errors = Sequence[tuple[float, Tensor]]
 """Of the entries of a matrix: by how many roundings each, and of what magnitude."""
 
@@ -85,8 +103,8 @@ def accumulated_in(x: Tensor, dtype: torch.dtype, converted: int) -> Errors:
 class _Entries:
     """``q_j = b_jᵀ A⁻¹ b_j``, found as ``‖y_j‖²`` of ``L y_j = b_j`` with ``A = L Lᵀ``.
 
-    An error ``E`` of ``A`` moves ``q_j`` by ``z_jᵀ E z_j`` with ``z_j = A⁻¹ b_j``, one of ``L`` or ``b_j`` in the solution
-    by twice ``z_jᵀ E y_j``.
+    An error ``E`` of ``A`` moves ``q_j`` by ``z_jᵀ E z_j`` with ``z_j = A⁻¹ b_j``, one of ``L`` in the solution by twice
+    ``z_jᵀ E y_j``.
     """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
