@@ -103,8 +103,8 @@ def accumulated_in(x: Tensor, dtype: torch.dtype, converted: int) -> Errors:
 class _Entries:
     """``q_j = b_jᵀ A⁻¹ b_j``, found as ``‖y_j‖²`` of ``L y_j = b_j`` with ``A = L Lᵀ``.
 
-    An error ``E`` of ``A`` moves ``q_j`` by ``z_jᵀ E z_j`` with ``z_j = A⁻¹ b_j``, one of ``L`` in the solution by twice
-    ``z_jᵀ E y_j``.
+    An error ``E`` of ``A`` moves ``q_j`` by ``z_jᵀ E z_j`` with ``z_j = A⁻¹ b_j``, one of ``L`` in the solution by
+    twice ``z_jᵀ E y_j``.
     """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
