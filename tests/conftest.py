@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +28,15 @@ def pytest_xdist_auto_num_workers() -> int:
     """What ``-n auto`` is: the cores that this process may use, up to 8, as each takes a gigabyte of memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in an order drawn with this seed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (seed := config.getoption("--shuffle")) is not None:
+        random.Random(seed).shuffle(items)
 
 
 class TinyCase(NamedTuple):
@@ -215,6 +226,35 @@ def _every_report_fits_the_schema() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MergeReport, "to_json", checked)
         yield
+
+
+def _shared_state() -> dict[str, Any]:
+    """What tests of one process share, beside files."""
+    import torch
+    import transformers
+
+    return {
+        "folder": Path.cwd(),
+        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "import path": list(sys.path),
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+        "torch": (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()),
+        "verbosity of transformers": transformers.utils.logging.get_verbosity(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _alone(_calm: None) -> Iterator[None]:
+    """A test finds random numbers at their beginning, and leaves what is shared as it was: the order is all one."""
+    import numpy
+    import torch
+
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
+    before = _shared_state()
+    yield
+    assert _shared_state() == before
 
 
 @pytest.fixture(scope="session", autouse=True)
