@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import TinyCase, content
 from safetensors.torch import save_file
+from test_lockstep import layouts, skeleton_of
 from torch import Tensor
 
 from hpa_merge import merge
@@ -81,3 +82,14 @@ def test_where_a_processor_puts_a_sample_changes_nothing(
     assert run(tmp_path / "two") == expected
     assert seen
     assert set(seen) == {0}
+
+
+def test_weights_are_aligned_wherever_they_are_read_to(tiny: Callable[..., TinyCase]) -> None:
+    with skeleton_of(tiny("phi3").new) as (skeleton, read):
+        for unit in skeleton.units:
+            given = skeleton.load(unit, lambda name: moved(read(name), 1))
+            assert all(beyond(tensor) for tensor in given.values())
+            layouts_of_unit = dict(layouts(skeleton.model))
+            assert layouts_of_unit
+            assert {layout.beyond_alignment for layout in layouts_of_unit.values()} == {0}
+            skeleton.free(unit)
