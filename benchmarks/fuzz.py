@@ -1,14 +1,17 @@
-"""Damaged inputs: headers, index files, configs, tokenizers' files and calibration lines, mutated at random.
+"""Damaged inputs: whatever a run reads that somebody else may have written, mutated at random.
 
     python benchmarks/fuzz.py [--cases 12000] [--seed 0] [--seconds 10]
 
-Every case is a checkpoint, or a calibration file, with one file damaged: bytes are flipped, cut, doubled, or values of
-its JSON replaced. It is opened, checked and encoded in this process, up to the plan of a merge. Only success and the
-package's own sentences are right; any other exception and more than the seconds given are findings. Prints a table,
-and exits with status 1 if there was a finding.
+Every case is a file with damage: bytes are flipped, cut, doubled, or values of its JSON replaced. Headers, index files,
+configurations, tokenizers' files and calibration lines are opened, checked and encoded in this process, up to the plan
+of a merge; reports, results, options, settings, statistics, test files and generation_config.json are given to the
+command that reads them, and what a server answers to the client. Only success and the package's own sentences are
+right; any other exception, the command's status 1, and more CPU seconds than given are findings. Prints a table, and
+exits with status 1 if there was a finding.
 """
 
 import argparse
+import io
 import json
 import random
 import shutil
@@ -21,17 +24,33 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from hpa_merge.errors import HPAError, InputError
+
 INDEX = "model.safetensors.index.json"
 NUMBERS = (0, -1, 1, 2, 7, 255, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 0.5, -1e300, 1e308)
 STRINGS = ("", "x", "\0", "\ud800", "../../etc/passwd", "/dev/zero", "a\nb", "http://127.0.0.1:9/x", "F32", "{{ 1/0 }}")
-SHARES = {"header": 0.35, "index": 0.15, "calibration": 0.25, "config": 0.15, "tokenizer": 0.1}
+SHARES = {
+    "header": 0.2,
+    "index": 0.1,
+    "calibration": 0.15,
+    "config": 0.15,
+    "tokenizer": 0.05,
+    "report": 0.1,
+    "results": 0.05,
+    "options": 0.04,
+    "settings": 0.03,
+    "statistics": 0.03,
+    "test": 0.03,
+    "generation": 0.02,
+    "answer": 0.05,
+}
 """What is damaged, and in which share of the cases."""
 
 
@@ -118,17 +137,77 @@ def mutated_shard(content: bytes, draw: random.Random) -> bytes:
     return struct.pack("<Q", length) + head + data
 
 
+OPTIONS = """p-max: 12.5
+p-min: 5
+selection: safety
+orthogonal: true
+include: [model.layers, lm_head]
+exclude: down_proj
+safety-samples: 1
+seed: 3
+"""
+
+SETTINGS = """- &first {p-max: 10, name: ten}
+- {<<: *first, p-max: 11, name: eleven}
+- method: linear
+  weight: 0.25
+"""
+
+
 class Bench:
-    """Tiny checkpoints, one file of which is damaged for a case and mended after it."""
+    """Tiny checkpoints and what was made of one, one file of which is damaged for a case and made whole after it."""
 
     def __init__(self, folder: Path) -> None:
         from tiny_models import make_calibration, make_pair
+
+        import hpa_merge
 
         self.models = {}
         for name in ("llama", "gpt2", "llava"):
             old, _ = make_pair(name, folder / name)
             self.models[name] = old, make_calibration(name, folder / name / "calibration")
         self.folder = folder
+        self.old, self.new = folder / "llama" / "old", folder / "llama" / "new"
+        safety, task = self.models["llama"][1]
+        self.out, self.statistics = folder / "out", folder / "statistics.safetensors"
+        few = hpa_merge.HPAConfig(safety_samples=1, task_samples=1)
+        calibration = {"safety_calib": safety, "task_calib": task}
+        hpa_merge.merge(self.old, self.new, self.out, **calibration, config=few, stats=self.statistics)
+        self.results, self.prompts = folder / "1.json", folder / "prompts.jsonl"
+        self.prompts.write_text(
+            json.dumps({"question": "which?", "choices": ["a", "b"], "answer": "B", "category": "x"}) + "\n"
+        )
+        asked = [
+            "eval",
+            self.old,
+            self.out,
+            "--task-test",
+            f"t={self.prompts}",
+            "--max-new-tokens",
+            "1",
+            "--json",
+            self.results,
+        ]
+        assert self.status(*asked) == 0
+        (folder / "options.yaml").write_text(OPTIONS)
+        (folder / "settings.yaml").write_text(SETTINGS)
+        self.merged = ["--safety-calib", safety, "--task-calib", task, "--dry-run", "-q"]
+
+    def status(self, *words: Any) -> int:
+        """The exit status of the command; what it printed is raised where that is a mistake of ours."""
+        from hpa_merge.cli import main
+
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as printed:
+            try:
+                main([str(word) for word in words])
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+        if code == 1:
+            raise RuntimeError(printed.getvalue().strip())
+        if code == 2:
+            raise InputError(printed.getvalue().strip())
+        return code
 
     @contextmanager
     def damaged(self, path: Path, content: bytes) -> Iterator[None]:
@@ -143,6 +222,12 @@ class Bench:
         """What the damaged file holds, and what is to be done with it."""
         name = draw.choice(list(self.models))
         folder, calibration = self.models[name]
+        if kind in ("report", "results", "options", "settings", "statistics", "test", "generation"):
+            return self._command(kind, draw)
+        if kind == "answer":
+            body = {"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": "well", "n": 1}}]}
+            content = mutated(json.dumps(body).encode(), draw)
+            return content, lambda: self._answer(content)
         if kind == "calibration":
             path = draw.choice(calibration)
             lines = path.read_bytes().splitlines()
@@ -170,6 +255,63 @@ class Bench:
                 check(name)
 
         return content, run
+
+    def _command(self, kind: str, draw: random.Random) -> tuple[bytes, Callable[[], None]]:
+        """A file that a command reads, damaged, and that command."""
+        verified = ["verify", self.out, *draw.choice([[], ["--old", self.old, "--new", self.new]])]
+        path, words = {
+            "report": (self.out / "hpa_report.json", draw.choice([["inspect", self.out], verified])),
+            "results": (self.results, ["score", self.folder]),
+            "options": (
+                self.folder / "options.yaml",
+                [self.old, self.new, *self.merged, "-o", self.folder / "o", "--config", self.folder / "options.yaml"],
+            ),
+            "settings": (
+                self.folder / "settings.yaml",
+                ["sweep", self.old, self.new, self.folder / "settings.yaml", *self.merged, "-o", self.folder / "s"],
+            ),
+            "statistics": (self.statistics, ["inspect", self.statistics]),
+            "test": (self.prompts, ["eval", self.new, "--task-test", f"t={self.prompts}", "--max-new-tokens", "1"]),
+            "generation": (
+                self.new / "generation_config.json",
+                [
+                    "eval",
+                    self.new,
+                    "--safety-test",
+                    self.models["llama"][1][1],
+                    "--samples",
+                    "1",
+                    "--max-new-tokens",
+                    "2",
+                ],
+            ),
+        }[kind]
+        whole = path.read_bytes()
+        if path.suffix == ".yaml":
+            content = mutate_bytes(whole, draw)
+        else:
+            content = mutated_shard(whole, draw) if path == self.statistics else mutated(whole, draw)
+
+        def run() -> None:
+            with self.damaged(path, content):
+                self.status(*words)
+
+        return content, run
+
+    def _answer(self, content: bytes) -> None:
+        import httpx
+
+        from hpa_merge.calibration import Sample, Turn
+        from hpa_merge.evaluation.endpoint import Endpoint
+
+        client = Endpoint("http://127.0.0.1:9/v1", "x")
+        client._client = httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda request: httpx.Response(200, stream=httpx.ByteStream(content)))
+        )
+        try:
+            client.answer([Sample("t:1", turns=(Turn("user", ("a",)),))])[0].encode()
+        finally:
+            client.close()
 
     def _open(self, name: str) -> None:
         from hpa_merge.checkpoint import Checkpoint
@@ -202,7 +344,6 @@ class Bench:
 
 def fuzz(cases: int, seed: int, seconds: float, folder: Path) -> tuple[dict[str, Counter[str]], list[str], tuple]:
     """Counts of what became of the cases by kind, the findings, and the slowest case: its seconds, kind and number."""
-    from hpa_merge.errors import InputError, NumericalError
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Slow("".join(traceback.format_stack(frame, limit=4)))
@@ -211,18 +352,18 @@ def fuzz(cases: int, seed: int, seconds: float, folder: Path) -> tuple[dict[str,
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in SHARES}
     findings: list[str] = []
     slowest: tuple[float, str, int] = (0.0, "", 0)
-    before = signal.signal(signal.SIGALRM, stop)
+    before = signal.signal(signal.SIGPROF, stop)
     try:
         for number in range(cases):
             draw = random.Random(f"{seed}/{number}")
             kind = draw.choices(list(SHARES), list(SHARES.values()))[0]
             content, run = bench.case(kind, draw)
-            started = time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            started = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
                 run()
                 outcome = "accepted"
-            except (InputError, NumericalError):
+            except HPAError:
                 outcome = "refused"
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
@@ -233,11 +374,11 @@ def fuzz(cases: int, seed: int, seconds: float, folder: Path) -> tuple[dict[str,
                     f"{number} {kind}: {outcome}: {error} ({last.filename}:{last.lineno}) {content[:200]!r}"
                 )
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
             counts[kind][outcome] += 1
-            slowest = max(slowest, (time.monotonic() - started, kind, number))
+            slowest = max(slowest, (time.process_time() - started, kind, number))
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before)
     return counts, findings, slowest
 
 
@@ -245,7 +386,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of one case, at most")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the CPU, for one case, at most")
     arguments = parser.parse_args()
 
     import transformers

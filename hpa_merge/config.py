@@ -13,6 +13,7 @@ from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 import yaml
 
 from hpa_merge.errors import ConfigError
+from hpa_merge.parsing import YAML_BYTES, parse_yaml, read_bounded
 
 Method = Literal["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
 Selection = Literal["balanced", "safety", "shared"]
@@ -229,10 +230,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_bounded(path, YAML_BYTES))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): give --config a YAML file.") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if values is None:
         return {}

@@ -6,7 +6,6 @@ anybody else.
 """
 
 import errno
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +35,8 @@ from hpa_merge.checkpoint.folder import INDEX, read_config
 from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.names import REPORT
+from hpa_merge.parsing import INDEX as LIMITS
+from hpa_merge.parsing import read_json
 
 __all__ = ["Source", "commits_of", "is_remote", "locate"]
 
@@ -45,6 +46,9 @@ CONFIGS = ("config.json", "adapter_config.json")
 """A repository without any of them holds no checkpoint, and no adapter."""
 
 ADAPTER = "adapter_model.safetensors"
+
+TOKEN = "the token in HF_TOKEN, or that of 'hf auth login', holds a sign that is not ASCII: set it to the token alone."
+"""What is wrong where a request cannot even be written."""
 
 TIMEOUT = 30.0
 """Seconds that the Hub may take to say what a repository has."""
@@ -229,8 +233,8 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
 def _shards(folder: Path) -> set[str]:
     """The names of the weight files in the index of a folder; empty where it has none, or a broken one."""
     try:
-        return {str(shard) for shard in json.loads((folder / INDEX).read_bytes())["weight_map"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {str(shard) for shard in read_json(folder / INDEX, LIMITS)["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
 
@@ -306,6 +310,8 @@ def _reason(error: Exception, repo: str, revision: str | None) -> str:
         )
     if isinstance(error, httpx.HTTPError | OfflineModeIsEnabled):
         return f": {_unreachable()}: check the network and run the same command again; what has arrived is kept."
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":  # of a header
+        return f": {TOKEN}"
     if isinstance(error, FileMetadataError):
         return f": what answers at {constants.ENDPOINT} is no Hub: check HF_ENDPOINT and the network's proxy."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from hpa_merge.errors import HPAError, PublishError
+from hpa_merge.hub import TOKEN
 
 __all__ = ["AGAIN", "OFFLINE", "is_dropped", "telling"]
 
@@ -69,6 +70,8 @@ def _reason(error: BaseException, repo: str) -> str:
         return f": the Hub at {constants.ENDPOINT} cannot be reached: check the network and {AGAIN}."
     if isinstance(error, httpx.HTTPError):
         return f": the connection to the Hub at {constants.ENDPOINT} broke off: check the network and {AGAIN}."
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":  # of a header
+        return f": {TOKEN}"
     if isinstance(error, OSError) and error.errno is not None:
         return (
             f": OUT cannot be read ({error.strerror}): see that nothing changes it while it is uploaded, and {AGAIN}."

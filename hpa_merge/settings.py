@@ -11,6 +11,7 @@ import yaml
 
 from hpa_merge.config import HPAConfig, check_shared, uses
 from hpa_merge.errors import ConfigError
+from hpa_merge.parsing import YAML_BYTES, parse_yaml, read_bounded
 
 __all__ = ["read_settings"]
 
@@ -31,10 +32,10 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
             statistics depend on. Names the file and the place in the list.
     """
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = parse_yaml(read_bounded(path, YAML_BYTES))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): give a YAML list of settings.") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(entries, list) or not entries:
         found = "an empty list" if entries == [] else f"a {type(entries).__name__}" if entries else "nothing"

@@ -106,6 +106,7 @@ class Side:
         Raises:
             CalibrationError: the model's forward fails on a sample.
         """
+        self._check_ids()
         self._check(self._skeleton.load(None, self._read))
         inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self.inputs]
         try:
@@ -177,6 +178,20 @@ class Side:
 
     def _read(self, key: str) -> Tensor:
         return (self._ahead or self._checkpoint).read(key)
+
+    def _check_ids(self) -> None:
+        """Check that token ids that were given are tokens of the model: on a GPU no error could name the sample.
+
+        Raises:
+            CalibrationError: one is not.
+        """
+        rows = getattr(self._skeleton.model.get_input_embeddings(), "num_embeddings", None)
+        for sample in self._samples:
+            if sample.input_ids and rows is not None and (highest := max(sample.input_ids)) >= rows:
+                raise CalibrationError(
+                    f"{sample.source}: input_ids holds {highest}, and {self.role}'s vocabulary has {rows} tokens: "
+                    "give the ids that the checkpoint's own tokenizer gives."
+                )
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
         for key, value in tensors.items():

@@ -26,6 +26,7 @@ from hpa_merge.core import Inverse
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.model import LinearTensor
 from hpa_merge.names import STATISTICS, STATISTICS_FORMAT
+from hpa_merge.parsing import INDEX, parse_json
 
 __all__ = ["Half", "Statistics", "check_place", "read_statistics", "write_statistics"]
 
@@ -281,7 +282,7 @@ def _described(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     """
     if MARK not in (metadata or {}):
         raise ValueError(f"its metadata have no {MARK!r}")
-    content = json.loads((metadata or {})[MARK])
+    content = parse_json((metadata or {})[MARK], INDEX)
     if content["format"] != FORMAT:
         raise ValueError(f"it has format {content['format']!r}, and this version reads {FORMAT}")
     return dict(content)

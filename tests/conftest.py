@@ -203,6 +203,25 @@ def stub() -> Iterator[Any]:
 
 
 @pytest.fixture
+def endpoint(stub: Any) -> Iterator[Callable[..., Any]]:
+    """``endpoint(**options)``: a client of the stub; its pauses are noted in ``stub.pauses`` and not waited for."""
+    from hpa_merge.evaluation.endpoint import Endpoint
+
+    made: list[Endpoint] = []
+
+    async def note(seconds: float) -> None:
+        stub.pauses.append(seconds)
+
+    def make(url: str = stub.url, **options: Any) -> Endpoint:
+        made.append(Endpoint(url, "served", sleep=note, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
 def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merges of this test draw the page and the pictures, as they do for users."""
     monkeypatch.setattr("hpa_merge.report.folder.draw", DRAW)

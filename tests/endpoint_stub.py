@@ -5,13 +5,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hpa_merge.calibration import Sample, Turn
+
+Raw = Callable[[BinaryIO], None]
+Answer = str | tuple[int, bytes] | tuple[int, bytes, dict[str, str]] | Raw
 
 
 class Stub(ThreadingHTTPServer):
     """Answers every request by ``rule``, which is given its body; notes what it gets.
 
-    ``rule`` returns a text, which becomes a completion, or a status and the bytes of a body.
+    ``rule`` returns a text, which becomes a completion; a status and the bytes of a body, and headers if there are
+    some; or a function that writes the whole response to the connection.
     """
 
     daemon_threads = True
@@ -20,7 +27,8 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.rule: Callable[[dict[str, Any]], str | tuple[int, bytes]] = lambda body: "fine"
+        self.pauses: list[float] = []  # what a client of the tests would have waited for
+        self.rule: Callable[[dict[str, Any]], Answer] = lambda body: "fine"
         self.busy, self.busiest, self.lock = 0, 0, threading.Lock()
 
     @property
@@ -41,22 +49,38 @@ class Handler(BaseHTTPRequestHandler):
             self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.server.busy += 1
             self.server.busiest = max(self.server.busiest, self.server.busy)
-        code, content = 404, b"no such place"
+        found: Answer = (404, b"no such place")
         if self.path == "/v1/chat/completions":
             found = self.server.rule(body)
+        if isinstance(found, str):
             message = {"choices": [{"index": 0, "message": {"role": "assistant", "content": found}}]}
-            code, content = (200, json.dumps(message).encode()) if isinstance(found, str) else found
+            found = (200, json.dumps(message).encode())
         with self.server.lock:
             self.server.busy -= 1
+        if callable(found):
+            self.close_connection = True
+            found(self.wfile)
+            return
+        code, content, *more = found
         self.send_response(code)
         self.send_header("content-length", str(len(content)))
-        if code == 429:
-            self.send_header("retry-after", "7")
+        for name, value in (more[0] if more else {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
     def log_message(self, *words: object) -> None:
         """Nothing on the terminal."""
+
+
+def ask(*parts: str | Path) -> Sample:
+    """A prompt."""
+    return Sample("t.jsonl:1", turns=(Turn("user", parts),))
+
+
+def asked(body: dict[str, Any]) -> str:
+    """What a request asks."""
+    return str(body["messages"][-1]["content"])
 
 
 @contextmanager

@@ -4,41 +4,18 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint_stub import Stub
+from endpoint_stub import Stub, ask, asked
 from evaluation_cases import jsonl, lines, status
 from PIL import Image
 
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import KEY, Endpoint
-
-
-@pytest.fixture(name="endpoint")
-def an_endpoint(stub: Stub) -> Iterator[Callable[..., Endpoint]]:
-    """``endpoint(**options)``: of the stub; the pauses are noted in ``stub.pauses`` and not waited for."""
-    made: list[Endpoint] = []
-    stub.pauses = []  # type: ignore[attr-defined]
-
-    def make(url: str = stub.url, **options: Any) -> Endpoint:
-        made.append(Endpoint(url, "served", sleep=stub.pauses.append, **options))  # type: ignore[attr-defined]
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def ask(*parts: str | Path) -> Sample:
-    return Sample("t.jsonl:1", turns=(Turn("user", parts),))
-
-
-def asked(body: dict[str, Any]) -> str:
-    return body["messages"][-1]["content"]
 
 
 def test_the_request_and_the_answer(
@@ -102,10 +79,10 @@ def test_answers_come_in_the_order_of_the_prompts(stub: Stub, endpoint: Callable
 
 
 def test_a_server_that_is_busy_is_asked_again(stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
-    waiting = [(503, b"loading"), (429, b"slow down"), (500, b"")]
+    waiting = [(503, b"loading"), (429, b"slow down", {"retry-after": "7"}), (500, b"")]
     stub.rule = lambda body: waiting.pop(0) if waiting else "at last"
     assert endpoint().answer([ask("a")]) == ["at last"]
-    first, second, third = stub.pauses  # type: ignore[attr-defined]
+    first, second, third = stub.pauses
     assert 0.5 <= first <= 1
     assert second == 7  # what the server asks for
     assert 2 <= third <= 4
@@ -150,7 +127,7 @@ def test_an_answer_that_the_server_calls_a_refusal_or_leaves_empty(
 def test_a_server_that_is_not_there_or_too_slow(stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
     with pytest.raises(EvaluationError, match=r"http://127\.0\.0\.1:9/v1 cannot be reached .*tried 3 times"):
         endpoint(url="http://127.0.0.1:9/v1", retries=2).answer([ask("a")])
-    assert len(stub.pauses) == 2  # type: ignore[attr-defined]
+    assert len(stub.pauses) == 2
     over = threading.Event()
     stub.rule = lambda body: "late" if over.wait(20) else "never"
     with pytest.raises(EvaluationError, match=r"cannot be reached \(.*tried 1 times\): .* raise --timeout"):

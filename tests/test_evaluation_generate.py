@@ -103,8 +103,34 @@ def test_greedy_whatever_the_checkpoint_prefers(tiny: Callable[..., TinyCase], t
     prompts = samples(case)
     path = case.old / "generation_config.json"
     before = opened(case.old, prompts[0], max_new_tokens=8).answer(prompts)
-    wanted = {"do_sample": True, "temperature": 5.0, "top_p": 0.9, "top_k": 40, "max_length": 3}
-    path.write_text(json.dumps(json.loads(path.read_text()) | wanted))
+    theirs = json.loads(path.read_text())
+    for wanted in (
+        {"do_sample": True, "temperature": 5.0, "top_p": 0.9, "top_k": 40, "max_length": 3},
+        {"return_dict_in_generate": True, "output_scores": True, "output_hidden_states": True},
+        {"num_return_sequences": 3, "num_beams": 3, "early_stopping": True},
+        {
+            "forced_eos_token_id": 5,
+            "suppress_tokens": list(range(50)),
+            "bad_words_ids": [[7]],
+            "sequence_bias": [[[9], 9.0]],
+        },
+        {"repetition_penalty": 50.0, "no_repeat_ngram_size": 1, "min_new_tokens": 8, "guidance_scale": 3.0},
+        {"max_time": 0.0, "max_new_tokens": 1, "stop_strings": ["a", "e", "i"], "token_healing": True},
+        {"cache_implementation": "static", "use_cache": False, "prompt_lookup_num_tokens": 3, "low_memory": True},
+        {"pad_token_id": -1, "bos_token_id": 10**30, "made_up": {"a": 1}},
+    ):
+        path.write_text(json.dumps(theirs | wanted))
+        assert opened(case.old, prompts[0], max_new_tokens=8).answer(prompts) == before, wanted
+
+
+@pytest.mark.parametrize("end", ["x", -1, 10**30, [], {}, True, [None, 1.5]])
+def test_an_end_that_is_no_token_is_the_tokenizers(end: object, tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
+    case = tiny("llama").copied_to(tmp_path)
+    prompts = samples(case)
+    path = case.old / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": None}))
+    before = opened(case.old, prompts[0], max_new_tokens=8).answer(prompts)
+    path.write_text(json.dumps({"eos_token_id": end}))
     assert opened(case.old, prompts[0], max_new_tokens=8).answer(prompts) == before
 
 

@@ -55,8 +55,8 @@ def test_an_array_of_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text("[")
     os.truncate(path, 10**11)
-    assert refused(path, mebibytes=600) == (
-        f"{path} is one array of more than 268435456 bytes: write one JSON object a line, as jq -c .[] does."
+    assert refused(path) == (
+        f"{path}: not valid JSON at column 2 (Expecting value): write one JSON object a line, or one array."
     )
 
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 def test_damaged_inputs_end_in_a_sentence(tmp_path: Path) -> None:
     from fuzz import SHARES, fuzz
 
-    counts, findings, _ = fuzz(cases=1000, seed=1, seconds=10, folder=tmp_path)
+    counts, findings, _ = fuzz(cases=400, seed=1, seconds=10, folder=tmp_path)
     assert findings == []
-    assert sum(row["refused"] for row in counts.values()) > 500
+    assert sum(row["refused"] for row in counts.values()) > 200
     assert all(counts[kind]["accepted"] and counts[kind]["refused"] for kind in SHARES)

@@ -236,7 +236,7 @@ def _image(value: object, source: str, folder: Path) -> Path:
 
 
 def _token_ids(value: object, source: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(item) is int and item >= 0 for item in value):
+    if not isinstance(value, list) or not value or not all(type(item) is int and 0 <= item < 2**31 for item in value):
         raise CalibrationError(
             f'{source}: "input_ids" is not an array of token ids: give one or more whole numbers from 0.'
         )

@@ -1,6 +1,5 @@
 """The tokenizer or the processor of a checkpoint folder: local files only, never the checkpoint's own code."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from hpa_merge.calibration.bounds import panics_as_errors
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.parsing import TOKENIZER, read_json
 
 __all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "reason"]
 
@@ -168,7 +168,7 @@ def reason(error: BaseException) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     """The object in ``path``; empty where there is no such file or no such object in it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = read_json(path, TOKENIZER)
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

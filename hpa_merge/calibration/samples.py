@@ -3,19 +3,15 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from hpa_merge.calibration.formats import Sample, parse_record
 from hpa_merge.errors import CalibrationError
+from hpa_merge.parsing import LINE, SurrogateError, parse_items, parse_json
 
 __all__ = ["Sample", "read_records", "read_samples"]
-
-LINE_BYTES = 2**24
-"""The longest line that is read: 16 MiB."""
-
-ARRAY_BYTES = 2**28
-"""The longest file that is one array, which is read as a whole: 256 MiB."""
 
 BYTE_MARK = b"\xef\xbb\xbf"
 """What some editors put before UTF-8."""
@@ -71,48 +67,65 @@ def _holds_array(file: BinaryIO) -> bool:
     """Whether the first sign of the file is a bracket; the file stands at its beginning then, behind a byte mark."""
     start = len(BYTE_MARK) if file.read(len(BYTE_MARK)) == BYTE_MARK else 0
     file.seek(start)
-    while (line := file.readline(LINE_BYTES)).isspace():
+    while (line := file.readline(LINE.size)).isspace():
         pass
     file.seek(start)
     return line.lstrip().startswith(b"[")
 
 
 def _array(file: BinaryIO, path: Path) -> Iterator[tuple[str, object]]:
-    content = file.read(ARRAY_BYTES + 1)
-    if len(content) > ARRAY_BYTES:
-        raise CalibrationError(
-            f"{path} is one array of more than {ARRAY_BYTES} bytes: write one JSON object a line, as jq -c .[] does."
-        )
-    array = _parse(content, str(path))
-    if not isinstance(array, list):
-        raise CalibrationError(f"{path} is neither JSON Lines nor a JSON array: write one JSON object a line.")
-    yield from ((f"{path}:{number}", record) for number, record in enumerate(array, start=1))
+    """The items of the file, one at a time: a long array is never held."""
+    number = 0
+    items = parse_items(file, LINE)
+    while True:
+        with _telling(str(path), item=number + 1):
+            try:
+                record = next(items)
+            except StopIteration:
+                return
+        number += 1
+        yield f"{path}:{number}", record
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[str, object]]:
     number = 0
-    while line := file.readline(LINE_BYTES + 1):
+    while line := file.readline(LINE.size + 1):
         number += 1
-        if len(line) > LINE_BYTES:
+        if len(line) > LINE.size:
             raise CalibrationError(
-                f"{path}:{number}: the line is longer than {LINE_BYTES} bytes: take it out, or write one sample a line."
+                f"{path}:{number}: the line is longer than {LINE.size} bytes: take it out, or write one sample a line."
             )
         line = line.removesuffix(b"\n")
         if line.strip():
-            yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+            with _telling(f"{path}:{number}"):
+                record = parse_json(line, LINE)
+            yield f"{path}:{number}", record
 
 
-def _parse(content: bytes, source: str) -> object:
+@contextmanager
+def _telling(source: str, item: int | None = None) -> Iterator[None]:
+    """Why JSON cannot be read, as a sentence.
+
+    Args:
+        item: the number of what is being read in an array.
+
+    Raises:
+        CalibrationError: it cannot.
+    """
+    named = source if item is None else f"{source}:{item}"
     try:
-        return json.loads(content.decode("utf-8"))
+        yield
     except UnicodeDecodeError as error:
-        raise CalibrationError(f"{source}: byte {error.start + 1} is not UTF-8: save the file as UTF-8.") from None
+        place = f"byte {error.start + 1}" if item is None else f"a byte of item {item}"
+        raise CalibrationError(f"{source}: {place} is not UTF-8: save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
         raise CalibrationError(
             f"{source}: not valid JSON at {place} ({error.msg}): write one JSON object a line, or one array."
         ) from None
-    except (ValueError, RecursionError):  # a number of thousands of digits, an array thousands deep
+    except SurrogateError as error:
+        raise CalibrationError(f"{named}: {error}: write whole characters.") from None
+    except ValueError:  # a number of thousands of digits, an array thousands deep, millions of empty objects
         raise CalibrationError(
-            f"{source}: this JSON is too large to be read: write shorter numbers and nest less deeply."
+            f"{named}: this JSON is too large to be read: write shorter numbers and nest less deeply."
         ) from None

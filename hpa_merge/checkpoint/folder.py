@@ -1,21 +1,26 @@
 """A folder in Hugging Face layout: its config.json, its weight files, and what makes it one that is not read."""
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hpa_merge import parsing
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["ADAPTER", "INDEX", "find_shards", "has_weights", "read_config", "read_json", "refuse_devices"]
+__all__ = [
+    "ADAPTER",
+    "INDEX",
+    "check_names",
+    "find_shards",
+    "has_weights",
+    "read_config",
+    "read_json",
+    "refuse_devices",
+]
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
-
-JSON_BYTES = 10**8
-"""The longest config.json or index that is read: of real ones, the longest index has 10 MB."""
 
 
 def read_config(folder: Path, role: str) -> dict[str, Any]:
@@ -37,14 +42,9 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
             f"{role} {folder} has no config.json: give a folder in Hugging Face layout, as save_pretrained writes it."
         )
     config = read_json(folder, role, "config.json")
-    try:
-        quantised = list(_quantisations(config))
-    except RecursionError as error:
-        raise CheckpointError(
-            f"{role} {folder}: config.json is nested too deeply: fetch or save the checkpoint again."
-        ) from error
+    check_names(config, f"{role} {folder}")
     adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
-    for key, found in quantised:
+    for key, found in _quantisations(config):
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
         raise CheckpointError(
             f"{role} {folder} is quantised ({key} in config.json, method {method}): "
@@ -52,6 +52,29 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
             f"{adapters}."
         )
     return config
+
+
+def check_names(config: dict[str, Any], place: str) -> None:
+    """Check the two fields that choose transformers' classes, and that are read before transformers checks anything.
+
+    Args:
+        place: what the message begins with.
+
+    Raises:
+        CheckpointError: they are there, and are no names.
+    """
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) and name for name in names)):
+        raise CheckpointError(
+            f"{place}: config.json has {names!r:.40} for architectures, which has to be a list of class names: "
+            "fetch or save the checkpoint again."
+        )
+    kind = config.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise CheckpointError(
+            f"{place}: config.json has {kind!r:.40} for model_type, which has to be a name: "
+            "fetch or save the checkpoint again."
+        )
 
 
 def find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
@@ -104,33 +127,20 @@ def has_weights(folder: Path) -> bool:
 
 def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     """A JSON file of the folder that holds an object."""
+    index = name == INDEX
     try:
-        with (folder / name).open("rb") as file:
-            raw = file.read(JSON_BYTES + 1)
-        if len(raw) > JSON_BYTES:
-            raise CheckpointError(
-                f"{role} {folder}: {name} is longer than {JSON_BYTES} bytes: fetch or save the checkpoint again."
-            )
-        content = json.loads(raw, object_pairs_hook=_without_doubles if name == INDEX else None)
+        content = parsing.read_json(folder / name, parsing.INDEX if index else parsing.CONFIG, unique=index)
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{role} {folder}: {name} is not valid JSON ({error}): fetch or save the checkpoint again."
-        ) from error
+    except ValueError as error:
+        reason = str(error)
+        what = reason.removeprefix("it ") if reason.startswith("it ") else f"is not valid JSON ({reason})"
+        raise CheckpointError(f"{role} {folder}: {name} {what}: fetch or save the checkpoint again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{role} {folder}: {name} holds a JSON {type(content).__name__} instead of an object: "
             "fetch or save the checkpoint again."
         )
-    return content
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ; other programs could take the other one of two equal ones."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError(f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r} stands in it twice")
     return content
 
 

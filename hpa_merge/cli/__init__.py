@@ -3,10 +3,12 @@
 Nothing heavy is imported before it is needed: help and wrong options answer without torch.
 """
 
+import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -20,7 +22,7 @@ from hpa_merge.cli.others import demo_command, verify_command
 from hpa_merge.cli.push import push_command
 from hpa_merge.cli.report import report_command
 from hpa_merge.cli.score import score_command
-from hpa_merge.cli.terminal import allow_many_files, complain
+from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.errors import HPAError
 
@@ -55,10 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
     allow_many_files()
+    allow_any_text()
     resumable = any(parameter.name == "resume" for parameter in command.params)
     interruption = INTERRUPTION if resumable else STOPPED
     verbose = "-v" in words or "--verbose" in words
     try:
+        check_environment()
         with ending_soon(interruption):
             command.main(words, prog_name=name, standalone_mode=False, obj=typed)
     except click.exceptions.Exit as exit_:
@@ -77,5 +81,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if verbose:
             traceback.print_exc()
+        if isinstance(error, OSError) and (given := _given(error, typed)) is not None:
+            complain(f"{given} cannot be used ({error.strerror}): check the path.")
+            sys.exit(USAGE)
         complain(f"{type(error).__name__}: {error} (a mistake of ours or of a library; -v shows where it happened)")
         sys.exit(FAILURE)
+
+
+def _given(error: OSError, typed: str) -> str | None:
+    """The path that the system refuses, where the user has typed it; shortened, for it may be too long for any."""
+    if error.errno is None or not isinstance(error.filename, str | bytes):
+        return None
+    name = os.fsdecode(error.filename)
+    typed_words = [word.rpartition("=")[2] for word in shlex.split(typed)[1:]]
+    known = any(word and name.startswith((word, str(Path(word).absolute()))) for word in typed_words)
+    return f"{name:.80}{'…' if len(name) > 80 else ''}" if known else None

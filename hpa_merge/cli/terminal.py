@@ -1,11 +1,15 @@
 """What every command needs of its process: a bar, a sentence, nothing of what libraries say, and its files."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import click
 from click.shell_completion import CompletionItem
+
+from hpa_merge.errors import ConfigError
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -70,6 +74,30 @@ def allow_many_files() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def allow_any_text() -> None:
+    """Print as an escape what the terminal's encoding cannot show, such as a path in another one; never end at it."""
+    with suppress(AttributeError, ValueError, OSError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def check_environment() -> None:
+    """Check what a library reads from the environment while it is imported, where nothing says whose mistake it is.
+
+    Raises:
+        ConfigError: HF_ENDPOINT is no address.
+    """
+    given = os.environ.get("HF_ENDPOINT", "")
+    try:
+        address = urlsplit(given)
+        usable = not given or (address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(
+            "HF_ENDPOINT in the environment is no address: unset it, or give one as https://huggingface.co."
+        )
 
 
 def folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -109,7 +109,11 @@ ENDPOINT_OPTIONS = (
     click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),
     click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Requests at once."),
     click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, help="Seconds."
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=120.0,
+        show_default=True,
+        help="Seconds for a whole answer.",
     ),
 )
 

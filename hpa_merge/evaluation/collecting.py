@@ -16,6 +16,7 @@ from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
 from hpa_merge.evaluation.results import ModelResult
 from hpa_merge.evaluation.scoring import score
+from hpa_merge.parsing import RECORD, parse_json
 
 __all__ = ["Suite", "assess", "batches", "collect"]
 
@@ -77,7 +78,7 @@ def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progres
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
     for purpose, name, prompts in suite:
-        with _file(folder, purpose, name).open("w", encoding="utf-8", newline="\n") as file:
+        with _file(folder, purpose, name).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             for several in batches(prompts, answerer.window):
                 on_progress(name, done, suite.count)
                 answers = answerer.answer([prompt.sample for prompt in several])
@@ -112,8 +113,11 @@ def assess(
         path = _file(folder, purpose, set_name)
         judged = path.with_suffix(".judged")
         found: list[float] = []
-        with path.open(encoding="utf-8") as answered, judged.open("w", encoding="utf-8", newline="\n") as file:
-            records = (json.loads(line) for line in answered)
+        with (
+            path.open(encoding="utf-8") as answered,
+            judged.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
+        ):
+            records = (parse_json(line, RECORD) for line in answered)
             for several in batches(zip(prompts, records, strict=True), judge.window):
                 on_progress(set_name, done, suite.count)
                 shown, given = [prompt for prompt, _ in several], [record["answer"] for _, record in several]

@@ -1,12 +1,18 @@
-"""Answers of a server that speaks OpenAI's chat protocol, such as vLLM."""
+"""Answers of a server that speaks OpenAI's chat protocol, such as vLLM.
 
+The server is not trusted: what it sends is bounded in bytes and in time, is not decompressed, and redirects nobody.
+"""
+
+import asyncio
 import base64
 import io
+import json
 import os
 import random
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +22,7 @@ from PIL import Image
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.images import open_images
 from hpa_merge.errors import EvaluationError
+from hpa_merge.parsing import ANSWER, parse_json
 
 __all__ = ["Endpoint"]
 
@@ -28,6 +35,26 @@ TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 30.0
 """Seconds between two tries at most, whatever the server asks for."""
 
+TIMEOUTS = 2
+"""How often one answer may be late: a connection that was lost without a word is worth another try, a slow server is
+not."""
+
+COMPLAINT_BYTES = 2**16
+"""What is read of a body that says why there is no answer."""
+
+TOKEN_CHARACTERS = 256
+"""More than a token stands for in any vocabulary, so that an answer's length follows from ``max_tokens``."""
+
+
+@final
+@dataclass(frozen=True)
+class _Reply:
+    """What a server sent: its status, its headers, and its body as far as it was read."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
 
 @final
 class Endpoint:
@@ -35,6 +62,9 @@ class Endpoint:
 
     Every request is greedy (``temperature`` 0) with a fixed seed; whether the answers are the same each time is the
     server's affair. Images go as they are given to a model that is loaded here: upright, in RGB, as PNG in a data URL.
+
+    The requests run in an event loop on a thread of its own, which a timeout or an interruption cancels at any moment,
+    whatever the server does, and which works where the caller has an event loop too.
     """
 
     def __init__(
@@ -46,30 +76,53 @@ class Endpoint:
         concurrency: int = 8,
         timeout: float = 120.0,
         retries: int = 4,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """
         Args:
             url: what comes before ``/chat/completions``: ``http://localhost:8000/v1``.
             model: the name that the server has for it.
             concurrency: requests under way at once.
-            timeout: seconds that the server may take for an answer.
+            timeout: seconds that an answer may take, from the connection to its last byte.
             retries: how often a request is repeated after the connection failed or the server was busy.
+
+        Raises:
+            EvaluationError: the address or the key cannot be used.
         """
         self.window = 8 * concurrency
         self._url, self._model = url.rstrip("/"), model
         self._max_new_tokens, self._retries, self._sleep = max_new_tokens, retries, sleep
-        self._concurrency = concurrency
-        headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if os.environ.get(KEY) else {}
-        self._client = httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-            limits=httpx.Limits(max_connections=concurrency),
-        )
+        self._timeout = timeout
+        self._slots = asyncio.Semaphore(concurrency)
+        self._key = _key()
+        headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        try:
+            self._place = httpx.URL(f"{self._url}/chat/completions")
+            self._client = httpx.AsyncClient(
+                headers=headers,
+                timeout=httpx.Timeout(None, connect=min(timeout, 10.0)),
+                limits=httpx.Limits(max_connections=concurrency),
+                follow_redirects=False,  # the key is for this server
+            )
+        except Exception as error:  # an address or a proxy that is none, a file of certificates that is not there
+            raise EvaluationError(
+                f"the endpoint {self._url} cannot be asked ({error}): check the address, and the environment's "
+                "proxies and certificates."
+            ) from error
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections; a second time, do nothing."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def answer(self, prompts: Sequence[Sample]) -> list[str]:
         """An answer for each prompt, in their order.
@@ -78,14 +131,46 @@ class Endpoint:
             CalibrationError: an image cannot be read.
             EvaluationError: the server does not answer as the protocol has it, or not in time.
         """
-        pool = ThreadPoolExecutor(self._concurrency)
+        answers = asyncio.run_coroutine_threadsafe(self._every(prompts), self._loop)
         try:
-            return list(pool.map(self._one, prompts))
+            return answers.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            answers.cancel()  # where this thread was interrupted
 
-    def _one(self, prompt: Sample) -> str:
+    async def _every(self, prompts: Sequence[Sample]) -> list[str]:
+        """The answers; the first failure ends all requests."""
+        tasks = [asyncio.ensure_future(self._one(prompt)) for prompt in prompts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _one(self, prompt: Sample) -> str:
         """One request, repeated where that may help."""
+        async with self._slots:
+            request = await asyncio.to_thread(self._request, prompt)
+            late = 0
+            for tried in range(self._retries + 1):
+                last = tried == self._retries
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        reply = await self._ask(request)
+                except Exception as error:  # a name that cannot be looked up is refused by whatever looks it up
+                    late += isinstance(error, TimeoutError)
+                    repeatable = isinstance(error, httpx.TransportError | TimeoutError)
+                    if last or late == TIMEOUTS or not repeatable or isinstance(error, httpx.UnsupportedProtocol):
+                        raise self._unreachable(error, tried + 1) from error
+                    await self._sleep(_pause(tried, None))
+                    continue
+                if reply.status in TRANSIENT and not last:
+                    await self._sleep(_pause(tried, reply.headers.get("retry-after")))
+                    continue
+                return self._text(reply, prompt)
+        raise AssertionError("the last try returns or raises")
+
+    def _request(self, prompt: Sample) -> bytes:
+        """The body of a request."""
         images = iter(open_images(prompt))
         seen = [[next(images) for part in turn.parts if isinstance(part, Path)] for turn in prompt.turns]
         body = {
@@ -95,46 +180,101 @@ class Endpoint:
             "temperature": 0,
             "seed": 0,
         }
-        for tried in range(self._retries + 1):
-            last = tried == self._retries
-            try:
-                response = self._client.post(f"{self._url}/chat/completions", json=body)
-            except httpx.TransportError as error:
-                if last or isinstance(error, httpx.UnsupportedProtocol):
-                    raise EvaluationError(
-                        f"the endpoint {self._url} cannot be reached ({str(error) or type(error).__name__}; "
-                        f"tried {tried + 1} times): see that the server runs, or raise --timeout."
-                    ) from error
-                self._sleep(_pause(tried, None))
-                continue
-            if response.status_code in TRANSIENT and not last:
-                self._sleep(_pause(tried, response.headers.get("retry-after")))
-                continue
-            return self._text(response, prompt)
-        raise AssertionError("the last try returns or raises")
+        return json.dumps(body).encode("ascii")
 
-    def _text(self, response: httpx.Response, prompt: Sample) -> str:
-        """The answer in a response.
+    async def _ask(self, request: bytes) -> _Reply:
+        """What the server sends, and no more of it than an answer can have.
+
+        Raises:
+            Exception: the connection fails; as httpx and what it stands on raise it.
+        """
+        async with self._client.stream("POST", self._place, content=request) as response:
+            found = response.status_code == httpx.codes.OK
+            most = ANSWER.size if found and not _coding(response.headers) else COMPLAINT_BYTES
+            body = bytearray()
+            async for part in response.aiter_raw():
+                body += part
+                if len(body) > most:
+                    break
+            return _Reply(response.status_code, response.headers, bytes(body[: most + 1]))
+
+    def _text(self, reply: _Reply, prompt: Sample) -> str:
+        """The answer in a reply.
 
         Raises:
             EvaluationError: there is none.
         """
-        if response.status_code != httpx.codes.OK:
+        if 300 <= reply.status < 400:
             raise EvaluationError(
-                f"the endpoint {self._url} answers {response.status_code} for {prompt.source} and the model "
-                f"{self._model} ({_first_line(response.text)}): mend the request or the server."
+                f"the endpoint {self._url} redirects to another address (status {reply.status}), and the key is for "
+                "this one alone: give the address that answers."
+            )
+        if reply.status != httpx.codes.OK:
+            raise EvaluationError(
+                f"the endpoint {self._url} answers {reply.status} for {prompt.source} and the model "
+                f"{self._model} ({self._said(reply)}): mend the request or the server."
+            )
+        if coding := _coding(reply.headers):
+            raise EvaluationError(
+                f"the endpoint {self._url} compresses its answers ({coding:.20}), though it is asked not to: "
+                "switch that off in the server or its proxy."
             )
         try:
-            message = response.json()["choices"][0]["message"]
+            message = parse_json(reply.body, ANSWER)["choices"][0]["message"]
             text = message.get("content") or message.get("refusal") or ""
             if not isinstance(text, str):
-                raise ValueError(f"the content is {text!r:.40}")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                raise TypeError(f"the content is {text!r:.40}")
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise EvaluationError(
                 f"the endpoint {self._url} answers {prompt.source} with something else than a chat completion "
-                f"({_first_line(response.text)}): give the address that comes before /chat/completions."
+                f"({self._said(reply)}): give the address that comes before /chat/completions."
             ) from error
+        except ValueError as error:
+            raise EvaluationError(
+                f"the endpoint {self._url} answers {prompt.source} with what cannot be read ({error}): "
+                "mend the server, or lower --max-new-tokens."
+            ) from error
+        if len(text) > (most := TOKEN_CHARACTERS * self._max_new_tokens):
+            raise EvaluationError(
+                f"the endpoint {self._url} answers {prompt.source} with {len(text)} characters, and "
+                f"{self._max_new_tokens} tokens have {most} at most: see that the server heeds max_tokens."
+            )
         return text.strip()
+
+    def _unreachable(self, error: Exception, tries: int) -> EvaluationError:
+        """The error after the last try."""
+        late = f"no whole answer within {self._timeout:g} seconds"
+        reason = late if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        return EvaluationError(
+            f"the endpoint {self._url} cannot be reached ({reason}; tried {tries} times): see that the server runs, "
+            "or raise --timeout."
+        )
+
+    def _said(self, reply: _Reply) -> str:
+        """The beginning of a body, without the key, which a server may repeat."""
+        text = "(compressed)" if _coding(reply.headers) else reply.body[:COMPLAINT_BYTES].decode("utf-8", "replace")
+        shown = " ".join(text.split()) or "nothing"
+        return (shown.replace(self._key, f"[{KEY}]") if self._key else shown)[:120]
+
+
+def _key() -> str:
+    """The key; empty where there is none.
+
+    Raises:
+        EvaluationError: it cannot be sent.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        raise EvaluationError(
+            f"{KEY} holds a blank, a line end, or a sign that is not ASCII, which no key has: set it to the key alone."
+        )
+    return key
+
+
+def _coding(headers: httpx.Headers) -> str:
+    """How a body is compressed; empty where it is not."""
+    coding = str(headers.get("content-encoding", "")).strip().lower()
+    return "" if coding == "identity" else coding
 
 
 def _message(turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
@@ -159,12 +299,6 @@ def _data_url(image: Image.Image) -> str:
 
 def _pause(tried: int, wanted: str | None) -> float:
     """Seconds before the next try: what the server asks for, or twice as long as before, with some chance in it."""
-    try:
-        seconds = float(wanted) if wanted is not None else 2.0**tried * random.uniform(0.5, 1.0)
-    except ValueError:  # a date
-        seconds = 2.0**tried
-    return min(max(seconds, 0.0), LONGEST_WAIT)
-
-
-def _first_line(text: str) -> str:
-    return " ".join(text.split())[:120] or "nothing"
+    if wanted is not None and re.fullmatch(r"[0-9]{1,9}", wanted):  # else it is a date, or nonsense
+        return min(float(wanted), LONGEST_WAIT)
+    return min(2.0**tried * random.uniform(0.5, 1.0), LONGEST_WAIT)

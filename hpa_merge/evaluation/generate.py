@@ -10,14 +10,20 @@ from typing import Any, final
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from hpa_merge.calibration import Encoder, Sample
 from hpa_merge.calibration.loading import reason
+from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
+from hpa_merge.checkpoint.shard import read_layout
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.machine import is_out_of_memory
+from hpa_merge.model.building import bounded_modules, check_counts
 
 __all__ = ["LocalModel"]
+
+TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
+"""What is taken of a checkpoint's generation_config.json."""
 
 WINDOW = 8
 """Batches that are sorted by length together, so that little is padded."""
@@ -61,7 +67,12 @@ class LocalModel:
         self._positions = positions if isinstance(positions, int) and positions > 0 else None
         readers: list[Any] = [self._model.forward, self._model.prepare_inputs_for_generation]
         self._takes = {name for reader in readers for name in inspect.signature(reader).parameters}
-        self._reset_generation()
+        generation: Any = self._model.generation_config
+        if generation.eos_token_id is None:
+            generation.eos_token_id = self._encoder.end
+        if generation.pad_token_id is None:
+            ends = generation.eos_token_id
+            generation.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
     def answer(self, prompts: Sequence[Sample]) -> list[str]:
         """An answer for each prompt, without special tokens and without white space around.
@@ -134,17 +145,41 @@ class LocalModel:
         dtype = self._model.dtype if value.is_floating_point() else None
         return value.to(self._device, dtype)
 
-    def _reset_generation(self) -> None:
-        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair."""
-        generation: Any = self._model.generation_config
-        for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"):
-            setattr(generation, name, None)
-        generation.do_sample, generation.num_beams, generation.max_length = False, 1, None
-        if generation.eos_token_id is None:
-            generation.eos_token_id = self._encoder.end
-        if generation.pad_token_id is None:
-            ends = generation.eos_token_id
-            generation.pad_token_id = ends[0] if isinstance(ends, list) else ends
+
+def _generation(folder: Path, config: Any) -> GenerationConfig:
+    """Greedy, whatever the checkpoint prefers: of its generation_config.json only the tokens' ids are taken.
+
+    The rest of that file says how many answers there are and of which type, what is forced or forbidden, when to stop,
+    and more: each of it would change what the models are compared by. A folder without that file has the ids in
+    config.json.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    text = config.get_text_config(decoder=True)
+    if (folder / "generation_config.json").exists():
+        theirs = read_json(folder, "MODEL", "generation_config.json")
+    else:
+        theirs = {name: getattr(text, name, getattr(config, name, None)) for name in TOKENS}
+    vocabulary = getattr(text, "vocab_size", None)
+    most = vocabulary if isinstance(vocabulary, int) else 2**31
+    chosen: dict[str, Any] = {}
+    for name in TOKENS:
+        given = theirs.get(name)
+        listed = given if isinstance(given, list) else [given]
+        ids = [number for number in listed if type(number) is int and 0 <= number < most]  # -1 stands for none
+        if ids:
+            chosen[name] = ids if name == "eos_token_id" else ids[0]
+    return GenerationConfig(do_sample=False, num_beams=1, **chosen)
+
+
+def _tensors(folder: Path) -> int:
+    """How many tensors the folder has; 0 where that cannot be read, which transformers then says."""
+    try:
+        shards, _, weight_map = find_shards(folder, "MODEL")
+        return len(weight_map) or sum(1 for shard in shards for _ in read_layout(folder, "MODEL", shard))
+    except CheckpointError:
+        return 0
 
 
 def _load(folder: Path, device: torch.device) -> PreTrainedModel:
@@ -155,6 +190,9 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint folder (it has no config.json): check the path.")
+    raw, tensors = read_json(folder, "MODEL", "config.json"), _tensors(folder)
+    check_names(raw, f"MODEL {folder}")
+    check_counts(raw, tensors, f"MODEL {folder}")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         name = (config.architectures or ["(none)"])[0]
@@ -168,15 +206,17 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
             raise CheckpointError(f"{folder} is a {name}, which generates no text: give a model that does.")
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
-        loaded: Any = architecture.from_pretrained(
-            folder,
-            config=config,
-            dtype="auto",
-            attn_implementation=attention,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with bounded_modules(tensors, f"MODEL {folder}"):
+            loaded: Any = architecture.from_pretrained(
+                folder,
+                config=config,
+                generation_config=_generation(folder, config),
+                dtype="auto",
+                attn_implementation=attention,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         model: Any = loaded[0]
         loading: dict[str, Any] = loaded[1]
     except HPAError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.errors import EvaluationError
+from hpa_merge.parsing import CONFIG, read_json
 
 __all__ = ["Bounds", "Evaluation", "Figure", "ModelResult", "beyond", "evaluation_of", "gate", "read_evaluation"]
 
@@ -19,7 +20,7 @@ SCHEMA_VERSION = 1
 
 MARK = "hpa-merge evaluation"
 
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """What reading something raises that is no evaluation."""
 
 
@@ -105,7 +106,8 @@ class Evaluation:
     def to_json(self) -> str:
         """The results as they are written: indented, a trailing newline."""
         content = {"format": MARK, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode("utf-8", "replace").decode("utf-8")  # names may be bytes of another encoding
 
 
 def gate(models: Sequence[ModelResult], bounds: Bounds) -> tuple[str, ...]:
@@ -144,7 +146,7 @@ def read_evaluation(path: Path) -> Evaluation:
         EvaluationError: it cannot be read, is none of ours, or is of another version.
     """
     try:
-        return _evaluation(json.loads(path.read_text(encoding="utf-8")))
+        return _evaluation(read_json(path, CONFIG, finite=True))
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
     except MALFORMED as error:

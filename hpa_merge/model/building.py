@@ -1,21 +1,35 @@
 """config.json -> a model on the meta device, by transformers' own class; what the file asks for is bounded here."""
 
+import itertools
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
+from hpa_merge.parsing import CONFIG, read_json
 
-__all__ = ["decoder_start", "meta_model"]
+__all__ = ["bounded_modules", "check_counts", "decoder_start", "meta_model"]
 
-COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook")
-"""How keys of config.json end that say how many modules there are of a kind; each has a tensor of its own."""
+COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook", "quantizer", "flow", "repeat", "type")
+"""How keys of config.json end that say how many modules there are of a kind; each has a tensor of its own. What is not
+among them is stopped while it is built."""
+
+MODULES = (20_000, 200)
+"""The most modules and parameters that are built: so many, and so many more for each tensor. Of real models, those with
+stacks of experts have the most for a tensor: two of them can stand for 128 experts."""
 
 LABELS = 10**5
 """The most labels of a classifier; transformers gives each a name."""
@@ -50,7 +64,7 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
         dtype = config.dtype or next(floating, torch.float32)
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
-        with torch.device("meta"):
+        with torch.device("meta"), bounded_modules(len(header), role):
             model = architecture._from_config(
                 config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
             )
@@ -81,10 +95,36 @@ def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
     found = getattr(model.config, "decoder_start_token_id", None)
     if found is None and (folder / "generation_config.json").is_file():
         try:
-            found = GenerationConfig.from_pretrained(folder, local_files_only=True).decoder_start_token_id
-        except Exception:  # whatever a broken file makes transformers raise: it is as good as none
+            found = read_json(folder / "generation_config.json", CONFIG)["decoder_start_token_id"]
+        except (OSError, ValueError, LookupError, TypeError):  # a broken file is as good as none
             return None
-    return found if isinstance(found, int) else None
+    return found if type(found) is int else None
+
+
+@contextmanager
+def bounded_modules(tensors: int, role: str) -> Iterator[None]:
+    """Stop what builds a model as soon as that has more modules than so many tensors can be for.
+
+    Raises:
+        CheckpointError: it has.
+    """
+    most = MODULES[0] + MODULES[1] * tensors
+    built = itertools.count(1)
+    thread = threading.get_ident()
+
+    def count(*_: object) -> None:
+        if threading.get_ident() == thread and next(built) > most:
+            raise CheckpointError(
+                f"{role}'s config.json asks for more than {most} modules and parameters, which is too many for its "
+                "tensors: give the config.json that belongs to these weights."
+            )
+
+    hooks = (register_module_module_registration_hook(count), register_module_parameter_registration_hook(count))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _read_config(folder: Path, header: Header, role: str) -> dict[str, Any]:
@@ -94,23 +134,28 @@ def _read_config(folder: Path, header: Header, role: str) -> dict[str, Any]:
         CheckpointError: it asks for more.
     """
     raw, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
-    _check_counts(raw, max(1000, len(header)), role)
+    check_counts(raw, len(header), role)
     return raw
 
 
-def _check_counts(config: Any, most: int, role: str) -> None:
-    """See that no count in config.json is out of all reason: transformers makes that many modules, or labels.
+def check_counts(config: dict[str, Any], tensors: int, role: str) -> None:
+    """Check that no count in config.json is out of all reason: transformers makes that many modules, or labels.
 
     Raises:
-        CheckpointError: there are more than ``most`` layers, experts or the like, or than ``LABELS`` labels.
+        CheckpointError: there are more layers, experts or the like than tensors, or more than ``LABELS`` labels.
     """
+    most = max(1000, tensors)
     for key, value in config.items():
         bound = most if key.rstrip("s").endswith(COUNTED) else LABELS if key == "num_labels" else math.inf
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, dict):
-                _check_counts(item, most, role)
+        items = [value]
+        while items:
+            item = items.pop()
+            if isinstance(item, list):
+                items += item
+            elif isinstance(item, dict):
+                check_counts(item, tensors, role)
             elif isinstance(item, int | float) and item > bound:
                 raise CheckpointError(
-                    f"{role}'s config.json has {item:g} for {key}, which is too many for its tensors: "
-                    "give the config.json that belongs to these weights."
+                    f"{role}'s config.json has {float(min(item, 10**300)):g} for {key}, which is too many for its "
+                    "tensors: give the config.json that belongs to these weights."
                 )

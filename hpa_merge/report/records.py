@@ -4,10 +4,27 @@ Imports no torch: a report is read without it.
 """
 
 import base64
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
+
+
+def make_writable(record: Any) -> None:
+    """Replace what no text in UTF-8 can hold: bytes of a path in another encoding, as Python keeps them."""
+    for item in dataclasses.fields(record):
+        object.__setattr__(record, item.name, _writable(getattr(record, item.name)))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, tuple):
+        return tuple(_writable(item) for item in value)
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return value
 
 
 @final
@@ -121,6 +138,9 @@ class CalibrationRecord:
     tokens: int
     images: int
 
+    def __post_init__(self) -> None:
+        make_writable(self)
+
 
 @final
 @dataclass(frozen=True)
@@ -156,6 +176,9 @@ class RunRecord:
     command: str = ""
     finished: str = ""
     contents: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        make_writable(self)
 
 
 @final

@@ -6,7 +6,6 @@ the same files on the same kind of device differ in nothing else, so that a pipe
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
+from hpa_merge import parsing
 from hpa_merge.errors import CheckpointError
 from hpa_merge.names import REPORT
 from hpa_merge.report.records import (
@@ -27,9 +27,6 @@ from hpa_merge.report.records import (
 )
 
 SCHEMA_VERSION = 1
-
-REPORT_BYTES = 2**30
-"""The longest report that is read; a model of 100,000 linears has a fifth of it."""
 
 
 @final
@@ -111,9 +108,7 @@ def read_report(folder: Path, role: str = "OUT") -> MergeReport:
 def read_report_file(path: Path, place: str) -> MergeReport:
     """The report in a file, as :func:`read_report`; ``place`` is what the messages begin with."""
     try:
-        if path.stat().st_size > REPORT_BYTES:
-            raise ValueError(f"it is longer than {REPORT_BYTES} bytes")
-        content = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
+        content = parsing.read_json(path, parsing.REPORT, finite=True)
         if not isinstance(content, dict) or "schema_version" not in content:
             raise ValueError("it has no schema_version")
         version = content["schema_version"]
@@ -134,17 +129,6 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         f"{place}: {path.name} has schema_version {version!r} and this version reads {SCHEMA_VERSION}: "
         "use the version of hpa-merge that made it."
     )
-
-
-def _finite(text: str) -> float:
-    """A number from JSON.
-
-    Raises:
-        ValueError: it is none, or beyond what a float holds.
-    """
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is no finite number")
-    return number
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:

@@ -3,7 +3,6 @@
 Imports no torch.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from hpa_merge.errors import StatisticsError
 from hpa_merge.names import STATISTICS, STATISTICS_FORMAT
+from hpa_merge.parsing import INDEX, parse_json
 
 __all__ = ["HalfSummary", "StatisticsSummary", "VectorSummary", "is_statistics", "read_summary"]
 
@@ -92,7 +92,7 @@ def read_summary(path: Path) -> StatisticsSummary:
             metadata = handle.metadata() or {}
             if STATISTICS not in metadata:
                 raise ValueError(f"its metadata have no {STATISTICS!r}")
-            content = json.loads(metadata[STATISTICS])
+            content = parse_json(metadata[STATISTICS], INDEX)
             if content["format"] != STATISTICS_FORMAT:
                 raise ValueError(f"it has format {content['format']!r}, and this version reads {STATISTICS_FORMAT}")
             halves = tuple(_half(handle, purpose, content[purpose]) for purpose in PURPOSES)

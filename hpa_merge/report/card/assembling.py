@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+from hpa_merge.parsing import parse_yaml
 from hpa_merge.report.card.metadata import Loader, metadata_of, to_yaml
 from hpa_merge.report.card.section import section_of
 from hpa_merge.report.schema import MergeReport
@@ -95,7 +96,7 @@ def _parse(readme: str) -> tuple[dict[str, Any], str]:
     if found is None:
         return {}, readme
     try:
-        data = yaml.load(found.group(2), Loader)
+        data = parse_yaml(found.group(2), Loader)
         if data is None:
             data = {}
         if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):

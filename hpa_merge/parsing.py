@@ -1,0 +1,408 @@
+"""JSON and YAML that somebody else wrote, bounded by what they become in memory before they are parsed.
+
+Every reader of the package comes through here. It raises ``ValueError`` with the reason, and its callers say in a
+sentence of their own which file that is and what to do.
+"""
+
+import codecs
+import errno
+import json
+import math
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, final
+
+import yaml
+
+__all__ = [
+    "ANSWER",
+    "CONFIG",
+    "INDEX",
+    "LINE",
+    "RECORD",
+    "REPORT",
+    "TOKENIZER",
+    "YAML_BYTES",
+    "Limits",
+    "SurrogateError",
+    "parse_items",
+    "parse_json",
+    "parse_yaml",
+    "read_bounded",
+    "read_json",
+]
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """How large a kind of file may be.
+
+    Attributes:
+        size: its bytes.
+        memory: bytes of what it becomes, by :func:`_becomes`.
+    """
+
+    size: int
+    memory: int
+
+
+@final
+class SurrogateError(ValueError):
+    """A text holds half a pair of surrogates, so that it can be neither printed nor written."""
+
+
+CONFIG = Limits(2**24, 2**27)
+"""config.json, adapter_config.json and the like, results of an evaluation: of real ones, the longest have 1 MB
+(21,000 labels). transformers copies a configuration several times."""
+
+INDEX = Limits(10**8, 2**29)
+"""An index, or what a safetensors header says: of real ones, the longest have 10 MB and 100,000 tensors."""
+
+LINE = Limits(2**24, 2**28)
+"""A line of a calibration or test file, or an item of one that is an array."""
+
+ANSWER = Limits(2**24, 2**27)
+"""The body that an endpoint sends: an answer of 100,000 tokens with their probabilities has 10 MB."""
+
+RECORD = Limits(2**26, 2**29)
+"""A line that a run of ours wrote, and somebody may have changed since: of a journal, of answers."""
+
+TOKENIZER = Limits(2**28, 2**31)
+"""tokenizer.json and its kind: of real ones, the longest have 40 MB, and half a million merges."""
+
+REPORT = Limits(2**30, 2**32)
+"""A report: one of 100,000 linears has 200 MB and becomes 1 GB."""
+
+VALUE_BYTES = 110
+"""The most that a value takes in CPython 3.11 and 3.12, without the characters of its text, counted for each of the
+signs ``{ [ , :``. Measured: a dict of one key of its own and one number, which has three of them, takes 315 bytes."""
+
+SIGNS = b"{[,:"
+"""Every value but the first stands after one of these; inside of texts they are counted too, which is on the safe
+side."""
+
+DEPTH = 100
+"""How deep JSON may be nested: of real files, none is deeper than 20. Much deeper, and libraries end in a recursion."""
+
+YAML_BYTES = 2**20
+"""The longest YAML that is read, unless the caller says otherwise; PyYAML reads half a megabyte a second."""
+
+YAML_EXPANDED = 2**24
+"""The most characters and values of YAML in which every alias is written out."""
+
+DIGITS = 100
+"""The most digits of a whole number in YAML, which may be hexadecimal: Python limits decimals alone."""
+
+STEP = 2**20
+"""Bytes of which the signs are counted at once."""
+
+_NOT_BLANK = re.compile(r"[^ \t\n\r]")
+
+_ESCAPES = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]..)|.)", re.DOTALL)
+"""Every escape in a JSON text: the first half of a pair of surrogates and its second, or a second half alone."""
+
+
+def parse_json(content: bytes | str, limits: Limits, *, finite: bool = False, unique: bool = False) -> Any:
+    """The value of a JSON text in UTF-8, with or without a byte order mark.
+
+    Args:
+        finite: refuse NaN and infinities, and numbers beyond what a float holds.
+        unique: refuse an object that has a key twice; other programs could take the other one.
+
+    Raises:
+        ValueError: it is not valid JSON (``json.JSONDecodeError``), not UTF-8 (``UnicodeDecodeError``), too long, too
+            large once it is parsed, nested more than ``DEPTH`` deep, has a number of thousands of digits or half a
+            pair of surrogates, which no text that is written may hold.
+    """
+    raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    if len(raw) > limits.size:
+        raise ValueError(f"it is longer than {limits.size} bytes")
+    if (becomes := _becomes(raw)) > limits.memory:
+        raise ValueError(f"it would take {becomes} bytes of memory, and {limits.memory} are its limit")
+    text = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    hooks: dict[str, Any] = {"parse_constant": _finite, "parse_float": _finite} if finite else {}
+    if unique:
+        hooks["object_pairs_hook"] = _without_doubles
+    try:
+        value = json.loads(text, **hooks)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {DEPTH} deep") from None
+    _check_depth(value)
+    _check_surrogates(text)
+    return value
+
+
+def parse_items(file: BinaryIO, limits: Limits) -> Iterator[Any]:
+    """The items of one JSON array in UTF-8, each parsed when it is asked for.
+
+    No more of the file is held than a step of it, or the one item that is longer. It begins where the array does.
+
+    Raises:
+        ValueError: as :func:`parse_json`, of each item; ``json.JSONDecodeError`` counts lines from the beginning.
+    """
+    window = _Window(file, limits)
+    if window.sign() != "[":
+        raise window.error("Expecting '['")
+    window.at += 1
+    if window.sign() == "]":
+        window.at += 1
+    else:
+        while True:
+            yield window.value()
+            if (sign := window.sign()) not in (",", "]"):
+                raise window.error("Expecting ',' delimiter")
+            window.at += 1
+            if sign == "]":
+                break
+    if window.sign():
+        raise window.error("Extra data")
+
+
+def read_json(path: Path, limits: Limits, *, finite: bool = False, unique: bool = False) -> Any:
+    """The value in a JSON file, as :func:`parse_json`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or :func:`parse_json` refuses it.
+    """
+    return parse_json(read_bounded(path, limits.size), limits, finite=finite, unique=unique)
+
+
+def read_bounded(path: Path, size: int) -> bytes:
+    """What a regular file holds; nothing that makes a reader wait is opened for more than a look.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, is longer than ``size`` bytes, or grows.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no regular file")
+        if found.st_size > size:
+            raise ValueError(f"it is longer than {size} bytes")
+        parts = []
+        left = found.st_size + 1
+        while left and (part := file.read(left)):
+            parts.append(part)
+            left -= len(part)
+    if not left:
+        raise ValueError("it has more bytes than the file system says")
+    return b"".join(parts)
+
+
+def parse_yaml(content: bytes | str, loader: type[Any] = yaml.SafeLoader, size: int = YAML_BYTES) -> Any:
+    """The value of a YAML document.
+
+    Args:
+        loader: a kind of ``yaml.SafeLoader``.
+        size: its longest, in bytes or characters.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        ValueError: it is not UTF-8, too long, nested too deeply, too large once its aliases are written out, contains
+            itself, or has a value that is not what its tag says.
+    """
+    if len(content) > size:
+        raise ValueError(f"it is longer than {size} bytes")
+    made = loader(content if isinstance(content, str) else content.decode("utf-8"))
+    try:
+        node = made.get_single_node()
+        if node is None:
+            return None
+        _expanded(node, {})
+        return made.construct_document(node)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:  # "!!int x", "!!timestamp x"
+        raise ValueError("a value is not what its tag says") from error
+    finally:
+        made.dispose()
+
+
+@final
+class _Window:
+    """The part of a JSON text that is being parsed.
+
+    Attributes:
+        at: where in the part the next sign stands that has not been parsed.
+    """
+
+    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        self._file, self._limits = file, limits
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._parser = json.JSONDecoder()
+        self._text, self._lines, self._column = "", 0, 0
+        self._ended = False
+        self.at = 0
+
+    def sign(self) -> str:
+        """The next sign that is no blank, which stands at ``at`` then; empty at the end of the file."""
+        while True:
+            found = _NOT_BLANK.search(self._text, self.at)
+            if found:
+                self.at = found.start()
+                return found.group()
+            self.at = len(self._text)
+            if not self._more(STEP):
+                return ""
+
+    def value(self) -> Any:
+        """The value at ``at``, which stands behind it then.
+
+        Raises:
+            ValueError: there is none, or it is beyond the limits.
+        """
+        self.sign()
+        while True:
+            message, place = "", 0  # of what failed; the error itself would keep the text alive
+            try:
+                value, end = self._parser.raw_decode(self._text, self.at)
+                if end < len(self._text) or self._ended:  # else a number may go on
+                    break
+            except RecursionError:
+                raise ValueError(f"it is nested more than {DEPTH} deep") from None
+            except json.JSONDecodeError as error:
+                message, place = error.msg, error.pos
+            held = len(self._text) - self.at
+            if message and (self._ended or held > self._limits.size):
+                if not self._ended and (place >= len(self._text) - 8 or message.startswith("Unterminated")):
+                    raise ValueError(f"it is longer than {self._limits.size} bytes")
+                self.at = place
+                raise self.error(message)
+            self._more(max(held, STEP))
+        _check_depth(value)
+        _check_surrogates(self._text[self.at : end])
+        self.at = end
+        return value
+
+    def error(self, message: str) -> json.JSONDecodeError:
+        """What is wrong at ``at``, with its place in the file."""
+        error = json.JSONDecodeError(message, self._text, self.at)
+        error.colno += self._column if error.lineno == 1 else 0
+        error.lineno += self._lines
+        return error
+
+    def _more(self, size: int) -> bool:
+        """Forget what lies before ``at``, and read on; False at the end of the file.
+
+        Raises:
+            ValueError: what is held would take too much memory once it is parsed, or is not UTF-8.
+        """
+        behind = self._text[: self.at]
+        if newlines := behind.count("\n"):
+            self._lines, self._column = self._lines + newlines, 0
+        self._column += len(behind) - behind.rfind("\n") - 1
+        part = self._file.read(size)
+        self._text = self._text[self.at :] + self._decode(part, final=not part)
+        self.at, self._ended = 0, not part
+        if (becomes := _becomes(self._text.encode())) > self._limits.memory:
+            raise ValueError(f"it would take {becomes} bytes of memory, and {self._limits.memory} are its limit")
+        return not self._ended
+
+
+def _becomes(raw: bytes) -> int:
+    """A bound of the memory that a JSON text takes once it is parsed, with the text itself.
+
+    A text of Python's takes one, two or four bytes for each character, as the widest of them needs.
+    """
+    signs = sum(
+        len(part) - len(part.translate(None, SIGNS))
+        for part in (raw[start : start + STEP] for start in range(0, len(raw), STEP))
+    )
+    width = 1 if raw.isascii() else 4
+    return (1 + signs) * VALUE_BYTES + 2 * width * len(raw)
+
+
+def _check_depth(value: Any) -> None:
+    """See that a value is nested no more than ``DEPTH`` deep.
+
+    Raises:
+        ValueError: it is.
+    """
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {DEPTH} deep")
+
+
+def _check_surrogates(text: str) -> None:
+    """See that a JSON text has no half of a pair of surrogates: it could be neither printed nor written.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if "\\ud" in text or "\\uD" in text:
+        for found in _ESCAPES.finditer(text):
+            high, low, alone = found.groups()
+            if alone or (high and not low):
+                raise SurrogateError(f"it has half a pair of surrogates, \\u{alone or high}")
+
+
+def _finite(text: str) -> float:
+    """A number from JSON.
+
+    Raises:
+        ValueError: it is none, or beyond what a float holds.
+    """
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text:.40} is no finite number")
+    return number
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ.
+
+    Raises:
+        ValueError: two are equal.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r:.80} stands in it twice")
+    return content
+
+
+def _expanded(node: Any, known: dict[int, int | None]) -> int:
+    """How many values and characters a node has if every alias in it is written out.
+
+    Args:
+        known: those of the nodes that were looked at, by their identity; None while that goes on.
+
+    Raises:
+        ValueError: too many, or the node contains itself, or holds what cannot be written down.
+    """
+    if id(node) in known:
+        if (before := known[id(node)]) is None:
+            raise ValueError("a value contains itself")
+        return before
+    known[id(node)] = None
+    if isinstance(node, yaml.ScalarNode):
+        if any("\ud800" <= sign <= "\udfff" for sign in node.value):
+            raise SurrogateError("it has half a pair of surrogates")
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > DIGITS:
+            raise ValueError(f"it has a number of more than {DIGITS} digits")
+        total = 1 + len(node.value)
+    else:
+        pairs = isinstance(node, yaml.MappingNode)
+        total = 1
+        for item in node.value:
+            total += sum(_expanded(each, known) for each in (item if pairs else [item]))
+            if total > YAML_EXPANDED:
+                raise ValueError(f"its aliases stand for more than {YAML_EXPANDED} characters")
+    known[id(node)] = total
+    return total
