@@ -182,6 +182,8 @@ def load_model(folder: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     architecture = getattr(transformers, config.architectures[0])
     model = architecture.from_pretrained(folder, dtype="auto", experts_implementation="eager").eval()
+    if config.model_type == "llama4":  # transformers 5.24.0 reads a field that its text model's output lacks
+        model.language_model.register_forward_hook(lambda *call: setattr(call[2], "image_outputs", None))
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model

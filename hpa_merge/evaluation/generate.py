@@ -16,6 +16,7 @@ from hpa_merge.calibration import Encoder, Sample
 from hpa_merge.calibration.loading import reason
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.machine import is_out_of_memory
+from hpa_merge.upstream import repair
 
 __all__ = ["LocalModel"]
 
@@ -194,4 +195,5 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
             f"{folder} is not whole: {absent[0]}{f' and {len(absent) - 1} more' if len(absent) > 1 else ''} "
             "cannot be taken from its files; fetch or merge it again."
         )
+    repair(model)
     return model.to(device).eval()

@@ -11,6 +11,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrai
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
+from hpa_merge.upstream import repair
 
 __all__ = ["decoder_start", "meta_model"]
 
@@ -73,6 +74,7 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
             f"{role}'s config.json makes transformers compute tables of {computed} bytes: "
             "give the config.json that belongs to these weights."
         )
+    repair(model)
     return model.eval()
 
 
