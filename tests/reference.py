@@ -186,6 +186,8 @@ def load_model(folder: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     architecture = getattr(transformers, config.architectures[0])
     model = architecture.from_pretrained(folder, dtype="auto", experts_implementation="eager").eval()
+    if config.model_type == "llama4":  # transformers 5.24.0 reads a field that its text model's output lacks
+        model.language_model.register_forward_hook(lambda *call: setattr(call[2], "image_outputs", None))
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model

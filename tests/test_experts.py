@@ -126,7 +126,7 @@ def expert_inputs(model: PreTrainedModel, path: Path) -> dict[tuple[str, int], l
             x = hidden[(index == expert).any(dim=-1)]
             first, bias = module.gate_up_proj[expert], getattr(module, "gate_up_proj_bias", None)
             if bias is None:
-                gate, up = (x @ first.T).chunk(2, dim=-1)
+                gate, up = (x @ (first if module.is_transposed else first.T)).chunk(2, dim=-1)
                 middle = module.act_fn(gate) * up
             else:
                 middle = module._apply_gate(x @ first + bias[expert])
@@ -142,7 +142,7 @@ def expert_inputs(model: PreTrainedModel, path: Path) -> dict[tuple[str, int], l
 
     def grouped(module: nn.Module, args: tuple[Tensor, ...], name: str) -> None:
         for expert, x in enumerate(args[0].split(args[1].tolist())):
-            put(f"{name}.weight", expert, x)
+            put(name.replace("fc1", "gate_up_proj").replace("fc2", "down_proj"), expert, x)
 
     for name, module in model.named_modules():
         look = {"Llama4TextExperts": all_at_once, "AriaGroupedExpertsGemm": grouped}.get(type(module).__name__)
@@ -157,10 +157,13 @@ def expert_inputs(model: PreTrainedModel, path: Path) -> dict[tuple[str, int], l
 
 
 def place_of(name: str) -> tuple[str, int]:
-    """The parameter in memory and the expert that a matrix on disk is, by the names that the five models use."""
+    """The parameter in memory and the expert that a matrix on disk is, by the names that the models use.
+
+    Aria's are those of transformers 5.24; before, it had them in memory as they are on disk.
+    """
     if name.endswith("]"):
         key, _, number = name.removesuffix("]").partition("[")
-        return key, int(number)
+        return key.replace("fc1.weight", "gate_up_proj").replace("fc2.weight", "down_proj"), int(number)
     head, _, tail = name.partition(".experts.")
     number, projection, _ = tail.split(".")
     stack = "down_proj" if projection in ("w2", "down_proj") else "gate_up_proj"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import httpx
+from huggingface_hub.utils import httpx
 from PIL import Image
 
 from hpa_merge.calibration import Sample, Turn
