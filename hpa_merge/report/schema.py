@@ -45,7 +45,8 @@ class MergeReport:
         linears: every linear weight, in the order in which they were merged.
         components: the parts that the model has.
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
-        left_out: files of NEW that were not carried over (other weight formats, pickles).
+        left_out: files of NEW that were not carried over (other weight formats, what training left, links elsewhere), and
+            folders of which nothing was.
         manifest: SHA-256 of every weight file of OUT and of its index, in hexadecimal, by file name.
         run: what differs from run to run.
         history: the rounds before this one, the first one first, where OLD is itself a harmonised checkpoint.
