@@ -53,6 +53,7 @@ class Job:
         overwrite, resume: as for :func:`hpa_merge.merge`.
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
         page: whether the report's page and pictures are drawn.
+        compares: nothing is made: the OUTs are there, and are compared with what would be.
         command: the command line as it was typed; empty where there was none.
     """
 
@@ -70,6 +71,7 @@ class Job:
     several: bool = False
     page: bool = True
     command: str = ""
+    compares: bool = False
 
 
 @final
@@ -137,10 +139,11 @@ def prepare(job: Job) -> Iterator[Ready]:
     files = _calibration_files(job)
     counts = (configs[0].safety_samples, configs[0].task_samples)
     there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+    making = [] if job.compares else [out for out in job.outs if out not in there]
     roles = {"OLD": job.old, "NEW": job.new, "FIRST": job.first}
     given = {role: name for role, name in roles.items() if name is not None}
     if any(is_remote(name) for name in given.values()):  # whatever else can be wrong is told before the download
-        check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
+        check_outputs(making, [], job.overwrite, needed=0, resume=job.resume)
         for path, count in zip(files, counts, strict=True):
             if path is not None:
                 read_samples(path, count, configs[0].seed)
@@ -156,7 +159,7 @@ def prepare(job: Job) -> Iterator[Ready]:
         inputs = [source.guarded for source in sources]
         inputs += [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
         needed = sum(info.nbytes for info in new.tensors.values())
-        check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
+        check_outputs(making, inputs, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
             check_place(job.stats, inputs, list(job.outs))
         safety, task = (

@@ -16,17 +16,17 @@ from hpa_merge.drift import Moved, drift_of
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.fingerprint import digest
 from hpa_merge.hub import commits_of
-from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
+from hpa_merge.machine import describe, peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.method import Adapted, with_new_rows
 from hpa_merge.model import Unit
+from hpa_merge.names import REPORT
 from hpa_merge.plan import LinearPair
 from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
-from hpa_merge.report.card import cards_of, unreadable
+from hpa_merge.recording import record_of, record_of_adapted
+from hpa_merge.report.card import CARD, cards_of, unreadable
 from hpa_merge.report.folder import files_of
-from hpa_merge.report.packing import pack_columns, saliency_cells
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
-from hpa_merge.report.saliency import pack_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half
@@ -103,16 +103,7 @@ class Target:
                 f"the result for {pair.new.name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
             )
         self._write(pair, tensor, adapted.weight)
-        self.note(
-            unit,
-            pair,
-            adapted.weight,
-            "adapted",
-            relative_update=adapted.relative_update,
-            **moved.to(adapted.weight, adapted.update.old_norm),
-            **_decisions(adapted),
-            **details,
-        )
+        self.records.append(record_of_adapted(unit, pair, adapted, moved, **details))
 
     def leave(
         self,
@@ -152,12 +143,7 @@ class Target:
 
     def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
         """Record what became of a linear; ``weight`` is ``[r, c]``."""
-        rows, columns = weight.shape
-        if pair.shared_rows is not None:
-            details["shared_rows"] = pair.shared_rows
-        self.records.append(
-            LinearRecord(pair.new.name, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
-        )
+        self.records.append(record_of(unit, pair, weight, outcome, **details))
 
     def pass_on(
         self,
@@ -229,6 +215,7 @@ class Target:
         self._behind.close()
         origins, calibration = ready.used(self.config), ready.records(self.config)
         cards = cards_of(ready.old, ready.new)
+        self._writer.carry(but=(CARD, REPORT))
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
@@ -257,6 +244,7 @@ class Target:
                 contents={**ready.lineage.contents, "out": self._writer.content_digest()},
                 command=job.command,
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+                machine=describe(ready.device),
             ),
             history=ready.lineage.history,
             drift=drift_of(self.records, ready.lineage.history, from_first),
@@ -297,17 +285,3 @@ class Target:
         """Let the stack be written whose slices are in their place: those of one tensor come one after the other."""
         while self._stack:
             self._behind.write(*self._stack.popitem())
-
-
-def _decisions(adapted: Adapted) -> dict[str, Any]:
-    """What the report says of how a weight was adapted, by field."""
-    decisions = {"share": adapted.share, "kappa": adapted.kappa, **adapted.figures}
-    decisions["energy_put_back"] = adapted.energy_put_back
-    if (selection := adapted.selection) is not None:
-        decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
-        decisions["kept"] = pack_columns(selection.kept)
-        if selection.epsilon is not None and selection.zeta is not None:
-            decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.kept))
-    if "new_columns" in decisions:
-        decisions["new_columns"] = pack_columns(decisions["new_columns"])
-    return decisions

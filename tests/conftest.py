@@ -52,6 +52,34 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyCase]:
     return make
 
 
+@pytest.fixture(scope="session")
+def sound(tiny: Callable[..., TinyCase], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """``sound(name, **options)``: a merge in bfloat16, made once a session and not to be written to."""
+    made: dict[str, Any] = {}
+
+    def make(name: str = "llama", **options: Any) -> Any:
+        from published import Published, run
+
+        key = f"{name} {sorted(options.items())}"
+        if key not in made:
+            case, out = tiny(name, "bfloat16"), tmp_path_factory.mktemp(name) / "out"
+            made[key] = Published(case, out, run(case, out, **options))
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def published(sound: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """``published(name, **options)``: a copy of it, to be damaged."""
+
+    def make(name: str = "llama", **options: Any) -> Any:
+        shutil.copytree(sound(name, **options).out, tmp_path / "out")
+        return sound(name, **options)._replace(out=tmp_path / "out")
+
+    return make
+
+
 REPORT = "hpa_report.json"
 CARD = "README.md"
 DRAW = folder.draw

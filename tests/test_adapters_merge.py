@@ -19,7 +19,7 @@ from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.errors import OutputError
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 

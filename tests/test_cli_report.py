@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hpa_merge.cli import main
 from hpa_merge.errors import OutputError
 from hpa_merge.report import redraw
 from hpa_merge.report.schema import read_report
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 PAGE, BARS = "hpa_report.html", "hpa_evaluation.png"
 
@@ -56,11 +57,12 @@ def names(folder: Path) -> set[str]:
 
 
 def test_the_page_is_drawn_anew(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (out / REPORT).read_bytes()
+    before = read_report(out)
     assert status("out") == 0
     assert capsys.readouterr().out == f"{Path('out') / PAGE} is drawn.\n"
-    assert (out / REPORT).read_bytes() == before
-    there = names(out)
+    after, there = read_report(out), names(out)
+    assert after.manifest.keys() - before.manifest.keys() == there - {REPORT}  # what is drawn is named from now on
+    assert replace(after, manifest=before.manifest) == before
     assert {PAGE, "hpa_columns.png", "hpa_saliency.png"} < there
     assert BARS not in there
     page = (out / PAGE).read_bytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from checkpoint_folders import everything, sharded_folder, single_folder  # noqa: F401 - fixtures
 from conftest import TinyCase
+from hpa_merge.verify import verify
 
 from hpa_merge import inside as inside_module
 from hpa_merge import merge
@@ -20,7 +21,6 @@ from hpa_merge.inside import NotInside, find_inside, open_inside, read_inside
 from hpa_merge.names import REPORT
 from hpa_merge.report.redraw import write_report
 from hpa_merge.report.schema import read_report
-from hpa_merge.verify import verify
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----"
 OUTSIDE = "it is a link that leads out of the folder"

@@ -23,7 +23,7 @@ from hpa_merge.report.figures import EVALUATION, SALIENCY, Figure, figures_of
 from hpa_merge.report.measures import MEASURES
 from hpa_merge.report.places import panels_of
 from hpa_merge.report.records import DriftRecord, RoundRecord
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
 PAGE = "hpa_report.html"

@@ -10,7 +10,18 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["CHUNK", "allocate", "copy_range", "digest", "read_at", "remove", "sync", "sync_folder", "write_at"]
+__all__ = [
+    "CHUNK",
+    "allocate",
+    "copy_file",
+    "copy_range",
+    "digest",
+    "read_at",
+    "remove",
+    "sync",
+    "sync_folder",
+    "write_at",
+]
 
 CHUNK = 2**26
 """Bytes of one system call: 64 MiB; Linux moves at most 2 GiB in one."""
@@ -59,6 +70,16 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
             raise OSError(errno.EIO, ENDED)
         write_at(target, memoryview(content), start)
         start += len(content)
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy the content of a file, and return SHA-256 of it, in hexadecimal."""
+    state = hashlib.sha256()
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while content := reading.read(CHUNK):
+            state.update(content)
+            writing.write(content)
+    return state.hexdigest()
 
 
 def digest(path: Path) -> str:

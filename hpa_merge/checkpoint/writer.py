@@ -6,18 +6,29 @@ journal in ``OUT.partial`` says which tensors are durable, so that an interrupte
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
 from hpa_merge.checkpoint.content import content_digest
-from hpa_merge.checkpoint.files import allocate, copy_range, digest, read_at, remove, sync, sync_folder, write_at
+from hpa_merge.checkpoint.files import (
+    allocate,
+    copy_file,
+    copy_range,
+    digest,
+    read_at,
+    remove,
+    sync,
+    sync_folder,
+    write_at,
+)
 from hpa_merge.checkpoint.journal import Journal
 from hpa_merge.checkpoint.output import Places, busy, check_output, exists, left_behind, telling
 from hpa_merge.checkpoint.reader import Checkpoint
@@ -81,6 +92,9 @@ class CheckpointWriter:
         self._files: dict[str, io.FileIO] = {}
         self._lock = threading.Lock()
         self.resumed: tuple[Any, ...] = ()
+        self._carried: dict[str, str] = {}  # SHA-256 by path
+        self._digests: dict[str, str] = {}  # of the shards
+        self._index: bytes | None = None
         self._committed = False
 
         fingerprint = dict(fingerprint or {})
@@ -178,22 +192,49 @@ class CheckpointWriter:
             self._journal.append({"tensors": sorted(info.name for info in self._touched), "entry": entry})
         self._touched.clear()
 
-    def manifest(self) -> dict[str, str]:
-        """SHA-256 of every shard as it lies in ``OUT.partial``, and of the index that it will get, by file name.
+    def carry(self, but: Collection[str] = ()) -> None:
+        """Copy NEW's side files into ``OUT.partial``, in the place of what a run that failed has left of them.
+
+        Args:
+            but: plain names of the files that :meth:`publish` is going to write.
+
+        Raises:
+            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more.
+        """
+        for path in self.partial.iterdir():
+            if path.name not in self._source.shards:
+                remove(path)  # NEW may have lost it meanwhile
+        for path in self._source.side_files().copied:
+            if path.as_posix() not in but:
+                self._carried[path.as_posix()] = self._carry(path)
+        if self._source.index is not None:
+            with telling(f"{self._source.folder / self._source.index} cannot be read"):
+                self._index = (self._source.folder / self._source.index).read_bytes()
+
+    def manifest(self, made: Mapping[str, bytes] | None = None) -> dict[str, str]:
+        """SHA-256 of every file of OUT, by its path in it: the shards and their index, what was carried, and ``made``.
+
+        May be called again, with other files that are ``made``: the shards are read once.
+
+        Args:
+            made: files that :meth:`publish` is going to write.
 
         Raises:
             RuntimeError: a shard's layout is not NEW's: a mistake of ours.
             OutputError, CheckpointError: a file cannot be read.
         """
-        for shard in self._source.shards:
-            theirs = [info for info in self._source.tensors.values() if info.shard == shard]
-            if list(read_layout(self.partial, "OUT", shard)) != theirs:
-                raise RuntimeError(f"{shard} has come out with another layout than NEW's")
-        paths = {shard: self.partial / shard for shard in self._source.shards}
-        if self._source.index is not None:
-            paths[self._source.index] = self._source.folder / self._source.index
-        with telling(f"{self.partial} cannot be read"):
-            return {name: digest(path) for name, path in paths.items()}
+        if not self._digests:
+            for shard in self._source.shards:
+                theirs = [info for info in self._source.tensors.values() if info.shard == shard]
+                if list(read_layout(self.partial, "OUT", shard)) != theirs:
+                    raise RuntimeError(f"{shard} has come out with another layout than NEW's")
+            with telling(f"{self.partial} cannot be read"):
+                self._digests = {shard: digest(self.partial / shard) for shard in self._source.shards}
+        contents = dict(made or {})
+        if self._index is not None:
+            contents[str(self._source.index)] = self._index
+        written = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        return self._digests | self._carried | written
 
     def content_digest(self) -> str:
         """What OUT will be known by wherever it lies: as :meth:`Checkpoint.content_digest`, when all is written.
@@ -241,20 +282,15 @@ class CheckpointWriter:
         for name in extra:
             if Path(name).name != name or name in (*self._source.shards, self._source.index):
                 raise ValueError(f"{name!r} cannot be an extra file")
-        for path in self.partial.iterdir():
-            if path.name not in self._source.shards:
-                remove(path)  # of a run that came as far as this and failed; NEW may have lost it meanwhile
-        for path in self._source.side_files().copied:
-            if path.as_posix() not in extra:
-                self._carry(path)
+        if not self._carried:
+            self.carry(extra)
         with telling(f"{self.partial} cannot be written"):
             for name, content in extra.items():
                 (self.partial / name).write_bytes(content)
             sync(self.partial)
-        if self._source.index is not None:  # last: without it the shards are no checkpoint
-            self._carry(Path(self._source.index))
-            with telling(f"{self.partial} cannot be written"):
-                sync(self.partial / self._source.index)
+            if self._index is not None:  # last: without it the shards are no checkpoint
+                (self.partial / str(self._source.index)).write_bytes(self._index)
+                sync(self.partial / str(self._source.index))
                 sync_folder(self.partial)
         with telling(f"{self.partial} cannot be renamed to {self.out}"):
             self._close()
@@ -347,12 +383,16 @@ class CheckpointWriter:
             while self._files:
                 self._files.popitem()[1].close()
 
-    def _carry(self, path: Path) -> None:
-        """Copy one of NEW's files, by its relative path: the content of what a link points to, ordinary permissions."""
+    def _carry(self, path: Path) -> str:
+        """Copy one of NEW's files, by its relative path: the content of what a link points to, ordinary permissions.
+
+        Returns:
+            SHA-256 of the bytes that were written, in hexadecimal.
+        """
         ours, theirs = self.partial / path, self._source.locate(path)
         with telling(f"{theirs} cannot be copied to {ours}"):
             ours.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(theirs, ours)
+            return copy_file(theirs, ours)
 
     def _swap(self) -> None:
         """Rename ``OUT.partial`` to OUT; an OUT that is there steps aside first, and back if that fails."""

@@ -14,16 +14,17 @@ import click
 from hpa_merge.addresses import recorded, without_secrets
 from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.completion import asked_for, completion_command, completions
+from hpa_merge.cli.demo import demo_command
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
-from hpa_merge.cli.others import demo_command, verify_command
 from hpa_merge.cli.push import push_command
 from hpa_merge.cli.report import report_command
 from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_many_files, complain
 from hpa_merge.cli.tune import tune_command
+from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError
 
 __all__ = ["main"]

@@ -6,6 +6,7 @@ from typing import final
 
 from hpa_merge.names import REPORT
 from hpa_merge.report.card import CARD, make
+from hpa_merge.report.manifest import sealed
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["PAGE", "Drawing", "draw", "files_of"]
@@ -32,8 +33,8 @@ def files_of(
 ) -> tuple[MergeReport, dict[str, bytes]]:
     """The report in each of its forms, by file name.
 
-    Drawing never costs a merge: where it fails, the files are those without a page, and a note of the report, which is
-    returned with it, says why.
+    The report that is returned names what is drawn of it in its manifest. Drawing never costs a merge: where it fails,
+    the files are those without a page, and a note of the report says why.
 
     Args:
         cards: NEW's model card and OLD's, as :func:`hpa_merge.report.card.cards_of` reads them.
@@ -49,6 +50,7 @@ def files_of(
                 "mend that, then run hpa-merge report OUT."
             )
             report = replace(report, run=replace(report.run, notes=(*report.run.notes, note)))
+    report = sealed(report, drawing.files)
     card = make(report, *cards, figures=drawing.pictures)
     texts = {REPORT: report.to_json().encode(), CARD: card.encode("utf-8", "surrogateescape")}
     return report, {**texts, **drawing.files}

@@ -14,6 +14,7 @@ from hpa_merge.inside import NotInside, read_inside
 from hpa_merge.names import REPORT
 from hpa_merge.report import folder
 from hpa_merge.report.card import CARD, remake
+from hpa_merge.report.manifest import completed, names_weights_alone, sealed
 from hpa_merge.report.schema import MergeReport, read_report
 
 __all__ = ["with_evaluation", "write_report"]
@@ -30,7 +31,8 @@ def write_report(
     its model card, and its JSON.
 
     Each file is written beside its place and renamed, so that at any time the old one or the new one is there. A
-    picture that the report no longer has goes away.
+    picture that the report no longer has goes away. The report's manifest names what is drawn, and of the other files
+    what it did before; of a report of an earlier version, which names the weights alone, those that are there now.
 
     Args:
         out: the folder.
@@ -56,6 +58,10 @@ def write_report(
         drawing = folder.draw(report)
     except ImportError as error:
         raise OutputError(f"the report cannot be drawn ({error}): pip install altair vl-convert-python.") from error
+    if names_weights_alone(report):
+        with telling(f"{out} cannot be read"):
+            report = completed(report, out)
+    report = sealed(report, drawing.files)
     if to is not None:
         with telling(f"the folder {place} cannot be made"):
             place.mkdir(exist_ok=True)

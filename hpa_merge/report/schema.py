@@ -26,6 +26,7 @@ from hpa_merge.report.records import (
     RoundRecord,
     RunRecord,
 )
+from hpa_merge.report.validity import check_meaning
 
 SCHEMA_VERSION = 1
 
@@ -47,7 +48,8 @@ class MergeReport:
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
         left_out: files of NEW that were not carried over (other weight formats, what training left, links elsewhere), and
             folders of which nothing was.
-        manifest: SHA-256 of every weight file of OUT and of its index, in hexadecimal, by file name.
+        manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; but for the model card, which people
+            edit, and this report. Reports of earlier versions name the weight files and their index alone.
         run: what differs from run to run.
         history: the rounds before this one, the first one first, where OLD is itself a harmonised checkpoint.
         evaluation: what was measured of OUT, as ``hpa-merge eval --json`` has it; None where nothing was.
@@ -127,6 +129,7 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
             report: MergeReport = _typed(MergeReport, content, "the report")
+            check_meaning(report)
             return report
     except FileNotFoundError:
         raise CheckpointError(f"{place} has no {path.name}: give a folder that hpa-merge has made.") from None
