@@ -42,9 +42,9 @@ def test_an_adapter(
     page: bool,
     relative: bool,
     case: TinyCase,
-    hub: UploadHub,
+    hub: UploadHub,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = case.new / "adapter_config.json"
     base = json.loads(config.read_text())
@@ -81,9 +81,9 @@ def test_a_card_that_an_earlier_version_wrote(case: TinyCase, hub: UploadHub, tm
 
 def test_what_news_own_files_say(
     tiny: Callable[..., TinyCase],
-    hub: UploadHub,
+    hub: UploadHub,  # noqa: F811
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """They go up byte for byte: it is told before, in a dry run too."""
     case = tiny("llama").copied_to(tmp_path / SECRET)
