@@ -8,7 +8,7 @@ from pathlib import Path
 from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open_adapter
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
-from hpa_merge.model import Adapter, is_original_llava
+from hpa_merge.model import Adapter, is_original_llava, try_adapter
 
 __all__ = ["open_new"]
 
@@ -36,6 +36,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
     own = open_adapter(folder, ROLE)
     try:
         headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, old)]
+        try_adapter(folder, own.config, headers[0], old.folder, headers[1])
         adapter = Adapter(folder, own.config, headers[0], old.folder, headers[1])
         for key in own.tensors:
             tensor = own.read(key)

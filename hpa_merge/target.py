@@ -1,7 +1,8 @@
 """One OUT on its way: its options, its writer, and what became of each linear."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from hpa_merge.checkpoint import CheckpointWriter, WriteBehind
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.drift import Moved, drift_of
-from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.errors import CalibrationError, NumericalError, OutputError
 from hpa_merge.fingerprint import digest
 from hpa_merge.hub import commits_of
 from hpa_merge.machine import describe, peak_device_bytes, peak_host_bytes, versions
@@ -61,24 +62,47 @@ class Target:
             ready.new,
             out,
             overwrite=job.overwrite,
-            inputs=[*ready.old.folders, *ready.new.folders],
-            fingerprint=ready.fingerprints[out] | ready.origins,
+            inputs=ready.inputs.places,
+            fingerprint={
+                **ready.fingerprints[out],
+                **ready.origins,
+                **{f"content of {name.upper()}": content for name, content in ready.lineage.contents.items()},
+            },
             resume=job.resume,
+            unchanged=ready.inputs.check,
         )
         self._behind = WriteBehind(self._writer, behind)
         self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, of which some slices are in their place
         self._from_old = ready.plan.from_old[place]
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
-        self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
-        self._finished = {entry["unit"] for entry in resumed}
+        with self._believing():
+            self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
+            self._finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 
     def restore(self, half: Half) -> None:
         """Give a half that is to be computed what an interrupted run has computed of it."""
-        for entry in self._writer.resumed:
-            if half.purpose in entry.get("statistics", ()):
-                half.restore(entry["statistics"][half.purpose])
+        with self._believing():
+            for entry in self._writer.resumed:
+                if half.purpose in entry.get("statistics", ()):
+                    half.restore(entry["statistics"][half.purpose])
+
+    @contextmanager
+    def _believing(self) -> Iterator[None]:
+        """Read what the journal says.
+
+        Raises:
+            OutputError: it is not what a run has written.
+        """
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self._writer.abort(keep=True)
+            raise OutputError(
+                f"the journal of {self._writer.partial} is damaged ({type(error).__name__}: {error}): "
+                "delete that folder, and run the same command again."
+            ) from error
 
     def lacks(self, unit: Unit) -> bool:
         """Whether the linears of ``unit`` are not durable yet."""
@@ -215,6 +239,12 @@ class Target:
         self._behind.close()
         origins, calibration = ready.used(self.config), ready.records(self.config)
         cards = cards_of(ready.old, ready.new)
+        notes = [*cards.notes, *filter(None, [unreadable(cards.new)])]
+        if self._writer.damaged:
+            notes.append(
+                f"{self._writer.damaged} of the finished units were not on the disk as they had been written, and were "
+                "merged again: check the disk."
+            )
         self._writer.carry(but=(CARD, REPORT))
         report = MergeReport(
             architecture=ready.plan.architecture,
@@ -238,7 +268,7 @@ class Target:
                 peak_device_bytes=peak_device_bytes(ready.device),
                 versions=versions(),
                 statistics=origins if job.stats is None else {**origins, "file": str(job.stats)},
-                notes=(*ready.notes, *cards.notes, *filter(None, [unreadable(cards.new)])),
+                notes=(*ready.notes, *notes),
                 commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
                 contents={**ready.lineage.contents, "out": self._writer.content_digest()},
@@ -250,6 +280,7 @@ class Target:
             drift=drift_of(self.records, ready.lineage.history, from_first),
         )
         report, files = files_of(report, (cards.new, cards.old), page=job.page)
+        ready.check_contents()
         self._writer.publish(files)
         return report
 

@@ -20,9 +20,9 @@ LINEAR = "model.layers.1.mlp.up_proj.weight"
 
 
 def run(case: TinyCase, out: Path, **options: Any) -> MergeReport:
-    """Merge."""
+    """Merge, without a page."""
     config = HPAConfig(**options)
-    return merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config)
+    return merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config, page=False)
 
 
 def seal(out: Path, **changes: Any) -> MergeReport:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -135,13 +134,12 @@ def test_refusals(words: list[str], complaint: str, out: Path, capsys: pytest.Ca
     assert names(out) == there
 
 
-def test_without_the_libraries(out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "altair", None)
-    monkeypatch.delitem(sys.modules, "hpa_merge.report.charts", raising=False)
+@pytest.mark.usefixtures("without_altair")
+def test_without_the_libraries(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(out) == 2
     printed = capsys.readouterr().err
-    assert "the report cannot be drawn (import of altair halted" in printed
-    assert "pip install altair vl-convert-python." in printed
+    assert "the report cannot be drawn (ModuleNotFoundError: no altair): " in printed
+    assert "pip install --force-reinstall altair vl-convert-python" in printed
     assert PAGE not in names(out)
 
 

@@ -14,10 +14,11 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 OWN = {
     "core": set(),
-    "model": {"core", "errors"},
-    "checkpoint": {"errors", "inside", "names"},
-    "calibration": {"errors"},
-    "evaluation": {"addresses", "calibration", "errors", "hub", "machine"},
+    "model": {"core", "errors", "isolation"},
+    "checkpoint": {"disk", "errors", "inside", "names"},
+    "isolation": {"errors"},
+    "calibration": {"errors", "isolation"},
+    "evaluation": {"addresses", "calibration", "disk", "errors", "hub", "machine"},
 }
 """What of the package each part may import, beside itself."""
 

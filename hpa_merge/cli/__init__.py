@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -62,8 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     interruption = INTERRUPTION if resumable else STOPPED
     verbose = "-v" in words or "--verbose" in words
     try:
-        with ending_soon(interruption):
-            command.main(words, prog_name=name, standalone_mode=False, obj=typed)
+        with ending_soon(interruption) as came:
+            try:
+                command.main(words, prog_name=name, standalone_mode=False, obj=typed)
+            except (OSError, SystemExit):
+                if came.is_set():  # click could not tell a terminal that is gone
+                    raise KeyboardInterrupt from None
+                raise
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
@@ -72,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(without_secrets(told.getvalue()), err=True, nl=False)
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        complain(interruption)
+        with suppress(OSError):  # the terminal may be gone
+            complain(interruption)
         sys.exit(INTERRUPTED)
     except HPAError as error:
         if verbose:

@@ -26,6 +26,7 @@ from hpa_merge.cli.testing import (
     check_tests,
     options,
     suite_of,
+    test_files,
     write,
 )
 from hpa_merge.errors import EvaluationError
@@ -58,10 +59,10 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     _check_gate(models, given)
     check_endpoint(given)
     check_folders(models, given)
-    folders = [Path(model) for model in models]
+    folders = [*map(Path, models), *test_files(given)]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
-    with libraries(verbose, downloads=not quiet), ExitStack() as stack:
+    with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None), ExitStack() as stack:
         from rich.console import Console
 
         from hpa_merge.evaluation.results import Bounds, Evaluation, gate

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import click
 from click.shell_completion import CompletionItem
@@ -34,19 +34,29 @@ def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, 
             bar.close()
 
 
+ENCODER = "hpa_merge.calibration.service:EncoderService"
+"""What encodes samples in a child process; named here, so that it need not be imported."""
+
+
 @contextmanager
-def libraries(verbose: bool, downloads: bool = False) -> Iterator[None]:
+def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) -> Iterator[None]:
     """Import the heavy libraries, with their own messages off unless they are wanted.
 
     Args:
         downloads: show huggingface_hub's bars, on a terminal.
+        encoding: have children that encode samples ready.
     """
     import logging
     import warnings
 
-    with warnings.catch_warnings():
+    from hpa_merge.isolation import kept
+
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         if not verbose:
             warnings.simplefilter("ignore")
+        if encoding:
+            stack.enter_context(kept(ENCODER, beginning=True, silent=not verbose))
         import huggingface_hub.utils
         import transformers
 

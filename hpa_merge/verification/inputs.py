@@ -9,9 +9,11 @@ from typing import final
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.config import CURVATURE, HPAConfig
 from hpa_merge.drift import Moved
 from hpa_merge.method import differ, with_new_rows
+from hpa_merge.names import REPORT
 from hpa_merge.plan import LinearPair, Plan
 from hpa_merge.recording import record_of, record_of_adapted
 from hpa_merge.report.card import CARD
@@ -47,7 +49,11 @@ def check_folder(merged: Checkpoint, new: Checkpoint, found: Listing, findings: 
         if shard in new.shards and merged.header_bytes(shard) != new.header_bytes(shard):
             problems.append(f"{shard} has not the header that it has in NEW.")
     problems += [f"{name} is in NEW and not in OUT." for name in sorted(new.tensors.keys() - merged.tensors.keys())]
-    for path in [*new.side_files().copied, *([Path(new.index)] if new.index and merged.index else [])]:
+    theirs = [*new.side_files().copied, *([Path(new.index)] if new.index and merged.index else [])]
+    own = {CARD, REPORT, *MADE, *merged.shards, str(merged.index)}
+    for name in sorted(found.files.difference(own, (path.as_posix() for path in theirs))):
+        problems.append(f"{name} is in OUT and does not come from NEW.")
+    for path in theirs:
         if path.as_posix() == CARD:
             continue
         findings.checked["side files"] += 1

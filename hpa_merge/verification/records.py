@@ -26,7 +26,8 @@ def compare_records(
         ours, theirs = getattr(found, field.name), getattr(said, field.name)
         if ours == theirs or field.name in free:
             continue
-        if ours is not None and theirs is not None and close(theirs, ours, (slacks or {}).get(field.name, 0.0)):
+        most = (slacks or {}).get(field.name)
+        if most is not None and ours is not None and theirs is not None and close(theirs, ours, most):
             continue
         if field.name in PACKED:
             yield f"{said.name}: {field.name} in the report is not what comes out."

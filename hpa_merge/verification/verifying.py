@@ -1,16 +1,16 @@
 """``hpa-merge verify``: whether a published folder is still what its merge wrote, and whether that merge is right."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint import Checkpoint, is_adapter
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.errors import ConfigError
-from hpa_merge.hub import locate
+from hpa_merge.hub import Source, locate
 from hpa_merge.lineage import trace
 from hpa_merge.opening import open_new
 from hpa_merge.plan import make_plan
@@ -20,6 +20,7 @@ from hpa_merge.tower import with_tower
 from hpa_merge.verification.files import check_files, list_files, weight_files
 from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder
+from hpa_merge.verification.patterns import try_patterns
 from hpa_merge.verification.rerun import job_of, run_again
 from hpa_merge.verification.whole import check_calibration, check_whole, options_of
 
@@ -100,6 +101,8 @@ def verify(
             findings.unchecked.append("What the report says of the merge was not compared with OLD and NEW: give both.")
         else:
             config = HPAConfig.from_mapping(report.config, source="the report")
+            sources = locate({"OLD": old, "NEW": new})
+            _try_patterns(config, sources)
             if given:
                 job = job_of(
                     (Path(out), old, new),
@@ -113,7 +116,7 @@ def verify(
                 )
                 run_again(job, config, merged, report, found, findings, on_progress)
             else:
-                _check_claims(merged, old, new, vision_tower, report, config, found, on_step, findings)
+                _check_claims(merged, sources, vision_tower, report, config, found, on_step, findings)
         on_progress("done", steps, steps)
         findings.checked["tensors"] += len(merged.tensors)
     return findings.report()
@@ -121,8 +124,7 @@ def verify(
 
 def _check_claims(
     merged: Checkpoint,
-    old: str | Path,
-    new: str | Path,
+    sources: Sequence[Source],
     vision_tower: str | Path | None,
     report: MergeReport,
     config: HPAConfig,
@@ -132,7 +134,6 @@ def _check_claims(
 ) -> None:
     """Compare OUT and its report with everything that follows from OLD and NEW without a sample."""
     tower = None if vision_tower is None else Path(vision_tower)
-    sources = locate({"OLD": old, "NEW": new})
     with (
         Checkpoint.open(sources[0].folder, "OLD") as in_old,
         open_new(sources[1].folder, in_old) as in_new,
@@ -147,6 +148,19 @@ def _check_claims(
         claims = Claims(read[0], in_new, plan, config, report, findings)
         _check_tensors(merged, claims, on_step, findings)
         claims.tell_open()
+
+
+def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:
+    """Whether the report's regular expressions can be matched with NEW's tensors, which are OLD's below an adapter.
+
+    Raises:
+        ConfigError: that takes too much.
+        CheckpointError: NEW is no whole checkpoint.
+    """
+    if config.include or config.exclude:
+        role = "OLD" if is_adapter(sources[1].folder) else "NEW"
+        with Checkpoint.open(sources[("OLD", "NEW").index(role)].folder, role) as checkpoint:
+            try_patterns(config, checkpoint.tensors)
 
 
 def _check_tensors(
