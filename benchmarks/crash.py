@@ -1,11 +1,13 @@
 """Kills merges at random moments and resumes them: OUT comes out the same, and is at no time there in part.
 
-    python benchmarks/crash.py [--runs 200] [--interrupts 40] [--seed 0] [--folder DIR]
+    python benchmarks/crash.py [--runs 200] [--interrupts 40] [--commands 20] [--seed 0] [--folder DIR]
 
 Every run is the command itself, in a process forked from this one, which has imported the libraries already. It gets
 SIGKILL at a moment drawn from its expected duration; every second one is killed again while it is resumed; every third
 one replaces an OUT that is there (--overwrite). The interrupts are SIGINT and SIGTERM: such a run has to end with
-status 130 within two seconds, and to leave what it had finished. Exits with status 1 if anything is not as it should.
+status 130 within two seconds, and to leave what it had finished. Then sweep, tune, calib, eval, report and the swap of
+--overwrite are hit by SIGKILL, SIGHUP and SIGTERM so many times each. Exits with status 1 if anything is not as it
+should.
 """
 
 import argparse
@@ -23,6 +25,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from crash_commands import kill_commands
 
 PATIENCE = 60.0
 """Seconds after which a run counts as one that hangs."""
@@ -62,9 +66,19 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def run(
-    words: list[str], log: Path, journal: Path, *, by: int | None = None, after: float = 0.0
+    words: list[str],
+    log: Path,
+    journal: Path,
+    *,
+    by: int | None = None,
+    after: float = 0.0,
+    until: Path | None = None,
 ) -> tuple[int, float, int]:
-    """The command, hit by a signal after a while: its status, the seconds it took from there, units durable by then."""
+    """The command, hit by a signal after a while: its status, the seconds it took from there, units durable by then.
+
+    Args:
+        until: count ``after`` from the moment at which this is there, or the command has ended.
+    """
     pid = os.fork()
     if not pid:
         _be_the_command(words, log)
@@ -72,6 +86,8 @@ def run(
     if by is not None:
         while by != signal.SIGKILL and not _is_listening(pid):
             time.sleep(0.001)
+        while until is not None and not until.exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+            time.sleep(0.0005)
         time.sleep(after)
         durable = units_in(journal)
         os.kill(pid, by)  # one that has ended is still there to be waited for
@@ -209,7 +225,8 @@ def measure(runs: int, interrupts: int, seed: int, folder: Path) -> list[str]:
     words = make_inputs(folder)
     before = folder / "before"
     before.mkdir()
-    (before / "config.json").write_text("{}")
+    for name in ("config.json", "model.safetensors"):
+        (before / name).write_text("{}")
     durations = []
     for number in range(3):
         out = folder / f"reference-{number}"
@@ -255,6 +272,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--interrupts", type=int, default=40)
+    parser.add_argument("--commands", type=int, default=20, help="kills of each other command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where OUT is made (default: a temporary folder)")
     arguments = parser.parse_args()
@@ -271,6 +289,10 @@ def main() -> int:
     )
     with place(arguments.folder) as folder:
         failures = measure(arguments.runs, arguments.interrupts, arguments.seed, folder)
+        if arguments.commands:
+            apart = folder / "commands"
+            apart.mkdir()
+            failures += kill_commands(make_inputs(apart), apart, arguments.commands, arguments.seed, run)
     for failure in failures:
         print(failure, file=sys.stderr)
     return int(bool(failures))

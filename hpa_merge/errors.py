@@ -4,6 +4,7 @@
     ├── InputError               the input or the options are wrong: exit status 2
     │   ├── ConfigError          an option is out of its range or contradicts another
     │   ├── CheckpointError      OLD or NEW is missing, broken, or not what it has to be
+    │   ├── ChangedError         an input was changed while it was read: nothing of the work is kept
     │   ├── CalibrationError     a calibration file, one of its lines, or one of its images
     │   ├── EvaluationError      a test file, an endpoint, a judge, or the results of an evaluation
     │   ├── OutputError          OUT exists, lies inside an input, or cannot be written
@@ -19,6 +20,7 @@ merged, say) are not here: they are ``RuntimeError`` and end with exit status 1.
 
 __all__ = [
     "CalibrationError",
+    "ChangedError",
     "CheckpointError",
     "ConfigError",
     "EvaluationError",
@@ -46,6 +48,10 @@ class ConfigError(InputError):
 
 class CheckpointError(InputError):
     """OLD or NEW is missing, broken, or does not fit the other."""
+
+
+class ChangedError(InputError):
+    """An input was changed while it was read; what was made of it is of neither version."""
 
 
 class CalibrationError(InputError):

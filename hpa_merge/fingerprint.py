@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
+from hpa_merge.errors import CheckpointError
+from hpa_merge.inside import read_inside
 from hpa_merge.machine import versions
 
 __all__ = ["digest", "fingerprint", "of_statistics"]
@@ -28,6 +31,9 @@ def of_statistics(
 
     Args:
         linears: how many they are of; beside a vision tower, that depends on whether the other side's lies apart.
+
+    Raises:
+        CheckpointError: a file cannot be read any more.
     """
     return {
         checkpoint.role: _checkpoint_digest(checkpoint),
@@ -56,9 +62,17 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def _checkpoint_digest(checkpoint: Checkpoint) -> str:
-    state = hashlib.sha256((checkpoint.folder / "config.json").read_bytes())
+    try:
+        return _digest_of_files(checkpoint)
+    except OSError as error:
+        name = Path(str(error.filename or "a file")).name
+        raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, name, error)) from error
+
+
+def _digest_of_files(checkpoint: Checkpoint) -> str:
+    state = hashlib.sha256(read_inside(checkpoint.folder, "config.json"))
     if checkpoint.tower is not None:
-        state.update((checkpoint.tower / "config.json").read_bytes())
+        state.update(read_inside(checkpoint.tower, "config.json"))
     external = {checkpoint.tensors[name].shard for name in checkpoint.external}
     for shard in (*checkpoint.shards, *sorted(external)):
         status = (checkpoint.folder / shard).stat()

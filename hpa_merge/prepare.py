@@ -1,7 +1,7 @@
 """Before the work: everything that can be known of a merge without running a model."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import Any, final
 import torch
 
 from hpa_merge.calibration import read_samples
-from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs
+from hpa_merge.checkpoint import Checkpoint, Inputs, begun_with, check_outputs, check_side_files, needed_bytes
+from hpa_merge.checkpoint.inputs import changed, files_of
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import HPAConfig
-from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.encoding import encoding
+from hpa_merge.errors import ChangedError, CheckpointError, ConfigError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
 from hpa_merge.hub import Source, is_remote, locate
@@ -53,7 +55,9 @@ class Job:
         overwrite, resume: as for :func:`hpa_merge.merge`.
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
         page: whether the report's page and pictures are drawn.
+        compares: nothing is made: the OUTs are there, and are compared with what would be.
         command: the command line as it was typed; empty where there was none.
+        reads: other files that it was made from, such as the YAML files; none of them is ever deleted.
     """
 
     old: str | Path
@@ -70,6 +74,8 @@ class Job:
     several: bool = False
     page: bool = True
     command: str = ""
+    compares: bool = False
+    reads: tuple[Path, ...] = ()
 
 
 @final
@@ -91,6 +97,7 @@ class Ready:
         fingerprints: what each OUT depends on.
         finished: the reports of those that are there already.
         lineage: the rounds behind OLD.
+        inputs: every folder and file that is read, as they were when they were opened.
     """
 
     old: Checkpoint
@@ -106,6 +113,18 @@ class Ready:
     fingerprints: Mapping[Path, dict[str, Any]]
     finished: Mapping[Path, MergeReport]
     lineage: Lineage
+    inputs: Inputs
+
+    def check_contents(self) -> None:
+        """Compare the weights of OLD and NEW with what they were when they were opened, whatever the files' times say.
+
+        Raises:
+            ChangedError: they are others.
+            CheckpointError: they cannot be read any more.
+        """
+        for checkpoint, name in ((self.old, "old"), (self.new, "new")):
+            if checkpoint.content_digest() != self.lineage.contents[name]:
+                raise ChangedError(changed(*checkpoint.folders[-1:]))
 
     @property
     def origins(self) -> dict[str, str]:
@@ -137,10 +156,11 @@ def prepare(job: Job) -> Iterator[Ready]:
     files = _calibration_files(job)
     counts = (configs[0].safety_samples, configs[0].task_samples)
     there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+    making = [] if job.compares else [out for out in job.outs if out not in there]
     roles = {"OLD": job.old, "NEW": job.new, "FIRST": job.first}
     given = {role: name for role, name in roles.items() if name is not None}
     if any(is_remote(name) for name in given.values()):  # whatever else can be wrong is told before the download
-        check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
+        check_outputs(making, [], job.overwrite, needed=0, resume=job.resume)
         for path, count in zip(files, counts, strict=True):
             if path is not None:
                 read_samples(path, count, configs[0].seed)
@@ -153,22 +173,23 @@ def prepare(job: Job) -> Iterator[Ready]:
         trace(old, new, first, job.vision_tower, configs[0]) as lineage,
     ):
         read = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
-        inputs = [source.guarded for source in sources]
-        inputs += [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
-        needed = sum(info.nbytes for info in new.tensors.values())
-        check_outputs([o for o in job.outs if o not in there], inputs, job.overwrite, needed=needed, resume=job.resume)
+        inputs = _inputs(job, sources, read, lineage)
+        check_side_files(new)
+        needed = needed_bytes(new)
+        check_outputs(making, inputs.places, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
-            check_place(job.stats, inputs, list(job.outs))
+            check_place(job.stats, (*inputs.folders, *inputs.files), list(job.outs))
         safety, task = (
             read_samples(file, count, configs[0].seed) if file is not None else []
             for file, count in zip(files, counts, strict=True)
         )
         device = resolve_device(configs[0].device)
-        plan = make_plan(read[0], read[1], configs, device)
-        sides = (
-            Side("safety", read[0], plan.old, safety, configs[0]),
-            Side("task", read[1], plan.new, task, configs[0]),
-        )
+        with encoding(read[0], safety, configs[0]) as safety_in, encoding(read[1], task, configs[0]) as task_in:
+            plan = make_plan(read[0], read[1], configs, device)
+            sides = (
+                Side("safety", read[0], plan.old, safety_in, configs[0]),
+                Side("task", read[1], plan.new, task_in, configs[0]),
+            )
         pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
         units = [unit.name for unit in plan.new.units]
         halves = tuple(
@@ -193,12 +214,23 @@ def prepare(job: Job) -> Iterator[Ready]:
         }
         finished = {out: report for out, report in there.items() if report.run.fingerprint == digest(fingerprints[out])}
         others = [out for out in there if out not in finished]
-        check_outputs(others, inputs, job.overwrite, needed=needed, resume=job.resume)
+        check_outputs(others, inputs.places, job.overwrite, needed=needed, resume=job.resume)
         runs = [not half.read and bool(side.inputs) for half, side in zip(halves, sides, strict=True)]
         memory = allot(plan, read, sides, runs, device, configs, job.limits)
         notes = (*(source.note for source in sources if source.note), *lineage.notes, *notes)
         both = (halves[0], halves[1])
-        yield Ready(old, new, sources, device, plan, sides, files, both, notes, memory, fingerprints, finished, lineage)
+        yield Ready(
+            old, new, sources, device, plan, sides, files, both, notes, memory, fingerprints, finished, lineage, inputs
+        )
+
+
+def _inputs(job: Job, sources: Sequence[Source], read: Sequence[Checkpoint], lineage: Lineage) -> Inputs:
+    """Everything that the job reads, as it is now; the statistics file, which it may write, apart."""
+    opened = [*read, *([lineage.first] if lineage.first is not None else [])]
+    towers = [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
+    folders = [*(source.guarded for source in sources), *towers]
+    files = [path for path in (job.safety_calib, job.task_calib, *job.reads) if path is not None]
+    return Inputs.of(folders, files, [path for checkpoint in opened for path in files_of(checkpoint)])
 
 
 def _calibration_files(job: Job) -> tuple[Path | None, Path | None]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from itertools import groupby
 from pathlib import Path
 
+from hpa_merge.checkpoint import needed_bytes
 from hpa_merge.config import uses
 from hpa_merge.core import retained_share
 from hpa_merge.hub import commits_of
@@ -57,7 +58,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
                 **ready.records(job.outs[out]),
                 passed_through=ready.plan.passed_through[place],
                 left_out=tuple(str(path) for path in ready.new.side_files().left_out),
-                bytes_out=sum(info.nbytes for info in ready.new.tensors.values()),
+                bytes_out=needed_bytes(ready.new),
                 bytes_free=shutil.disk_usage(out.absolute().parent).free,
                 peak_host_bytes=ready.memory.host,
                 peak_device_bytes=ready.memory.device,

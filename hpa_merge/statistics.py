@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from hpa_merge.checkpoint.files import sync, sync_folder
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.core import Inverse
+from hpa_merge.disk import inside, write_whole
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.model import LinearTensor
 from hpa_merge.names import STATISTICS, STATISTICS_FORMAT
@@ -177,19 +177,17 @@ def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> Non
         StatisticsError: it would lie in OLD, NEW or an OUT, or in a folder that does not exist or cannot be written to.
     """
     ours = path.resolve()
-    for folder in inputs:
-        if ours.is_relative_to(folder.resolve()):
-            raise StatisticsError(
-                f"the statistics {path} would lie in the input {folder}, and inputs are never written to: "
-                "choose a path outside of it."
-            )
+    if (found := inside(path, inputs)) is not None:
+        raise StatisticsError(
+            f"the statistics {path} would lie in the input {found}, and inputs are never written to: "
+            "choose a path outside of it."
+        )
     for out in outs:
         places = Places.of(out)
-        for place in (places.out, places.partial, places.journal, places.replaced):
-            if ours.is_relative_to(place.resolve()):
-                raise StatisticsError(
-                    f"the statistics {path} would lie in {place}, which belongs to OUT: choose a path outside of it."
-                )
+        if (found := inside(path, (places.out, places.partial, places.journal, places.replaced))) is not None:
+            raise StatisticsError(
+                f"the statistics {path} would lie in {found}, which belongs to OUT: choose a path outside of it."
+            )
     if not ours.parent.is_dir():
         raise StatisticsError(
             f"the statistics {path} cannot be written, because the folder {path.absolute().parent} does not exist: "
@@ -256,17 +254,8 @@ def write_statistics(path: Path, halves: Sequence[Half]) -> None:
     """
     content = {"format": FORMAT, **{half.purpose: half.description() for half in halves}}
     tensors = {name: vector for half in halves for name, vector in half.tensors().items()}
-    target = path.resolve()
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        try:
-            temporary.write_bytes(save(tensors, {MARK: json.dumps(content)}))
-            sync(temporary)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+        write_whole(path, save(tensors, {MARK: json.dumps(content)}), through=True)
     except OSError as error:
         raise OutputError(
             f"the statistics {path} cannot be written ({error.strerror or error}): see to the disk and the "

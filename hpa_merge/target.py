@@ -1,7 +1,8 @@
 """One OUT on its way: its options, its writer, and what became of each linear."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +14,20 @@ from hpa_merge.checkpoint import CheckpointWriter, WriteBehind
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.drift import Moved, drift_of
-from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.errors import CalibrationError, NumericalError, OutputError
 from hpa_merge.fingerprint import digest
 from hpa_merge.hub import commits_of
-from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
+from hpa_merge.machine import describe, peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.method import Adapted, with_new_rows
 from hpa_merge.model import Unit
+from hpa_merge.names import REPORT
 from hpa_merge.plan import LinearPair
 from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
-from hpa_merge.report.card import cards_of, unreadable
+from hpa_merge.recording import record_of, record_of_adapted
+from hpa_merge.report.card import CARD, cards_of, unreadable
 from hpa_merge.report.folder import files_of
-from hpa_merge.report.packing import pack_columns, saliency_cells
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
-from hpa_merge.report.saliency import pack_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half
@@ -61,24 +62,47 @@ class Target:
             ready.new,
             out,
             overwrite=job.overwrite,
-            inputs=[*ready.old.folders, *ready.new.folders],
-            fingerprint=ready.fingerprints[out] | ready.origins,
+            inputs=ready.inputs.places,
+            fingerprint={
+                **ready.fingerprints[out],
+                **ready.origins,
+                **{f"content of {name.upper()}": content for name, content in ready.lineage.contents.items()},
+            },
             resume=job.resume,
+            unchanged=ready.inputs.check,
         )
         self._behind = WriteBehind(self._writer, behind)
         self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, of which some slices are in their place
         self._from_old = ready.plan.from_old[place]
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
-        self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
-        self._finished = {entry["unit"] for entry in resumed}
+        with self._believing():
+            self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
+            self._finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 
     def restore(self, half: Half) -> None:
         """Give a half that is to be computed what an interrupted run has computed of it."""
-        for entry in self._writer.resumed:
-            if half.purpose in entry.get("statistics", ()):
-                half.restore(entry["statistics"][half.purpose])
+        with self._believing():
+            for entry in self._writer.resumed:
+                if half.purpose in entry.get("statistics", ()):
+                    half.restore(entry["statistics"][half.purpose])
+
+    @contextmanager
+    def _believing(self) -> Iterator[None]:
+        """Read what the journal says.
+
+        Raises:
+            OutputError: it is not what a run has written.
+        """
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self._writer.abort(keep=True)
+            raise OutputError(
+                f"the journal of {self._writer.partial} is damaged ({type(error).__name__}: {error}): "
+                "delete that folder, and run the same command again."
+            ) from error
 
     def lacks(self, unit: Unit) -> bool:
         """Whether the linears of ``unit`` are not durable yet."""
@@ -103,16 +127,7 @@ class Target:
                 f"the result for {pair.new.name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
             )
         self._write(pair, tensor, adapted.weight)
-        self.note(
-            unit,
-            pair,
-            adapted.weight,
-            "adapted",
-            relative_update=adapted.relative_update,
-            **moved.to(adapted.weight, adapted.update.old_norm),
-            **_decisions(adapted),
-            **details,
-        )
+        self.records.append(record_of_adapted(unit, pair, adapted, moved, **details))
 
     def leave(
         self,
@@ -152,12 +167,7 @@ class Target:
 
     def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
         """Record what became of a linear; ``weight`` is ``[r, c]``."""
-        rows, columns = weight.shape
-        if pair.shared_rows is not None:
-            details["shared_rows"] = pair.shared_rows
-        self.records.append(
-            LinearRecord(pair.new.name, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
-        )
+        self.records.append(record_of(unit, pair, weight, outcome, **details))
 
     def pass_on(
         self,
@@ -229,6 +239,13 @@ class Target:
         self._behind.close()
         origins, calibration = ready.used(self.config), ready.records(self.config)
         cards = cards_of(ready.old, ready.new)
+        notes = [*cards.notes, *filter(None, [unreadable(cards.new)])]
+        if self._writer.damaged:
+            notes.append(
+                f"{self._writer.damaged} of the finished units were not on the disk as they had been written, and were "
+                "merged again: check the disk."
+            )
+        self._writer.carry(but=(CARD, REPORT))
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
@@ -251,17 +268,19 @@ class Target:
                 peak_device_bytes=peak_device_bytes(ready.device),
                 versions=versions(),
                 statistics=origins if job.stats is None else {**origins, "file": str(job.stats)},
-                notes=(*ready.notes, *filter(None, [unreadable(cards[0])])),
+                notes=(*ready.notes, *notes),
                 commits=commits_of(ready.sources),
                 fingerprint=digest(ready.fingerprints[self._out]),
                 contents={**ready.lineage.contents, "out": self._writer.content_digest()},
                 command=job.command,
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+                machine=describe(ready.device),
             ),
             history=ready.lineage.history,
             drift=drift_of(self.records, ready.lineage.history, from_first),
         )
-        report, files = files_of(report, cards, page=job.page)
+        report, files = files_of(report, (cards.new, cards.old), page=job.page)
+        ready.check_contents()
         self._writer.publish(files)
         return report
 
@@ -297,17 +316,3 @@ class Target:
         """Let the stack be written whose slices are in their place: those of one tensor come one after the other."""
         while self._stack:
             self._behind.write(*self._stack.popitem())
-
-
-def _decisions(adapted: Adapted) -> dict[str, Any]:
-    """What the report says of how a weight was adapted, by field."""
-    decisions = {"share": adapted.share, "kappa": adapted.kappa, **adapted.figures}
-    decisions["energy_put_back"] = adapted.energy_put_back
-    if (selection := adapted.selection) is not None:
-        decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
-        decisions["kept"] = pack_columns(selection.kept)
-        if selection.epsilon is not None and selection.zeta is not None:
-            decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.kept))
-    if "new_columns" in decisions:
-        decisions["new_columns"] = pack_columns(decisions["new_columns"])
-    return decisions

@@ -12,9 +12,12 @@ from typing import final
 from hpa_merge.calibration.formats import Sample, parse_record
 from hpa_merge.calibration.samples import read_records
 from hpa_merge.checkpoint import check_output
-from hpa_merge.checkpoint.files import remove, sync, sync_folder
-from hpa_merge.checkpoint.output import Places, telling
+from hpa_merge.checkpoint.files import remove
+from hpa_merge.checkpoint.inputs import Inputs
+from hpa_merge.checkpoint.output import telling
+from hpa_merge.checkpoint.publishing import publish_folder
 from hpa_merge.config import HPAConfig
+from hpa_merge.disk import Foreign, mount_points, overlap, write_whole
 from hpa_merge.errors import CalibrationError, EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.judges import Judge
@@ -103,11 +106,14 @@ def tune(
         InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
             workplace, for ``resume``.
     """
-    check_output(out, [Path(job.old), Path(job.new)], job.overwrite)
+    inputs = _inputs(job, suite, judge)
+    check_output(out, inputs.places, job.overwrite)
     place = workplace(out)
+    if overlap([place], inputs.places):
+        raise OutputError(f"{place} would lie in an input, and inputs are never written to: choose another OUT.")
     _claim(place, resume=job.resume)
     try:
-        reports = merge_all(replace(job, overwrite=False, page=False), on_merge)
+        reports = merge_all(replace(job, overwrite=False, page=False, reads=inputs.files), on_merge)
     except BaseException:
         if not any(place.iterdir()):
             place.rmdir()
@@ -119,7 +125,7 @@ def tune(
     if chosen is not None:
         if job.page:
             _draw(place / chosen, reports[place / chosen])
-        _publish(place / chosen, out)
+        publish_folder(place / chosen, out, inputs.places, overwrite=job.overwrite, unchanged=inputs.check)
     if not keep_all:
         remove(place)
     return Tuning(old, new, settings, chosen)
@@ -198,6 +204,8 @@ def _claim(place: Path, *, resume: bool) -> None:
     if os.path.lexists(place) and not resume:
         raise OutputError(f"{place} is there from a run that was interrupted: go on with --resume, or delete it.")
     with telling(f"the folder {place} cannot be made"):
+        if place.is_symlink() or any(mount_points(place)):
+            raise Foreign("it is a link or a mount point")
         place.mkdir(exist_ok=True)
 
 
@@ -206,27 +214,14 @@ def _draw(folder: Path, report: MergeReport) -> None:
     _, files = files_of(report)
     with telling(f"{folder} cannot be written"):
         for name, content in files.items():
-            (folder / name).write_bytes(content)
-        sync(folder)
+            write_whole(folder / name, content)
 
 
-def _publish(folder: Path, out: Path) -> None:
-    """Let the folder appear as OUT; an OUT that is replaced stays until the new one stands in its place.
-
-    Raises:
-        OutputError: the disk refuses.
-    """
-    places = Places.of(out)
-    with telling(f"{folder} cannot be renamed to {out}"):
-        replaces = os.path.lexists(places.out)
-        if replaces:
-            places.out.rename(places.replaced)
-        try:
-            folder.rename(places.out)
-        except BaseException:
-            if replaces:
-                places.replaced.rename(places.out)
-            raise
-        sync_folder(places.out.parent)
-        if replaces:
-            remove(places.replaced)
+def _inputs(job: Job, suite: Suite, judge: Judge | Path) -> Inputs:
+    """Everything that is read, as it is now: the merges' inputs, the test files and a guard model."""
+    folders = [Path(job.old), Path(job.new), *filter(None, [job.vision_tower])]
+    folders += [judge] if isinstance(judge, Path) else []
+    tests = [prompts.path for _, _, prompts in suite]
+    files = [path for path in (job.safety_calib, job.task_calib, *job.reads, *tests) if path is not None]
+    weights = [path for folder in folders[:2] for path in folder.glob("*.safetensors")]
+    return Inputs.of([folder for folder in folders if folder.is_dir()], files, weights)

@@ -26,10 +26,10 @@ def refused(out: Path, *inputs: Path, overwrite: bool = False, needed: int = 0) 
 def test_side_files_go_along(old: Path, new: Path, tmp_path: Path) -> None:
     (new / "templates").mkdir()
     (new / "templates" / "tool.jinja").write_bytes(b"\r\n{{ x }}\x00")
-    (new / "tokenizer.json").symlink_to(tmp_path / "blob")
-    (tmp_path / "blob").write_text("{}")
-    (new / "run.sh").write_text("#!/bin/sh")
-    (new / "run.sh").chmod(0o700)
+    (new / "tokenizer.json").symlink_to("templates/tokenizer.json")
+    (new / "templates" / "tokenizer.json").write_text("{}")
+    (new / "modeling_new.py").write_text("#!/bin/sh")
+    (new / "modeling_new.py").chmod(0o700)
     for name in ("README.md", "hpa_report.json", "pytorch_model.bin", ".gitattributes", "optimizer.pt"):
         (new / name).write_text("NEW's")
     with Checkpoint.open(new, "NEW") as source:
@@ -42,7 +42,7 @@ def test_side_files_go_along(old: Path, new: Path, tmp_path: Path) -> None:
         del expected[name]
     assert everything(out) == expected
     assert not (out / "tokenizer.json").is_symlink()
-    ordinary = (tmp_path / "blob").stat().st_mode
+    ordinary = (new / "templates" / "tokenizer.json").stat().st_mode
     assert {path.stat().st_mode for path in out.rglob("*") if path.is_file()} == {ordinary}
 
 
@@ -70,39 +70,42 @@ def test_the_index_comes_last(old: Path, new: Path, tmp_path: Path, monkeypatch:
 # --- overwrite -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "empty folder", "file", "link"])
+BEFORE = {"config.json": b"before", "model.safetensors": b"before"}
+"""A checkpoint that is replaced, or is not."""
+
+
+def checkpoint(folder: Path, **more: str) -> Path:
+    """A folder that --overwrite may delete, with more files by name."""
+    folder.mkdir()
+    for name, content in BEFORE.items():
+        (folder / name).write_bytes(content)
+    for name, text in more.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "empty folder"])
 def test_overwrite(kind: str, old: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    if kind == "file":
-        out.write_text("before")
-    elif kind == "link":
-        (tmp_path / "target").mkdir()
-        (tmp_path / "target" / "config.json").write_text("before")
-        out.symlink_to(tmp_path / "target")
+    if kind == "checkpoint":
+        checkpoint(out)
     else:
         out.mkdir()
-    if kind == "checkpoint":
-        (out / "config.json").write_text("before")
-        (out / "more").mkdir()
     with Checkpoint.open(old, "NEW") as source:
         writer = CheckpointWriter(source, out, overwrite=True, inputs=[old])
         complete(writer, source)
         if kind == "checkpoint":
-            assert everything(out) == {"config.json": b"before"}
+            assert everything(out) == BEFORE
         writer.publish({})
     assert everything(out) == everything(old)
-    target = ["target"] if kind == "link" else []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "out", *target]
-    assert not target or everything(tmp_path / "target") == {"config.json": b"before"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "out"]
 
 
 @pytest.mark.parametrize("interruption", [OSError(errno.EBUSY, "busy"), KeyboardInterrupt()])
 def test_the_old_out_comes_back(
     interruption: BaseException, old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "config.json").write_text("before")
+    out = checkpoint(tmp_path / "out")
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
@@ -118,7 +121,7 @@ def test_the_old_out_comes_back(
             writer.publish({})
         monkeypatch.undo()
         writer.abort()
-    assert everything(out) == {"config.json": b"before"}
+    assert everything(out) == BEFORE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "out"]
 
 
@@ -213,9 +216,9 @@ def test_parent_missing_or_closed(old: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_not_enough_room(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = (old / "model.safetensors").stat().st_size
+    size = sum(path.stat().st_size for path in old.iterdir())
     usage = type("usage", (), {"free": size - 1})
-    monkeypatch.setattr("hpa_merge.checkpoint.writer.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("hpa_merge.checkpoint.output.shutil.disk_usage", lambda _: usage)
     out = tmp_path / "out"
     assert refused(out, old, needed=15_640_000_000) == (
         f"OUT {out} needs 15.6 GB and only {size - 1} bytes are free there: free some space, or choose another disk."

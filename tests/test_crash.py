@@ -28,8 +28,19 @@ Tiny = Callable[..., TinyCase]
 
 
 def test_killed_and_interrupted_at_random_moments(tmp_path: Path) -> None:
-    """A few runs of the benchmark, which does hundreds: SIGKILL, also twice, SIGINT, SIGTERM."""
-    words = ["--runs", "6", "--interrupts", "4", "--seed", str(time.time_ns()), "--folder", str(tmp_path)]
+    """A few runs of the benchmark, which does hundreds: SIGKILL, also twice, SIGINT, SIGTERM, SIGHUP."""
+    words = [
+        "--runs",
+        "6",
+        "--interrupts",
+        "4",
+        "--commands",
+        "1",
+        "--seed",
+        str(time.time_ns()),
+        "--folder",
+        str(tmp_path),
+    ]
     done = subprocess.run([sys.executable, BENCHMARK, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "incomplete OUT seen: 0; failures: 0" in done.stdout
@@ -135,7 +146,6 @@ def test_what_cannot_be_resumed_starts_anew(damage: str, tiny: Tiny, tmp_path: P
         shard.unlink()
     else:
         os.truncate(shard, shard.stat().st_size - 1)
-    (shard.parent / "stale.txt").touch()
     run(case, out, resume=True)
     assert content(out) == content(tmp_path / "whole")
     assert beside(out) == ["out"]
@@ -166,9 +176,9 @@ def test_the_first_run_ends_while_the_second_opens_its_journal(tmp_path: Path, m
     path = tmp_path / "out.partial.journal"
     first, real = Journal(path), os.open
 
-    def opened(*arguments: Any) -> int:
+    def opened(*arguments: Any, **options: Any) -> int:
         monkeypatch.setattr(os, "open", real)
-        descriptor = real(*arguments)
+        descriptor = real(*arguments, **options)
         first.end()
         path.touch()  # as the third does
         return descriptor

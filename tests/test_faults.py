@@ -15,9 +15,10 @@ from conftest import TinyCase, content
 from test_resume import beside, raising, run
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.errors import CheckpointError, OutputError
+from hpa_merge.errors import CheckpointError, InputError, OutputError
 
-CALLS = ("pwrite", "write", "copy_file_range", "sendfile", "fsync", "posix_fallocate", "mkdir", "rename", "ftruncate")
+CALLS = ("pwrite", "write", "copy_file_range", "sendfile", "fsync", "posix_fallocate", "mkdir", "rename")
+CALLS += ("replace", "ftruncate")
 """What a merge asks of the system when it makes OUT, by name in ``os``; files that are opened come in addition."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
@@ -42,7 +43,7 @@ class Disk:
             return opened(path, mode, *arguments, **options)
 
         def open_number(path: Any, *arguments: Any, **options: Any) -> int:
-            if str(path).startswith(self._place):
+            if str(path).startswith(self._place) or options.get("dir_fd") is not None:
                 self._call("open")
             return opened_by_number(path, *arguments, **options)
 
@@ -81,7 +82,7 @@ def sample(calls: list[str], size: int) -> list[int]:
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 def test_a_call_that_fails(lasting: bool, overwrite: bool, whole: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
     """One call fails, or every one after it too; what may fail without harm (a folder's sync, a kernel copy) does."""
-    case, old = tiny("gpt2"), {"config.json": b"{}", "hpa_report.json": b'{"of": "the old one"}'}
+    case, old = tiny("gpt2"), {"config.json": b"{}", "model.safetensors": b"of the old one"}
 
     def attempt(folder: Path, fails: Callable[[int, str], int | None]) -> tuple[Disk, Exception | None]:
         folder.mkdir()
@@ -161,6 +162,69 @@ def test_an_input_that_fails_once(
     assert content(out) == whole
 
 
+def refusal(case: TinyCase, out: Path) -> InputError | None:
+    """With what a merge is refused, if it is."""
+    try:
+        run(case, out)
+    except InputError as error:
+        return error
+    return None
+
+
+READS = {
+    "OLD's weights": "*/old/*.safetensors",
+    "NEW's weights": "*/new/*.safetensors",
+    "NEW's configuration": "*/new/config.json",
+    "a side file of NEW": "*/new/tokenizer.json",
+    "a calibration file": "*/task.jsonl",
+}
+
+
+@pytest.mark.parametrize("what", READS)
+def test_a_read_that_fails(
+    what: str, whole: dict[str, Any], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EIO at every fifth read of a file, one after the other: a sentence, no OUT, and --resume ends with the same."""
+    case, out = tiny("gpt2"), tmp_path / "out"
+    count, failing = [0], [0]
+    real = {name: getattr(os, name) for name in ("preadv", "pread", "read", "copy_file_range")}
+
+    def call(name: str) -> Callable[..., Any]:
+        def reading(descriptor: int, *arguments: Any) -> Any:
+            if Path(f"/proc/self/fd/{descriptor}").readlink().match(READS[what]):
+                count[0] += 1
+                if count[0] == failing[0]:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real[name](descriptor, *arguments)
+
+        return reading
+
+    opened = Path.open
+
+    def open_path(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if mode == "rb" and path.match(READS[what]):
+            count[0] += 1
+            if count[0] == failing[0]:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(path, mode, *arguments, **options)
+
+    for name in real:
+        monkeypatch.setattr(os, name, call(name))
+    monkeypatch.setattr(Path, "open", open_path)
+    run(case, tmp_path / "counted")
+    reads = count[0]
+    assert reads
+    for number in {1, reads, *range(1, reads, max(1, reads // 5))}:
+        count[0], failing[0] = 0, number
+        if (error := refusal(case, out)) is not None:  # a kernel copy may fail
+            assert "Input/output error" in str(error), number
+            assert not out.exists(), number
+            failing[0] = 0
+            run(case, out, resume=True)
+        assert content(out) == whole, number
+        shutil.rmtree(out)
+
+
 # --- a real disk that fills up ---
 
 
@@ -196,7 +260,7 @@ def test_a_disk_too_small_for_the_weights(tiny: Tiny, small: Callable[[int], Pat
     assert beside(out) == []
 
 
-@pytest.mark.parametrize("room", [0, 2, 6, 10], ids=lambda pages: f"{pages} pages")
+@pytest.mark.parametrize("room", [3, 4, 6, 10], ids=lambda pages: f"{pages} pages")
 def test_a_disk_too_small_for_the_rest(
     room: int, whole: dict[str, Any], tiny: Tiny, small: Callable[[int], Path]
 ) -> None:

@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_what_can_be_resumed(
 ) -> None:
     case, out, stats = tiny("gpt2"), tmp_path / "out", tmp_path / "stats"
     with monkeypatch.context() as patch:
-        patch.setattr("hpa_merge.statistics.sync", raising(OSError(errno.ENOSPC, "No space left on device")))
+        patch.setattr("hpa_merge.statistics.write_whole", raising(OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(OutputError) as caught:
             run(case, out, stats)
     assert str(caught.value) == (

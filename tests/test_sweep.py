@@ -11,7 +11,7 @@ from conftest import REPORT, TinyCase, content
 
 import hpa_merge.method
 from hpa_merge import HPAConfig, MergeReport, forecast, merge, sweep
-from hpa_merge.checkpoint import Checkpoint, CheckpointWriter
+from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, needed_bytes
 from hpa_merge.core import Curvature
 from hpa_merge.errors import CalibrationError, ConfigError, OutputError
 from hpa_merge.model import PausedForwards
@@ -260,7 +260,8 @@ def test_outs_that_touch(tiny: Tiny, tmp_path: Path) -> None:
 def test_room_for_all(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = tiny("gpt2")
     with Checkpoint.open(case.new, "NEW") as new:
-        size = sum(info.nbytes for info in new.tensors.values())
+        size = needed_bytes(new)
+    assert size == sum(path.stat().st_size for path in case.new.iterdir())
     usage = type("usage", (), {"free": 5 * size // 2})
     monkeypatch.setattr("hpa_merge.checkpoint.output.shutil.disk_usage", lambda _: usage)
     with pytest.raises(OutputError) as caught:

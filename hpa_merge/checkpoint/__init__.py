@@ -3,8 +3,10 @@
 from hpa_merge.checkpoint.adapter_folder import is_adapter, open_adapter
 from hpa_merge.checkpoint.ahead import ReadAhead
 from hpa_merge.checkpoint.behind import WriteBehind
+from hpa_merge.checkpoint.inputs import Inputs
 from hpa_merge.checkpoint.output import begun_with, check_output, check_outputs
 from hpa_merge.checkpoint.overlay import Overlay, lay_over
+from hpa_merge.checkpoint.partial import check_side_files, needed_bytes
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import TensorInfo
 from hpa_merge.checkpoint.sidefiles import SideFiles
@@ -13,6 +15,7 @@ from hpa_merge.checkpoint.writer import CheckpointWriter
 __all__ = [
     "Checkpoint",
     "CheckpointWriter",
+    "Inputs",
     "Overlay",
     "ReadAhead",
     "SideFiles",
@@ -21,7 +24,9 @@ __all__ = [
     "begun_with",
     "check_output",
     "check_outputs",
+    "check_side_files",
     "is_adapter",
     "lay_over",
+    "needed_bytes",
     "open_adapter",
 ]

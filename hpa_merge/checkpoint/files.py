@@ -10,7 +10,20 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["CHUNK", "allocate", "copy_range", "digest", "read_at", "remove", "sync", "sync_folder", "write_at"]
+from hpa_merge.disk import open_written, read_regular, sync_folder
+
+__all__ = [
+    "CHUNK",
+    "allocate",
+    "copy_file",
+    "copy_range",
+    "digest",
+    "digest_at",
+    "read_at",
+    "remove",
+    "sync",
+    "write_at",
+]
 
 CHUNK = 2**26
 """Bytes of one system call: 64 MiB; Linux moves at most 2 GiB in one."""
@@ -61,27 +74,55 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
         start += len(content)
 
 
+def copy_file(source: Path, target: Path) -> str:
+    """Copy the content of a file into a new one, and return SHA-256 of it, in hexadecimal.
+
+    Raises:
+        FileExistsError: there is such a file.
+    """
+    state = hashlib.sha256()
+    reading = read_regular(source)
+    try:
+        writing, offset = open_written(target, new=True), 0
+        try:
+            while content := os.read(reading, CHUNK):
+                state.update(content)
+                write_at(writing, memoryview(content), offset)
+                offset += len(content)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+    return state.hexdigest()
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_at(descriptor: int, start: int = 0, stop: int | None = None) -> str:
+    """SHA-256 of the bytes ``start:stop`` of an open file, in hexadecimal; to its end where ``stop`` is None."""
+    state = hashlib.sha256()
+    stop = os.fstat(descriptor).st_size if stop is None else stop
+    while start < stop:
+        content = os.pread(descriptor, min(CHUNK, stop - start), start)
+        if not content:
+            raise OSError(errno.EIO, ENDED)
+        state.update(content)
+        start += len(content)
+    return state.hexdigest()
+
+
 def sync(path: Path) -> None:
-    """Make a file durable; or a folder, with everything in it."""
-    if path.is_dir():
+    """Make a file durable; or a folder, with everything in it. Links are not followed."""
+    if path.is_dir() and not path.is_symlink():
         for entry in path.iterdir():
             sync(entry)
         sync_folder(path)
     else:
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Make a folder's names durable; not every network or user-space file system offers that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_written(path)
         try:
             os.fsync(descriptor)
         finally:

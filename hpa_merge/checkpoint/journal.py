@@ -1,18 +1,35 @@
 """What is durable in OUT.partial: JSON lines, each written and synced after the data that it speaks of.
 
-The first line says what the run was begun with. A line that was cut off by a kill was never there: what it would have
-said is done again. The open file is also the lock that keeps a second run from the same OUT.
+The first line says that this is a journal and what the run was begun with. A line that was cut off by a kill was never
+there: what it would have said is done again. The open file is also the lock that keeps a second run from the same OUT.
+
+A journal is a regular file with one name. What else stands in its place is never written to.
 """
 
 import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
-__all__ = ["Journal", "is_locked"]
+from hpa_merge.disk import Foreign, open_written
+
+__all__ = ["Journal", "fingerprint_in", "is_locked"]
+
+MARK = "hpa-merge journal"
+FORMAT = 2
+"""The first key of the first line, and its value: 2 has a digest of each tensor."""
+
+BEGINNING = f'{{"{MARK}": '.encode()
+
+LINE_BYTES = 2**29
+"""The longest line: the statistics of a unit of 512 experts take half of it."""
+
+BLOCK = 2**20
+"""Bytes that are read at once."""
 
 
 @final
@@ -28,20 +45,32 @@ class Journal:
 
         Raises:
             BlockingIOError: another run holds it.
+            Foreign: what stands there is no journal, or one of another version.
             OSError: it cannot be opened.
         """
         self._path = path
         self._descriptor = -1
         while self._descriptor < 0:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_written(path, missing=True, mode=0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(descriptor, path):  # else the run that held it has ended meanwhile and taken the file away
-                    self.lines = self._read(descriptor)
+                    whole = _whole_lines(descriptor)
+                    self.lines = [line for line, _ in whole]
+                    self._ends = [end for _, end in whole]
+                    os.ftruncate(descriptor, self._ends[-1] if whole else 0)
                     self._descriptor = descriptor
             finally:
                 if self._descriptor < 0:
                     os.close(descriptor)
+
+    def begin(self, fingerprint: Mapping[str, Any]) -> None:
+        """Write the first line.
+
+        Raises:
+            OSError: as :meth:`append`.
+        """
+        self.append({MARK: FORMAT, "fingerprint": fingerprint})
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line that survives a power failure.
@@ -59,19 +88,20 @@ class Journal:
             os.ftruncate(self._descriptor, end)
             raise
 
-    def clear(self) -> None:
-        """Forget everything that stands in it: what it speaks of is gone.
+    def cut(self, count: int) -> None:
+        """Forget all but the first ``count`` of the lines that stood in it: what they speak of is gone.
 
         Raises:
             OSError: the disk refuses.
         """
-        os.ftruncate(self._descriptor, 0)
-        self.lines.clear()
+        os.ftruncate(self._descriptor, self._ends[count - 1] if count else 0)
+        del self.lines[count:], self._ends[count:]
 
     def end(self) -> None:
         """Take the file away: there is nothing left to resume. Never raises."""
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            if self._descriptor >= 0 and _is_at(self._descriptor, self._path):
+                self._path.unlink()
         self.close()
 
     def close(self) -> None:
@@ -81,39 +111,109 @@ class Journal:
                 os.close(self._descriptor)
             self._descriptor = -1
 
-    def _read(self, descriptor: int) -> list[dict[str, Any]]:
-        """Every whole line; what comes after the last one is cut off."""
-        content = self._path.read_bytes()
-        lines: list[dict[str, Any]] = []
-        whole = 0
-        for line in content.splitlines(keepends=True):
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                lines.pop()
-                break
-            whole += len(line)
-        os.ftruncate(descriptor, whole)
-        return lines
+
+def _whole_lines(descriptor: int) -> list[tuple[dict[str, Any], int]]:
+    """Every whole line, and where it ends; what comes after the last one was cut off.
+
+    Raises:
+        Foreign: the file does not begin as a journal does.
+    """
+    whole: list[tuple[dict[str, Any], int]] = []
+    end = 0
+    for line in _lines(descriptor):
+        if not end:
+            _check_first(line)
+        try:
+            content = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(content, dict) or not _is_line(content, first=not whole):
+            break
+        end += len(line)
+        whole.append((content, end))
+    return whole
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    """The lines of the file from its beginning; the last one may lack its end.
+
+    JSON as it is written here is printable ASCII: where a byte is not, as in a hole, no more is read.
+    """
+    rest, offset, sound = bytearray(), 0, True
+    while sound and len(rest) < LINE_BYTES and (block := os.pread(descriptor, BLOCK, offset)):
+        offset += len(block)
+        sound = block.isascii() and b"\0" not in block
+        first, *others = block.split(b"\n")
+        rest += first
+        for piece in others:
+            yield bytes(rest) + b"\n"
+            rest = bytearray(piece)
+    if rest:
+        yield bytes(rest)
+
+
+def _check_first(line: bytes) -> None:
+    """Refuse what is no journal of this version, but for a line that a kill cut off.
+
+    Raises:
+        Foreign: it is none.
+    """
+    current = BEGINNING + f"{FORMAT}, ".encode()
+    if line.startswith(current) or (not line.endswith(b"\n") and current.startswith(line)):
+        return
+    if line.startswith((BEGINNING, b'{"fingerprint": ')):
+        raise Foreign("another version of hpa-merge has begun this run, and that one alone can resume it")
+    raise Foreign("it is no journal of hpa-merge")
+
+
+def _is_line(content: Mapping[str, Any], *, first: bool) -> bool:
+    """Whether a line has the fields that it is read by."""
+    if first:
+        return isinstance(content.get("fingerprint"), dict)
+    tensors = content.get("tensors")
+    return isinstance(tensors, dict) and all(isinstance(each, str) for each in tensors.values()) and "entry" in content
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
     """Whether the open file is the one that stands under ``path`` now."""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def fingerprint_in(path: Path) -> dict[str, Any]:
+    """What the run of the journal at ``path`` was begun with; empty where it says nothing.
+
+    Raises:
+        OSError: there is no journal that can be read.
+    """
+    descriptor = open_written(path)
+    try:
+        first = next(_lines(descriptor), b"")
+        _check_first(first)
+        content = json.loads(first)
+        return dict(content["fingerprint"]) if _is_line(content, first=True) else {}
+    except (ValueError, RecursionError, AttributeError):
+        return {}
+    finally:
+        os.close(descriptor)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a run that is going on holds the journal at ``path``; False where there is none."""
+    """Whether a run that is going on holds the journal at ``path``; False where there is none.
+
+    Raises:
+        Foreign: what stands there is none.
+        OSError: it cannot be opened.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_written(path)
     except FileNotFoundError:
         return False
     try:
+        for line in islice(_lines(descriptor), 1):
+            _check_first(line)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 from collections import Counter
@@ -11,10 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from hpa_merge.checkpoint.journal import is_locked
+from hpa_merge.checkpoint.journal import fingerprint_in, is_locked
+from hpa_merge.checkpoint.replacing import check_replaceable
+from hpa_merge.disk import Foreign, mount_points, overlap
 from hpa_merge.errors import OutputError
 
-__all__ = ["Places", "begun_with", "busy", "check_output", "check_outputs", "exists", "left_behind", "telling"]
+__all__ = [
+    "Places",
+    "begun_with",
+    "busy",
+    "check_output",
+    "check_outputs",
+    "exists",
+    "left_behind",
+    "overlaps",
+    "telling",
+]
 
 
 @final
@@ -53,41 +64,36 @@ def check_output(
 
     Args:
         out: the folder to make.
-        inputs: the folders of OLD and NEW.
+        inputs: what is never written to nor deleted: the folders of OLD and NEW, and every other file that is read.
         overwrite: whether an OUT that exists may be replaced.
         needed: bytes that have to be free on the disk, where none are taken by a run to be resumed.
         beside: bytes that other OUTs of this run are going to take there.
         resume: whether a run that was interrupted there is to be gone on with.
 
     Raises:
-        OutputError: OUT is, holds or lies in an input; it exists and is not to be replaced; it is to be replaced but is
-            a folder of other things; an interrupted run left its own folders there; its parent is missing or cannot be
-            written to; the disk is too full.
+        OutputError: OUT is, holds or lies in an input; it exists and is not to be replaced, or may not be deleted
+            (:func:`check_replaceable`); an interrupted run left its own folders there; its parent is missing or cannot
+            be written to; the disk is too full.
     """
     places = Places.of(out)
     out, partial, replaced = places.out, places.partial, places.replaced
-    for place in (out, partial, replaced):
-        for folder in inputs:
-            ours, theirs = place.resolve(), Path(folder).resolve()
-            if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
-                raise OutputError(
-                    f"OUT {place} overlaps the input {folder}, and inputs are never written to: "
-                    "choose a folder outside of it."
-                )
+    if found := overlap((out, partial, places.journal, replaced), inputs):
+        raise OutputError(overlaps(*found))
     with telling(f"OUT {out} cannot be made"):
         if os.path.lexists(out):
             if not overwrite:
                 raise OutputError(exists(out))
-            if out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists():
-                raise OutputError(
-                    f"OUT {out} holds other things than a checkpoint (it has no config.json), and --overwrite would "
-                    "delete them: choose another folder."
-                )
+            check_replaceable(out)
+        if is_locked(places.journal):
+            raise OutputError(busy(partial))
         if os.path.lexists(partial):
-            if is_locked(places.journal):
-                raise OutputError(busy(partial))
             if not resume:
                 raise OutputError(left_behind(partial))
+            if partial.is_symlink() or not partial.is_dir() or any(mount_points(partial)):
+                raise OutputError(
+                    f"{partial} is no folder that a run has made, but a link, a file or a mount point: remove it, or "
+                    "choose another OUT."
+                )
             needed, beside = 0, 0
         if os.path.lexists(replaced) and (os.path.lexists(out) or not resume):
             raise OutputError(
@@ -141,9 +147,8 @@ def check_outputs(
 def begun_with(out: str | Path) -> dict[str, Any]:
     """The fingerprint of the run that was interrupted at OUT; empty where there is none, or none that can be read."""
     try:
-        with Places.of(out).journal.open("rb") as file:
-            return dict(json.loads(file.readline())["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return fingerprint_in(Places.of(out).journal)
+    except OSError:
         return {}
 
 
@@ -159,13 +164,22 @@ def telling(failure: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, Foreign):
+            remedy = "remove it, or choose another place for OUT"
+        elif error.errno == errno.EXDEV:
+            remedy = "it is a mount point or part of a container's image, so choose another place for OUT"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             remedy = "free some space, or choose another disk for OUT"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             remedy = "check the permissions, or choose another place for OUT"
         else:
             remedy = "check the disk, or choose another place for OUT"
         raise OutputError(f"{failure} ({error.strerror or error}): {remedy}.") from error
+
+
+def overlaps(place: Path, given: Path) -> str:
+    """The sentence for an OUT that touches what is read."""
+    return f"OUT {place} overlaps the input {given}, and inputs are never written to: choose a folder outside of it."
 
 
 def exists(out: Path) -> str:

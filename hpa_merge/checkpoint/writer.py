@@ -6,20 +6,26 @@ journal in ``OUT.partial`` says which tensors are durable, so that an interrupte
 """
 
 import contextlib
-import io
+import hashlib
 import os
-import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
 from hpa_merge.checkpoint.content import content_digest
-from hpa_merge.checkpoint.files import allocate, copy_range, digest, read_at, remove, sync, sync_folder, write_at
+from hpa_merge.checkpoint.files import (
+    copy_range,
+    digest_at,
+    read_at,
+    write_at,
+)
 from hpa_merge.checkpoint.journal import Journal
-from hpa_merge.checkpoint.output import Places, busy, check_output, exists, left_behind, telling
+from hpa_merge.checkpoint.output import Places, busy, check_output, left_behind, telling
+from hpa_merge.checkpoint.partial import Partial, needed_bytes
+from hpa_merge.checkpoint.publishing import publish_folder
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout
 from hpa_merge.errors import OutputError
@@ -38,7 +44,8 @@ class CheckpointWriter:
         out: where OUT will appear, absolute.
         partial: the folder beside it in which it is made.
         bytes_total: bytes of all tensors, for a progress bar.
-        resumed: what :meth:`commit` was given by the run that is gone on with; empty for one that begins.
+        resumed: what :meth:`commit` was given by the run that is resumed; empty for one that begins.
+        damaged: how many of its commits are not in it, because the bytes of a tensor are not those that were written.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class CheckpointWriter:
         inputs: Sequence[str | Path],
         fingerprint: Mapping[str, Any] | None = None,
         resume: bool = False,
+        unchanged: Callable[[], None] = lambda: None,
     ) -> None:
         """Check the place and lay out every shard in ``OUT.partial``: full size, NEW's header, no tensor yet.
 
@@ -57,9 +65,10 @@ class CheckpointWriter:
             source: NEW; its layout and its side files become OUT's.
             out: the folder to make.
             overwrite: replace an OUT that exists, at the end.
-            inputs: the folders of OLD and NEW; OUT may not touch them.
+            inputs: the folders of OLD and NEW, and files that the run reads; OUT may not touch them.
             fingerprint: everything that the result depends on, by name, as JSON has it.
             resume: go on with an ``OUT.partial`` that was begun with the same fingerprint, where there is one.
+            unchanged: raises where an input is not what was read; called before each commit and before OUT appears.
 
         Raises:
             OutputError: see :func:`check_output`; or the disk is full, or refuses; or another run is at work there; or
@@ -70,39 +79,43 @@ class CheckpointWriter:
         sizes = {shard: len(head) for shard, head in heads.items()}
         for info in source.tensors.values():
             sizes[info.shard] = max(sizes[info.shard], info.stop)
-        check_output(out, inputs, overwrite, needed=sum(sizes.values()), resume=resume)
-        self._places = Places.of(out)
-        self.out, self.partial = self._places.out, self._places.partial
+        check_output(out, inputs, overwrite, needed=needed_bytes(source), resume=resume)
+        places = Places.of(out)
+        self.out, self.partial = places.out, places.partial
         self.bytes_total = sum(info.nbytes for info in source.tensors.values())
-        self._source, self._overwrite, self._published = source, overwrite, False
+        self._source, self._inputs, self._unchanged = source, tuple(inputs), unchanged
+        self._overwrite, self._published = overwrite, False
         self._begun: set[str] = set()
         self._done: set[str] = set()
-        self._touched: set[TensorInfo] = set()  # written since the last commit
-        self._files: dict[str, io.FileIO] = {}
+        self._written: dict[str, str] = {}  # since the last commit: SHA-256 of the bytes, by tensor
         self._lock = threading.Lock()
         self.resumed: tuple[Any, ...] = ()
+        self.damaged = 0
+        self._carried: Mapping[str, str] = {}  # SHA-256 by path
+        self._digests: dict[str, str] = {}  # of the shards
+        self._index: bytes | None = None
         self._committed = False
+        self._folder = Partial(self.partial, [Path(each) for each in inputs])
 
-        fingerprint = dict(fingerprint or {})
-        self._journal = _open_journal(self._places)
-        if resume and os.path.lexists(self._places.replaced) and not os.path.lexists(self.out):
-            with telling(f"{self._places.replaced} cannot be put back as {self.out}"):
-                self._places.replaced.rename(self.out)  # killed between the two renames of an overwrite
+        self._journal = _open_journal(places)
+        if resume and os.path.lexists(places.replaced) and not os.path.lexists(self.out):
+            with telling(f"{places.replaced} cannot be put back as {self.out}"):
+                places.replaced.rename(self.out)  # killed between the two renames of an overwrite
         try:
-            taken_up = resume and self._journal.lines and self._is_laid_out(sizes)
-            if taken_up:
-                self._take_up(fingerprint)
-            else:
+            if not (resume and self._take_up(heads, sizes, dict(fingerprint or {}))):
                 self._claim(resume)
         except BaseException:
+            self._folder.close()
             if self.partial.exists():
                 self._journal.close()
             else:
                 self._journal.end()
             raise
-        if not taken_up:
+        if not self._journal.lines:
             try:
-                self._lay_out(heads, sizes, fingerprint)
+                with telling(f"{self.partial} cannot be written"):
+                    self._folder.lay_out(heads, sizes)
+                    self._journal.begin(dict(fingerprint or {}))
             except BaseException:
                 self.abort()
                 raise
@@ -126,8 +139,10 @@ class CheckpointWriter:
                 f"{name} has to be {list(info.shape)} {info.dtype}, not {list(tensor.shape)} {tensor.dtype}"
             )
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel]: a scalar has no bytes to view, a vector has
+        content = flat.view(torch.uint8).numpy().data
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
-            write_at(self._descriptor(info.shard), flat.view(torch.uint8).numpy().data, info.start)
+            write_at(self._folder.descriptor(info.shard), content, info.start)
+            self._note(info, hashlib.sha256(content).hexdigest())
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
         """Put a tensor into its place whose elements come in their order, a flat piece at a time.
@@ -137,15 +152,18 @@ class CheckpointWriter:
             ValueError: a piece is not of NEW's dtype, or they are too few or too many.
         """
         info = self._source.tensors[name]
-        place = info.start
+        place, state = info.start, hashlib.sha256()
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
             for piece in pieces:
                 if piece.dtype != info.dtype or place + piece.nbytes > info.stop:
                     raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
-                write_at(self._descriptor(info.shard), piece.view(torch.uint8).numpy().data, place)
+                content = piece.view(torch.uint8).numpy().data
+                write_at(self._folder.descriptor(info.shard), content, place)
+                state.update(content)
                 place += piece.nbytes
             if place != info.stop:
                 raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
+            self._note(info, state.hexdigest())
 
     def copy(self, name: str) -> None:
         """Put NEW's bytes of a tensor, which is not one that it computes, into their place, from file to file.
@@ -160,40 +178,65 @@ class CheckpointWriter:
             raise RuntimeError(f"{name} lies nowhere as it is to be written")
         ours, theirs = self.partial / info.shard, self._source.folder / info.shard
         with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
-            copy_range(self._source.descriptor(info.shard), self._descriptor(info.shard), info.start, info.stop)
+            target = self._folder.descriptor(info.shard)
+            copy_range(self._source.descriptor(info.shard), target, info.start, info.stop)
 
     def commit(self, entry: Any) -> None:
         """Make the tensors written since the last commit durable, and note that they are.
+
+        Those that were copied are not among them: a run that is resumed copies them again.
 
         Args:
             entry: what the caller wants to know of them when the run is resumed, as JSON has it.
 
         Raises:
             OutputError: the disk is full, or refuses; those tensors then count as not committed.
+            ChangedError: an input is not what was read.
         """
+        self._unchanged()
         with telling(f"{self.partial} cannot be written"):
-            for shard in {info.shard for info in self._touched}:
-                os.fsync(self._descriptor(shard))
+            infos = [self._source.tensors[name] for name in self._written]
+            for shard in {info.shard for info in infos if info.nbytes}:
+                os.fsync(self._folder.descriptor(shard))
             self._committed = True  # from here on an interruption may leave the line
-            self._journal.append({"tensors": sorted(info.name for info in self._touched), "entry": entry})
-        self._touched.clear()
+            self._journal.append({"tensors": dict(sorted(self._written.items())), "entry": entry})
+        self._written.clear()
 
-    def manifest(self) -> dict[str, str]:
-        """SHA-256 of every shard as it lies in ``OUT.partial``, and of the index that it will get, by file name.
+    def carry(self, but: Collection[str] = ()) -> None:
+        """Copy NEW's side files into ``OUT.partial``, in the place of what a run that failed has left of them.
+
+        Args:
+            but: plain names of the files that :meth:`publish` is going to write.
+
+        Raises:
+            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more.
+        """
+        self._carried, self._index = self._folder.carry(self._source, but)
+
+    def manifest(self, made: Mapping[str, bytes] | None = None) -> dict[str, str]:
+        """SHA-256 of every file of OUT, by its path in it: the shards and their index, what was carried, and ``made``.
+
+        May be called again, with other files that are ``made``: the shards are read once.
+
+        Args:
+            made: files that :meth:`publish` is going to write.
 
         Raises:
             RuntimeError: a shard's layout is not NEW's: a mistake of ours.
             OutputError, CheckpointError: a file cannot be read.
         """
-        for shard in self._source.shards:
-            theirs = [info for info in self._source.tensors.values() if info.shard == shard]
-            if list(read_layout(self.partial, "OUT", shard)) != theirs:
-                raise RuntimeError(f"{shard} has come out with another layout than NEW's")
-        paths = {shard: self.partial / shard for shard in self._source.shards}
-        if self._source.index is not None:
-            paths[self._source.index] = self._source.folder / self._source.index
-        with telling(f"{self.partial} cannot be read"):
-            return {name: digest(path) for name, path in paths.items()}
+        if not self._digests:
+            for shard in self._source.shards:
+                theirs = [info for info in self._source.tensors.values() if info.shard == shard]
+                if list(read_layout(self.partial, "OUT", shard)) != theirs:
+                    raise RuntimeError(f"{shard} has come out with another layout than NEW's")
+            with telling(f"{self.partial} cannot be read"):
+                self._digests = {shard: digest_at(self._folder.descriptor(shard)) for shard in self._source.shards}
+        contents = dict(made or {})
+        if self._index is not None:
+            contents[str(self._source.index)] = self._index
+        written = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        return {**self._digests, **self._carried, **written}
 
     def content_digest(self) -> str:
         """What OUT will be known by wherever it lies: as :meth:`Checkpoint.content_digest`, when all is written.
@@ -202,7 +245,7 @@ class CheckpointWriter:
             OutputError: a shard cannot be read.
         """
         with telling(f"{self.partial} cannot be read"):
-            return content_digest(self._source.tensors.values(), self._descriptor)
+            return content_digest(self._source.tensors.values(), self._folder.descriptor)
 
     def piece(self, name: str, begin: int, count: int) -> torch.Tensor:
         """The elements ``begin:begin + count`` of a tensor that is written, flat, on the CPU.
@@ -214,7 +257,7 @@ class CheckpointWriter:
         piece = torch.empty(count, dtype=info.dtype)
         with telling(f"{self.partial / info.shard} cannot be read"):
             place = info.start + begin * info.dtype.itemsize
-            read_at(self._descriptor(info.shard), piece.view(torch.uint8).numpy().data, place)
+            read_at(self._folder.descriptor(info.shard), piece.view(torch.uint8).numpy().data, place)
         return piece
 
     def remaining(self) -> tuple[str, ...]:
@@ -241,24 +284,19 @@ class CheckpointWriter:
         for name in extra:
             if Path(name).name != name or name in (*self._source.shards, self._source.index):
                 raise ValueError(f"{name!r} cannot be an extra file")
-        for path in self.partial.iterdir():
-            if path.name not in self._source.shards:
-                remove(path)  # of a run that came as far as this and failed; NEW may have lost it meanwhile
-        for path in self._source.side_files().copied:
-            if path.as_posix() not in extra:
-                self._carry(path)
-        with telling(f"{self.partial} cannot be written"):
-            for name, content in extra.items():
-                (self.partial / name).write_bytes(content)
-            sync(self.partial)
-        if self._source.index is not None:  # last: without it the shards are no checkpoint
-            self._carry(Path(self._source.index))
-            with telling(f"{self.partial} cannot be written"):
-                sync(self.partial / self._source.index)
-                sync_folder(self.partial)
-        with telling(f"{self.partial} cannot be renamed to {self.out}"):
-            self._close()
-            self._swap()
+        if not self._carried:
+            self.carry(extra)
+        index = {} if self._index is None else {str(self._source.index): self._index}
+        self._folder.complete(self._carried, extra, index)
+        publish_folder(
+            self.partial,
+            self.out,
+            self._inputs,
+            overwrite=self._overwrite,
+            unchanged=self._unchanged,
+            on_publish=self._appeared,
+        )
+        self._folder.close()
         self._journal.end()
         return self.out
 
@@ -268,42 +306,48 @@ class CheckpointWriter:
         Args:
             keep: what has been committed is not to be lost.
         """
-        with contextlib.suppress(OSError):
-            self._close()
         if not self._published and not (keep and self._committed):
-            shutil.rmtree(self.partial, ignore_errors=True)
+            self._folder.remove()
             self._journal.end()
+        self._folder.close()
         self._journal.close()
 
     def _claim(self, resume: bool) -> None:
-        """Make an empty ``OUT.partial``, in the place of one that had not come as far as its journal."""
-        with telling(f"{self.partial} cannot be made"):
-            if resume and self.partial.is_dir():
-                shutil.rmtree(self.partial)
-            try:
-                self.partial.mkdir()
-            except FileExistsError as error:
-                raise OutputError(left_behind(self.partial)) from error
-            self._journal.clear()
-
-    def _lay_out(self, heads: Mapping[str, bytes], sizes: Mapping[str, int], fingerprint: Mapping[str, Any]) -> None:
-        """Give every shard its head and its full size; then the journal begins."""
-        for shard, head in heads.items():
-            path = self.partial / shard
-            with telling(f"{path} cannot be written"), path.open("xb", buffering=0) as file:
-                allocate(file.fileno(), sizes[shard])
-                write_at(file.fileno(), memoryview(head), 0)
-                os.fsync(file.fileno())
-        with telling(f"{self.partial} cannot be written"):
-            sync_folder(self.partial)
-            self._journal.append({"fingerprint": fingerprint})
-
-    def _take_up(self, fingerprint: Mapping[str, Any]) -> None:
-        """Go on where the journal ends.
+        """Make an empty ``OUT.partial``, in the place of one that had not come as far as its journal.
 
         Raises:
-            OutputError: the run was begun with another fingerprint; names the first thing that differs.
+            OutputError: it cannot be made, or what is there may not be deleted.
         """
+        with telling(f"{self.partial} cannot be made"):
+            if resume and self.partial.is_dir():
+                if not self._journal.lines and not self._folder.holds_only(self._source.shards):
+                    raise OutputError(
+                        f"{self.partial} has no journal and holds more than the beginning of OUT: it may not be of an "
+                        "interrupted run, so move it away or delete it."
+                    )
+                self._folder.remove()
+            try:
+                self._folder.make()
+            except FileExistsError as error:
+                raise OutputError(left_behind(self.partial)) from error
+            self._journal.cut(0)
+
+    def _take_up(self, heads: Mapping[str, bytes], sizes: Mapping[str, int], fingerprint: Mapping[str, Any]) -> bool:
+        """Go on where the journal ends, as far as the tensors that it names are there as they were written.
+
+        Returns:
+            Whether there is anything to go on with.
+
+        Raises:
+            OutputError: the run was begun with another fingerprint; names the first thing that differs. Or something
+                else lies in its place.
+        """
+        if not self._journal.lines or not self.partial.is_dir():
+            return False
+        with telling(f"{self.partial} cannot be resumed"):
+            self._folder.take()
+            if not self._folder.is_laid_out(sizes):
+                return False
         begun, *commits = self._journal.lines
         for name in sorted(begun["fingerprint"].keys() | fingerprint.keys()):
             was, now = begun["fingerprint"].get(name), fingerprint.get(name)
@@ -312,15 +356,25 @@ class CheckpointWriter:
                     f"{self.partial} was begun with {name} {was}, and now it is {now}: "
                     "resume with the same, or delete the folder."
                 )
-        self._done.update(name for commit in commits for name in commit["tensors"])
+        with telling(f"{self.partial} cannot be resumed"):
+            for shard, head in heads.items():
+                write_at(self._folder.descriptor(shard), memoryview(head), 0)
+            intact = next((n for n, commit in enumerate(commits) if not self._is_intact(commit)), len(commits))
+            self.damaged = len(commits) - intact
+            self._journal.cut(1 + intact)
+        self._done.update(name for commit in commits[:intact] for name in commit["tensors"])
         self._begun.update(self._done)
-        self.resumed = tuple(commit["entry"] for commit in commits)
-        self._committed = bool(commits)
+        self.resumed = tuple(commit["entry"] for commit in commits[:intact])
+        self._committed = bool(intact)
+        return True
 
-    def _is_laid_out(self, sizes: Mapping[str, int]) -> bool:
-        """Whether every shard is there in its full size."""
-        paths = {self.partial / shard: size for shard, size in sizes.items()}
-        return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+    def _is_intact(self, commit: Mapping[str, Any]) -> bool:
+        """Whether the tensors of a line of the journal are NEW's, and lie there as they were written."""
+        for name, written in commit["tensors"].items():
+            info = self._source.tensors.get(name)
+            if info is None or digest_at(self._folder.descriptor(info.shard), info.start, info.stop) != written:
+                return False
+        return True
 
     @contextlib.contextmanager
     def _once(self, info: TensorInfo) -> Iterator[None]:
@@ -332,45 +386,14 @@ class CheckpointWriter:
         yield
         with self._lock:
             self._done.add(info.name)
-            self._touched.add(info)
 
-    def _descriptor(self, shard: str) -> int:
-        """The number of a shard's open file, for writing at an offset; good until :meth:`_close`."""
+    def _note(self, info: TensorInfo, written: str) -> None:
+        """What is written of a tensor, by its SHA-256, for the next commit."""
         with self._lock:
-            if shard not in self._files:
-                self._files[shard] = (self.partial / shard).open("r+b", buffering=0)
-            return self._files[shard].fileno()
+            self._written[info.name] = written
 
-    def _close(self) -> None:
-        """Close the shards."""
-        with self._lock:
-            while self._files:
-                self._files.popitem()[1].close()
-
-    def _carry(self, path: Path) -> None:
-        """Copy one of NEW's files, by its relative path: the content of what a link points to, ordinary permissions."""
-        ours, theirs = self.partial / path, self._source.locate(path)
-        with telling(f"{theirs} cannot be copied to {ours}"):
-            ours.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(theirs, ours)
-
-    def _swap(self) -> None:
-        """Rename ``OUT.partial`` to OUT; an OUT that is there steps aside first, and back if that fails."""
-        aside = os.path.lexists(self.out)
-        if aside and not self._overwrite:
-            raise OutputError(exists(self.out))
-        if aside:
-            self.out.rename(self._places.replaced)
-        try:
-            self.partial.rename(self.out)
-        except BaseException:
-            if aside and not os.path.lexists(self.out):
-                self._places.replaced.rename(self.out)
-            raise
+    def _appeared(self) -> None:
         self._published = True
-        sync_folder(self.out.parent)
-        if aside:
-            remove(self._places.replaced)
 
 
 def _open_journal(places: Places) -> Journal:

@@ -3,27 +3,31 @@
 Nothing heavy is imported before it is needed: help and wrong options answer without torch.
 """
 
+import io
 import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from hpa_merge.addresses import recorded, without_secrets
 from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.completion import asked_for, completion_command, completions
+from hpa_merge.cli.demo import demo_command
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
-from hpa_merge.cli.others import demo_command, verify_command
 from hpa_merge.cli.push import push_command
 from hpa_merge.cli.report import report_command
 from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain
 from hpa_merge.cli.tune import tune_command
+from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError
 
 __all__ = ["main"]
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(answer)
         return
     words = list(sys.argv[1:] if arguments is None else arguments)
-    typed = shlex.join(["hpa-merge", *words])
+    typed = shlex.join(["hpa-merge", *recorded(words)])
     command, name = merge_command, "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
@@ -63,24 +67,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbose = "-v" in words or "--verbose" in words
     try:
         check_environment()
-        with ending_soon(interruption):
-            command.main(words, prog_name=name, standalone_mode=False, obj=typed)
+        with ending_soon(interruption) as came:
+            try:
+                command.main(words, prog_name=name, standalone_mode=False, obj=typed)
+            except (OSError, SystemExit):
+                if came.is_set():  # click could not tell a terminal that is gone
+                    raise KeyboardInterrupt from None
+                raise
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo(without_secrets(told.getvalue()), err=True, nl=False)
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        complain(interruption)
+        with suppress(OSError):  # the terminal may be gone
+            complain(interruption)
         sys.exit(INTERRUPTED)
     except HPAError as error:
         if verbose:
-            traceback.print_exc()
+            click.echo(without_secrets(traceback.format_exc()), err=True, nl=False)
         complain(str(error))
         sys.exit(USAGE)
     except Exception as error:
         if verbose:
-            traceback.print_exc()
+            click.echo(without_secrets(traceback.format_exc()), err=True, nl=False)
         if isinstance(error, OSError) and (given := _given(error, typed)) is not None:
             complain(f"{given} cannot be used ({error.strerror}): check the path.")
             sys.exit(USAGE)

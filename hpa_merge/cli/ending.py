@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from hpa_merge.cli.terminal import complain
 
@@ -20,18 +20,22 @@ STOPPED = "interrupted: run it again."
 GRACE = 1.0
 """Seconds that an interrupted run may take to end by itself; whatever moment it is ended at, it can be resumed."""
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""A terminal that is closed, which nohup ignores; Ctrl-C; and a request to end."""
 
 
 @contextmanager
-def ending_soon(sentence: str = INTERRUPTION) -> Iterator[None]:
-    """SIGINT and SIGTERM end the block by ``KeyboardInterrupt`` or, where that takes long, the process.
+def ending_soon(sentence: str = INTERRUPTION) -> Iterator[threading.Event]:
+    """SIGINT, SIGTERM and SIGHUP end the block by ``KeyboardInterrupt`` or, where that takes long, the process.
 
     Python sees a signal only between two of its own steps. So a thread is told of it too, and ends the process where a
     library computes on; whatever moment that is, the run can be resumed.
+
+    The block is given an event, which is set once such a signal has come.
     """
+    came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     told, tell = os.pipe()
     os.set_blocking(tell, False)
@@ -41,18 +45,21 @@ def ending_soon(sentence: str = INTERRUPTION) -> Iterator[None]:
         while (number := os.read(told, 1)) and number[0] not in ENDING:
             pass
         if number and not over.wait(GRACE):
-            complain(sentence)
+            with suppress(OSError):  # the terminal may be gone
+                complain(sentence)
             os._exit(INTERRUPTED)
 
     def interrupt(number: int, frame: object) -> None:
+        came.set()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    ours = [number for number in ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in ours}
     waker = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield
+        yield came
     finally:
         over.set()
         signal.set_wakeup_fd(waker)

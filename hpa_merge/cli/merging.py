@@ -121,7 +121,7 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
         raise click.UsageError("--private is for --push-to-hub ID.")
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.destination import Destination, check_destination
@@ -136,7 +136,8 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
         console = Console(quiet=quiet)
         limits = Limits(given["max_memory"], given["max_host_memory"])
         switches = {name: given[name] for name in ("overwrite", "resume", "page")}
-        job = Job(old, new, outs, **paths, limits=limits, **switches, command=context.obj or "")
+        reads = tuple(filter(None, [given["config_file"]]))
+        job = Job(old, new, outs, **paths, limits=limits, **switches, command=context.obj or "", reads=reads)
         if given["dry_run"]:
             with progress_bar(quiet, "reading") as on_progress:
                 plan = preview(job, on_progress)[out]
@@ -174,7 +175,7 @@ def sweep_command(
     HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
     outs = {folder / name: config for name, config in read_settings(settings, options).items()}
     _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.forecast import Limits
@@ -186,7 +187,9 @@ def sweep_command(
         console = Console(quiet=quiet)
         switches = {name: given[name] for name in ("overwrite", "resume", "page")}
         limits = Limits(given["max_memory"], given["max_host_memory"])
-        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=context.obj or "")
+        reads = tuple(filter(None, [settings, given["config_file"]]))
+        typed = context.obj or ""
+        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=typed, reads=reads)
         with outs_folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
                 with progress_bar(quiet, "reading") as on_progress:
@@ -246,12 +249,12 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
     Raises:
         OutputError: it cannot be made, or would lie in an input.
     """
-    for place in inputs:
-        if folder.resolve().is_relative_to(place.resolve()):
-            raise OutputError(
-                f"{folder} would lie in the input {place}, and inputs are never written to: "
-                "choose a folder outside of it."
-            )
+    from hpa_merge.disk import inside
+
+    if (found := inside(folder, inputs)) is not None:
+        raise OutputError(
+            f"{folder} would lie in the input {found}, and inputs are never written to: choose a folder outside of it."
+        )
     ours = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from hpa_merge.addresses import read_address, read_key
 from hpa_merge.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -157,16 +158,14 @@ def check_tests(given: Mapping[str, Any], *needed: str) -> None:
 
 
 def check_endpoint(given: Mapping[str, Any]) -> None:
-    """See that the endpoint is an address.
+    """Check that the endpoint is an address, and its key a key.
 
     Raises:
-        EvaluationError: it is not.
+        EvaluationError: one is not.
     """
-    if given["endpoint"] is not None and not re.match(r"https?://[^/]", given["endpoint"]):
-        raise EvaluationError(
-            f"the endpoint {given['endpoint']} is no address: give what comes before /chat/completions, "
-            "as http://localhost:8000/v1."
-        )
+    if given["endpoint"] is not None:
+        read_address(given["endpoint"])
+        read_key()
 
 
 def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
@@ -181,6 +180,11 @@ def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
         on_the_hub = REMOTE.fullmatch(model) and not Path(model).exists()
         if given.get("endpoint") is None and not on_the_hub and not (Path(model) / "config.json").is_file():
             raise EvaluationError(f"{model} is no checkpoint folder (it has no config.json): check the path.")
+
+
+def test_files(given: Mapping[str, Any]) -> list[Path]:
+    """The paths of the test files."""
+    return [Path(path) for kind in ("safety_test", "task_test", "benign_test") for _, path in given[kind]]
 
 
 def suite_of(given: Mapping[str, Any]) -> "Suite":
@@ -218,7 +222,7 @@ def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder:
     """See, before the work, that what an option names can be written; nothing is created.
 
     Args:
-        inputs: folders that are never written to.
+        inputs: folders and files that are never written to.
         folder: it is a folder, and may be there.
 
     Raises:
@@ -226,8 +230,11 @@ def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder:
     """
     if path is None:
         return
-    if any(path.resolve().is_relative_to(place.resolve()) for place in inputs if place.is_dir()):
-        raise EvaluationError(f"{flag} {path} would lie in a model, which is never written to: choose another place.")
+    from hpa_merge.disk import inside
+
+    if (found := inside(path, [each for each in inputs if each.exists()])) is not None:
+        what = "lie in a model" if found.is_dir() else f"replace {found}, which is read"
+        raise EvaluationError(f"{flag} {path} would {what}, and inputs are never written to: choose another place.")
     if not path.absolute().parent.is_dir():
         raise EvaluationError(
             f"{flag} {path} cannot be written, because the folder {path.absolute().parent} does not exist: "
@@ -235,15 +242,19 @@ def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder:
         )
     if path.exists() and path.is_dir() != folder:
         raise EvaluationError(f"{flag} {path} is {'a' if path.is_dir() else 'no'} folder: choose another place.")
+    if path.exists() and not folder and not path.is_file():
+        raise EvaluationError(f"{flag} {path} is no regular file: choose another place.")
 
 
 def write(path: Path, content: str) -> None:
-    """Write a file.
+    """Write a file, which is there whole or as it was before.
 
     Raises:
         EvaluationError: it cannot be written.
     """
+    from hpa_merge.disk import write_whole
+
     try:
-        path.write_text(content, encoding="utf-8")
+        write_whole(path, content.encode("utf-8", "backslashreplace"), through=True)
     except OSError as error:
         raise EvaluationError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error

@@ -18,6 +18,7 @@ from hpa_merge.cli.testing import (
     check_tests,
     options,
     suite_of,
+    test_files,
     write,
 )
 from hpa_merge.config import HPAConfig
@@ -51,14 +52,16 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
     started, inputs = time.monotonic(), [Path(old), Path(new)]
     paths, base = read_options(context, given)
     out = paths.pop("output")
+    reads = tuple(filter(None, [given["config_file"], given["settings"]]))
+    files = [*test_files(given), *reads, *filter(None, [paths["safety_calib"], paths["task_calib"]])]
     check_tests(given, "safety_test", "task_test")
     if given["max_over_refusal"] is not None and not given["benign_test"]:
         raise EvaluationError("--max-over-refusal needs --benign-test: give it, or leave the bound out.")
     config = HPAConfig.from_mapping(base, source=str(given["config_file"]))
     settings = None if given["settings"] is None else read_settings(given["settings"], base)
-    check_place("--json", given["json_file"], inputs)
-    check_place("--plot", given["plot"], inputs)
-    with libraries(verbose, downloads=not quiet):
+    check_place("--json", given["json_file"], [*inputs, *files])
+    check_place("--plot", given["plot"], [*inputs, *files])
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.evaluation.curve import check_picture, curve_table, draw_curve
@@ -81,7 +84,8 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
         notes = overlaps(suite, calibration)
         limits = Limits(given["max_memory"], given["max_host_memory"])
         switches = {name: given[name] for name in ("overwrite", "resume", "page")}
-        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=context.obj or "")
+        typed = context.obj or ""
+        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=typed, reads=reads)
         if given["dry_run"]:
             with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
                 plans = preview(job, on_progress)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, final
+from typing import Any, BinaryIO, TypeVar, final
 
+from hpa_merge.disk import replacing
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
@@ -78,7 +79,7 @@ def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progres
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
     for purpose, name, prompts in suite:
-        with _file(folder, purpose, name).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        with replacing(_file(folder, purpose, name)) as file:
             for several in batches(prompts, answerer.window):
                 on_progress(name, done, suite.count)
                 answers = answerer.answer([prompt.sample for prompt in several])
@@ -111,12 +112,8 @@ def assess(
     done = 0
     for purpose, set_name, prompts in suite:
         path = _file(folder, purpose, set_name)
-        judged = path.with_suffix(".judged")
         found: list[float] = []
-        with (
-            path.open(encoding="utf-8") as answered,
-            judged.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
-        ):
+        with path.open(encoding="utf-8") as answered, replacing(path) as file:
             records = (parse_json(line, RECORD) for line in answered)
             for several in batches(zip(prompts, records, strict=True), judge.window):
                 on_progress(set_name, done, suite.count)
@@ -132,7 +129,6 @@ def assess(
                     _write(file, record | {what: value if purpose == "task" else bool(value)})
                     found.append(value)
                 done += len(several)
-        judged.replace(path)
         figures[purpose][set_name] = mean_of_sets([found], seed)
         scores[purpose].append(found)
     means = {purpose: mean_of_sets(sets, seed) if sets else None for purpose, sets in scores.items()}
@@ -163,8 +159,9 @@ def _record(prompt: Prompt, answer: str) -> dict[str, Any]:
     return {"source": prompt.source, "prompt": prompt.text, **images, **references, "answer": answer}
 
 
-def _write(file: TextIO, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+def _write(file: BinaryIO, record: dict[str, Any]) -> None:
+    """A line; half of a surrogate pair, which a server may send, is written as JSON's escape."""
+    file.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def _file(folder: Path, purpose: Purpose, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpa_merge.disk import write_whole
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.results import ModelResult
 from hpa_merge.evaluation.summary import cell
@@ -80,7 +82,10 @@ def draw_curve(
     chart = _chart(references, settings, chosen, max_asr)
     try:
         form = path.suffix.lower().removeprefix(".")
-        chart.save(str(path), format=form, **({"scale_factor": 2} if form == "png" else {}))
+        drawn: BytesIO | StringIO = StringIO() if form == "svg" else BytesIO()
+        chart.save(drawn, format=form, **({"scale_factor": 2} if form == "png" else {}))
+        content = drawn.getvalue()
+        write_whole(path, content.encode() if isinstance(content, str) else content, through=True)
     except OSError as error:
         raise EvaluationError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
 

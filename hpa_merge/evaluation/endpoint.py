@@ -7,7 +7,6 @@ import asyncio
 import base64
 import io
 import json
-import os
 import random
 import re
 import threading
@@ -19,15 +18,13 @@ from typing import Any, final
 from huggingface_hub.utils import httpx
 from PIL import Image
 
+from hpa_merge.addresses import credentials, read_address, read_key, without_secrets
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.images import open_images
 from hpa_merge.errors import EvaluationError
 from hpa_merge.parsing import ANSWER, parse_json
 
 __all__ = ["Endpoint"]
-
-KEY = "OPENAI_API_KEY"
-"""The environment variable that holds the key, for servers that want one."""
 
 TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
@@ -80,7 +77,8 @@ class Endpoint:
     ) -> None:
         """
         Args:
-            url: what comes before ``/chat/completions``: ``http://localhost:8000/v1``.
+            url: what comes before ``/chat/completions``: ``http://localhost:8000/v1``. A user and a password in it
+                go to the server, and are shown nowhere.
             model: the name that the server has for it.
             concurrency: requests under way at once.
             timeout: seconds that an answer may take, from the connection to its last byte.
@@ -90,26 +88,27 @@ class Endpoint:
             EvaluationError: the address or the key cannot be used.
         """
         self.window = 8 * concurrency
-        self._url, self._model = url.rstrip("/"), model
+        self._url, self._model = read_address(url).rstrip("/"), model
         self._max_new_tokens, self._retries, self._sleep = max_new_tokens, retries, sleep
         self._timeout = timeout
         self._slots = asyncio.Semaphore(concurrency)
-        self._key = _key()
+        key = read_key()
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         try:
             self._place = httpx.URL(f"{self._url}/chat/completions")
             self._client = httpx.AsyncClient(
                 headers=headers,
+                auth=credentials(url),
                 timeout=httpx.Timeout(None, connect=min(timeout, 10.0)),
                 limits=httpx.Limits(max_connections=concurrency),
                 follow_redirects=False,  # the key is for this server
             )
         except Exception as error:  # an address or a proxy that is none, a file of certificates that is not there
             raise EvaluationError(
-                f"the endpoint {self._url} cannot be asked ({error}): check the address, and the environment's "
-                "proxies and certificates."
+                f"the endpoint {self._url} cannot be asked ({without_secrets(str(error))}): check the address, and the "
+                "environment's proxies and certificates."
             ) from error
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -244,7 +243,7 @@ class Endpoint:
     def _unreachable(self, error: Exception, tries: int) -> EvaluationError:
         """The error after the last try."""
         late = f"no whole answer within {self._timeout:g} seconds"
-        reason = late if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        reason = late if isinstance(error, TimeoutError) else without_secrets(str(error)) or type(error).__name__
         return EvaluationError(
             f"the endpoint {self._url} cannot be reached ({reason}; tried {tries} times): see that the server runs, "
             "or raise --timeout."
@@ -253,22 +252,7 @@ class Endpoint:
     def _said(self, reply: _Reply) -> str:
         """The beginning of a body, without the key, which a server may repeat."""
         text = "(compressed)" if _coding(reply.headers) else reply.body[:COMPLAINT_BYTES].decode("utf-8", "replace")
-        shown = " ".join(text.split()) or "nothing"
-        return (shown.replace(self._key, f"[{KEY}]") if self._key else shown)[:120]
-
-
-def _key() -> str:
-    """The key; empty where there is none.
-
-    Raises:
-        EvaluationError: it cannot be sent.
-    """
-    key = os.environ.get(KEY, "").strip()
-    if not re.fullmatch(r"[!-~]*", key):
-        raise EvaluationError(
-            f"{KEY} holds a blank, a line end, or a sign that is not ASCII, which no key has: set it to the key alone."
-        )
-    return key
+        return without_secrets(" ".join(text.split()))[:120] or "nothing"
 
 
 def _coding(headers: httpx.Headers) -> str:

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from hpa_merge.calibration import Encoder, Sample
+from hpa_merge.calibration import EncoderProcess, Sample
 from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
@@ -54,10 +54,12 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = Encoder.from_checkpoint(folder, [example])
+        self._encoder = EncoderProcess.from_checkpoint(folder, [example])
         try:
             self._model = _load(folder, device)
-        except Exception as error:
+            end = self._encoder.end
+        except BaseException as error:
+            self._encoder.close()
             if not is_out_of_memory(error):
                 raise
             raise ResourceError(
@@ -70,7 +72,7 @@ class LocalModel:
         self._takes = {name for reader in readers for name in inspect.signature(reader).parameters}
         generation: Any = self._model.generation_config
         if generation.eos_token_id is None:
-            generation.eos_token_id = self._encoder.end
+            generation.eos_token_id = end
         if generation.pad_token_id is None:
             ends = generation.eos_token_id
             generation.pad_token_id = ends[0] if isinstance(ends, list) else ends
@@ -90,7 +92,8 @@ class LocalModel:
         return [answers[place] for place in range(len(prompts))]
 
     def close(self) -> None:
-        """Free the model, whoever still holds this object."""
+        """Free the model, whoever still holds this object, and end the child that encodes."""
+        self._encoder.close()
         del self._model
         gc.collect()
         if self._device.type == "cuda":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.calibration import Turn
+from hpa_merge.disk import inside, write_whole
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import batches
 from hpa_merge.evaluation.judges import Answerer, Judge
@@ -97,15 +98,9 @@ def write_safety_set(made: SafetySet, out: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    lines = (json.dumps(_record(*sample, out.parent), ensure_ascii=False) for sample in made.samples)
     try:
-        try:
-            lines = (json.dumps(_record(*sample, out.parent), ensure_ascii=False) for sample in made.samples)
-            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
-            partial.replace(out)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(out, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"), through=True)
     except OSError as error:
         raise OutputError(
             f"the safety set {out} cannot be written ({error.strerror or error}): choose another place."
@@ -115,15 +110,17 @@ def write_safety_set(made: SafetySet, out: Path) -> None:
 def check_place(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
     """Whether a file may be written there; nothing is created.
 
+    Args:
+        inputs: folders and files that are read.
+
     Raises:
-        OutputError: it exists and is not to be replaced, would lie in an input, or its folder does not exist.
+        OutputError: it exists and is not to be replaced, would be or lie in an input, or its folder does not exist.
     """
-    for folder in inputs:
-        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-            raise OutputError(
-                f"{out} would lie in the input {folder}, and inputs are never written to: choose a path outside of it."
-            )
-    if out.is_dir() or (out.exists() and not overwrite):
+    if (found := inside(out, [each for each in inputs if each.exists()])) is not None:
+        raise OutputError(
+            f"{out} would lie in the input {found}, and inputs are never written to: choose a path outside of it."
+        )
+    if (os.path.lexists(out) and not out.is_file()) or (out.exists() and not overwrite):
         raise OutputError(f"{out} exists already: choose another file, or replace it with --overwrite.")
     if not out.absolute().parent.is_dir():
         raise OutputError(

@@ -1,0 +1,90 @@
+"""What a run reads: where it lies, so that nothing is written there, and whether it is still what was read."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from hpa_merge.checkpoint.reader import Checkpoint
+from hpa_merge.errors import ChangedError
+
+__all__ = ["Inputs", "State", "changed", "files_of", "state_of"]
+
+State = tuple[int, int, int, int]
+"""Device, inode, bytes, time of change in nanoseconds."""
+
+
+@final
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a run reads.
+
+    Attributes:
+        folders: of checkpoints; nothing is written into them.
+        files: of the run itself, such as the calibration files; none of them is deleted.
+        states: every file that must not change before OUT is published, as it was when it was opened.
+    """
+
+    folders: tuple[Path, ...]
+    files: tuple[Path, ...]
+    states: Mapping[Path, State | None]
+
+    @classmethod
+    def of(cls, folders: Iterable[Path], files: Iterable[Path], read: Iterable[Path]) -> "Inputs":
+        """The inputs as they are now.
+
+        Args:
+            read: what must not change, beside ``files``.
+        """
+        found, files = dict.fromkeys(folders), tuple(dict.fromkeys(files))
+        return cls(tuple(found), files, {path: state_of(path) for path in dict.fromkeys((*read, *files))})
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """What OUT may not touch: the folders, the files, and where links in a folder lead to."""
+        return (*self.folders, *self.files, *(path for path in self.states if path.is_symlink()))
+
+    def check(self) -> None:
+        """Compare every file with what it was.
+
+        Raises:
+            ChangedError: one was changed, replaced or removed.
+        """
+        for path, was in self.states.items():
+            if state_of(path) != was:
+                raise ChangedError(changed(path))
+
+
+def changed(path: Path) -> str:
+    """The sentence for an input that is not what was read."""
+    return (
+        f"the input {path} was changed while it was read, and OUT would be of neither version: nothing was published, "
+        "so run the same command again when nothing writes there."
+    )
+
+
+def files_of(checkpoint: Checkpoint) -> tuple[Path, ...]:
+    """Every file that is read of a checkpoint: weights, configuration and side files, and those of a vision tower and
+    an adapter.
+
+    Raises:
+        CheckpointError: a subfolder cannot be read.
+    """
+    external = {checkpoint.tensors[name].shard for name in checkpoint.external}
+    names = (*checkpoint.shards, *sorted(external), "config.json", *filter(None, [checkpoint.index]))
+    own = [checkpoint.folder / name for name in names]
+    own += [checkpoint.locate(path) for path in checkpoint.side_files().copied]
+    if checkpoint.overlay is not None:
+        own += [path for path in checkpoint.overlay.folder.glob("adapter_*") if path.is_file()]
+    if checkpoint.tower is not None:
+        own += [path for path in checkpoint.tower.glob("*.json") if path.is_file()]
+    return tuple(dict.fromkeys(own))
+
+
+def state_of(path: Path) -> State | None:
+    """What a file is known by; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,0 +1,260 @@
+"""OUT.partial, the folder in which OUT is made: its shards are opened here, and every other file is put there."""
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import final
+
+from hpa_merge.checkpoint.files import allocate, copy_file, remove, sync, write_at
+from hpa_merge.checkpoint.output import telling
+from hpa_merge.checkpoint.reader import Checkpoint
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.disk import Foreign, identity, open_written, sync_folder, write_whole
+from hpa_merge.errors import CheckpointError, OutputError
+
+__all__ = ["Partial", "check_side_files", "needed_bytes"]
+
+CARD = "README.md"
+"""The model card, which is written anew."""
+
+
+@final
+class Partial:
+    """The folder, open from :meth:`make` or :meth:`take` until :meth:`close`.
+
+    Shards are opened relative to the open folder, as regular files with one name, on its own device. So nothing is
+    written through a link, nor into an input.
+
+    Attributes:
+        path: where it lies.
+    """
+
+    def __init__(self, path: Path, inputs: Iterable[Path]) -> None:
+        """Nothing is made yet.
+
+        Args:
+            inputs: folders and files that are never written to.
+        """
+        self.path = path
+        self._theirs = {found for place in inputs for each in _files(place) if (found := identity(each))}
+        self._folder = -1
+        self._shards: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def make(self) -> None:
+        """Make it, empty.
+
+        Raises:
+            FileExistsError: there is something in its place.
+            OSError: it cannot be made.
+        """
+        self.path.mkdir()
+        self.take()
+
+    def take(self) -> None:
+        """Open the folder that is there.
+
+        Raises:
+            Foreign: it is no folder.
+            OSError: it cannot be opened.
+        """
+        try:
+            self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except NotADirectoryError as error:
+            raise Foreign("it is no folder") from error
+
+    def lay_out(self, heads: Mapping[str, bytes], sizes: Mapping[str, int]) -> None:
+        """Give every shard its head and its full size.
+
+        Raises:
+            OutputError: the disk is full, or refuses.
+        """
+        for shard, head in heads.items():
+            with telling(f"{self.path / shard} cannot be written"):
+                with self._lock:
+                    self._shards[shard] = open_written(shard, new=True, dir_fd=self._folder)
+                allocate(self._shards[shard], sizes[shard])
+                write_at(self._shards[shard], memoryview(head), 0)
+                os.fsync(self._shards[shard])
+        sync_folder(self.path)
+
+    def is_laid_out(self, sizes: Mapping[str, int]) -> bool:
+        """Whether every shard is there in its full size.
+
+        Raises:
+            Foreign: one is no file of ours.
+            OSError: one cannot be opened.
+        """
+        try:
+            return all(os.fstat(self.descriptor(shard)).st_size == size for shard, size in sizes.items())
+        except FileNotFoundError:
+            return False
+
+    def descriptor(self, shard: str) -> int:
+        """The number of a shard's open file, for reading and writing at an offset; good until :meth:`close`.
+
+        Raises:
+            Foreign: it is no file of ours.
+            OSError: it cannot be opened.
+        """
+        with self._lock:
+            if shard not in self._shards:
+                descriptor = open_written(shard, dir_fd=self._folder)
+                found = os.fstat(descriptor)
+                if (found.st_dev, found.st_ino) in self._theirs or found.st_dev != os.fstat(self._folder).st_dev:
+                    os.close(descriptor)
+                    raise Foreign(f"{shard} in it is mounted from elsewhere")
+                self._shards[shard] = descriptor
+            return self._shards[shard]
+
+    def carry(self, source: Checkpoint, but: Collection[str]) -> tuple[dict[str, str], bytes | None]:
+        """Copy NEW's side files, in the place of what a run that failed has left of them.
+
+        What a link points to is copied, with ordinary permissions.
+
+        Args:
+            but: relative paths of those that are not copied.
+
+        Returns:
+            SHA-256 of the bytes that were written, by relative path; and the index, which is to be written last.
+
+        Raises:
+            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more.
+        """
+        for path in self.path.iterdir():
+            if path.name not in source.shards:
+                remove(path)  # NEW may have lost it meanwhile
+        carried = {}
+        for path in source.side_files().copied:
+            if path.as_posix() not in but:
+                ours, theirs = self.path / path, source.locate(path)
+                with telling(f"{theirs} cannot be copied to {ours}"):
+                    ours.parent.mkdir(parents=True, exist_ok=True)
+                    carried[path.as_posix()] = copy_file(theirs, ours)
+        if source.index is None:
+            return carried, None
+        with telling(f"{source.folder / source.index} cannot be read"):
+            return carried, (source.folder / source.index).read_bytes()
+
+    def complete(self, carried: Collection[str], made: Mapping[str, bytes], last: Mapping[str, bytes]) -> None:
+        """Write the files that are made, and make the whole folder durable; it then holds nothing else.
+
+        Args:
+            carried: relative paths of the files that :meth:`carry` has copied.
+            made: further files by plain name.
+            last: files that are written when everything else is durable.
+
+        Raises:
+            OutputError: the disk is full, or refuses, or there is something else in the folder.
+        """
+        with telling(f"{self.path} cannot be written"):
+            for name, content in made.items():
+                write_whole(self.path / name, content)
+            for descriptor in self._shards.values():
+                os.fsync(descriptor)
+            for name in carried:
+                sync(self.path / name)
+            for folder in {(self.path / name).parent for name in carried}:
+                sync_folder(folder)
+            for name, content in last.items():
+                write_whole(self.path / name, content)
+            self._check({*carried, *made, *last})
+
+    def _check(self, names: Collection[str]) -> None:
+        """Whether the folder is still the one that was opened, with the shards that were opened and ``names`` besides.
+
+        Args:
+            names: relative paths of all other files.
+
+        Raises:
+            OutputError: it is not, or it holds something else.
+            OSError: it cannot be read.
+        """
+        same = os.path.samestat(os.fstat(self._folder), self.path.lstat())
+        for shard, descriptor in self._shards.items():
+            same = same and os.path.samestat(os.fstat(descriptor), (self.path / shard).lstat())
+        if not same:
+            raise OutputError(f"{self.path} was replaced during the run: delete it, and run the same command again.")
+        for root, folders, files in os.walk(self.path):
+            links = [name for name in folders if (Path(root) / name).is_symlink()]
+            for name in (*files, *links):
+                path = (Path(root) / name).relative_to(self.path).as_posix()
+                if path not in self._shards and path not in names:
+                    raise OutputError(
+                        f"{self.path} holds {path}, which this run did not put there: move it away, and run the same "
+                        "command with --resume."
+                    )
+
+    def holds_only(self, names: Collection[str]) -> bool:
+        """Whether nothing lies in the folder but regular files of these names.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with os.scandir(self.path) as entries:
+            return all(entry.name in names and entry.is_file(follow_symlinks=False) for entry in entries)
+
+    def close(self) -> None:
+        """Close everything. Never raises, and may be called twice."""
+        with self._lock:
+            for descriptor in (*self._shards.values(), *([self._folder] if self._folder >= 0 else [])):
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+            self._shards.clear()
+            self._folder = -1
+
+    def remove(self) -> None:
+        """Delete the folder and everything in it, as far as that can be done. Never raises."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)  # a link in it is deleted, never followed
+        sync_folder(self.path.parent)
+
+
+def check_side_files(source: Checkpoint) -> None:
+    """Whether every side file of NEW can be copied, and be named in the report; asked before the work.
+
+    Raises:
+        CheckpointError: one has a name that is not UTF-8, or lies in a folder where OUT has a file.
+    """
+    files = source.side_files()
+    ours = {*source.shards, source.index, *MADE, CARD}
+    for path in (*files.copied, *files.left_out):
+        place = source.locate(path)
+        if any("\ud800" <= sign <= "\udfff" for sign in path.as_posix()):
+            raise CheckpointError(
+                f"{source.role} {source.folder} holds a file whose name is not UTF-8 ({os.fsencode(path)!r}): "
+                "rename it, or move it away."
+            )
+        if path.parts[0] in ours and (len(path.parts) > 1 or place.is_dir()):
+            raise CheckpointError(
+                f"{source.role} {source.folder} holds a folder called {path.parts[0]}, where OUT gets a file of that "
+                "name: rename it, or move it away."
+            )
+
+
+def needed_bytes(source: Checkpoint) -> int:
+    """Bytes that an OUT in the layout of ``source`` takes: shards, index and every file that is copied.
+
+    A hole in a file counts as bytes, for the copy has them. What is made in addition, a report and a page, is small.
+
+    Raises:
+        CheckpointError: a side file cannot be read.
+    """
+    stops: dict[str, int] = {}
+    for info in source.tensors.values():
+        stops[info.shard] = max(stops.get(info.shard, 0), info.stop)
+    sizes = list(stops.values())
+    for path in (*source.side_files().copied, *([] if source.index is None else [Path(source.index)])):
+        with contextlib.suppress(OSError):  # whoever copies it says why it cannot be
+            sizes.append(source.locate(path).stat().st_size)
+    return sum(sizes)
+
+
+def _files(place: Path) -> Iterable[Path]:
+    """A file; or of a folder what lies directly in it."""
+    with contextlib.suppress(OSError):
+        return list(place.iterdir()) if place.is_dir() else [place]
+    return []

@@ -1,0 +1,131 @@
+"""What --overwrite may delete: a folder that a merge has made, or a checkpoint, and nothing else."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.disk import mount_points
+from hpa_merge.errors import OutputError
+from hpa_merge.names import REPORT
+
+__all__ = ["check_replaceable"]
+
+REPORT_BYTES = 2**30
+"""The longest report that is read, as for any other reader of it."""
+
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".ot"}
+"""Suffixes of weight files."""
+
+TEXTS = {"readme", "license", "licence", "notice", "copying", "use_policy", "usage_policy", "acceptable_use_policy"}
+"""What a checkpoint's texts are called, in small letters and without a suffix."""
+
+VOCABULARIES = {".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".jinja"}
+"""Suffixes of a tokenizer's files and of templates."""
+
+CONFIGURATIONS = (
+    *("config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens", "vocab"),
+    *("preprocessor_config", "processor_config", "video_preprocessor_config", "image_processor_config"),
+    *("feature_extractor_config", "chat_template", "adapter_config", "normalizer", "merges", "quantize_config"),
+)
+"""What a checkpoint's JSON files are called."""
+
+HIDDEN = {".gitattributes", ".cache"}
+"""What a download from the Hub leaves, and no person misses."""
+
+
+def check_replaceable(out: Path) -> None:
+    """Whether the folder at ``out`` may be deleted when another one takes its place; an empty folder may.
+
+    Raises:
+        OutputError: it is no folder, or a mount point; it is neither an OUT nor a checkpoint; or it holds something
+            that is no part of one.
+        OSError: it cannot be read.
+    """
+    kind = out.lstat().st_mode
+    if not stat.S_ISDIR(kind):
+        what = "a link" if stat.S_ISLNK(kind) else "a file" if stat.S_ISREG(kind) else "neither a file nor a folder"
+        raise OutputError(
+            f"OUT {out} is {what}, and --overwrite replaces folders only: choose another folder, or remove it first."
+        )
+    for place in mount_points(out):
+        where = "is a mount point" if place == Path(os.path.realpath(out)) else f"holds the mount point {place}"
+        raise OutputError(f"OUT {out} {where}, which cannot be replaced: choose a folder in it, or another place.")
+    names = sorted(path.name for path in out.iterdir())
+    if not names:
+        return
+    report = _report(out)
+    if report is None and not ("config.json" in names and any(Path(name).suffix in WEIGHTS for name in names)):
+        missing = "config.json" if "config.json" not in names else "weights"
+        raise OutputError(
+            f"OUT {out} holds other things than a checkpoint (it has no {missing}), and --overwrite would delete them: "
+            "choose another folder."
+        )
+    known = {str(name) for name in (report or {}).get("manifest", ())} | MADE
+    code = _code(out)
+    for path in _entries(out):
+        name = path.relative_to(out).as_posix()
+        if name not in known and not _belongs(path.relative_to(out), code):
+            raise OutputError(
+                f"OUT {out} holds {name}, which is no part of a checkpoint, and --overwrite would delete it: "
+                "move it away, or choose another folder."
+            )
+
+
+def _entries(out: Path) -> Iterator[Path]:
+    """Every file of the folder and its subfolders, and every subfolder that is empty or a link."""
+    for root, folders, files in os.walk(out):
+        here = Path(root)
+        yield from (here / name for name in files)
+        yield from (here / name for name in folders if (here / name).is_symlink())
+        if here != out and not folders and not files:
+            yield here
+
+
+def _belongs(path: Path, code: set[str]) -> bool:
+    """Whether a file at this path, relative to the folder, is what a checkpoint consists of."""
+    if path.parts[0] in HIDDEN:
+        return path.parts[0] == ".gitattributes" or path.parts[:2] == (".cache", "huggingface")
+    if path.parts[0] == "additional_chat_templates":
+        return len(path.parts) == 2 and path.suffix == ".jinja"
+    name = path.name.lower()
+    stem, suffix = os.path.splitext(name.removesuffix(".index.json"))  # noqa: PTH122
+    return len(path.parts) == 1 and (
+        suffix in WEIGHTS | VOCABULARIES
+        or (suffix in (".json", ".txt") and stem in CONFIGURATIONS)
+        or (suffix in ("", ".md", ".txt", ".pdf") and stem in TEXTS)
+        or path.name in code
+    )
+
+
+def _report(out: Path) -> dict[str, Any] | None:
+    """The report of a merge that lies in the folder; None where there is none, or none of ours."""
+    content = _object(out / REPORT, REPORT_BYTES)
+    known = ("schema_version", "architecture", "config", "linears", "manifest", "run")
+    if content is None or not all(name in content for name in known) or not isinstance(content["manifest"], dict):
+        return None
+    return dict(content)
+
+
+def _code(out: Path) -> set[str]:
+    """Names of the Python files that config.json says the model needs: of ``auto_map``, and those of its kind."""
+    mapped = (_object(out / "config.json", 10**8) or {}).get("auto_map")
+    values = mapped.values() if isinstance(mapped, Mapping) else ()
+    names = {f"{str(value).rpartition('--')[2].partition('.')[0]}.py" for value in values}
+    kinds = ("configuration_", "modeling_", "tokenization_", "processing_", "image_processing_", "generation_")
+    return names | {path.name for path in out.glob("*.py") if names and path.name.startswith(kinds)}
+
+
+def _object(path: Path, most: int) -> Mapping[str, Any] | None:
+    """A JSON object in a regular file of at most ``most`` bytes; None where there is none."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+            return None
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

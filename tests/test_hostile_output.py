@@ -1,0 +1,305 @@
+"""What somebody, or a broken disk, puts where OUT is made: nothing is written through it, and nothing is believed."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPORT, TinyCase, content
+from test_resume import beside, interrupt, run
+
+from hpa_merge import HPAConfig, sweep
+from hpa_merge.checkpoint import CheckpointWriter
+from hpa_merge.errors import ChangedError, CheckpointError, OutputError
+
+Tiny = Callable[..., TinyCase]
+
+
+def shards_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def without_warnings(out: Path) -> dict[str, Any]:
+    """What an OUT holds, but for the sentence that something was done again."""
+    files = content(out)
+    del files[REPORT]["warnings"]
+    return files
+
+
+# --- the journal ---
+
+
+@pytest.mark.parametrize(
+    "kind", ["link to a shard", "hard link", "pipe", "/dev/zero", "folder", "somebody's file", "sparse"]
+)
+def test_what_stands_where_the_journal_belongs(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("gpt2").copied_to(tmp_path)
+    before, journal = shards_of(case.old), tmp_path / "out.partial.journal"
+    (theirs := tmp_path / "theirs").write_text("work")
+    if kind == "link to a shard":
+        journal.symlink_to(next(case.old.glob("*.safetensors")))
+    elif kind == "hard link":
+        journal.hardlink_to(theirs)
+    elif kind == "pipe":
+        os.mkfifo(journal)
+    elif kind == "/dev/zero":
+        journal.symlink_to("/dev/zero")
+    elif kind == "folder":
+        journal.mkdir()
+    elif kind == "sparse":
+        with journal.open("wb") as file:
+            file.truncate(2**40)
+    else:
+        journal.write_text('{"messages": []}\n')
+    size = journal.lstat().st_size
+    for resume in (False, True):
+        overlaps, remedy = "overlaps the input", ": remove it, or choose another place for OUT"
+        with pytest.raises(OutputError, match=overlaps if kind == "link to a shard" else remedy):
+            run(case, tmp_path / "out", resume=resume)
+    assert journal.lstat().st_size == size
+    assert shards_of(case.old) == before
+    assert theirs.read_text() == "work"
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_calibration_file_of_that_name(tiny: Tiny, tmp_path: Path) -> None:
+    case, journal = tiny("gpt2"), tmp_path / "out.partial.journal"
+    shutil.copy(case.task, journal)
+    with pytest.raises(OutputError, match="overlaps the input"):
+        run(case._replace(task=journal), tmp_path / "out")
+    assert journal.read_bytes() == case.task.read_bytes()
+
+
+def test_the_journal_of_another_version(tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2"), tmp_path / "out"
+    interrupt(case, out)
+    journal = Path(f"{out}.partial.journal")
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    for was in (b'{"fingerprint": {}}\n', first.replace(b'journal": 2', b'journal": 3')):
+        journal.write_bytes(was + b"".join(rest))
+        with pytest.raises(OutputError, match="another version of hpa-merge has begun this run"):
+            run(case, out, resume=True)
+        assert beside(out) == ["out.partial", "out.partial.journal"]
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda line: line["tensors"].update({"../../old/x": "0" * 64}),
+        lambda line: line["tensors"].update(dict.fromkeys(line["tensors"], "0" * 64)),
+        lambda line: line.update(tensors=["transformer.h.0.mlp.c_fc.weight"]),
+        lambda line: line.pop("entry"),
+    ],
+    ids=["a tensor that NEW has not", "other digests", "no digests", "no entry"],
+)
+def test_forged_lines_are_not_believed(forge: Callable[[Any], object], tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2"), tmp_path / "out"
+    run(case, tmp_path / "whole")
+    interrupt(case, out)
+    journal = Path(f"{out}.partial.journal")
+    *lines, last = journal.read_text().splitlines(keepends=True)
+    forge(line := json.loads(last))
+    journal.write_text("".join(lines) + json.dumps(line) + "\n")
+    run(case, out, resume=True)
+    assert without_warnings(out) == without_warnings(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("entry", [{}, 5, {"linears": [{"nonsense": 1}], "unit": "x"}, {"linears": 1, "unit": 1}])
+def test_a_forged_entry_is_a_sentence(entry: Any, tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2"), tmp_path / "out"
+    interrupt(case, out)
+    journal = Path(f"{out}.partial.journal")
+    *lines, last = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines) + json.dumps(json.loads(last) | {"entry": entry}) + "\n")
+    for _ in range(2):  # the lock is given back, and nothing is deleted
+        with pytest.raises(OutputError, match=r"is damaged .*: delete that folder, and run the same command again"):
+            run(case, out, resume=True)
+
+
+# --- OUT.partial ---
+
+
+@pytest.mark.parametrize("kind", ["links to OLD", "hard links to OLD", "links to NEW", "a pipe"])
+def test_shards_that_were_replaced(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2").copied_to(tmp_path), tmp_path / "out"
+    interrupt(case, out)
+    source = case.new if kind.endswith("NEW") else case.old
+    before = shards_of(source)
+    for shard in Path(f"{out}.partial").glob("*.safetensors"):
+        shard.unlink()
+        if kind == "a pipe":
+            os.mkfifo(shard)
+        elif kind.startswith("hard"):
+            shard.hardlink_to(source / shard.name)
+        else:
+            shard.symlink_to(source / shard.name)
+    with pytest.raises(OutputError, match=re.escape(f"{out}.partial cannot be resumed (")):
+        run(case, out, resume=True)
+    assert shards_of(source) == before
+
+
+def test_a_partial_folder_that_is_a_link(tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2").copied_to(tmp_path), tmp_path / "out"
+    interrupt(case, out)
+    Path(f"{out}.partial").rename(tmp_path / "elsewhere")
+    Path(f"{out}.partial").symlink_to(tmp_path / "elsewhere")
+    before = shards_of(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="is no folder that a run has made"):
+        run(case, out, resume=True)
+    assert shards_of(tmp_path / "elsewhere") == before
+
+
+def test_a_folder_without_a_journal_is_not_deleted(tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2"), tmp_path / "out"
+    (partial := tmp_path / "out.partial").mkdir()
+    (partial / "thesis.tex").write_text("work")
+    with pytest.raises(OutputError, match="has no journal and holds more than the beginning of OUT"):
+        run(case, out, resume=True)
+    assert (partial / "thesis.tex").read_text() == "work"
+
+
+def test_what_is_put_there_meanwhile_is_not_published(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    real = CheckpointWriter.manifest
+
+    def manifest(self: CheckpointWriter, *arguments: Any) -> dict[str, str]:
+        (self.partial / "payload.bin").write_text("theirs")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(CheckpointWriter, "manifest", manifest)
+    with pytest.raises(OutputError, match=r"holds payload\.bin, which this run did not put there"):
+        run(tiny("gpt2"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "one byte", "the head"])
+def test_bytes_that_a_broken_disk_has_lost(damage: str, tiny: Tiny, tmp_path: Path) -> None:
+    """What was durable is looked at before it is believed, and is done again where it is not what was written."""
+    case, out = tiny("gpt2"), tmp_path / "out"
+    run(case, tmp_path / "whole")
+    interrupt(case, out)
+    line = json.loads(Path(f"{out}.partial.journal").read_text().splitlines()[1])  # the first unit
+    with CheckpointWriterPlaces(case) as places:
+        shard, start, stop = places[min(line["tensors"])]
+    with (Path(f"{out}.partial") / shard).open("r+b") as file:
+        if damage == "the head":
+            start, stop = 0, 64
+        file.seek(start)
+        byte = file.read(1)
+        file.seek(start)
+        file.write(bytes([byte[0] ^ 1]) if damage == "one byte" else bytes(stop - start))
+    report = run(case, out, resume=True)
+    assert without_warnings(out) == without_warnings(tmp_path / "whole")
+    noted = [note for note in report.run.notes if "were not on the disk as they had been written" in note]
+    assert len(noted) == (damage != "the head")
+
+
+class CheckpointWriterPlaces:
+    """Where each tensor of NEW lies: shard, start, stop."""
+
+    def __init__(self, case: TinyCase) -> None:
+        from hpa_merge.checkpoint import Checkpoint
+
+        self._new = Checkpoint.open(case.new, "NEW")
+
+    def __enter__(self) -> dict[str, tuple[str, int, int]]:
+        return {name: (info.shard, info.start, info.stop) for name, info in self._new.tensors.items()}
+
+    def __exit__(self, *_: object) -> None:
+        self._new.close()
+
+
+# --- inputs that change ---
+
+
+def rewrite(path: Path, *, keep_time: bool = False) -> None:
+    """Other weights in the same file, of the same length."""
+    times = path.stat()
+    raw = bytearray(path.read_bytes())
+    raw[-4:] = bytes(byte ^ 1 for byte in raw[-4:])
+    path.write_bytes(raw)
+    if keep_time:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one OUT", "two"])
+@pytest.mark.parametrize("keep_time", [False, True])
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_a_shard_rewritten_during_the_merge(
+    which: str, keep_time: bool, several: bool, tiny: Tiny, tmp_path: Path
+) -> None:
+    case, out = tiny("gpt2").copied_to(tmp_path), tmp_path / "out"
+    shard = sorted(getattr(case, which).glob("*.safetensors"))[-1]
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        if done == 2:
+            rewrite(shard, keep_time=keep_time)
+
+    outs = {out: HPAConfig(), **({tmp_path / "out-2": HPAConfig(p_max=20.0)} if several else {})}
+    files = {"safety_calib": case.safety, "task_calib": case.task}
+    with pytest.raises(ChangedError, match="was changed while it was read, and OUT would be of neither version"):
+        sweep(case.old, case.new, outs, **files, on_progress=on_progress)
+    assert beside(out) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "task.jsonl"])
+def test_another_input_that_changes(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    """A side file of NEW, its configuration, a calibration file; by another file in its place too."""
+    case, out = tiny("gpt2").copied_to(tmp_path), tmp_path / "out"
+    task = tmp_path / "task.jsonl"
+    shutil.copy(case.task, task)
+    path = task if name == "task.jsonl" else case.new / name
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        if what == "done":
+            shutil.copy2(path, tmp_path / "copy")
+            (tmp_path / "copy").replace(path)
+
+    with pytest.raises(ChangedError, match=re.escape(f"the input {path} was changed while it was read")):
+        run(case._replace(task=task), out, on_progress=on_progress)
+    assert not out.exists()
+
+
+def test_resumed_with_other_weights_of_the_same_time(tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2").copied_to(tmp_path), tmp_path / "out"
+    interrupt(case, out)
+    rewrite(sorted(case.new.glob("*.safetensors"))[-1], keep_time=True)
+    with pytest.raises(OutputError, match="was begun with content of NEW "):
+        run(case, out, resume=True)
+
+
+# --- side files of NEW ---
+
+
+def test_side_files_that_out_cannot_have_are_found_at_the_start(tiny: Tiny, tmp_path: Path) -> None:
+    from hpa_merge.prepare import Job
+    from hpa_merge.preview import preview
+
+    case = tiny("gpt2").copied_to(tmp_path)
+    job = Job(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    for name in ("README.md", "hpa_report.json", "hpa_report.html", "hpa_columns.png"):
+        (case.new / name).mkdir()
+        (case.new / name / "file.txt").write_text("")
+        with pytest.raises(CheckpointError, match=f"holds a folder called {re.escape(name)}"):
+            preview(job)
+        shutil.rmtree(case.new / name)
+    strange = os.fsencode(case.new) + b"/caf\xe9.json"
+    with open(strange, "wb"):  # noqa: PTH123 - a name that pathlib shows as it is
+        pass
+    with pytest.raises(CheckpointError, match="holds a file whose name is not UTF-8"):
+        preview(job)
+
+
+def test_a_sparse_side_file_is_counted_in_full(tiny: Tiny, tmp_path: Path) -> None:
+    from hpa_merge.prepare import Job
+    from hpa_merge.preview import preview
+
+    case = tiny("gpt2").copied_to(tmp_path)
+    with (case.new / "vocab.json").open("ab") as file:
+        file.truncate(2 * 10**12)
+    job = Job(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    with pytest.raises(OutputError, match=r"needs 2\.0 TB and only"):
+        preview(job)
