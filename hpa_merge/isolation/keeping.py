@@ -5,6 +5,7 @@ process is only just beginning, as the command is, it imports them and forks the
 that has computed cannot do that: its threads, and its hold of a GPU, do not survive a fork.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -79,7 +80,11 @@ def kept(service: str, *, beginning: bool = False, silent: bool = True) -> Itera
         beginning: this process is only just beginning: no thread of it holds a lock, and nothing was computed.
         silent: drop what libraries print in the host and in children.
     """
-    enter(service, beginning=beginning, silent=silent)
+    try:
+        enter(service, beginning=beginning, silent=silent)
+    except OSError:  # no process can be started; a child says so where one is needed
+        yield
+        return
     try:
         yield
     finally:
@@ -120,7 +125,8 @@ def request(service: str, *ends: socket.socket) -> None:
         ends: the child's channel and its lifeline, of which the host and the child get copies.
     """
     with _lock:
-        assert _host is not None
+        if _host is None:
+            return
         content = json.dumps({"service": service}).encode().ljust(host.REQUEST)
         with suppress(OSError):  # a host that is gone: the child's channel is at its end, which is told there
             socket.send_fds(_host.control, [content], [end.fileno() for end in ends])
@@ -128,6 +134,7 @@ def request(service: str, *ends: socket.socket) -> None:
 
 def _forked(control: socket.socket, silent: bool) -> Callable[[], None]:
     """Fork the host; what waits for its end."""
+    gc.freeze()  # what was imported stays shared: the collector would write to all of it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which do nothing with Python's locks
         child = os.fork()
