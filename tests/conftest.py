@@ -15,8 +15,15 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from hpa_merge.isolation import keeping, kept
+from children import HOST  # first, before torch is imported
+
+# isort: split
+from hpa_merge.isolation import keeping
 from hpa_merge.report import folder
+
+
+def pytest_unconfigure() -> None:
+    HOST.__exit__(None, None, None)
 
 
 class TinyCase(NamedTuple):
@@ -205,14 +212,7 @@ def _every_report_fits_the_schema() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _children() -> Iterator[None]:
-    """Child processes start at once: their host stays, and is forked before a library has computed here."""
-    with kept("hpa_merge.calibration.service:EncoderService", beginning=True):
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _calm(_children: None) -> Iterator[None]:
+def _calm() -> Iterator[None]:
     """One thread, as the matrices are tiny and threads would wait for each other; no messages from transformers."""
     import torch
     import transformers

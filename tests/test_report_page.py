@@ -166,10 +166,10 @@ def test_drawing_that_does_not_come_to_an_end_costs_no_merge(
 ) -> None:
     monkeypatch.setattr(folder, "DRAWING", Limits(0.05, 600.0))
     report = run(tiny("llama"), tmp_path / "out")
-    assert report.warnings == (
+    assert list(report.warnings) == [
         "hpa_report.html and its pictures were not drawn (it does not come to an end within 0.05 seconds of computing):"
-        " fix that, then run hpa-merge report OUT.",
-    )
+        " fix that, then run hpa-merge report OUT."
+    ]
     assert not verify(tmp_path / "out").problems
 
 

@@ -39,13 +39,16 @@ class _Host:
     def __init__(self, service: str | None, silent: bool) -> None:
         """``service``: what to import before the host is forked from this process; None where it cannot be."""
         self._parent = os.getpid()
+        if service is not None:
+            importlib.import_module(service.partition(":")[0])
         self.control, theirs = socket.socketpair()
-        with theirs:
-            if service is not None:
-                importlib.import_module(service.partition(":")[0])
-                self._wait = _forked(theirs, silent)
-            else:
-                self._wait = _spawned(theirs, silent)
+        try:
+            self._wait = (_spawned if service is None else _forked)(theirs, silent)
+        except OSError:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
 
     @property
     def ours(self) -> bool:
