@@ -19,10 +19,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # other, and pytest-xdist has a process for each core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from children import HOST  # first, before torch is imported
+
+# isort: split
 from measured import measured
 
-from hpa_merge.isolation import keeping, kept
+from hpa_merge.isolation import keeping
 from hpa_merge.report import folder
+
+
+def pytest_unconfigure() -> None:
+    HOST.__exit__(None, None, None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -291,13 +298,6 @@ def _every_report_fits_the_schema() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _children() -> Iterator[None]:
-    """Child processes start at once: their host stays, and is forked before a library has computed here."""
-    with kept("hpa_merge.calibration.service:EncoderService", beginning=True):
-        yield
-
-
 def _shared_state() -> dict[str, Any]:
     """What tests of one process share, beside files."""
     import torch
@@ -328,7 +328,7 @@ def _alone(_calm: None) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _calm(_children: None) -> Iterator[None]:
+def _calm() -> Iterator[None]:
     """No messages from transformers, no page where a test is not about it, and no process is left behind."""
     import transformers
 

@@ -1,6 +1,7 @@
 """Children with limits: what they answer, how they are stopped, and that none is left."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -119,6 +120,20 @@ def test_in_a_thread_that_ends() -> None:
     thread.join()
     assert made[0].call("say", "one", limits=LIMITS)[0] == ["one"]
     made[0].close()
+
+
+@pytest.mark.usefixtures("fresh_host")
+def test_where_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with kept(SERVICE):
+        child = Child(SERVICE, 2**28)
+        with pytest.raises(Stopped) as caught:
+            child.call("say", "one", limits=LIMITS)
+        assert str(caught.value) == "no process can be started for it: Resource temporarily unavailable"
+        child.close()
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
