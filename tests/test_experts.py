@@ -227,8 +227,10 @@ def test_routers_come_from_new_and_the_result_is_whole(case: TinyCase, tmp_path:
     model = getattr(transformers, report.architecture)
     _, info = model.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(info.values()), info
+    again = verify(tmp_path / "out", case.old, case.new, safety_calib=case.safety, task_calib=case.task)
     found = verify(tmp_path / "out", case.old, case.new)
     assert not found.problems
+    assert not again.problems
     stacked = sum(record.name.endswith("]") and record.outcome == "adapted" for record in report.linears)
     assert found.checked["adapted linears"] == report.count("adapted") >= stacked
 
@@ -302,6 +304,8 @@ def test_an_expert_that_no_token_reaches(case: TinyCase, source: str, tmp_path: 
             assert torch.equal(found[int(number)], wanted[int(number)]) if number else torch.equal(found, wanted)
     assert f"{report.count('uncalibrated')} of the changed linears came from {source.upper()}" in report.warnings[0]
     assert not verify(tmp_path / "out", case.old, case.new).problems
+    again = verify(tmp_path / "out", case.old, case.new, safety_calib=case.safety, task_calib=case.task)
+    assert not again.problems
 
 
 def test_an_expert_that_has_to_be_reached(case: TinyCase, tmp_path: Path) -> None:

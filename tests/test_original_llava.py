@@ -201,7 +201,10 @@ def test_the_command_does_all_that_it_does_with_others(
     assert {path: path.read_bytes() for path in before} == before
 
     capsys.readouterr()
-    main(["verify", str(out), "--old", str(pair.old), "--new", str(pair.new), "--vision-tower", str(pair.tower)])
+    words = ["verify", str(out), "--old", str(pair.old), "--new", str(pair.new), "--vision-tower", str(pair.tower)]
+    main([*words, "--safety-calib", str(pair.safety), "--task-calib", str(pair.task)])
+    assert "is as its merge wrote it" in capsys.readouterr().out
+    main(words)
     said = capsys.readouterr().out
     assert "is as its merge wrote it" in said
     adapted = sum(record["outcome"] == "adapted" for record in json.loads((out / REPORT).read_text())["linears"])
