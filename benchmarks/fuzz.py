@@ -3,11 +3,11 @@
     python benchmarks/fuzz.py [--cases 12000] [--seed 0] [--seconds 10]
 
 Every case is a file with damage: bytes are flipped, cut, doubled, or values of its JSON replaced. Headers, index files,
-configurations, tokenizers' files and calibration lines are opened, checked and encoded in this process, up to the plan
-of a merge; reports, results, options, settings, statistics, test files and generation_config.json are given to the
-command that reads them, and what a server answers to the client. Only success and the package's own sentences are
-right; any other exception, the command's status 1, and more CPU seconds than given are findings. Prints a table, and
-exits with status 1 if there was a finding.
+configurations, tokenizers' files and calibration lines are opened, checked and encoded, up to the plan of a merge;
+reports, results, options, settings, statistics, test files and generation_config.json are given to the command that
+reads them, and what a server answers to the client. Only success and the package's own sentences are right; any other
+exception, the command's status 1, and more CPU seconds than given are findings. Prints a table, and exits with status 1
+if there was a finding.
 """
 
 import argparse

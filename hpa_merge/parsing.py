@@ -6,6 +6,7 @@ sentence of their own which file that is and what to do.
 
 import codecs
 import errno
+import io
 import json
 import math
 import os
@@ -35,6 +36,7 @@ __all__ = [
     "parse_yaml",
     "read_bounded",
     "read_json",
+    "read_open",
 ]
 
 
@@ -182,18 +184,23 @@ def read_bounded(path: Path, size: int) -> bytes:
         ValueError: it is no regular file, is longer than ``size`` bytes, or grows.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
-        found = os.fstat(file.fileno())
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        if found.st_size > size:
-            raise ValueError(f"it is longer than {size} bytes")
-        parts = []
-        left = found.st_size + 1
-        while left and (part := file.read(left)):
-            parts.append(part)
-            left -= len(part)
+        return read_open(file, size)
+
+
+def read_open(file: BinaryIO | io.FileIO, size: int) -> bytes:
+    """What an open file holds, as :func:`read_bounded`."""
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no regular file")
+    if found.st_size > size:
+        raise ValueError(f"it is longer than {size} bytes")
+    parts = []
+    left = found.st_size + 1
+    while left and (part := file.read(left)):
+        parts.append(part)
+        left -= len(part)
     if not left:
         raise ValueError("it has more bytes than the file system says")
     return b"".join(parts)

@@ -133,7 +133,7 @@ def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     try:
         limits = parsing.INDEX if index else parsing.CONFIG
         with open_inside(folder, name) as file:
-            content = parsing.parse_json(file.read(limits.size + 1), limits, unique=index)
+            content = parsing.parse_json(parsing.read_open(file, limits.size), limits, unique=index)
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
     except ValueError as error:

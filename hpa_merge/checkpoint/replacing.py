@@ -1,21 +1,18 @@
 """What --overwrite may delete: a folder that a merge has made, or a checkpoint, and nothing else."""
 
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpa_merge import parsing
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.disk import mount_points
 from hpa_merge.errors import OutputError
 from hpa_merge.names import REPORT
 
 __all__ = ["check_replaceable"]
-
-REPORT_BYTES = 2**30
-"""The longest report that is read, as for any other reader of it."""
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".ot"}
 """Suffixes of weight files."""
@@ -103,7 +100,7 @@ def _belongs(path: Path, code: set[str]) -> bool:
 
 def _report(out: Path) -> dict[str, Any] | None:
     """The report of a merge that lies in the folder; None where there is none, or none of ours."""
-    content = _object(out / REPORT, REPORT_BYTES)
+    content = _object(out / REPORT, parsing.REPORT)
     known = ("schema_version", "architecture", "config", "linears", "manifest", "run")
     if content is None or not all(name in content for name in known) or not isinstance(content["manifest"], dict):
         return None
@@ -112,20 +109,19 @@ def _report(out: Path) -> dict[str, Any] | None:
 
 def _code(out: Path) -> set[str]:
     """Names of the Python files that config.json says the model needs: of ``auto_map``, and those of its kind."""
-    mapped = (_object(out / "config.json", 10**8) or {}).get("auto_map")
+    mapped = (_object(out / "config.json", parsing.CONFIG) or {}).get("auto_map")
     values = mapped.values() if isinstance(mapped, Mapping) else ()
     names = {f"{str(value).rpartition('--')[2].partition('.')[0]}.py" for value in values}
     kinds = ("configuration_", "modeling_", "tokenization_", "processing_", "image_processing_", "generation_")
     return names | {path.name for path in out.glob("*.py") if names and path.name.startswith(kinds)}
 
 
-def _object(path: Path, most: int) -> Mapping[str, Any] | None:
-    """A JSON object in a regular file of at most ``most`` bytes; None where there is none."""
+def _object(path: Path, limits: parsing.Limits) -> Mapping[str, Any] | None:
+    """A JSON object in a regular file that is no link, within limits; None where there is none."""
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+        if path.is_symlink():
             return None
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = parsing.read_json(path, limits)
+    except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

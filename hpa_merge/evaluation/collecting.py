@@ -160,8 +160,8 @@ def _record(prompt: Prompt, answer: str) -> dict[str, Any]:
 
 
 def _write(file: BinaryIO, record: dict[str, Any]) -> None:
-    """A line; half of a surrogate pair, which a server may send, is written as JSON's escape."""
-    file.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+    """A line; of a path that is not UTF-8 a question mark stands for what cannot be written."""
+    file.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
 
 def _file(folder: Path, purpose: Purpose, name: str) -> Path:
