@@ -3,8 +3,8 @@
     python benchmarks/fuzz.py [--cases 12000] [--seed 0] [--seconds 10]
 
 Every case is a checkpoint, or a calibration file, with one file damaged: bytes are flipped, cut, doubled, or values of
-its JSON replaced. It is opened, checked and encoded in this process, up to the plan of a merge. Only success and the
-package's own sentences are right; any other exception and more than the seconds given are findings. Prints a table,
+its JSON replaced. It is opened, checked and encoded, up to the plan of a merge. Only success and the package's own
+sentences are right; any other exception and more than the seconds given are findings. Prints a table,
 and exits with status 1 if there was a finding.
 """
 
@@ -190,14 +190,17 @@ class Bench:
             Skeleton(checkpoint.folder, header, "NEW", torch.device("cpu"))
 
     def _encode(self, name: str) -> None:
-        from hpa_merge.calibration import Encoder, read_samples
+        from hpa_merge.calibration import EncoderProcess, read_samples
 
         folder, files = self.models[name]
         for path in files:
             samples = read_samples(path, 3, seed=0)
-            encoder = Encoder.from_checkpoint(folder, samples)
-            for sample in samples:
-                encoder.encode(sample, 128)
+            encoder = EncoderProcess.from_checkpoint(folder, samples)
+            try:
+                for sample in samples:
+                    encoder.encode(sample, 128)
+            finally:
+                encoder.close()
 
 
 def fuzz(cases: int, seed: int, seconds: float, folder: Path) -> tuple[dict[str, Counter[str]], list[str], tuple]:
@@ -250,6 +253,8 @@ def main() -> int:
 
     import transformers
 
+    from hpa_merge.calibration import ENCODER
+    from hpa_merge.isolation import kept
     from hpa_merge.machine import peak_host_bytes
 
     warnings.simplefilter("ignore")
@@ -258,7 +263,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp())
     started, imported = time.monotonic(), peak_host_bytes()
     try:
-        counts, findings, slowest = fuzz(arguments.cases, arguments.seed, arguments.seconds, folder)
+        with kept(ENCODER):
+            counts, findings, slowest = fuzz(arguments.cases, arguments.seed, arguments.seconds, folder)
     finally:
         shutil.rmtree(folder)
     outcomes = sorted({outcome for row in counts.values() for outcome in row})

@@ -16,17 +16,31 @@ if TYPE_CHECKING:
     from hpa_merge.report.inspecting import inspect
     from hpa_merge.report.redraw import write_report
     from hpa_merge.report.schema import MergeReport
+    from hpa_merge.verification import VerifyReport, verify
 
 __version__ = "0.1.0"
-__all__ = ["HPAConfig", "MergeReport", "__version__", "inspect", "merge", "push", "sweep", "write_report"]
+__all__ = [
+    "HPAConfig",
+    "MergeReport",
+    "VerifyReport",
+    "__version__",
+    "inspect",
+    "merge",
+    "push",
+    "sweep",
+    "verify",
+    "write_report",
+]
 
 _HOME = {
     "HPAConfig": "config",
     "MergeReport": "report.schema",
+    "VerifyReport": "verification",
     "inspect": "report.inspecting",
     "merge": "pipeline",
     "push": "publish",
     "sweep": "pipeline",
+    "verify": "verification",
     "write_report": "report.redraw",
 }
 

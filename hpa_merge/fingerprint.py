@@ -14,6 +14,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import CheckpointError
+from hpa_merge.inside import read_inside
 from hpa_merge.machine import versions
 
 __all__ = ["digest", "fingerprint", "of_statistics"]
@@ -69,9 +70,9 @@ def _checkpoint_digest(checkpoint: Checkpoint) -> str:
 
 
 def _digest_of_files(checkpoint: Checkpoint) -> str:
-    state = hashlib.sha256((checkpoint.folder / "config.json").read_bytes())
+    state = hashlib.sha256(read_inside(checkpoint.folder, "config.json"))
     if checkpoint.tower is not None:
-        state.update((checkpoint.tower / "config.json").read_bytes())
+        state.update(read_inside(checkpoint.tower, "config.json"))
     external = {checkpoint.tensors[name].shard for name in checkpoint.external}
     for shard in (*checkpoint.shards, *sorted(external)):
         status = (checkpoint.folder / shard).stat()

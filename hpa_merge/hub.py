@@ -32,8 +32,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hpa_merge.checkpoint.folder import INDEX, read_config
-from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
+from hpa_merge.addresses import shown
+from hpa_merge.checkpoint.folder import INDEX, read_config, refuse_devices
+from hpa_merge.checkpoint.kinds import candidates
+from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.names import REPORT
 
@@ -101,7 +103,7 @@ def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
 
     Raises:
         CheckpointError: one is not there, may not be read, holds no safetensors or is quantised; the Hub cannot be
-            reached, and the cache has not all of it; the disk is full.
+            reached, and the cache has not all of it; the disk is full; a folder holds what is not to be read.
     """
     found = {role: _look(str(name), role) for role, name in given.items() if is_remote(name)}
     _check_room(found.values())
@@ -110,6 +112,9 @@ def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
             with _telling(each.role, each.name, each.repo, each.revision):
                 # the commit, so that all files are of one; patterns that mean one file each
                 snapshot_download(each.repo, revision=each.folder.name, allow_patterns=[*map(escape, each.missing)])
+    for role, name in given.items():
+        if role not in found and Path(name).is_dir():
+            refuse_devices(Path(name), role)
     return tuple(_source(name, found.get(role)) for role, name in given.items())
 
 
@@ -156,7 +161,7 @@ def _look(name: str, role: str) -> _Found:
             hf_hub_download(repo, INDEX, revision=commit)
         if note:  # what is not in the cache is not listed either
             files |= dict.fromkeys(_shards(folder), 0)
-        wanted = [*_choose_weights(files, folder, role, name), *filter(_is_wanted, files)]
+        wanted = [*_choose_weights(files, folder, role, name), *_choose_others(files)]
         missing = {file: files.get(file, 0) for file in wanted if not (folder / file).exists()}
         if missing and unreached is not None:
             raise CheckpointError(
@@ -234,12 +239,11 @@ def _shards(folder: Path) -> set[str]:
         return set()
 
 
-def _is_wanted(file: str) -> bool:
-    """Whether a file beside the weights belongs into a merged model, or is the report that knows of rounds before."""
-    path = PurePosixPath(file)
-    if file in MADE:
-        return file == REPORT
-    return not path.is_absolute() and ".." not in path.parts and is_side_file(path)
+def _choose_others(files: Collection[str]) -> list[str]:
+    """What belongs beside the weights as far as names say, and the report that knows of rounds before."""
+    paths = [path for path in map(PurePosixPath, files) if not path.is_absolute() and ".." not in path.parts]
+    found = {path.as_posix() for path in candidates(paths)} | {REPORT, CONFIGS[1]}
+    return [file for file in files if file in found and (file == REPORT or file not in MADE)]
 
 
 def _check_room(found: Collection[_Found]) -> None:
@@ -273,7 +277,7 @@ def _telling(role: str, name: str, repo: str, revision: str | None) -> Iterator[
 
 def _reason(error: Exception, repo: str, revision: str | None) -> str:
     """The end of a sentence that begins with the role and the name: what is wrong, and what to do."""
-    page = f"{constants.ENDPOINT}/{repo}"
+    page = f"{shown(constants.ENDPOINT)}/{repo}"
     if isinstance(error, GatedRepoError):
         return (
             f" is gated, and you are not among those who may read it: ask for access at {page}, "
@@ -307,7 +311,7 @@ def _reason(error: Exception, repo: str, revision: str | None) -> str:
     if isinstance(error, httpx.HTTPError | OfflineModeIsEnabled):
         return f": {_unreachable()}: check the network and run the same command again; what has arrived is kept."
     if isinstance(error, FileMetadataError):
-        return f": what answers at {constants.ENDPOINT} is no Hub: check HF_ENDPOINT and the network's proxy."
+        return f": what answers at {shown(constants.ENDPOINT)} is no Hub: check HF_ENDPOINT and the network's proxy."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f": the disk of the cache {constants.HF_HUB_CACHE} is full: free some space, or set HF_HOME to a folder on "
@@ -324,4 +328,4 @@ def _reason(error: Exception, repo: str, revision: str | None) -> str:
 def _unreachable() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE keeps the Hub out of reach"
-    return f"the Hub at {constants.ENDPOINT} cannot be reached"
+    return f"the Hub at {shown(constants.ENDPOINT)} cannot be reached"

@@ -4,31 +4,90 @@ Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples; w
 curvatures each; the unit's weights are fused, written and freed before the next unit is loaded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from torch import Tensor
 
+from hpa_merge.config import HPAConfig
 from hpa_merge.drift import Moved
-from hpa_merge.method import Curved, adapt, differ
+from hpa_merge.method import Adapted, Curved, adapt, differ
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.plan import LinearPair
 from hpa_merge.prepare import Progress, Ready
+from hpa_merge.report.records import Outcome
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half, Statistics, write_statistics
-from hpa_merge.target import Target
 from hpa_merge.walk import Recording, Replay, Walk
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "Making"]
+
+
+class Making(Protocol):
+    """What the loop asks of an OUT: :class:`~hpa_merge.target.Target`, which says more of each, writes it."""
+
+    @property
+    def config(self) -> HPAConfig:
+        """Its options."""
+
+    def restore(self, half: Half) -> None:
+        """Give a half that is to be computed what an interrupted run has computed of it."""
+
+    def lacks(self, unit: Unit) -> bool:
+        """Whether the linears of ``unit`` are not done yet."""
+
+    def includes(self, pair: LinearPair) -> bool:
+        """Whether the options leave the linear to be adapted."""
+
+    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, moved: Moved, **details: Any) -> None:
+        """Take an adapted weight."""
+
+    def leave(
+        self,
+        unit: Unit,
+        pair: LinearPair,
+        tensor: Tensor,
+        old: Tensor,
+        moved: Moved,
+        unreached: Sequence[str],
+        **details: Any,
+    ) -> None:
+        """Deal with a changed weight that no token of the sets ``unreached`` reaches."""
+
+    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor, moved: Moved) -> None:
+        """Deal with a changed weight that the options take from NEW or from OLD."""
+
+    def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
+        """Deal with a weight that did not change."""
+
+    def pass_on(
+        self,
+        keys: Iterable[str],
+        old: Callable[[str], Tensor] | None = None,
+        new: Callable[[str], Tensor] | None = None,
+    ) -> None:
+        """Take from NEW what of these tensors is not done, and from OLD what the options want of it."""
+
+    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
+        """The linears of ``unit`` are done."""
+
+    def copy_rest(self, old: Side) -> None:
+        """Take everything else from NEW, or from OLD as the options want it."""
+
+    def flush(self) -> None:
+        """Wait until everything is done."""
+
+    def piece(self, name: str, begin: int, count: int) -> Tensor:
+        """Elements of a tensor that is done: flat, on the CPU."""
 
 
 @final
 class Loop:
     """The loop and its state."""
 
-    def __init__(self, ready: Ready, stats: Path | None, targets: Sequence[Target], on_progress: Progress) -> None:
+    def __init__(self, ready: Ready, stats: Path | None, targets: Sequence[Making], on_progress: Progress) -> None:
         self._ready = ready
         self._plan = ready.plan
         self._sides = ready.sides
@@ -196,7 +255,7 @@ class Loop:
         moved: Moved,
         safety: Statistics,
         task: Statistics,
-        targets: Sequence[Target],
+        targets: Sequence[Making],
     ) -> None:
         """Adapt one changed weight for every OUT that includes it, where samples of each set it looks at reach it.
 
@@ -214,7 +273,7 @@ class Loop:
         reached = {purpose for purpose, (statistics, linear) in known.items() if statistics.reached(linear)}
         adapting = [target for target in including if reached.issuperset(target.config.sets)]
 
-        def tokens(target: Target) -> dict[str, int]:
+        def tokens(target: Making) -> dict[str, int]:
             return {f"{purpose}_tokens": known[purpose][0].tokens(known[purpose][1]) for purpose in target.config.sets}
 
         def curved(purpose: str) -> Curved:

@@ -28,6 +28,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def describe(device: torch.device) -> str:
+    """The processor, its instructions as torch uses them, the threads, and the CUDA device: on another one of these
+    the sums are taken in another order, and the last digits differ.
+    """
+    parts = [platform.machine(), _processor(), torch.backends.cpu.get_cpu_capability()]
+    parts += [f"{torch.get_num_threads()} threads"]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    return ", ".join(filter(None, parts))
+
+
 def peak_host_bytes() -> int:
     """The largest resident set of this process so far, in bytes.
 
@@ -74,3 +85,12 @@ def versions() -> dict[str, str]:
         "safetensors": safetensors.__version__,
         "greenlet": greenlet.__version__,
     }
+
+
+def _processor() -> str:
+    """What the processor is called; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return " ".join(next(line for line in lines if line.startswith("model name")).partition(":")[2].split())
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -144,7 +144,7 @@ def _safe_delta(old: Tensor, new: Tensor, update: Update, safety: Curved, config
     mask = chosen.mask(rows)
     weight = operate(old, new[:rows], mask, _whole(safety) if config.compensation else None, new.dtype)
     figures = {
-        **_put_back(old, new, ~mask, update),
+        **put_back(old, new, ~mask, update),
         "new_columns": chosen.whole,
         "split_column": chosen.split,
         "split_rows": chosen.rows if chosen.split is not None else None,
@@ -158,10 +158,10 @@ def _model_tailor(old: Tensor, new: Tensor, update: Update, task: Curved, config
     rows = len(old)
     rest = ~model_patch(old, new[:rows], _diagonal(task), config.patch_share)
     weight = operate(new[:rows], old, rest, _whole(task) if config.compensation else None, new.dtype)
-    return Adapted(with_new_rows(weight, new), update, figures=_put_back(old, new, rest, update))
+    return Adapted(with_new_rows(weight, new), update, figures=put_back(old, new, rest, update))
 
 
-def _put_back(old: Tensor, new: Tensor, mask: Tensor, update: Update) -> dict[str, float]:
+def put_back(old: Tensor, new: Tensor, mask: Tensor, update: Update) -> dict[str, float]:
     """How much of a weight, and of the square of its update, lies in the values ``mask`` ``[r, c]``."""
     mask = mask.to(old.device)
     change = sum(

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open_adapter
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
-from hpa_merge.model import Adapter, is_original_llava
+from hpa_merge.model import Adapter, is_original_llava, try_adapter
 
 __all__ = ["open_new"]
 
@@ -36,6 +36,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
     own = open_adapter(folder, ROLE)
     try:
         headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, old)]
+        try_adapter(folder, own.config, headers[0], old.folder, headers[1])
         adapter = Adapter(folder, own.config, headers[0], old.folder, headers[1])
         for key in own.tensors:
             tensor = own.read(key)
@@ -44,7 +45,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
                     f"the tensor {key} of the adapter {folder} holds NaN or infinity: "
                     "the file is damaged or the training diverged, so give a sound adapter."
                 )
-        files, places = lay_over(old.side_files(), own.side_files(), folder)
+        files, of_adapter = lay_over(old.side_files(), own.side_files(), folder)
     except BaseException:
         own.close()
         raise
@@ -55,7 +56,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
         compute=lambda key, raw: adapter.merged(key, raw, old.raw, own.read),
         workspace=WORKING * adapter.most,
         files=files,
-        places=places,
+        own=of_adapter,
         state=_state(own),
         content=own.content_digest(),
         close=own.close,

@@ -14,6 +14,7 @@ from hpa_merge.checkpoint import Checkpoint, Inputs, begun_with, check_outputs, 
 from hpa_merge.checkpoint.inputs import changed, files_of
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import HPAConfig
+from hpa_merge.encoding import encoding
 from hpa_merge.errors import ChangedError, CheckpointError, ConfigError
 from hpa_merge.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.forecast import Limits, Memory, allot
@@ -54,6 +55,7 @@ class Job:
         overwrite, resume: as for :func:`hpa_merge.merge`.
         several: a sweep, of which OUTs that are complete are let be when it is resumed.
         page: whether the report's page and pictures are drawn.
+        compares: nothing is made: the OUTs are there, and are compared with what would be.
         command: the command line as it was typed; empty where there was none.
         reads: other files that it was made from, such as the YAML files; none of them is ever deleted.
     """
@@ -72,6 +74,7 @@ class Job:
     several: bool = False
     page: bool = True
     command: str = ""
+    compares: bool = False
     reads: tuple[Path, ...] = ()
 
 
@@ -153,10 +156,11 @@ def prepare(job: Job) -> Iterator[Ready]:
     files = _calibration_files(job)
     counts = (configs[0].safety_samples, configs[0].task_samples)
     there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
+    making = [] if job.compares else [out for out in job.outs if out not in there]
     roles = {"OLD": job.old, "NEW": job.new, "FIRST": job.first}
     given = {role: name for role, name in roles.items() if name is not None}
     if any(is_remote(name) for name in given.values()):  # whatever else can be wrong is told before the download
-        check_outputs([o for o in job.outs if o not in there], [], job.overwrite, needed=0, resume=job.resume)
+        check_outputs(making, [], job.overwrite, needed=0, resume=job.resume)
         for path, count in zip(files, counts, strict=True):
             if path is not None:
                 read_samples(path, count, configs[0].seed)
@@ -172,8 +176,7 @@ def prepare(job: Job) -> Iterator[Ready]:
         inputs = _inputs(job, sources, read, lineage)
         check_side_files(new)
         needed = needed_bytes(new)
-        outs = [out for out in job.outs if out not in there]
-        check_outputs(outs, inputs.places, job.overwrite, needed=needed, resume=job.resume)
+        check_outputs(making, inputs.places, job.overwrite, needed=needed, resume=job.resume)
         if job.stats is not None:
             check_place(job.stats, (*inputs.folders, *inputs.files), list(job.outs))
         safety, task = (
@@ -181,11 +184,12 @@ def prepare(job: Job) -> Iterator[Ready]:
             for file, count in zip(files, counts, strict=True)
         )
         device = resolve_device(configs[0].device)
-        plan = make_plan(read[0], read[1], configs, device)
-        sides = (
-            Side("safety", read[0], plan.old, safety, configs[0]),
-            Side("task", read[1], plan.new, task, configs[0]),
-        )
+        with encoding(read[0], safety, configs[0]) as safety_in, encoding(read[1], task, configs[0]) as task_in:
+            plan = make_plan(read[0], read[1], configs, device)
+            sides = (
+                Side("safety", read[0], plan.old, safety_in, configs[0]),
+                Side("task", read[1], plan.new, task_in, configs[0]),
+            )
         pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
         units = [unit.name for unit in plan.new.units]
         halves = tuple(

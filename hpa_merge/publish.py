@@ -6,7 +6,9 @@ break. ``upload_large_folder`` would resume as well, but it makes many commits, 
 part of the model that looks whole, deletes nothing, and keeps its notes in the folder; OUT is never written to here.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -15,23 +17,33 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
 from hpa_merge import __version__
-from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.checkpoint.overlay import PROCESSOR, TEMPLATES, TOKENIZER
-from hpa_merge.checkpoint.sidefiles import MADE, is_side_file
+from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER, is_other_weights
+from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.destination import Destination, check_destination, create
 from hpa_merge.errors import PublishError
+from hpa_merge.inside import find_inside
 from hpa_merge.names import REPORT
 from hpa_merge.publish_errors import AGAIN, is_dropped, telling
-from hpa_merge.report.card import CARD, UNPUBLISHED
-from hpa_merge.report.folder import PAGE, files_of
+from hpa_merge.report import folder as drawings
+from hpa_merge.report.card import CARD, UNPUBLISHED, for_the_hub
+from hpa_merge.report.figures import EVALUATION
+from hpa_merge.report.folder import PAGE, Drawing
+from hpa_merge.report.manifest import Listing, names_weights_alone
 from hpa_merge.report.schema import MergeReport, read_report
-from hpa_merge.report.sharing import for_others
-from hpa_merge.verify import verify
+from hpa_merge.report.sharing import for_others, places_in
+from hpa_merge.verification import verify
 
 __all__ = ["PushReport", "is_stale", "push"]
 
 TRIES = 3
 """Commits that are begun, where the connection breaks off; huggingface_hub repeats the uploads itself."""
+
+SMALL = 10**7
+"""Bytes of a file that is read before it is uploaded, so that what goes up is what was looked at; the Hub's storage
+takes a larger one by its digest alone."""
+
+WITH_NAMES = (PAGE, EVALUATION)
+"""What is drawn of a report and says what models and files are called."""
 
 OURS = "hpa_"
 """What the names of the report's files begin with."""
@@ -46,10 +58,11 @@ class PushReport:
         address: of the commit, or of the pull request; empty where nothing was done.
         commit: its hash.
         creates: what is made: the repository, the branch.
-        files: bytes of every file of OUT, by its path.
+        files: bytes of every file that is published, by its path.
         changed: those that hold paths of this machine, or miss the name on the Hub, and go up without, or with it.
         deleted: files in the repository that belonged to an earlier model.
-        left_out: files in OUT that are no part of the model.
+        left_out: what lies in OUT and stays there: hidden files and folders, which no merge writes.
+        notes: which files that go up as they are name places of somebody's machine, a sentence each.
         unchanged: the repository held all of it already.
     """
 
@@ -60,6 +73,7 @@ class PushReport:
     changed: tuple[str, ...]
     deleted: tuple[str, ...]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     unchanged: bool = False
 
 
@@ -73,13 +87,15 @@ def push(
     message: str | None = None,
     dry_run: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_note: Callable[[str], None] = lambda sentence: None,
 ) -> PushReport:
     """Publish a folder that :func:`hpa_merge.merge` has made.
 
-    It is verified first, and a folder that is not as its merge wrote it is not uploaded. What goes up is OUT byte for
-    byte, but for two things: paths of this machine in the report (see :func:`hpa_merge.report.sharing.for_others`),
-    and the model card's example, which gets the name on the Hub. What the repository has of an earlier model is
-    deleted in the same commit; see :func:`is_stale`. The token is huggingface_hub's.
+    It is verified first, and a folder that is not as its merge wrote it is not uploaded. What goes up is what the
+    report's manifest names, the model card and the report, byte for byte, but for two things: paths of this machine in
+    the report and what is drawn of it (see :func:`hpa_merge.report.sharing.for_others`), and the model card's example,
+    which gets the name on the Hub. What the repository has of an earlier model is deleted in the same commit; see
+    :func:`is_stale`. The token is huggingface_hub's.
 
     Args:
         out: the folder; it is not written to.
@@ -90,42 +106,54 @@ def push(
         message: the commit's first line.
         dry_run: check everything that can be checked, and change nothing.
         on_progress: called before each file and tensor that is verified.
+        on_note: called with each of the notes, before anything is uploaded.
 
     Raises:
         ConfigError: the name or the options are wrong.
         CheckpointError: ``out`` is no whole checkpoint, or has no report.
-        PublishError: it is not as its merge wrote it, or changed meanwhile; the Hub refuses, or cannot be reached.
+        PublishError: it is not as its merge wrote it, or changed meanwhile; the Hub refuses, or cannot be reached;
+            the report is of an earlier version, whose manifest names the weights alone.
     """
     where = Destination(repo_id, private, branch, pull_request)
     there = check_destination(where)
     folder = Path(out)
-    with Checkpoint.open(folder, "OUT") as checkpoint:
-        report = read_report(folder)
-        made = sorted(name for name in MADE if (folder / name).is_file())
-        names = [*checkpoint.shards, *filter(None, [checkpoint.index]), *made]
-        found = checkpoint.side_files()
-    paths = {path.as_posix(): folder / path for path in (*map(Path, names), *found.copied)}
+    report = read_report(folder)
+    found = _listed(folder)
+    paths = _places(folder, [name for name in (*report.manifest, CARD, REPORT) if name in found.files])
     states = _states(paths)
     if problems := verify(out, on_progress=on_progress).problems:
-        raise PublishError(f"OUT {out} is not as its merge wrote it, and was not uploaded: {problems[0]}")
-    contents: dict[str, Path | bytes] = {**paths, **_rewritten(folder, report, paths, repo_id)}
+        more = f" (and {len(problems) - 1} more: see hpa-merge verify)" if len(problems) > 1 else ""
+        raise PublishError(f"OUT {out} is not as its merge wrote it, and was not uploaded: {problems[0]}{more}")
+    if names_weights_alone(report):
+        raise PublishError(
+            f"OUT {out} has a report whose manifest names the weights alone, as those of earlier versions do, so that "
+            "nothing says which other files are the model's: look at them, and run 'hpa-merge report OUT', which adds "
+            "them."
+        )
+    changed = _rewritten(folder, report, paths, repo_id)
+    manifest = _manifest_of(changed.get(REPORT), report)
+    contents = {name: changed.get(name) or _content(path, name, manifest) for name, path in paths.items()}
     plan = PushReport(
         address="",
         commit="",
         creates=there.creates,
         files={name: len(c) if isinstance(c, bytes) else states[name][0] for name, c in sorted(contents.items())},
-        changed=tuple(sorted(name for name, content in contents.items() if isinstance(content, bytes))),
+        changed=tuple(sorted(changed)),
         deleted=_stale(there.info, contents),
-        left_out=tuple(path.as_posix() for path in found.left_out),
+        left_out=found.hidden,
+        notes=tuple(_notes(contents)),
     )
+    for note in plan.notes:
+        on_note(note)
     if dry_run:
         return plan
     with telling(repo_id):
         create(where, there)
 
     def check_unchanged(additions: Mapping[str, CommitOperationAdd]) -> None:
-        sent = {name: additions[name].upload_info.sha256.hex() for name in report.manifest}
-        if _states(paths) != states or sent != report.manifest:
+        sent = {name: addition.upload_info.sha256.hex() for name, addition in additions.items()}
+        expected = {name: digest for name, digest in manifest.items() if name in sent}
+        if _states(paths) != states or sent | expected != sent:
             raise PublishError(f"OUT {out} was changed while it was uploaded, and nothing was published: {AGAIN}.")
 
     return _send(where, contents, plan, message or f"Merged with hpa-merge {__version__}", check_unchanged)
@@ -142,7 +170,7 @@ def is_stale(path: str) -> bool:
         return False
     configuration = len(file.parts) == 1 and file.suffix == ".json"
     read = configuration or any(pattern.fullmatch(path) for pattern in (TOKENIZER, TEMPLATES, PROCESSOR))
-    return read or not is_side_file(file) or file.name.startswith(OURS)
+    return read or is_other_weights(file) or file.name.startswith(OURS)
 
 
 def _stale(info: ModelInfo | None, contents: Mapping[str, object]) -> tuple[str, ...]:
@@ -163,33 +191,111 @@ def _states(paths: Mapping[str, Path]) -> dict[str, tuple[int, int, int]]:
     return {name: (status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found.items()}
 
 
-def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], repo: str) -> dict[str, bytes]:
-    """The files that do not go up as they are.
+def _listed(folder: Path) -> Listing:
+    try:
+        return Listing.of(folder)
+    except OSError as error:
+        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
+
+
+def _places(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Where each file lies, with no link left in it.
 
     Raises:
-        PublishError: the model card is not UTF-8.
+        PublishError: one is not the folder's own.
     """
-    changed: dict[str, bytes] = {}
-    shared = for_others(report)
-    if shared != report:
-        _, files = files_of(shared, page=PAGE in paths)
-        if PAGE in paths and PAGE not in files:
-            raise PublishError(
-                f"{folder / PAGE} names places of this machine, and cannot be drawn without them: "
-                "pip install altair vl-convert-python, or delete the file."
-            )
-        changed |= {name: content for name, content in files.items() if name in (REPORT, PAGE) and name in paths}
-    if CARD in paths:
-        content = (folder / CARD).read_bytes()
+    places = {}
+    for name in names:
         try:
-            content.decode()
-        except UnicodeDecodeError as error:
+            places[name] = find_inside(folder, name)
+        except OSError as error:
             raise PublishError(
-                f"{folder / CARD} is not UTF-8 (byte {error.start}), which the Hub does not take: save it as UTF-8."
+                f"OUT {folder}: {name} cannot be published ({error.strerror or error}): merge again, or fetch the "
+                "folder again."
             ) from error
-        named = content.replace(f"model_id = {UNPUBLISHED}".encode(), f'model_id = "{repo}"'.encode())
-        changed |= {CARD: named} if named != content else {}
+    return places
+
+
+def _content(path: Path, name: str, manifest: Mapping[str, str]) -> Path | bytes:
+    """What is uploaded of a file: its bytes, which are looked at once more; of a large one the file itself.
+
+    Raises:
+        PublishError: they are others than were verified.
+    """
+    try:
+        if path.stat().st_size > SMALL:
+            return path
+        content = path.read_bytes()
+    except OSError as error:
+        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
+    if hashlib.sha256(content).hexdigest() != manifest.get(name, hashlib.sha256(content).hexdigest()):
+        raise PublishError(f"{name} was changed while it was uploaded, and nothing was published: {AGAIN}.")
+    return content
+
+
+def _manifest_of(published: bytes | None, report: MergeReport) -> dict[str, str]:
+    """The manifest of the report that goes up."""
+    return report.manifest if published is None else dict(json.loads(published)["manifest"])
+
+
+def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], repo: str) -> dict[str, bytes]:
+    """The files that do not go up as they are; the report among them names the others as they go.
+
+    Raises:
+        PublishError: the model card is not UTF-8, or the page cannot be drawn.
+    """
+    shared, card = for_others(report), paths[CARD].read_bytes() if CARD in paths else b""
+    try:
+        text = card.decode()
+    except UnicodeDecodeError as error:
+        raise PublishError(
+            f"{folder / CARD} is not UTF-8 (byte {error.start}), which the Hub does not take: save it as UTF-8."
+        ) from error
+    changed: dict[str, bytes] = {}
+    if shared != report:
+        drawing = _drawn_again(shared, folder, paths)
+        changed = {name: drawing.files[name] for name in WITH_NAMES if name in paths and name in drawing.files}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
+        changed[REPORT] = replace(shared, manifest={**shared.manifest, **digests}).to_json().encode()
+        text = for_the_hub(report, text, {n: w for n, w in drawing.pictures.items() if n in paths})
+    named = text.replace(f"model_id = {UNPUBLISHED}", f'model_id = "{repo}"').encode()
+    if CARD in paths and named != card:
+        changed[CARD] = named
     return changed
+
+
+def _notes(contents: Mapping[str, Path | bytes]) -> Iterator[str]:
+    """Which files name places of somebody's machine: those that are NEW's go up byte for byte, whatever they say."""
+    for name, content in sorted(contents.items()):
+        if name in MADE or isinstance(content, Path) or is_other_weights(PurePosixPath(name)):
+            continue
+        if found := places_in(content):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield f"{name} names {found[0]}{more}, and goes up as it is."
+
+
+def _drawn_again(report: MergeReport, folder: Path, paths: Mapping[str, Path]) -> Drawing:
+    """The page and the pictures of a report, where OUT has some.
+
+    Raises:
+        PublishError: they cannot be drawn.
+    """
+    if not any(name in paths for name in MADE if name != REPORT):
+        return Drawing({}, {})
+    try:
+        drawing = drawings.draw(report)
+    except Exception as error:  # whatever it is: without it what is there would go up with its places
+        raise PublishError(_undrawn(folder)) from error
+    if PAGE in paths and PAGE not in drawing.files:
+        raise PublishError(_undrawn(folder))
+    return drawing
+
+
+def _undrawn(folder: Path) -> str:
+    return (
+        f"{folder / PAGE} names places of this machine, and cannot be drawn without them: "
+        "pip install altair vl-convert-python, or delete the file."
+    )
 
 
 def _send(

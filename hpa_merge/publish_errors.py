@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from hpa_merge.addresses import shown, without_secrets
 from hpa_merge.errors import HPAError, PublishError
 
 __all__ = ["AGAIN", "OFFLINE", "is_dropped", "telling"]
@@ -66,15 +67,15 @@ def _reason(error: BaseException, repo: str) -> str:
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repo)
     if isinstance(error, httpx.ConnectError):
-        return f": the Hub at {constants.ENDPOINT} cannot be reached: check the network and {AGAIN}."
+        return f": the Hub at {shown(constants.ENDPOINT)} cannot be reached: check the network and {AGAIN}."
     if isinstance(error, httpx.HTTPError):
-        return f": the connection to the Hub at {constants.ENDPOINT} broke off: check the network and {AGAIN}."
+        return f": the connection to the Hub at {shown(constants.ENDPOINT)} broke off: check the network and {AGAIN}."
     if isinstance(error, OSError) and error.errno is not None:
         return (
             f": OUT cannot be read ({error.strerror}): see that nothing changes it while it is uploaded, and {AGAIN}."
         )
     if isinstance(error, ValueError) and "metadata in README.md" in str(error):
-        why = " ".join(str(error).split()[4:]) or "no reason given"
+        why = without_secrets(" ".join(str(error).split()[4:])) or "no reason given"
         return f": the Hub does not take the metadata of README.md ({why}): mend the top of that file and {AGAIN}."
     return f": the upload failed ({type(error).__name__}): {AGAIN}."
 
@@ -84,11 +85,12 @@ def _refusal(error: HfHubHTTPError, repo: str) -> str:
     owner, status = repo.partition("/")[0], error.response.status_code
     if not str(error.response.url).startswith(constants.ENDPOINT):
         return f": the Hub's storage refuses a file (HTTP {status}): {AGAIN}."
-    said = f", {error.server_message}" if error.server_message else ""
+    said = f", {without_secrets(error.server_message)}" if error.server_message else ""
     if isinstance(error, GatedRepoError):
-        return f" is gated, and you are not among those who may use it: ask at {constants.ENDPOINT}/{repo} for access."
+        page = f"{shown(constants.ENDPOINT)}/{repo}"
+        return f" is gated, and you are not among those who may use it: ask at {page} for access."
     if isinstance(error, DisabledRepoError):
-        return f" has been disabled on the Hub: see {constants.ENDPOINT}/{repo}."
+        return f" has been disabled on the Hub: see {shown(constants.ENDPOINT)}/{repo}."
     if status == 401:
         return (
             ": the Hub refuses your token (HTTP 401): log in again with 'hf auth login', or set HF_TOKEN to one that "

@@ -1,22 +1,21 @@
 """One of the two models with its calibration set: OLD runs the safety samples, NEW the task samples."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import final
 
 from torch import Tensor
 
-from hpa_merge.calibration import PromptAndAnswer, Sample
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, Inverse, SingularCurvature, all_finite
+from hpa_merge.encoding import Encoding
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.machine import is_out_of_memory
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
 from hpa_merge.report.records import CalibrationRecord
-from hpa_merge.tower import encoder_of
 
 SMALL = 2**26
 """Bytes that are looked at at once where a tensor is only looked at."""
@@ -33,17 +32,16 @@ class Side:
     """
 
     def __init__(
-        self, purpose: str, checkpoint: Checkpoint, skeleton: Skeleton, samples: Sequence[Sample], config: HPAConfig
+        self, purpose: str, checkpoint: Checkpoint, skeleton: Skeleton, samples: Encoding, config: HPAConfig
     ) -> None:
         """Encode the samples.
 
         Args:
             purpose: ``safety`` or ``task``, for messages.
-            config: of it ``damping``, ``conversation``, and ``max_length``: tokens of a sample used at most; a model
-                with fewer positions takes no more than those.
+            config: of it ``damping``.
 
         Raises:
-            CalibrationError: a sample cannot be encoded; names its line.
+            CalibrationError, CheckpointError, ResourceError: as :meth:`Encoding.inputs`.
         """
         self.purpose = purpose
         self.role = checkpoint.role
@@ -54,15 +52,8 @@ class Side:
         self._coming: list[Unit] = []  # those that are read ahead, in their order
         self._checked: set[str] = set()
         self._skeleton = skeleton
-        self._samples = samples
-        with checkpoint.side_folder() as folder:
-            encoder = encoder_of(checkpoint, folder, skeleton, samples, config)
-        encode = encoder.encode
-        if skeleton.model.config.is_encoder_decoder and skeleton.decoder_start is not None:
-            encode = PromptAndAnswer(encoder, skeleton.decoder_start).encode
-        context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
-        length = min(config.max_length, context) if isinstance(context, int) and context > 0 else config.max_length
-        self.inputs = [encode(sample, length) for sample in samples]
+        self._samples = samples.samples
+        self.inputs = samples.inputs(skeleton)
         self._forwards = PausedForwards(skeleton.model, skeleton.units)
         self._taps = Taps(skeleton.model, skeleton.observed, skeleton.expert_stacks.values())
 

@@ -14,21 +14,20 @@ from hpa_merge.checkpoint import CheckpointWriter, WriteBehind
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.drift import Moved, drift_of
-from hpa_merge.errors import CalibrationError, HPAError, NumericalError, OutputError
+from hpa_merge.errors import CalibrationError, NumericalError, OutputError
 from hpa_merge.fingerprint import digest
 from hpa_merge.hub import commits_of
-from hpa_merge.machine import peak_device_bytes, peak_host_bytes, versions
+from hpa_merge.machine import describe, peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.method import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.names import REPORT
 from hpa_merge.plan import LinearPair
 from hpa_merge.policy import component_records
 from hpa_merge.prepare import Job, Ready
+from hpa_merge.recording import record_of, record_of_adapted
 from hpa_merge.report.card import CARD, cards_of, unreadable
 from hpa_merge.report.folder import files_of
-from hpa_merge.report.packing import pack_columns, saliency_cells
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
-from hpa_merge.report.saliency import pack_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.side import Side
 from hpa_merge.statistics import Half
@@ -128,16 +127,7 @@ class Target:
                 f"the result for {pair.new.name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
             )
         self._write(pair, tensor, adapted.weight)
-        self.note(
-            unit,
-            pair,
-            adapted.weight,
-            "adapted",
-            relative_update=adapted.relative_update,
-            **moved.to(adapted.weight, adapted.update.old_norm),
-            **_decisions(adapted),
-            **details,
-        )
+        self.records.append(record_of_adapted(unit, pair, adapted, moved, **details))
 
     def leave(
         self,
@@ -177,12 +167,7 @@ class Target:
 
     def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
         """Record what became of a linear; ``weight`` is ``[r, c]``."""
-        rows, columns = weight.shape
-        if pair.shared_rows is not None:
-            details["shared_rows"] = pair.shared_rows
-        self.records.append(
-            LinearRecord(pair.new.name, outcome, unit.name, unit.stack, rows=rows, columns=columns, **details)
-        )
+        self.records.append(record_of(unit, pair, weight, outcome, **details))
 
     def pass_on(
         self,
@@ -253,14 +238,14 @@ class Target:
         """
         self._behind.close()
         origins, calibration = ready.used(self.config), ready.records(self.config)
-        cards, notes = _cards(ready)
+        cards = cards_of(ready.old, ready.new)
+        notes = [*cards.notes, *filter(None, [unreadable(cards.new)])]
         if self._writer.damaged:
             notes.append(
                 f"{self._writer.damaged} of the finished units were not on the disk as they had been written, and were "
                 "merged again: check the disk."
             )
         self._writer.carry(but=(CARD, REPORT))
-        weights = {*ready.new.shards, ready.new.index}
         report = MergeReport(
             architecture=ready.plan.architecture,
             config=asdict(self.config),
@@ -272,7 +257,7 @@ class Target:
             ),
             passed_through=ready.plan.passed_through[self._place],
             left_out=tuple(str(path) for path in ready.new.side_files().left_out),
-            manifest={name: found for name, found in self._writer.manifest().items() if name in weights},
+            manifest=self._writer.manifest(),
             run=RunRecord(
                 old=ready.sources[0].name,
                 new=ready.sources[1].name,
@@ -289,11 +274,12 @@ class Target:
                 contents={**ready.lineage.contents, "out": self._writer.content_digest()},
                 command=job.command,
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+                machine=describe(ready.device),
             ),
             history=ready.lineage.history,
             drift=drift_of(self.records, ready.lineage.history, from_first),
         )
-        report, files = files_of(report, cards, page=job.page)
+        report, files = files_of(report, (cards.new, cards.old), page=job.page)
         ready.check_contents()
         self._writer.publish(files)
         return report
@@ -330,26 +316,3 @@ class Target:
         """Let the stack be written whose slices are in their place: those of one tensor come one after the other."""
         while self._stack:
             self._behind.write(*self._stack.popitem())
-
-
-def _cards(ready: Ready) -> tuple[tuple[str, str], list[str]]:
-    """NEW's model card and OLD's, and what has to be said of them; one that cannot be read never costs a merge."""
-    try:
-        cards = cards_of(ready.old, ready.new)
-    except HPAError as error:
-        return ("", ""), [f"OUT's model card has nothing of NEW's: {error}"]
-    return cards, [*filter(None, [unreadable(cards[0])])]
-
-
-def _decisions(adapted: Adapted) -> dict[str, Any]:
-    """What the report says of how a weight was adapted, by field."""
-    decisions = {"share": adapted.share, "kappa": adapted.kappa, **adapted.figures}
-    decisions["energy_put_back"] = adapted.energy_put_back
-    if (selection := adapted.selection) is not None:
-        decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
-        decisions["kept"] = pack_columns(selection.kept)
-        if selection.epsilon is not None and selection.zeta is not None:
-            decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.kept))
-    if "new_columns" in decisions:
-        decisions["new_columns"] = pack_columns(decisions["new_columns"])
-    return decisions

@@ -4,17 +4,16 @@ Its config.json and its image processor are always read from there, its weights 
 are read only: they are no part of OUT.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpa_merge.calibration import Encoder, Sample, original_llava_encoder
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.folder import refuse_devices
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import CheckpointError, ConfigError
-from hpa_merge.model import TOWER, Skeleton, is_original_llava
+from hpa_merge.model import TOWER, is_original_llava
 
-__all__ = ["encoder_of", "with_tower"]
+__all__ = ["with_tower"]
 
 ROLE = "the vision tower"
 """What the messages call it."""
@@ -45,6 +44,7 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: HPAConfig) ->
     folder = _find(checkpoint, tower)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{ROLE} {folder} has no config.json: give the folder of the CLIP model.")
+    refuse_devices(folder, ROLE)
     if any(key.startswith(TOWER) for key in checkpoint.tensors):
         return replace(checkpoint, tower=folder)
     with Checkpoint.open(folder, ROLE) as opened:
@@ -56,30 +56,6 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: HPAConfig) ->
         }
     tensors = {**checkpoint.tensors, **{key: replace(info, name=key) for key, info in external.items()}}
     return replace(checkpoint, tensors=tensors, tower=folder)
-
-
-def encoder_of(
-    checkpoint: Checkpoint, folder: Path, skeleton: Skeleton, samples: Sequence[Sample], config: HPAConfig
-) -> Encoder:
-    """What encodes ``samples`` as the users of ``checkpoint``, which :func:`with_tower` gave, would.
-
-    Args:
-        folder: where its side files lie.
-
-    Raises:
-        CalibrationError, CheckpointError: as :meth:`Encoder.from_checkpoint`.
-    """
-    if checkpoint.tower is None:
-        return Encoder.from_checkpoint(folder, samples)
-    return original_llava_encoder(
-        checkpoint.folder,
-        checkpoint.tower,
-        checkpoint.config,
-        samples,
-        conversation=config.conversation,
-        image_token_id=skeleton.model.config.image_token_id,
-        image_tokens=skeleton.model.config.image_seq_length,
-    )
 
 
 def _find(checkpoint: Checkpoint, given: Path | None) -> Path:

@@ -15,6 +15,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from hpa_merge.isolation import keeping, kept
 from hpa_merge.report import folder
 
 
@@ -48,6 +49,34 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyCase]:
             checkpoints = make_pair(name, folder, dtype=getattr(torch, dtype))
             made[name, dtype] = TinyCase(name, *checkpoints, *make_calibration(name, folder / "calibration"))
         return made[name, dtype]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sound(tiny: Callable[..., TinyCase], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """``sound(name, **options)``: a merge in bfloat16, made once a session and not to be written to."""
+    made: dict[str, Any] = {}
+
+    def make(name: str = "llama", **options: Any) -> Any:
+        from published import Published, run
+
+        key = f"{name} {sorted(options.items())}"
+        if key not in made:
+            case, out = tiny(name, "bfloat16"), tmp_path_factory.mktemp(name) / "out"
+            made[key] = Published(case, out, run(case, out, **options))
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def published(sound: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """``published(name, **options)``: a copy of it, to be damaged."""
+
+    def make(name: str = "llama", **options: Any) -> Any:
+        shutil.copytree(sound(name, **options).out, tmp_path / "out")
+        return sound(name, **options)._replace(out=tmp_path / "out")
 
     return make
 
@@ -168,6 +197,21 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpa_merge.report.folder.draw", DRAW)
 
 
+@pytest.fixture
+def fresh_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children of this test have a host of their own, which is started when the first of them is."""
+    monkeypatch.setattr(keeping, "_host", None)
+    monkeypatch.setattr(keeping, "_users", 0)
+
+
+@pytest.fixture
+def without_altair(fresh_host: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Child processes do not find the library that draws."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "altair.py").write_text("raise ModuleNotFoundError('no altair')")
+    monkeypatch.syspath_prepend(folder)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _every_report_fits_the_schema() -> Iterator[None]:
     """Whatever report a test makes is held to docs/hpa_report.schema.json as it is written."""
@@ -189,7 +233,14 @@ def _every_report_fits_the_schema() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _calm() -> Iterator[None]:
+def _children() -> Iterator[None]:
+    """Child processes start at once: their host stays, and is forked before a library has computed here."""
+    with kept("hpa_merge.calibration.service:EncoderService", beginning=True):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _calm(_children: None) -> Iterator[None]:
     """One thread, as the matrices are tiny and threads would wait for each other; no messages from transformers."""
     import torch
     import transformers

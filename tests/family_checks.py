@@ -16,7 +16,7 @@ from test_lockstep import check as check_stream
 from torch import Tensor
 
 from hpa_merge import HPAConfig, MergeReport, merge
-from hpa_merge.calibration import Encoder, Sample
+from hpa_merge.calibration import EncoderProcess, Sample
 
 __all__ = ["QUIET", "check_family"]
 
@@ -57,11 +57,11 @@ def _give_by_hand(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         tuple(sample["input_ids"][0].tolist()): sample for sample in (*pair.safety_inputs, *pair.task_inputs)
     }
 
-    def encode(self: Encoder, sample: Sample, max_length: int) -> dict[str, Tensor]:
+    def encode(self: EncoderProcess, sample: Sample, max_length: int) -> dict[str, Tensor]:
         assert sample.input_ids is not None
         return dict(inputs[tuple(sample.input_ids)])
 
-    monkeypatch.setattr(Encoder, "encode", encode)
+    monkeypatch.setattr(EncoderProcess, "encode", encode)
 
 
 def _check_unreached(family: Family, report: MergeReport) -> None:

@@ -19,7 +19,7 @@ from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.errors import OutputError
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -163,7 +163,7 @@ def test_the_adapters_tokenizer_wins_whole(make: Callable[[str], tuple[TinyCase,
         assert (tmp_path / "out" / name).read_bytes() == (case.new / name).read_bytes()
     assert (tmp_path / "out" / "config.json").read_bytes() == (plain / "config.json").read_bytes()
     assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8").endswith("-->\nof the adapter")
-    assert report.left_out == ("trainer_state.json", "training_args.bin")
+    assert report.left_out == ("checkpoint-7", "trainer_state.json", "training_args.bin")
     assert report.task.tokens != report.safety.tokens
     assert verify(tmp_path / "out", plain, case.new).problems == ()
 

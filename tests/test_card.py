@@ -23,7 +23,7 @@ from hpa_merge.report.card.assembling import BEGIN, END, SECTION
 from hpa_merge.report.card.citation import BIBTEX
 from hpa_merge.report.records import CalibrationRecord, LinearRecord, RunRecord
 from hpa_merge.report.schema import read_report
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
 OLD, NEW = "lab/aligned", "lab/tuned"

@@ -26,10 +26,10 @@ def refused(out: Path, *inputs: Path, overwrite: bool = False, needed: int = 0) 
 def test_side_files_go_along(old: Path, new: Path, tmp_path: Path) -> None:
     (new / "templates").mkdir()
     (new / "templates" / "tool.jinja").write_bytes(b"\r\n{{ x }}\x00")
-    (new / "tokenizer.json").symlink_to(tmp_path / "blob")
-    (tmp_path / "blob").write_text("{}")
-    (new / "run.sh").write_text("#!/bin/sh")
-    (new / "run.sh").chmod(0o700)
+    (new / "tokenizer.json").symlink_to("templates/tokenizer.json")
+    (new / "templates" / "tokenizer.json").write_text("{}")
+    (new / "modeling_new.py").write_text("#!/bin/sh")
+    (new / "modeling_new.py").chmod(0o700)
     for name in ("README.md", "hpa_report.json", "pytorch_model.bin", ".gitattributes", "optimizer.pt"):
         (new / name).write_text("NEW's")
     with Checkpoint.open(new, "NEW") as source:
@@ -42,7 +42,7 @@ def test_side_files_go_along(old: Path, new: Path, tmp_path: Path) -> None:
         del expected[name]
     assert everything(out) == expected
     assert not (out / "tokenizer.json").is_symlink()
-    ordinary = (tmp_path / "blob").stat().st_mode
+    ordinary = (new / "templates" / "tokenizer.json").stat().st_mode
     assert {path.stat().st_mode for path in out.rglob("*") if path.is_file()} == {ordinary}
 
 

@@ -127,16 +127,19 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def test_side_files(sharded: Path, tmp_path: Path) -> None:
-    wanted = ["LICENSE", "README.md", "chat_template.jinja", "generation_config.json", "spiece.model", "1_Pool/x.json"]
-    wanted += ["additional_chat_templates/tool_use.jinja", "sub/hpa_report.json", "modeling_tiny.py", "tokenizer.json"]
+    wanted = ["LICENSE", "README.md", "chat_template.jinja", "generation_config.json", "spiece.model", "tokenizer.json"]
+    wanted += ["additional_chat_templates/tool_use.jinja", "1_Pooling/config.json", "modeling_tiny.py", "sub/notes.md"]
     unwanted = ["pytorch_model.bin", "PYTORCH.BIN", "pytorch_model.bin.index.json", "consolidated.safetensors"]
     unwanted += ["other.safetensors.index.json", "optimizer.pt", "rng.pth", "x.ckpt", "tf_model.h5", "f.msgpack"]
-    unwanted += ["q.gguf", "onnx/model.onnx", "rust_model.ot", "a.pkl", "b.npz", "checkpoint-5/model.safetensors"]
+    unwanted += ["q.gguf", "onnx/model.onnx", "rust_model.ot", "a.pkl", "b.npz"]
+    touch(sharded, "checkpoint-5/model.safetensors", "checkpoint-5/config.json", "sub/hpa_report.json")
     touch(sharded, *wanted, *unwanted, ".gitattributes", ".cache/huggingface/x", "sub/.hidden", "hpa_report.json")
     touch(tmp_path, "elsewhere/secret.txt")
     (sharded / "linked_folder").symlink_to(tmp_path / "elsewhere")
     (sharded / "linked_file.txt").symlink_to(tmp_path / "elsewhere" / "secret.txt")
     (sharded / "broken_link.txt").symlink_to("gone")
     side = Checkpoint.open(sharded, "NEW").side_files()
-    assert side.copied == tuple(sorted(map(Path, [*wanted, "config.json", "linked_file.txt"])))
-    assert side.left_out == tuple(sorted(map(Path, [*unwanted, "linked_folder", "broken_link.txt"])))
+    assert side.copied == tuple(sorted(map(Path, [*wanted, "config.json"])))
+    unwanted += ["checkpoint-5", "sub/hpa_report.json", "linked_folder", "linked_file.txt", "broken_link.txt"]
+    unwanted[unwanted.index("onnx/model.onnx")] = "onnx"
+    assert side.left_out == tuple(sorted(map(Path, unwanted)))

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from hpa_merge.cli import main
 from hpa_merge.errors import OutputError
 from hpa_merge.report import redraw
 from hpa_merge.report.schema import read_report
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 PAGE, BARS = "hpa_report.html", "hpa_evaluation.png"
 
@@ -56,11 +56,12 @@ def names(folder: Path) -> set[str]:
 
 
 def test_the_page_is_drawn_anew(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (out / REPORT).read_bytes()
+    before = read_report(out)
     assert status("out") == 0
     assert capsys.readouterr().out == f"{Path('out') / PAGE} is drawn.\n"
-    assert (out / REPORT).read_bytes() == before
-    there = names(out)
+    after, there = read_report(out), names(out)
+    assert after.manifest.keys() - before.manifest.keys() == there - {REPORT}  # what is drawn is named from now on
+    assert replace(after, manifest=before.manifest) == before
     assert {PAGE, "hpa_columns.png", "hpa_saliency.png"} < there
     assert BARS not in there
     page = (out / PAGE).read_bytes()
@@ -133,13 +134,12 @@ def test_refusals(words: list[str], complaint: str, out: Path, capsys: pytest.Ca
     assert names(out) == there
 
 
-def test_without_the_libraries(out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "altair", None)
-    monkeypatch.delitem(sys.modules, "hpa_merge.report.charts", raising=False)
+@pytest.mark.usefixtures("without_altair")
+def test_without_the_libraries(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(out) == 2
     printed = capsys.readouterr().err
-    assert "the report cannot be drawn (import of altair halted" in printed
-    assert "pip install altair vl-convert-python." in printed
+    assert "the report cannot be drawn (ModuleNotFoundError: no altair): " in printed
+    assert "pip install --force-reinstall altair vl-convert-python" in printed
     assert PAGE not in names(out)
 
 

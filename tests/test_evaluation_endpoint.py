@@ -13,9 +13,10 @@ from endpoint_stub import Stub
 from evaluation_cases import jsonl, lines, status
 from PIL import Image
 
+from hpa_merge.addresses import KEY
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.errors import CalibrationError, EvaluationError
-from hpa_merge.evaluation.endpoint import KEY, Endpoint
+from hpa_merge.evaluation.endpoint import Endpoint
 
 
 @pytest.fixture(name="endpoint")

@@ -15,7 +15,7 @@ from tiny_models import ARCHITECTURES, VISION_ARCHITECTURES, model_inputs, proce
 from tiny_processors import EOS_ID, text_tokenizer
 from transformers import T5Config, T5ForConditionalGeneration
 
-from hpa_merge.calibration import Encoder, Sample, Turn
+from hpa_merge.calibration import EncoderProcess, Sample, Turn
 from hpa_merge.errors import CalibrationError, CheckpointError, EvaluationError
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.evaluation.prompts import PromptFile
@@ -31,10 +31,10 @@ def opened(folder: Path, example: Sample, **options: int) -> LocalModel:
 def as_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers are the ids of their tokens, so that white space, special tokens and what has no text count too."""
 
-    def decode(encoder: Encoder, ids: torch.Tensor) -> list[str]:
+    def decode(encoder: EncoderProcess, ids: torch.Tensor) -> list[str]:
         return [written(row) for row in ids]
 
-    monkeypatch.setattr(Encoder, "decode", decode)
+    monkeypatch.setattr(EncoderProcess, "decode", decode)
 
 
 def written(ids: torch.Tensor) -> str:

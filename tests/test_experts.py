@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from hpa_merge import HPAConfig, MergeReport, forecast, merge, sweep
 from hpa_merge.errors import CalibrationError
 from hpa_merge.prepare import Job, prepare
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 SIZES = {
     "vocab_size": 256,

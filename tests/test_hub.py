@@ -29,7 +29,7 @@ from hpa_merge.errors import CheckpointError, InputError, OutputError, Statistic
 from hpa_merge.hub import is_remote, locate
 from hpa_merge.prepare import Job
 from hpa_merge.preview import preview
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
 OLD, NEW = "lab/aligned", "lab/tuned"

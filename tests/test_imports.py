@@ -14,10 +14,11 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 OWN = {
     "core": set(),
-    "model": {"core", "errors"},
-    "checkpoint": {"disk", "errors", "names"},
-    "calibration": {"errors"},
-    "evaluation": {"calibration", "disk", "errors", "hub", "machine"},
+    "model": {"core", "errors", "isolation"},
+    "checkpoint": {"disk", "errors", "inside", "names"},
+    "isolation": {"errors"},
+    "calibration": {"errors", "isolation"},
+    "evaluation": {"addresses", "calibration", "disk", "errors", "hub", "machine"},
 }
 """What of the package each part may import, beside itself."""
 

@@ -39,7 +39,7 @@ from hpa_merge.prepare import Job
 from hpa_merge.preview import preview
 from hpa_merge.report.schema import read_report
 from hpa_merge.report.summary import sweep_summary
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
 

@@ -21,7 +21,7 @@ from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.errors import ConfigError, NumericalError
 from hpa_merge.prepare import Job
 from hpa_merge.preview import preview
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
 COMPONENTS = ("vision", "projector", "language", "head", "embeddings")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from hpa_merge.cli import main
 from hpa_merge.errors import ConfigError, InputError
 from hpa_merge.hub import locate
 from hpa_merge.publish import is_stale
-from hpa_merge.verify import verify
+from hpa_merge.report.schema import read_report
+from hpa_merge.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<:DeprecationWarning")  # huggingface_hub, of httpx
 
@@ -220,14 +222,55 @@ def test_what_could_be_loaded_is_stale(path: str) -> None:
 
 
 def test_what_is_not_outs_stays_here(hub: UploadHub, out: Path) -> None:
-    for name in (".cache/huggingface/x", ".env", "optimizer.pt", "sub/.hidden"):
+    before = set(content(out))
+    for name in (".cache/huggingface/x", ".env", "sub/.hidden"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("not for others")
-    (out / "notes.md").write_text("for others")
     report = hpa_merge.push(out, ID)
-    assert report.left_out == ("optimizer.pt",)
-    assert published(hub)["notes.md"] == b"for others"
-    assert b"not for others" not in published(hub).values()
+    assert report.left_out == (".cache", ".env", "sub/.hidden")
+    assert set(published(hub)) == before
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "modeling_tiny.py", "notes.md", "sub/vocab.txt"])
+def test_what_was_added_is_not_published(name: str, hub: UploadHub, out: Path) -> None:
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("of somebody else")
+    assert f"was not uploaded: {name} is in OUT and not in the report's manifest." in refused(out)
+    assert not hub.repositories
+
+
+@pytest.mark.parametrize("name", ["config.json", CARD, REPORT, "shard"])
+@pytest.mark.parametrize("target", ["file", "environment"])
+def test_no_link_is_followed_out(name: str, target: str, hub: UploadHub, out: Path, tmp_path: Path) -> None:
+    """Not even to the same bytes."""
+    path = out / name if name != "shard" else next(out.glob("*.safetensors"))
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere" if target == "file" or name == REPORT else "/proc/self/environ")
+    refused(out)
+    assert not hub.repositories
+
+
+def test_a_report_that_names_the_weights_alone(hub: UploadHub, out: Path) -> None:
+    report = read_report(out)
+    weights = {name: digest for name, digest in report.manifest.items() if "safetensors" in name}
+    (out / REPORT).write_text(replace(report, manifest=weights).to_json())
+    assert "has a report whose manifest names the weights alone" in refused(out)
+    hpa_merge.write_report(out)
+    assert read_report(out).manifest == report.manifest
+    hpa_merge.push(out, ID)
+    assert set(published(hub)) == set(content(out))
+
+
+def test_what_is_published_verifies(hub: UploadHub, out: Path, drawing: None, tmp_path: Path) -> None:
+    """With a page that is drawn anew, whose digest is in the published report."""
+    hpa_merge.write_report(out)
+    hpa_merge.push(out, ID)
+    fetched = Path(snapshot_download(ID, local_dir=tmp_path / "copy"))
+    result = verify(fetched)
+    assert result.problems == ()
+    assert "Hidden, and not looked at: .cache, .gitattributes." in result.unchecked
+    (source,) = locate({"OLD": ID})  # of what is drawn only the report is fetched
+    assert verify(source.folder).problems == ()
 
 
 def test_a_gitignore_there_leaves_nothing_out(hub: UploadHub, out: Path) -> None:
@@ -331,8 +374,27 @@ def test_out_is_changed_meanwhile(name: str, hub: UploadHub, out: Path, monkeypa
             path.write_text("{}")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", upload)
+    monkeypatch.setattr("hpa_merge.publish.SMALL", 0)  # each file is uploaded from its place
     assert refused(out).startswith(f"OUT {out} was changed while it was uploaded, and nothing was published: ")
     assert published(hub) == {}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00002.safetensors"])
+def test_what_goes_up_is_what_was_verified(
+    name: str, hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file is read once: what is written into it later does not go up, whether or not that is noticed."""
+    before, prepared = content(out), huggingface_hub.HfApi.preupload_lfs_files
+
+    def upload(*arguments: Any, **options: Any) -> None:
+        stat = (out / name).stat()
+        (out / name).write_bytes(bytes(stat.st_size))
+        os.utime(out / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        prepared(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", upload)
+    hpa_merge.push(out, ID)
+    assert published(hub)[name] == before[name]
 
 
 # --- refusals ---

@@ -15,7 +15,7 @@ from statistics_runs import described, in_text, raising, run, started_roles  # n
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import Curvature
 from hpa_merge.model import PausedForwards, Skeleton
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 BOTH = {"safety": "computed", "task": "computed"}
 Tiny = Callable[..., TinyCase]

@@ -19,7 +19,7 @@ from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.prepare import Job
 from hpa_merge.preview import preview
-from hpa_merge.verify import verify
+from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
 

@@ -2,13 +2,24 @@
 
 Read in this order: :mod:`formats` (one record -> samples), :mod:`samples` (a file -> the drawn samples),
 :mod:`loading` (a checkpoint folder -> its tokenizer or processor), :mod:`encode` (a sample -> tensors), :mod:`seq2seq`
-(the same for encoder-decoders), :mod:`original_llava` (the same for folders that no processor of transformers knows).
+(the same for encoder-decoders), :mod:`original_llava` (the same for folders that no processor of transformers knows),
+:mod:`process` (an encoder in a child process, which is where a stranger's is run), :mod:`service` (its inside).
 """
 
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.formats import Sample, Turn
 from hpa_merge.calibration.original_llava import original_llava_encoder
+from hpa_merge.calibration.process import ENCODER, EncoderProcess
 from hpa_merge.calibration.samples import read_samples
 from hpa_merge.calibration.seq2seq import PromptAndAnswer
 
-__all__ = ["Encoder", "PromptAndAnswer", "Sample", "Turn", "original_llava_encoder", "read_samples"]
+__all__ = [
+    "ENCODER",
+    "Encoder",
+    "EncoderProcess",
+    "PromptAndAnswer",
+    "Sample",
+    "Turn",
+    "original_llava_encoder",
+    "read_samples",
+]

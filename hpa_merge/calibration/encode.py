@@ -7,10 +7,16 @@ from typing import Any, Literal, Protocol, final
 import torch
 from PIL import Image
 
-from hpa_merge.calibration.bounds import bounded, panics_as_errors
 from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.images import open_images
-from hpa_merge.calibration.loading import is_multimodal, legacy_chat_template, load_processor, load_tokenizer, reason
+from hpa_merge.calibration.loading import (
+    is_multimodal,
+    legacy_chat_template,
+    load_processor,
+    load_tokenizer,
+    panics_as_errors,
+    reason,
+)
 from hpa_merge.errors import CalibrationError
 
 __all__ = ["Encoder"]
@@ -28,9 +34,6 @@ class Render(Protocol):
 IMAGE_TOKEN_IDS = ("image_token_id", "image_break_token_id", "image_end_token_id", "boi_token_id", "eoi_token_id")
 """Where processors and tokenizers of transformers keep the ids of the tokens that an image becomes."""
 
-TEMPLATE_SECONDS, TEMPLATE_BYTES = 2.0, 2**30
-"""What a chat template may take for one sample."""
-
 TEXT_LENGTH = 2**21
 """Characters of a sample at most, a thousand times of what is used by default."""
 
@@ -40,6 +43,9 @@ _PROBE = "hpa-merge probe"
 @final
 class Encoder:
     """Encodes samples as the checkpoint's own users would: its chat template, its tokenizer, its image processor.
+
+    All three are a stranger's, and nothing here bounds what they take: but for token ids this is used in a child
+    process alone, by :class:`hpa_merge.calibration.EncoderProcess`.
 
     Special tokens follow the two conventions of transformers. A tokenizer's template writes all of them itself; a
     processor's may leave out the BOS, which the tokenizer then adds. Without a template a conversation is its texts
@@ -61,9 +67,7 @@ class Encoder:
         self._tokenizer = processor.tokenizer if tokenizer is None and processor is not None else tokenizer
         self._render = _renderer(self._tokenizer, processor, template)
         self._multimodal = multimodal or processor is not None
-        self._content: Content = "string"
-        if self._render is not None:
-            self._content = _accepted_content(self._render, prefer_parts=processor is not None)
+        self._content: Content | None = None  # unknown until a template is first run
 
     @classmethod
     def from_checkpoint(cls, folder: Path, samples: Sequence[Sample]) -> "Encoder":
@@ -204,6 +208,9 @@ class Encoder:
 
     def _message(self, role: str, parts: Sequence[str | Path]) -> dict[str, Any]:
         """A turn as the chat template wants it."""
+        if self._content is None:
+            assert self._render is not None
+            self._content = _accepted_content(self._render, prefer_parts=self._processor is not None)
         if self._content == "string":
             return {"role": role, "content": "\n".join(self._texts(parts))}
         content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
@@ -231,15 +238,7 @@ def _renderer(tokenizer: Any, processor: Any, template: str | None) -> Render | 
         return None
 
     def render(messages: list[dict[str, Any]], *, reply: bool = False) -> str:
-        try:
-            with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
-                return owner.apply_chat_template(
-                    messages, chat_template=template, tokenize=False, add_generation_prompt=reply
-                )
-        except TimeoutError as error:
-            raise ValueError(f"the chat template does not come to an end: {error}") from error
-        except MemoryError as error:
-            raise ValueError(f"the chat template takes more than {TEMPLATE_BYTES} bytes") from error
+        return owner.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=reply)
 
     return render
 

@@ -1,6 +1,8 @@
 """The tokenizer or the processor of a checkpoint folder: local files only, never the checkpoint's own code."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,15 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
-from hpa_merge.calibration.bounds import panics_as_errors
 from hpa_merge.errors import CalibrationError, CheckpointError
 
-__all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "reason"]
+__all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "panics_as_errors", "reason"]
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _FILES = ("tokenizer", "processor", "preprocessor", "chat_template", "special_tokens", "added_tokens", "vocab")
 
 FILE_BYTES = 2**28
-"""The longest JSON file of a tokenizer or a processor: 256 MiB; of real ones, the longest has 40 MB."""
+"""The longest file of a tokenizer or a processor: 256 MiB; of real ones, the longest has 40 MB."""
 
 TOKEN_IDS = 10**7
 """The highest id of a token; a tokenizer makes a table of that length."""
@@ -78,6 +79,21 @@ def load_processor(folder: Path, source: str) -> Any:
     return processor
 
 
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """The tokenizers library ends in a panic where a tokenizer.json contradicts itself, which is no ``Exception``.
+
+    Raises:
+        ValueError: the block panicked.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of pyo3, which does not export it
+            raise
+        raise ValueError(f"the tokenizers library fails: {error}") from error
+
+
 def _load(loader: Any, folder: Path, **options: Any) -> Any:
     """Without code of the checkpoint's own: transformers' processors pass that on to not all of their parts, and
     would ask about those on the terminal."""
@@ -92,14 +108,17 @@ def _load(loader: Any, folder: Path, **options: Any) -> Any:
 
 
 def _check_files(folder: Path) -> None:
-    """See that no file makes a library take memory without bounds.
+    """Check that no file makes a library wait, or take memory without bounds.
 
     Raises:
         ValueError: one does.
     """
-    for path in folder.glob("*.json"):
-        if path.name.startswith(_FILES) and path.stat().st_size > FILE_BYTES:
-            raise ValueError(f"{path.name} is longer than {FILE_BYTES} bytes")
+    for path in folder.glob("*"):
+        if path.name.startswith(_FILES) and path.exists() and not path.is_dir():
+            if not path.is_file():
+                raise ValueError(f"{path.name} is a pipe or a device")
+            if path.stat().st_size > FILE_BYTES:
+                raise ValueError(f"{path.name} is longer than {FILE_BYTES} bytes")
     for name in ("tokenizer.json", "vocab.json"):
         content = _read_json(folder / name)
         model = content.get("model")

@@ -5,8 +5,8 @@ from typing import final
 
 import torch
 
-from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.formats import Sample
+from hpa_merge.calibration.process import EncoderProcess
 from hpa_merge.errors import CalibrationError
 
 __all__ = ["PromptAndAnswer"]
@@ -16,7 +16,7 @@ __all__ = ["PromptAndAnswer"]
 class PromptAndAnswer:
     """Encodes samples for a model whose encoder reads ``input_ids`` and whose decoder reads ``decoder_input_ids``."""
 
-    def __init__(self, encoder: Encoder, start: int) -> None:
+    def __init__(self, encoder: EncoderProcess, start: int) -> None:
         """``start``: the token that the decoder begins with, ``decoder_start_token_id``."""
         self._encoder = encoder
         self._start = start

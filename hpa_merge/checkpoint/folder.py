@@ -3,11 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from hpa_merge.checkpoint.kinds import is_read
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.errors import CheckpointError
+from hpa_merge.inside import find_inside, open_inside
 
 __all__ = ["ADAPTER", "INDEX", "find_shards", "has_weights", "read_config", "read_json", "refuse_devices"]
 
@@ -105,7 +107,7 @@ def has_weights(folder: Path) -> bool:
 def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     """A JSON file of the folder that holds an object."""
     try:
-        with (folder / name).open("rb") as file:
+        with open_inside(folder, name) as file:
             raw = file.read(JSON_BYTES + 1)
         if len(raw) > JSON_BYTES:
             raise CheckpointError(
@@ -157,19 +159,27 @@ def _exists(path: Path) -> bool:
 
 
 def refuse_devices(folder: Path, role: str) -> None:
-    """See that nothing in the folder makes a reader wait or read without an end: a pipe, a socket, a device.
+    """Check that nothing in the folder makes a reader wait, read without an end, or read what is not the folder's own.
+
+    That is a pipe, a socket or a device, or a link to one; and a link out of the folder in the place of a file that is
+    read with a model: by us, or by a library that follows links. Other files may be such links, and are left out.
 
     Raises:
         CheckpointError: there is such a thing, or the folder cannot be read.
     """
+    name = "the folder"
     try:
         for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise CheckpointError(
                     f"{role} {folder} holds {path.name}, which is neither a file nor a folder: remove it."
                 )
+            relative = PurePath(path.relative_to(folder))
+            if path.exists() and not path.is_dir() and is_read(relative):
+                name = relative.as_posix()
+                find_inside(folder, relative)
     except OSError as error:
-        raise CheckpointError(unreadable(folder, role, "the folder", error)) from error
+        raise CheckpointError(unreadable(folder, role, name, error)) from error
 
 
 def _adapter(folder: Path, role: str) -> str:

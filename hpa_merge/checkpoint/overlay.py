@@ -1,24 +1,18 @@
 """What may lie on top of a checkpoint: tensors that are computed from its own as they are read, and side files."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from torch import Tensor
 
+from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER
 from hpa_merge.checkpoint.sidefiles import SideFiles
+from hpa_merge.inside import read_inside
 
 __all__ = ["Overlay", "lay_over"]
-
-TOKENIZER = re.compile(
-    r"(tokenizer|special_tokens|added_tokens|vocab|merges|spiece|sentencepiece)[^/]*|[^/]+\.(tiktoken|spm|model)"
-)
-TEMPLATES = re.compile(r"chat_template[^/]*|additional_chat_templates/.*")
-PROCESSOR = re.compile(r"(\w+_)?(processor|preprocessor|feature_extractor)[^/]*\.json")
-"""Files of an adapter's folder that replace OLD's, by their relative paths; whatever else lies there is of training."""
-
 
 OWN = ("adapter_config.json", "adapter_model.safetensors", "README.md", "config.json")
 """Files of an adapter's folder that nobody misses in OUT."""
@@ -37,7 +31,7 @@ class Overlay:
             one thread.
         workspace: bytes that this takes beside the result, at most.
         files: the checkpoint's side files with it.
-        places: where those lie that are its own, by their relative paths.
+        own: those of them that lie in its folder, and not in the checkpoint's.
         state: what its files are known by, for a fingerprint.
         content: the content digest of its own tensors.
         close: gives its open files back.
@@ -49,14 +43,14 @@ class Overlay:
     compute: Callable[[str, Tensor], Tensor]
     workspace: int
     files: SideFiles
-    places: Mapping[Path, Path]
+    own: frozenset[Path]
     state: bytes
     content: str
     close: Callable[[], None]
 
 
-def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFiles, dict[Path, Path]]:
-    """A checkpoint's side files with those of an adapter's ``folder`` in their place, and where the latter lie.
+def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFiles, frozenset[Path]]:
+    """A checkpoint's side files with those of an adapter's ``folder`` in their place, and which the latter are.
 
     A tokenizer comes whole from one of the two, so that no file of the other one's contradicts it; so do templates.
     """
@@ -70,7 +64,7 @@ def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFile
     left = [path for path in above.copied if path not in taken and len(path.parts) == 1 and path.name not in OWN]
     left += [path for path in above.left_out if len(path.parts) == 1 and path.name not in OWN]
     files = SideFiles(copied=tuple(sorted({*kept, *taken})), left_out=tuple(sorted({*below.left_out, *left})))
-    return files, {path: folder / path for path in taken}
+    return files, frozenset(taken)
 
 
 def _is(path: Path, *patterns: re.Pattern[str]) -> bool:
@@ -80,4 +74,4 @@ def _is(path: Path, *patterns: re.Pattern[str]) -> bool:
 def _has_template(folder: Path, taken: Iterable[Path]) -> bool:
     """Whether the tokenizer of the adapter's folder brings its template in tokenizer_config.json, as older ones do."""
     name = Path("tokenizer_config.json")
-    return name in taken and b'"chat_template"' in (folder / name).read_bytes()
+    return name in taken and b'"chat_template"' in read_inside(folder, name)

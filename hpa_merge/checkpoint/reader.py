@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, BinaryIO, final
 
 import torch
 
@@ -23,6 +23,7 @@ from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
+from hpa_merge.inside import find_inside, open_inside
 
 __all__ = ["Checkpoint"]
 
@@ -206,7 +207,7 @@ class Checkpoint:
 
     def side_files(self) -> SideFiles:
         """What lies beside the weights, subfolders included; hidden files and an earlier merge's report, page and
-        pictures are in neither list.
+        pictures are in neither list. What belongs to a model, and what does not, :mod:`.kinds` says.
 
         Raises:
             CheckpointError: a subfolder cannot be read.
@@ -219,8 +220,33 @@ class Checkpoint:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
 
     def locate(self, path: Path) -> Path:
-        """Where a side file lies, by its relative path."""
-        return (self.overlay.places if self.overlay is not None else {}).get(path, self.folder / path)
+        """Where a side file lies, by its relative path: with no link left, for it is its folder's own.
+
+        Raises:
+            CheckpointError: it is not, or it is not there.
+        """
+        folder = self._home(path)
+        try:
+            return find_inside(folder, path)
+        except OSError as error:
+            raise CheckpointError(unreadable(folder, self.role, path.as_posix(), error)) from error
+
+    def open_side_file(self, path: Path) -> BinaryIO:
+        """A side file, by its relative path, open for reading; see :func:`~hpa_merge.inside.open_inside`.
+
+        Raises:
+            CheckpointError: it is not its folder's own, or cannot be opened.
+        """
+        folder = self._home(path)
+        try:
+            return open_inside(folder, path)
+        except OSError as error:
+            raise CheckpointError(unreadable(folder, self.role, path.as_posix(), error)) from error
+
+    def _home(self, path: Path) -> Path:
+        """The folder that a side file is of: an adapter's, or the checkpoint's."""
+        own = self.overlay is not None and path in self.overlay.own
+        return self.overlay.folder if self.overlay is not None and own else self.folder
 
     @contextlib.contextmanager
     def side_folder(self) -> Iterator[Path]:
@@ -229,13 +255,13 @@ class Checkpoint:
         Raises:
             CheckpointError: that cannot be made.
         """
-        if self.overlay is None or not self.overlay.places:
+        if self.overlay is None or not self.overlay.own:
             yield self.folder
             return
         with tempfile.TemporaryDirectory(prefix="hpa-merge-") as name:
             for path in self.overlay.files.copied:
                 (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(self.locate(path).absolute())
+                link.symlink_to(self.locate(path))
             try:
                 yield Path(name)
             except InputError as error:  # its sentence shall speak of a folder that is still there

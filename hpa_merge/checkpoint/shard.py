@@ -1,5 +1,6 @@
 """One weight file: the place of every tensor in it, and what can be wrong with it."""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -12,6 +13,7 @@ from huggingface_hub.errors import SafetensorsParsingError
 from safetensors import SafetensorError, safe_open
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.inside import NotInside
 
 __all__ = ["TensorInfo", "read_layout", "unreadable"]
 
@@ -65,6 +67,7 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
     """
     path = folder / shard
     try:
+        _check_link(path)
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
         if HEADER_BYTES < start <= path.stat().st_size:
@@ -98,6 +101,18 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
         start = stop
 
 
+def _check_link(path: Path) -> None:
+    """Check that a shard is a file with something in it; where it is a link, it may lead to wherever weights lie.
+
+    Raises:
+        NotInside: it leads to something else: a device, a pipe, or a file of the system's, which may never end.
+        OSError: it is not there.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or (path.is_symlink() and not status.st_size):
+        raise NotInside("it leads to no file with weights", path)
+
+
 def _diagnose(path: Path, error: SafetensorError) -> str:
     """What is wrong with a shard that ``safe_open`` refused, and what to do: the end of a sentence."""
     with path.open("rb") as file:
@@ -119,6 +134,8 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
 
 def unreadable(folder: Path, role: str, name: str, error: OSError) -> str:
     """The sentence for a file of OLD or NEW that is there and does not open."""
+    if isinstance(error, NotInside):
+        return error.sentence(f"{role} {folder}: {name}")
     return (
         f"{role} {folder}: {name} cannot be read ({error.strerror or error}): check its permissions, or fetch it again."
     )

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import final
 
-__all__ = ["MADE", "SideFiles", "find_side_files", "is_side_file"]
+from hpa_merge.checkpoint.kinds import belonging, is_read
+from hpa_merge.inside import find_inside, read_inside
+
+__all__ = ["MADE", "SideFiles", "find_side_files"]
 
 MADE = {
     *("hpa_report.json", "hpa_report.html"),
@@ -15,14 +18,8 @@ MADE = {
 }
 """Files at the top of OUT that speak of that merge alone: where NEW is an OUT itself, its own are not carried over."""
 
-OTHER_WEIGHTS = {
-    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".ot"),
-    *(".pkl", ".pickle", ".npz", ".onnx_data", ".tflite"),
-}
-"""Suffixes of files that hold the weights before the merge, or a pickle: never carried into OUT."""
-
-OTHER_FORMATS = {"onnx", "original", "gguf", "openvino", "coreml", "tflite"}
-"""Subfolders that hold the model before the merge in another format, whatever the files in them are called."""
+TEXT_BYTES = 2**22
+"""Of a text that is looked at for what it names: 4 MiB; a longer one names nothing."""
 
 
 @final
@@ -32,7 +29,8 @@ class SideFiles:
 
     Attributes:
         copied: config, tokenizer, processor, templates, licence …: they belong into OUT byte for byte.
-        left_out: weights, and the model in other formats, pickles, links to folders, and what is no file: they do not.
+        left_out: all else: other weights, what training left, links out of the folder, what is no file. A subfolder
+            of which nothing is copied is named in the place of its files.
     """
 
     copied: tuple[Path, ...]
@@ -42,7 +40,8 @@ class SideFiles:
 def find_side_files(folder: Path, own: set[str]) -> SideFiles:
     """Sort every file of a folder and its subfolders; what is hidden, or named in ``own``, is in neither list.
 
-    A link to a file counts as that file, a link to a folder is never followed.
+    A link to a file of the folder counts as that file, any other link is left out. A link to a folder is never
+    followed.
 
     Args:
         folder: the checkpoint folder.
@@ -51,12 +50,11 @@ def find_side_files(folder: Path, own: set[str]) -> SideFiles:
     Raises:
         OSError: a subfolder cannot be read.
     """
-    copied: list[Path] = []
-    left_out: list[Path] = []
-    for path in _walk(folder):
-        if path.as_posix() not in own:
-            wanted = (folder / path).is_file() and is_side_file(path)
-            (copied if wanted else left_out).append(path)
+    paths = [path for path in _walk(folder) if path.as_posix() not in own]
+    wanted = belonging(paths, lambda path: _text(folder, path))
+    copied = {path for path in paths if path in wanted and _is_own(folder, path, wanted)}
+    carried = {parent for path in copied for parent in path.parents}
+    left_out = {_topmost(path, carried) for path in paths if path not in copied}
     return SideFiles(copied=tuple(sorted(copied)), left_out=tuple(sorted(left_out)))
 
 
@@ -73,13 +71,24 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from ((here / name).relative_to(folder) for name in (*links, *files) if not name.startswith("."))
 
 
-def is_side_file(path: PurePath) -> bool:
-    """Whether a file at this path, relative to the folder, belongs into a merged model beside its weights."""
-    hidden = any(part.startswith(".") for part in path.parts)
-    other_format = len(path.parts) > 1 and path.parts[0].lower() in OTHER_FORMATS
-    return not (hidden or other_format or _is_other_weights(path.name))
+def _is_own(folder: Path, path: Path, wanted: set[PurePath]) -> bool:
+    """Whether it is a regular file of the folder's own; where a link leads to another one, that has to belong too."""
+    try:
+        real = find_inside(folder, path)
+    except OSError:
+        return False
+    root = Path(os.path.realpath(folder))
+    return is_read(path) or not real.is_relative_to(root) or real.relative_to(root) in {path, *wanted}
 
 
-def _is_other_weights(name: str) -> bool:
-    """Whether a file of this name holds weights, or is the index of such files (``pytorch_model.bin.index.json``)."""
-    return Path(name.lower().removesuffix(".index.json")).suffix in OTHER_WEIGHTS
+def _topmost(path: Path, carried: set[Path]) -> Path:
+    """The file, or the outermost folder that it lies in and of which nothing is carried."""
+    return next((parent for parent in reversed(path.parents[:-1]) if parent not in carried), path)
+
+
+def _text(folder: Path, path: PurePath) -> str:
+    """A file as text; empty where it is none that can be read, is long, or is not the folder's own."""
+    try:
+        return read_inside(folder, path, TEXT_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is needed: help and wrong options answer without torch.
 """
 
+import io
 import shlex
 import sys
 import traceback
@@ -11,18 +12,20 @@ from contextlib import suppress
 
 import click
 
+from hpa_merge.addresses import recorded, without_secrets
 from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.completion import asked_for, completion_command, completions
+from hpa_merge.cli.demo import demo_command
 from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
-from hpa_merge.cli.others import demo_command, verify_command
 from hpa_merge.cli.push import push_command
 from hpa_merge.cli.report import report_command
 from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_many_files, complain
 from hpa_merge.cli.tune import tune_command
+from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError
 
 __all__ = ["main"]
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(answer)
         return
     words = list(sys.argv[1:] if arguments is None else arguments)
-    typed = shlex.join(["hpa-merge", *words])
+    typed = shlex.join(["hpa-merge", *recorded(words)])
     command, name = merge_command, "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
@@ -70,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo(without_secrets(told.getvalue()), err=True, nl=False)
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError):  # the terminal may be gone
@@ -78,11 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except HPAError as error:
         if verbose:
-            traceback.print_exc()
+            click.echo(without_secrets(traceback.format_exc()), err=True, nl=False)
         complain(str(error))
         sys.exit(USAGE)
     except Exception as error:
         if verbose:
-            traceback.print_exc()
+            click.echo(without_secrets(traceback.format_exc()), err=True, nl=False)
         complain(f"{type(error).__name__}: {error} (a mistake of ours or of a library; -v shows where it happened)")
         sys.exit(FAILURE)

@@ -37,7 +37,7 @@ def calib_command(
     """
     check_endpoint(given)
     check_folders([old], given)
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from hpa_merge.evaluation.prompts import PromptFile
         from hpa_merge.evaluation.running import judge_of, opened, opened_judge
         from hpa_merge.evaluation.safety_set import check_place, make_safety_set, write_safety_set

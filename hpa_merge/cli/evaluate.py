@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.addresses import shown
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
@@ -61,7 +62,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     folders = [*map(Path, models), *test_files(given)]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
-    with libraries(verbose, downloads=not quiet), ExitStack() as stack:
+    with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None), ExitStack() as stack:
         from rich.console import Console
 
         from hpa_merge.evaluation.results import Bounds, Evaluation, gate
@@ -80,7 +81,8 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
                 models, suite, judge, answers, answering(given), seed=given["seed"], on_progress=on_progress
             )
         bounds = {name: given[name] for name in ("max_dasr", "max_task_drop", "max_over_refusal")}
-        settings = ("max_new_tokens", "batch_size", "device", "endpoint", "samples", "seed")
+        settings = ("max_new_tokens", "batch_size", "device", "samples", "seed")
+        address = None if given["endpoint"] is None else shown(given["endpoint"])
         evaluation = Evaluation(
             models=results,
             judge=given["judge"],
@@ -89,7 +91,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
             run={
                 "seconds": time.monotonic() - started,
                 "versions": versions(),
-                "options": {name: given[name] for name in settings} | bounds,
+                "options": {name: given[name] for name in settings} | {"endpoint": address} | bounds,
             },
         )
     if given["json_file"] is not None:

@@ -121,7 +121,7 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
         raise click.UsageError("--private is for --push-to-hub ID.")
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.destination import Destination, check_destination
@@ -175,7 +175,7 @@ def sweep_command(
     HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
     outs = {folder / name: config for name, config in read_settings(settings, options).items()}
     _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.forecast import Limits

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import click
 from click.shell_completion import CompletionItem
+
+from hpa_merge.addresses import without_secrets
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -32,19 +34,29 @@ def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, 
             bar.close()
 
 
+ENCODER = "hpa_merge.calibration.service:EncoderService"
+"""What encodes samples in a child process; named here, so that it need not be imported."""
+
+
 @contextmanager
-def libraries(verbose: bool, downloads: bool = False) -> Iterator[None]:
+def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) -> Iterator[None]:
     """Import the heavy libraries, with their own messages off unless they are wanted.
 
     Args:
         downloads: show huggingface_hub's bars, on a terminal.
+        encoding: have children that encode samples ready.
     """
     import logging
     import warnings
 
-    with warnings.catch_warnings():
+    from hpa_merge.isolation import kept
+
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         if not verbose:
             warnings.simplefilter("ignore")
+        if encoding:
+            stack.enter_context(kept(ENCODER, beginning=True, silent=not verbose))
         import huggingface_hub.utils
         import transformers
 
@@ -58,7 +70,11 @@ def libraries(verbose: bool, downloads: bool = False) -> Iterator[None]:
 
 
 def complain(sentence: str, kind: str = "Error") -> None:
-    """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped."""
+    """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped.
+
+    A library's text in it may quote a key or an address, which is shown without what is secret.
+    """
+    sentence = without_secrets(sentence)
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
     click.echo(f"{kind}: {shown}", err=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from hpa_merge.addresses import read_address, read_key
 from hpa_merge.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -153,16 +154,14 @@ def check_tests(given: Mapping[str, Any], *needed: str) -> None:
 
 
 def check_endpoint(given: Mapping[str, Any]) -> None:
-    """See that the endpoint is an address.
+    """Check that the endpoint is an address, and its key a key.
 
     Raises:
-        EvaluationError: it is not.
+        EvaluationError: one is not.
     """
-    if given["endpoint"] is not None and not re.match(r"https?://[^/]", given["endpoint"]):
-        raise EvaluationError(
-            f"the endpoint {given['endpoint']} is no address: give what comes before /chat/completions, "
-            "as http://localhost:8000/v1."
-        )
+    if given["endpoint"] is not None:
+        read_address(given["endpoint"])
+        read_key()
 
 
 def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:

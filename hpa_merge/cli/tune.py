@@ -61,7 +61,7 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
     settings = None if given["settings"] is None else read_settings(given["settings"], base)
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
         check_place(flag, path, [*inputs, *files, *filter(None, [out])])
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.evaluation.curve import check_picture, curve_table, draw_curve

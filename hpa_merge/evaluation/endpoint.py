@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -13,14 +12,12 @@ from typing import Any, final
 import httpx
 from PIL import Image
 
+from hpa_merge.addresses import credentials, read_address, read_key, without_secrets
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.images import open_images
 from hpa_merge.errors import EvaluationError
 
 __all__ = ["Endpoint"]
-
-KEY = "OPENAI_API_KEY"
-"""The environment variable that holds the key, for servers that want one."""
 
 TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
@@ -50,19 +47,24 @@ class Endpoint:
     ) -> None:
         """
         Args:
-            url: what comes before ``/chat/completions``: ``http://localhost:8000/v1``.
+            url: what comes before ``/chat/completions``: ``http://localhost:8000/v1``. A user and a password in it
+                go to the server, and are shown nowhere.
             model: the name that the server has for it.
             concurrency: requests under way at once.
             timeout: seconds that the server may take for an answer.
             retries: how often a request is repeated after the connection failed or the server was busy.
+
+        Raises:
+            EvaluationError: the address is none, or the key cannot be one.
         """
         self.window = 8 * concurrency
-        self._url, self._model = url.rstrip("/"), model
+        self._url, self._model = read_address(url).rstrip("/"), model
         self._max_new_tokens, self._retries, self._sleep = max_new_tokens, retries, sleep
         self._concurrency = concurrency
-        headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if os.environ.get(KEY) else {}
+        key = read_key()
         self._client = httpx.Client(
-            headers=headers,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            auth=credentials(url),
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             limits=httpx.Limits(max_connections=concurrency),
         )
@@ -101,8 +103,9 @@ class Endpoint:
                 response = self._client.post(f"{self._url}/chat/completions", json=body)
             except httpx.TransportError as error:
                 if last or isinstance(error, httpx.UnsupportedProtocol):
+                    why = without_secrets(str(error)) or type(error).__name__
                     raise EvaluationError(
-                        f"the endpoint {self._url} cannot be reached ({str(error) or type(error).__name__}; "
+                        f"the endpoint {self._url} cannot be reached ({why}; "
                         f"tried {tried + 1} times): see that the server runs, or raise --timeout."
                     ) from error
                 self._sleep(_pause(tried, None))
@@ -167,4 +170,4 @@ def _pause(tried: int, wanted: str | None) -> float:
 
 
 def _first_line(text: str) -> str:
-    return " ".join(text.split())[:120] or "nothing"
+    return without_secrets(" ".join(text.split()))[:120] or "nothing"

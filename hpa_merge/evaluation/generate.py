@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-from hpa_merge.calibration import Encoder, Sample
+from hpa_merge.calibration import EncoderProcess, Sample
 from hpa_merge.calibration.loading import reason
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.machine import is_out_of_memory
@@ -47,10 +47,12 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = Encoder.from_checkpoint(folder, [example])
+        self._encoder = EncoderProcess.from_checkpoint(folder, [example])
         try:
             self._model = _load(folder, device)
-        except Exception as error:
+            end = self._encoder.end
+        except BaseException as error:
+            self._encoder.close()
             if not is_out_of_memory(error):
                 raise
             raise ResourceError(
@@ -61,7 +63,7 @@ class LocalModel:
         self._positions = positions if isinstance(positions, int) and positions > 0 else None
         readers: list[Any] = [self._model.forward, self._model.prepare_inputs_for_generation]
         self._takes = {name for reader in readers for name in inspect.signature(reader).parameters}
-        self._reset_generation()
+        self._reset_generation(end)
 
     def answer(self, prompts: Sequence[Sample]) -> list[str]:
         """An answer for each prompt, without special tokens and without white space around.
@@ -78,7 +80,8 @@ class LocalModel:
         return [answers[place] for place in range(len(prompts))]
 
     def close(self) -> None:
-        """Free the model, whoever still holds this object."""
+        """Free the model, whoever still holds this object, and end the child that encodes."""
+        self._encoder.close()
         del self._model
         gc.collect()
         if self._device.type == "cuda":
@@ -134,14 +137,14 @@ class LocalModel:
         dtype = self._model.dtype if value.is_floating_point() else None
         return value.to(self._device, dtype)
 
-    def _reset_generation(self) -> None:
-        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair."""
+    def _reset_generation(self, end: int | None) -> None:
+        """Greedy, whatever the checkpoint prefers; which tokens end an answer stays its own affair, or is ``end``."""
         generation: Any = self._model.generation_config
         for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"):
             setattr(generation, name, None)
         generation.do_sample, generation.num_beams, generation.max_length = False, 1, None
         if generation.eos_token_id is None:
-            generation.eos_token_id = self._encoder.end
+            generation.eos_token_id = end
         if generation.pad_token_id is None:
             ends = generation.eos_token_id
             generation.pad_token_id = ends[0] if isinstance(ends, list) else ends

@@ -1,6 +1,7 @@
 """A transformers model that is never whole in memory: loaded, run and freed unit by unit."""
 
 from hpa_merge.model.adapter import Adapter
+from hpa_merge.model.adapter_trial import try_adapter
 from hpa_merge.model.components import COMPONENTS, Component
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
@@ -23,4 +24,5 @@ __all__ = [
     "Unit",
     "find_units",
     "is_original_llava",
+    "try_adapter",
 ]

@@ -1,7 +1,8 @@
 """adapter_config.json -> a model with peft's own layers in it, on the meta device; what cannot be merged stops here.
 
-peft knows what each kind of adapter is, where its layers belong and how they are merged. It is imported in this file
-and :mod:`hpa_merge.model.adapter` alone, and only where NEW is an adapter: it is an extra.
+peft knows what each kind of adapter is, where its layers belong and how they are merged. It is imported in this file,
+:mod:`hpa_merge.model.adapter` and :mod:`hpa_merge.model.adapter_service` alone, and only where NEW is an adapter: it is
+an extra.
 """
 
 import importlib.util

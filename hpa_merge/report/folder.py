@@ -4,15 +4,30 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, final
 
+from hpa_merge.isolation import Child, Limits, Stopped, kept
 from hpa_merge.names import REPORT
 from hpa_merge.report.card import CARD, make
+from hpa_merge.report.manifest import sealed
 from hpa_merge.report.schema import SCHEMA_VERSION, MergeReport
 
-__all__ = ["PAGE", "Drawing", "draw", "files_of"]
+__all__ = ["PAGE", "Drawing", "NotDrawn", "draw", "files_of"]
 
 PAGE = "hpa_report.html"
+
+SERVICE = "hpa_merge.report.drawing:DrawingService"
+
+DRAWING = Limits(computing=300.0, waiting=900.0)
+"""To draw a report. One of a hundred layers takes some seconds."""
+
+MEMORY = 2**33
+"""Bytes that drawing may take: 8 GiB; the library that makes pictures takes half a gigabyte."""
+
+
+class NotDrawn(Exception):
+    """The page and the pictures cannot be drawn; the text says why."""
 
 
 @final
@@ -34,8 +49,9 @@ def files_of(
 ) -> tuple[MergeReport, dict[str, bytes]]:
     """The report in each of its forms, by file name.
 
-    None of it ever costs a merge: where the page, the card or the report itself cannot be made, the files are those
-    without it, and a note of the report, which is returned with it, says why.
+    The report that is returned names what is drawn of it in its manifest. None of it ever costs a merge: where the
+    page, the card or the report itself cannot be made, the files are those without it, and a note of the report says
+    why.
 
     Args:
         cards: NEW's model card and OLD's, as :func:`hpa_merge.report.card.cards_of` reads them.
@@ -49,6 +65,7 @@ def files_of(
             raise
         except BaseException as error:  # whatever it is, a library's panic too: the weights are worth more
             report = _noting(report, f"{PAGE} and its pictures were not drawn", error)
+    report = sealed(report, drawing.files)
     try:
         card = {CARD: make(report, *cards, figures=drawing.pictures).encode("utf-8", "surrogateescape")}
     except Exception as error:
@@ -66,7 +83,8 @@ def files_of(
 
 def _noting(report: MergeReport, what: str, error: BaseException) -> MergeReport:
     """The report with a note of what could not be made."""
-    note = f"{what} ({type(error).__name__}: {error}): the weights are whole; run hpa-merge report OUT for the rest."
+    reason = " ".join(str(error if isinstance(error, NotDrawn) else f"{type(error).__name__}: {error}").split())
+    note = f"{what} ({reason}): the weights are whole; run hpa-merge report OUT for the rest."
     return replace(report, run=replace(report.run, notes=(*report.run.notes, note)))
 
 
@@ -84,15 +102,34 @@ def _finite(value: Any) -> Any:
 
 
 def draw(report: MergeReport) -> Drawing:
-    """The page and the pictures.
+    """The page and the pictures, drawn in a child process: the library that draws may end its process.
 
     Raises:
-        ImportError: a library that draws is not there.
+        NotDrawn: a library is missing or broken, or it takes too much.
     """
-    from hpa_merge.report.figures import ON_CARD, figures_of, picture
-    from hpa_merge.report.page import page_of
+    try:
+        with kept(SERVICE):
+            found, content = _call("draw", report, PAGE, _libraries())
+    except (Stopped, RuntimeError) as error:
+        raise NotDrawn(str(error)) from error
+    files, place = {}, 0
+    for name, length in found["files"].items():
+        files[name] = bytes(content[place : place + length])
+        place += length
+    return Drawing(files, found["pictures"])
 
-    figures = figures_of(report)
-    pictures = {file: picture(figure) for file, figure in figures.items()}
-    files = {PAGE: page_of(report, figures, pictures).encode(), **pictures}
-    return Drawing(files, {file: figures[file].description for file in ON_CARD if file in figures})
+
+@cache
+def _libraries() -> str:
+    """The scripts that draw on the page; they are the same for every report, and take a second to put together."""
+    scripts, _ = _call("libraries")
+    return scripts
+
+
+def _call(method: str, *arguments: object) -> tuple[Any, bytearray]:
+    """Call a method of the drawing service, in a child of its own."""
+    child = Child(SERVICE, MEMORY)
+    try:
+        return child.call(method, *arguments, limits=DRAWING)
+    finally:
+        child.close()

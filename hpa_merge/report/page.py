@@ -22,14 +22,17 @@ from hpa_merge.report.places import panels_of
 from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["page_of"]
+__all__ = ["libraries", "page_of"]
 
 
-def page_of(report: MergeReport, figures: Mapping[str, Figure], pictures: Mapping[str, bytes]) -> str:
+def page_of(
+    report: MergeReport, figures: Mapping[str, Figure], pictures: Mapping[str, bytes], scripts: str | None = None
+) -> str:
     """The page.
 
     Args:
         figures, pictures: of the report, by the names of their files; a figure may lack its picture.
+        scripts: what :func:`libraries` gives, where it is there already.
 
     Raises:
         ImportError: vl-convert, which has the libraries that draw, is not there.
@@ -39,7 +42,7 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure], pictures: Mappin
     places: dict[str, list[tuple[int, str]]] = {}
     for index, (panel, name) in enumerate(layers):
         places.setdefault(panel, []).append((index, name))
-    scripts = [_libraries(), _asset("page.js")]
+    programs = [scripts or libraries(), _asset("page.js")]
     data = {
         "charts": {file: figure.spec for file, figure in figures.items()},
         "cells": list(layers.values()),
@@ -67,9 +70,9 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure], pictures: Mappin
     return _template().render(
         title=f"What was put back into {report.architecture}",
         version=hpa_merge.__version__,
-        policy=_policy(scripts),
+        policy=_policy(programs),
         style=_asset("page.css"),
-        scripts=scripts,
+        scripts=programs,
         data=_embedded(data),
         pictures={file: b64encode(content).decode("ascii") for file, content in pictures.items()},
         sections=sections.items(),
@@ -108,7 +111,7 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _libraries() -> str:
+def libraries() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script; it takes a second or two to put together, once a process."""
     import vl_convert
 

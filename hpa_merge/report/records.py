@@ -139,6 +139,8 @@ class RunRecord:
         contents: content digests of ``old``, ``new`` and ``out``, in hexadecimal: what a checkpoint is known by
             wherever it lies, see :mod:`hpa_merge.checkpoint.content`; of an adapter its own. Empty in reports that were
             made before there were such.
+        machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in reports
+            that were made before it was noted.
     """
 
     old: str
@@ -156,6 +158,7 @@ class RunRecord:
     command: str = ""
     finished: str = ""
     contents: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
 
 
 @final

@@ -10,9 +10,11 @@ from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.disk import UNFINISHED, sync_folder, write_whole
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.results import Evaluation, read_evaluation
+from hpa_merge.inside import NotInside, read_inside
 from hpa_merge.names import REPORT
 from hpa_merge.report import folder
 from hpa_merge.report.card import CARD, remake
+from hpa_merge.report.manifest import completed, names_weights_alone, sealed
 from hpa_merge.report.schema import MergeReport, read_report
 
 __all__ = ["with_evaluation", "write_report"]
@@ -29,7 +31,8 @@ def write_report(
     its model card, and its JSON.
 
     Each file is written beside its place and renamed, so that at any time the old one or the new one is there. A
-    picture that the report no longer has goes away.
+    picture that the report no longer has goes away. The report's manifest names what is drawn, and of the other files
+    what it did before; of a report of an earlier version, which names the weights alone, those that are there now.
 
     Args:
         out: the folder.
@@ -43,7 +46,7 @@ def write_report(
     Raises:
         CheckpointError: ``out`` has no readable report.
         EvaluationError: the file cannot be read, or no model of it is ``out``.
-        OutputError: a library that draws is not there, or a file cannot be written.
+        OutputError: a library that draws is not there or breaks, or a file cannot be written.
     """
     out, place = Path(out), Path(out if to is None else to)
     report = read_report(out)
@@ -53,8 +56,15 @@ def write_report(
         raise EvaluationError(f"the name {name} needs an evaluation: give --evaluation too, or leave --name out.")
     try:
         drawing = folder.draw(report)
-    except ImportError as error:
-        raise OutputError(f"the report cannot be drawn ({error}): pip install altair vl-convert-python.") from error
+    except folder.NotDrawn as error:
+        raise OutputError(
+            f"the report cannot be drawn ({error}): see whether altair and vl-convert-python work here, with "
+            "pip install --force-reinstall altair vl-convert-python, and whether there is memory for them."
+        ) from error
+    if names_weights_alone(report):
+        with telling(f"{out} cannot be read"):
+            report = completed(report, out)
+    report = sealed(report, drawing.files)
     if to is not None:
         if place.resolve() != out.resolve() and os.path.lexists(place / CARD) and not (place / REPORT).is_file():
             raise OutputError(f"{place} has a {CARD} that is of no merge: give another folder as --to.")
@@ -107,8 +117,10 @@ def _text(path: Path) -> str:
         OutputError: it cannot be read.
     """
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        return read_inside(path.parent, path.name).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
+    except NotInside as error:
+        raise OutputError(error.sentence(str(path))) from error
     except OSError as error:
         raise OutputError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error

@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.inside import NotInside, find_inside
 from hpa_merge.names import REPORT
 from hpa_merge.report.records import (
     CalibrationRecord,
@@ -25,6 +26,7 @@ from hpa_merge.report.records import (
     RoundRecord,
     RunRecord,
 )
+from hpa_merge.report.validity import check_meaning
 
 SCHEMA_VERSION = 1
 
@@ -44,8 +46,10 @@ class MergeReport:
         linears: every linear weight, in the order in which they were merged.
         components: the parts that the model has.
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
-        left_out: files of NEW that were not carried over (other weight formats, pickles).
-        manifest: SHA-256 of every weight file of OUT and of its index, in hexadecimal, by file name.
+        left_out: files of NEW that were not carried over (other weight formats, what training left, links elsewhere),
+            and folders of which nothing was.
+        manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; but for the model card, which people
+            edit, and this report. Reports of earlier versions name the weight files and their index alone.
         run: what differs from run to run.
         history: the rounds before this one, the first one first, where OLD is itself a harmonised checkpoint.
         evaluation: what was measured of OUT, as ``hpa-merge eval --json`` has it; None where nothing was.
@@ -105,6 +109,12 @@ def read_report(folder: Path, role: str = "OUT") -> MergeReport:
     Raises:
         CheckpointError: there is none, it cannot be read, or it is of another schema.
     """
+    try:
+        find_inside(folder, REPORT)
+    except NotInside as error:
+        raise CheckpointError(error.sentence(f"{role} {folder}: {REPORT}")) from error
+    except OSError:
+        pass  # it is not there, or cannot be looked at, which is told below
     return read_report_file(folder / REPORT, f"{role} {folder}")
 
 
@@ -119,6 +129,7 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
             report: MergeReport = _typed(MergeReport, content, "the report")
+            check_meaning(report)
             return report
     except FileNotFoundError:
         raise CheckpointError(f"{place} has no {path.name}: give a folder that hpa-merge has made.") from None

@@ -1,34 +1,54 @@
 """The cards that OLD and NEW bring."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.checkpoint.output import telling
+from hpa_merge.inside import read_inside
 
-__all__ = ["cards_of"]
+__all__ = ["Cards", "cards_of"]
 
 README = Path("README.md")
 
+CARD_BYTES = 2**22
+"""The longest card that is read: 4 MiB; the Hub shows none that is longer."""
 
-def cards_of(old: Checkpoint, new: Checkpoint) -> tuple[str, str]:
-    """NEW's card and OLD's; empty where one has none.
 
-    That of an adapter lies in the adapter's folder; where it does not, NEW's card is OLD's. Bytes that are not UTF-8
-    come as surrogates, and ``encode("utf-8", "surrogateescape")`` gives them back.
+@final
+@dataclass(frozen=True)
+class Cards:
+    """The cards of NEW and OLD; empty where one has none. Bytes that are not UTF-8 come as surrogates, and
+    ``encode("utf-8", "surrogateescape")`` gives them back.
 
-    Raises:
-        OutputError: one cannot be read.
+    Attributes:
+        notes: why one that is there was not read, a sentence each.
     """
-    own = None if new.overlay is None else new.overlay.folder / README
-    if own is not None and own.is_file():
-        return _read(own), _beside(old)
-    return _beside(new), _beside(old)
+
+    new: str = ""
+    old: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def _beside(checkpoint: Checkpoint) -> str:
-    return _read(checkpoint.locate(README)) if README in checkpoint.side_files().copied else ""
+def cards_of(old: Checkpoint, new: Checkpoint) -> Cards:
+    """The cards that they bring.
+
+    That of an adapter lies in the adapter's folder; where it does not, NEW's card is OLD's.
+    """
+    notes: list[str] = []
+    olds = _read(old.folder, "OLD", notes)
+    if new.overlay is None:
+        return Cards(_read(new.folder, "NEW", notes), olds, tuple(notes))
+    own = new.overlay.folder
+    return Cards(_read(own, "NEW", notes) if (own / README).is_file() else olds, olds, tuple(notes))
 
 
-def _read(path: Path) -> str:
-    with telling(f"the model card cannot be made, for {path} cannot be read"):
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+def _read(folder: Path, role: str, notes: list[str]) -> str:
+    """A folder's card; what keeps it from being read becomes a note."""
+    try:
+        return read_inside(folder, README, CARD_BYTES).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        notes.append(f"{role}'s {README} was not read ({error.strerror}): OUT's model card has nothing of it.")
+        return ""

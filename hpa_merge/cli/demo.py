@@ -1,14 +1,10 @@
-"""``hpa-merge demo`` and ``hpa-merge verify``."""
+"""``hpa-merge demo``."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
-
-WRONG = 2
-"""The exit status where something is wrong with what was looked at."""
+from hpa_merge.cli.terminal import HELP, libraries, progress_bar
 
 
 @click.command(context_settings=HELP)
@@ -45,34 +41,3 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
         }
         console.print(scores_table(scores))
         console.print(next_steps(files, out), soft_wrap=True)
-
-
-@click.command(context_settings=HELP)
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--old", type=click.Path(path_type=Path), help="OLD of the merge; with --new, every value is checked.")
-@click.option("--new", type=click.Path(path_type=Path), help="NEW of the merge.")
-@click.option("--vision-tower", type=click.Path(path_type=Path), help="That of the merge.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but what is wrong.")
-@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
-def verify_command(
-    out: Path, old: Path | None, new: Path | None, vision_tower: Path | None, quiet: bool, verbose: bool
-) -> None:
-    """Check that OUT is whole and as its merge wrote it.
-
-    The index and the headers have to agree, every weight file has to have the SHA-256 of the report, and no value may
-    be NaN or infinite. With --old and --new also: what was not adapted is NEW's byte for byte, the columns put back
-    are OLD's bit for bit, and every other value is what the formula gives. Exit status 2 if anything is wrong.
-    """
-    with libraries(verbose):
-        from hpa_merge.verify import verify
-
-        with progress_bar(quiet, "verifying") as on_progress:
-            report = verify(out, old, new, vision_tower=vision_tower, on_progress=on_progress)
-        for problem in report.problems:
-            complain(problem)
-        if report.problems:
-            sys.exit(WRONG)
-        if not quiet:
-            click.echo(
-                f"{out} is as its merge wrote it: " + ", ".join(f"{n} {kind}" for kind, n in report.checked.items())
-            )

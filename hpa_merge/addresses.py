@@ -1,0 +1,111 @@
+"""What may be shown of an address, a header, and whatever else carries a secret; and the key for endpoints.
+
+An address of a server may hold a password (``http://user:password@host``) or a token (``?signature=…``). It is shown
+and recorded through :func:`shown` alone. Texts of libraries, which quote what they were given, are shown through
+:func:`without_secrets`.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from hpa_merge.errors import EvaluationError
+
+__all__ = ["KEY", "credentials", "read_address", "read_key", "recorded", "shown", "without_secrets"]
+
+KEY = "OPENAI_API_KEY"
+"""The environment variable that holds the key, for servers that want one."""
+
+SECRETS = (KEY, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+"""Environment variables whose values are never shown."""
+
+SHORTEST = 4
+"""Letters of a secret; a shorter value hides nothing, and would be found everywhere."""
+
+HIDDEN = "(not shown)"
+
+HOST = re.compile(r"[\w.-]*(:\d*)?|\[[0-9A-Fa-f:.%]+\](:\d*)?")
+"""What stands between ``//`` and the path of an address without a user."""
+
+ADDRESS = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*:/|https?:)/([^\s'"<>`,;)]+)""")
+"""An address in a sentence; a path that was made of one has lost a slash."""
+
+TOKEN = re.compile(r"""\b(?:(?<=Bearer )[^\s'",;]+|hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,})""")
+"""What is a token by its form."""
+
+
+def shown(address: str) -> str:
+    """An address without user, password, query and fragment.
+
+    Where a part of it cannot be told from a password, which may hold any sign, only its beginning is left.
+    """
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        scheme, rest = "", address
+    host, signs, path = re.fullmatch(r"([^/?#]*)([/?#]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    host = host.rpartition("@")[2]
+    if not HOST.fullmatch(host) or "@" in path:
+        return f"{scheme}{mark}{HIDDEN}"
+    path = re.split("[?#]", path, maxsplit=1)[0] if signs == "/" else ""
+    return f"{scheme}{mark}{host}{'/' if signs == '/' else ''}{path}"
+
+
+def read_address(address: str) -> str:
+    """The address of a server without user and password.
+
+    Raises:
+        EvaluationError: it is none, or has a query: tokens belong into the key.
+    """
+    found = shown(address)
+    if not re.match(r"https?://[^/]", found) or found.endswith(HIDDEN):
+        raise EvaluationError(
+            f"the endpoint {found} is no address: give what comes before /chat/completions, "
+            "as http://localhost:8000/v1."
+        )
+    if re.search("[?#]", address.rpartition("@")[2]):
+        raise EvaluationError(
+            f"the endpoint {found} has a query: give what comes before /chat/completions, and a key as {KEY}."
+        )
+    return found
+
+
+def credentials(address: str) -> tuple[str, str] | None:
+    """User and password of an address; None where it has none."""
+    authority = re.split("[/?#]", address.partition("://")[2], maxsplit=1)[0]
+    user, at, _ = authority.rpartition("@")
+    name, _, password = user.partition(":")
+    return (unquote(name), unquote(password)) if at else None
+
+
+def read_key() -> str:
+    """The key for endpoints, without white space around it, such as the line end of the file that it came from.
+
+    Raises:
+        EvaluationError: it holds what no header may.
+    """
+    key = os.environ.get(KEY, "").strip()
+    wrong = next((number for number, sign in enumerate(key, start=1) if not "!" <= sign <= "~"), None)
+    if wrong is not None:
+        raise EvaluationError(
+            f"{KEY} has a character that no key has (number {wrong} of {len(key)}: a blank, a line end, or none of "
+            "ASCII): set it to the key alone."
+        )
+    return key
+
+
+def recorded(words: Sequence[str]) -> list[str]:
+    """The words of a command line as a report may record them."""
+    whole = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)  # a password may hold any sign
+    return [whole.sub(lambda found: shown(found[0]), word) for word in words]
+
+
+def without_secrets(text: str) -> str:
+    """A text of a library's, without keys, and with addresses as they may be shown."""
+    text = ADDRESS.sub(lambda found: shown(f"{found[1].rstrip('/')}//{found[2]}"), text)
+    for name in SECRETS:
+        value = os.environ.get(name, "")
+        forms = {value, repr(value)[1:-1], value.strip(), repr(value.strip())[1:-1]}
+        for secret in sorted((form for form in forms if len(form) >= SHORTEST), key=len, reverse=True):
+            text = text.replace(secret, HIDDEN)
+    return TOKEN.sub(HIDDEN, text)

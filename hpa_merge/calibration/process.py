@@ -1,0 +1,143 @@
+"""An encoder in a child process, with limits: what it runs is a stranger's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import safetensors.torch
+from torch import Tensor
+
+from hpa_merge.calibration.encode import Encoder
+from hpa_merge.calibration.formats import Sample
+from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.isolation import Child, Limits, Stopped
+
+__all__ = ["ENCODER", "EncoderProcess"]
+
+ENCODER = "hpa_merge.calibration.service:EncoderService"
+"""What runs in the child."""
+
+LOADING = Limits(computing=120.0, waiting=600.0)
+"""To load a tokenizer or a processor. Gemma 3's tokenizer, of the largest ones (33 MB, 6,400 added tokens), takes
+seconds."""
+
+SAMPLE = Limits(computing=30.0, waiting=300.0)
+"""To encode one sample, or one batch of prompts. The longest text, two million characters, takes some seconds, and so
+do images of 89 million pixels."""
+
+MEMORY = 2**33
+"""Bytes for the tokenizer, the processor, and what they make of one sample: 8 GiB. The largest tokenizers take 1 GiB;
+a sample of 89 million pixels takes some for its pixels and some more for what a processor makes of them."""
+
+
+@final
+class EncoderProcess:
+    """An :class:`Encoder` in a child process; samples of token ids need none, and are encoded here."""
+
+    def __init__(self) -> None:
+        """Use :meth:`from_checkpoint` or :meth:`of_original_llava`."""
+        self._child: Child | None = None
+        self._folder = Path()
+        self._source = ""  # of a sample that needs what is loaded
+        self._loading = False
+        self._end: int | None = None
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path, samples: Sequence[Sample]) -> "EncoderProcess":
+        """Load what ``samples`` need, as :meth:`Encoder.from_checkpoint` does; returns at once.
+
+        What is wrong with the folder is raised where the first sample is encoded.
+        """
+        process = cls()
+        if (example := _example(samples)) is not None:
+            process._begin("load", folder, example)
+        return process
+
+    @classmethod
+    def of_original_llava(
+        cls, folder: Path, tower: Path, config: Mapping[str, Any], samples: Sequence[Sample], **options: Any
+    ) -> "EncoderProcess":
+        """The same by :func:`original_llava_encoder`, whose arguments these are."""
+        process = cls()
+        if (example := _example(samples)) is not None:
+            process._begin("load_original_llava", folder, tower, dict(config), example, options)
+        return process
+
+    def encode(self, sample: Sample, max_length: int) -> dict[str, Tensor]:
+        """As :meth:`Encoder.encode`.
+
+        Raises:
+            CalibrationError: as there; or the sample takes too much.
+            CheckpointError: what is needed is missing from the folder, cannot be loaded, or takes too much.
+        """
+        if sample.input_ids:
+            return Encoder().encode(sample, max_length)
+        return self._encoded(sample.source, "encode", sample, max_length)
+
+    def encode_prompts(self, prompts: Sequence[Sample], *, reply: bool, side: str) -> dict[str, Tensor]:
+        """As :meth:`Encoder.encode_prompts`; raises as :meth:`encode`."""
+        more = f" and the {len(prompts) - 1} after it" if len(prompts) > 1 else ""
+        return self._encoded(f"{prompts[0].source}{more}", "encode_prompts", list(prompts), reply, side)
+
+    @property
+    def end(self) -> int | None:
+        """As :attr:`Encoder.end`; raises as :meth:`encode`."""
+        self._loaded()
+        return self._end
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """As :meth:`Encoder.decode`.
+
+        Raises:
+            CheckpointError: the tokenizer fails, or takes too much.
+        """
+        try:
+            texts, _ = self._loaded().call("decode", ids.tolist(), limits=SAMPLE)
+        except Stopped as stopped:
+            raise CheckpointError(
+                f"{self._folder}'s tokenizer cannot turn an answer into text ({stopped}): fetch its files again."
+            ) from stopped
+        return texts
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.close()
+
+    def _begin(self, method: str, folder: Path, *arguments: object) -> None:
+        *_, example = (argument for argument in arguments if isinstance(argument, Sample))
+        self._folder, self._source, self._loading = folder, example.source, True
+        self._child = Child(ENCODER, MEMORY)
+        self._child.begin(method, folder, *arguments, limits=LOADING)
+
+    def _loaded(self) -> Child:
+        """The child, when it has loaded what samples need."""
+        assert self._child is not None
+        if self._loading:
+            self._loading = False
+            try:
+                self._end, _ = self._child.finish()
+            except Stopped as stopped:
+                raise CheckpointError(
+                    f"{self._folder} has no tokenizer or processor that can be loaded, and {self._source} needs it "
+                    f"({stopped}): fetch its files again, or give input_ids."
+                ) from stopped
+        return self._child
+
+    def _encoded(self, source: str, method: str, *arguments: object) -> dict[str, Tensor]:
+        child = self._loaded()
+        try:
+            _, data = child.call(method, *arguments, limits=SAMPLE)
+        except Stopped as stopped:
+            raise CalibrationError(
+                f"{source}: what the checkpoint's tokenizer, processor or chat template does with this sample is too "
+                f"much ({stopped}): change or remove it, or see whether the checkpoint is sound."
+            ) from stopped
+        tensors = safetensors.torch.load(bytes(data))
+        return {name: tensor.clone() for name, tensor in tensors.items()}  # in memory as torch aligns it
+
+
+def _example(samples: Sequence[Sample]) -> Sample | None:
+    """A sample that needs what all of them need: one with images, else one that is no token ids; None: nothing is."""
+    texts = [sample for sample in samples if not sample.input_ids]
+    return next((sample for sample in texts if sample.images), texts[0] if texts else None)

@@ -1,0 +1,190 @@
+"""What a file beside the weights is, by its path: the kinds of files that belong to a model, and the others.
+
+The kinds are a list of what is let through, for there is no end to what training leaves in a folder: states of the
+optimizer, logs, results, arguments, samples. What a file is called says what it is; of code, pictures and data whose
+name says nothing, it is another file of the model that names them.
+"""
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import PurePath
+
+__all__ = ["PROCESSOR", "TEMPLATES", "TOKENIZER", "belonging", "candidates", "is_other_weights", "is_read"]
+
+TOKENIZER = re.compile(
+    r"(tokenizer|special_tokens|added_tokens|vocab|merges|spiece|sentencepiece|dict|tekken|normalizer|emoji|byte_maps"
+    r"|word_(shape|pronunciation)|[\w-]+[_-]vocab)([\w.-]*\.(json|txt|model|model\.v\d+|bpe|tiktoken|vocab|tsv)|)"
+    r"|[\w.-]+\.(tiktoken|spm|model|codes|tokenizer)"
+)
+TEMPLATES = re.compile(r"chat_template[\w.-]*\.(json|jinja2?|txt)|additional_chat_templates/.*")
+PROCESSOR = re.compile(r"(\w+_)?(processor|preprocessor|feature_extractor)[\w.-]*\.json")
+"""Files that are read with a model, by their paths in its folder. The names are those of transformers' classes."""
+
+CONFIGURATION = re.compile(
+    r"[\w.-]*config(uration)?\.json|config[\w.-]*\.json|modules\.json|model_?card\.json"
+    r"|(labels?|classes|id2label|label2id|label_?map)\.(json|txt)"
+)
+OF_TRAINING = re.compile(
+    r"(^|[_.-])(train\w*|ds|deepspeed|zero\d*|accelerate|fsdp|megatron|lora|peft|adapter|sft|dpo|ppo|grpo|rlhf|optim\w*"
+    r"|sched\w*|sweep|wandb|mergekit|run|exp|experiment\w*|hydra|data\w*|eval\w*|bench\w*|test\w*|loss|lr|grad\w*)([_.-]|$)"
+)
+"""Words in the name of a configuration or a picture that is of a run, and not of a model."""
+
+TEMPLATE = re.compile(r"[\w.-]+\.jinja2?")
+
+TEXT = re.compile(r".+\.(md|markdown|rst|bib|cff)")
+LEGAL = re.compile(
+    r"(?=.*(licen[cs]e|copying|copyright|notice|readme|authors|citation|third[ _-]?party|policy|terms|agreement"
+    r"|changelog|acknowledg|model[ _-]?card|attribution|credits|disclaimer|patent))"
+    r"[^.]*(\.\d[^.]*)*(\.(txt|pdf|html?))?",
+    re.IGNORECASE,
+)
+"""Texts for people: every one in a format for texts, and in plain text those that say so."""
+
+PICTURE = re.compile(r".+\.(png|jpe?g|gif|svg|webp|bmp|ico|mp4|webm|mp3|wav|flac|ogg|pdf)", re.IGNORECASE)
+PICTURES = re.compile(r"assets?|images?|imgs?|figures?|figs?|docs?|media|pics?|pictures?|resources?|static|examples?")
+"""Folders that pictures of a model card lie in; elsewhere a card has to name them."""
+
+CODE = re.compile(
+    r"(modeling|configuration|tokenization|processing|image_processing|video_processing|feature_extraction)_\w+\.py"
+    r"|handler\.py|custom_generate/\w+\.py"
+)
+"""Code of a model's own by its name, as transformers writes it; further files are named by ``auto_map``."""
+
+DATA = (".json", ".txt")
+"""Suffixes of files of a model's own whose names say nothing; a configuration has to name them, or their folder."""
+
+WEIGHTS = {
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".ot"),
+    *(".onnx_data", ".tflite", ".distcp", ".nemo", ".mlmodel"),
+}
+"""Suffixes of files that hold the weights before the merge, or the state of training: never carried into OUT."""
+
+ARRAYS = {".pkl", ".pickle", ".npz", ".npy"}
+"""Suffixes of files that may be pickles: never carried either, and no sign of another model."""
+
+OTHER_FORMATS = {"onnx", "original", "gguf", "openvino", "coreml", "tflite"}
+"""Subfolders that hold the model before the merge in another format, whatever the files in them are called."""
+
+RUNS = re.compile(
+    r"(checkpoint|global_?step|step|epoch|iter)s?[_-]?\d+.*|(latest|best|last|tmp|final)[_-]checkpoint.*|runs?|wandb"
+    r"|mlruns|\w*_logs|logs?|tensorboard|ray_results|swanlog|aim|profile\w*|outputs?|__pycache__"
+)
+"""Subfolders of a run, whatever lies in them."""
+
+STATE = re.compile(r"trainer_state\.json|events\.out\.tfevents.*|latest|latest_checkpointed_iteration\.txt")
+"""Beside weights, what makes a subfolder another checkpoint, or a run's."""
+
+IMPORT = re.compile(r"^\s*from\s+\.([\w.]*)\s+import\s+([^#\n]+)", re.MULTILINE)
+
+
+def is_read(path: PurePath) -> bool:
+    """Whether it is a file that is read with a model: its configuration, tokenizer, processor, or templates."""
+    name, whole = path.name, path.as_posix()
+    if CONFIGURATION.fullmatch(name) and not OF_TRAINING.search(name.lower()):
+        return True
+    return any(pattern.fullmatch(name) or pattern.fullmatch(whole) for pattern in (TOKENIZER, TEMPLATES, PROCESSOR))
+
+
+def is_other_weights(path: PurePath) -> bool:
+    """Whether a file holds weights in any format, or is the index of such files (``pytorch_model.bin.index.json``)."""
+    other_format = len(path.parts) > 1 and path.parts[0].lower() in OTHER_FORMATS
+    return other_format or _suffix(path) in WEIGHTS | ARRAYS
+
+
+def candidates(paths: Collection[PurePath]) -> set[PurePath]:
+    """Those of a folder's files that could belong into a merged model beside its weights, as far as names say.
+
+    Hidden files do not, nor does anything in a subfolder of a run, or in one with weights: that is another model, or
+    this one at another step.
+
+    Args:
+        paths: every file, relative to the folder.
+    """
+    others = {path.parent for path in paths if len(path.parts) > 1 and _is_of_another(path)}
+    return {path for path in paths if others.isdisjoint(path.parents) and _may_belong(path)}
+
+
+def belonging(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> set[PurePath]:
+    """Those of the candidates that belong: of code, pictures and data what another file of the model names.
+
+    Args:
+        paths: as for :func:`candidates`.
+        read: gives a file as text; empty where it cannot be read.
+    """
+    found = candidates(paths)
+    texts = "\n".join(read(path) for path in found if TEXT.fullmatch(path.name))
+    settings = "\n".join(read(path) for path in found if CONFIGURATION.fullmatch(path.name))
+    by_name = {path for path in found if _is_of_a_kind(path)}
+    shown = {path for path in found if _is_picture(path) and (_is_among_pictures(path) or path.name in texts)}
+    data = {path for path in found if path.suffix in DATA and _is_named(path, settings)}
+    return by_name | _code(found, read) | shown | data
+
+
+def _may_belong(path: PurePath) -> bool:
+    """Whether a file's own path does not say that it belongs to no model."""
+    if any(part.startswith(".") for part in path.parts) or is_other_weights(path):
+        return False
+    if any(RUNS.fullmatch(part.lower()) for part in path.parts[:-1]):
+        return False
+    of_training = OF_TRAINING.search(path.name.lower()) or STATE.fullmatch(path.name)
+    kind = path.suffix == ".py" or ((_is_picture(path) or path.suffix in DATA) and not of_training)
+    return kind or _is_of_a_kind(path)
+
+
+def _is_of_a_kind(path: PurePath) -> bool:
+    """Whether the name alone says that a file is of a model."""
+    name = path.name
+    return is_read(path) or any(kind.fullmatch(name) for kind in (TEMPLATE, TEXT, LEGAL))
+
+
+def _is_of_another(path: PurePath) -> bool:
+    """Whether a file makes its folder that of another model or of a run."""
+    return STATE.fullmatch(path.name) is not None or _suffix(path) in WEIGHTS
+
+
+def _suffix(path: PurePath) -> str:
+    """The suffix, in small letters; of an index that of the files that it is of."""
+    return PurePath(path.name.lower().removesuffix(".index.json")).suffix
+
+
+def _is_picture(path: PurePath) -> bool:
+    return PICTURE.fullmatch(path.name) is not None and not LEGAL.fullmatch(path.name)
+
+
+def _is_named(path: PurePath, settings: str) -> bool:
+    """Whether a configuration names a file by its path, or a folder that it lies in."""
+    names = (path.as_posix(), *(parent.as_posix() for parent in path.parents[:-1]))
+    return any(f'"{name}"' in settings or f'"{name}/"' in settings for name in names)
+
+
+def _is_among_pictures(path: PurePath) -> bool:
+    return any(PICTURES.fullmatch(part.lower()) for part in path.parts[:-1])
+
+
+def _code(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> set[PurePath]:
+    """The files of a model's own code: by their names, by ``auto_map`` of a configuration, and what those import."""
+    named = {module for path in paths if path.name.endswith("config.json") for module in _modules(read(path))}
+    waiting = [
+        path
+        for path in paths
+        if path.name.endswith(".py") and (CODE.fullmatch(path.as_posix()) or path.as_posix() in named)
+    ]
+    code: set[PurePath] = set()
+    while waiting:
+        path = waiting.pop()
+        if path in code or path not in paths:
+            continue
+        code.add(path)
+        for module, names in IMPORT.findall(read(path)):
+            imported = [module] if module else re.findall(r"\w+", names)
+            waiting += [path.parent / f"{name.replace('.', '/')}.py" for name in imported]
+    return code
+
+
+def _modules(text: str) -> set[str]:
+    """Paths of the files that ``auto_map`` of a configuration names."""
+    if '"auto_map"' not in text:
+        return set()
+    names = re.findall(r'"(?:[\w./-]+--)?([\w.]+)\.\w+"', text)
+    return {f"{name.replace('.', '/')}.py" for name in names}

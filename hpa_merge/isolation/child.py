@@ -1,0 +1,178 @@
+"""A child process as its parent sees it: calls with limits, and an end."""
+
+import json
+import pickle
+import signal
+import socket
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import hpa_merge.errors
+from hpa_merge.errors import HPAError
+from hpa_merge.isolation import keeping, messages
+
+__all__ = ["Child", "Limits", "Stopped"]
+
+ANSWER = 2**32
+"""Bytes of an answer, at most: 4 GiB."""
+
+SLICE = 0.5
+"""Seconds that are waited at a time. A parent that was stopped meanwhile, by Ctrl-Z, has waited no longer than that."""
+
+FAREWELL = 10.0
+"""Seconds that the host may take to say how a child ended."""
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """Of one call.
+
+    Attributes:
+        computing: seconds of computing, of all its threads together.
+        waiting: seconds in all, for what waits and does not compute.
+    """
+
+    computing: float
+    waiting: float
+
+
+class Stopped(Exception):
+    """A child came to its limits, or a library broke in it; the text says which, as a clause: ``it takes more …``."""
+
+
+class InChild(Exception):
+    """Where an error was raised in a child: its traceback there."""
+
+    def __str__(self) -> str:
+        return f"in a child process\n{super().__str__()}"
+
+
+@final
+class Child:
+    """A process in which methods of one object of ours run; for one thread."""
+
+    def __init__(self, service: str, memory: int) -> None:
+        """Start it; returns at once.
+
+        Args:
+            service: the object's class, ``module:class``. A method returns a value that JSON can hold, and bytes.
+            memory: bytes that it may take.
+        """
+        self._memory = memory
+        self._pending: Limits | None = None
+        self._over: Stopped | None = None
+        self._channel, theirs = socket.socketpair()
+        self._lifeline, kept = socket.socketpair()
+        keeping.enter(service)
+        self.close = weakref.finalize(self, _close, self._channel, self._lifeline)
+        with theirs, kept:
+            keeping.request(service, theirs, kept)
+        with suppress(OSError):  # what is wrong is told by the first call
+            messages.send(self._channel, pickle.dumps((Path.cwd(), memory)))
+
+    def call(self, method: str, *arguments: object, limits: Limits) -> tuple[Any, bytearray]:
+        """What a method of the object returns.
+
+        Raises:
+            HPAError: as the method does; the cause is an :class:`InChild`.
+            Stopped: it came to its limits or broke the process. There is no child any more, and further calls end
+                like this one.
+            RuntimeError: any other exception of the method, described.
+        """
+        self.begin(method, *arguments, limits=limits)
+        return self.finish()
+
+    def begin(self, method: str, *arguments: object, limits: Limits) -> None:
+        """As :meth:`call`, without waiting; the arguments should be small."""
+        assert self._pending is None
+        self._pending = limits
+        with suppress(OSError):  # there is no child any more: finish says why
+            self._channel.settimeout(limits.waiting)
+            messages.send(self._channel, pickle.dumps((method, arguments, limits.computing)))
+
+    def finish(self) -> tuple[Any, bytearray]:
+        """What the call that was begun returns; raises as :meth:`call`."""
+        if self._over is not None:
+            raise self._over
+        assert self._pending is not None
+        limits, self._pending = self._pending, None
+        patience = _Patience(self._channel, limits.waiting)
+        try:
+            text, data = messages.receive(patience.fill, ANSWER)
+            answer = json.loads(text)
+        except TimeoutError:
+            raise self._stop(f"it does not come to an end within {limits.waiting:g} seconds") from None
+        except (messages.Closed, OSError):
+            raise self._stop(self._how_it_ended(limits)) from None
+        except ValueError:
+            raise self._stop(f"its result takes more than {_size(ANSWER)}") from None
+        if "value" in answer:
+            return answer["value"], data
+        if "memory" in answer:
+            raise self._stop(f"it takes more than {_size(answer['memory'])} of memory")
+        kind = getattr(hpa_merge.errors, str(answer["kind"]), RuntimeError)
+        error: Exception = kind(answer["error"]) if issubclass(kind, HPAError) else RuntimeError(answer["error"])
+        raise error from InChild(answer["trace"])
+
+    def _stop(self, reason: str) -> Stopped:
+        self.close()
+        self._over = Stopped(reason)
+        return self._over
+
+    def _how_it_ended(self, limits: Limits) -> str:
+        """Why there is no child any more, as its host tells it."""
+        patience = _Patience(self._lifeline, FAREWELL)
+        buffer = memoryview(bytearray(16))
+        try:
+            status = int(bytes(buffer[: patience.fill(buffer)]))
+        except (OSError, ValueError):
+            return "its process was ended from outside"
+        match -status:
+            case signal.SIGPROF:
+                return f"it does not come to an end within {limits.computing:g} seconds of computing"
+            case signal.SIGKILL:
+                return "its process was killed, as the system does where memory is full"
+            case signal.SIGABRT:
+                return f"it takes more than {_size(self._memory)} of memory, or breaks a library (SIGABRT)"
+            case number if number in set(signal.Signals):
+                return f"it breaks a library ({signal.Signals(number).name})"
+        return f"its process ended with status {status}"
+
+
+@final
+class _Patience:
+    """Waits for what comes through a socket, for so many seconds in all."""
+
+    def __init__(self, channel: socket.socket, seconds: float) -> None:
+        self._channel = channel
+        self._left = seconds
+
+    def fill(self, buffer: memoryview) -> int:
+        """Fill the beginning of the buffer; how much of it.
+
+        Raises:
+            TimeoutError: nothing came.
+        """
+        while True:
+            self._channel.settimeout(min(SLICE, self._left))
+            try:
+                return self._channel.recv_into(buffer)
+            except TimeoutError:
+                self._left -= SLICE
+                if self._left <= 0:
+                    raise
+
+
+def _close(channel: socket.socket, lifeline: socket.socket) -> None:
+    """End a child: its host kills it where this end of the lifeline is gone."""
+    channel.close()
+    lifeline.close()
+    keeping.leave()
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB"

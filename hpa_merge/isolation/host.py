@@ -1,0 +1,171 @@
+"""The process that children are forked from: it imports what they need, and reads nothing of a stranger's.
+
+It has one thread, so that a fork is safe, and never computes. Its parent tells it by a socket what to fork; for each
+child it also gets a *lifeline*, a socket whose other end the parent holds. When that is closed the child is killed;
+when the child ends, how it ended is written there.
+"""
+
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from hpa_merge.isolation.serving import serve
+
+__all__ = ["REQUEST", "main", "run"]
+
+REQUEST = 256
+"""Bytes of a request: JSON, filled up with blanks."""
+
+_WATCHING = 0.1
+"""Seconds after which a host that imports notices at the latest that its parent is gone."""
+
+
+def main(control: int, *, silent: bool) -> NoReturn:
+    """Be the host, in a fresh process; ``control``: the number of the socket to the parent."""
+    run(socket.socket(fileno=control), silent=silent)
+
+
+def run(control: socket.socket, *, silent: bool) -> NoReturn:
+    """Be the host, until the parent is gone.
+
+    Args:
+        silent: drop what libraries print; else it goes to the parent's standard error.
+    """
+    try:
+        _settle(control.fileno(), silent=silent)
+        _Host(control).loop()
+    finally:
+        os._exit(0)
+
+
+def _settle(control: int, *, silent: bool) -> None:
+    """Leave everything behind that a forked process has of its parent: files, terminal, handlers of signals."""
+    null = os.open(os.devnull, os.O_RDWR)
+    if silent:
+        os.dup2(null, 2)
+    os.dup2(2, 1)
+    os.dup2(null, 0)
+    os.closerange(3, control)
+    os.closerange(control + 1, os.sysconf("SC_OPEN_MAX"))
+    signal.set_wakeup_fd(-1)
+    for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGPROF):
+        signal.signal(other, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all: the parent ends its children
+
+
+class _Host:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._lifelines: dict[int, socket.socket] = {}  # of the children, by their numbers
+        self._selector = selectors.DefaultSelector()
+        self._woken, waker = socket.socketpair()
+        for end in (self._woken, waker):
+            end.setblocking(False)
+        self._waker = waker
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        self._selector.register(control, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+
+    def loop(self) -> None:
+        """Serve the parent until it is gone."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._control:
+                    if not self._answer():
+                        self._end()
+                        return
+                elif key.fileobj is self._woken:
+                    with suppress(BlockingIOError):
+                        self._woken.recv(2**12)
+                    self._reap()
+                elif key.data in self._lifelines:
+                    self._selector.unregister(key.fileobj)
+                    os.kill(key.data, signal.SIGKILL)  # it is not reaped yet, so the number is still its own
+
+    def _answer(self) -> bool:
+        """Do what the parent asks for; whether there is one."""
+        content, descriptors, _, _ = socket.recv_fds(self._control, REQUEST, 2)
+        if not content:
+            return False
+        service = json.loads(content)["service"]
+        with self._ending_with_parent():
+            _import(service)
+        if descriptors:
+            self._fork(service, *(socket.socket(fileno=number) for number in descriptors))
+        return True
+
+    @contextmanager
+    def _ending_with_parent(self) -> Iterator[None]:
+        """Within the block, which may take seconds, the process ends as soon as its parent is gone."""
+        over = threading.Event()
+
+        def watch() -> None:
+            selector = selectors.PollSelector()
+            selector.register(self._control, 0)  # nothing but the end
+            while not over.wait(_WATCHING):
+                if selector.select(0):
+                    os._exit(0)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def _fork(self, service: str, channel: socket.socket, lifeline: socket.socket) -> None:
+        gc.freeze()  # so that the child's collector does not copy what it shares
+        host, child = os.getpid(), os.fork()
+        if child:
+            channel.close()
+            self._lifelines[child] = lifeline
+            self._selector.register(lifeline, selectors.EVENT_READ, child)
+            return
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._selector.close()
+            for other in (self._control, self._woken, self._waker, lifeline, *self._lifelines.values()):
+                other.close()
+            serve(channel, service, host)
+        finally:
+            os._exit(0)
+
+    def _reap(self) -> None:
+        """Tell the parent of the children that have ended how they did."""
+        while True:
+            try:
+                child, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not child:
+                return
+            lifeline = self._lifelines.pop(child)
+            with suppress(KeyError):
+                self._selector.unregister(lifeline)
+            with suppress(OSError):
+                lifeline.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+            lifeline.close()
+
+    def _end(self) -> None:
+        """End the children."""
+        for child in self._lifelines:
+            os.kill(child, signal.SIGKILL)
+        for child in self._lifelines:
+            os.waitpid(child, 0)
+
+
+def _import(service: str) -> None:
+    """Have the service's module in memory; what goes wrong is told to whoever calls it."""
+    with suppress(Exception):
+        importlib.import_module(service.partition(":")[0])

@@ -1,0 +1,169 @@
+"""When there is a host: while a child lives, or somebody keeps it.
+
+A host is a fresh process that imports the libraries itself, which takes some seconds on another core. Where this
+process is only just beginning, as the command is, it imports them and forks the host, which costs nothing. A process
+that has computed cannot do that: its threads, and its hold of a GPU, do not survive a fork.
+"""
+
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import final
+
+from hpa_merge.isolation import host
+
+__all__ = ["enter", "kept", "leave", "request"]
+
+ENDING = 5.0
+"""Seconds that a host may take to end before it is killed; it takes some milliseconds."""
+
+_COMPUTING = "torch"
+"""The library that must not have computed, nor touched a GPU, before a fork: it has not where it is not imported."""
+
+
+@final
+class _Host:
+    """The host as its parent sees it."""
+
+    def __init__(self, service: str | None, silent: bool) -> None:
+        """``service``: what to import before the host is forked from this process; None where it cannot be."""
+        self._parent = os.getpid()
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            if service is not None:
+                importlib.import_module(service.partition(":")[0])
+                self._wait = _forked(theirs, silent)
+            else:
+                self._wait = _spawned(theirs, silent)
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process made it, and not one that this was forked from."""
+        return self._parent == os.getpid()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still there."""
+        poll = select.poll()
+        poll.register(self.control, 0)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """Let it end, and wait for that."""
+        self.control.close()
+        if self.ours:
+            self._wait()
+
+
+_lock = threading.RLock()
+_host: _Host | None = None
+_users = 0
+
+
+@contextmanager
+def kept(service: str, *, beginning: bool = False, silent: bool = True) -> Iterator[None]:
+    """Within the block there is a host, so that children start at once.
+
+    Args:
+        service: of the children that are expected, ``module:class``; it is imported now.
+        beginning: this process is only just beginning: no thread of it holds a lock, and nothing was computed.
+        silent: drop what libraries print in the host and in children.
+    """
+    enter(service, beginning=beginning, silent=silent)
+    try:
+        yield
+    finally:
+        leave()
+
+
+def enter(service: str, *, beginning: bool = False, silent: bool = True) -> None:
+    """Have a host that imports ``service`` until :func:`leave`; the arguments are those of :func:`kept`."""
+    global _host, _users
+    with _lock:
+        if _host is not None and not (_host.ours and _host.alive):
+            _users = _users if _host.ours else 0
+            _host.close()
+            _host = None
+        if _host is None:
+            forking = beginning and sys.platform == "linux" and _COMPUTING not in sys.modules
+            _host = _Host(service if forking else None, silent)
+        _users += 1
+        request(service)
+
+
+def leave() -> None:
+    """Let the host end where nobody else needs it."""
+    global _host, _users
+    with _lock:
+        if _host is None or not _host.ours:
+            return
+        _users -= 1
+        if not _users:
+            _host.close()
+            _host = None
+
+
+def request(service: str, *ends: socket.socket) -> None:
+    """Have ``service`` imported and, with the two sockets of a child, the child forked; returns at once.
+
+    Args:
+        ends: the child's channel and its lifeline, of which the host and the child get copies.
+    """
+    with _lock:
+        assert _host is not None
+        content = json.dumps({"service": service}).encode().ljust(host.REQUEST)
+        with suppress(OSError):  # a host that is gone: the child's channel is at its end, which is told there
+            socket.send_fds(_host.control, [content], [end.fileno() for end in ends])
+
+
+def _forked(control: socket.socket, silent: bool) -> Callable[[], None]:
+    """Fork the host; what waits for its end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which do nothing with Python's locks
+        child = os.fork()
+    if not child:
+        host.run(control, silent=silent)
+
+    def wait() -> None:
+        until = time.monotonic() + ENDING
+        with suppress(ChildProcessError):
+            while not os.waitpid(child, os.WNOHANG)[0]:
+                if time.monotonic() > until:
+                    os.kill(child, signal.SIGKILL)
+                time.sleep(0.002)
+
+    return wait
+
+
+def _spawned(control: socket.socket, silent: bool) -> Callable[[], None]:
+    """Start the host as a fresh process; what waits for its end."""
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; from hpa_merge.isolation.host import main; "
+        f"main({control.fileno()}, silent={silent})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", program],  # without the folder that we are in on the path
+        pass_fds=[control.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if silent else None,
+    )
+
+    def wait() -> None:
+        try:
+            process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    return wait

@@ -1,0 +1,122 @@
+"""What a child does: it limits itself, then answers calls until its parent is gone.
+
+A call names a method of the child's *service*, an object of a class of ours. The method returns a value that JSON can
+hold, and bytes.
+"""
+
+import ctypes
+import importlib
+import json
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpa_merge.errors import HPAError
+from hpa_merge.isolation.messages import Closed, receive, send
+
+__all__ = ["AVAILABLE_SHARE", "serve"]
+
+AVAILABLE_SHARE = 0.75
+"""Of the memory that is free when a child begins, what it may take at most, whatever its limit is."""
+
+TRACE = 2**14
+"""Characters of a traceback that are sent, the last ones."""
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_ANY_LENGTH = 2**63
+
+
+def serve(channel: socket.socket, service: str, host: int) -> None:
+    """Answer the calls that come through ``channel`` until it is closed.
+
+    Args:
+        service: of the calls' methods, ``module:class``.
+        host: process that forked this one.
+    """
+    _end_with(host)
+    try:
+        folder, memory = pickle.loads(receive(channel.recv_into, _ANY_LENGTH)[0])  # from our own parent
+        os.chdir(folder)
+        memory = _limit_memory(memory)
+        methods: Any = None
+        while True:
+            name, arguments, seconds = pickle.loads(receive(channel.recv_into, _ANY_LENGTH)[0])
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever computes
+            data = b""
+            try:
+                methods = methods or _find(service)()
+                value, data = getattr(methods, name)(*arguments)
+                answer = {"value": value}
+            except BaseException as error:  # also what is no Exception: a panic of a library in Rust
+                answer = _described(error, memory)
+            text = json.dumps(answer).encode()
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            send(channel, text, data)
+    except (Closed, OSError):
+        return
+
+
+def _end_with(host: int) -> None:
+    """On Linux, end when the host ends, in whatever way."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != host:
+            os._exit(0)
+
+
+def _limit_memory(memory: int) -> int:
+    """Let the process take no more than so many bytes beyond what it has; on Linux.
+
+    What counts is private memory that can be written to, as malloc takes it: a library that reserves addresses, or maps
+    a file, is not disturbed.
+
+    Returns:
+        What it may take.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), memory)
+        memory = min(memory, int(free * AVAILABLE_SHARE))
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+        wanted = pages * resource.getpagesize() + memory
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        bound = min((wanted, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)))
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
+    return memory
+
+
+def _find(service: str) -> Any:
+    module, _, name = service.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _described(error: BaseException, memory: int) -> dict[str, Any]:
+    """An error as JSON has it: one of ours by its class and its sentence, a lack of memory, or any other."""
+    trace = "".join(traceback.format_exception(error))[-TRACE:]
+    if any(_is_out_of_memory(cause) for cause in _causes(error)):
+        return {"memory": memory, "trace": trace}
+    kind = next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == HPAError.__module__), None)
+    text = str(error) if kind else f"{type(error).__name__}: {error}"
+    return {"error": text, "kind": kind, "trace": trace}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch and C++ say so by a text."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "std::bad_alloc", "not enough memory")
+    )

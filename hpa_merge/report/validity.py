@@ -1,0 +1,127 @@
+"""Whether what a report says can be at all, whoever wrote it: counts, shares, masks of columns, names of files.
+
+A report that is read may be somebody else's, and forged. What holds here, those who read it need not ask again: no
+number is negative or without bound, a mask has a bit for each column, and a name in the manifest is a path in OUT.
+"""
+
+import base64
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from hpa_merge.names import REPORT
+from hpa_merge.report.records import LinearRecord
+from hpa_merge.report.saliency import unpack_cells
+
+__all__ = ["check_meaning"]
+
+MOST = 2**53
+"""The greatest count: beyond it JSON's numbers are not whole in every reader."""
+
+AXIS = 2**31
+"""The most rows or columns of a weight."""
+
+FIGURES = ("alpha", "kappa", "relative_update", "distance", "old_norm", "safety_cost", "safety_budget")
+"""Figures of a linear that are no counts and no shares."""
+
+LEAST, GREATEST = 1e-100, 1e100
+"""Between these lies every figure that is not 0, so that sums of squares and quotients can be written as JSON."""
+
+CELLS = 2**16
+"""The most characters of the cells of one weight: 64 decades of both scores have no more."""
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def check_meaning(report: Any) -> None:
+    """Look at every field of a :class:`~hpa_merge.report.schema.MergeReport` that has a bound.
+
+    Raises:
+        ValueError: one is beyond it; says which.
+    """
+    for record in report.linears:
+        if wrong := next(_of_linear(record), None):
+            raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
+    parts = [report.safety, report.task, report.run, report.drift, *report.components, *report.history]
+    parts += [part for past in report.history for part in (past.safety, past.task, past.drift)]
+    for part in parts:
+        if part is not None and (wrong := next(_of_part(part), None)):
+            raise ValueError(f"{wrong} of a {type(part).__name__} cannot be")
+    counts = [*report.passed_through.values(), *(n for part in report.components for n in part.linears.values())]
+    if not all(0 <= count <= MOST for count in counts):
+        raise ValueError("a count of tensors cannot be")
+    for name, digest in report.manifest.items():
+        if not _is_path(name) or not DIGEST.fullmatch(digest):
+            raise ValueError(f"manifest cannot have {name[:80]!r}: {digest[:80]!r}")
+
+
+def _of_linear(record: LinearRecord) -> Iterator[str]:
+    """The fields of a linear that cannot be."""
+    rows, columns = record.rows, record.columns
+    most: dict[str, float | None] = {
+        **dict.fromkeys(("rows", "columns"), AXIS),
+        **dict.fromkeys(("n_keep", "n_focus", "n_shared"), columns),
+        **{"shared_rows": rows, "split_rows": rows, "split_column": columns - 1, "block": record.blocks},
+        **dict.fromkeys(("energy_put_back", "kept_share"), 1.0 + 1e-6),  # shares of 1, but for rounding
+        "share": 100.0,
+    }
+    for field in dataclasses.fields(LinearRecord):
+        name, value = field.name, getattr(record, field.name)
+        if not isinstance(value, int | float):
+            continue
+        if name in FIGURES:
+            possible = abs(value) <= GREATEST if name == "kappa" else 0 <= value <= GREATEST
+        else:
+            bound = most.get(name)
+            possible = 0 <= value <= (MOST if bound is None else bound)
+        if not possible:
+            yield name
+    for name in ("kept", "new_columns"):
+        packed = getattr(record, name)
+        if packed is not None and not _is_mask(packed, columns):
+            yield name
+    if record.saliency is not None and not _are_cells(record.saliency, columns):
+        yield "saliency"
+
+
+def _of_part(part: Any) -> Iterator[str]:
+    """The counts and sizes of a record that cannot be: none is negative."""
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, int) and not 0 <= value <= MOST:
+            yield field.name
+        if isinstance(value, float) and value and not LEAST <= value <= GREATEST:
+            yield field.name
+
+
+def _is_mask(packed: str, columns: int) -> bool:
+    """Whether a text is the one way to write a mask of so many columns."""
+    size = (columns + 7) // 8
+    if len(packed) != 4 * ((size + 2) // 3):
+        return False
+    try:
+        content = base64.b64decode(packed, validate=True)
+    except ValueError:
+        return False
+    padding = content[-1] >> (columns % 8) if columns % 8 and content else 0
+    return len(content) == size and not padding and base64.b64encode(content).decode("ascii") == packed
+
+
+def _are_cells(packed: str, columns: int) -> bool:
+    """Whether a text has cells of no more columns than there are, and in each no more kept than it holds."""
+    if len(packed) > max(CELLS, 64 * columns):
+        return False
+    try:
+        cells = unpack_cells(packed).values()
+    except ValueError:
+        return False
+    return all(0 <= kept <= count for count, kept in cells) and sum(count for count, _ in cells) <= columns
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name is the path of a file in OUT: below it, visible, and of one way to write it."""
+    path = PurePosixPath(name)
+    plain = bool(name) and name.isprintable() and "\\" not in name and path.as_posix() == name
+    return plain and not path.is_absolute() and not any(part.startswith(".") for part in path.parts) and name != REPORT

@@ -1,0 +1,331 @@
+"""An OUT that is there, compared with what a merge makes of the same inputs, tensor by tensor as the merge goes on.
+
+It stands in the place of a :class:`~hpa_merge.target.Target`: what that writes, this compares.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.files import read_at
+from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import all_finite, fuse
+from hpa_merge.drift import Moved
+from hpa_merge.errors import CalibrationError, CheckpointError, NumericalError
+from hpa_merge.method import Adapted, with_new_rows
+from hpa_merge.model import Unit
+from hpa_merge.plan import LinearPair
+from hpa_merge.prepare import Ready
+from hpa_merge.recording import record_of, record_of_adapted
+from hpa_merge.report.records import LinearRecord, Outcome
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.side import Side
+from hpa_merge.statistics import Half
+from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.verification.inputs import slacks_of
+from hpa_merge.verification.records import compare_records
+from hpa_merge.verification.ties import NEAR, explained
+from hpa_merge.verification.values import differing, mask_of, neighbours, told
+
+__all__ = ["Comparison"]
+
+KAPPA = 1e-6
+"""How far ``κ`` of two machines may lie apart, relative: a sum in float64 of up to 10⁹ terms of both signs."""
+
+
+@final
+class Comparison:
+    """An OUT, its report, and what comes out here.
+
+    Attributes:
+        config: the options that the report names.
+    """
+
+    def __init__(
+        self,
+        ready: Ready,
+        merged: Checkpoint,
+        report: MergeReport,
+        config: HPAConfig,
+        findings: Findings,
+        *,
+        same: bool,
+    ) -> None:
+        """Begin.
+
+        Args:
+            same: whether this machine is of the kind that the merge ran on, so that every bit has to be the same.
+        """
+        self.config = config
+        self._old, self._new, self._merged = ready.old, ready.new, merged
+        self._from_old = ready.plan.from_old[0]
+        self._records = {record.name: record for record in report.linears}
+        self._findings, self._same = findings, same
+        self._left = dict.fromkeys(name for name in ready.new.tensors if self._fits(name))
+        self._taken: set[str] = set()  # tensors of linears that are compared, or some slices of which are
+        self._finished: set[str] = set()
+        self._linears = {pair.new.name for pairs in ready.plan.linears.values() for pair in pairs}
+        self._seen: set[str] = set()
+        self._held: tuple[str, Tensor] | None = None  # the tensor of OUT that was read last
+        self._rounded = 0
+        self._chosen: list[str] = []  # linears whose columns are others, as rounding explains
+        for name in merged.tensors.keys() - ready.new.tensors.keys():
+            findings.problems.append(f"{name} is in OUT and not in NEW.")
+
+    def restore(self, half: Half) -> None:
+        """Nothing is resumed."""
+
+    def lacks(self, unit: Unit) -> bool:
+        """Whether the linears of ``unit`` are not compared yet."""
+        return unit.name not in self._finished
+
+    def includes(self, pair: LinearPair) -> bool:
+        """Whether the options leave the linear to be adapted."""
+        return pair.included[0]
+
+    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, moved: Moved, **details: Any) -> None:
+        """Compare an adapted weight.
+
+        Raises:
+            NumericalError: it does not fit into NEW's dtype.
+        """
+        if not all_finite(adapted.weight):
+            raise NumericalError(
+                f"the result for {pair.new.name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
+            )
+        self._findings.checked["adapted linears"] += 1
+        key, said = pair.new.key, self._records.get(pair.new.name)
+        if not self._take(pair):
+            self._seen.add(pair.new.name)
+            return
+        ours = pair.new.matrix(self._read(key))
+        if said is not None and not self._same:
+            adapted = self._as_said(pair, said, tensor, adapted)
+        expected = adapted.weight.cpu()
+        wrong = differing(ours, expected)
+        if not self._same:
+            wrong &= ~self._rounding(pair, tensor, ours, expected, wrong)
+        self._findings.problems += told(pair.new.name, wrong, "are not what comes out")
+        self._compare(record_of_adapted(unit, pair, adapted, moved, **details), ours)
+
+    def leave(
+        self,
+        unit: Unit,
+        pair: LinearPair,
+        tensor: Tensor,
+        old: Tensor,
+        moved: Moved,
+        unreached: Sequence[str],
+        **details: Any,
+    ) -> None:
+        """Compare a changed weight that no token of the sets ``unreached`` reaches.
+
+        Raises:
+            CalibrationError: the options want every one to be reached.
+        """
+        if self.config.uncalibrated == "error":
+            raise CalibrationError(
+                f"{pair.new.name} changed and no token of the {' and the '.join(unreached)} set reaches it, and the "
+                "report's option uncalibrated is error: give the calibration files of the merge."
+            )
+        new = pair.new.matrix(tensor)
+        if self.config.uncalibrated == "old":
+            self._compare_linear(pair, with_new_rows(old.to(tensor.dtype), new), "are not OLD's")
+            details |= moved.to_old()
+        else:
+            self._compare_linear(pair, new, "are not NEW's")
+            details |= moved.to_new()
+        self._compare(record_of(unit, pair, new, "uncalibrated", **details), new)
+
+    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor, moved: Moved) -> None:
+        """Compare a changed weight, ``[r, c]``, that the options take from NEW or from OLD."""
+        if pair.new.key in self._from_old:
+            self._compare(record_of(unit, pair, new, "old", **moved.to_old()), new)
+        else:
+            self._compare_linear(pair, new, "are not NEW's")
+            self._compare(record_of(unit, pair, new, "excluded", **moved.to_new()), new)
+
+    def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
+        """Compare a weight, ``[r, c]``, that tuning did not change."""
+        if pair.new.key not in self._from_old:
+            self._compare_linear(pair, weight, "are not NEW's")
+        self._compare(record_of(unit, pair, weight, outcome, **details), weight)
+
+    def pass_on(
+        self,
+        keys: Iterable[str],
+        old: Callable[[str], Tensor] | None = None,
+        new: Callable[[str], Tensor] | None = None,
+    ) -> None:
+        """Compare what of these tensors is left with NEW's, and with OLD's what the options want of it.
+
+        Args:
+            old: gives OLD's tensors by their keys; None where it cannot yet, so that they have to wait.
+            new: gives those of NEW's that are computed.
+        """
+        for key in keys:
+            if key not in self._left or (key in self._from_old and old is None):
+                continue
+            del self._left[key]
+            if key in self._from_old and old is not None:
+                expected = (old(self._from_old[key]).to(self._new.tensors[key].dtype),)
+                self._compare_pieces(key, iter(expected), "are not OLD's")
+            elif self._new.computes(key):
+                self._compare_pieces(key, iter(((new or self._new.read)(key),)), "are not NEW's")
+            else:
+                self._compare_pieces(key, self._new.pieces(key), "are not NEW's")
+
+    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
+        """The linears of ``unit`` are compared."""
+        self._finished.add(unit.name)
+
+    def copy_rest(self, old: Side) -> None:
+        """Compare everything else with NEW's, or with OLD's as the options want it, piece by piece.
+
+        Raises:
+            NumericalError: a tensor of OLD holds NaN or infinity.
+        """
+        self.pass_on(tuple(self._left))
+        for key in tuple(self._left):
+            dtype = self._new.tensors[key].dtype
+            self._compare_pieces(key, (p.to(dtype) for p in old.pieces(self._from_old[key])), "are not OLD's")
+            del self._left[key]
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def piece(self, name: str, begin: int, count: int) -> Tensor:
+        """Elements of a tensor of OUT: flat, on the CPU."""
+        return piece_of(self._merged, name, begin, count)
+
+    def tell_differences(self) -> None:
+        """Note what differs as rounding on another machine explains, after the run.
+
+        Raises:
+            RuntimeError: something was not compared: a mistake of ours.
+        """
+        if missing := [*self._left, *sorted(self._linears - self._seen)]:
+            raise RuntimeError(f"{len(missing)} tensors were not compared, such as {missing[0]}")
+        say = self._findings.unchecked
+        if self._chosen:
+            say.append(
+                f"{shortened(self._chosen)}: other columns come out here, whose scores lie as close to the threshold "
+                "as rounding on another machine can move them; the rest was compared with those of the report."
+            )
+        if self._rounded:
+            say.append(f"{self._rounded} values differ from what comes out here as rounding on another machine can.")
+        if not self._same and self.config.sets:
+            say.append("On another machine n_shared and saliency may differ, and were not compared.")
+
+    def _fits(self, name: str) -> bool:
+        """Whether OUT has a tensor as NEW has it; notes where it has not."""
+        info, there = self._new.tensors[name], self._merged.tensors.get(name)
+        if there is not None and (there.dtype, there.shape) != (info.dtype, info.shape):
+            self._findings.problems.append(
+                f"{name} is {list(there.shape)} of {there.dtype} in OUT, and {list(info.shape)} of {info.dtype} in NEW."
+            )
+        return there is not None and (there.dtype, there.shape) == (info.dtype, info.shape)
+
+    def _take(self, pair: LinearPair) -> bool:
+        """Whether a linear is there to be compared, of which then nothing is left but other slices of its tensor."""
+        key = pair.new.key
+        if key in self._left:
+            del self._left[key]
+            self._taken.add(key)
+        return key in self._taken
+
+    def _read(self, key: str) -> Tensor:
+        """A tensor of OUT; the last one is held, for linears that are slices of one."""
+        if self._held is None or self._held[0] != key:
+            self._held = None
+            self._held = key, self._merged.read(key)
+        return self._held[1]
+
+    def _compare_linear(self, pair: LinearPair, expected: Tensor, what: str) -> None:
+        """Compare a weight that is OLD's or NEW's, ``[r, c]``."""
+        if not self._take(pair):
+            return
+        self._findings.checked["linears from OLD" if "OLD" in what else "linears from NEW"] += 1
+        wrong = differing(pair.new.matrix(self._read(pair.new.key)), expected.cpu())
+        self._findings.problems += told(pair.new.name, wrong, what)
+
+    def _compare_pieces(self, key: str, expected: Iterator[Tensor], what: str) -> None:
+        """Compare a tensor that is OLD's or NEW's, a piece at a time, in the order of its elements."""
+        self._findings.checked["tensors from OLD" if "OLD" in what else "tensors from NEW"] += 1
+        count = begin = 0
+        for piece in expected:
+            flat = piece.reshape(-1).cpu()
+            ours = piece_of(self._merged, key, begin, len(flat))
+            count += int(differing(ours, flat).sum())
+            begin += len(flat)
+        if count:
+            self._findings.problems.append(f"{key}: {count} of {begin} values {what}.")
+
+    def _compare(self, expected: LinearRecord, weight: Tensor) -> None:
+        """Compare what the report says of a linear, ``[r, c]``, with what comes out."""
+        self._seen.add(expected.name)
+        said = self._records.get(expected.name)
+        if said is None:
+            return
+        if self._same:
+            self._findings.problems += compare_records(said, expected)
+            return
+        slacks = slacks_of(weight) | {"kappa": KAPPA}
+        free: tuple[str, ...] = ("saliency", "n_shared")
+        slacks |= dict.fromkeys(("alpha", "safety_cost", "safety_budget"), NEAR)
+        if self.config.whole_inverse:
+            slacks |= dict.fromkeys(("distance", "energy_put_back", "kept_share"), NEAR)
+            free = ("new_columns", "split_column", "split_rows")
+        self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
+
+    def _as_said(self, pair: LinearPair, said: LinearRecord, tensor: Tensor, adapted: Adapted) -> Adapted:
+        """What comes out with the report's columns, where they are others and rounding explains it."""
+        selection = adapted.selection
+        if selection is None or said.kept is None or said.columns != len(selection.kept):
+            return adapted
+        kept = mask_of(said.kept, said.columns)
+        if torch.equal(kept, selection.kept) or not explained(kept, selection, self.config):
+            return adapted
+        self._chosen.append(pair.new.name)
+        old, new = pair.old.matrix(self._old.read(pair.old.key)), pair.new.matrix(tensor).cpu()
+        weight = with_new_rows(fuse(old, new[: len(old)], kept, adapted.kappa or 0.0), new)
+        return replace(adapted, weight=weight, selection=replace(selection, kept=kept))
+
+    def _rounding(self, pair: LinearPair, tensor: Tensor, ours: Tensor, expected: Tensor, wrong: Tensor) -> Tensor:
+        """Where two weights, ``[r, c]``, differ as rounding on another machine explains; a mask.
+
+        That is by one unit in the last place. What is compensated follows from all of ``H⁻¹``: it may differ by as much
+        as that may, relative to the largest change in its row, and a few values may be chosen otherwise.
+        """
+        near = wrong & neighbours(ours, expected)
+        if self.config.whole_inverse and bool(wrong.any()):
+            new = pair.new.matrix(tensor).cpu().float()
+            old = with_new_rows(pair.old.matrix(self._old.read(pair.old.key)).float(), new)
+            width = NEAR * torch.maximum((expected - old).abs(), (expected - new).abs()).amax(dim=1, keepdim=True)
+            near |= wrong & ((ours.float() - expected.float()).abs() <= width)
+            far = wrong & ~near
+            if int(far.sum()) <= NEAR * far.numel():
+                near |= far
+        self._rounded += int(near.sum())
+        return near
+
+
+def piece_of(checkpoint: Checkpoint, name: str, begin: int, count: int) -> Tensor:
+    """The elements ``begin:begin + count`` of a tensor, flat, on the CPU.
+
+    Raises:
+        CheckpointError: its file cannot be read any more.
+    """
+    info = checkpoint.tensors[name]
+    piece = torch.empty(count, dtype=info.dtype)
+    try:
+        place = info.start + begin * info.dtype.itemsize
+        read_at(checkpoint.descriptor(info.shard), piece.view(torch.uint8).numpy().data, place)
+    except OSError as error:
+        raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, info.shard, error)) from error
+    return piece

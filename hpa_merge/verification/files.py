@@ -1,0 +1,103 @@
+"""Whether a folder holds the files that its report names, byte for byte, and no others."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.files import digest
+from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.errors import CheckpointError
+from hpa_merge.inside import NotInside
+from hpa_merge.names import REPORT
+from hpa_merge.report.card import CARD
+from hpa_merge.report.manifest import Listing, digest_of_file, names_weights_alone
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.verification.findings import Findings, shortened
+
+__all__ = ["check_files", "digest_of", "list_files", "weight_files"]
+
+
+def weight_files(checkpoint: Checkpoint) -> list[str]:
+    """Names of the shards, and of the index if there is one."""
+    return [*checkpoint.shards, *([checkpoint.index] if checkpoint.index else [])]
+
+
+def list_files(merged: Checkpoint) -> Listing:
+    """What lies in OUT.
+
+    Raises:
+        CheckpointError: a subfolder cannot be read.
+    """
+    try:
+        return Listing.of(merged.folder)
+    except OSError as error:
+        raise CheckpointError(unreadable(merged.folder, merged.role, str(error.filename), error)) from error
+
+
+def check_files(
+    merged: Checkpoint, report: MergeReport, found: Listing, on_file: Callable[[str], None], findings: Findings
+) -> None:
+    """Compare every file of OUT with the manifest.
+
+    Args:
+        found: what lies in OUT.
+        on_file: called with the name of each before it is read.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    weights, manifest = weight_files(merged), report.manifest
+    there = found.files.difference((CARD, REPORT))
+    for name in [*weights, *sorted(manifest.keys() & there.difference(weights))]:
+        on_file(name)
+        findings.problems += _check_digest(merged, name, manifest)
+        findings.checked["weight files" if name in weights else "other files"] += 1
+    missing = manifest.keys() - there
+    findings.problems += [f"{name} is in the report's manifest and not in OUT." for name in sorted(missing - MADE)]
+    if drawn := sorted(missing & MADE):
+        findings.unchecked.append(f"{shortened(drawn)}: drawn by the merge and not in OUT, which no model misses.")
+    others = there.difference(manifest, weights)
+    if names_weights_alone(report):
+        carried = {path.as_posix() for path in merged.side_files().copied} | MADE
+        if unnamed := sorted(others & carried):
+            findings.unchecked.append(
+                f"The report names the weights alone, as those of earlier versions do: nothing says whether "
+                f"{shortened(unnamed)} came from the merge."
+            )
+        others -= carried
+    findings.problems += [f"{name} is in OUT and not in the report's manifest." for name in sorted(others)]
+    if CARD in found.files:
+        findings.unchecked.append(f"{CARD} may be edited, and was not checked.")
+    if found.hidden:
+        findings.unchecked.append(f"Hidden, and not looked at: {shortened(found.hidden)}.")
+
+
+def digest_of(checkpoint: Checkpoint, path: str | Path) -> str:
+    """SHA-256 of a file of a checkpoint, in hexadecimal; weights may lie elsewhere, behind links.
+
+    Raises:
+        CheckpointError: it cannot be read, or, being no weight file, lies elsewhere.
+    """
+    if str(path) in checkpoint.shards:
+        try:
+            return digest(checkpoint.folder / path)
+        except OSError as error:
+            raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, str(path), error)) from error
+    with checkpoint.open_side_file(Path(path)) as file:
+        return digest_of_file(file)
+
+
+def _check_digest(merged: Checkpoint, name: str, manifest: Mapping[str, str]) -> Iterator[str]:
+    if name not in manifest:
+        yield f"{name} is in OUT and not in the report's manifest."
+        return
+    try:
+        found = digest_of(merged, name)
+    except CheckpointError as error:
+        if isinstance(error.__cause__, NotInside):
+            yield f"{name} is not OUT's own: {error.__cause__.strerror}."
+            return
+        raise
+    if found != manifest[name]:
+        yield f"{name} is not the file that the merge wrote: SHA-256 {manifest[name]} expected, {found} found."

@@ -1,0 +1,245 @@
+"""What follows from OLD and NEW without a sample: the folder's files, the tensors, and most of what the report says."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import final
+
+from torch import Tensor
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.config import CURVATURE, HPAConfig
+from hpa_merge.drift import Moved
+from hpa_merge.method import differ, with_new_rows
+from hpa_merge.names import REPORT
+from hpa_merge.plan import LinearPair, Plan
+from hpa_merge.recording import record_of, record_of_adapted
+from hpa_merge.report.card import CARD
+from hpa_merge.report.manifest import Listing
+from hpa_merge.report.records import LinearRecord, Outcome
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.verification.files import digest_of, weight_files
+from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.verification.recompute import OF_SAMPLES, redo
+from hpa_merge.verification.records import compare_records
+from hpa_merge.verification.values import differing, neighbours, slack, told
+
+__all__ = ["Claims", "check_folder", "slacks_of"]
+
+ROUNDED = ("relative_update", "distance", "old_norm", "energy_put_back")
+"""Figures of a record that are sums over a weight, or follow from such."""
+
+
+def check_folder(merged: Checkpoint, new: Checkpoint, found: Listing, findings: Findings) -> None:
+    """Compare the layout and the side files of OUT with NEW's.
+
+    Args:
+        found: what lies in OUT.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    problems = findings.problems
+    expected, there = weight_files(new), weight_files(merged)
+    if there != expected:
+        problems.append(f"OUT's weights lie in {', '.join(there)}, and NEW's in {', '.join(expected)}.")
+    for shard in merged.shards:
+        if shard in new.shards and merged.header_bytes(shard) != new.header_bytes(shard):
+            problems.append(f"{shard} has not the header that it has in NEW.")
+    problems += [f"{name} is in NEW and not in OUT." for name in sorted(new.tensors.keys() - merged.tensors.keys())]
+    theirs = [*new.side_files().copied, *([Path(new.index)] if new.index and merged.index else [])]
+    own = {CARD, REPORT, *MADE, *merged.shards, str(merged.index)}
+    for name in sorted(found.files.difference(own, (path.as_posix() for path in theirs))):
+        problems.append(f"{name} is in OUT and does not come from NEW.")
+    for path in theirs:
+        if path.as_posix() == CARD:
+            continue
+        findings.checked["side files"] += 1
+        if path.as_posix() not in found.files:
+            problems.append(f"{path} is in NEW and not in OUT.")
+        elif digest_of(merged, path) != digest_of(new, path):
+            problems.append(f"{path} is not NEW's, byte for byte.")
+
+
+def slacks_of(old: Tensor) -> dict[str, float]:
+    """How far figures of a weight ``[r, c]`` may lie apart with the order of their sums, by field."""
+    return dict.fromkeys(ROUNDED, slack(old))
+
+
+@final
+class Claims:
+    """OLD, NEW, and what the report says was made from them, tensor by tensor."""
+
+    def __init__(
+        self, old: Checkpoint, new: Checkpoint, plan: Plan, config: HPAConfig, report: MergeReport, findings: Findings
+    ) -> None:
+        """Begin.
+
+        Args:
+            old: as it is read: with its vision tower.
+            new: as it is given.
+            plan: of both, for ``config`` alone.
+            config: the options that the report names.
+        """
+        self._old, self._new, self._plan = old, new, plan
+        self._config, self._findings = config, findings
+        self._exact = report.run.device == "cpu"
+        self._records = {record.name: record for record in report.linears}
+        self._pairs: dict[str, list[LinearPair]] = defaultdict(list)
+        for pairs in plan.linears.values():
+            for pair in pairs:
+                self._pairs[pair.new.key].append(pair)
+        self._text_ends = max((unit.index for unit in plan.new.units if unit.text), default=-1)
+        self._open = self._rounded = 0  # values that take the samples; neighbours of what comes out on the CPU
+        self._outcomes: Counter[Outcome] = Counter()
+        self._depths: list[str] = []
+
+    def check_tensor(self, name: str, found: Tensor) -> Iterator[str]:
+        """What is wrong with the tensor ``name`` of OUT, and with what the report says of its linears."""
+        checked, info = self._findings.checked, self._new.tensors.get(name)
+        if info is None:
+            yield f"{name} is in OUT and not in NEW."
+            return
+        if (info.dtype, info.shape) != (found.dtype, tuple(found.shape)):
+            yield (
+                f"{name} is {list(found.shape)} of {found.dtype} in OUT, and {list(info.shape)} of {info.dtype} in NEW."
+            )
+            return
+        new, pairs, from_old = self._new.read(name), self._pairs.get(name, []), self._plan.from_old[0]
+        if name in from_old:
+            checked["tensors from OLD"] += 1
+            cast = self._old.read(from_old[name]).to(new.dtype)
+            yield from told(name, differing(found, cast), "are not OLD's")
+        elif not any(self._is_made(pair) for pair in pairs):
+            checked["tensors from NEW"] += 1
+            yield from told(name, differing(found, new), "are not NEW's")
+        old = self._old.read(pairs[0].old.key) if pairs else new
+        for pair in pairs:
+            yield from self._check_linear(pair, pair.old.matrix(old), pair.new.matrix(new), pair.new.matrix(found))
+
+    def tell_open(self) -> None:
+        """Note what rests on the report, after all tensors."""
+        say, method = self._findings.unchecked, self._config.method
+        adapted, changed = self._outcomes["adapted"], sum(self._outcomes.values()) - self._outcomes["unchanged"]
+        files = " and ".join(f"--{purpose}-calib" for purpose in self._config.sets)
+        if adapted and (fields := OF_SAMPLES.get(method)):
+            what = "which columns were put back" if method == "hpa" else "which values were put back"
+            say.append(f"In {adapted} linears {what} rests on the report ({', '.join(fields)}): give {files}.")
+        if self._open:
+            say.append(f"{self._open} values of these linears follow from the samples alone: give {files}.")
+            self._findings.checked["values that only samples can recompute"] = self._open
+        told_of: tuple[tuple[Outcome, str], ...] = (
+            ("uncalibrated", f"that no sample reaches them rests on the report: give {files}"),
+            ("excluded", "as the options of the report want it"),
+            ("old", "as the options of the report want it"),
+        )
+        for outcome, why in told_of:
+            if count := self._outcomes[outcome]:
+                source = "OLD" if outcome == "old" or self._config.uncalibrated == "old" != outcome else "NEW"
+                say.append(f"{count} of {changed} changed linears came from {source} ({outcome}): {why}.")
+        if self._depths:
+            say.append(f"The depth of {shortened(self._depths)} rests on the report.")
+        if self._rounded:
+            say.append(
+                f"{self._rounded} values are the neighbours in their dtype of what the CPU gives; the report says that "
+                "they were computed on another device, which may round otherwise."
+            )
+
+    def _is_made(self, pair: LinearPair) -> bool:
+        """Whether the report says that a linear is not NEW's as it is."""
+        record = self._records.get(pair.new.name)
+        return record is not None and (
+            record.outcome == "adapted" or (record.outcome == "uncalibrated" and self._config.uncalibrated == "old")
+        )
+
+    def _check_linear(self, pair: LinearPair, old: Tensor, new: Tensor, found: Tensor) -> Iterator[str]:
+        """What is wrong with one weight, ``[r, c]`` in all three but for the rows that OLD has not."""
+        record, name = self._records.get(pair.new.name), pair.new.name
+        if record is None:  # which has been said
+            return
+        changed = differ(old, new)
+        outcome, why = self._outcome(pair, record, changed)
+        self._outcomes[outcome] += 1
+        if outcome != record.outcome:
+            yield f"{name} is {record.outcome} in the report, and has to be {outcome}: {why}."
+        made = self._is_made(pair) and pair.new.key not in self._plan.from_old[0]
+        if any(self._is_made(other) for other in self._pairs[pair.new.key]) and not made:  # a slice of a stack
+            self._findings.checked["linears from NEW"] += 1
+            yield from told(name, differing(found, new), "are not NEW's")
+        if record.outcome == "adapted" and made and old.shape[1] == new.shape[1]:
+            yield from self._check_adapted(pair, record, old, new, found)
+            return
+        of_old = old.shape[1] == new.shape[1] and (made or pair.new.key in self._plan.from_old[0])
+        weight = with_new_rows(old.to(new.dtype), new) if of_old else new
+        if made:
+            self._findings.checked["linears from OLD"] += 1
+            yield from told(name, differing(found, weight), "are not OLD's")
+        if outcome != record.outcome:
+            return
+        details = {f"{p}_tokens": getattr(record, f"{p}_tokens") for p in self._config.sets}
+        details = details if record.outcome == "uncalibrated" else {}
+        moved = Moved(old, new).to(weight)
+        expected = record_of(pair.new.unit, pair, new, record.outcome, **moved, **details)
+        yield from compare_records(record, expected, slacks=slacks_of(old))
+
+    def _outcome(self, pair: LinearPair, record: LinearRecord, changed: bool) -> tuple[Outcome, str]:
+        """What became of a linear as far as no sample has a say in it, and why: the end of a sentence."""
+        config = self._config
+        if not changed:
+            return "unchanged", "tuning did not change it"
+        if pair.new.key in self._plan.from_old[0]:
+            return "old", "the options of the report take it from OLD"
+        if not pair.included[0]:
+            return "excluded", "the options of the report leave it out"
+        if record.outcome == "uncalibrated" and config.method in CURVATURE and config.uncalibrated != "error":
+            return "uncalibrated", ""
+        return "adapted", "tuning changed it, and the options of the report do not leave it out"
+
+    def _check_adapted(
+        self, pair: LinearPair, record: LinearRecord, old: Tensor, new: Tensor, found: Tensor
+    ) -> Iterator[str]:
+        """What is wrong with an adapted weight, and with what the report says of how it came about."""
+        self._findings.checked["adapted linears"] += 1
+        config, unit, rows = self._config, pair.new.unit, len(old)
+        if (record.rows, record.columns) != tuple(new.shape):
+            yield (
+                f"{record.name} is {[record.rows, record.columns]} in the report and {list(new.shape)} in NEW, as "
+                "[outputs, inputs]."
+            )
+            return
+        if config.method in ("hpa", "random", "energy") and (record.kept is None or record.kappa is None):
+            yield f"{record.name} is adapted, and the report does not say with which columns and κ."
+            return
+        yield from told(record.name, differing(found[rows:], new[rows:]), "in rows that OLD has not are not NEW's")
+        depth = self._depth(pair, record)
+        redone = redo(config, record, depth, unit.blocks, old, new[:rows], found[:rows])
+        yield from redone.problems
+        self._open += redone.open
+        wrong = differing(found[:rows], redone.adapted.weight)
+        near = wrong & neighbours(found[:rows], redone.adapted.weight)
+        for where, rounds, what in redone.compared:
+            if rounds and not self._exact:
+                self._rounded += int((near & where).sum())
+                where = where & ~near
+            yield from told(record.name, wrong & where, what)
+        adapted = replace(redone.adapted, weight=with_new_rows(redone.adapted.weight, new))
+        tokens = {f"{purpose}_tokens": getattr(record, f"{purpose}_tokens") for purpose in config.sets}
+        if 0 in tokens.values():
+            yield f"{record.name} is adapted in the report, though no token came to it."
+        details = {"block": depth, "blocks": unit.blocks, **tokens}
+        expected = record_of_adapted(unit, pair, adapted, Moved(old, new), **details)
+        slacks = slacks_of(old) | {"kappa": slack(old, redone.adapted.update)}
+        yield from compare_records(record, expected, free=OF_SAMPLES.get(config.method, ()), slacks=slacks)
+
+    def _depth(self, pair: LinearPair, record: LinearRecord) -> int:
+        """The depth of a linear: of one outside the stacks, before the text stack or after it, the report's."""
+        unit = pair.new.unit
+        if unit.block is not None:
+            return unit.block
+        likely = unit.blocks if unit.index > self._text_ends else 0
+        if record.block in (0, unit.blocks) and record.block != likely:
+            self._depths.append(record.name)
+            return record.block
+        return likely

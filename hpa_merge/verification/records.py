@@ -1,0 +1,39 @@
+"""Records of linears, as the report has them and as they come out here: what differs, in sentences."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from hpa_merge.report.records import LinearRecord
+from hpa_merge.verification.values import close
+
+__all__ = ["compare_records"]
+
+PACKED = ("kept", "new_columns", "saliency")
+"""Fields that nobody reads in a sentence."""
+
+
+def compare_records(
+    said: LinearRecord, found: LinearRecord, *, free: Collection[str] = (), slacks: Mapping[str, float] | None = None
+) -> Iterator[str]:
+    """In which fields the report's record of a linear differs from the one that was made here.
+
+    Args:
+        free: fields that are not compared.
+        slacks: how far figures may lie apart, relative to the greater, by field.
+    """
+    for field in fields(LinearRecord):
+        ours, theirs = getattr(found, field.name), getattr(said, field.name)
+        if ours == theirs or field.name in free:
+            continue
+        most = (slacks or {}).get(field.name)
+        if most is not None and ours is not None and theirs is not None and close(theirs, ours, most):
+            continue
+        if field.name in PACKED:
+            yield f"{said.name}: {field.name} in the report is not what comes out."
+        else:
+            yield f"{said.name}: {field.name} is {_shown(theirs)} in the report, and {_shown(ours)} comes out."
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else f"{value:.17g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,176 @@
+"""``hpa-merge verify``: whether a published folder is still what its merge wrote, and whether that merge is right."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from hpa_merge.checkpoint import Checkpoint, is_adapter
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import all_finite
+from hpa_merge.errors import ConfigError
+from hpa_merge.hub import Source, locate
+from hpa_merge.lineage import trace
+from hpa_merge.opening import open_new
+from hpa_merge.plan import make_plan
+from hpa_merge.report.manifest import Listing
+from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.tower import with_tower
+from hpa_merge.verification.files import check_files, list_files, weight_files
+from hpa_merge.verification.findings import Findings, VerifyReport
+from hpa_merge.verification.inputs import Claims, check_folder
+from hpa_merge.verification.patterns import try_patterns
+from hpa_merge.verification.rerun import job_of, run_again
+from hpa_merge.verification.whole import check_calibration, check_whole, options_of
+
+__all__ = ["verify"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def verify(
+    out: str | Path,
+    old: str | Path | None = None,
+    new: str | Path | None = None,
+    *,
+    safety_calib: str | Path | None = None,
+    task_calib: str | Path | None = None,
+    stats: str | Path | None = None,
+    first: str | Path | None = None,
+    vision_tower: str | Path | None = None,
+    on_progress: Progress = lambda what, done, total: None,
+) -> VerifyReport:
+    """Check a folder that :func:`hpa_merge.merge` has published.
+
+    By itself: index and headers are consistent, every file has the digest that the report's manifest gives, none was
+    added or is missing, and no floating tensor holds NaN or infinity.
+
+    With OLD and NEW also everything that follows from them without a sample: layout, side files, and every tensor that
+    is not adapted are NEW's or OLD's; which linears changed, ``κ``, the budgets, the energies and distances are those
+    of the report; the kept columns of every adapted linear are OLD's in NEW's dtype, and its other values those that
+    the formula gives. Which columns were chosen then rests on the report, and is said to.
+
+    With the calibration files too, the merge is run again without writing, with the options that the report names, and
+    every value and every figure of the report is compared with what comes out. Nothing else of the report is believed.
+
+    A merge on another kind of device may have rounded otherwise: there values may be the neighbouring number of their
+    dtype (one ulp). CPUs agree with one another on the formula but for those that have no fused multiply-add. What the
+    samples say is the same to the bit on the same processor with the same number of threads and versions, which the
+    report names; elsewhere it may differ as rounding explains, and how much of that there is is said.
+
+    Args:
+        out: the folder.
+        old, new: what it was merged from, folders or names on the Hub; both or neither. ``new`` may be an adapter,
+            which is merged again to compare.
+        safety_calib, task_calib: the calibration files of the merge.
+        stats: a statistics file: what it holds for these inputs is believed, and not computed again.
+        first: the first aligned model of OLD's history, for the drift from it.
+        vision_tower: as for :func:`hpa_merge.merge`.
+        on_progress: called before each file and each tensor or unit, and at the end.
+
+    Raises:
+        CheckpointError: a folder is no whole checkpoint, ``out`` has no readable report, or OLD and NEW do not fit.
+        ConfigError: only one of ``old`` and ``new`` is given, or calibration files without them.
+        InputError, NumericalError, ResourceError: with calibration files, as :func:`hpa_merge.merge`.
+    """
+    samples = {"safety_calib": safety_calib, "task_calib": task_calib, "stats": stats, "first": first}
+    given = [name for name, value in samples.items() if value is not None]
+    if (old is None) != (new is None):
+        raise ConfigError(f"{'OLD' if old is None else 'NEW'} is missing: give both --old and --new, or neither.")
+    if old is None and given:
+        raise ConfigError(f"{given[0]} is given without OLD and NEW: give --old and --new too.")
+    findings = Findings()
+    with ExitStack() as stack:
+        merged = stack.enter_context(Checkpoint.open(out, "OUT"))
+        report, found = read_report(merged.folder), list_files(merged)
+        files = [*weight_files(merged), *report.manifest]
+        steps, done = len(dict.fromkeys(files)) + len(merged.tensors), 0
+
+        def on_step(what: str) -> None:
+            nonlocal done
+            on_progress(what, done, steps)
+            done += 1
+
+        check_files(merged, report, found, on_step, findings)
+        content = report.run.contents.get("out", "")
+        if not findings.problems and content and content != merged.content_digest():
+            findings.problems.append("OUT's weights have another content digest than the report gives.")
+        if old is None or new is None:
+            _check_tensors(merged, None, on_step, findings)
+            findings.unchecked.append("What the report says of the merge was not compared with OLD and NEW: give both.")
+        else:
+            config = HPAConfig.from_mapping(report.config, source="the report")
+            sources = locate({"OLD": old, "NEW": new})
+            _try_patterns(config, sources)
+            if given:
+                job = job_of(
+                    (Path(out), old, new),
+                    report,
+                    config,
+                    safety_calib=safety_calib,
+                    task_calib=task_calib,
+                    stats=stats,
+                    first=first,
+                    vision_tower=vision_tower,
+                )
+                run_again(job, config, merged, report, found, findings, on_progress)
+            else:
+                _check_claims(merged, sources, vision_tower, report, config, found, on_step, findings)
+        on_progress("done", steps, steps)
+        findings.checked["tensors"] += len(merged.tensors)
+    return findings.report()
+
+
+def _check_claims(
+    merged: Checkpoint,
+    sources: Sequence[Source],
+    vision_tower: str | Path | None,
+    report: MergeReport,
+    config: HPAConfig,
+    found: Listing,
+    on_step: Callable[[str], None],
+    findings: Findings,
+) -> None:
+    """Compare OUT and its report with everything that follows from OLD and NEW without a sample."""
+    tower = None if vision_tower is None else Path(vision_tower)
+    with (
+        Checkpoint.open(sources[0].folder, "OLD") as in_old,
+        open_new(sources[1].folder, in_old) as in_new,
+        trace(in_old, in_new, None, tower, config) as lineage,
+    ):
+        read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
+        plan = make_plan(read[0], read[1], [config], torch.device("cpu"))
+        findings.unchecked.append(f"The options are those that the report names: {options_of(config)}.")
+        findings.problems += check_calibration(report, config)
+        check_whole(report, in_new, plan, config, lineage, findings)
+        check_folder(merged, in_new, found, findings)
+        claims = Claims(read[0], in_new, plan, config, report, findings)
+        _check_tensors(merged, claims, on_step, findings)
+        claims.tell_open()
+
+
+def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:
+    """Whether the report's regular expressions can be matched with NEW's tensors, which are OLD's below an adapter.
+
+    Raises:
+        ConfigError: that takes too much.
+        CheckpointError: NEW is no whole checkpoint.
+    """
+    if config.include or config.exclude:
+        role = "OLD" if is_adapter(sources[1].folder) else "NEW"
+        with Checkpoint.open(sources[("OLD", "NEW").index(role)].folder, role) as checkpoint:
+            try_patterns(config, checkpoint.tensors)
+
+
+def _check_tensors(
+    merged: Checkpoint, claims: Claims | None, on_step: Callable[[str], None], findings: Findings
+) -> None:
+    """Look at every tensor of OUT."""
+    for name in merged.tensors:
+        on_step(name)
+        tensor = merged.read(name)
+        if tensor.is_floating_point() and not all_finite(tensor):
+            findings.problems.append(f"{name} holds NaN or infinity.")
+        if claims is not None:
+            findings.problems += claims.check_tensor(name, tensor)

@@ -1,0 +1,140 @@
+"""What the report says of a merge as a whole: its parts, its inputs, the rounds before, how far the weights moved."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
+from hpa_merge.drift import drift_of
+from hpa_merge.lineage import Lineage
+from hpa_merge.plan import Plan
+from hpa_merge.policy import component_records
+from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.verification.findings import Findings
+from hpa_merge.verification.values import close
+
+__all__ = ["check_calibration", "check_whole", "options_of"]
+
+PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
+"""Fields of a round that say where its files lay, or what was measured since: a published report has others."""
+
+SUMS = 1e-7
+"""How far distances of whole models may lie apart with the order of their sums: ``n u`` of 10⁹ values in float64."""
+
+
+def options_of(config: HPAConfig) -> str:
+    """The method, and the options that are not their defaults."""
+    chosen = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    changed = [f"{f.name} {chosen[f.name]!r}" for f in dataclasses.fields(config) if chosen[f.name] != f.default]
+    return ", ".join([f"method {config.method}", *(text for text in changed if not text.startswith("method "))])
+
+
+def check_whole(
+    report: MergeReport,
+    new: Checkpoint,
+    plan: Plan,
+    config: HPAConfig,
+    lineage: Lineage,
+    findings: Findings,
+    *,
+    from_first: float | None = None,
+) -> None:
+    """Compare what the report says beside its linears, whose own records have been compared.
+
+    Args:
+        plan: for ``config`` alone.
+        lineage: of OLD and NEW as they were given here.
+        from_first: ``‖OUT − FIRST‖_F``, if it was measured.
+    """
+    findings.problems += _of_model(report, plan)
+    if not findings.problems:
+        outcomes = ((record.name, record.outcome) for record in report.linears)
+        if report.components != component_records(config, plan.new, outcomes):
+            findings.problems.append("components in the report do not count its linears.")
+    if report.passed_through != plan.passed_through[0]:
+        findings.problems.append("passed_through in the report does not count NEW's other tensors.")
+    findings.problems += _of_inputs(report, lineage.contents)
+    kind = new.overlay.kind if new.overlay is not None else ""
+    if report.run.adapter != kind:
+        findings.problems.append(f"NEW is {kind or 'no adapter'}, and {report.run.adapter or 'none'} in the report.")
+    _check_history(report, lineage, findings)
+    _check_drift(report, findings, from_first)
+    if report.evaluation is not None:
+        findings.unchecked.append("The evaluation in the report was not run again.")
+
+
+def check_calibration(
+    report: MergeReport, config: HPAConfig, found: Mapping[str, CalibrationRecord | None] | None = None
+) -> Iterator[str]:
+    """What is wrong with what the report says of the calibration sets; ``found``: what they are."""
+    for purpose, most in (("safety", config.safety_samples), ("task", config.task_samples)):
+        said: CalibrationRecord | None = getattr(report, purpose)
+        if (said is not None) != (purpose in config.sets):
+            sets = " and ".join(config.sets) or "no"
+            yield f"The method {config.method} looks at {sets} samples, and {purpose} in the report says otherwise."
+        elif said is not None and said.samples > most:
+            yield f"The report has {said.samples} {purpose} samples, and its options allow {most}."
+        elif said is not None and found is not None and (record := found[purpose]) is not None:
+            for what in ("samples", "tokens", "images"):
+                ours, theirs = getattr(record, what), getattr(said, what)
+                if ours != theirs:
+                    yield f"The {purpose} set has {ours} {what}, and {theirs} in the report."
+
+
+def _of_model(report: MergeReport, plan: Plan) -> Iterator[str]:
+    if report.architecture != plan.architecture:
+        yield f"The report is of a {report.architecture}, and NEW is a {plan.architecture}."
+    expected = {pair.new.name for pairs in plan.linears.values() for pair in pairs}
+    names = Counter(record.name for record in report.linears)
+    for name in sorted(expected - names.keys()):
+        yield f"{name} is a linear of NEW, and the report does not name it."
+    for name in sorted(names.keys() - expected):
+        yield f"{name} is in the report, and no linear of NEW."
+    for name in sorted(name for name, count in names.items() if count > 1):
+        yield f"{name} is in the report more than once."
+
+
+def _of_inputs(report: MergeReport, contents: Mapping[str, str]) -> Iterator[str]:
+    """Whether OLD and NEW are those of the report, by their content digests."""
+    for role, found in contents.items():
+        said = report.run.contents.get(role)
+        if said is not None and said != found:
+            yield (
+                f"{role.upper()} is not the one that the report names: content digest {said[:12]} in the report, "
+                f"{found[:12]} found."
+            )
+
+
+def _check_history(report: MergeReport, lineage: Lineage, findings: Findings) -> None:
+    """Compare the rounds before with what OLD's own report says."""
+    if lineage.history:
+        if list(map(_of_round, report.history)) != list(map(_of_round, lineage.history)):
+            findings.problems.append("history in the report is not that of OLD's own report.")
+    elif report.history:
+        why = lineage.notes[0] if lineage.notes else "OLD has no report."
+        findings.unchecked.append(f"The {len(report.history)} rounds before rest on the report: {why}")
+
+
+def _of_round(past: RoundRecord) -> dict[str, object]:
+    """A round without what differs in a report that was published."""
+    return {field.name: getattr(past, field.name) for field in dataclasses.fields(past) if field.name not in PLACES}
+
+
+def _check_drift(report: MergeReport, findings: Findings, from_first: float | None) -> None:
+    """Compare how far the weights moved with what the linears' own distances give."""
+    said = report.drift
+    if said is None:
+        findings.unchecked.append("The report does not say how far the weights moved.")
+        return
+    found = drift_of(report.linears, report.history, from_first)
+    if from_first is None and report.history:
+        if said.from_first is not None:
+            findings.unchecked.append("The distance from the first model rests on the report: give --first.")
+        found = dataclasses.replace(found, from_first=said.from_first)
+    for field in dataclasses.fields(DriftRecord):
+        ours, theirs = getattr(found, field.name), getattr(said, field.name)
+        near = ours is not None and theirs is not None and close(theirs, ours, SUMS)
+        if ours != theirs and not near:
+            findings.problems.append(f"drift: {field.name} is {theirs} in the report, and {ours} comes out.")
