@@ -43,7 +43,7 @@ class Disk:
             return opened(path, mode, *arguments, **options)
 
         def open_number(path: Any, *arguments: Any, **options: Any) -> int:
-            if str(path).startswith(self._place) or options.get("dir_fd") is not None:
+            if str(path).startswith(self._place) or (options.get("dir_fd") and arguments[0] & os.O_RDWR):
                 self._call("open")
             return opened_by_number(path, *arguments, **options)
 
