@@ -113,7 +113,7 @@ class Partial:
     def carry(self, source: Checkpoint, but: Collection[str]) -> tuple[dict[str, str], bytes | None]:
         """Copy NEW's side files, in the place of what a run that failed has left of them.
 
-        What a link points to is copied, with ordinary permissions.
+        A link of the Hub's cache is copied as the file that it leads to, with ordinary permissions.
 
         Args:
             but: relative paths of those that are not copied.
@@ -131,9 +131,9 @@ class Partial:
         for path in source.side_files().copied:
             if path.as_posix() not in but:
                 ours, theirs = self.path / path, source.locate(path)
-                with telling(f"{theirs} cannot be copied to {ours}"):
+                with telling(f"{theirs} cannot be copied to {ours}"), source.open_side_file(path) as file:
                     ours.parent.mkdir(parents=True, exist_ok=True)
-                    carried[path.as_posix()] = copy_file(theirs, ours)
+                    carried[path.as_posix()] = copy_file(file, ours)
         if source.index is None:
             return carried, None
         with (
