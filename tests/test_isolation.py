@@ -293,6 +293,26 @@ def test_no_process_outlives_its_parent(beginning: bool, method: str, number: si
     assert gone(*others)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_host_that_imports_ends_with_its_parent() -> None:
+    script = "from hpa_merge.isolation import kept\nwith kept('isolation_slow:Nothing'): print(flush=True); input()"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    others = descendants(process.pid)
+    assert len(others) == 1
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert gone(*others)
+
+
 OPEN = """
     import os
     from hpa_merge.isolation import Child, Limits, kept

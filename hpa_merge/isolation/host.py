@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from hpa_merge.isolation.serving import serve
@@ -61,9 +62,9 @@ def _settle(control: int, *, silent: bool) -> None:
     )
     sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
     if sys.platform == "linux":  # elsewhere the host is a fresh process, which has no others
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != control:
-                os.dup2(null, int(name))  # who still knows the number, such as a log, writes to nobody
+        for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+            if number > 2 and number != control:
+                os.dup2(null, number)  # who still knows the number, such as a log, writes to nobody
     signal.set_wakeup_fd(-1)
     for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGPROF):
         signal.signal(other, signal.SIG_DFL)
