@@ -123,7 +123,7 @@ def kill_commands(words: list[str], folder: Path, count: int, seed: int, run: Ru
 
         def go(*more: str, by: int | None = None, after: float = 0.0) -> tuple[int, float]:
             filled = [word.replace("{}", str(place)) for word in command.words]  # noqa: B023
-            until = place / "out.partial" / "hpa_report.json" if command.late else None  # noqa: B023
+            until = place / "out.partial" / "model.safetensors.index.json" if command.late else None  # noqa: B023
             return run([*filled, *more], folder / "log", folder / "none", by=by, after=after, until=until)[:2]
 
         def begin() -> dict[str, Any]:
@@ -140,7 +140,7 @@ def kill_commands(words: list[str], folder: Path, count: int, seed: int, run: Ru
         for number in range(count):
             begin()
             by = (signal.SIGKILL, signal.SIGKILL, signal.SIGHUP, signal.SIGTERM)[number % 4]
-            status, _ = go(by=by, after=draw.uniform(0.0, 0.03 if command.late else 1.02 * duration))
+            status, _ = go(by=by, after=draw.uniform(0.0, 0.02 if command.late else 1.02 * duration))
             what = f"{name}, {number} ({by.name})"
             if status not in (0, -by if by == signal.SIGKILL else 130):
                 failures.append(f"{what}: status {status}: {(folder / 'log').read_text()}")

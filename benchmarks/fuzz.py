@@ -310,7 +310,7 @@ class Bench:
         return content, run
 
     def _answer(self, content: bytes) -> None:
-        import httpx
+        from huggingface_hub.utils import httpx
 
         from hpa_merge.calibration import Sample, Turn
         from hpa_merge.evaluation.endpoint import Endpoint

@@ -21,7 +21,6 @@ __all__ = [
     "mount_points",
     "open_written",
     "overlap",
-    "read_regular",
     "replacing",
     "sync_folder",
     "write_whole",
@@ -89,20 +88,6 @@ def _check(found: os.stat_result) -> None:
         raise Foreign("it is a pipe, a socket or a device")
     if found.st_nlink > 1:
         raise Foreign("it is a hard link: the file has other names too")
-
-
-def read_regular(path: str | Path) -> int:
-    """Open a regular file for reading, links followed, and return its descriptor.
-
-    Raises:
-        Foreign: it is a pipe, a socket or a device.
-        OSError: it cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Foreign("it is no regular file")
-    return descriptor
 
 
 @contextlib.contextmanager

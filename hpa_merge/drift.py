@@ -36,6 +36,11 @@ class Moved:
         self._old, self._new = old[:rows], new[:rows]
         self._comparable = old.shape[1] == new.shape[1]
 
+    @property
+    def old(self) -> Tensor:
+        """OLD's weight, in the rows that both have."""
+        return self._old
+
     def to(self, weight: Tensor, norm: float | None = None) -> dict[str, float]:
         """What the report says where OUT has ``weight``, ``[r, c]``; ``norm``: ``‖W_old‖²_F`` where it is known."""
         return self._figures(lambda: squared_distance(self._old, weight[: len(self._old)]), norm)

@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from shutil import disk_usage
 from typing import final
 
-import httpx
 import huggingface_hub
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
@@ -30,6 +29,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import httpx
 
 from hpa_merge.addresses import shown
 from hpa_merge.checkpoint.folder import INDEX, read_config, refuse_devices

@@ -8,7 +8,7 @@ part of the model that looks whole, deletes nothing, and keeps its notes in the 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -25,12 +25,12 @@ from hpa_merge.inside import find_inside
 from hpa_merge.names import REPORT
 from hpa_merge.publish_errors import AGAIN, is_dropped, telling
 from hpa_merge.report import folder as drawings
-from hpa_merge.report.card import CARD, UNPUBLISHED, remake
-from hpa_merge.report.card.assembling import SECTION
+from hpa_merge.report.card import CARD, UNPUBLISHED, for_the_hub
+from hpa_merge.report.figures import EVALUATION
 from hpa_merge.report.folder import PAGE, Drawing
 from hpa_merge.report.manifest import Listing, names_weights_alone
 from hpa_merge.report.schema import MergeReport, read_report
-from hpa_merge.report.sharing import for_others
+from hpa_merge.report.sharing import for_others, places_in
 from hpa_merge.verification import verify
 
 __all__ = ["PushReport", "is_stale", "push"]
@@ -41,6 +41,9 @@ TRIES = 3
 SMALL = 10**7
 """Bytes of a file that is read before it is uploaded, so that what goes up is what was looked at; the Hub's storage
 takes a larger one by its digest alone."""
+
+WITH_NAMES = (PAGE, EVALUATION)
+"""What is drawn of a report and says what models and files are called."""
 
 OURS = "hpa_"
 """What the names of the report's files begin with."""
@@ -59,6 +62,7 @@ class PushReport:
         changed: those that hold paths of this machine, or miss the name on the Hub, and go up without, or with it.
         deleted: files in the repository that belonged to an earlier model.
         left_out: what lies in OUT and stays there: hidden files and folders, which no merge writes.
+        notes: which files that go up as they are name places of somebody's machine, a sentence each.
         unchanged: the repository held all of it already.
     """
 
@@ -69,6 +73,7 @@ class PushReport:
     changed: tuple[str, ...]
     deleted: tuple[str, ...]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     unchanged: bool = False
 
 
@@ -82,6 +87,7 @@ def push(
     message: str | None = None,
     dry_run: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_note: Callable[[str], None] = lambda sentence: None,
 ) -> PushReport:
     """Publish a folder that :func:`hpa_merge.merge` has made.
 
@@ -100,6 +106,7 @@ def push(
         message: the commit's first line.
         dry_run: check everything that can be checked, and change nothing.
         on_progress: called before each file and tensor that is verified.
+        on_note: called with each of the notes, before anything is uploaded.
 
     Raises:
         ConfigError: the name or the options are wrong.
@@ -134,7 +141,10 @@ def push(
         changed=tuple(sorted(changed)),
         deleted=_stale(there.info, contents),
         left_out=found.hidden,
+        notes=tuple(_notes(contents)),
     )
+    for note in plan.notes:
+        on_note(note)
     if dry_run:
         return plan
     with telling(repo_id):
@@ -244,25 +254,24 @@ def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], rep
     changed: dict[str, bytes] = {}
     if shared != report:
         drawing = _drawn_again(shared, folder, paths)
-        if PAGE in paths:
-            changed[PAGE] = drawing.files[PAGE]
-            digest = hashlib.sha256(changed[PAGE]).hexdigest()
-            shared = replace(shared, manifest={**shared.manifest, PAGE: digest})
-        changed[REPORT] = shared.to_json().encode()
-        text = _with_section_of(shared, report, text, {n: w for n, w in drawing.pictures.items() if n in paths})
+        changed = {name: drawing.files[name] for name in WITH_NAMES if name in paths and name in drawing.files}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
+        changed[REPORT] = replace(shared, manifest={**shared.manifest, **digests}).to_json().encode()
+        text = for_the_hub(report, text, {n: w for n, w in drawing.pictures.items() if n in paths})
     named = text.replace(f"model_id = {UNPUBLISHED}", f'model_id = "{repo}"').encode()
     if CARD in paths and named != card:
         changed[CARD] = named
     return changed
 
 
-def _with_section_of(shared: MergeReport, report: MergeReport, card: str, pictures: Mapping[str, str]) -> str:
-    """A card whose section of ours is that of ``shared``, where it differs from that of ``report``; the rest stays."""
-    theirs, ours = (SECTION.search(remake(of, card, pictures)) for of in (report, shared))
-    found = SECTION.search(card)
-    if found is None or theirs is None or ours is None or theirs[0] == ours[0]:
-        return card
-    return card[: found.start()] + ours[0] + card[found.end() :]
+def _notes(contents: Mapping[str, Path | bytes]) -> Iterator[str]:
+    """Which files name places of somebody's machine: those that are NEW's go up byte for byte, whatever they say."""
+    for name, content in sorted(contents.items()):
+        if name in MADE or isinstance(content, Path) or is_other_weights(PurePosixPath(name)):
+            continue
+        if found := places_in(content):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield f"{name} names {found[0]}{more}, and goes up as it is."
 
 
 def _drawn_again(report: MergeReport, folder: Path, paths: Mapping[str, Path]) -> Drawing:

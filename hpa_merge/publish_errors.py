@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     BadRequestError,
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import httpx
 
 from hpa_merge.addresses import shown, without_secrets
 from hpa_merge.errors import HPAError, PublishError

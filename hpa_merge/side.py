@@ -8,6 +8,7 @@ from typing import final
 
 from torch import Tensor
 
+from hpa_merge.alignment import aligned
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, Inverse, SingularCurvature, all_finite
@@ -229,8 +230,10 @@ class Side:
         )
 
     def _place(self, value: Tensor) -> Tensor:
-        """An input on the device, floating ones in the model's dtype."""
-        return value.to(self._skeleton.device, self._skeleton.model.dtype if value.is_floating_point() else value.dtype)
+        """An input on the device, floating ones in the model's dtype; in aligned memory, so that OUT does not depend on
+        where a processor put it."""
+        dtype = self._skeleton.model.dtype if value.is_floating_point() else value.dtype
+        return aligned(value.to(self._skeleton.device, dtype))
 
     def _failed(self, error: ForwardError) -> BaseException:
         """The sentence for a forward that raised; where memory ran out, which is no fault of the sample, its error."""

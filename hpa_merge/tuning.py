@@ -219,9 +219,9 @@ def _draw(folder: Path, report: MergeReport) -> None:
 
 def _inputs(job: Job, suite: Suite, judge: Judge | Path) -> Inputs:
     """Everything that is read, as it is now: the merges' inputs, the test files and a guard model."""
-    folders = [Path(job.old), Path(job.new), *filter(None, [job.vision_tower])]
+    folders = [Path(each) for each in (job.old, job.new, job.vision_tower, job.first) if each is not None]
     folders += [judge] if isinstance(judge, Path) else []
     tests = [prompts.path for _, _, prompts in suite]
     files = [path for path in (job.safety_calib, job.task_calib, *job.reads, *tests) if path is not None]
-    weights = [path for folder in folders[:2] for path in folder.glob("*.safetensors")]
-    return Inputs.of([folder for folder in folders if folder.is_dir()], files, weights)
+    read = [path for folder in folders[:2] for form in ("*.safetensors", "*.json") for path in folder.glob(form)]
+    return Inputs.of([folder for folder in folders if folder.is_dir()], files, read)

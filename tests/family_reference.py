@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from family_pairs import Family, Inputs, Pair
-from reference import LinearResult, Settings, load_model, load_tensors, merge_linear
+from reference import LinearResult, Settings, load_model, load_tensors, merge_linear, placed
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -170,7 +170,7 @@ def read_by(model: PreTrainedModel, samples: Sequence[Inputs]) -> Read:
     hooks = [m.register_forward_pre_hook(partial(look, n), with_kwargs=True) for n, m in model.named_modules()]
     with torch.no_grad():
         for sample in samples:
-            model(**sample, use_cache=False)
+            model(**placed(sample), use_cache=False)
     for hook in hooks:
         hook.remove()
     return read

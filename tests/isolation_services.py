@@ -78,6 +78,9 @@ class Probe:
         os.write(2, b"printed\n")
         return None, b""
 
+    def write_to(self, number: int) -> tuple[int, bytes]:
+        return os.write(number, b"printed\n"), b""
+
     def interrupt(self) -> tuple[str, bytes]:
         os.kill(os.getpid(), signal.SIGINT)
         return "still here", b""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from precision import inverse_diagonal_error
 from reference_mathematics import (
     Choice,
     LinearResult,
@@ -43,6 +44,7 @@ __all__ = [
     "load_tensors",
     "merge_linear",
     "module_depths",
+    "placed",
     "reference_merge",
     "same_columns",
 ]
@@ -155,6 +157,7 @@ def merge_linear(
         n_focus=n_focus,
         kept=choice.kept,
         alpha=alpha,
+        rtol=sum(float(inverse_diagonal_error(torch.cat(tuple(x)), settings.damping).max()) for x in (safety, task)),
         kappa=kappa,
         energy=energy,
         inverse_safety=inverse_safety,
@@ -177,13 +180,16 @@ def as_rows(weight: Tensor, input_axis: int) -> Tensor:
 def load_model(folder: Path) -> PreTrainedModel:
     """The whole model in its own class and dtype; experts are computed one by one, as the package does it.
 
-    Each parameter gets memory of its own: where it begins within a file decides in which order a product is summed.
+    Each parameter and buffer gets memory of its own, which begins where torch's CPU allocator puts everything (at a
+    multiple of 64 bytes): where it begins within a file decides on some processors in which order a product is summed.
     """
     config = AutoConfig.from_pretrained(folder)
     architecture = getattr(transformers, config.architectures[0])
     model = architecture.from_pretrained(folder, dtype="auto", experts_implementation="eager").eval()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
+    if config.model_type == "llama4":  # transformers 5.24.0 reads a field that its text model's output lacks
+        model.language_model.register_forward_hook(lambda *call: setattr(call[2], "image_outputs", None))
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     return model
 
 
@@ -221,10 +227,15 @@ def captured_inputs(model: PreTrainedModel, samples: Sequence[Mapping[str, Tenso
         for sample in samples:
             if sample["input_ids"].shape[0] != 1:
                 raise ValueError("one sample a call: the batch size is 1")
-            model(**sample, use_cache=False)
+            model(**placed(sample), use_cache=False)
     for handle in handles:
         handle.remove()
     return seen
+
+
+def placed(sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A sample in memory of its own, for the same reason as the parameters in :func:`load_model`."""
+    return {name: value.clone() for name, value in sample.items()}
 
 
 # Module path -> path in the checkpoint: the first prefix that fits is exchanged.

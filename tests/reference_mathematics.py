@@ -65,6 +65,7 @@ class LinearResult:
     n_focus: int = 0
     kept: frozenset[int] = frozenset()  # M
     alpha: float = math.nan
+    rtol: float = 0.0  # by how much an implementation's scores may differ that factors H in float32, relative
     kappa: float = math.nan  # computed whether or not `orthogonal` uses it
     energy: Tensor | None = None  # e (c)
     inverse_safety: Tensor | None = None  # diag H_s⁻¹ (c)

@@ -161,11 +161,27 @@ def test_a_placeholder_too_many_is_refused(image: Path) -> None:
         Encoder(processor=tiny.llava_processor()).encode(sample, 100)
 
 
-def test_a_template_that_leaves_images_out(image: Path) -> None:
-    processor = tiny.llava_processor()
+def encode_sample(encoder: Encoder, image: Path) -> None:
+    encoder.encode(chat(image, "Hi?"), 100)
+
+
+def encode_prompt(encoder: Encoder, image: Path) -> None:
+    encoder.encode_prompts([chat(image, "Hi?")], reply=True, side="left")
+
+
+def encode_prompts(encoder: Encoder, image: Path) -> None:
+    encoder.encode_prompts([chat(image, "Hi?"), chat(image, "Who?")], reply=True, side="left")
+
+
+@pytest.mark.parametrize("encode", [encode_sample, encode_prompt, encode_prompts])
+@pytest.mark.parametrize("make_processor", [tiny.llava_processor, tiny.qwen2_5_vl_processor])
+def test_a_template_that_leaves_images_out(
+    make_processor: Callable[[], Any], encode: Callable[[Encoder, Path], None], image: Path
+) -> None:
+    processor = make_processor()
     processor.chat_template = STRING_TEMPLATES["takes parts only"]
     with pytest.raises(CalibrationError) as caught:
-        Encoder(processor=processor).encode(chat(image, "Hi?"), 100)
+        encode(Encoder(processor=processor), image)
     assert str(caught.value) == (
         "s.jsonl:7: the checkpoint's chat template leaves its images out: give the checkpoint a "
         "template that writes them, or remove the images."

@@ -160,11 +160,11 @@ def test_overwrite_replaces_out(make_call: Callable[..., Call]) -> None:
     call = make_call("gpt2")
     call.options = ("-q", "--p-max", "20")
     assert status(call) == 0
-    call.write("out/stale.txt", "of the first run")
+    call.write("out/vocab.txt", "of the first run")
     call.options = ("-q", "--overwrite", "--p-max", "25")
     assert status(call) == 0
     assert config_of(call.out)["p_max"] == 25.0
-    assert not (call.out / "stale.txt").exists()
+    assert not (call.out / "vocab.txt").exists()
     assert sorted(path.name for path in call.folder.iterdir()) == ["new", "old", "out"]
 
 

@@ -29,6 +29,7 @@ def results(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.gate
 def test_hpa_lets_fewer_attacks_through_than_sequential_tuning(folder: Path) -> None:
     run(folder)
     rates = defaultdict(dict)
@@ -41,6 +42,7 @@ def test_hpa_lets_fewer_attacks_through_than_sequential_tuning(folder: Path) -> 
     assert fmean(rates["hpa", 2].values()) < fmean(rates["sequential", 2].values()) - 10
 
 
+@pytest.mark.gate
 def test_a_second_run_has_nothing_to_do_and_a_chain_that_is_missing_comes_out_as_before(folder: Path) -> None:
     before = results(folder)
     assert run(folder).startswith("0 chains to run")
@@ -56,6 +58,7 @@ def test_a_second_run_has_nothing_to_do_and_a_chain_that_is_missing_comes_out_as
     ]
 
 
+@pytest.mark.gate
 def test_tables_and_plots_are_made_of_the_results(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, EXAMPLE / "report.py", folder, "--to", tmp_path]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
@@ -68,3 +71,11 @@ def test_tables_and_plots_are_made_of_the_results(folder: Path, tmp_path: Path) 
         "results.jsonl",
         "tables.md",
     ]
+
+
+def test_the_tables_that_are_shown_are_those_of_the_results_that_are_kept(tmp_path: Path) -> None:
+    kept = EXAMPLE / "results"
+    command = [sys.executable, EXAMPLE / "report.py", kept, "--to", tmp_path]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    assert (tmp_path / "tables.md").read_bytes() == (kept / "tables.md").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in kept.iterdir()}

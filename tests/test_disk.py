@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpa_merge.disk import UNFINISHED, Foreign, inside, mount_points, open_written, overlap, read_regular, write_whole
+from hpa_merge.disk import UNFINISHED, Foreign, inside, mount_points, open_written, overlap, write_whole
 
 
 def make(kind: str, place: Path, victim: Path) -> None:
@@ -90,12 +90,6 @@ def test_permissions_follow_the_umask(mask: int, tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
-
-
-def test_a_pipe_is_not_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(Foreign):
-        read_regular(tmp_path / "pipe")
 
 
 def test_places_are_compared_by_inode(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def run(chosen: list[dict[str, Any]], folder: Path, environment: dict[str, str])
     return found
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("program")
 def test_its_steps_merge_and_the_gate_decides(
     workflow: dict[Any, Any], demo: DemoFiles, hub: UploadHub, tmp_path: Path

@@ -43,7 +43,7 @@ class Disk:
             return opened(path, mode, *arguments, **options)
 
         def open_number(path: Any, *arguments: Any, **options: Any) -> int:
-            if str(path).startswith(self._place) or options.get("dir_fd") is not None:
+            if str(path).startswith(self._place) or (options.get("dir_fd") and arguments[0] & os.O_RDWR):
                 self._call("open")
             return opened_by_number(path, *arguments, **options)
 
@@ -208,9 +208,22 @@ def test_a_read_that_fails(
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         return opened(path, mode, *arguments, **options)
 
+    opened_by_number = os.open
+
+    def open_number(*arguments: Any, **options: Any) -> int:
+        descriptor = opened_by_number(*arguments, **options)
+        try:
+            call("opened")(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     for name in real:
         monkeypatch.setattr(os, name, call(name))
+    real["opened"] = lambda descriptor: descriptor
     monkeypatch.setattr(Path, "open", open_path)
+    monkeypatch.setattr(os, "open", open_number)
     run(case, tmp_path / "counted")
     reads = count[0]
     assert reads

@@ -57,12 +57,6 @@ def test_a_card_that_cannot_be_made(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "out" / CARD).exists()
 
 
-def test_a_card_of_new_that_cannot_be_read(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpa_merge.target.cards_of", raising(OutputError("README.md cannot be read.")))
-    report = run(tiny("gpt2"), tmp_path / "out")
-    assert any("nothing of NEW's: README.md cannot be read." in note for note in report.run.notes)
-
-
 @pytest.mark.parametrize(
     ("value", "written"), [(math.nan, None), (math.inf, None), ({1, 2}, "{1, 2}")], ids=["nan", "inf", "a set"]
 )

@@ -105,6 +105,33 @@ def test_a_tokenizer_without_bounds(name: str, model: Path) -> None:
     assert over(error), error
 
 
+def test_prompts_and_answers_without_bounds(model: Path) -> None:
+    """What ``eval`` asks a model, and what it makes of the answers."""
+    save(tiny_parts.text_tokenizer(chat=True), model)
+    path = model / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["decoder"] = {"type": "Sequence", "decoders": [content["decoder"], *[replace("a", "aa")] * 60]}
+    path.write_text(json.dumps(content))
+    prompts = [chat("a"), chat("b")]
+    encoder = EncoderProcess.from_checkpoint(model, prompts)
+    inputs = encoder.encode_prompts(prompts, reply=True, side="left")
+    with pytest.raises(CheckpointError) as caught:
+        encoder.decode(inputs["input_ids"])
+    assert str(caught.value).startswith(f"{model}'s tokenizer cannot turn an answer into text (it ")
+    assert over(caught.value)
+    encoder.close()
+
+    (model / "chat_template.jinja").write_text(
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    encoder = EncoderProcess.from_checkpoint(model, prompts)
+    with pytest.raises(CalibrationError) as refusal:
+        encoder.encode_prompts(prompts, reply=True, side="left")
+    assert str(refusal.value).startswith(f"{HERE} and the 1 after it: what the checkpoint's tokenizer")
+    assert over(refusal.value)
+    encoder.close()
+
+
 def test_a_tokenizer_that_is_a_pipe(model: Path) -> None:
     save(tiny_parts.text_tokenizer(chat=False), model)
     (model / "tokenizer.json").unlink()

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -280,17 +281,24 @@ def test_side_files_that_out_cannot_have_are_found_at_the_start(tiny: Tiny, tmp_
 
     case = tiny("gpt2").copied_to(tmp_path)
     job = Job(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
-    for name in ("README.md", "hpa_report.json", "hpa_report.html", "hpa_columns.png"):
-        (case.new / name).mkdir()
-        (case.new / name / "file.txt").write_text("")
-        with pytest.raises(CheckpointError, match=f"holds a folder called {re.escape(name)}"):
-            preview(job)
-        shutil.rmtree(case.new / name)
     strange = os.fsencode(case.new) + b"/caf\xe9.json"
     with open(strange, "wb"):  # noqa: PTH123 - a name that pathlib shows as it is
         pass
     with pytest.raises(CheckpointError, match="holds a file whose name is not UTF-8"):
         preview(job)
+
+
+@pytest.mark.parametrize("name", ["README.md", "hpa_report.json", "hpa_report.html", "hpa_columns.png"])
+@pytest.mark.parametrize("inner", ["file.txt", "config.json", "tokenizer.json"])
+def test_a_folder_where_out_has_a_file(name: str, inner: str, tiny: Tiny, tmp_path: Path) -> None:
+    """It stays where it is: refused at the start, or left out and named; it never costs a finished merge."""
+    case, out = tiny("gpt2").copied_to(tmp_path), tmp_path / "out"
+    (case.new / name).mkdir()
+    (case.new / name / inner).write_text("{}")
+    with suppress(CheckpointError):
+        run(case, out)
+    assert beside(out) in ([], ["out"])
+    assert not (out / name).is_dir()
 
 
 def test_a_sparse_side_file_is_counted_in_full(tiny: Tiny, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import huggingface_hub
 import pytest
 from conftest import CARD, REPORT, TinyCase, content
 from hub_server import SIGNATURE, Hub, Repository, serve
 from huggingface_hub import constants
 from huggingface_hub.repocard import metadata_load
+from huggingface_hub.utils import httpx
 from reference import load_tensors
 from safetensors.torch import save_file
 from test_policy import same

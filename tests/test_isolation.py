@@ -1,6 +1,7 @@
 """Children with limits: what they answer, how they are stopped, and that none is left."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -119,6 +120,20 @@ def test_in_a_thread_that_ends() -> None:
     thread.join()
     assert made[0].call("say", "one", limits=LIMITS)[0] == ["one"]
     made[0].close()
+
+
+@pytest.mark.usefixtures("fresh_host")
+def test_where_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with kept(SERVICE):
+        child = Child(SERVICE, 2**28)
+        with pytest.raises(Stopped) as caught:
+            child.call("say", "one", limits=LIMITS)
+        assert str(caught.value) == "no process can be started for it: Resource temporarily unavailable"
+        child.close()
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -276,6 +291,52 @@ def test_no_process_outlives_its_parent(beginning: bool, method: str, number: si
     process.send_signal(number)
     process.communicate(timeout=PATIENCE)
     assert gone(*others)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_host_that_imports_ends_with_its_parent() -> None:
+    script = "from hpa_merge.isolation import kept\nwith kept('isolation_slow:Nothing'): print(flush=True); input()"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    others = descendants(process.pid)
+    assert len(others) == 1
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert gone(*others)
+
+
+OPEN = """
+    import os
+    from hpa_merge.isolation import Child, Limits, kept
+    reading, writing = os.pipe()
+    with kept("isolation_services:Probe", beginning=True):
+        child = Child("isolation_services:Probe", 2**28)
+        count, _ = child.call("write_to", writing, limits=Limits(60.0, 600.0))
+        os.close(writing)
+        print(count, os.read(reading, 100))
+"""
+
+
+@linux
+def test_a_forked_host_has_nothing_of_what_its_parent_has_open() -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(OPEN)],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout == "8 b''\n"  # written, to nobody; and the pipe is at its end, as nobody else holds it
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

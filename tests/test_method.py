@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from precision import accumulated
 from reference import LinearResult, Settings, merge_linear
 from torch import Tensor
 
@@ -11,7 +12,6 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature
 from hpa_merge.method import Adapted, adapt
 
-RTOL = 1e-5  # of a score: what float32 leaves of the inverse's diagonal, with room
 DEPTH = (1, 4)
 
 
@@ -42,7 +42,7 @@ def reference(old: Tensor, new: Tensor, safety: Tensor, task: Tensor, options: d
     return merge_linear(old, new, safety.split(7), task.split(7), DEPTH, replace(Settings(), **options))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1, 8, 31])  # free of near ties
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     "options",
@@ -63,13 +63,15 @@ def test_adapt_is_the_reference(options: dict, dtype: torch.dtype, seed: int):
     expected = reference(**arguments, options=options)
 
     kept = found.selection.kept.nonzero().flatten().tolist()
-    assert expected.margin > RTOL, "the seed gives a near tie: take another"
+    assert expected.margin > expected.rtol, "the seed gives a near tie: take another"
     assert set(kept) == expected.kept
     assert (found.selection.n_keep, found.selection.n_focus) == (expected.n_keep, expected.n_focus)
     assert found.share == expected.share
-    assert found.selection.alpha == pytest.approx(expected.alpha, rel=RTOL)
-    torch.testing.assert_close(found.update.energy, expected.energy, rtol=1e-6, atol=0)
-    assert found.update.kappa == pytest.approx(expected.kappa, rel=1e-6)
+    span = HPAConfig(**options).alpha_max - HPAConfig(**options).alpha_min
+    assert found.selection.alpha == pytest.approx(expected.alpha, abs=span * expected.rtol)  # of a mean log of scores
+    in_sum = 2 * accumulated(arguments["old"].numel(), torch.float64)  # here, and in the reference
+    torch.testing.assert_close(found.update.energy, expected.energy, rtol=in_sum, atol=0)
+    assert found.update.kappa == pytest.approx(expected.kappa, rel=in_sum)
     assert found.kappa == (found.update.kappa if options.get("orthogonal", True) else 0.0)
 
     assert found.weight.dtype == dtype

@@ -312,6 +312,8 @@ def test_verify(method: str, compensation: bool, name: str, tiny: Tiny, tmp_path
     assert found.checked["adapted linears"] == report.count("adapted") > 0
     beyond = found.checked.get("values that only samples can recompute", 0)
     assert (beyond > 0) == (method in ("safe-delta", "model-tailor") and compensation)
+    again = verify(tmp_path / "out", case.old, case.new, safety_calib=case.safety, task_calib=case.task)
+    assert again.problems == ()
 
 
 WRONG = {

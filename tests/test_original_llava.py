@@ -18,9 +18,10 @@ from hpa_merge.calibration import read_samples
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.config import HPAConfig
+from hpa_merge.encoding import encoding
 from hpa_merge.machine import resolve_device
 from hpa_merge.plan import make_plan
-from hpa_merge.tower import encoder_of, with_tower
+from hpa_merge.tower import with_tower
 
 CASES: dict[str, dict[str, Any]] = {
     "inside": {},
@@ -99,8 +100,8 @@ def test_the_forward_is_that_of_the_code_base(
         sources = [with_tower(checkpoint, None, config) for checkpoint in (old, new)]
         skeleton = make_plan(sources[0], sources[1], [config], resolve_device("cpu")).new
         samples = read_samples(pair.task, 10, 0)
-        encoder = encoder_of(sources[1], sources[1].folder, skeleton, samples, config)
-        inputs = [encoder.encode(sample, 2048) for sample in samples]
+        with encoding(sources[1], samples, config) as begun:
+            inputs = begun.inputs(skeleton)
         for unit in (None, *skeleton.units):
             skeleton.load(unit, sources[1].read)
         with torch.inference_mode():
@@ -201,7 +202,10 @@ def test_the_command_does_all_that_it_does_with_others(
     assert {path: path.read_bytes() for path in before} == before
 
     capsys.readouterr()
-    main(["verify", str(out), "--old", str(pair.old), "--new", str(pair.new), "--vision-tower", str(pair.tower)])
+    words = ["verify", str(out), "--old", str(pair.old), "--new", str(pair.new), "--vision-tower", str(pair.tower)]
+    main([*words, "--safety-calib", str(pair.safety), "--task-calib", str(pair.task)])
+    assert "is as its merge wrote it" in capsys.readouterr().out
+    main(words)
     said = capsys.readouterr().out
     assert "is as its merge wrote it" in said
     adapted = sum(record["outcome"] == "adapted" for record in json.loads((out / REPORT).read_text())["linears"])

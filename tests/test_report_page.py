@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,6 +19,7 @@ from report_samples import HOSTILE, evaluation, hostile, mixture
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.isolation import Limits
 from hpa_merge.report import folder
 from hpa_merge.report.figures import EVALUATION, SALIENCY, Figure, figures_of
 from hpa_merge.report.measures import MEASURES
@@ -145,6 +148,40 @@ def test_where_drawing_fails_out_is_published(tiny: Tiny, tmp_path: Path, monkey
     report = run(tiny("gpt2"), tmp_path / "out")
     assert "were not drawn (ValueError: no ink)" in report.warnings[0]
     assert not verify(tmp_path / "out").problems
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\x00b", "a\ud800b"])
+def test_a_name_that_breaks_the_library_costs_no_merge(name: str) -> None:
+    """The library that makes the pictures ends its process where a text holds a control character."""
+    report = mixture(2, 1)
+    broken = replace(report, architecture=name, linears=(replace(report.linears[0], name=name), *report.linears[1:]))
+    with pytest.raises(folder.NotDrawn) as caught:
+        DRAW(broken)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("drawing")
+def test_drawing_that_does_not_come_to_an_end_costs_no_merge(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "DRAWING", Limits(0.05, 600.0))
+    report = run(tiny("llama"), tmp_path / "out")
+    assert list(report.warnings) == [
+        "hpa_report.html and its pictures were not drawn (it does not come to an end within 0.05 seconds of computing):"
+        " fix that, then run hpa-merge report OUT."
+    ]
+    assert not verify(tmp_path / "out").problems
+
+
+def test_where_memory_is_bounded_the_command_says_that_nothing_was_drawn(
+    tiny: Tiny, tmp_path: Path, program: Path
+) -> None:
+    """As with ulimit -v: the library ends its process, and the command says so."""
+    run(tiny("llama"), tmp_path / "out", page=False)
+    words = shlex.join([str(program), "report", str(tmp_path / "out")])
+    done = subprocess.run(["bash", "-c", f"ulimit -v 6000000; {words}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"Error: the report cannot be drawn \(it breaks a library \(SIG\w+\)\): .*\n", done.stderr)
 
 
 # --- what the page holds ---
@@ -280,9 +317,10 @@ def test_no_string_of_the_report_gets_out_of_its_place() -> None:
 # --- size ---
 
 
-def test_a_mixture_of_18000_linears_has_a_page_of_a_few_megabytes() -> None:
-    report = mixture()
-    assert len(report.linears) == 18_192
+@pytest.mark.parametrize("blocks", [4, pytest.param(48, marks=pytest.mark.gate)])
+def test_a_mixture_of_18000_linears_has_a_page_of_a_few_megabytes(blocks: int) -> None:
+    report = mixture(blocks)
+    assert len(report.linears) == 379 * blocks
     figures = figures_of(report)
     files = DRAW(report).files
     assert len(files[PAGE]) < 4_000_000

@@ -92,7 +92,13 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
 
 @pytest.mark.parametrize(
     ("name", "in_text", "units"),
-    [("llama", (), 5), ("gpt2", (), 3), ("llava", (), 8), ("llava", ("safety",), 8), ("llava", ("safety", "task"), 8)],
+    [
+        ("llama", (), 5),
+        ("gpt2", (), 3),
+        pytest.param("llava", (), 8, marks=pytest.mark.gate),
+        ("llava", ("safety",), 8),
+        pytest.param("llava", ("safety", "task"), 8, marks=pytest.mark.gate),
+    ],
     ids=["llama", "gpt2", "llava", "llava, safety in text", "llava, all in text"],
 )
 def test_interrupted_after_every_unit(

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import shlex
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_card import COMMITS, NEW, OLD, evaluated, report_of
 
 from hpa_merge.config import HPAConfig
-from hpa_merge.report.card import make
+from hpa_merge.report.card import for_the_hub, make, remake
+from hpa_merge.report.page import page_of
 from hpa_merge.report.records import CalibrationRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.sharing import for_others
+from hpa_merge.report.sharing import for_others, is_local_in, places_in
 
 SECRET = "somebody"
 
@@ -88,7 +92,8 @@ def test_evaluation_and_history() -> None:
     options = {"endpoint": f"http://{SECRET}:8000/v1", "seed": 0}
     evaluation = evaluated(options=options)
     safety = CalibrationRecord(f"/home/{SECRET}/first.jsonl", 8, 100, 0)
-    past = RoundRecord(OLD, f"/home/{SECRET}/new", "", dataclasses.asdict(HPAConfig()), safety, None, 3)
+    config = dataclasses.asdict(HPAConfig(include=("^a/b/c/d$",)))
+    past = RoundRecord(OLD, f"/home/{SECRET}/new", "", config, safety, None, 3, commits={OLD: "a" * 40})
     report = report_of(evaluation=evaluation, history=(dataclasses.replace(past, evaluation=evaluation),))
     shared = for_others(report)
     assert SECRET not in shared.to_json()
@@ -98,6 +103,7 @@ def test_evaluation_and_history() -> None:
     assert shared.evaluation["models"][2]["safety"] == evaluation["models"][2]["safety"]
     assert (shared.history[0].old, shared.history[0].new) == (OLD, "new")
     assert shared.history[0].safety.file == "first.jsonl"
+    assert shared.history[0].config == config
     assert json.loads(report.to_json())["evaluation"] == evaluation  # what was given stays as it was
 
 
@@ -110,3 +116,119 @@ def test_the_card_has_none_from_the_start() -> None:
     models = [{**model, "name": f"/home/{SECRET}/aligned"} for model in evaluated()["models"]]
     report = report_of(evaluation={**evaluated(), "models": models})
     assert SECRET not in make(with_run(report, command=f"hpa-merge /home/{SECRET}/x", notes=(f"/home/{SECRET}",)))
+
+
+# --- no place, wherever it stands -----------------------------------------------------------------------------------
+
+FOLDERS = (
+    f"/home/{SECRET}/{SECRET} files/old",
+    f"{SECRET}/old",
+    f"runs/{SECRET}/old",
+    f"./{SECRET}/old/",
+    f"../{SECRET}/old",
+    f"~/{SECRET}/old",
+    f"~{SECRET}/x/old",
+    f"file:///data/{SECRET}/old",
+    f"/{SECRET}/it's (an) [old] one/old",
+    f"/data/{SECRET}_(v1.0)+$x/old",
+)
+"""Folders as people write them."""
+
+
+def full_of(place: str, *, adapter: str = "") -> MergeReport:
+    """A report with a place in every field that may hold one, and in sentences as a merge and an evaluation say."""
+    notes = (
+        f"OLD {place} has a report that cannot be used (hpa_report.json has no schema_version): it begins anew.",
+        f"The safety half of {place} was not read: it is of other samples.",
+        f"it was not drawn (OSError: [Errno 13] Permission denied: '{place}/x y/z'): fix that.",
+        f"{place}, {place}.",
+    )
+    evaluation = evaluated(options={"endpoint": None})
+    for model in evaluation["models"]:
+        model["model"] = f"{place.rstrip('/')}/{model['name']}"
+        model["name"] = model["model"]  # two folders of one name are called as they were given
+    evaluation |= {"files": {"safety": {"s": place}}, "judge": place, "out": evaluation["models"][-1]["name"]}
+    evaluation["failures"] = [f"{evaluation['out']} falls by 4 points on {place}."]
+    record = CalibrationRecord(place, 8, 100, 0)
+    kind = f"LoRA of rank 8, trained on {adapter or place}"
+    past = RoundRecord(place, place, "", {}, record, record, 3, evaluation=evaluation, adapter=kind)
+    words = ["hpa-merge", place, place, f"--safety-calib={place}", "--task-calib", place, "--safety-test", f"a={place}"]
+    run = {"notes": notes, "statistics": {"file": place}, "command": shlex.join(words), "adapter": kind}
+    report = with_run(report_of(old=place, new=place), **run)
+    return dataclasses.replace(report, safety=record, task=record, evaluation=evaluation, history=(past, past))
+
+
+@pytest.mark.parametrize("place", FOLDERS)
+def test_no_text_that_we_publish_names_a_place(place: str) -> None:
+    report = full_of(place)
+    shared = for_others(report)
+    card = make(report, figures={"hpa_columns.png": "columns"})
+    texts = [shared.to_json(), card, remake(report, card), page_of(shared, {}, {})]
+    assert SECRET in report.to_json()
+    assert not [text for text in texts if SECRET in text]
+    assert for_others(shared) == shared
+    assert (shared.run.old, shared.history[1].new, shared.safety.file) == ("old", "old", "old")
+    assert not is_local_in(report, card)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    root=st.sampled_from(["/", "/home/", "~/", "../", "./", "", "C:\\Users\\"]),
+    above=st.lists(st.text("abc _.-+()[]&$'#é", max_size=4), max_size=3),
+)
+def test_nor_any_other(root: str, above: list[str]) -> None:
+    sign = "\\" if "\\" in root else "/"
+    place = root + sign.join([f"{part}{SECRET}{part}" for part in above] + [SECRET, "old"])
+    report = full_of(place)
+    assert SECRET not in for_others(report).to_json()
+    assert SECRET not in make(report)
+
+
+@pytest.mark.parametrize(
+    ("base", "old", "commits", "shown"),
+    [
+        ("meta/llama-8b", "/home/x/base", {}, "meta/llama-8b"),
+        ("meta/llama-8b", "meta/llama-8b", {"meta/llama-8b": "a" * 40}, "meta/llama-8b"),
+        (f"{SECRET}/base", f"/home/{SECRET}/base", {}, "base"),
+        (f"{SECRET}/old adapter", "x", {}, "old adapter"),
+        (f"D:\\{SECRET}\\base", "x", {}, "base"),
+        ("gpt2", "x", {}, "gpt2"),
+    ],
+)
+def test_what_an_adapter_was_trained_on(base: str, old: str, commits: dict[str, str], shown: str) -> None:
+    report = report_of(old=old, commits=commits, adapter=f"LoRA (DoRA) of rank 4, trained on {base}")
+    assert for_others(report).run.adapter == f"LoRA (DoRA) of rank 4, trained on {shown}"
+    assert f"an adapter on it (LoRA (DoRA) of rank 4, trained on {shown})" in make(report).replace("\\", "")
+
+
+def test_a_card_of_an_earlier_version_is_told_anew() -> None:
+    """Whose section of ours names a place; what people wrote around it stays, and a section that names none."""
+    report = report_of(adapter=f"LoRA, trained on runs/{SECRET}/base")
+    card = make(report, "---\ntags: [x]\n---\nTheirs\n")
+    edited = card.replace("## Limitations", "## Limitations, and mine")
+    assert for_the_hub(report, edited, {}) == edited
+    leaking = edited.replace("trained on base", f"trained on runs/{SECRET}/base")
+    assert SECRET in leaking
+    told = for_the_hub(report, leaking, {})
+    assert SECRET not in told
+    assert told == card
+    assert for_the_hub(report, f"My own card of /home/{SECRET}", {}) == f"My own card of /home/{SECRET}"  # is not ours
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"_name_or_path": f"/home/{SECRET}/base"}, (f"/home/{SECRET}/base",)),
+        ({"a": [{"b": "~/x/y"}, {"c": "file:///srv/x"}]}, ("~/x/y", "file:///srv/x")),
+        ({"base_model_name_or_path": "C:\\Users\\x\\base"}, ("C:\\Users\\x\\base",)),
+        ({"a": "lab/model", "b": "</s>", "c": "/", "d": "https://a/b/c", "e": "a /b/c", "f": "/think"}, ()),
+        (
+            f"See /home/{SECRET}/x.md, or https://host/home/page, and/or `~/notes/x`.",
+            (f"/home/{SECRET}/x.md", "~/notes/x"),
+        ),
+        ("a/mnt/b", ()),
+    ],
+)
+def test_places_in_files_that_are_news(content: Any, found: tuple[str, ...]) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    assert sorted(places_in(text.encode())) == sorted(found)

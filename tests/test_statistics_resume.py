@@ -38,7 +38,14 @@ def interrupt(case: TinyCase, out: Path, stats: Path | None, units: int, **optio
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("gpt2", ()), ("llava", ()), ("llava", ("safety",)), ("llava", ("safety", "task"))], ids=str
+    ("name", "text"),
+    [
+        ("gpt2", ()),
+        pytest.param("llava", (), marks=pytest.mark.gate),
+        ("llava", ("safety",)),
+        pytest.param("llava", ("safety", "task"), marks=pytest.mark.gate),
+    ],
+    ids=str,
 )
 def test_interrupted_after_every_unit(
     name: str, text: tuple[str, ...], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[str]

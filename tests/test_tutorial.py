@@ -60,6 +60,7 @@ def run(line: str, hub: UploadHub) -> tuple[int, str]:
     return status, printed.getvalue()
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("program", "drawing")
 def test_the_commands_print_what_the_page_says(
     demo: DemoFiles, hub: UploadHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -247,7 +247,7 @@ def test_a_merge_of_another_machine(published: Make) -> None:
     assert result.problems == ()
     assert "1 values differ from what comes out here as rounding on another machine can." in result.unchecked
     made.overwrite(LINEAR, 1, column, lambda bits: bits ^ 4)
-    made.overwrite(LINEAR, 0, record.kept_columns[0], lambda bits: bits ^ 4)
+    made.overwrite(LINEAR, 0, record.kept_columns[0], lambda bits: bits ^ 1)  # OLD's is OLD's on any machine
     seal(made.out)
     assert f"{LINEAR}: 2 of 7168 values are not what comes out, first in column " in " ".join(made.again().problems)
 

@@ -10,6 +10,7 @@ import torch
 import transformers
 from conftest import TinyCase, content
 from reference import Settings, captured_inputs, load_model, load_tensors, merge_linear
+from test_agreement import SUM
 from test_cli_refusals import edit
 from tiny_models import model_inputs, processor_of
 from torch import Tensor
@@ -82,13 +83,15 @@ def test_against_the_reference(name: str, tiny: Tiny, tmp_path: Path) -> None:
     old, new = load_tensors(case.old)[key], load_tensors(case.new)[key]
     expected = merge_linear(old, new[:512], safety, task, (blocks, blocks), Settings())
     record = next(record for record in report.linears if record.name == key)
+    assert expected.margin > expected.rtol, "a near tie: another vocabulary"
     assert set(record.kept_columns) == expected.kept
-    assert record.kappa == pytest.approx(expected.kappa, abs=1e-8)
-    assert record.alpha == pytest.approx(expected.alpha, rel=1e-4)
+    assert record.kappa == pytest.approx(expected.kappa, abs=SUM)
+    assert record.alpha == pytest.approx(expected.alpha, abs=0.4 * expected.rtol)
     found = load_tensors(tmp_path / "out")[key]
     torch.testing.assert_close(found[:512].double(), expected.weight, rtol=1e-6, atol=1e-6)
     kept = record.kept_columns
-    assert record.energy_put_back == pytest.approx(float(expected.energy[kept].sum() / expected.energy.sum()), abs=1e-6)
+    put_back = float(expected.energy[kept].sum() / expected.energy.sum())
+    assert record.energy_put_back == pytest.approx(put_back, rel=SUM)
     everything = (new - torch.cat([old, torch.zeros(64, old.shape[1])])).double().square().sum(dim=0)
     assert record.energy_put_back != pytest.approx(float(everything[kept].sum() / everything.sum()), abs=1e-6)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, final
 
 import torch
-from PIL import Image
 
 from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.images import open_images
@@ -99,14 +98,20 @@ class Encoder:
         if sample.input_ids:
             input_ids = torch.tensor([sample.input_ids[:max_length]])  # (1, n)
             return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-        images = open_images(sample)
+        images, text = open_images(sample), ""
         try:
             with panics_as_errors():
-                outputs = self._call(sample, images)
+                text, options = self._written(sample)
+                if images:
+                    outputs = self._processor(text=[text], images=[images], **options)
+                else:
+                    outputs = self._tokenizer(text, **options)
             inputs = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
             length = inputs["input_ids"].shape[1]
             places = self._image_places(inputs["input_ids"]) if images else []
         except Exception as error:  # a template's raise_exception, a processor that counts differently, …
+            if images and self._lacks_images(text):
+                raise _left_out(sample) from error
             raise CalibrationError(
                 f"{sample.source}: the checkpoint's tokenizer, processor or chat template refuses this sample "
                 f"({reason(error)}): change or remove it."
@@ -114,10 +119,7 @@ class Encoder:
         if length == 0:
             raise CalibrationError(f"{sample.source}: the tokenizer makes no token of this sample: remove it.")
         if images and places == []:
-            raise CalibrationError(
-                f"{sample.source}: the checkpoint's chat template leaves its images out: give the checkpoint a "
-                "template that writes them, or remove the images."
-            )
+            raise _left_out(sample)
         if length <= max_length:
             return inputs
         if images and (places is None or places[-1] >= max_length):
@@ -141,7 +143,7 @@ class Encoder:
         Raises:
             CalibrationError: as :meth:`encode`; names the prompt.
         """
-        images = [open_images(prompt) for prompt in prompts]
+        images, texts = [open_images(prompt) for prompt in prompts], ("",)
         padding = {"padding": True, "padding_side": side} if len(prompts) > 1 else {}
         if padding and self._tokenizer.pad_token is None:  # its attention mask is 0, so any token will do
             self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
@@ -158,6 +160,8 @@ class Encoder:
             if len(prompts) > 1:  # the one that is refused gets the sentence
                 for prompt in prompts:
                     self.encode_prompts([prompt], reply=reply, side=side)
+            if images[0] and self._lacks_images(texts[0]):
+                raise _left_out(prompts[0]) from error
             raise CalibrationError(
                 f"{prompts[0].source}: the checkpoint's tokenizer, processor or chat template refuses this prompt"
                 f"{' and those after it together' if padding else ''} ({reason(error)}): change or remove it"
@@ -167,10 +171,7 @@ class Encoder:
             if length == 0:
                 raise CalibrationError(f"{prompt.source}: the tokenizer makes no token of this prompt: remove it.")
             if prompt.images and self._image_places(ids[None]) == []:
-                raise CalibrationError(
-                    f"{prompt.source}: the checkpoint's chat template leaves its images out: give the checkpoint a "
-                    "template that writes them, or remove the images."
-                )
+                raise _left_out(prompt)
         return inputs
 
     @property
@@ -182,13 +183,6 @@ class Encoder:
     def decode(self, ids: torch.Tensor) -> list[str]:
         """The texts of token ids ``[n, t]``, without special tokens and without white space around."""
         return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
-
-    def _call(self, sample: Sample, images: list[Image.Image]) -> Any:
-        """What the tokenizer or the processor returns for the sample, a mapping of names to tensors."""
-        text, options = self._written(sample)
-        if images:
-            return self._processor(text=[text], images=[images], **options)
-        return self._tokenizer(text, **options)
 
     def _written(self, sample: Sample, *, reply: bool = False) -> tuple[str, dict[str, Any]]:
         """The sample as one text, and the options that the tokenizer or the processor has to be called with."""
@@ -223,12 +217,24 @@ class Encoder:
             raise ValueError("the processor names no image token and has no chat template that would write it")
         return [part if isinstance(part, str) else str(token) for part in parts]
 
+    def _lacks_images(self, text: str) -> bool:
+        """Whether a text that the processor refused has no place for an image; new releases of transformers count."""
+        token = getattr(self._processor, "image_token", None)
+        return bool(text) and token is not None and str(token) not in text
+
     def _image_places(self, input_ids: torch.Tensor) -> list[int] | None:
         """Where ``input_ids`` ``[1, n]`` holds image tokens; ``None``: the processor does not say which they are."""
         ids = {getattr(part, name, None) for part in (self._processor, self._tokenizer) for name in IMAGE_TOKEN_IDS}
         ids.update(getattr(self._processor, "image_token_ids", []))
         ids.discard(None)
         return [index for index, token in enumerate(input_ids[0].tolist()) if token in ids] if ids else None
+
+
+def _left_out(sample: Sample) -> CalibrationError:
+    return CalibrationError(
+        f"{sample.source}: the checkpoint's chat template leaves its images out: give the checkpoint a template that "
+        "writes them, or remove the images."
+    )
 
 
 def _renderer(tokenizer: Any, processor: Any, template: str | None) -> Render | None:

@@ -9,8 +9,9 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
-from hpa_merge.disk import open_written, read_regular, sync_folder
+from hpa_merge.disk import open_written, sync_folder
 
 __all__ = [
     "CHUNK",
@@ -74,25 +75,21 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
         start += len(content)
 
 
-def copy_file(source: Path, target: Path) -> str:
-    """Copy the content of a file into a new one, and return SHA-256 of it, in hexadecimal.
+def copy_file(source: BinaryIO, target: Path) -> str:
+    """Copy the content of an open file into a new one, and return SHA-256 of it, in hexadecimal.
 
     Raises:
         FileExistsError: there is such a file.
     """
     state = hashlib.sha256()
-    reading = read_regular(source)
+    writing, offset = open_written(target, new=True), 0
     try:
-        writing, offset = open_written(target, new=True), 0
-        try:
-            while content := os.read(reading, CHUNK):
-                state.update(content)
-                write_at(writing, memoryview(content), offset)
-                offset += len(content)
-        finally:
-            os.close(writing)
+        while content := source.read(CHUNK):
+            state.update(content)
+            write_at(writing, memoryview(content), offset)
+            offset += len(content)
     finally:
-        os.close(reading)
+        os.close(writing)
     return state.hexdigest()
 
 

@@ -113,7 +113,7 @@ class Partial:
     def carry(self, source: Checkpoint, but: Collection[str]) -> tuple[dict[str, str], bytes | None]:
         """Copy NEW's side files, in the place of what a run that failed has left of them.
 
-        What a link points to is copied, with ordinary permissions.
+        A link of the Hub's cache is copied as the file that it leads to, with ordinary permissions.
 
         Args:
             but: relative paths of those that are not copied.
@@ -131,13 +131,16 @@ class Partial:
         for path in source.side_files().copied:
             if path.as_posix() not in but:
                 ours, theirs = self.path / path, source.locate(path)
-                with telling(f"{theirs} cannot be copied to {ours}"):
+                with telling(f"{theirs} cannot be copied to {ours}"), source.open_side_file(path) as file:
                     ours.parent.mkdir(parents=True, exist_ok=True)
-                    carried[path.as_posix()] = copy_file(theirs, ours)
+                    carried[path.as_posix()] = copy_file(file, ours)
         if source.index is None:
             return carried, None
-        with telling(f"{source.folder / source.index} cannot be read"):
-            return carried, (source.folder / source.index).read_bytes()
+        with (
+            telling(f"{source.folder / source.index} cannot be read"),
+            source.open_side_file(Path(source.index)) as file,
+        ):
+            return carried, file.read()
 
     def complete(self, carried: Collection[str], made: Mapping[str, bytes], last: Mapping[str, bytes]) -> None:
         """Write the files that are made, and make the whole folder durable; it then holds nothing else.
@@ -222,17 +225,22 @@ def check_side_files(source: Checkpoint) -> None:
     files = source.side_files()
     ours = {*source.shards, source.index, *MADE, CARD}
     for path in (*files.copied, *files.left_out):
-        place = source.locate(path)
         if any("\ud800" <= sign <= "\udfff" for sign in path.as_posix()):
             raise CheckpointError(
                 f"{source.role} {source.folder} holds a file whose name is not UTF-8 ({os.fsencode(path)!r}): "
                 "rename it, or move it away."
             )
-        if path.parts[0] in ours and (len(path.parts) > 1 or place.is_dir()):
+        if path.parts[0] in ours and (len(path.parts) > 1 or _is_folder(source, path)):
             raise CheckpointError(
                 f"{source.role} {source.folder} holds a folder called {path.parts[0]}, where OUT gets a file of that "
                 "name: rename it, or move it away."
             )
+
+
+def _is_folder(source: Checkpoint, path: Path) -> bool:
+    """Whether what lies there, in NEW's folder or in OLD's below an adapter, is a folder; a link is none."""
+    places = [folder / path for folder in source.folders]
+    return any(place.is_dir() and not place.is_symlink() for place in places)
 
 
 def needed_bytes(source: Checkpoint) -> int:

@@ -18,7 +18,7 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
     Everything is real and small: a model is trained on drawn images and aligned to refuse, then tuned on a new task,
     which costs it some of what it had; the merge follows. Under a minute on two cores, without a network.
     """
-    with libraries(verbose):
+    with libraries(verbose, encoding=True):
         from rich.console import Console
 
         from hpa_merge.demo import make_demo, measure, next_steps, scores_table

@@ -53,6 +53,7 @@ def push_command(
                 message=message,
                 dry_run=dry_run,
                 on_progress=on_progress,
+                on_note=_ignore if quiet else _tell,
             )
     if not quiet:
         for line in told(report, out, repo):
@@ -71,7 +72,8 @@ def publish(out: Path, repo: str, *, private: bool, quiet: bool) -> None:
     remedy = f"OUT {out} is complete; publish it with: {shlex.join(words)}"
     try:
         with progress_bar(quiet, "verifying") as on_progress:
-            report = push(out, repo, private=private, on_progress=on_progress)
+            note = _ignore if quiet else _tell
+            report = push(out, repo, private=private, on_progress=on_progress, on_note=note)
     except HPAError as error:
         raise PublishError(f"{error} {remedy}") from error
     except BaseException:
@@ -80,6 +82,14 @@ def publish(out: Path, repo: str, *, private: bool, quiet: bool) -> None:
     if not quiet:
         for line in told(report, out, repo):
             click.echo(line)
+
+
+def _tell(note: str) -> None:
+    complain(note, "Note")
+
+
+def _ignore(note: str) -> None:
+    """What ``--quiet`` does with it."""
 
 
 def told(report: "PushReport", out: Path, repo: str) -> list[str]:

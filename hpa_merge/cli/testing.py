@@ -233,8 +233,8 @@ def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder:
     from hpa_merge.disk import inside
 
     if (found := inside(path, [each for each in inputs if each.exists()])) is not None:
-        what = "lie in a model" if found.is_dir() else f"replace {found}, which is read"
-        raise EvaluationError(f"{flag} {path} would {what}, and inputs are never written to: choose another place.")
+        what = "lie in a model, which is never written to" if found.is_dir() else f"replace {found}, which is read"
+        raise EvaluationError(f"{flag} {path} would {what}: choose another place.")
     if not path.absolute().parent.is_dir():
         raise EvaluationError(
             f"{flag} {path} cannot be written, because the folder {path.absolute().parent} does not exist: "

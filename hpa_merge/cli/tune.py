@@ -59,8 +59,8 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
         raise EvaluationError("--max-over-refusal needs --benign-test: give it, or leave the bound out.")
     config = HPAConfig.from_mapping(base, source=str(given["config_file"]))
     settings = None if given["settings"] is None else read_settings(given["settings"], base)
-    check_place("--json", given["json_file"], [*inputs, *files])
-    check_place("--plot", given["plot"], [*inputs, *files])
+    for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
+        check_place(flag, path, [*inputs, *files, *filter(None, [out])])
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 

@@ -44,7 +44,7 @@ def verify_command(
     With the calibration files too the whole merge is run again without writing, and compared bit for bit: nothing of
     the report is believed but its options. What was not checked is printed. Exit status 2 if anything is wrong.
     """
-    with libraries(verbose, downloads=not quiet):
+    with libraries(verbose, downloads=not quiet, encoding=safety_calib is not None or task_calib is not None):
         from hpa_merge.verification import verify
 
         with progress_bar(quiet, "verifying") as on_progress:

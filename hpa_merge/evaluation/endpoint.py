@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import httpx
+from huggingface_hub.utils import httpx
 from PIL import Image
 
 from hpa_merge.addresses import credentials, read_address, read_key, without_secrets
@@ -85,7 +85,7 @@ class Endpoint:
             retries: how often a request is repeated after the connection failed or the server was busy.
 
         Raises:
-            EvaluationError: the address is none, or the key cannot be one.
+            EvaluationError: the address or the key cannot be used.
         """
         self.window = 8 * concurrency
         self._url, self._model = read_address(url).rstrip("/"), model

@@ -19,6 +19,7 @@ from hpa_merge.checkpoint.shard import read_layout
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.machine import is_out_of_memory
 from hpa_merge.model.building import bounded_modules, check_counts
+from hpa_merge.upstream import repair
 
 __all__ = ["LocalModel"]
 
@@ -237,4 +238,5 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
             f"{folder} is not whole: {absent[0]}{f' and {len(absent) - 1} more' if len(absent) > 1 else ''} "
             "cannot be taken from its files; fetch or merge it again."
         )
+    repair(model)
     return model.to(device).eval()

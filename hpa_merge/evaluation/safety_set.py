@@ -116,12 +116,12 @@ def check_place(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
     Raises:
         OutputError: it exists and is not to be replaced, would be or lie in an input, or its folder does not exist.
     """
+    if (os.path.lexists(out) and not out.is_file()) or (out.exists() and not overwrite):
+        raise OutputError(f"{out} exists already: choose another file, or replace it with --overwrite.")
     if (found := inside(out, [each for each in inputs if each.exists()])) is not None:
         raise OutputError(
             f"{out} would lie in the input {found}, and inputs are never written to: choose a path outside of it."
         )
-    if (os.path.lexists(out) and not out.is_file()) or (out.exists() and not overwrite):
-        raise OutputError(f"{out} exists already: choose another file, or replace it with --overwrite.")
     if not out.absolute().parent.is_dir():
         raise OutputError(
             f"{out} cannot be written, because the folder {out.absolute().parent} does not exist: create it first."

@@ -67,8 +67,11 @@ class Child:
         self._over: Stopped | None = None
         self._channel, theirs = socket.socketpair()
         self._lifeline, kept = socket.socketpair()
-        keeping.enter(service)
-        self.close = weakref.finalize(self, _close, self._channel, self._lifeline)
+        try:
+            keeping.enter(service)
+        except OSError as error:
+            self._over = Stopped(f"no process can be started for it: {error.strerror}")
+        self.close = weakref.finalize(self, _close, self._channel, self._lifeline, entered=self._over is None)
         with theirs, kept:
             keeping.request(service, theirs, kept)
         with suppress(OSError):  # what is wrong is told by the first call
@@ -96,10 +99,10 @@ class Child:
 
     def finish(self) -> tuple[Any, bytearray]:
         """What the call that was begun returns; raises as :meth:`call`."""
-        if self._over is not None:
-            raise self._over
         assert self._pending is not None
         limits, self._pending = self._pending, None
+        if self._over is not None:
+            raise self._over
         patience = _Patience(self._channel, limits.waiting)
         try:
             text, data = messages.receive(patience.fill, ANSWER)
@@ -167,11 +170,12 @@ class _Patience:
                     raise
 
 
-def _close(channel: socket.socket, lifeline: socket.socket) -> None:
+def _close(channel: socket.socket, lifeline: socket.socket, *, entered: bool) -> None:
     """End a child: its host kills it where this end of the lifeline is gone."""
     channel.close()
     lifeline.close()
-    keeping.leave()
+    if entered:
+        keeping.leave()
 
 
 def _size(count: int) -> str:

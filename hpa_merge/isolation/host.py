@@ -9,12 +9,15 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from hpa_merge.isolation.serving import serve
@@ -47,14 +50,21 @@ def run(control: socket.socket, *, silent: bool) -> NoReturn:
 
 
 def _settle(control: int, *, silent: bool) -> None:
-    """Leave everything behind that a forked process has of its parent: files, terminal, handlers of signals."""
+    """Leave everything behind that a forked process has of its parent: files, terminal, hooks, handlers of signals."""
     null = os.open(os.devnull, os.O_RDWR)
     if silent:
         os.dup2(null, 2)
     os.dup2(2, 1)
     os.dup2(null, 0)
-    os.closerange(3, control)
-    os.closerange(control + 1, os.sysconf("SC_OPEN_MAX"))
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, closefd=False)  # noqa: SIM115 - they stay
+        for number, mode in ((0, "r"), (1, "w"), (2, "w"))
+    )
+    sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
+    if sys.platform == "linux":  # elsewhere the host is a fresh process, which has no others
+        for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+            if number > 2 and number != control:
+                os.dup2(null, number)  # who still knows the number, such as a log, writes to nobody
     signal.set_wakeup_fd(-1)
     for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGPROF):
         signal.signal(other, signal.SIG_DFL)
@@ -109,10 +119,10 @@ class _Host:
         over = threading.Event()
 
         def watch() -> None:
-            selector = selectors.PollSelector()
-            selector.register(self._control, 0)  # nothing but the end
+            poll = select.poll()
+            poll.register(self._control, 0)  # nothing but the end
             while not over.wait(_WATCHING):
-                if selector.select(0):
+                if poll.poll(0):
                     os._exit(0)
 
         watcher = threading.Thread(target=watch)

@@ -5,6 +5,7 @@ process is only just beginning, as the command is, it imports them and forks the
 that has computed cannot do that: its threads, and its hold of a GPU, do not survive a fork.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -38,13 +39,16 @@ class _Host:
     def __init__(self, service: str | None, silent: bool) -> None:
         """``service``: what to import before the host is forked from this process; None where it cannot be."""
         self._parent = os.getpid()
+        if service is not None:
+            importlib.import_module(service.partition(":")[0])
         self.control, theirs = socket.socketpair()
-        with theirs:
-            if service is not None:
-                importlib.import_module(service.partition(":")[0])
-                self._wait = _forked(theirs, silent)
-            else:
-                self._wait = _spawned(theirs, silent)
+        try:
+            self._wait = (_spawned if service is None else _forked)(theirs, silent)
+        except OSError:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
 
     @property
     def ours(self) -> bool:
@@ -79,7 +83,11 @@ def kept(service: str, *, beginning: bool = False, silent: bool = True) -> Itera
         beginning: this process is only just beginning: no thread of it holds a lock, and nothing was computed.
         silent: drop what libraries print in the host and in children.
     """
-    enter(service, beginning=beginning, silent=silent)
+    try:
+        enter(service, beginning=beginning, silent=silent)
+    except OSError:  # no process can be started; a child says so where one is needed
+        yield
+        return
     try:
         yield
     finally:
@@ -120,7 +128,8 @@ def request(service: str, *ends: socket.socket) -> None:
         ends: the child's channel and its lifeline, of which the host and the child get copies.
     """
     with _lock:
-        assert _host is not None
+        if _host is None:
+            return
         content = json.dumps({"service": service}).encode().ljust(host.REQUEST)
         with suppress(OSError):  # a host that is gone: the child's channel is at its end, which is told there
             socket.send_fds(_host.control, [content], [end.fileno() for end in ends])
@@ -128,6 +137,7 @@ def request(service: str, *ends: socket.socket) -> None:
 
 def _forked(control: socket.socket, silent: bool) -> Callable[[], None]:
     """Fork the host; what waits for its end."""
+    gc.freeze()  # what was imported stays shared: the collector would write to all of it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which do nothing with Python's locks
         child = os.fork()

@@ -20,6 +20,7 @@ from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.parsing import CONFIG, read_json
+from hpa_merge.upstream import repair
 
 __all__ = ["bounded_modules", "check_counts", "decoder_start", "meta_model"]
 
@@ -87,6 +88,7 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
             f"{role}'s config.json makes transformers compute tables of {computed} bytes: "
             "give the config.json that belongs to these weights."
         )
+    repair(model)
     return model.eval()
 
 

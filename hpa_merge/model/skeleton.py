@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from hpa_merge.alignment import aligned
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import decoder_start, meta_model
 from hpa_merge.model.components import find_components
@@ -156,7 +157,8 @@ class Skeleton:
             read: gives the tensor of a key as it lies on disk.
 
         Returns:
-            Those tensors by key, in their dtype on disk, on the device; parameters share their memory where they can.
+            Those tensors by key, in their dtype on disk, on the device; parameters share their memory where they can,
+            and begin at an address that :func:`aligned` gives.
         """
         tensors: dict[str, Tensor] = {}
         for conversion in self._conversions_of[unit]:
@@ -166,7 +168,7 @@ class Skeleton:
             cast = {key: value.to(dtype) for key, value in raw.items()}
             for name, value in conversion.apply(cast, self.model).items():
                 if unit in self._units_of(name):
-                    self._put(name, value)
+                    self._put(name, aligned(value))
         return tensors
 
     def free(self, unit: Unit | None) -> None:
@@ -202,12 +204,16 @@ class Skeleton:
         return self.model.get_parameter_or_buffer(name).dtype
 
     def _put(self, name: str, value: Tensor) -> None:
-        """Set a parameter or buffer under every name that shares it."""
+        """Set a parameter or buffer under every name that shares it.
+
+        A parameter requires a gradient where ``from_pretrained`` lets it: torch takes another route to a product with
+        one that does (``should_fold`` in ATen/native/LinearAlgebra.cpp), even while gradients are disabled.
+        """
         for place in self._places[name]:
             owner, _, leaf = place.rpartition(".")
             module = self.model.get_submodule(owner)
             if leaf in module._parameters:
-                module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+                module._parameters[leaf] = nn.Parameter(value, requires_grad=value.is_floating_point())
             else:
                 module._buffers[leaf] = value
 

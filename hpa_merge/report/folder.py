@@ -84,7 +84,7 @@ def files_of(
 def _noting(report: MergeReport, what: str, error: BaseException) -> MergeReport:
     """The report with a note of what could not be made."""
     reason = " ".join(str(error if isinstance(error, NotDrawn) else f"{type(error).__name__}: {error}").split())
-    note = f"{what} ({reason}): the weights are whole; run hpa-merge report OUT for the rest."
+    note = f"{what} ({reason}): fix that, then run hpa-merge report OUT."
     return replace(report, run=replace(report.run, notes=(*report.run.notes, note)))
 
 

@@ -43,7 +43,8 @@ class MergeReport:
         linears: every linear weight, in the order in which they were merged.
         components: the parts that the model has.
         passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
-        left_out: files of NEW that were not carried over (other weight formats, pickles).
+        left_out: files of NEW that were not carried over (other weight formats, what training left, links elsewhere),
+            and folders of which nothing was.
         manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; but for the model card, which people
             edit, and this report. Reports of earlier versions name the weight files and their index alone.
         run: what differs from run to run.

@@ -2,83 +2,164 @@
 
 The report in OUT names folders and files as they were given, so that the user finds them again. What goes to the Hub
 has of each local folder and file its own name alone, wherever it stands: in the records, in the command, in the notes.
-Names on the Hub stay, and so does everything that ``hpa-merge verify`` looks at.
+Names on the Hub stay, and so does everything that ``hpa-merge verify`` looks at. The model card is made of such a
+report from the start.
 """
 
 import dataclasses
+import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from hpa_merge.hub import NAME
+from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["for_others"]
+__all__ = ["for_others", "is_local_in", "places_in"]
 
 PARTS = ("safety", "task", "run", "history", "evaluation")
 """The fields of a report that speak of places; the others are a function of the inputs' content and the options."""
 
-PLACE = re.compile(r"""(?<![\w.:/~-])(?:~[\w.-]*|\.{1,2})?/[^\s'"`,;:()\[\]<>]+""")
-"""A path in a sentence that begins at the root, at home, or above or in the working folder; no part of an address."""
+QUOTED = re.compile(r"""(['"`])((?:file://|~[\w.-]*|\.{1,2})?/[^'"`\n]+|[A-Za-z]:\\[^'"`\n]+)\1""")
+"""A path in a sentence, between quotation marks, with blanks in it perhaps."""
+
+PLACE = re.compile(
+    r"""(?<![\w.:/~\\-])(?:file://|~[\w.-]*|\.{1,2})?/[^\s'"`,;:()\[\]<>]+"""
+    r"""|(?<![\w.:/~@\\-])[A-Za-z_][\w.-]*(?:/[\w.-]+){2,}"""
+    r"""|(?<![\w/\\])[A-Za-z]:\\[^\s'"`,;:()\[\]<>]+"""
+)
+"""A path in a sentence: from the root, from home, from the working folder, two folders deep at least where it begins
+with a name, or a Windows path; no part of an address."""
+
+BASE = re.compile(r"(, trained on )(.+)$", re.DOTALL)
+"""The end of what an adapter is, as :func:`hpa_merge.model.injection.describe` has it."""
+
+ROOTED = re.compile(r"(?<![\w.:/~])(?:~[\w.-]*)?/\w[^/\s]*/\w")
+"""A path from the root or from home, in Markdown."""
+
+LOCAL = re.compile(r"(?:file://)?/[^/\s]+/[^\n]+|~[\w.-]*/[^\n]+|[A-Za-z]:\\[^\n]+")
+"""A text that is a path of somebody's machine and nothing else."""
+
+HOME = re.compile(
+    r"(?<![\w.:/~-])(?:~[\w.-]*/[\w.-]+|/(?:home|Users|root|mnt|data|tmp|workspace|scratch|media|srv|nfs|opt)/[\w.-]+)"
+    r"[^\s'\"`,;:()\[\]<>]*"
+)
+"""A path in a text, below a folder that users have their own in."""
 
 HIDDEN = "not shown"
 
 
 def for_others(report: MergeReport) -> MergeReport:
     """The report with the names of local folders and files in the place of their paths; itself where it has none."""
-    places = {place: _name(place) for place in _places(report) if _is_local(place, report)}
+    places = _names(report)
     changed = {part: _cleaned(getattr(report, part), places) for part in PARTS}
     run = changed["run"]
-    changed["run"] = dataclasses.replace(run, command=_command(report, places))
+    adapter = _adapter(report.run.adapter, report.run.old in report.run.commits, places)
+    changed["run"] = dataclasses.replace(run, command=_command(report, places), adapter=adapter)
     changed["evaluation"] = _without_addresses(changed["evaluation"])
     changed["history"] = tuple(
-        dataclasses.replace(past, evaluation=_without_addresses(past.evaluation)) for past in changed["history"]
+        dataclasses.replace(
+            past,
+            config=before.config,
+            evaluation=_without_addresses(past.evaluation),
+            adapter=_adapter(before.adapter, before.old in before.commits, places),
+        )
+        for before, past in zip(report.history, changed["history"], strict=True)
     )
     return dataclasses.replace(report, **changed)
 
 
+def is_local_in(report: MergeReport, text: str) -> bool:
+    """Whether a text, in Markdown perhaps, names a place of the machine that the report was made on."""
+    bases = {found[2] for each in _rounds(report) if (found := BASE.search(each.adapter))}
+    hidden = {*_names(report), *filter(_has_folder, bases - _on_hub(report))}
+    plain = text.replace("\\", "")
+    return any(place in plain for place in hidden) or ROOTED.search(plain) is not None
+
+
+def places_in(content: bytes) -> tuple[str, ...]:
+    """Paths of somebody's machine in a file that is published as it is: a configuration in JSON, or another text."""
+    text = content.decode("utf-8", "replace")
+    try:
+        found = list(_local_texts(json.loads(text)))
+    except (ValueError, RecursionError):
+        found = [place.rstrip(".") for place in HOME.findall(text)]
+    return tuple(dict.fromkeys(found))
+
+
+def _local_texts(content: Any) -> Iterator[str]:
+    """The texts in a value, as JSON has it, that are paths and nothing else."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and LOCAL.fullmatch(value):
+            yield value
+        elif isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+
+
+def _names(report: MergeReport) -> dict[str, str]:
+    """What stands for each local folder and file of the report, the longest path first."""
+    found = {form: _name(place) for place in _places(report) for form in (place, str(PurePath(place)))}
+    return {place: found[place] for place in sorted(found, key=len, reverse=True) if _has_folder(place)}
+
+
 def _places(report: MergeReport) -> Iterator[str]:
-    """Everything in the report that names a folder, a file, or a model on the Hub."""
-    yield from (report.run.old, report.run.new)
-    yield from (record.file for record in (report.safety, report.task) if record is not None)
+    """Every local folder and file that the report names. What is no name on the Hub for sure counts as local."""
+    for each in _rounds(report):
+        yield from (name for name in (each.old, each.new) if name not in each.commits)
+    parts: tuple[MergeReport | RoundRecord, ...] = (report, *report.history)
+    for part in parts:
+        yield from (record.file for record in (part.safety, part.task) if record is not None)
+        if isinstance(part.evaluation, dict):
+            yield from _places_of(part.evaluation, _on_hub(report))
     if "file" in report.run.statistics:
         yield report.run.statistics["file"]
-    for past in report.history:
-        yield from (past.old, past.new)
-        yield from (record.file for record in (past.safety, past.task) if record is not None)
-    for evaluation in (report.evaluation, *(past.evaluation for past in report.history)):
-        if isinstance(evaluation, dict):
-            yield from _places_of(evaluation)
 
 
-def _places_of(evaluation: dict[str, Any]) -> Iterator[str]:
+def _rounds(report: MergeReport) -> tuple[RunRecord | RoundRecord, ...]:
+    """This merge and those before it, each with OLD and NEW, their commits and the adapter."""
+    return (report.run, *report.history)
+
+
+def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]:
     """The models, the judge and the test files of an evaluation; nothing of what has not its form."""
     models, files = evaluation.get("models"), evaluation.get("files")
-    found = [model.get("model") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+    served = _endpoint(evaluation) is not None
+    for model in models if isinstance(models, list) else ():
+        for name in (model.get("model"), model.get("name")) if isinstance(model, dict) else ():
+            if isinstance(name, str) and name not in on_hub and not (served and NAME.fullmatch(name)):
+                yield name
     for named in files.values() if isinstance(files, dict) else ():
-        found += named.values() if isinstance(named, dict) else []
-    yield from (place for place in (*found, evaluation.get("judge")) if isinstance(place, str))
+        yield from (place for place in (named.values() if isinstance(named, dict) else ()) if isinstance(place, str))
+    judge = evaluation.get("judge")
+    if isinstance(judge, str):
+        yield judge
 
 
-def _is_local(place: str, report: MergeReport) -> bool:
-    """Whether it is a path: it has folders in it and is no name on the Hub."""
-    if "/" not in place or place in report.run.commits:
-        return False
-    used = place in (report.run.old, report.run.new)  # as no commit was noted, it was a folder
-    return used or NAME.fullmatch(place) is None or Path(place).exists()
+def _on_hub(report: MergeReport) -> set[str]:
+    """Names of models on the Hub, with their revisions and without."""
+    names = {name for each in _rounds(report) for name in each.commits}
+    return names | {name.partition("@")[0] for name in names}
+
+
+def _has_folder(place: str) -> bool:
+    return "/" in place.strip("/") or place.startswith(("/", "~")) or "\\" in place
 
 
 def _name(place: str) -> str:
-    return PurePath(place).name or "."
+    return PurePath(place.replace("\\", "/")).name or "."
 
 
-def _cleaned(value: Any, places: dict[str, str]) -> Any:
+def _cleaned(value: Any, places: Mapping[str, str]) -> Any:
     """A part of the report with every text in it cleaned."""
     if isinstance(value, str):
-        for place in sorted(places, key=len, reverse=True):
-            value = value.replace(place, places[place])
+        for place, name in places.items():
+            value = name.join(re.split(rf"(?<![\w/.-]){re.escape(place)}(?![\w-])", value))
+        value = QUOTED.sub(lambda found: f"{found[1]}{_name(found[2])}{found[1]}", value)
         return PLACE.sub(lambda found: _name(found[0]), value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
@@ -90,7 +171,23 @@ def _cleaned(value: Any, places: dict[str, str]) -> Any:
     return value
 
 
-def _command(report: MergeReport, places: dict[str, str]) -> str:
+def _adapter(kind: str, on_hub: bool, places: Mapping[str, str]) -> str:
+    """What an adapter is; of the model that it was trained on the name on the Hub, if it surely is one."""
+
+    def shown(found: re.Match[str]) -> str:
+        base = found[2]
+        surely = NAME.fullmatch(base) is not None and base not in places and (on_hub or not _is_like(base, places))
+        return found[1] + (base if surely else _name(base))
+
+    return BASE.sub(shown, kind)
+
+
+def _is_like(base: str, places: Mapping[str, str]) -> bool:
+    """Whether a folder of the report has the same name, so that it may be that one."""
+    return _name(base) in places.values() or Path(base).exists()
+
+
+def _command(report: MergeReport, places: Mapping[str, str]) -> str:
     """The command with no folder in it but those of names on the Hub."""
     try:
         words = shlex.split(report.run.command)
@@ -98,16 +195,22 @@ def _command(report: MergeReport, places: dict[str, str]) -> str:
         return str(_cleaned(report.run.command, places))
     shown = []
     for word in words:
-        option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        local = "/" in value and value not in report.run.commits
+        option, sign, value = word.partition("=") if re.match(r"--[a-z-]+=", word) else ("", "", word)
+        local = ("/" in value or "\\" in value) and value not in report.run.commits
         shown.append(f"{option}{sign}{_name(value) if local else value}")
     return shlex.join(shown) if shown != words else report.run.command
 
 
-def _without_addresses(evaluation: Any) -> Any:
-    """An evaluation that does not say which server was asked."""
+def _endpoint(evaluation: Any) -> Any:
+    """The address of the server that was asked; None where there was none."""
     run = evaluation.get("run") if isinstance(evaluation, dict) else None
     options = run.get("options") if isinstance(run, dict) else None
-    if not isinstance(options, dict) or not options.get("endpoint"):
+    return options.get("endpoint") or None if isinstance(options, dict) else None
+
+
+def _without_addresses(evaluation: Any) -> Any:
+    """An evaluation that does not say which server was asked."""
+    if _endpoint(evaluation) is None:
         return evaluation
-    return {**evaluation, "run": {**evaluation["run"], "options": {**options, "endpoint": HIDDEN}}}
+    run = evaluation["run"]
+    return {**evaluation, "run": {**run, "options": {**run["options"], "endpoint": HIDDEN}}}

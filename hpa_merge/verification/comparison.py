@@ -62,7 +62,7 @@ class Comparison:
             same: whether this machine is of the kind that the merge ran on, so that every bit has to be the same.
         """
         self.config = config
-        self._old, self._new, self._merged = ready.old, ready.new, merged
+        self._new, self._merged = ready.new, merged
         self._from_old = ready.plan.from_old[0]
         self._records = {record.name: record for record in report.linears}
         self._findings, self._same = findings, same
@@ -105,11 +105,11 @@ class Comparison:
             return
         ours = pair.new.matrix(self._read(key))
         if said is not None and not self._same:
-            adapted = self._as_said(pair, said, tensor, adapted)
+            adapted = self._as_said(said, adapted, moved.old.cpu(), pair.new.matrix(tensor).cpu())
         expected = adapted.weight.cpu()
         wrong = differing(ours, expected)
         if not self._same:
-            wrong &= ~self._rounding(pair, tensor, ours, expected, wrong)
+            wrong &= ~self._rounding(adapted, ours, wrong, moved.old.cpu(), pair.new.matrix(tensor).cpu())
         self._findings.problems += told(pair.new.name, wrong, "are not what comes out")
         self._compare(record_of_adapted(unit, pair, adapted, moved, **details), ours)
 
@@ -283,7 +283,7 @@ class Comparison:
             free = ("new_columns", "split_column", "split_rows")
         self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
 
-    def _as_said(self, pair: LinearPair, said: LinearRecord, tensor: Tensor, adapted: Adapted) -> Adapted:
+    def _as_said(self, said: LinearRecord, adapted: Adapted, old: Tensor, new: Tensor) -> Adapted:
         """What comes out with the report's columns, where they are others and rounding explains it."""
         selection = adapted.selection
         if selection is None or said.kept is None or said.columns != len(selection.kept):
@@ -291,22 +291,27 @@ class Comparison:
         kept = mask_of(said.kept, said.columns)
         if torch.equal(kept, selection.kept) or not explained(kept, selection, self.config):
             return adapted
-        self._chosen.append(pair.new.name)
-        old, new = pair.old.matrix(self._old.read(pair.old.key)), pair.new.matrix(tensor).cpu()
+        self._chosen.append(said.name)
         weight = with_new_rows(fuse(old, new[: len(old)], kept, adapted.kappa or 0.0), new)
         return replace(adapted, weight=weight, selection=replace(selection, kept=kept))
 
-    def _rounding(self, pair: LinearPair, tensor: Tensor, ours: Tensor, expected: Tensor, wrong: Tensor) -> Tensor:
+    def _rounding(self, adapted: Adapted, ours: Tensor, wrong: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """Where two weights, ``[r, c]``, differ as rounding on another machine explains; a mask.
 
-        That is by one unit in the last place. What is compensated follows from all of ``H⁻¹``: it may differ by as much
-        as that may, relative to the largest change in its row, and a few values may be chosen otherwise.
+        That is by one unit in the last place where a value was computed; what is OLD's or NEW's is so to the bit. What
+        is compensated follows from all of ``H⁻¹``: it may differ by as much as that may, relative to the largest change
+        in its row, and a few values may be chosen otherwise.
         """
+        expected, config = adapted.weight.cpu(), self.config
         near = wrong & neighbours(ours, expected)
+        if adapted.selection is not None:
+            near &= ~adapted.selection.kept
+        elif not config.whole_inverse and config.method != "linear":
+            near &= False
         if self.config.whole_inverse and bool(wrong.any()):
-            new = pair.new.matrix(tensor).cpu().float()
-            old = with_new_rows(pair.old.matrix(self._old.read(pair.old.key)).float(), new)
-            width = NEAR * torch.maximum((expected - old).abs(), (expected - new).abs()).amax(dim=1, keepdim=True)
+            before, after = with_new_rows(old.float(), new.float()), new.float()
+            moves = torch.maximum((expected - before).abs(), (expected - after).abs())
+            width = NEAR * moves.amax(dim=1, keepdim=True)
             near |= wrong & ((ours.float() - expected.float()).abs() <= width)
             far = wrong & ~near
             if int(far.sum()) <= NEAR * far.numel():

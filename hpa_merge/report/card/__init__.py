@@ -4,8 +4,8 @@ The card is a function of the inputs and the options, as the weights are: it say
 of local files and folders it has the names alone, for it is meant to be published.
 """
 
-from hpa_merge.report.card.assembling import CARD, make, remake, unreadable
+from hpa_merge.report.card.assembling import CARD, for_the_hub, make, remake, unreadable
 from hpa_merge.report.card.reading import cards_of
 from hpa_merge.report.card.usage import UNPUBLISHED
 
-__all__ = ["CARD", "UNPUBLISHED", "cards_of", "make", "remake", "unreadable"]
+__all__ = ["CARD", "UNPUBLISHED", "cards_of", "for_the_hub", "make", "remake", "unreadable"]

@@ -11,8 +11,9 @@ from hpa_merge.parsing import parse_yaml
 from hpa_merge.report.card.metadata import Loader, metadata_of, to_yaml
 from hpa_merge.report.card.section import section_of
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.sharing import for_others, is_local_in
 
-__all__ = ["BEGIN", "CARD", "END", "make", "remake", "unreadable"]
+__all__ = ["BEGIN", "CARD", "END", "for_the_hub", "make", "remake", "unreadable"]
 
 CARD = "README.md"
 
@@ -60,10 +61,33 @@ def _compose(
     line = "\r\n" if readme.count("\r\n") == readme.count("\n") > 0 else "\n"
     found = SECTION.search(body)
     before, after = ("", body) if found is None else (body[: found.start()], SECTION.sub("", body[found.end() :]))
-    section = section_of(report, figures or {}, followed=bool((before + after).strip())).replace("<!--", "<! --")
-    ours = [f"---\n{to_yaml(metadata_of(report, theirs, fallback))}\n---\n", f"{BEGIN}\n\n{section}\n{END}"]
+    section = _section(report, figures or {}, followed=bool((before + after).strip()))
+    ours = [f"---\n{to_yaml(metadata_of(report, theirs, fallback))}\n---\n", section]
     head, ours_below = (text.replace("\n", line) for text in ours)
     return f"{head}{before}{ours_below}" + (after if found is not None else f"{line}{after}")
+
+
+def for_the_hub(report: MergeReport, card: str, figures: Mapping[str, str]) -> str:
+    """A card whose section of ours names no place of the machine that the report was made on; the rest stays.
+
+    What people have changed in our section stays too, unless it has to be made anew.
+
+    Args:
+        figures: as for :func:`make`.
+    """
+    found = SECTION.search(card)
+    if found is None or not is_local_in(report, found[0]):
+        return card
+    around = _split(card[: found.start()])[1] + card[found.end() :]
+    line = "\r\n" if "\r\n" in found[0] else "\n"
+    section = _section(report, figures, followed=bool(around.strip()))
+    return card[: found.start()] + section.replace("\n", line) + card[found.end() :]
+
+
+def _section(report: MergeReport, figures: Mapping[str, str], *, followed: bool) -> str:
+    """Our section with its marks; of local folders and files it has the names alone."""
+    section = section_of(for_others(report), figures, followed=followed).replace("<!--", "<! --")
+    return f"{BEGIN}\n\n{section}\n{END}"
 
 
 def unreadable(readme: str) -> str:

@@ -27,6 +27,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
     """The section, without its marks.
 
     Args:
+        report: as others may read it (:func:`hpa_merge.report.sharing.for_others`), for the section is published.
         figures: pictures that lie beside the card, by file name, and what they show in words.
         followed: another card's text stands around it.
     """
@@ -55,7 +56,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
 def _summary(report: MergeReport) -> str:
     """What this model is, in words."""
     old, new = (_linked(report, name) for name in (report.run.old, report.run.new))
-    adapter = f", a {cell(report.run.adapter)} adapter on it" if report.run.adapter else ""
+    adapter = f", an adapter on it ({cell(report.run.adapter)})" if report.run.adapter else ""
     method = str(report.config.get("method", "hpa"))
     return (
         f"This model is {new}{adapter}, with a part of its weights put back towards {old}, the model before that "
