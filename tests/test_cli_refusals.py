@@ -297,8 +297,8 @@ def result_overflow_float16(call: Call) -> None:
 
 
 @refused(
-    "{task}:2: NEW's forward fails on this sample (IndexError: index out of range in self): mend the sample or"
-    " take it out."
+    "{task}:2: input_ids holds 512, and NEW's vocabulary has 512 tokens: give the ids that the checkpoint's own "
+    "tokenizer gives."
 )
 def token_outside_the_vocabulary(call: Call) -> None:
     call.task = call.calibration({"input_ids": [1, 511]}, {"input_ids": [1, 512]})
