@@ -305,8 +305,6 @@ def _shared_state() -> dict[str, Any]:
 
     return {
         "folder": Path.cwd(),
-        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
-        "import path": list(sys.path),
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
         "torch": (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()),
         "verbosity of transformers": transformers.utils.logging.get_verbosity(),
@@ -315,16 +313,23 @@ def _shared_state() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _alone(_calm: None) -> Iterator[None]:
-    """A test finds random numbers at their beginning, and leaves what is shared as it was: the order is all one."""
+    """A test finds random numbers at their beginning, and leaves what is shared as it was: the order does not matter.
+
+    The environment and the import path, which libraries change too, are put back.
+    """
     import numpy
     import torch
 
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
-    before = _shared_state()
+    before, environment, path = _shared_state(), dict(os.environ), list(sys.path)
     yield
     assert _shared_state() == before
+    sys.path[:] = path
+    for name in os.environ.keys() - environment.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,7 @@
 """Every byte of the inputs is read once and every byte of OUT written once, counted at the system calls.
 
-Besides, when OLD and NEW are opened, both ends of every tensor are looked at, for the content digests: 2 KiB from
-either, and that exactly once.
+Besides, both ends of every tensor are looked at, for the content digests: 2 KiB from either, once when OLD and NEW are
+opened and once before OUT appears.
 """
 
 import os
@@ -72,14 +72,14 @@ END = 2048
 
 
 def without_samples(found: Ranges, *checkpoints: tuple[Path, str]) -> Ranges:
-    """What was read beside both ends of every tensor, each of which was read once more than the rest."""
+    """What was read beside both ends of every tensor, each of which was read twice more than the rest."""
     rest: Ranges = defaultdict(list, {path: list(ranges) for path, ranges in found.items()})
     for folder, role in checkpoints:
         with Checkpoint.open(folder, role) as checkpoint:
             infos = list(checkpoint.tensors.values())
         for info in infos:
             ends = [(info.start, info.start + END), (info.stop - END, info.stop)]
-            for sample in ends if info.nbytes > 2 * END else [(info.start, info.stop)]:
+            for sample in 2 * (ends if info.nbytes > 2 * END else [(info.start, info.stop)]):
                 rest[(folder / info.shard).resolve()].remove(sample)
     return rest
 

@@ -7,11 +7,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+from fuzz import SHARES, fuzz
+
 
 @pytest.mark.filterwarnings("ignore")  # libraries warn of what is damaged
 def test_damaged_inputs_end_in_a_sentence(tmp_path: Path) -> None:
-    from fuzz import SHARES, fuzz
-
     counts, findings, _ = fuzz(cases=400, seed=1, seconds=10, folder=tmp_path)
     assert findings == []
     assert sum(row["refused"] for row in counts.values()) > 200

@@ -341,7 +341,7 @@ def test_nothing_is_written_over(outs: Path, tmp_path: Path, capsys: pytest.Capt
     there = outs / "out1" / REPORT
     before = there.read_bytes()
     assert "never written to" in refused(capsys, outs / "out1", "--json", "-o", there)
-    assert "would be written over" in refused(capsys, there, "--json", "-o", there)
+    assert "would replace" in refused(capsys, there, "--json", "-o", there)
     assert there.read_bytes() == before
 
 

@@ -38,8 +38,6 @@ def inspect_command(
     if history and (layer is not None or by is not None or as_csv):
         raise click.UsageError("'--history' shows whole rounds: leave out '--layer', '--by' and '--csv'.")
     check_place("--output", output, paths)
-    if output is not None and output.resolve() in [path.resolve() for path in paths]:
-        raise ConfigError(f"--output {output} is what is looked at, and would be written over: choose another place.")
     from hpa_merge.report.inspecting import inspect
 
     if as_csv or as_json:

@@ -63,10 +63,11 @@ def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) ->
         import huggingface_hub.utils
         import transformers
 
+        for logs in (transformers.utils.logging, huggingface_hub.utils.logging) if not verbose else ():
+            stack.callback(logs.set_verbosity, logs.get_verbosity())
+            logs.set_verbosity(logging.CRITICAL)
         if not verbose:
-            transformers.utils.logging.set_verbosity(logging.CRITICAL)
             transformers.utils.logging.disable_progress_bar()
-            huggingface_hub.utils.logging.set_verbosity(logging.CRITICAL)
         bars = huggingface_hub.utils
         (bars.enable_progress_bars if downloads and sys.stderr.isatty() else bars.disable_progress_bars)()
         yield

@@ -7,7 +7,6 @@ report from the start.
 """
 
 import dataclasses
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hpa_merge.hub import NAME
+from hpa_merge.parsing import TOKENIZER, parse_json
 from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 
@@ -84,8 +84,8 @@ def places_in(content: bytes) -> tuple[str, ...]:
     """Paths of somebody's machine in a file that is published as it is: a configuration in JSON, or another text."""
     text = content.decode("utf-8", "replace")
     try:
-        found = list(_local_texts(json.loads(text)))
-    except (ValueError, RecursionError):
+        found = list(_local_texts(parse_json(text, TOKENIZER)))
+    except ValueError:
         found = [place.rstrip(".") for place in HOME.findall(text)]
     return tuple(dict.fromkeys(found))
 
