@@ -28,7 +28,6 @@ def test_nothing_else_parses() -> None:
         "parsing.py",
         "publish.py",
         "report/redraw.py",
-        "report/sharing.py",
         "demo/samples.py",
         "checkpoint/journal.py",
     }
