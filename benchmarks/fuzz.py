@@ -137,6 +137,9 @@ def mutated_shard(content: bytes, draw: random.Random) -> bytes:
     return struct.pack("<Q", length) + head + data
 
 
+COMMANDS = ("report", "results", "options", "settings", "statistics", "test", "generation")
+"""What a command of the package reads."""
+
 OPTIONS = """p-max: 12.5
 p-min: 5
 selection: safety
@@ -183,15 +186,19 @@ class Bench:
             self.out,
             "--task-test",
             f"t={self.prompts}",
+            "--safety-test",
+            f"s={self.prompts}",
             "--max-new-tokens",
             "1",
             "--json",
             self.results,
         ]
-        assert self.status(*asked) == 0
+        assert self.status(*asked) == self.status("score", folder) == 0
         (folder / "options.yaml").write_text(OPTIONS)
         (folder / "settings.yaml").write_text(SETTINGS)
         self.merged = ["--safety-calib", safety, "--task-calib", task, "--dry-run", "-q"]
+        for kind in COMMANDS:  # whole files are taken
+            assert self.status(*self._words(kind, random.Random(0))[1]) == 0, kind
 
     def status(self, *words: Any) -> int:
         """The exit status of the command; what it printed is raised where that is a mistake of ours."""
@@ -222,7 +229,7 @@ class Bench:
         """What the damaged file holds, and what is to be done with it."""
         name = draw.choice(list(self.models))
         folder, calibration = self.models[name]
-        if kind in ("report", "results", "options", "settings", "statistics", "test", "generation"):
+        if kind in COMMANDS:
             return self._command(kind, draw)
         if kind == "answer":
             body = {"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": "well", "n": 1}}]}
@@ -256,10 +263,10 @@ class Bench:
 
         return content, run
 
-    def _command(self, kind: str, draw: random.Random) -> tuple[bytes, Callable[[], None]]:
-        """A file that a command reads, damaged, and that command."""
+    def _words(self, kind: str, draw: random.Random) -> tuple[Path, list[Any]]:
+        """A file that a command reads, and that command."""
         verified = ["verify", self.out, *draw.choice([[], ["--old", self.old, "--new", self.new]])]
-        path, words = {
+        return {
             "report": (self.out / "hpa_report.json", draw.choice([["inspect", self.out], verified])),
             "results": (self.results, ["score", self.folder]),
             "options": (
@@ -286,6 +293,10 @@ class Bench:
                 ],
             ),
         }[kind]
+
+    def _command(self, kind: str, draw: random.Random) -> tuple[bytes, Callable[[], None]]:
+        """A file that a command reads, damaged, and that command."""
+        path, words = self._words(kind, draw)
         whole = path.read_bytes()
         if path.suffix == ".yaml":
             content = mutate_bytes(whole, draw)

@@ -1,4 +1,4 @@
-"""JSON and YAML that somebody else wrote, bounded by what they become in memory before they are parsed.
+"""JSON that somebody else wrote, bounded by what it becomes in memory before it is parsed.
 
 Every reader of the package comes through here. It raises ``ValueError`` with the reason, and its callers say in a
 sentence of their own which file that is and what to do.
@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
-import yaml
-
 __all__ = [
     "ANSWER",
     "CONFIG",
@@ -28,12 +26,10 @@ __all__ = [
     "RECORD",
     "REPORT",
     "TOKENIZER",
-    "YAML_BYTES",
     "Limits",
     "SurrogateError",
     "parse_items",
     "parse_json",
-    "parse_yaml",
     "read_bounded",
     "read_json",
     "read_open",
@@ -91,15 +87,6 @@ side."""
 
 DEPTH = 100
 """How deep JSON may be nested: of real files, none is deeper than 20. Much deeper, and libraries end in a recursion."""
-
-YAML_BYTES = 2**20
-"""The longest YAML that is read, unless the caller says otherwise; PyYAML reads half a megabyte a second."""
-
-YAML_EXPANDED = 2**24
-"""The most characters and values of YAML in which every alias is written out."""
-
-DIGITS = 100
-"""The most digits of a whole number in YAML, which may be hexadecimal: Python limits decimals alone."""
 
 STEP = 2**20
 """Bytes of which the signs are counted at once."""
@@ -204,35 +191,6 @@ def read_open(file: BinaryIO | io.FileIO, size: int) -> bytes:
     if not left:
         raise ValueError("it has more bytes than the file system says")
     return b"".join(parts)
-
-
-def parse_yaml(content: bytes | str, loader: type[Any] = yaml.SafeLoader, size: int = YAML_BYTES) -> Any:
-    """The value of a YAML document.
-
-    Args:
-        loader: a kind of ``yaml.SafeLoader``.
-        size: its longest, in bytes or characters.
-
-    Raises:
-        yaml.YAMLError: it is not YAML.
-        ValueError: it is not UTF-8, too long, nested too deeply, too large once its aliases are written out, contains
-            itself, or has a value that is not what its tag says.
-    """
-    if len(content) > size:
-        raise ValueError(f"it is longer than {size} bytes")
-    made = loader(content if isinstance(content, str) else content.decode("utf-8"))
-    try:
-        node = made.get_single_node()
-        if node is None:
-            return None
-        _expanded(node, {})
-        return made.construct_document(node)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:  # "!!int x", "!!timestamp x"
-        raise ValueError("a value is not what its tag says") from error
-    finally:
-        made.dispose()
 
 
 @final
@@ -382,34 +340,3 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         raise ValueError(f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r:.80} stands in it twice")
     return content
-
-
-def _expanded(node: Any, known: dict[int, int | None]) -> int:
-    """How many values and characters a node has if every alias in it is written out.
-
-    Args:
-        known: those of the nodes that were looked at, by their identity; None while that goes on.
-
-    Raises:
-        ValueError: too many, or the node contains itself, or holds what cannot be written down.
-    """
-    if id(node) in known:
-        if (before := known[id(node)]) is None:
-            raise ValueError("a value contains itself")
-        return before
-    known[id(node)] = None
-    if isinstance(node, yaml.ScalarNode):
-        if any("\ud800" <= sign <= "\udfff" for sign in node.value):
-            raise SurrogateError("it has half a pair of surrogates")
-        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > DIGITS:
-            raise ValueError(f"it has a number of more than {DIGITS} digits")
-        total = 1 + len(node.value)
-    else:
-        pairs = isinstance(node, yaml.MappingNode)
-        total = 1
-        for item in node.value:
-            total += sum(_expanded(each, known) for each in (item if pairs else [item]))
-            if total > YAML_EXPANDED:
-                raise ValueError(f"its aliases stand for more than {YAML_EXPANDED} characters")
-    known[id(node)] = total
-    return total

@@ -11,7 +11,8 @@ import yaml
 
 from hpa_merge.config import HPAConfig, check_shared, uses
 from hpa_merge.errors import ConfigError
-from hpa_merge.parsing import YAML_BYTES, parse_yaml, read_bounded
+from hpa_merge.parsing import read_bounded
+from hpa_merge.parsing_yaml import YAML_BYTES, parse_yaml
 
 __all__ = ["read_settings"]
 

@@ -216,6 +216,6 @@ def test_an_interruption_ends_a_request_at_once(stub: Stub, endpoint: Callable[.
     stub.rule = rule
     client = endpoint(timeout=600)
     with pytest.raises(KeyboardInterrupt):
-        client.answer([ask("a"), ask("b")])
+        client.answer([ask("a")])
     client.close()  # does not wait for what was interrupted
     over.set()

@@ -13,7 +13,8 @@ import yaml
 
 import hpa_merge
 from hpa_merge import parsing
-from hpa_merge.parsing import CONFIG, INDEX, LINE, REPORT, Limits, SurrogateError, parse_items, parse_json, parse_yaml
+from hpa_merge.parsing import CONFIG, INDEX, LINE, REPORT, Limits, SurrogateError, parse_items, parse_json
+from hpa_merge.parsing_yaml import parse_yaml
 
 ROOT = Path(hpa_merge.__file__).parent
 OPEN = Limits(2**30, 2**40)

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from hpa_merge.parsing import parse_yaml
+from hpa_merge.parsing_yaml import parse_yaml
 from hpa_merge.report.card.metadata import Loader, metadata_of, to_yaml
 from hpa_merge.report.card.section import section_of
 from hpa_merge.report.schema import MergeReport
