@@ -298,7 +298,7 @@ def result_overflow_float16(call: Call) -> None:
 
 @refused(
     "{task}:2: input_ids holds 512, and NEW's vocabulary has 512 tokens: give the ids that the checkpoint's own "
-    "tokenizer gives."
+    "tokenizer gives.",
 )
 def token_outside_the_vocabulary(call: Call) -> None:
     call.task = call.calibration({"input_ids": [1, 511]}, {"input_ids": [1, 512]})
