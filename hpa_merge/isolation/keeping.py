@@ -99,9 +99,9 @@ def enter(service: str, *, beginning: bool = False, silent: bool = True) -> None
     global _host, _users
     with _lock:
         if _host is not None and not (_host.ours and _host.alive):
-            _users = _users if _host.ours else 0
-            _host.close()
-            _host = None
+            gone, _host = _host, None  # first, for the closing may be interrupted
+            _users = _users if gone.ours else 0
+            gone.close()
         if _host is None:
             forking = beginning and sys.platform == "linux" and _COMPUTING not in sys.modules
             _host = _Host(service if forking else None, silent)
@@ -117,8 +117,8 @@ def leave() -> None:
             return
         _users -= 1
         if not _users:
-            _host.close()
-            _host = None
+            unused, _host = _host, None
+            unused.close()
 
 
 def request(service: str, *ends: socket.socket) -> None:
