@@ -84,7 +84,9 @@ def check_output(
             if not overwrite:
                 raise OutputError(exists(out))
             check_replaceable(out)
-        if is_locked(places.journal):
+        with telling(f"the journal {places.journal} cannot be used"):
+            locked = is_locked(places.journal)
+        if locked:
             raise OutputError(busy(partial))
         if os.path.lexists(partial):
             if not resume:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,6 +62,8 @@ def _settle(control: int, *, silent: bool) -> None:
         for number, mode in ((0, "r"), (1, "w"), (2, "w"))
     )
     sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
+    warnings.resetwarnings()  # of libraries: they are no errors here, whatever they are in the parent
+    warnings.simplefilter("ignore" if silent else "default")
     if sys.platform == "linux":  # elsewhere the host is a fresh process, which has no others
         for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
             if number > 2 and number != control:
