@@ -75,10 +75,10 @@ def test_a_report_with_what_json_has_not(
     assert any("are null" in note for note in report.run.notes)
 
 
-def test_half_of_a_surrogate_pair_is_written_as_jsons_escape(tiny: Tiny, tmp_path: Path) -> None:
+def test_half_of_a_surrogate_pair_does_not_make_the_report_unreadable(tiny: Tiny, tmp_path: Path) -> None:
     report = run(tiny("gpt2"), tmp_path / "out")
     report = dataclasses.replace(report, run=dataclasses.replace(report.run, command="hpa-merge \udcff"))
-    assert json.loads(folder.files_of(report)[1][REPORT])["run"]["command"] == "hpa-merge \udcff"
+    assert json.loads(folder.files_of(report)[1][REPORT])["run"]["command"] == "hpa-merge ?"
 
 
 # --- OUT ---
