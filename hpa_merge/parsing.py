@@ -288,7 +288,7 @@ def _becomes(raw: bytes) -> int:
 
 
 def _check_depth(value: Any) -> None:
-    """See that a value is nested no more than ``DEPTH`` deep.
+    """Check that a value is nested no more than ``DEPTH`` deep.
 
     Raises:
         ValueError: it is.
@@ -307,7 +307,7 @@ def _check_depth(value: Any) -> None:
 
 
 def _check_surrogates(text: str) -> None:
-    """See that a JSON text has no half of a pair of surrogates: it could be neither printed nor written.
+    """Check that a JSON text has no half of a pair of surrogates: it could be neither printed nor written.
 
     Raises:
         ValueError: it has one.

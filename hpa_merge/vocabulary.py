@@ -38,7 +38,7 @@ class VocabularyService:
 
 
 def check_order(old: Path, new: Path) -> None:
-    """See that every token that both folders have has the same number in both.
+    """Check that every token that both folders have has the same number in both.
 
     Folders without a ``tokenizer.json`` that can be read say nothing of it; the samples need a tokenizer and will say
     so. A reserved token that got another text is no token of both.

@@ -59,7 +59,7 @@ ENDLESS = {
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_reply_without_end(name: str, stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
     stub.rule = lambda body: ENDLESS[name]
-    with pytest.raises(EvaluationError, match=r"cannot be read \(it is longer than 16777216 bytes\): mend the server"):
+    with pytest.raises(EvaluationError, match=r"cannot be read \(it is longer than 16777216 bytes\): fix the server"):
         endpoint().answer([ask("a")])
     assert len(stub.bodies) == 1  # no second try of what has an answer
 

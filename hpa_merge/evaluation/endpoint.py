@@ -211,7 +211,7 @@ class Endpoint:
         if reply.status != httpx.codes.OK:
             raise EvaluationError(
                 f"the endpoint {self._url} answers {reply.status} for {prompt.source} and the model "
-                f"{self._model} ({self._said(reply)}): mend the request or the server."
+                f"{self._model} ({self._said(reply)}): fix the request or the server."
             )
         if coding := _coding(reply.headers):
             raise EvaluationError(
@@ -231,7 +231,7 @@ class Endpoint:
         except ValueError as error:
             raise EvaluationError(
                 f"the endpoint {self._url} answers {prompt.source} with what cannot be read ({error}): "
-                "mend the server, or lower --max-new-tokens."
+                "fix the server, or lower --max-new-tokens."
             ) from error
         if len(text) > (most := TOKEN_CHARACTERS * self._max_new_tokens):
             raise EvaluationError(
