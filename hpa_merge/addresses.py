@@ -23,7 +23,7 @@ SECRETS = (KEY, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 SHORTEST = 4
 """Letters of a secret; a shorter value hides nothing, and would be found everywhere."""
 
-HIDDEN = "(not shown)"
+HIDDEN = "***"
 
 HOST = re.compile(r"[\w.-]*(:\d*)?|\[[0-9A-Fa-f:.%]+\](:\d*)?")
 """What stands between ``//`` and the path of an address without a user."""

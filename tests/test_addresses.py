@@ -32,11 +32,11 @@ PASSWORD = "Sesame"
         (f"https://host/v1#{PASSWORD}", "https://host/v1"),
         (f"user:{PASSWORD}@host/v1", "host/v1"),
         # a password with a sign that ends an authority: what it is cannot be told
-        (f"http://user:{PASSWORD}/x@host/v1", "http://(not shown)"),
-        (f"http://user:{PASSWORD}#x@host", "http://(not shown)"),
-        (f"http://user:12?{PASSWORD}@host", "http://(not shown)"),
-        (f"http://user:12/{PASSWORD}@host", "http://(not shown)"),
-        (f"http://user:{PASSWORD} x@host\n/v1", "http://(not shown)"),
+        (f"http://user:{PASSWORD}/x@host/v1", "http://***"),
+        (f"http://user:{PASSWORD}#x@host", "http://***"),
+        (f"http://user:12?{PASSWORD}@host", "http://***"),
+        (f"http://user:12/{PASSWORD}@host", "http://***"),
+        (f"http://user:{PASSWORD} x@host\n/v1", "http://***"),
     ],
 )
 def test_what_is_shown_of_an_address(address: str, told: str) -> None:
@@ -172,10 +172,17 @@ def test_texts_of_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", PASSWORD)
     monkeypatch.setenv(KEY, "EMP")  # so short that it says nothing
     texts = {
-        f"Illegal header value b'Bearer {PASSWORD}\\n'": "Illegal header value b'Bearer (not shown)\\n'",
+        f"Illegal header value b'Bearer {PASSWORD}\\n'": "Illegal header value b'Bearer ***\\n'",
         f"403 for https://cdn.host/blob?X-Amz-Signature={PASSWORD}x (again)": "403 for https://cdn.host/blob (again)",
-        "token hf_abcdefghijklmnopqrstuvwxyzABCDEFGH is wrong": "token (not shown) is wrong",
-        "Bearer abcdefgh": "Bearer (not shown)",
+        "token hf_abcdefghijklmnopqrstuvwxyzABCDEFGH is wrong": "token *** is wrong",
+        "Bearer abcdefgh": "Bearer ***",
         "EMPTY hf_quant_config.json sk-learn": "EMPTY hf_quant_config.json sk-learn",
     }
     assert {text: without_secrets(text) for text in texts} == texts
+
+
+@pytest.mark.parametrize("address", ["http://user:12/x@host", "http://a:b@c:port/v1", "Bearer abcdefgh"])
+def test_what_is_hidden_stays_as_it_is(address: str) -> None:
+    once = without_secrets(shown(address))
+    assert without_secrets(once) == once
+    assert once.endswith("***")
