@@ -20,6 +20,8 @@ from test_resume import beside, interrupt, run
 from hpa_merge.checkpoint.journal import Journal, is_locked
 from hpa_merge.errors import OutputError
 
+pytestmark = pytest.mark.gate
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "crash.py"
 Tiny = Callable[..., TinyCase]
 

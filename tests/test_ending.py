@@ -10,6 +10,8 @@ import pytest
 from conftest import Call, content
 from test_resume import beside
 
+pytestmark = pytest.mark.gate
+
 SCRIPT = """
 import signal, sys, threading
 import torch

@@ -17,6 +17,8 @@ from test_resume import beside, raising, run
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.errors import CheckpointError, InputError, OutputError
 
+pytestmark = pytest.mark.gate
+
 CALLS = ("pwrite", "write", "copy_file_range", "sendfile", "fsync", "posix_fallocate", "mkdir", "rename")
 CALLS += ("replace", "ftruncate")
 """What a merge asks of the system when it makes OUT, by name in ``os``; files that are opened come in addition."""

@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from fuzz import SHARES, fuzz
 
+pytestmark = pytest.mark.gate
+
 
 @pytest.mark.filterwarnings("ignore")  # libraries warn of what is damaged
 def test_damaged_inputs_end_in_a_sentence(tmp_path: Path) -> None:
