@@ -20,6 +20,8 @@ from hpa_merge.calibration import Encoder, process, read_samples
 from hpa_merge.errors import CalibrationError, CheckpointError, HPAError
 from hpa_merge.isolation import Limits
 
+pytestmark = pytest.mark.gate
+
 REMOVE = "change or remove it."
 
 

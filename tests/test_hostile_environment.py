@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Call, assert_refused, status
 
+pytestmark = pytest.mark.gate
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -20,6 +20,8 @@ from hpa_merge.errors import CalibrationError
 from hpa_merge.isolation import Child, Limits, Stopped, keeping, kept
 from hpa_merge.isolation import child as child_module
 
+pytestmark = pytest.mark.gate
+
 SERVICE = "isolation_services:Probe"
 LIMITS = Limits(computing=60.0, waiting=600.0)
 PATIENCE = 120.0
