@@ -138,6 +138,6 @@ class EncoderProcess:
 
 
 def _example(samples: Sequence[Sample]) -> Sample | None:
-    """A sample that needs what all of them need: one with images, else one that is no token ids; None: nothing is."""
+    """The sample that asks most of the encoder: one with images, else one with text; None where all are token ids."""
     texts = [sample for sample in samples if not sample.input_ids]
     return next((sample for sample in texts if sample.images), texts[0] if texts else None)

@@ -117,7 +117,7 @@ def _code(out: Path) -> set[str]:
 
 
 def _object(path: Path, limits: parsing.Limits) -> Mapping[str, Any] | None:
-    """A JSON object in a regular file that is no link, within limits; None where there is none."""
+    """The JSON object in a regular file, links refused, within limits; None if there is none."""
     try:
         if path.is_symlink():
             return None

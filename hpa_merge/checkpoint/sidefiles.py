@@ -82,7 +82,7 @@ def _is_own(folder: Path, path: Path, wanted: set[PurePath]) -> bool:
 
 
 def _topmost(path: Path, carried: set[Path]) -> Path:
-    """The file, or the outermost folder that it lies in and of which nothing is carried."""
+    """The file, or the outermost folder around it from which nothing is copied."""
     return next((parent for parent in reversed(path.parents[:-1]) if parent not in carried), path)
 
 

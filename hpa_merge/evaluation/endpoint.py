@@ -236,7 +236,7 @@ class Endpoint:
         if len(text) > (most := TOKEN_CHARACTERS * self._max_new_tokens):
             raise EvaluationError(
                 f"the endpoint {self._url} answers {prompt.source} with {len(text)} characters, and "
-                f"{self._max_new_tokens} tokens have {most} at most: see that the server heeds max_tokens."
+                f"{self._max_new_tokens} tokens have {most} at most: check that the server heeds max_tokens."
             )
         return text.strip()
 
@@ -245,7 +245,7 @@ class Endpoint:
         late = f"no whole answer within {self._timeout:g} seconds"
         reason = late if isinstance(error, TimeoutError) else without_secrets(str(error)) or type(error).__name__
         return EvaluationError(
-            f"the endpoint {self._url} cannot be reached ({reason}; tried {tries} times): see that the server runs, "
+            f"the endpoint {self._url} cannot be reached ({reason}; tried {tries} times): check that the server runs, "
             "or raise --timeout."
         )
 
