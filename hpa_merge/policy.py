@@ -85,7 +85,7 @@ def check_policies(config: HPAConfig, new: Skeleton) -> None:
     if not any(is_included(config, key, new.components[key]) for key in keys):
         if any(policy_of(config, component) != defaults[component] for component in COMPONENTS):
             raise ConfigError("the options leave no linear to adapt: set one component that has linears to merge.")
-        raise ConfigError("include and exclude leave no linear to adapt: mend the expressions.")
+        raise ConfigError("include and exclude leave no linear to adapt: change the expressions.")
 
 
 def component_records(

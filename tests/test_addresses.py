@@ -88,6 +88,7 @@ def test_files(tmp_path: Path) -> list[str | Path]:
 def no_address(monkeypatch: pytest.MonkeyPatch) -> str:
     """An address with a password behind which nothing is, and no pauses between the tries."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("hpa_merge.evaluation.endpoint._pause", lambda tried, wanted: 0.0)
     return f"http://user:{PASSWORD}@127.0.0.1:9/v1"
 
 

@@ -242,7 +242,7 @@ def alpha_min_over_alpha_max(call: Call) -> None:
     call.options = ("--alpha-min", "0.9")
 
 
-@refused("include and exclude leave no linear to adapt: mend the expressions.")
+@refused("include and exclude leave no linear to adapt: change the expressions.")
 def include_nothing(call: Call) -> None:
     call.options = ("--include", "no_such_layer")
 

@@ -72,6 +72,7 @@ def test_the_page_is_drawn_anew(out: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.gate
 def test_an_evaluation_becomes_part_of_the_report(out: Path, evaluation: Path) -> None:
     assert status(out, "--evaluation", evaluation) == 0
     report = read_report(out)
@@ -83,6 +84,7 @@ def test_an_evaluation_becomes_part_of_the_report(out: Path, evaluation: Path) -
     assert not verify(out).problems
 
 
+@pytest.mark.gate
 def test_a_picture_that_is_no_longer_drawn_goes_away(out: Path, evaluation: Path) -> None:
     without = (out / REPORT).read_bytes()
     assert status(out, "--evaluation", evaluation) == 0
@@ -143,6 +145,7 @@ def test_without_the_libraries(out: Path, capsys: pytest.CaptureFixture[str]) ->
     assert PAGE not in names(out)
 
 
+@pytest.mark.gate
 def test_a_file_that_cannot_be_replaced_stays(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_report(out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}

@@ -19,13 +19,23 @@ IN_BFLOAT16 = (
     "Gemma 2", "Phi-3", "Falcon (40B)", "OPT", "Mamba 2", "T5", "Mixtral", "gpt-oss", "DeepSeek-V3", "Llama 4",
     "LLaVA-NeXT", "Qwen3-VL-MoE", "InternVL 3", "Llama 3.2 Vision",
 )  # fmt: skip
-RUNS = [(family, torch.float32) for family in FAMILIES]
-RUNS += [(family, torch.bfloat16) for family in FAMILIES if family.name in IN_BFLOAT16]
+QUICK = 4
+"""Of so many families in float32 one runs in plain ``pytest``, the others in the gate."""
+
+RUNS = [
+    pytest.param(family, torch.float32, marks=[pytest.mark.gate] if place % QUICK else [], id=f"{family.id}-float32")
+    for place, family in enumerate(FAMILIES)
+]
+RUNS += [
+    pytest.param(family, torch.bfloat16, id=f"{family.id}-bfloat16")
+    for family in FAMILIES
+    if family.name in IN_BFLOAT16
+]
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in QUIET]
 
 
-@pytest.mark.parametrize(("family", "dtype"), RUNS, ids=[f"{f.id}-{str(d).removeprefix('torch.')}" for f, d in RUNS])
+@pytest.mark.parametrize(("family", "dtype"), RUNS)
 def test_family(family: Family, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = check_family(make_pair(family, tmp_path, dtype=dtype), tmp_path / "out", monkeypatch)
     if family.kind == "mixture":

@@ -504,6 +504,7 @@ def test_a_token_goes_to_the_hub_and_nowhere_else(
     )
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", ["lab/nothing", NEW])
 def test_the_command(name: str, hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
     """By itself, with HF_ENDPOINT; one sentence where it fails, nothing with -q."""

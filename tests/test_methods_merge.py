@@ -43,7 +43,9 @@ from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
 
-NAMES = pytest.mark.parametrize("name", ["gpt2", "llava", "phi3", "qwen2_tied"])
+NAMES = pytest.mark.parametrize(
+    "name", ["gpt2", "llava", *(pytest.param(name, marks=pytest.mark.gate) for name in ("phi3", "qwen2_tied"))]
+)
 
 METHODS: dict[str, dict[str, Any]] = {
     "linear": {"weight": 0.3},

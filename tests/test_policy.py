@@ -246,7 +246,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     "nothing left by expressions": (
         "llama",
         {"include": ("nowhere",)},
-        "include and exclude leave no linear to adapt: mend the expressions.",
+        "include and exclude leave no linear to adapt: change the expressions.",
     ),
 }
 

@@ -112,6 +112,7 @@ def test_no_page(tiny: Tiny, tmp_path: Path) -> None:
     assert not any((out / PAGE).exists() for out in outs)
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("drawing")
 def test_what_an_earlier_merge_drew_is_not_carried_over(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llama")
@@ -173,6 +174,7 @@ def test_drawing_that_does_not_come_to_an_end_costs_no_merge(
     assert not verify(tmp_path / "out").problems
 
 
+@pytest.mark.gate
 def test_where_memory_is_bounded_the_command_says_that_nothing_was_drawn(
     tiny: Tiny, tmp_path: Path, program: Path
 ) -> None:
@@ -263,6 +265,7 @@ def test_the_page_says_what_was_done(tiny: Tiny, tmp_path: Path) -> None:
     assert ("code", command) in page.texts
 
 
+@pytest.mark.gate
 def test_evaluation_and_rounds() -> None:
     plain = mixture(2, 2)
     page = Page(DRAW(plain).files[PAGE].decode())
@@ -285,6 +288,7 @@ def test_evaluation_and_rounds() -> None:
     assert "4.0 % ≤ 6.04 %" in words
 
 
+@pytest.mark.gate
 def test_a_report_of_an_earlier_version_has_a_page() -> None:
     """Its records lack what was not noted then."""
     plain = mixture(2, 2)

@@ -67,7 +67,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 # --- the same bytes ---
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llava", "phi3"])
+@pytest.mark.parametrize("name", ["gpt2", "llava", pytest.param("phi3", marks=pytest.mark.gate)])
 @pytest.mark.parametrize("stats", ["none", "computed", "read"])
 def test_each_out_is_that_of_a_merge(name: str, stats: str, tiny: Tiny, tmp_path: Path) -> None:
     case = tiny(name, "bfloat16")
@@ -133,7 +133,7 @@ def interrupted(case: TinyCase, outs: dict[Path, HPAConfig], commits: int, **opt
 
 
 @pytest.mark.parametrize("stats", [False, True])
-@pytest.mark.parametrize("commits", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("commits", [1, 3, *(pytest.param(n, marks=pytest.mark.gate) for n in (2, 5, 9))])
 def test_resumed(commits: int, stats: bool, tiny: Tiny, tmp_path: Path, calls: Counter[str]) -> None:
     """GPT-2 has three units with linears: after so many commits the two OUTs are at different units, or the same."""
     case, outs = tiny("gpt2"), configs(tmp_path, "paper", "more", "safety")

@@ -4,16 +4,18 @@ import dataclasses
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CARD, REPORT
+from conftest import CARD, DRAW, REPORT
 from published import INDEX, Published, seal
 
 import hpa_merge
 from hpa_merge.errors import CheckpointError
+from hpa_merge.report import folder
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
@@ -21,11 +23,21 @@ Make = Callable[..., Published]
 PAGE, PICTURE = "hpa_report.html", "hpa_columns.png"
 
 
+@pytest.fixture(scope="module")
+def drawn_once(sound: Make, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """One with its page and pictures, not to be written to."""
+    made, out = sound(), tmp_path_factory.mktemp("drawn") / "out"
+    shutil.copytree(made.out, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "draw", DRAW)
+        return made._replace(out=out, report=hpa_merge.write_report(out))
+
+
 @pytest.fixture
-def drawn(published: Make, drawing: None) -> Published:
-    """One with its page and pictures."""
-    made = published()
-    return made._replace(report=hpa_merge.write_report(made.out))
+def drawn(drawn_once: Published, tmp_path: Path) -> Published:
+    """A copy of it, to be damaged."""
+    shutil.copytree(drawn_once.out, tmp_path / "out")
+    return drawn_once._replace(out=tmp_path / "out")
 
 
 def test_every_file_is_in_the_manifest(drawn: Published) -> None:

@@ -181,7 +181,7 @@ def test_the_options_are_believed_and_said(published: Make) -> None:
     [
         ({"p_max": "a"}, ConfigError, "p_max is 'a': it has to be a number"),
         ({"evil": 1}, ConfigError, "the report has no option 'evil'"),
-        ({"exclude": ["."]}, ConfigError, "leave no linear to adapt"),
+        ({"exclude": ["."]}, ConfigError, "with the options that the report of .* names, .* leave no linear to adapt"),
         ({"blocks": "0-9999", "method": "blocks"}, ConfigError, "has 4 blocks"),
     ],
 )

@@ -79,7 +79,7 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
         reason = " ".join(str(error).split())[:200].rstrip(" .:") or type(error).__name__
         raise CheckpointError(
             f"{role}'s config.json is not one that transformers {transformers.__version__} can build a model from "
-            f"({reason}): install a version that knows the model."
+            f"({reason}): correct that in the file, or install a version of transformers that supports the model."
         ) from error
     loaded = model.state_dict(keep_vars=True)
     computed = sum(buffer.nbytes for buffer_name, buffer in model.named_buffers() if buffer_name not in loaded)

@@ -1,7 +1,7 @@
 """``hpa-merge verify``: whether a published folder is still what its merge wrote, and whether that merge is right."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -100,26 +100,36 @@ def verify(
             _check_tensors(merged, None, on_step, findings)
             findings.unchecked.append("What the report says of the merge was not compared with OLD and NEW: give both.")
         else:
-            config = HPAConfig.from_mapping(report.config, source="the report")
-            sources = locate({"OLD": old, "NEW": new})
-            _try_patterns(config, sources)
-            if given:
-                job = job_of(
-                    (Path(out), old, new),
-                    report,
-                    config,
-                    safety_calib=safety_calib,
-                    task_calib=task_calib,
-                    stats=stats,
-                    first=first,
-                    vision_tower=vision_tower,
-                )
-                run_again(job, config, merged, report, found, findings, on_progress)
-            else:
-                _check_claims(merged, sources, vision_tower, report, config, found, on_step, findings)
+            with _options_of(merged.folder):
+                config = HPAConfig.from_mapping(report.config, source="the report")
+                sources = locate({"OLD": old, "NEW": new})
+                _try_patterns(config, sources)
+                if given:
+                    job = job_of(
+                        (Path(out), old, new),
+                        report,
+                        config,
+                        safety_calib=safety_calib,
+                        task_calib=task_calib,
+                        stats=stats,
+                        first=first,
+                        vision_tower=vision_tower,
+                    )
+                    run_again(job, config, merged, report, found, findings, on_progress)
+                else:
+                    _check_claims(merged, sources, vision_tower, report, config, found, on_step, findings)
         on_progress("done", steps, steps)
         findings.checked["tensors"] += len(merged.tensors)
     return findings.report()
+
+
+@contextmanager
+def _options_of(folder: Path) -> Iterator[None]:
+    """Say of options that cannot be used that they are those of the report in ``folder``: nobody typed them."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"with the options that the report of {folder} names, {error}") from error
 
 
 def _check_claims(
