@@ -406,8 +406,8 @@ def main() -> int:
     import transformers
 
     from hpa_merge.calibration import ENCODER
+    from hpa_merge.engine.machine import peak_host_bytes
     from hpa_merge.isolation import kept
-    from hpa_merge.machine import peak_host_bytes
 
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity(50)

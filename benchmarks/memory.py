@@ -23,8 +23,8 @@ from pathlib import Path
 MERGE = """
 import json, sys, time
 import hpa_merge
-from hpa_merge.machine import peak_host_bytes
-from hpa_merge.pipeline import merge
+from hpa_merge.engine.machine import peak_host_bytes
+from hpa_merge.api import merge
 imported = peak_host_bytes() / 2**20
 started = time.monotonic()
 folder = sys.argv[1]

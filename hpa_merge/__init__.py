@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpa_merge.api import merge, sweep
     from hpa_merge.config import HPAConfig
-    from hpa_merge.pipeline import merge, sweep
-    from hpa_merge.publish import push
+    from hpa_merge.publishing.upload import push
+    from hpa_merge.render.redraw import write_report
     from hpa_merge.report.inspecting import inspect
-    from hpa_merge.report.redraw import write_report
     from hpa_merge.report.schema import MergeReport
     from hpa_merge.verification import VerifyReport, verify
 
@@ -37,11 +37,11 @@ _HOME = {
     "MergeReport": "report.schema",
     "VerifyReport": "verification",
     "inspect": "report.inspecting",
-    "merge": "pipeline",
-    "push": "publish",
-    "sweep": "pipeline",
+    "merge": "api",
+    "push": "publishing.upload",
+    "sweep": "api",
     "verify": "verification",
-    "write_report": "report.redraw",
+    "write_report": "render.redraw",
 }
 
 

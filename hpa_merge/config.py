@@ -13,8 +13,8 @@ from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 import yaml
 
 from hpa_merge.errors import ConfigError
-from hpa_merge.parsing import read_bounded
-from hpa_merge.parsing_yaml import YAML_BYTES, parse_yaml
+from hpa_merge.files.parsing import read_bounded
+from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
 
 Method = Literal["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
 Selection = Literal["balanced", "safety", "shared"]

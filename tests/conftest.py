@@ -25,7 +25,7 @@ from children import HOST  # first, before torch is imported
 from measured import measured
 
 from hpa_merge.isolation import keeping
-from hpa_merge.report import folder
+from hpa_merge.render import folder
 
 
 def pytest_unconfigure() -> None:
@@ -260,7 +260,7 @@ def endpoint(stub: Any) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merges of this test draw the page and the pictures, as they do for users."""
-    monkeypatch.setattr("hpa_merge.report.folder.draw", DRAW)
+    monkeypatch.setattr("hpa_merge.render.folder.draw", DRAW)
 
 
 @pytest.fixture
@@ -340,6 +340,6 @@ def _calm() -> Iterator[None]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     with pytest.MonkeyPatch.context() as patch:  # what is not about the page does not wait for it
-        patch.setattr("hpa_merge.report.folder.draw", lambda report: folder.Drawing({}, {}))
+        patch.setattr("hpa_merge.render.folder.draw", lambda report: folder.Drawing({}, {}))
         yield
     measured.close()

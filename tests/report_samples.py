@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hpa_merge.evaluation.results import Evaluation, Figure, ModelResult
+from hpa_merge.report.evaluation import Evaluation, Figure, ModelResult
 from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.records import CalibrationRecord, LinearRecord, RoundRecord, RunRecord
 from hpa_merge.report.saliency import pack_cells

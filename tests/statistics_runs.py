@@ -10,8 +10,8 @@ from conftest import TinyCase
 from safetensors import safe_open
 
 from hpa_merge import HPAConfig, MergeReport, merge
-from hpa_merge.side import Side
-from hpa_merge.statistics import MARK
+from hpa_merge.engine.calibration_run import Side
+from hpa_merge.engine.statistics import MARK
 
 TEXT = '{"text": "no. that would hurt people."}\n{"text": "1+2=3"}\n'
 

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
+from hpa_merge.inputs.opening import open_new
 from hpa_merge.model.injection import TYPES
-from hpa_merge.opening import open_new
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 

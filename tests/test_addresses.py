@@ -8,11 +8,11 @@ from endpoint_stub import Stub
 from evaluation_cases import jsonl, status
 from huggingface_hub import constants
 
-from hpa_merge.addresses import KEY, credentials, read_address, read_key, recorded, shown, without_secrets
 from hpa_merge.cli import main
 from hpa_merge.errors import EvaluationError, HPAError
 from hpa_merge.evaluation.endpoint import Endpoint
-from hpa_merge.hub import locate
+from hpa_merge.inputs.addresses import KEY, credentials, read_address, read_key, recorded, shown, without_secrets
+from hpa_merge.inputs.hub import locate
 
 PASSWORD = "Sesame"
 """Of which no test may see a piece."""

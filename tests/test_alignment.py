@@ -12,10 +12,10 @@ from test_lockstep import layouts, skeleton_of
 from torch import Tensor
 
 from hpa_merge import merge
-from hpa_merge.alignment import ALIGNMENT, aligned
 from hpa_merge.calibration import Encoder
 from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.model import PausedForwards
+from hpa_merge.model.alignment import ALIGNMENT, aligned
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8]
 

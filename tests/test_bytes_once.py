@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from conftest import TinyCase
 
-from hpa_merge import HPAConfig, forecast, merge
+from hpa_merge import HPAConfig, merge
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.engine import memory as forecast
 
 Tiny = Callable[..., TinyCase]
 

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
-from hpa_merge.evaluation.results import Evaluation, Figure, ModelResult
-from hpa_merge.hub import is_remote
-from hpa_merge.report.card import make, remake, unreadable
-from hpa_merge.report.card.assembling import BEGIN, END, SECTION
-from hpa_merge.report.card.citation import BIBTEX
+from hpa_merge.inputs.hub import is_remote
+from hpa_merge.render.card import make, remake, unreadable
+from hpa_merge.render.card.assembling import BEGIN, END, SECTION
+from hpa_merge.render.card.citation import BIBTEX
+from hpa_merge.report.evaluation import Evaluation, Figure, ModelResult
 from hpa_merge.report.records import CalibrationRecord, LinearRecord, RunRecord
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify

@@ -10,12 +10,12 @@ from conftest import TinyCase
 from evaluation_cases import REFUSES, Rule, jsonl, lines, status
 from PIL import Image
 
+from hpa_merge.api import merge
 from hpa_merge.calibration import Turn, read_samples
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.judges import PhraseJudge
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.safety_set import make_safety_set, write_safety_set
-from hpa_merge.pipeline import merge
 
 CATEGORIES = {"fraud": 30, "theft": 10, "spite": 2}
 

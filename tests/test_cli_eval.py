@@ -14,7 +14,7 @@ from endpoint_stub import Stub
 from evaluation_cases import REFUSES, jsonl, lines, status
 
 from hpa_merge.evaluation import generate
-from hpa_merge.evaluation.results import Figure, ModelResult, read_evaluation
+from hpa_merge.report.evaluation import Figure, ModelResult, read_evaluation
 
 
 @pytest.fixture(name="served")
@@ -250,7 +250,7 @@ def result(name: str, asr: float, **tasks: float) -> ModelResult:
 
 
 def write(path: Path, *models: ModelResult) -> None:
-    from hpa_merge.evaluation.results import Evaluation
+    from hpa_merge.report.evaluation import Evaluation
 
     path.write_text(Evaluation(models, "phrases", {}).to_json())
 

@@ -13,7 +13,7 @@ from report_samples import results
 from hpa_merge import merge, write_report
 from hpa_merge.cli import main
 from hpa_merge.errors import OutputError
-from hpa_merge.report import redraw
+from hpa_merge.render import redraw
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 

@@ -14,12 +14,13 @@ import torch
 from conftest import TinyCase, content
 from evaluation_cases import jsonl, lines, status
 
-from hpa_merge import HPAConfig, merge, tuning
-from hpa_merge.evaluation import curve
+from hpa_merge import HPAConfig, merge, verify
+from hpa_merge.evaluation import tuning
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.evaluation.prompts import PromptFile
-from hpa_merge.evaluation.results import Figure, ModelResult, read_evaluation
-from hpa_merge.tuning import Goal, choose
+from hpa_merge.evaluation.tuning import Goal, choose
+from hpa_merge.render import curve
+from hpa_merge.report.evaluation import Figure, ModelResult, read_evaluation
 
 SETTINGS = """
 - {name: all-old, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
@@ -126,6 +127,17 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
     assert (job.folder / "curve.svg").read_text() == drawn
 
 
+def test_the_card_has_the_text_of_news(job: Job, tmp_path: Path) -> None:
+    job.case = job.case.copied_to(tmp_path / "case")
+    (job.case.new / "README.md").write_text("---\nlicense: mit\n---\n# Ours\n\nTrained with care.\n")
+    assert job.run("--max-asr", 100, "-q") == 0
+    card = (job.out / "README.md").read_text()
+    assert "license: mit" in card
+    assert card.endswith("# Ours\n\nTrained with care.\n")
+    assert card.count("Trained with care") == 1
+    assert verify(job.out).problems == ()
+
+
 def test_the_goal_binds(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q") == 0
     settings = read_evaluation(job.folder / "r.json").models[2:]
@@ -171,7 +183,7 @@ def test_a_tuning_that_is_interrupted_is_gone_on_with(
     def never(*words: object, **options: object) -> None:
         raise AssertionError("what is complete is not merged again")
 
-    monkeypatch.setattr("hpa_merge.method.select_columns", never)
+    monkeypatch.setattr("hpa_merge.methods.applying.select_columns", never)
     assert job.run("--max-asr", 100, "--resume") == 0
     assert job.left() == ["out"]
 

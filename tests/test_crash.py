@@ -52,10 +52,10 @@ def test_killed_and_interrupted_at_random_moments(tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 import torch
-import hpa_merge.pipeline
+import hpa_merge.engine.merging
 from hpa_merge.cli import main
 torch.set_num_threads(1)
-real, count = hpa_merge.loop.adapt, 0
+real, count = hpa_merge.engine.loop.adapt, 0
 def adapt(*arguments, **options):
     global count
     count += 1
@@ -63,7 +63,7 @@ def adapt(*arguments, **options):
         print("now", flush=True)
         CALL
     return real(*arguments, **options)
-hpa_merge.loop.adapt = adapt
+hpa_merge.engine.loop.adapt = adapt
 main()
 """
 
@@ -99,7 +99,7 @@ def test_interrupted_when_out_is_there(
     def fail(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hpa_merge.report.summary.merge_summary", fail)
+    monkeypatch.setattr("hpa_merge.cli.tables.merging.merge_summary", fail)
     call = make_call("gpt2")
     assert status(call) == 130
     assert beside(call.out) == ["out"]

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LlavaForConditionalGeneration
 
+from hpa_merge.api import merge
 from hpa_merge.demo import DemoFiles, DemoScores, make_demo, measure
 from hpa_merge.demo.network import make_processor
 from hpa_merge.demo.runtime import alone
 from hpa_merge.demo.samples import encode, read_samples, write_samples
 from hpa_merge.demo.scenes import IMAGE_SIZE, REFUSAL, Sample, new_task, old_task, refusals, vocabulary
 from hpa_merge.errors import OutputError
-from hpa_merge.pipeline import merge
 
 
 @pytest.fixture(scope="module")

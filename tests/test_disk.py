@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpa_merge.disk import UNFINISHED, Foreign, inside, mount_points, open_written, overlap, write_whole
+from hpa_merge.files.disk import UNFINISHED, Foreign, inside, mount_points, open_written, overlap, write_whole
 
 
 def make(kind: str, place: Path, victim: Path) -> None:

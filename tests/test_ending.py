@@ -15,10 +15,10 @@ pytestmark = pytest.mark.gate
 SCRIPT = """
 import signal, sys, threading
 import torch
-import hpa_merge.pipeline
+import hpa_merge.engine.merging
 from hpa_merge.cli import main
 torch.set_num_threads(1)
-real, count = hpa_merge.loop.adapt, 0
+real, count = hpa_merge.engine.loop.adapt, 0
 def adapt(*arguments, **options):
     global count
     count += 1
@@ -26,7 +26,7 @@ def adapt(*arguments, **options):
         print("now", flush=True)
         sys.stdin.readline()
     return real(*arguments, **options)
-hpa_merge.loop.adapt = adapt
+hpa_merge.engine.loop.adapt = adapt
 main()
 """
 

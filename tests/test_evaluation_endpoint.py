@@ -13,10 +13,10 @@ from endpoint_stub import Stub, ask, asked
 from evaluation_cases import jsonl, lines, status
 from PIL import Image
 
-from hpa_merge.addresses import KEY
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
+from hpa_merge.inputs.addresses import KEY
 
 
 def test_the_request_and_the_answer(

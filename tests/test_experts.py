@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hpa_merge import HPAConfig, MergeReport, forecast, merge, sweep
+from hpa_merge import HPAConfig, MergeReport, merge, sweep
+from hpa_merge.engine import memory as forecast
+from hpa_merge.engine.setup import Job, prepare
 from hpa_merge.errors import CalibrationError
-from hpa_merge.prepare import Job, prepare
 from hpa_merge.verification import verify
 
 SIZES = {

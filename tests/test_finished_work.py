@@ -15,11 +15,12 @@ import pytest
 from conftest import CARD, REPORT, TinyCase, content
 from test_resume import beside, raising, run
 
-from hpa_merge import MergeReport, tuning
+from hpa_merge import MergeReport
 from hpa_merge.checkpoint import check_output
 from hpa_merge.errors import OutputError
-from hpa_merge.report import folder
-from hpa_merge.tuning import Tuning, workplace
+from hpa_merge.evaluation import tuning
+from hpa_merge.evaluation.tuning import Tuning, workplace
+from hpa_merge.render import folder
 
 Tiny = Callable[..., TinyCase]
 
@@ -35,7 +36,7 @@ class Panic(BaseException):
 def test_drawing_never_withholds_a_merge(
     error: BaseException, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpa_merge.report.folder.draw", raising(error))
+    monkeypatch.setattr("hpa_merge.render.folder.draw", raising(error))
     report = run(tiny("gpt2"), tmp_path / "out")
     assert any("hpa_report.html and its pictures were not drawn" in note for note in report.run.notes)
     assert beside(tmp_path / "out") == ["out"]
@@ -43,7 +44,7 @@ def test_drawing_never_withholds_a_merge(
 
 def test_an_interruption_while_it_is_drawn_is_one(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("hpa_merge.report.folder.draw", raising(KeyboardInterrupt()))
+        patch.setattr("hpa_merge.render.folder.draw", raising(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             run(tiny("gpt2"), tmp_path / "out")
     assert beside(tmp_path / "out") == ["out.partial", "out.partial.journal"]
@@ -51,7 +52,7 @@ def test_an_interruption_while_it_is_drawn_is_one(tiny: Tiny, tmp_path: Path, mo
 
 
 def test_a_card_that_cannot_be_made(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpa_merge.report.folder.make", raising(RecursionError("deep")))
+    monkeypatch.setattr("hpa_merge.render.folder.make", raising(RecursionError("deep")))
     report = run(tiny("gpt2"), tmp_path / "out")
     assert any(f"{CARD} was not made (RecursionError: deep)" in note for note in report.run.notes)
     assert not (tmp_path / "out" / CARD).exists()
@@ -68,7 +69,7 @@ def test_a_report_with_what_json_has_not(
             dataclasses.replace(report, config={**report.config, "forged": value}), *arguments, **options
         )
 
-    monkeypatch.setattr("hpa_merge.target.files_of", files_of)
+    monkeypatch.setattr("hpa_merge.engine.output.files_of", files_of)
     report = run(tiny("gpt2"), tmp_path / "out")
     found = json.loads((tmp_path / "out" / REPORT).read_bytes())
     assert found["config"]["forged"] == written
@@ -108,9 +109,9 @@ def test_out_appears_during_the_run(tiny: Tiny, tmp_path: Path) -> None:
 def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tuning]:
     """``tuned(out)``: a tuning whose models are not asked, and whose first setting is chosen."""
     from hpa_merge import HPAConfig
+    from hpa_merge.engine.setup import Job
     from hpa_merge.evaluation.collecting import Suite
-    from hpa_merge.prepare import Job
-    from hpa_merge.tuning import Goal
+    from hpa_merge.evaluation.tuning import Goal
 
     def go(out: Path, meanwhile: Callable[[], object] = lambda: None, **options: Any) -> Tuning:
         def evaluate(models: list[str], *_: object, **__: object) -> list[object]:

@@ -197,7 +197,7 @@ def test_many_samples_that_are_large_together(
     make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is within its bounds; the memory of the machine is not for all of them."""
-    monkeypatch.setattr("hpa_merge.encoding.free_bytes", lambda device: 20_000)
+    monkeypatch.setattr("hpa_merge.engine.encoding.free_bytes", lambda device: 20_000)
     assert_refused(make_call("llava"), capsys, "GB were free: use fewer or smaller ones.")
 
 
@@ -207,7 +207,7 @@ def test_many_samples_that_are_large_together(
 def test_a_vocabulary_that_takes_too_much(
     make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpa_merge.vocabulary.READING", Limits(0.01, 600.0))
+    monkeypatch.setattr("hpa_merge.inputs.vocabulary.READING", Limits(0.01, 600.0))
     call = make_call()
     path = call.new / "tokenizer.json"
     content = json.loads(path.read_text())

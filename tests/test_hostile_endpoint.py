@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import pytest
 from endpoint_stub import Raw, Stub, ask, asked, serving
 
-from hpa_merge.addresses import KEY
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
+from hpa_merge.inputs.addresses import KEY
 
 
 def completion(content: Any) -> bytes:

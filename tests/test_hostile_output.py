@@ -276,8 +276,8 @@ def test_resumed_with_other_weights_of_the_same_time(tiny: Tiny, tmp_path: Path)
 
 
 def test_side_files_that_out_cannot_have_are_found_at_the_start(tiny: Tiny, tmp_path: Path) -> None:
-    from hpa_merge.prepare import Job
-    from hpa_merge.preview import preview
+    from hpa_merge.engine.preview import preview
+    from hpa_merge.engine.setup import Job
 
     case = tiny("gpt2").copied_to(tmp_path)
     job = Job(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
@@ -302,8 +302,8 @@ def test_a_folder_where_out_has_a_file(name: str, inner: str, tiny: Tiny, tmp_pa
 
 
 def test_a_sparse_side_file_is_counted_in_full(tiny: Tiny, tmp_path: Path) -> None:
-    from hpa_merge.prepare import Job
-    from hpa_merge.preview import preview
+    from hpa_merge.engine.preview import preview
+    from hpa_merge.engine.setup import Job
 
     case = tiny("gpt2").copied_to(tmp_path)
     with (case.new / "vocab.json").open("ab") as file:

@@ -21,14 +21,14 @@ from reference import load_tensors
 from safetensors.torch import save_file
 from test_policy import same
 
-import hpa_merge.hub
+import hpa_merge.inputs.hub
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.setup import Job
 from hpa_merge.errors import CheckpointError, InputError, OutputError, StatisticsError
-from hpa_merge.hub import is_remote, locate
-from hpa_merge.prepare import Job
-from hpa_merge.preview import preview
+from hpa_merge.inputs.hub import is_remote, locate
 from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
@@ -457,7 +457,7 @@ def test_a_shard_that_is_not_there(hub: Hub) -> None:
 
 def test_no_room(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(hpa_merge.hub, "disk_usage", lambda path: usage(1000))
+    monkeypatch.setattr(hpa_merge.inputs.hub, "disk_usage", lambda path: usage(1000))
     with pytest.raises(CheckpointError) as raised:
         locate({"OLD": OLD, "NEW": NEW})
     assert str(raised.value) == (
@@ -474,7 +474,7 @@ def test_a_disk_that_refuses(number: int, said: str, hub: Hub, monkeypatch: pyte
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(hpa_merge.hub, "snapshot_download", fail)
+    monkeypatch.setattr(hpa_merge.inputs.hub, "snapshot_download", fail)
     with pytest.raises(CheckpointError) as raised:
         locate({"NEW": NEW})
     assert said in str(raised.value)

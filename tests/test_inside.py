@@ -11,14 +11,14 @@ import pytest
 from checkpoint_folders import everything, sharded_folder, single_folder  # noqa: F401 - fixtures
 from conftest import TinyCase
 
-from hpa_merge import inside as inside_module
 from hpa_merge import merge
 from hpa_merge.checkpoint import Checkpoint, open_adapter
 from hpa_merge.errors import CheckpointError, OutputError
 from hpa_merge.evaluation.running import Answering, opened
-from hpa_merge.inside import NotInside, find_inside, open_inside, read_inside
-from hpa_merge.names import REPORT
-from hpa_merge.report.redraw import write_report
+from hpa_merge.files import inside as inside_module
+from hpa_merge.files.inside import NotInside, find_inside, open_inside, read_inside
+from hpa_merge.files.names import REPORT
+from hpa_merge.render.redraw import write_report
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 

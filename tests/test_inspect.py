@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 import hpa_merge
 from hpa_merge.cli import main
+from hpa_merge.cli.tables.layers import heat_map
 from hpa_merge.errors import CheckpointError, ConfigError, StatisticsError
-from hpa_merge.report.layers import heat_map
 from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, measured, projection_of, ranges
 from hpa_merge.report.schema import MergeReport, read_report
 

@@ -12,8 +12,8 @@ from conftest import TinyCase
 from hpa_merge import HPAConfig, merge
 from hpa_merge.checkpoint.kinds import belonging, candidates, is_read
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
-from hpa_merge.prepare import Job
-from hpa_merge.preview import preview
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.setup import Job
 
 
 def words(text: str) -> list[str]:

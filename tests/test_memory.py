@@ -10,13 +10,13 @@ import pytest
 import torch
 from conftest import Call, TinyCase, assert_refused, content
 
-import hpa_merge.prepare
+import hpa_merge.engine.setup
 from hpa_merge import HPAConfig, merge
 from hpa_merge.cli.merging import Size
 from hpa_merge.core import Curvature
+from hpa_merge.engine.memory import Limits, Memory, allot
+from hpa_merge.engine.setup import Job, prepare
 from hpa_merge.errors import ConfigError, ResourceError
-from hpa_merge.forecast import Limits, Memory, allot
-from hpa_merge.prepare import Job, prepare
 
 Tiny = Callable[..., TinyCase]
 
@@ -95,7 +95,7 @@ def test_the_way_memory_is_used_changes_no_byte(
     expected = run(case, tmp_path / "free")
     for number, change in enumerate(({"ahead": 0, "behind": 0}, {"ahead": 1000, "behind": 1000}, {"spill": True})):
         with monkeypatch.context() as patch:
-            patch.setattr(hpa_merge.prepare, "allot", lambda *a, c=change: dataclasses.replace(allot(*a), **c))
+            patch.setattr(hpa_merge.engine.setup, "allot", lambda *a, c=change: dataclasses.replace(allot(*a), **c))
             assert run(case, tmp_path / str(number)) == expected
 
 

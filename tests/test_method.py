@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature
-from hpa_merge.method import Adapted, adapt
+from hpa_merge.methods.applying import Adapted, adapt
 
 DEPTH = (1, 4)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, Inverse, SingularCurvature, measure_update
-from hpa_merge.method import adapt
 from hpa_merge.methods import interpolate, model_patch, most_changed, operate, random_columns, select_deltas
+from hpa_merge.methods.applying import adapt
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 ROUTES = pytest.mark.parametrize("tokens", [11, 90], ids=["dual", "primal"])

@@ -32,13 +32,13 @@ from transformers.pytorch_utils import Conv1D
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter
 from hpa_merge.cli import main
+from hpa_merge.cli.tables.merging import sweep_summary
 from hpa_merge.core import column_budget, retained_share
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.setup import Job
 from hpa_merge.errors import ConfigError
 from hpa_merge.model import PausedForwards
-from hpa_merge.prepare import Job
-from hpa_merge.preview import preview
 from hpa_merge.report.schema import read_report
-from hpa_merge.report.summary import sweep_summary
 from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]

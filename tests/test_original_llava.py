@@ -18,10 +18,10 @@ from hpa_merge.calibration import read_samples
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.config import HPAConfig
-from hpa_merge.encoding import encoding
-from hpa_merge.machine import resolve_device
-from hpa_merge.plan import make_plan
-from hpa_merge.tower import with_tower
+from hpa_merge.engine.encoding import encoding
+from hpa_merge.engine.machine import resolve_device
+from hpa_merge.engine.plan import make_plan
+from hpa_merge.inputs.tower import with_tower
 
 CASES: dict[str, dict[str, Any]] = {
     "inside": {},

@@ -15,7 +15,7 @@ from tiny_original_llava import Original, edit_config, make_original, read_tenso
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import CheckpointError
-from hpa_merge.tower import with_tower
+from hpa_merge.inputs.tower import with_tower
 
 
 @pytest.fixture(name="call")

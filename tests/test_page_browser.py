@@ -13,7 +13,7 @@ import pytest
 from conftest import DRAW
 from report_samples import evaluation, hostile, mixture
 
-from hpa_merge.report.figures import figures_of
+from hpa_merge.render.figures import figures_of
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.schema import MergeReport
 

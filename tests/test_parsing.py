@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import hpa_merge
-from hpa_merge import parsing
-from hpa_merge.parsing import CONFIG, INDEX, LINE, REPORT, Limits, SurrogateError, parse_items, parse_json
-from hpa_merge.parsing_yaml import parse_yaml
+from hpa_merge.files import parsing
+from hpa_merge.files.parsing import CONFIG, INDEX, LINE, REPORT, Limits, SurrogateError, parse_items, parse_json
+from hpa_merge.files.parsing_yaml import parse_yaml
 
 ROOT = Path(hpa_merge.__file__).parent
 OPEN = Limits(2**30, 2**40)

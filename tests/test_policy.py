@@ -18,9 +18,9 @@ from transformers import LlamaForCausalLM
 import hpa_merge
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import CheckpointWriter
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.setup import Job
 from hpa_merge.errors import ConfigError, NumericalError
-from hpa_merge.prepare import Job
-from hpa_merge.preview import preview
 from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]

@@ -10,10 +10,10 @@ from conftest import CARD, REPORT, TinyCase
 from safetensors.torch import load_file, save_file
 
 from hpa_merge import HPAConfig, merge
+from hpa_merge.engine.memory import Limits, allot
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.setup import Job, prepare
 from hpa_merge.errors import NumericalError
-from hpa_merge.forecast import Limits, allot
-from hpa_merge.prepare import Job, prepare
-from hpa_merge.preview import preview
 from hpa_merge.report.planned import PlanReport
 
 Tiny = Callable[..., TinyCase]

@@ -23,8 +23,8 @@ import hpa_merge
 from hpa_merge import MergeReport, merge
 from hpa_merge.cli import main
 from hpa_merge.errors import ConfigError, InputError
-from hpa_merge.hub import locate
-from hpa_merge.publish import is_stale
+from hpa_merge.inputs.hub import locate
+from hpa_merge.publishing.upload import is_stale
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
@@ -156,7 +156,7 @@ def test_a_page_that_cannot_be_drawn_anew(
         raise ImportError("No module named 'altair'")
 
     hpa_merge.write_report(out)
-    monkeypatch.setattr("hpa_merge.report.folder.draw", fail)
+    monkeypatch.setattr("hpa_merge.render.folder.draw", fail)
     assert "hpa_report.html names places of this machine, and cannot be drawn without them" in refused(out)
     assert ID not in hub.repositories
 
@@ -374,7 +374,7 @@ def test_out_is_changed_meanwhile(name: str, hub: UploadHub, out: Path, monkeypa
             path.write_text("{}")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", upload)
-    monkeypatch.setattr("hpa_merge.publish.SMALL", 0)  # each file is uploaded from its place
+    monkeypatch.setattr("hpa_merge.publishing.upload.SMALL", 0)  # each file is uploaded from its place
     assert refused(out).startswith(f"OUT {out} was changed while it was uploaded, and nothing was published: ")
     assert published(hub) == {}
 
@@ -641,7 +641,7 @@ def test_merged_and_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hpa_merge.publish.verify", interrupt)
+    monkeypatch.setattr("hpa_merge.publishing.upload.verify", interrupt)
     assert run(*words_of(made[0], tmp_path / "out"), "--push-to-hub", ID, "-q") == 130
     note = f"Note: OUT {tmp_path / 'out'} is complete; publish it with: hpa-merge push {tmp_path / 'out'} {ID}\n"
     assert capsys.readouterr().err.startswith(note)

@@ -20,10 +20,10 @@ from report_samples import HOSTILE, evaluation, hostile, mixture
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.isolation import Limits
-from hpa_merge.report import folder
-from hpa_merge.report.figures import EVALUATION, SALIENCY, Figure, figures_of
+from hpa_merge.render import folder
+from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure, figures_of
+from hpa_merge.render.panels import panels_of
 from hpa_merge.report.measures import MEASURES
-from hpa_merge.report.places import panels_of
 from hpa_merge.report.records import DriftRecord, RoundRecord
 from hpa_merge.verification import verify
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import CARD, REPORT, TinyCase, content
 
-import hpa_merge.method
-import hpa_merge.pipeline
+import hpa_merge.engine.merging
+import hpa_merge.methods.applying
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.errors import OutputError
@@ -65,7 +65,7 @@ def interrupt(case: TinyCase, out: Path, units: int = 2, error: BaseException = 
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often weights were measured and forwards started."""
     counts = {"measured": 0, "started": 0}
-    measure, start = hpa_merge.method.measure_update, PausedForwards.start
+    measure, start = hpa_merge.methods.applying.measure_update, PausedForwards.start
 
     def measure_update(*arguments: Any) -> Any:
         counts["measured"] += 1
@@ -75,7 +75,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         counts["started"] += 1
         start(self, *arguments, **others)
 
-    monkeypatch.setattr(hpa_merge.method, "measure_update", measure_update)
+    monkeypatch.setattr(hpa_merge.methods.applying, "measure_update", measure_update)
     monkeypatch.setattr(PausedForwards, "start", started)
     return counts
 
@@ -154,7 +154,7 @@ def test_interrupted_within_a_unit(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: dict[str, int]
 ) -> None:
     """What is written of a unit that is not finished is done again; interrupted time and again it ends all the same."""
-    case, out, real = tiny("llama"), tmp_path / "out", hpa_merge.loop.adapt
+    case, out, real = tiny("llama"), tmp_path / "out", hpa_merge.engine.loop.adapt
     run(case, tmp_path / "whole")
     total, calls["measured"] = calls["measured"], 0
     for stop in (10, 2, 9, 14):  # 7 linears a block, 6 in the second: within the 2nd block, the 2nd, the 3rd, the last
@@ -166,17 +166,17 @@ def test_interrupted_within_a_unit(
                 raise KeyboardInterrupt
             return real(*arguments, **options)
 
-        monkeypatch.setattr("hpa_merge.loop.adapt", adapt)
+        monkeypatch.setattr("hpa_merge.engine.loop.adapt", adapt)
         with pytest.raises(KeyboardInterrupt):
             run(case, out, resume=True)
-    monkeypatch.setattr("hpa_merge.loop.adapt", real)
+    monkeypatch.setattr("hpa_merge.engine.loop.adapt", real)
     run(case, out, resume=True)
     assert content(out) == content(tmp_path / "whole")
     assert total < calls["measured"] <= total + 4 * 7
 
 
 def test_nothing_finished_leaves_nothing(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpa_merge.loop.adapt", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(KeyboardInterrupt()))
     for resume in (False, True):
         with pytest.raises(KeyboardInterrupt):
             run(tiny("llama"), tmp_path / "out", resume=resume)

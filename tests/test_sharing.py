@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from test_card import COMMITS, NEW, OLD, evaluated, report_of
 
 from hpa_merge.config import HPAConfig
-from hpa_merge.report.card import for_the_hub, make, remake
-from hpa_merge.report.page import page_of
+from hpa_merge.render.card import for_the_hub, make, remake
+from hpa_merge.render.page import page_of
 from hpa_merge.report.records import CalibrationRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.sharing import for_others, is_local_in, places_in

@@ -12,8 +12,8 @@ from conftest import TinyCase
 from safetensors.torch import load_file, save_file
 from statistics_runs import described, run
 
+from hpa_merge.engine.statistics import MARK
 from hpa_merge.errors import StatisticsError
-from hpa_merge.statistics import MARK
 
 O_PROJ = "model.layers.2.self_attn.o_proj.weight"
 Tiny = Callable[..., TinyCase]

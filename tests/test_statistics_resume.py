@@ -10,9 +10,9 @@ import torch
 from conftest import TinyCase, content
 from statistics_runs import described, in_text, raising, run, started_roles  # noqa: F401 - a fixture
 
-from hpa_merge import forecast
 from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.core import Curvature
+from hpa_merge.engine import memory as forecast
 from hpa_merge.errors import OutputError
 
 BOTH = {"safety": "computed", "task": "computed"}
@@ -128,7 +128,9 @@ def test_a_full_disk_leaves_what_can_be_resumed(
 ) -> None:
     case, out, stats = tiny("gpt2"), tmp_path / "out", tmp_path / "stats"
     with monkeypatch.context() as patch:
-        patch.setattr("hpa_merge.statistics.write_whole", raising(OSError(errno.ENOSPC, "No space left on device")))
+        patch.setattr(
+            "hpa_merge.engine.statistics.write_whole", raising(OSError(errno.ENOSPC, "No space left on device"))
+        )
         with pytest.raises(OutputError) as caught:
             run(case, out, stats)
     assert str(caught.value) == (

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from conftest import REPORT, TinyCase, content
 
-import hpa_merge.method
-from hpa_merge import HPAConfig, MergeReport, forecast, merge, sweep
+import hpa_merge.methods.applying
+from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, needed_bytes
 from hpa_merge.core import Curvature
+from hpa_merge.engine import memory as forecast
 from hpa_merge.errors import CalibrationError, ConfigError, OutputError
 from hpa_merge.model import PausedForwards
 
@@ -57,7 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(hpa_merge.method, "measure_update", lambda *_: "measured")
+    counted(hpa_merge.methods.applying, "measure_update", lambda *_: "measured")
     counted(PausedForwards, "start", lambda *_: "started")
     counted(Curvature, "inverse_diagonal", lambda *_: "factored")
     counted(Checkpoint, "pieces", lambda self, name, *_: f"{self.role}: {name}")

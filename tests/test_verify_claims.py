@@ -17,7 +17,7 @@ from published import LINEAR, Published, forge, run, seal
 from safetensors.torch import load_file, save_file
 
 from hpa_merge import HPAConfig, verify
-from hpa_merge.drift import drift_of
+from hpa_merge.engine.drift import drift_of
 from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.records import LinearRecord, Outcome, RoundRecord
 from hpa_merge.report.schema import MergeReport, read_report

@@ -15,7 +15,7 @@ from published import INDEX, Published, seal
 
 import hpa_merge
 from hpa_merge.errors import CheckpointError
-from hpa_merge.report import folder
+from hpa_merge.render import folder
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 

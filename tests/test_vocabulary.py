@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from hpa_merge import HPAConfig, MergeReport, merge
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.setup import Job
 from hpa_merge.errors import CheckpointError, ConfigError
-from hpa_merge.prepare import Job
-from hpa_merge.preview import preview
 from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]

@@ -35,8 +35,8 @@ import json, sys, time
 began = time.monotonic()
 import torch
 import hpa_merge
-from hpa_merge.machine import peak_host_bytes
-from hpa_merge.pipeline import merge
+from hpa_merge.engine.machine import peak_host_bytes
+from hpa_merge.api import merge
 imported, host, (folder, device) = time.monotonic(), peak_host_bytes(), sys.argv[1:]
 report = merge(folder + "/old", folder + "/new", folder + "/out", safety_calib=folder + "/safety.jsonl",
                task_calib=folder + "/task.jsonl", config=hpa_merge.HPAConfig(device=device), page=False)

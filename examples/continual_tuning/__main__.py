@@ -79,7 +79,7 @@ def finished(results: Path) -> set[tuple[Any, ...]]:
 
 
 def _append(results: Path, rows: list[dict[str, Any]]) -> None:
-    from hpa_merge.machine import versions
+    from hpa_merge.engine.machine import versions
 
     where = {"processor": _processor(), "python": platform.python_version(), **versions()}
     with results.open("a", encoding="utf-8", newline="\n") as file:

@@ -12,7 +12,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from hpa_merge.errors import CalibrationError, CheckpointError
-from hpa_merge.parsing import TOKENIZER, read_json
+from hpa_merge.files.parsing import TOKENIZER, read_json
 
 __all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "panics_as_errors", "reason"]
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from hpa_merge.calibration.formats import Sample, parse_record
 from hpa_merge.errors import CalibrationError
-from hpa_merge.parsing import LINE, SurrogateError, parse_items, parse_json
+from hpa_merge.files.parsing import LINE, SurrogateError, parse_items, parse_json
 
 __all__ = ["Sample", "read_records", "read_samples"]
 

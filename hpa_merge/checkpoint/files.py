@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from hpa_merge.disk import open_written, sync_folder
+from hpa_merge.files.disk import open_written, sync_folder
 
 __all__ = [
     "CHUNK",

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from hpa_merge import parsing
 from hpa_merge.checkpoint.kinds import is_read
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.errors import CheckpointError
-from hpa_merge.inside import find_inside, open_inside
+from hpa_merge.files import parsing
+from hpa_merge.files.inside import find_inside, open_inside
 
 __all__ = [
     "ADAPTER",

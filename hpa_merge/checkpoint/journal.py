@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
-from hpa_merge.disk import Foreign, open_written
+from hpa_merge.files.disk import Foreign, open_written
 
 __all__ = ["Journal", "fingerprint_in", "is_locked"]
 

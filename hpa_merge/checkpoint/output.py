@@ -12,8 +12,8 @@ from typing import Any, final
 
 from hpa_merge.checkpoint.journal import fingerprint_in, is_locked
 from hpa_merge.checkpoint.replacing import check_replaceable
-from hpa_merge.disk import Foreign, mount_points, overlap
 from hpa_merge.errors import OutputError
+from hpa_merge.files.disk import Foreign, mount_points, overlap
 
 __all__ = [
     "Places",

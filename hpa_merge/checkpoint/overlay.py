@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER
 from hpa_merge.checkpoint.sidefiles import SideFiles
-from hpa_merge.inside import read_inside
+from hpa_merge.files.inside import read_inside
 
 __all__ = ["Overlay", "lay_over"]
 

@@ -12,8 +12,8 @@ from hpa_merge.checkpoint.files import allocate, copy_file, remove, sync, write_
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.disk import Foreign, identity, open_written, sync_folder, write_whole
 from hpa_merge.errors import CheckpointError, OutputError
+from hpa_merge.files.disk import Foreign, identity, open_written, sync_folder, write_whole
 
 __all__ = ["Partial", "check_side_files", "needed_bytes"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from hpa_merge.checkpoint.files import remove
 from hpa_merge.checkpoint.output import Places, overlaps, telling
 from hpa_merge.checkpoint.replacing import check_replaceable
-from hpa_merge.disk import overlap, sync_folder
 from hpa_merge.errors import OutputError
+from hpa_merge.files.disk import overlap, sync_folder
 
 __all__ = ["publish_folder"]
 

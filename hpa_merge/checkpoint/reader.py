@@ -23,7 +23,7 @@ from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
-from hpa_merge.inside import find_inside, open_inside
+from hpa_merge.files.inside import find_inside, open_inside
 
 __all__ = ["Checkpoint"]
 
@@ -232,7 +232,7 @@ class Checkpoint:
             raise CheckpointError(unreadable(folder, self.role, path.as_posix(), error)) from error
 
     def open_side_file(self, path: Path) -> BinaryIO:
-        """A side file, by its relative path, open for reading; see :func:`~hpa_merge.inside.open_inside`.
+        """A side file, by its relative path, open for reading; see :func:`~hpa_merge.files.inside.open_inside`.
 
         Raises:
             CheckpointError: it is not its folder's own, or cannot be opened.

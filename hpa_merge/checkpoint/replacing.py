@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpa_merge import parsing
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.disk import mount_points
 from hpa_merge.errors import OutputError
-from hpa_merge.names import REPORT
+from hpa_merge.files import parsing
+from hpa_merge.files.disk import mount_points
+from hpa_merge.files.names import REPORT
 
 __all__ = ["check_replaceable"]
 

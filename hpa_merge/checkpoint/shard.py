@@ -13,7 +13,7 @@ from huggingface_hub.errors import SafetensorsParsingError
 from safetensors import SafetensorError, safe_open
 
 from hpa_merge.errors import CheckpointError
-from hpa_merge.inside import NotInside
+from hpa_merge.files.inside import NotInside
 
 __all__ = ["TensorInfo", "read_layout", "unreadable"]
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import final
 
 from hpa_merge.checkpoint.kinds import belonging, is_read
-from hpa_merge.inside import find_inside, read_inside
+from hpa_merge.files.inside import find_inside, read_inside
 
 __all__ = ["MADE", "SideFiles", "find_side_files"]
 

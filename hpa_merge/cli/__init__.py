@@ -14,7 +14,6 @@ from pathlib import Path
 
 import click
 
-from hpa_merge.addresses import recorded, without_secrets
 from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.completion import asked_for, completion_command, completions
 from hpa_merge.cli.demo import demo_command
@@ -29,6 +28,7 @@ from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_envir
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError
+from hpa_merge.inputs.addresses import recorded, without_secrets
 
 __all__ = ["main"]
 

@@ -21,9 +21,9 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
     with libraries(verbose, encoding=True):
         from rich.console import Console
 
+        from hpa_merge.api import merge
+        from hpa_merge.cli.tables.merging import merge_summary
         from hpa_merge.demo import make_demo, measure, next_steps, scores_table
-        from hpa_merge.pipeline import merge
-        from hpa_merge.report.summary import merge_summary
 
         console = Console(quiet=quiet, highlight=False)
         files = make_demo(folder, seed=seed, on_stage=lambda text: console.print(f"{text} …"))

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from hpa_merge.addresses import shown
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
@@ -30,6 +29,7 @@ from hpa_merge.cli.testing import (
     write,
 )
 from hpa_merge.errors import EvaluationError
+from hpa_merge.inputs.addresses import shown
 
 POINTS = click.FloatRange(min=0, max=100)
 
@@ -65,11 +65,11 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None), ExitStack() as stack:
         from rich.console import Console
 
-        from hpa_merge.evaluation.results import Bounds, Evaluation, gate
+        from hpa_merge.cli.tables.evaluation import evaluation_table
+        from hpa_merge.engine.machine import versions
         from hpa_merge.evaluation.running import evaluate, judge_of
-        from hpa_merge.evaluation.summary import evaluation_table
-        from hpa_merge.hub import locate
-        from hpa_merge.machine import versions
+        from hpa_merge.inputs.hub import locate
+        from hpa_merge.report.evaluation import Bounds, Evaluation, gate
 
         started = time.monotonic()
         if given["endpoint"] is None:  # all are there before the first is asked

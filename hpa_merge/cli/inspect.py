@@ -53,9 +53,9 @@ def inspect_command(
         raise ConfigError("a statistics file has neither depths nor a history: leave out --by and --history.")
     from rich.console import Console
 
-    from hpa_merge.report.comparing import comparison, groups_table, history_table
-    from hpa_merge.report.layers import layers_table, statistics_table
-    from hpa_merge.report.summary import merge_summary
+    from hpa_merge.cli.tables.comparing import comparison, groups_table, history_table
+    from hpa_merge.cli.tables.layers import layers_table, statistics_table
+    from hpa_merge.cli.tables.merging import merge_summary
 
     console = Console(highlight=False, markup=False)
     for summary in inspection.statistics:

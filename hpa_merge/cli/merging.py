@@ -12,10 +12,10 @@ from click.core import ParameterSource
 
 import hpa_merge
 from hpa_merge.cli.push import publish
+from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.config import HPAConfig, option_fields, read_yaml, sets_of
 from hpa_merge.errors import ConfigError, OutputError
-from hpa_merge.settings import read_settings
 
 EPILOG = """\b
 Further commands, in OLD's place:
@@ -124,12 +124,13 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
-        from hpa_merge.destination import Destination, check_destination
-        from hpa_merge.forecast import Limits
-        from hpa_merge.pipeline import merge_all
-        from hpa_merge.prepare import Job
-        from hpa_merge.preview import preview
-        from hpa_merge.report.summary import merge_summary, plan_summary
+        from hpa_merge.cli.tables.merging import merge_summary, plan_summary
+        from hpa_merge.engine.memory import Limits
+        from hpa_merge.engine.merging import merge_all
+        from hpa_merge.engine.preview import preview
+        from hpa_merge.engine.setup import Job
+        from hpa_merge.publishing.destination import Destination, check_destination
+        from hpa_merge.render.folder import render
 
         if given["push_to_hub"] is not None:  # what can be refused is refused before the work
             check_destination(Destination(given["push_to_hub"], given["private"]))
@@ -144,7 +145,7 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
             console.print(plan_summary(plan))
             return
         with progress_bar(quiet) as on_progress:
-            report = merge_all(job, on_progress)[out]
+            report = merge_all(job, render, on_progress)[out]
         console.print(merge_summary(report, str(out)))
         if not quiet:
             for sentence in report.warnings:
@@ -178,11 +179,12 @@ def sweep_command(
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
-        from hpa_merge.forecast import Limits
-        from hpa_merge.pipeline import merge_all
-        from hpa_merge.prepare import Job
-        from hpa_merge.preview import preview
-        from hpa_merge.report.summary import sweep_plan_summary, sweep_summary
+        from hpa_merge.cli.tables.merging import sweep_plan_summary, sweep_summary
+        from hpa_merge.engine.memory import Limits
+        from hpa_merge.engine.merging import merge_all
+        from hpa_merge.engine.preview import preview
+        from hpa_merge.engine.setup import Job
+        from hpa_merge.render.folder import render
 
         console = Console(quiet=quiet)
         switches = {name: given[name] for name in ("overwrite", "resume", "page")}
@@ -197,7 +199,7 @@ def sweep_command(
                 console.print(sweep_plan_summary({out.name: plan for out, plan in plans.items()}))
                 return
             with progress_bar(quiet) as on_progress:
-                reports = merge_all(job, on_progress)
+                reports = merge_all(job, render, on_progress)
         console.print(sweep_summary({out.name: report for out, report in reports.items()}, str(folder)))
         if not quiet:
             for sentence in dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings):
@@ -249,7 +251,7 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
     Raises:
         OutputError: it cannot be made, or would lie in an input.
     """
-    from hpa_merge.disk import inside
+    from hpa_merge.files.disk import inside
 
     if (found := inside(folder, inputs)) is not None:
         raise OutputError(

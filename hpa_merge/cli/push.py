@@ -10,7 +10,7 @@ from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
 from hpa_merge.errors import HPAError, PublishError
 
 if TYPE_CHECKING:
-    from hpa_merge.publish import PushReport
+    from hpa_merge.publishing.upload import PushReport
 
 
 @click.command(context_settings=HELP)
@@ -41,7 +41,7 @@ def push_command(
     it. Log in with "hf auth login", or set HF_TOKEN.
     """
     with libraries(verbose, downloads=not quiet):
-        from hpa_merge.publish import push
+        from hpa_merge.publishing.upload import push
 
         with progress_bar(quiet, "verifying") as on_progress:
             report = push(
@@ -66,7 +66,7 @@ def publish(out: Path, repo: str, *, private: bool, quiet: bool) -> None:
     Raises:
         HPAError: it could not be published; says how to go on.
     """
-    from hpa_merge.publish import push
+    from hpa_merge.publishing.upload import push
 
     words = ["hpa-merge", "push", str(out), repo, *(["--private"] if private else [])]
     remedy = f"OUT {out} is complete; publish it with: {shlex.join(words)}"

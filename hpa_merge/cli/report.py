@@ -24,8 +24,8 @@ def report_command(
     With --evaluation what was measured of OUT is put into all three. Every file is replaced as a whole.
     """
     with libraries(verbose):
-        from hpa_merge.report.folder import PAGE
-        from hpa_merge.report.redraw import write_report
+        from hpa_merge.render.folder import PAGE
+        from hpa_merge.render.redraw import write_report
 
         write_report(out, evaluation=evaluation, name=name, to=to)
     if not quiet:

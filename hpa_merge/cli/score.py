@@ -32,6 +32,6 @@ def score_command(folder: Path, tasks: str | None, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from hpa_merge.evaluation.summary import sequence_table
+    from hpa_merge.cli.tables.evaluation import sequence_table
 
     Console(highlight=False, markup=False).print(sequence_table(steps, learned, metrics))

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import click
 from click.shell_completion import CompletionItem
 
-from hpa_merge.addresses import without_secrets
 from hpa_merge.errors import ConfigError
+from hpa_merge.inputs.addresses import without_secrets
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

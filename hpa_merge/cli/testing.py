@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from hpa_merge.addresses import read_address, read_key
 from hpa_merge.errors import EvaluationError
+from hpa_merge.inputs.addresses import read_address, read_key
 
 if TYPE_CHECKING:
     from hpa_merge.evaluation.collecting import Suite
@@ -20,7 +20,7 @@ METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
 """As :mod:`hpa_merge.evaluation.scoring` has them, which is not imported for the help's sake."""
 
 REMOTE = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?", re.ASCII)
-"""What may be a name on the Hub; :mod:`hpa_merge.hub` says it exactly, and is not imported for the help's sake."""
+"""What may be a name on the Hub; :mod:`hpa_merge.inputs.hub` says it exactly; importing it would slow --help."""
 
 FILE = click.Path(path_type=Path)
 
@@ -230,7 +230,7 @@ def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder:
     """
     if path is None:
         return
-    from hpa_merge.disk import inside
+    from hpa_merge.files.disk import inside
 
     if (found := inside(path, [each for each in inputs if each.exists()])) is not None:
         what = "lie in a model, which is never written to" if found.is_dir() else f"replace {found}, which is read"
@@ -252,7 +252,7 @@ def write(path: Path, content: str) -> None:
     Raises:
         EvaluationError: it cannot be written.
     """
-    from hpa_merge.disk import write_whole
+    from hpa_merge.files.disk import write_whole
 
     try:
         write_whole(path, content.encode("utf-8", "backslashreplace"), through=True)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from hpa_merge.cli.merging import job_options, outs_folder, read_options
+from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
@@ -23,7 +24,6 @@ from hpa_merge.cli.testing import (
 )
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import EvaluationError
-from hpa_merge.settings import read_settings
 
 PERCENT = click.FloatRange(min=0, max=100)
 
@@ -64,15 +64,16 @@ def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbos
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
-        from hpa_merge.evaluation.curve import check_picture, curve_table, draw_curve
-        from hpa_merge.evaluation.results import Evaluation
+        from hpa_merge.cli.tables.evaluation import curve_table
+        from hpa_merge.cli.tables.merging import sweep_plan_summary
+        from hpa_merge.engine.machine import versions
+        from hpa_merge.engine.memory import Limits
+        from hpa_merge.engine.preview import preview
+        from hpa_merge.engine.setup import Job
         from hpa_merge.evaluation.running import Answering, judge_of
-        from hpa_merge.forecast import Limits
-        from hpa_merge.machine import versions
-        from hpa_merge.prepare import Job
-        from hpa_merge.preview import preview
-        from hpa_merge.report.summary import sweep_plan_summary
-        from hpa_merge.tuning import Goal, check_held_out, default_settings, overlaps, tune, workplace
+        from hpa_merge.evaluation.tuning import Goal, check_held_out, default_settings, overlaps, tune, workplace
+        from hpa_merge.render.curve import check_picture, draw_curve
+        from hpa_merge.report.evaluation import Evaluation
 
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:

@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, final
 
-from hpa_merge.disk import replacing
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
-from hpa_merge.evaluation.results import ModelResult
 from hpa_merge.evaluation.scoring import score
-from hpa_merge.parsing import RECORD, parse_json
+from hpa_merge.files.disk import replacing
+from hpa_merge.files.parsing import RECORD, parse_json
+from hpa_merge.report.evaluation import ModelResult
 
 __all__ = ["Suite", "assess", "batches", "collect"]
 

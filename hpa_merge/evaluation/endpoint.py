@@ -18,11 +18,11 @@ from typing import Any, final
 from huggingface_hub.utils import httpx
 from PIL import Image
 
-from hpa_merge.addresses import credentials, read_address, read_key, without_secrets
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.images import open_images
 from hpa_merge.errors import EvaluationError
-from hpa_merge.parsing import ANSWER, parse_json
+from hpa_merge.files.parsing import ANSWER, parse_json
+from hpa_merge.inputs.addresses import credentials, read_address, read_key, without_secrets
 
 __all__ = ["Endpoint"]
 

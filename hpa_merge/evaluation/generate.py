@@ -16,10 +16,10 @@ from hpa_merge.calibration import EncoderProcess, Sample
 from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
+from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
-from hpa_merge.machine import is_out_of_memory
 from hpa_merge.model.building import bounded_modules, check_counts
-from hpa_merge.upstream import repair
+from hpa_merge.model.upstream import repair
 
 __all__ = ["LocalModel"]
 

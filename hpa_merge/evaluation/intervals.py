@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from hpa_merge.evaluation.results import Figure
+from hpa_merge.report.evaluation import Figure
 
 __all__ = ["mean_of_sets"]
 

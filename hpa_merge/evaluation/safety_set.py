@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.calibration import Turn
-from hpa_merge.disk import inside, write_whole
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import batches
 from hpa_merge.evaluation.judges import Answerer, Judge
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
+from hpa_merge.files.disk import inside, write_whole
 
 __all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]
 

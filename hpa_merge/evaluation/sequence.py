@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.metrics import ContinualMetrics, continual_metrics
-from hpa_merge.evaluation.results import ModelResult, read_evaluation
+from hpa_merge.report.evaluation import ModelResult, read_evaluation
 
 __all__ = ["read_steps", "score_steps"]
 

@@ -17,10 +17,10 @@ from torch.nn.modules.module import (
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from hpa_merge.errors import CheckpointError, HPAError
+from hpa_merge.files.parsing import CONFIG, read_json
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
-from hpa_merge.parsing import CONFIG, read_json
-from hpa_merge.upstream import repair
+from hpa_merge.model.upstream import repair
 
 __all__ = ["bounded_modules", "check_counts", "decoder_start", "meta_model"]
 

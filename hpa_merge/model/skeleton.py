@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from hpa_merge.alignment import aligned
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.alignment import aligned
 from hpa_merge.model.building import decoder_start, meta_model
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.errors import CheckpointError, ConfigError
-from hpa_merge.names import REPORT
+from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, By, group_rows
 from hpa_merge.report.schema import MergeReport, read_report_file

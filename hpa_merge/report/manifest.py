@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, final
 
 from hpa_merge.checkpoint.sidefiles import MADE, find_side_files
-from hpa_merge.inside import open_inside
-from hpa_merge.names import REPORT
-from hpa_merge.report.card import CARD
+from hpa_merge.files.inside import open_inside
+from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["Listing", "completed", "digest_of_file", "names_weights_alone", "sealed"]

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
-from hpa_merge import parsing
 from hpa_merge.errors import CheckpointError
-from hpa_merge.inside import NotInside, find_inside
-from hpa_merge.names import REPORT
+from hpa_merge.files import parsing
+from hpa_merge.files.inside import NotInside, find_inside
+from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import (
     CalibrationRecord,
     ComponentRecord,

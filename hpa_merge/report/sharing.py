@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from hpa_merge.hub import NAME
-from hpa_merge.parsing import TOKENIZER, parse_json
+from hpa_merge.files.parsing import TOKENIZER, parse_json
+from hpa_merge.inputs.hub import NAME
 from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from hpa_merge.names import REPORT
+from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.saliency import unpack_cells
 

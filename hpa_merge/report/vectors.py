@@ -10,8 +10,8 @@ from typing import Any, final
 from safetensors import SafetensorError, safe_open
 
 from hpa_merge.errors import StatisticsError
-from hpa_merge.names import STATISTICS, STATISTICS_FORMAT
-from hpa_merge.parsing import INDEX, parse_json
+from hpa_merge.files.names import STATISTICS, STATISTICS_FORMAT
+from hpa_merge.files.parsing import INDEX, parse_json
 
 __all__ = ["HalfSummary", "StatisticsSummary", "VectorSummary", "is_statistics", "read_summary"]
 
@@ -82,7 +82,7 @@ def is_statistics(path: Path) -> bool:
 
 
 def read_summary(path: Path) -> StatisticsSummary:
-    """Look at every vector of a file of :mod:`hpa_merge.statistics`, one at a time.
+    """Look at every vector of a file of :mod:`hpa_merge.engine.statistics`, one at a time.
 
     Raises:
         StatisticsError: it is none, is damaged, or cannot be read.

@@ -1,6 +1,6 @@
 """An OUT that is there, compared with what a merge makes of the same inputs, tensor by tensor as the merge goes on.
 
-It stands in the place of a :class:`~hpa_merge.target.Target`: what that writes, this compares.
+It stands in the place of a :class:`~hpa_merge.engine.output.Target`: what that writes, this compares.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,17 +15,17 @@ from hpa_merge.checkpoint.files import read_at
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
-from hpa_merge.drift import Moved
+from hpa_merge.engine.calibration_run import Side
+from hpa_merge.engine.drift import Moved
+from hpa_merge.engine.plan import LinearPair
+from hpa_merge.engine.recording import record_of, record_of_adapted
+from hpa_merge.engine.setup import Ready
+from hpa_merge.engine.statistics import Half
 from hpa_merge.errors import CalibrationError, CheckpointError, NumericalError
-from hpa_merge.method import Adapted, with_new_rows
+from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
-from hpa_merge.plan import LinearPair
-from hpa_merge.prepare import Ready
-from hpa_merge.recording import record_of, record_of_adapted
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.side import Side
-from hpa_merge.statistics import Half
 from hpa_merge.verification.findings import Findings, shortened
 from hpa_merge.verification.inputs import slacks_of
 from hpa_merge.verification.records import compare_records

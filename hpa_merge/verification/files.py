@@ -8,9 +8,8 @@ from hpa_merge.checkpoint.files import digest
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError
-from hpa_merge.inside import NotInside
-from hpa_merge.names import REPORT
-from hpa_merge.report.card import CARD
+from hpa_merge.files.inside import NotInside
+from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.report.manifest import Listing, digest_of_file, names_weights_alone
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.findings import Findings, shortened

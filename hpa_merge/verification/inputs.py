@@ -11,12 +11,11 @@ from torch import Tensor
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.config import CURVATURE, HPAConfig
-from hpa_merge.drift import Moved
-from hpa_merge.method import differ, with_new_rows
-from hpa_merge.names import REPORT
-from hpa_merge.plan import LinearPair, Plan
-from hpa_merge.recording import record_of, record_of_adapted
-from hpa_merge.report.card import CARD
+from hpa_merge.engine.drift import Moved
+from hpa_merge.engine.plan import LinearPair, Plan
+from hpa_merge.engine.recording import record_of, record_of_adapted
+from hpa_merge.files.names import CARD, REPORT
+from hpa_merge.methods.applying import differ, with_new_rows
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Selection, Update, column_budget, fuse, measure_update, retained_share
-from hpa_merge.method import Adapted, put_back
 from hpa_merge.methods import interpolate, most_changed, random_columns
+from hpa_merge.methods.applying import Adapted, put_back
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.saliency import unpack_cells
 from hpa_merge.verification.values import bits, close, differing, mask_of, slack

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.engine.loop import Loop
+from hpa_merge.engine.machine import describe, is_out_of_memory, versions
+from hpa_merge.engine.setup import Job, Ready, out_of_memory, prepare
 from hpa_merge.errors import ResourceError
-from hpa_merge.loop import Loop
-from hpa_merge.machine import describe, is_out_of_memory, versions
-from hpa_merge.prepare import Job, Ready, out_of_memory, prepare
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.comparison import Comparison

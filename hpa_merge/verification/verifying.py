@@ -9,14 +9,14 @@ import torch
 from hpa_merge.checkpoint import Checkpoint, is_adapter
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
+from hpa_merge.engine.lineage import trace
+from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import ConfigError
-from hpa_merge.hub import Source, locate
-from hpa_merge.lineage import trace
-from hpa_merge.opening import open_new
-from hpa_merge.plan import make_plan
+from hpa_merge.inputs.hub import Source, locate
+from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport, read_report
-from hpa_merge.tower import with_tower
 from hpa_merge.verification.files import check_files, list_files, weight_files
 from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder

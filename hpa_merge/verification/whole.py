@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
-from hpa_merge.drift import drift_of
-from hpa_merge.lineage import Lineage
-from hpa_merge.plan import Plan
-from hpa_merge.policy import component_records
+from hpa_merge.engine.components import component_records
+from hpa_merge.engine.drift import drift_of
+from hpa_merge.engine.lineage import Lineage
+from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.findings import Findings

@@ -1,0 +1,95 @@
+"""The settings of a sweep: a YAML list of options, one entry for each OUT.
+
+Imports neither torch nor transformers, as :mod:`hpa_merge.config` does.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpa_merge.config import HPAConfig, check_shared, uses
+from hpa_merge.errors import ConfigError
+from hpa_merge.files.parsing import read_bounded
+from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
+
+__all__ = ["read_settings"]
+
+NAME_BYTES = 200
+"""The longest name of an OUT, so that what stands beside it while it is made can be named too."""
+
+
+def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
+    """The options of each OUT by its name, in the order of the file.
+
+    Args:
+        path: a YAML list of mappings, each of option names to values, with a ``name`` if it is to have one of its own.
+        base: options that hold where an entry says nothing else, and its method uses them.
+
+    Raises:
+        ConfigError: the file cannot be read or is no such list; an entry has an unknown option, a wrong value, a name
+            that is no plain folder name or stands twice, or another value than the first of an option that the
+            statistics depend on. Names the file and the place in the list.
+    """
+    try:
+        entries = parse_yaml(read_bounded(path, YAML_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): give a YAML list of settings.") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(entries, list) or not entries:
+        found = "an empty list" if entries == [] else f"a {type(entries).__name__}" if entries else "nothing"
+        raise ConfigError(f"{path} holds {found}: write a list of settings, one a line, as in '- p-max: 10'.")
+    configs: dict[str, HPAConfig] = {}
+    places: dict[str, str] = {}
+    for number, entry in enumerate(entries, start=1):
+        place = f"{path}, setting {number}"
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{place} is a {type(entry).__name__}: write options, as in '- p-max: 10'.")
+        given = entry.pop("name", None)
+        name = _default_name(entry) if given is None else given
+        _check_name(name, place, chosen=given is not None)
+        if name in places:
+            raise ConfigError(f"{place} has the name {name!r}, as {places[name]} has: give each its own name.")
+        try:
+            configs[name] = HPAConfig.from_mapping({**_fitting(base, entry), **entry}, source=place)
+        except ConfigError as error:
+            sentence = str(error)
+            raise ConfigError(sentence if sentence.startswith(place) else f"{place}: {sentence}") from None
+        places[name] = f"setting {number}"
+    try:
+        check_shared({places[name]: config for name, config in configs.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return configs
+
+
+def _fitting(base: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``base`` that the method of an entry uses."""
+    method = str(entry.get("method", base.get("method", "hpa")))
+    return {key: value for key, value in base.items() if uses(method, str(key).replace("-", "_"))}
+
+
+def _default_name(values: Mapping[str, Any]) -> str:
+    """A name that says the options: ``p_max=10,selection=safety``."""
+    return ",".join(f"{str(key).replace('-', '_')}={_shown(value)}" for key, value in values.items()) or "default"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _check_name(name: Any, place: str, *, chosen: bool) -> None:
+    """Whether an OUT can have that name.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    plain = isinstance(name, str) and name.isprintable() and name.strip() == name and not {*name} & {"/", "\\", "\0"}
+    if not plain or not name or name.startswith(".") or len(name.encode()) > NAME_BYTES:
+        if chosen:
+            raise ConfigError(f"{place} has the name {name!r}: it has to be a plain folder name.")
+        raise ConfigError(f"{place} would have the name {name!r}, which is no plain folder name: give it a name.")

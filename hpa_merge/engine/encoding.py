@@ -1,0 +1,103 @@
+"""The samples of a side become model inputs in a child process, which loads what it needs while the plan is made."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.calibration import EncoderProcess, PromptAndAnswer, Sample
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
+from hpa_merge.engine.machine import free_bytes
+from hpa_merge.errors import ResourceError
+from hpa_merge.model import Skeleton
+
+__all__ = ["Encoding", "encoding"]
+
+SHARE = 0.75
+"""Of the host's free memory, what the encoded samples of one side may take; a processor may make anything of them."""
+
+
+@final
+class Encoding:
+    """What encodes the samples of one side.
+
+    Attributes:
+        samples: those of the side.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], config: HPAConfig) -> None:
+        """Begin to load; returns at once.
+
+        Args:
+            checkpoint: OLD or NEW, as :func:`hpa_merge.inputs.tower.with_tower` gives it.
+            folder: where its side files lie.
+            config: of it ``conversation`` and ``max_length``, the tokens of a sample that are used at most.
+        """
+        self.samples = samples
+        self._checkpoint = checkpoint
+        self._config = config
+        self._encoder = EncoderProcess()
+        if checkpoint.tower is None:
+            self._encoder = EncoderProcess.from_checkpoint(folder, samples)
+
+    def inputs(self, skeleton: Skeleton) -> list[dict[str, Tensor]]:
+        """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
+
+        Args:
+            skeleton: of the checkpoint.
+
+        Raises:
+            CalibrationError: a sample cannot be encoded; names its line.
+            CheckpointError: what is needed for that is missing, or cannot be loaded.
+            ResourceError: they do not fit into memory together.
+        """
+        if self._checkpoint.tower is not None:
+            self._encoder = EncoderProcess.of_original_llava(
+                self._checkpoint.folder,
+                self._checkpoint.tower,
+                self._checkpoint.config,
+                self.samples,
+                conversation=self._config.conversation,
+                image_token_id=skeleton.model.config.image_token_id,
+                image_tokens=skeleton.model.config.image_seq_length,
+            )
+        encode = self._encoder.encode
+        if skeleton.model.config.is_encoder_decoder and skeleton.decoder_start is not None:
+            encode = PromptAndAnswer(self._encoder, skeleton.decoder_start).encode
+        context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
+        length = self._config.max_length
+        if isinstance(context, int) and context > 0:
+            length = min(length, context)
+        return self._all(encode(sample, length) for sample in self.samples)
+
+    def close(self) -> None:
+        """End the child."""
+        self._encoder.close()
+
+    def _all(self, encoded: Iterator[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Everything that comes, as long as there is memory for it."""
+        free, taken, inputs = free_bytes(torch.device("cpu")), 0, []
+        for sample, values in zip(self.samples, encoded, strict=True):
+            taken += sum(value.nbytes for value in values.values())
+            if free is not None and taken > SHARE * free:
+                raise ResourceError(
+                    f"{sample.source}: the samples up to this one take {taken / 1e9:.1f} GB as the checkpoint's "
+                    f"processor encodes them, and {free / 1e9:.1f} GB were free: use fewer or smaller ones."
+                )
+            inputs.append(values)
+        return inputs
+
+
+@contextmanager
+def encoding(checkpoint: Checkpoint, samples: Sequence[Sample], config: HPAConfig) -> Iterator[Encoding]:
+    """An :class:`Encoding`, whose child is there within the block."""
+    with checkpoint.side_folder() as folder:
+        opened = Encoding(checkpoint, folder, samples, config)
+        try:
+            yield opened
+        finally:
+            opened.close()

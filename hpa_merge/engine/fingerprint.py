@@ -1,0 +1,92 @@
+"""What a result depends on, small enough for a journal: a run is resumed only with what it was begun with."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.config import HPAConfig
+from hpa_merge.engine.machine import versions
+from hpa_merge.errors import CheckpointError
+from hpa_merge.files.inside import read_inside
+
+__all__ = ["digest", "fingerprint", "of_statistics"]
+
+
+def of_statistics(
+    checkpoint: Checkpoint, purpose: str, samples: Iterable[Mapping[str, Tensor]], damping: float, linears: int
+) -> dict[str, Any]:
+    """What the column statistics of one side depend on, by name, as JSON has it; a machine may use another one's.
+
+    A checkpoint is known by its headers and by the size and the time of change of each shard: hashing the weights
+    would read them once more. The samples are known by the tensors that the model is given, so that a change of the
+    tokenizer, the template or an image counts and one of the file's name does not.
+
+    Args:
+        linears: how many they are of; beside a vision tower, that depends on whether the other side's lies apart.
+
+    Raises:
+        CheckpointError: a file cannot be read any more.
+    """
+    return {
+        checkpoint.role: _checkpoint_digest(checkpoint),
+        f"{purpose} samples": _samples_digest(samples),
+        "damping": damping,
+        **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
+        **{f"version of {name}": versions()[name] for name in ("hpa-merge", "torch", "transformers")},
+    }
+
+
+def fingerprint(statistics: Iterable[Mapping[str, Any]], config: HPAConfig, device: torch.device) -> dict[str, Any]:
+    """By name, as JSON has it: what the statistics of both sides depend on, the options, the versions, the machine."""
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return {
+        **{name: value for half in statistics for name, value in half.items()},
+        **options,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        **{f"version of {name}": version for name, version in versions().items()},
+    }
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a fingerprint, in hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _checkpoint_digest(checkpoint: Checkpoint) -> str:
+    try:
+        return _digest_of_files(checkpoint)
+    except OSError as error:
+        name = Path(str(error.filename or "a file")).name
+        raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, name, error)) from error
+
+
+def _digest_of_files(checkpoint: Checkpoint) -> str:
+    state = hashlib.sha256(read_inside(checkpoint.folder, "config.json"))
+    if checkpoint.tower is not None:
+        state.update(read_inside(checkpoint.tower, "config.json"))
+    external = {checkpoint.tensors[name].shard for name in checkpoint.external}
+    for shard in (*checkpoint.shards, *sorted(external)):
+        status = (checkpoint.folder / shard).stat()
+        state.update(f"{Path(shard).name} {status.st_size} {status.st_mtime_ns} ".encode())
+        state.update(checkpoint.header_bytes(shard))
+    if checkpoint.overlay is not None:
+        state.update(checkpoint.overlay.state)
+    return state.hexdigest()
+
+
+def _samples_digest(samples: Iterable[Mapping[str, Tensor]]) -> str:
+    state = hashlib.sha256()
+    for inputs in samples:
+        for name, value in sorted(inputs.items()):
+            state.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
+            state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -1,0 +1,128 @@
+"""The rounds that a model has behind it: what OLD's own report says, if OLD is still what that report is of."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import final
+
+import torch
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
+from hpa_merge.engine.drift import Piece, distances_from
+from hpa_merge.errors import CheckpointError
+from hpa_merge.files.names import REPORT
+from hpa_merge.inputs.tower import with_tower
+from hpa_merge.model import Skeleton
+from hpa_merge.report.records import RoundRecord
+from hpa_merge.report.rounds import round_of
+from hpa_merge.report.schema import read_report
+
+__all__ = ["Lineage", "trace"]
+
+ANEW = "the history begins anew with this merge."
+"""How a note ends where OLD's report says nothing of OLD."""
+
+
+@final
+@dataclass(frozen=True)
+class Lineage:
+    """Where OLD comes from.
+
+    Attributes:
+        history: the rounds before this one, the first one first; empty where OLD is no OUT of ours.
+        contents: content digests of ``old`` and ``new``.
+        notes: why there is no history though OLD has a report, a sentence.
+        first: the first aligned model, to be compared with OUT at the end; None where it was not given, or is OLD.
+    """
+
+    history: tuple[RoundRecord, ...]
+    contents: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    first: Checkpoint | None = field(default=None, compare=False)
+
+    def distances(self, new: Checkpoint, skeleton: Skeleton, outs: list[Piece]) -> list[float | None]:
+        """``‖OUT − FIRST‖_F`` of each OUT, whose tensors ``outs`` give; None where there is no ``first``.
+
+        Raises:
+            CheckpointError, OutputError: as :func:`distances_from`.
+        """
+        if self.first is None or not outs:
+            return [None] * len(outs)
+        first = self.first
+        header = {name: (info.dtype, info.shape) for name, info in first.tensors.items()}
+        of_first = Skeleton(first.folder, header, first.role, torch.device("cpu"), first.tower, first.external)
+        return list(distances_from(first, new, (of_first, skeleton), outs))
+
+
+@contextmanager
+def trace(
+    old: Checkpoint, new: Checkpoint, first: Path | None, tower: Path | None, config: HPAConfig
+) -> Iterator[Lineage]:
+    """Find the rounds behind ``old``; ``first`` is open until the end of the block.
+
+    Args:
+        old, new: as they were given, without a vision tower that lies apart.
+        first: folder of the first aligned model, if it was given.
+        tower: that of the vision tower, if it was given.
+        config: of it ``conversation``.
+
+    Raises:
+        CheckpointError: ``first`` is another model than the history began with; a checkpoint cannot be read.
+    """
+    contents = {"old": old.content_digest(), "new": new.content_digest()}
+    history, notes = _history(old, contents["old"])
+    lineage = Lineage(history, contents, notes)
+    if first is None:
+        yield lineage
+        return
+    with Checkpoint.open(first, "FIRST") as opened:
+        _check_first(opened, history, contents["old"], notes)
+        yield replace(lineage, first=with_tower(opened, tower, config)) if history else lineage
+
+
+def _history(old: Checkpoint, content: str) -> tuple[tuple[RoundRecord, ...], tuple[str, ...]]:
+    """The rounds behind OLD, whose content digest is given; or why its report says nothing of it."""
+    if not os.path.lexists(old.folder / REPORT):
+        return (), ()
+    try:
+        report = read_report(old.folder, "OLD")
+        history = (*report.history, round_of(report))
+        replace(report, history=history).to_json().encode()  # as it will have to be written
+    except (CheckpointError, ValueError, RecursionError) as error:
+        reason = str(error).partition(": ")[2] if isinstance(error, CheckpointError) else f"{REPORT} cannot be written"
+        return (), (f"OLD {old.folder} has a report that cannot be used ({reason.rstrip('.')}): {ANEW}",)
+    there = report.run.contents.get("out")
+    if there is None:
+        return (), (f"OLD {old.folder} has a {REPORT} that does not say of which weights it is: {ANEW}",)
+    if there != content:
+        return (), (
+            f"OLD {old.folder} has a {REPORT} of other weights than lie there (content digest {there[:12]} in the "
+            f"report, {content[:12]} found), as after tuning in the same folder: {ANEW}",
+        )
+    return history, ()
+
+
+def _check_first(first: Checkpoint, history: tuple[RoundRecord, ...], old: str, notes: tuple[str, ...]) -> None:
+    """See that ``first`` is the model that the history began with.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    found = first.content_digest()
+    wanted = history[0].contents.get("old") if history else old
+    if found == wanted:
+        return
+    if history:
+        raise CheckpointError(
+            f"{first.role} {first.folder} is not the model that this history began with: round 1 had {history[0].old} "
+            f"as OLD, with the content digest {str(wanted)[:12]}, and here it is {found[:12]}: give that model, or "
+            "leave out --first."
+        )
+    why = notes[0] if notes else "OLD is no OUT of hpa-merge, so this merge is the first round and OLD the first model"
+    raise CheckpointError(
+        f"{first.role} {first.folder} is not OLD, and no history says that it is the first model ({why.rstrip('.')}): "
+        "leave out --first."
+    )

@@ -1,0 +1,202 @@
+"""How much memory a merge is going to take, from its plan, and how it is to keep within what it is allowed.
+
+What is in memory at once is one unit of both models, the curvatures of its linears on both sides, the factorisation of
+the largest of them, what the paused samples hold, and what is read ahead or waits to be written. It is an upper
+estimate: linears that share an input are counted apart, because which do is seen only when the samples run.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
+from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
+from hpa_merge.engine.calibration_run import Side
+from hpa_merge.engine.machine import peak_host_bytes
+from hpa_merge.engine.plan import Plan
+from hpa_merge.errors import ConfigError
+
+__all__ = ["Limits", "Memory", "allot"]
+
+HELD_STATES = 4
+"""Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
+
+ELEMENTWISE = {"safe-delta": 3, "model-tailor": 19}
+"""Bytes for each value of a weight, for methods that choose by value: masks, and scores that are put in order."""
+
+LIBRARIES = 80 * 10**6
+"""Bytes that torch and its kernels take when they are first used; measured on x86-64 with torch 2.13 for the CPU."""
+
+QUEUE = 2**31
+"""Bytes that are read ahead of a side, or wait to be written, at most."""
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` beside a CUDA device; None: any."""
+
+    device: int | None = None
+    host: int | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Memory:
+    """How a merge uses memory, and what it takes of it at the peak, at most.
+
+    Attributes:
+        ahead: bytes of each side that are read and not yet asked for.
+        behind: bytes of each OUT that wait to be written.
+        spill: whether tokens wait on the host until their curvature is computed, one at a time.
+        host: bytes at the peak.
+        device: the same on the CUDA device; None on the CPU, where everything is the host's.
+    """
+
+    ahead: int
+    behind: int
+    spill: bool
+    host: int
+    device: int | None
+
+
+def allot(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    sides: Sequence[Side],
+    runs: Sequence[bool],
+    device: torch.device,
+    configs: Sequence[HPAConfig],
+    limits: Limits,
+) -> Memory:
+    """The fastest way to use memory that stays within ``limits``.
+
+    It changes no result, but that sums may be taken in another order where linears share an input in some samples only.
+    The modules and the libraries are loaded already and count as they are.
+
+    Args:
+        runs: of each side, whether its samples run, or its statistics are known.
+        configs: the options of each OUT.
+
+    Raises:
+        ConfigError: no way is within them.
+    """
+    cuda, queues, refusal = device.type == "cuda", 2 + len(configs), ""
+    base = peak_host_bytes() + LIBRARIES + sum(_bytes(sample) for side in sides for sample in side.inputs)
+    base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
+    for spill in (False, True) if cuda else (False,):
+        work, waiting = _work(plan, checkpoints, sides, runs, configs, spill)
+        host, most_host = base + work, limits.device
+        if cuda:
+            largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
+            host, most_host = base + waiting + 2 * largest, limits.host
+        if cuda and limits.device is not None and work > limits.device:
+            refusal = _refusal(f"{device}", "max_memory", work, limits.device)
+        elif most_host is not None and host > most_host:
+            refusal = _refusal("the host", "max_host_memory" if cuda else "max_memory", host, most_host)
+        else:
+            queue = min(QUEUE, _block(plan, checkpoints))
+            if most_host is not None:
+                queue = min(queue, (most_host - host) // queues)
+            return Memory(queue, queue, spill, host + queues * queue, work if cuda else None)
+    raise ConfigError(refusal)
+
+
+def _refusal(where: str, option: str, needed: int, limit: int) -> str:
+    return (
+        f"{option} is {limit / 1e9:.2f} GB and this merge may take {needed / 1e9:.2f} GB on {where}: "
+        "raise it, or lower task_samples or max_length."
+    )
+
+
+def _work(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    sides: Sequence[Side],
+    runs: Sequence[bool],
+    configs: Sequence[HPAConfig],
+    spill: bool,
+) -> tuple[int, int]:
+    """Bytes where the arithmetic runs, and of the tokens that wait on the host."""
+    tokens = [side.tokens if run else 0 for side, run in zip(sides, runs, strict=True)]
+    itemsize = plan.new.model.dtype.itemsize
+    hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
+    states = HELD_STATES * sum(tokens) * hidden * itemsize
+    whole = [
+        count if any(c.whole_inverse and side.purpose in c.sets for c in configs) else 0
+        for side, count in zip(sides, tokens, strict=True)
+    ]
+    by_element = max((ELEMENTWISE.get(config.method, 0) for config in configs), default=0)
+    units, waiting = 0, 0
+    for unit in plan.new.units:
+        pairs = plan.linears.get(unit, ())
+        stored = [checkpoints[1].tensors[pair.new.key].shape for pair in pairs]
+        columns = [pair.new.shape(shape)[1] for pair, shape in zip(pairs, stored, strict=True)]
+        inputs = [(pair.new.routed, c, count) for pair, c in zip(pairs, columns, strict=True) for count in tokens]
+        gathered = [_gathered(count, c, itemsize, routed) for routed, c, count in inputs]
+        kept = [int(count * routed) * c * itemsize for routed, c, count in inputs]
+        factored = max((_factored(count, c) for _, c, count in inputs), default=0)
+        grown = any(pair.shared_rows is not None for pair in pairs)  # such a head is put together once more
+        fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
+        weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(runs) else 2 * fused
+        slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
+        stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one of each OUT
+        if spill:
+            waiting = max(waiting, sum(kept))
+            gathered = [max(gathered, default=0)]
+        held = sum(max((_inverted(count, c) for c in columns), default=0) for count in whole)
+        chosen = by_element * max(
+            (math.prod(pair.new.shape(s)) for pair, s in zip(pairs, stored, strict=True)), default=0
+        )
+        units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
+    return units + states, waiting
+
+
+def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:
+    """What a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens, once more in float32.
+
+    Of an expert, to which a part of the tokens is ``routed``, what it holds on average however unequal the parts are:
+    its tokens, and its share of the Gram matrices of those experts that get enough of them.
+    """
+    if routed == 1.0:
+        if tokens <= DUAL_SHARE * columns:
+            return tokens * columns * itemsize
+        return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
+    expected = routed * tokens
+    grams = min(1.0, expected / (DUAL_SHARE * columns)) if tokens > DUAL_SHARE * columns else 0.0
+    return int(expected * columns * itemsize + grams * (4 * columns * columns + CHUNK * columns * (itemsize + 4)))
+
+
+def _factored(tokens: int, columns: int) -> int:
+    """What a factorisation takes beside that: the tokens in float32 and two matrices of theirs, or two of columns."""
+    if not tokens:
+        return 0
+    if tokens <= DUAL_SHARE * columns:
+        return 4 * tokens * columns + 16 * tokens * tokens
+    return 8 * columns * columns
+
+
+def _inverted(tokens: int, columns: int) -> int:
+    """What an inverse holds: its factor and a copy that the solver makes, and the tokens in float64 if it is dual."""
+    if not tokens:
+        return 0
+    if tokens <= DUAL_SHARE * columns:
+        return 12 * tokens * columns + 16 * tokens * tokens
+    return 8 * columns * columns
+
+
+def _block(plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:
+    """The weights of the largest block of NEW: so much has to be read or written while one is computed."""
+    blocks = [unit for unit in plan.new.units if unit.block is not None]
+    return max(
+        (sum(checkpoints[1].tensors[key].nbytes for key in plan.new.keys_of(unit)) for unit in blocks), default=0
+    )
+
+
+def _bytes(inputs: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in inputs.values())

@@ -1,0 +1,239 @@
+"""What a merge is going to do, found out before it starts: which tensors belong together, and whether they fit.
+
+Reads the two checkpoints' configurations and headers, and no weight.
+"""
+
+import inspect
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import HPAConfig
+from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
+from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.inputs.vocabulary import check_order
+from hpa_merge.model import LinearTensor, Skeleton, Unit
+
+
+@final
+@dataclass(frozen=True)
+class LinearPair:
+    """A linear weight in both checkpoints.
+
+    Attributes:
+        old, new: how it lies in each.
+        included: for each configuration, whether its options leave it to be adapted.
+        shared_rows: of a head whose vocabulary grew the number of rows that OLD has too; the others are NEW's.
+    """
+
+    old: LinearTensor
+    new: LinearTensor
+    included: tuple[bool, ...]
+    shared_rows: int | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """Two checkpoints that fit each other, as skeletons, and the linears to go through, by unit.
+
+    Attributes:
+        passed_through: for each configuration, how many of NEW's tensors are no adaptable linear and NEW's, by kind.
+        from_old: for each configuration, OLD's key for each of NEW's keys whose tensor is OLD's.
+        reshaped: what has another shape in NEW than in OLD and is therefore NEW's, a sentence each: a vocabulary that
+            grew, or a tensor that the options exclude.
+    """
+
+    old: Skeleton
+    new: Skeleton
+    linears: dict[Unit, tuple[LinearPair, ...]]
+    passed_through: tuple[dict[str, int], ...]
+    from_old: tuple[dict[str, str], ...]
+    reshaped: tuple[str, ...]
+
+    @property
+    def architecture(self) -> str:
+        """Class name of the model."""
+        return type(self.new.model).__name__
+
+
+def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], device: torch.device) -> Plan:
+    """Match ``old`` and ``new``, tensor by tensor.
+
+    Args:
+        configs: one for each OUT.
+        device: where units are loaded to.
+
+    Raises:
+        CheckpointError: they are not the same model before and after tuning; names the first thing that differs.
+        ConfigError: the options of one OUT leave no linear to adapt, or contradict one another or the model.
+    """
+    architectures = [checkpoint.config.get("architectures") for checkpoint in (old, new)]
+    if architectures[0] != architectures[1]:
+        names = [" ".join(a) if isinstance(a, list) else str(a) for a in architectures]
+        raise CheckpointError(
+            f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
+        )
+    skeletons = [
+        Skeleton(
+            c.folder,
+            {name: (info.dtype, info.shape) for name, info in c.tensors.items()},
+            c.role,
+            device,
+            c.tower,
+            c.external if c is new else (),
+        )
+        for c in (old, new)
+    ]
+    _check_inputs(skeletons[1])
+    external = new.external
+    included = {
+        key: tuple(is_included(config, key, skeletons[1].components.get(key)) for config in configs)
+        for key in new.tensors
+        if key not in external
+    }
+    for config in configs:
+        check_policies(config, skeletons[1])
+    keys = _match(skeletons[0], skeletons[1], old, new, {key for key, by in included.items() if any(by)})
+    if skeletons[0].units != skeletons[1].units:
+        raise CheckpointError(
+            "the config.json of OLD and that of NEW make models of different modules: "
+            "give the checkpoints before and after tuning of one model."
+        )
+    from_old = tuple(find_from_old(skeletons[0], skeletons[1], keys, config) for config in configs)
+    _check_from_old(from_old, old, new, skeletons[1])
+    adaptable = {linear.key for linear in skeletons[1].linears.values()}
+    heads = [key for key in adaptable if skeletons[1].components[key] == "head" and any(included[key])]
+    grown = {key for key in heads if old.tensors[keys[key]].shape != new.tensors[key].shape}
+    if heads or any(skeletons[1].components[key] in ("head", "embeddings") for taken in from_old for key in taken):
+        check_order(old.folder, new.folder)
+    linears: dict[Unit, list[LinearPair]] = defaultdict(list)
+    in_old = {(linear.key, linear.part): linear for linear in skeletons[0].linears.values()}
+    for linear in skeletons[1].linears.values():
+        key, before = linear.key, in_old[keys[linear.key], linear.part]
+        rows = old.tensors[before.key].shape[0] if key in grown else None
+        by = tuple(of and is_chosen(c, linear.unit) for of, c in zip(included[key], configs, strict=True))
+        linears[linear.unit].append(LinearPair(before, linear, by, rows))
+    return Plan(
+        old=skeletons[0],
+        new=skeletons[1],
+        linears={unit: tuple(linears[unit]) for unit in skeletons[1].units if unit in linears},
+        passed_through=tuple(_passed_through(skeletons[1], new, taken) for taken in from_old),
+        from_old=from_old,
+        reshaped=tuple(
+            f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
+            + (f"the first {shapes[0][0]} rows are merged." if key in grown else "NEW's is taken.")
+            for key, old_key in keys.items()
+            if key in included and len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
+        ),
+    )
+
+
+def _check_inputs(skeleton: Skeleton) -> None:
+    """Whether calibration samples, which are texts with or without images, are what the model takes.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    model = skeleton.model
+    name, taken = type(model).__name__, inspect.signature(model.forward).parameters
+    if "input_ids" not in taken:
+        raise CheckpointError(
+            f"{name} takes {next(iter(taken))}, and calibration samples are texts, with or without images: "
+            "only models that read text can be merged."
+        )
+    if model.config.is_encoder_decoder and skeleton.decoder_start is None:
+        raise CheckpointError(
+            f"{name} is an encoder-decoder, and neither config.json nor generation_config.json has its "
+            "decoder_start_token_id: add it to one of them."
+        )
+
+
+def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint, included: set[str]) -> dict[str, str]:
+    """OLD's key for each of NEW's keys that the model knows.
+
+    Raises:
+        CheckpointError: a tensor is missing in one of the two, or has another shape; embeddings and what the options
+            exclude may differ in shape, for they come from NEW, and a head may have more rows in NEW.
+    """
+    key_in_old = {slot: key for key, slot in old.slots.items()}
+    slots_in_new = set(new.slots.values())
+    unmatched = [
+        ("NEW", "OLD", key) for key, slot in new.slots.items() if slot not in key_in_old and key not in new.tied
+    ]
+    unmatched += [("OLD", "NEW", key) for key, s in old.slots.items() if s not in slots_in_new and key not in old.tied]
+    for present_in, missing_in, key in unmatched[:1]:
+        raise CheckpointError(
+            f"{present_in}'s tensor {key} has no counterpart in {missing_in}: give two whole checkpoints of one model."
+        )
+    keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
+    linears = [{linear.key for linear in skeleton.linears.values()} for skeleton in (old, new)]
+    external = in_new.external
+    for key, old_key in keys.items():
+        shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
+        if shapes[0] != shapes[1] and key in included and new.components[key] == "head" and _same_columns(*shapes):
+            if shapes[0][0] > shapes[1][0]:
+                raise CheckpointError(
+                    f"{key} has {shapes[0][0]} rows in OLD and {shapes[1][0]} in NEW: a vocabulary that shrank cannot "
+                    "be merged, so save NEW with OLD's vocabulary, or take this tensor from NEW with --head new."
+                )
+        elif shapes[0] != shapes[1] and key in included and key not in new.embeddings:
+            raise CheckpointError(
+                f"{key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: give the checkpoints before "
+                "and after tuning of one model, or take this tensor from NEW with --exclude."
+            )
+        if key not in external and (key in linears[1]) != (old_key in linears[0]):
+            raise CheckpointError(
+                f"{key} is a linear weight of its own in {'NEW' if key in linears[1] else 'OLD'} alone: "
+                "tie or untie the embeddings of both alike."
+            )
+    return keys
+
+
+def _same_columns(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    """Whether two shapes differ in the first axis, the vocabulary's, alone."""
+    return len(old) == len(new) > 0 and old[1:] == new[1:]
+
+
+def _check_from_old(taken: Sequence[Mapping[str, str]], old: Checkpoint, new: Checkpoint, skeleton: Skeleton) -> None:
+    """See that what is to be OLD's has the same shape in both.
+
+    Raises:
+        ConfigError: a tensor has another.
+    """
+    for key, old_key in ((key, old_key) for keys in taken for key, old_key in keys.items()):
+        shapes = old.tensors[old_key].shape, new.tensors[key].shape
+        if shapes[0] != shapes[1]:
+            component = skeleton.components[key]
+            raise ConfigError(
+                f"{component} is old, and {key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
+                f"set {component} to new."
+            )
+
+
+def _passed_through(skeleton: Skeleton, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, int]:
+    """How many tensors of NEW are no adaptable linear and NEW's, by kind."""
+    kinds: Counter[str] = Counter()
+    adaptable, external = {linear.key for linear in skeleton.linears.values()}, checkpoint.external
+    for key, info in checkpoint.tensors.items():
+        if key in adaptable or key in from_old or key in external:
+            continue
+        if key not in skeleton.slots:
+            kinds["unknown to the model"] += 1
+        elif key in skeleton.tied:
+            kinds["tied"] += 1
+        elif key in skeleton.embeddings:
+            kinds["embedding"] += 1
+        elif key in skeleton.routers:
+            kinds["router"] += 1
+        elif key in skeleton.experts:
+            kinds["expert"] += 1
+        elif len(info.shape) <= 1 or key.endswith("bias"):
+            kinds["norm, bias or scalar"] += 1
+        else:
+            kinds["convolution or other"] += 1
+    return dict(sorted(kinds.items()))

@@ -1,0 +1,233 @@
+"""The setting that is as safe as is asked for and loses least: several are merged and measured, one is published.
+
+All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and asked one after the other.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from hpa_merge.calibration.formats import Sample, parse_record
+from hpa_merge.calibration.samples import read_records
+from hpa_merge.checkpoint import check_output
+from hpa_merge.checkpoint.files import remove
+from hpa_merge.checkpoint.inputs import Inputs
+from hpa_merge.checkpoint.output import telling
+from hpa_merge.checkpoint.publishing import publish_folder
+from hpa_merge.config import HPAConfig
+from hpa_merge.engine.merging import merge_all
+from hpa_merge.engine.setup import Job, Progress
+from hpa_merge.errors import CalibrationError, EvaluationError, OutputError
+from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.judges import Judge
+from hpa_merge.evaluation.running import Answering, evaluate
+from hpa_merge.files.disk import Foreign, mount_points, overlap, write_whole
+from hpa_merge.files.inside import read_inside
+from hpa_merge.files.names import CARD
+from hpa_merge.render.folder import files_of, render
+from hpa_merge.report.evaluation import ModelResult, beyond
+from hpa_merge.report.schema import MergeReport
+
+__all__ = ["Goal", "Tuning", "check_held_out", "choose", "default_settings", "overlaps", "tune", "workplace"]
+
+ANSWERS = ".answers"
+"""Where the answers lie in the workplace; no setting can have that name."""
+
+SHARES = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
+"""``p_max`` of the settings that are tried where none are given; ``p_min`` is a third of it, as in the paper."""
+
+
+@final
+@dataclass(frozen=True)
+class Goal:
+    """What a setting has to keep: percent of attacks that may succeed, and of benign prompts that may be refused."""
+
+    max_asr: float
+    max_over_refusal: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Tuning:
+    """What came out.
+
+    Attributes:
+        old, new: the figures of the two inputs, to compare with.
+        settings: those of each setting, by name.
+        chosen: the setting that was published; None where none keeps the goal.
+    """
+
+    old: ModelResult
+    new: ModelResult
+    settings: dict[str, ModelResult]
+    chosen: str | None
+
+
+def default_settings(base: Mapping[str, object]) -> dict[str, HPAConfig]:
+    """The settings that are tried where none are given, by name; ``base``: options that hold in all.
+
+    Raises:
+        ConfigError: an option is wrong.
+    """
+    return {
+        f"p_max={share:g}": HPAConfig.from_mapping({**base, "p_max": share, "p_min": round(share / 3, 1)})
+        for share in SHARES
+    }
+
+
+def workplace(out: Path) -> Path:
+    """The folder beside OUT in which the settings are merged."""
+    return out.with_name(f"{out.name}.tune")
+
+
+def tune(
+    job: Job,
+    out: Path,
+    suite: Suite,
+    judge: Judge | Path,
+    goal: Goal,
+    how: Answering,
+    *,
+    seed: int = 0,
+    keep_all: bool = False,
+    on_merge: Progress = lambda *_: None,
+    on_answer: Progress = lambda *_: None,
+) -> Tuning:
+    """Merge every setting of ``job``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
+
+    Of the settings that alone has a page, if the job wants one.
+
+    Args:
+        job: the merges; ``several``. Its ``overwrite`` says whether ``out`` may be replaced.
+        suite: safety and task files at least, of held-out samples.
+        keep_all: leave the other settings in the workplace.
+
+    Raises:
+        InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
+            workplace, for ``resume``.
+    """
+    inputs = _inputs(job, suite, judge)
+    check_output(out, inputs.places, job.overwrite)
+    place = workplace(out)
+    if overlap([place], inputs.places):
+        raise OutputError(f"{place} would lie in an input, and inputs are never written to: choose another OUT.")
+    _claim(place, resume=job.resume)
+    try:
+        reports = merge_all(replace(job, overwrite=False, page=False, reads=inputs.files), render, on_merge)
+    except BaseException:
+        if not any(place.iterdir()):
+            place.rmdir()
+        raise
+    models = [str(folder) for folder in (job.old, job.new, *job.outs)]
+    old, new, *others = evaluate(models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer)
+    settings = {folder.name: result for folder, result in zip(job.outs, others, strict=True)}
+    chosen = choose(settings, goal)
+    if chosen is not None:
+        if job.page:
+            _draw(place / chosen, reports[place / chosen])
+        publish_folder(place / chosen, out, inputs.places, overwrite=job.overwrite, unchanged=inputs.check)
+    if not keep_all:
+        remove(place)
+    return Tuning(old, new, settings, chosen)
+
+
+def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
+    """The setting that does best on the tasks among those that keep the goal; of equal ones the safest, then the first.
+
+    Returns:
+        Its name; None where none keeps it.
+    """
+
+    def keeps(result: ModelResult) -> bool:
+        assert result.asr is not None
+        assert result.performance is not None
+        refused = result.over_refusal.value if result.over_refusal else 0.0
+        return not beyond(result.asr.value, goal.max_asr) and (
+            goal.max_over_refusal is None or not beyond(refused, goal.max_over_refusal)
+        )
+
+    def rank(name: str) -> tuple[float, float]:
+        result = settings[name]
+        assert result.asr is not None
+        assert result.performance is not None
+        return result.performance.value, -result.asr.value
+
+    return max((name for name, result in settings.items() if keeps(result)), key=rank, default=None)
+
+
+def check_held_out(suite: Suite, calibration: Iterable[Path]) -> None:
+    """See that no test file is a calibration file.
+
+    Raises:
+        EvaluationError: one is.
+    """
+    used = [path.resolve() for path in calibration]
+    for _, name, prompts in suite:
+        if prompts.path.resolve() in used:
+            raise EvaluationError(
+                f"the test file {prompts.path} ({name}) is a calibration file too, and says nothing about other "
+                "samples: give held-out ones."
+            )
+
+
+def overlaps(suite: Suite, calibration: Iterable[Path]) -> list[str]:
+    """Test files that have prompts in common with the calibration files, a sentence each."""
+    used = {_identity(sample) for path in calibration for sample in _samples(path)}
+    sentences = []
+    for _, name, prompts in suite:
+        common = sum(_identity(prompt.sample) in used for prompt in prompts)
+        if common:
+            sentences.append(
+                f"{common} of the {prompts.count} prompts of {name} stand in a calibration file too: "
+                "a test of held-out samples says more."
+            )
+    return sentences
+
+
+def _samples(path: Path) -> Iterable[Sample]:
+    for source, record in read_records(path):
+        try:
+            yield from parse_record(record, source, path.parent)
+        except CalibrationError:  # the merge says it
+            return
+
+
+def _identity(sample: Sample) -> int:
+    """What is asked: the turns up to the last answer, with the images' own paths."""
+    turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
+    parts = (tuple(part.resolve() if isinstance(part, Path) else part for part in turn.parts) for turn in turns)
+    return hash(tuple(parts))
+
+
+def _claim(place: Path, *, resume: bool) -> None:
+    """Make the workplace, or take up the one of an interrupted run."""
+    if os.path.lexists(place) and not resume:
+        raise OutputError(f"{place} is there from a run that was interrupted: go on with --resume, or delete it.")
+    with telling(f"the folder {place} cannot be made"):
+        if place.is_symlink() or any(mount_points(place)):
+            raise Foreign("it is a link or a mount point")
+        place.mkdir(exist_ok=True)
+
+
+def _draw(folder: Path, report: MergeReport) -> None:
+    """Put the page and the pictures of a setting into its folder, or the reason why there are none.
+
+    Its card, which has the text of NEW's, is there already and is only given the pictures.
+    """
+    with telling(f"{folder} cannot be written"):
+        card = read_inside(folder, CARD).decode("utf-8", "surrogateescape")
+        _, files = files_of(report, (card, ""))
+        for name, content in files.items():
+            write_whole(folder / name, content)
+
+
+def _inputs(job: Job, suite: Suite, judge: Judge | Path) -> Inputs:
+    """Everything that is read, as it is now: the merges' inputs, the test files and a guard model."""
+    folders = [Path(each) for each in (job.old, job.new, job.vision_tower, job.first) if each is not None]
+    folders += [judge] if isinstance(judge, Path) else []
+    tests = [prompts.path for _, _, prompts in suite]
+    files = [path for path in (job.safety_calib, job.task_calib, *job.reads, *tests) if path is not None]
+    read = [path for folder in folders[:2] for form in ("*.safetensors", "*.json") for path in folder.glob(form)]
+    return Inputs.of([folder for folder in folders if folder.is_dir()], files, read)

@@ -1,0 +1,1 @@
+"""OUT on the Hub."""

@@ -1,0 +1,94 @@
+"""Where on the Hub a model is published, and what is there."""
+
+from dataclasses import dataclass
+from typing import final
+
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import ModelInfo
+
+from hpa_merge.errors import ConfigError, PublishError
+from hpa_merge.inputs.hub import NAME
+from hpa_merge.publishing.hub_errors import OFFLINE, telling
+
+__all__ = ["Destination", "There", "check_destination", "create"]
+
+
+@final
+@dataclass(frozen=True)
+class Destination:
+    """Where to publish.
+
+    Attributes:
+        repo: ``org/name``.
+        private: make it private, where it is made.
+        branch: made where it is missing; None: the main one.
+        pull_request: propose the change instead of making it.
+
+    Raises:
+        ConfigError: the name is none, or the options contradict each other.
+    """
+
+    repo: str
+    private: bool = False
+    branch: str | None = None
+    pull_request: bool = False
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.repo) or "@" in self.repo:
+            raise ConfigError(f"{self.repo!r} is no name on the Hub: give the repository as org/name.")
+        if self.pull_request and self.branch is not None:
+            raise ConfigError("the Hub opens a pull request on the main branch only: leave out the branch, or that.")
+        if self.branch is not None and (not self.branch or any(c.isspace() for c in self.branch)):
+            raise ConfigError(f"{self.branch!r} is no name of a branch: give one without blanks.")
+
+
+@final
+@dataclass(frozen=True)
+class There:
+    """What the Hub has: the repository at the branch, None where it has none; and what is to be made."""
+
+    info: ModelInfo | None
+    creates: tuple[str, ...]
+
+
+def check_destination(where: Destination) -> There:
+    """Look whether one may publish there, as far as that can be known without changing anything.
+
+    Raises:
+        PublishError: there is no token, or it is refused; the repository is public and is to be private; the Hub is
+            not in reach.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise PublishError(f"{where.repo} cannot be uploaded: {OFFLINE}")
+    if get_token() is None:
+        raise PublishError(f"{where.repo} cannot be uploaded without a token: run 'hf auth login', or set HF_TOKEN.")
+    with telling(where.repo):
+        try:
+            info, creates = HfApi().model_info(where.repo, revision=where.branch), list[str]()
+        except RevisionNotFoundError:
+            info, creates = HfApi().model_info(where.repo), [f"the branch {where.branch}"]
+        except RepositoryNotFoundError as error:
+            if error.response.status_code != 404:  # with a token that is valid it would be
+                raise
+            kind = "private repository" if where.private else "repository"
+            return There(None, (f"the {kind} {where.repo}", *([f"the branch {where.branch}"] if where.branch else [])))
+    if where.private and not info.private:
+        raise PublishError(
+            f"{where.repo} is public, and uploading to it would not change that: make it private in its settings on "
+            "the Hub, choose another name, or leave out --private."
+        )
+    return There(info, tuple(creates))
+
+
+def create(where: Destination, there: There) -> None:
+    """Make the repository and the branch, where they are missing.
+
+    Raises:
+        Exception: as huggingface_hub raises it.
+    """
+    api = HfApi()
+    if there.info is None:
+        api.create_repo(where.repo, private=True if where.private else None, repo_type="model")
+    if where.branch is not None and there.creates:
+        api.create_branch(where.repo, branch=where.branch, exist_ok=True)

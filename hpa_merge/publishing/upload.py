@@ -1,0 +1,347 @@
+"""OUT on the Hub: checked first, then uploaded, and there in one commit or not at all.
+
+The large files go up one by one (``preupload_lfs_files``), where nobody sees them until the one commit that names them
+all (``create_commit``). A file that the Hub's storage has is not sent again, so that the same command goes on after a
+break. ``upload_large_folder`` would resume as well, but it makes many commits, between which the repository holds a
+part of the model that looks whole, deletes nothing, and keeps its notes in the folder; OUT is never written to here.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import final
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.hf_api import ModelInfo
+
+from hpa_merge import __version__
+from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER, is_other_weights
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.errors import PublishError
+from hpa_merge.files.inside import find_inside
+from hpa_merge.files.names import CARD, REPORT
+from hpa_merge.publishing.destination import Destination, check_destination, create
+from hpa_merge.publishing.hub_errors import AGAIN, is_dropped, telling
+from hpa_merge.render import folder as drawings
+from hpa_merge.render.card import UNPUBLISHED, for_the_hub
+from hpa_merge.render.figures import EVALUATION
+from hpa_merge.render.folder import PAGE, Drawing
+from hpa_merge.report.manifest import Listing, names_weights_alone
+from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.report.sharing import for_others, places_in
+from hpa_merge.verification import verify
+
+__all__ = ["PushReport", "is_stale", "push"]
+
+TRIES = 3
+"""Commits that are begun, where the connection breaks off; huggingface_hub repeats the uploads itself."""
+
+SMALL = 10**7
+"""Bytes of a file that is read before it is uploaded, so that what goes up is what was looked at; the Hub's storage
+takes a larger one by its digest alone."""
+
+WITH_NAMES = (PAGE, EVALUATION)
+"""What is drawn of a report and says what models and files are called."""
+
+OURS = "hpa_"
+"""What the names of the report's files begin with."""
+
+
+@final
+@dataclass(frozen=True)
+class PushReport:
+    """What was published, or what would be.
+
+    Attributes:
+        address: of the commit, or of the pull request; empty where nothing was done.
+        commit: its hash.
+        creates: what is made: the repository, the branch.
+        files: bytes of every file that is published, by its path.
+        changed: those that hold paths of this machine, or miss the name on the Hub, and go up without, or with it.
+        deleted: files in the repository that belonged to an earlier model.
+        left_out: what lies in OUT and stays there: hidden files and folders, which no merge writes.
+        notes: which files that go up as they are name places of somebody's machine, a sentence each.
+        unchanged: the repository held all of it already.
+    """
+
+    address: str
+    commit: str
+    creates: tuple[str, ...]
+    files: dict[str, int]
+    changed: tuple[str, ...]
+    deleted: tuple[str, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    unchanged: bool = False
+
+
+def push(
+    out: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    branch: str | None = None,
+    pull_request: bool = False,
+    message: str | None = None,
+    dry_run: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_note: Callable[[str], None] = lambda sentence: None,
+) -> PushReport:
+    """Publish a folder that :func:`hpa_merge.merge` has made.
+
+    It is verified first, and a folder that is not as its merge wrote it is not uploaded. What goes up is what the
+    report's manifest names, the model card and the report, byte for byte, but for two things: paths of this machine in
+    the report and what is drawn of it (see :func:`hpa_merge.report.sharing.for_others`), and the model card's example,
+    which gets the name on the Hub. What the repository has of an earlier model is deleted in the same commit; see
+    :func:`is_stale`. The token is huggingface_hub's.
+
+    Args:
+        out: the folder; it is not written to.
+        repo_id: ``org/name``, made where it is missing.
+        private: make it private. A repository that is there and public is refused.
+        branch: made where it is missing, from the main one.
+        pull_request: open one instead of changing the main branch.
+        message: the commit's first line.
+        dry_run: check everything that can be checked, and change nothing.
+        on_progress: called before each file and tensor that is verified.
+        on_note: called with each of the notes, before anything is uploaded.
+
+    Raises:
+        ConfigError: the name or the options are wrong.
+        CheckpointError: ``out`` is no whole checkpoint, or has no report.
+        PublishError: it is not as its merge wrote it, or changed meanwhile; the Hub refuses, or cannot be reached;
+            the report is of an earlier version, whose manifest names the weights alone.
+    """
+    where = Destination(repo_id, private, branch, pull_request)
+    there = check_destination(where)
+    folder = Path(out)
+    report = read_report(folder)
+    found = _listed(folder)
+    paths = _places(folder, [name for name in (*report.manifest, CARD, REPORT) if name in found.files])
+    states = _states(paths)
+    if problems := verify(out, on_progress=on_progress).problems:
+        more = f" (and {len(problems) - 1} more: see hpa-merge verify)" if len(problems) > 1 else ""
+        raise PublishError(f"OUT {out} is not as its merge wrote it, and was not uploaded: {problems[0]}{more}")
+    if names_weights_alone(report):
+        raise PublishError(
+            f"OUT {out} has a report whose manifest names the weights alone, as those of earlier versions do, so that "
+            "nothing says which other files are the model's: look at them, and run 'hpa-merge report OUT', which adds "
+            "them."
+        )
+    changed = _rewritten(folder, report, paths, repo_id)
+    manifest = _manifest_of(changed.get(REPORT), report)
+    contents = {name: changed.get(name) or _content(path, name, manifest) for name, path in paths.items()}
+    plan = PushReport(
+        address="",
+        commit="",
+        creates=there.creates,
+        files={name: len(c) if isinstance(c, bytes) else states[name][0] for name, c in sorted(contents.items())},
+        changed=tuple(sorted(changed)),
+        deleted=_stale(there.info, contents),
+        left_out=found.hidden,
+        notes=tuple(_notes(contents)),
+    )
+    for note in plan.notes:
+        on_note(note)
+    if dry_run:
+        return plan
+    with telling(repo_id):
+        create(where, there)
+
+    def check_unchanged(additions: Mapping[str, CommitOperationAdd]) -> None:
+        sent = {name: addition.upload_info.sha256.hex() for name, addition in additions.items()}
+        expected = {name: digest for name, digest in manifest.items() if name in sent}
+        if _states(paths) != states or sent | expected != sent:
+            raise PublishError(f"OUT {out} was changed while it was uploaded, and nothing was published: {AGAIN}.")
+
+    return _send(where, contents, plan, message or f"Merged with hpa-merge {__version__}", check_unchanged)
+
+
+def is_stale(path: str) -> bool:
+    """Whether a file that the repository has and OUT has not could be taken for a part of the model.
+
+    That is weights in any format, what is read with them (configuration, tokenizer, processor, templates), and the
+    figures of an earlier report. Hidden files, licences, pictures, code and further texts stay.
+    """
+    file = PurePosixPath(path)
+    if any(part.startswith(".") for part in file.parts):
+        return False
+    configuration = len(file.parts) == 1 and file.suffix == ".json"
+    read = configuration or any(pattern.fullmatch(path) for pattern in (TOKENIZER, TEMPLATES, PROCESSOR))
+    return read or is_other_weights(file) or file.name.startswith(OURS)
+
+
+def _stale(info: ModelInfo | None, contents: Mapping[str, object]) -> tuple[str, ...]:
+    there = [entry.rfilename for entry in (info.siblings or [])] if info is not None else []
+    return tuple(sorted(name for name in there if name not in contents and is_stale(name)))
+
+
+def _states(paths: Mapping[str, Path]) -> dict[str, tuple[int, int, int]]:
+    """What tells of each file that it has not been written to.
+
+    Raises:
+        PublishError: one is gone.
+    """
+    try:
+        found = {name: path.stat() for name, path in paths.items()}
+    except OSError as error:
+        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
+    return {name: (status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found.items()}
+
+
+def _listed(folder: Path) -> Listing:
+    try:
+        return Listing.of(folder)
+    except OSError as error:
+        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
+
+
+def _places(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Where each file lies, with no link left in it.
+
+    Raises:
+        PublishError: one is not the folder's own.
+    """
+    places = {}
+    for name in names:
+        try:
+            places[name] = find_inside(folder, name)
+        except OSError as error:
+            raise PublishError(
+                f"OUT {folder}: {name} cannot be published ({error.strerror or error}): merge again, or fetch the "
+                "folder again."
+            ) from error
+    return places
+
+
+def _content(path: Path, name: str, manifest: Mapping[str, str]) -> Path | bytes:
+    """What is uploaded of a file: its bytes, which are looked at once more; of a large one the file itself.
+
+    Raises:
+        PublishError: they are others than were verified.
+    """
+    try:
+        if path.stat().st_size > SMALL:
+            return path
+        content = path.read_bytes()
+    except OSError as error:
+        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
+    if hashlib.sha256(content).hexdigest() != manifest.get(name, hashlib.sha256(content).hexdigest()):
+        raise PublishError(f"{name} was changed while it was uploaded, and nothing was published: {AGAIN}.")
+    return content
+
+
+def _manifest_of(published: bytes | None, report: MergeReport) -> dict[str, str]:
+    """The manifest of the report that goes up."""
+    return report.manifest if published is None else dict(json.loads(published)["manifest"])
+
+
+def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], repo: str) -> dict[str, bytes]:
+    """The files that do not go up as they are; the report among them names the others as they go.
+
+    Raises:
+        PublishError: the model card is not UTF-8, or the page cannot be drawn.
+    """
+    shared, card = for_others(report), paths[CARD].read_bytes() if CARD in paths else b""
+    try:
+        text = card.decode()
+    except UnicodeDecodeError as error:
+        raise PublishError(
+            f"{folder / CARD} is not UTF-8 (byte {error.start}), which the Hub does not take: save it as UTF-8."
+        ) from error
+    changed: dict[str, bytes] = {}
+    if shared != report:
+        drawing = _drawn_again(shared, folder, paths)
+        changed = {name: drawing.files[name] for name in WITH_NAMES if name in paths and name in drawing.files}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
+        changed[REPORT] = replace(shared, manifest={**shared.manifest, **digests}).to_json().encode()
+        text = for_the_hub(report, text, {n: w for n, w in drawing.pictures.items() if n in paths})
+    named = text.replace(f"model_id = {UNPUBLISHED}", f'model_id = "{repo}"').encode()
+    if CARD in paths and named != card:
+        changed[CARD] = named
+    return changed
+
+
+def _notes(contents: Mapping[str, Path | bytes]) -> Iterator[str]:
+    """Which files name places of somebody's machine: those that are NEW's go up byte for byte, whatever they say."""
+    for name, content in sorted(contents.items()):
+        if name in MADE or isinstance(content, Path) or is_other_weights(PurePosixPath(name)):
+            continue
+        if found := places_in(content):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield f"{name} names {found[0]}{more}, and goes up as it is."
+
+
+def _drawn_again(report: MergeReport, folder: Path, paths: Mapping[str, Path]) -> Drawing:
+    """The page and the pictures of a report, where OUT has some.
+
+    Raises:
+        PublishError: they cannot be drawn.
+    """
+    if not any(name in paths for name in MADE if name != REPORT):
+        return Drawing({}, {})
+    try:
+        drawing = drawings.draw(report)
+    except Exception as error:  # whatever it is: without it what is there would go up with its places
+        raise PublishError(_undrawn(folder)) from error
+    if PAGE in paths and PAGE not in drawing.files:
+        raise PublishError(_undrawn(folder))
+    return drawing
+
+
+def _undrawn(folder: Path) -> str:
+    return (
+        f"{folder / PAGE} names places of this machine, and cannot be drawn without them: "
+        "pip install altair vl-convert-python, or delete the file."
+    )
+
+
+def _send(
+    where: Destination,
+    contents: Mapping[str, Path | bytes],
+    plan: PushReport,
+    message: str,
+    check_unchanged: Callable[[Mapping[str, CommitOperationAdd]], None],
+) -> PushReport:
+    """Upload and commit.
+
+    Where the connection breaks off, nobody knows whether the commit was made: then the repository is looked at again,
+    and what it has is left out, so that there is one commit at most. A pull request would be opened twice, and is not
+    tried again.
+
+    Raises:
+        PublishError: see :func:`push`.
+    """
+    api = HfApi()
+    with telling(where.repo):
+        for left in reversed(range(1 if where.pull_request else TRIES)):
+            try:
+                info = api.model_info(where.repo, revision=where.branch)
+                deleted = _stale(info, contents)
+                additions = {name: CommitOperationAdd(name, content) for name, content in contents.items()}
+                api.preupload_lfs_files(
+                    where.repo,
+                    list(additions.values()),
+                    revision=where.branch,
+                    create_pr=where.pull_request,
+                    free_memory=False,
+                    gitignore_content="",  # else a .gitignore there would leave files out, and say nothing
+                )
+                check_unchanged(additions)
+                made = api.create_commit(
+                    where.repo,
+                    [*additions.values(), *(CommitOperationDelete(name) for name in deleted)],
+                    commit_message=message,
+                    revision=where.branch,
+                    create_pr=where.pull_request,
+                    parent_commit=info.sha,
+                )
+                break
+            except Exception as error:
+                if not left or not is_dropped(error):
+                    raise
+    address = made.pr_url if where.pull_request and made.pr_url else made.commit_url
+    unchanged = made.oid == info.sha
+    return replace(plan, address=str(address), commit=made.oid, deleted=deleted, unchanged=unchanged)

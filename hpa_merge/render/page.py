@@ -1,0 +1,125 @@
+"""``hpa_report.html``: the report for people, in one file that loads nothing.
+
+The charts are drawn where the page is opened, from the same descriptions that the pictures are made of. Without
+JavaScript the pictures stand in their place. Every string comes from the report, and so from others' files: the
+template escapes all of them, and the page's own policy lets no script run but the two that are put in here.
+"""
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+import hpa_merge
+from hpa_merge.render import story
+from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure
+from hpa_merge.render.panels import panels_of
+from hpa_merge.report.saliency import CELLS_PER_DECADE
+from hpa_merge.report.schema import MergeReport
+
+__all__ = ["libraries", "page_of"]
+
+
+def page_of(
+    report: MergeReport, figures: Mapping[str, Figure], pictures: Mapping[str, bytes], scripts: str | None = None
+) -> str:
+    """The page.
+
+    Args:
+        figures, pictures: of the report, by the names of their files; a figure may lack its picture.
+        scripts: what :func:`libraries` gives, where it is there already.
+
+    Raises:
+        ImportError: vl-convert, which has the libraries that draw, is not there.
+    """
+    panels = panels_of(report.linears)
+    layers = figures[SALIENCY].layers if SALIENCY in figures else {}
+    places: dict[str, list[tuple[int, str]]] = {}
+    for index, (panel, name) in enumerate(layers):
+        places.setdefault(panel, []).append((index, name))
+    programs = [scripts or libraries(), _asset("page.js")]
+    data = {
+        "charts": {file: figure.spec for file, figure in figures.items()},
+        "cells": list(layers.values()),
+        "cells_per_decade": CELLS_PER_DECADE,
+        "saliency": SALIENCY,
+    }
+    maps = [(file, figure) for file, figure in figures.items() if file not in (SALIENCY, EVALUATION)]
+    evaluation = None
+    if EVALUATION in figures and report.evaluation is not None:
+        figure = (EVALUATION, figures[EVALUATION])
+        evaluation = {"figure": figure, "facts": story.evaluation_facts(report.evaluation)}
+    sections = {
+        "summary": "Summary",
+        **({"evaluation": "Does it work?"} if evaluation else {}),
+        **({"maps": "Where, and how much"} if maps else {}),
+        **({"columns": "Safety against the task"} if SALIENCY in figures else {}),
+        "rest": "What was left",
+        **({"history": "The rounds before"} if report.history else {}),
+        "cost": "What it cost",
+        "again": "How to make it again",
+    }
+    origin = [("OLD", report.run.old), ("NEW", report.run.new)]
+    if report.run.finished:
+        origin.append(("made", report.run.finished))
+    return _template().render(
+        title=f"What was put back into {report.architecture}",
+        version=hpa_merge.__version__,
+        policy=_policy(programs),
+        style=_asset("page.css"),
+        scripts=programs,
+        data=_embedded(data),
+        pictures={file: b64encode(content).decode("ascii") for file, content in pictures.items()},
+        sections=sections.items(),
+        origin=origin,
+        tiles=story.tiles(report),
+        summary=story.summary(report),
+        warnings=report.warnings,
+        evaluation=evaluation,
+        maps=maps,
+        experts=any(len(records) > 1 for panel in panels for records in panel.cells.values()),
+        saliency={"file": SALIENCY, "figure": figures.get(SALIENCY), "places": places.items()},
+        rest={"tables": story.left_tables(report), "names": story.left_names(report)},
+        history=story.history_table(report),
+        cost=story.cost(report),
+        command=report.run.command,
+        inputs=story.inputs(report),
+        options=story.options_table(report),
+        versions=story.versions_table(report),
+    )
+
+
+def _embedded(data: Any) -> str:
+    """JSON that can stand in a script element: no string in it can end that."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _policy(scripts: list[str]) -> str:
+    """What a browser may load and run for the page: nothing but these scripts; Vega makes functions of expressions."""
+    hashes = (f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}'" for script in scripts)
+    return f"default-src 'none'; script-src {' '.join(hashes)} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
+
+
+def _asset(name: str) -> str:
+    return (files("hpa_merge.report") / "page_files" / name).read_text(encoding="utf-8")
+
+
+@cache
+def libraries() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script; it takes a second or two to put together, once a process."""
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return str(bundle).replace("</script", "<\\/script")
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_asset("page.html"))

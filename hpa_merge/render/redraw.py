@@ -1,0 +1,126 @@
+"""The page and the pictures of a folder that a merge has made, drawn anew, with what was measured of it since."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from hpa_merge.checkpoint.output import telling
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.errors import EvaluationError, OutputError
+from hpa_merge.files.disk import UNFINISHED, sync_folder, write_whole
+from hpa_merge.files.inside import NotInside, read_inside
+from hpa_merge.files.names import CARD, REPORT
+from hpa_merge.render import folder
+from hpa_merge.render.card import remake
+from hpa_merge.report.evaluation import Evaluation, read_evaluation
+from hpa_merge.report.manifest import completed, names_weights_alone, sealed
+from hpa_merge.report.schema import MergeReport, read_report
+
+__all__ = ["with_evaluation", "write_report"]
+
+
+def write_report(
+    out: str | Path,
+    *,
+    evaluation: str | Path | None = None,
+    name: str | None = None,
+    to: str | Path | None = None,
+) -> MergeReport:
+    """Draw the report of a folder that :func:`hpa_merge.merge` has made: its page, its pictures,
+    its model card, and its JSON.
+
+    Each file is written beside its place and renamed, so that at any time the old one or the new one is there. A
+    picture that the report no longer has goes away. The report's manifest names what is drawn, and of the other files
+    what it did before; of a report of an earlier version, which names the weights alone, those that are there now.
+
+    Args:
+        out: the folder.
+        evaluation: a file of ``hpa-merge eval --json`` or ``tune --json``: its results become part of the report.
+        name: what the file calls the model that lies in ``out``, where it does not know it by its folder.
+        to: another folder to write into, made where it is missing; ``out`` then stays as it is.
+
+    Returns:
+        The report as it was written.
+
+    Raises:
+        CheckpointError: ``out`` has no readable report.
+        EvaluationError: the file cannot be read, or no model of it is ``out``.
+        OutputError: a library that draws is not there or breaks, or a file cannot be written.
+    """
+    out, place = Path(out), Path(out if to is None else to)
+    report = read_report(out)
+    if evaluation is not None:
+        report = with_evaluation(report, out, Path(evaluation), name)
+    elif name is not None:
+        raise EvaluationError(f"the name {name} needs an evaluation: give --evaluation too, or leave --name out.")
+    try:
+        drawing = folder.draw(report)
+    except folder.NotDrawn as error:
+        raise OutputError(
+            f"the report cannot be drawn ({error}): see whether altair and vl-convert-python work here, with "
+            "pip install --force-reinstall altair vl-convert-python, and whether there is memory for them."
+        ) from error
+    if names_weights_alone(report):
+        with telling(f"{out} cannot be read"):
+            report = completed(report, out)
+    report = sealed(report, drawing.files)
+    if to is not None:
+        if place.resolve() != out.resolve() and os.path.lexists(place / CARD) and not (place / REPORT).is_file():
+            raise OutputError(f"{place} has a {CARD} that is of no merge: give another folder as --to.")
+        with telling(f"the folder {place} cannot be made"):
+            place.mkdir(exist_ok=True)
+    texts = {REPORT: report.to_json(), CARD: remake(report, _text(out / CARD), drawing.pictures)}
+    files = {name: text.encode("utf-8", "surrogateescape") for name, text in texts.items()} | dict(drawing.files)
+    for file, content in files.items():
+        with telling(f"{place / file} cannot be written"):
+            write_whole(place / file, content)
+    with telling(f"{place} cannot be written"):
+        for there in place.iterdir():
+            if there.name in MADE.difference(files) or there.name.startswith(UNFINISHED):
+                there.unlink(missing_ok=True)
+        sync_folder(place)
+    return report
+
+
+def with_evaluation(report: MergeReport, out: Path, file: Path, name: str | None = None) -> MergeReport:
+    """A report with the results of an evaluation, whose ``out`` says which of its models is the merged one.
+
+    Raises:
+        EvaluationError: the file cannot be read, or no model of it is ``out``.
+    """
+    found = read_evaluation(file)
+    content = json.loads(found.to_json()) | {"out": _merged(found, out, file, name)}
+    return replace(report, evaluation=content)
+
+
+def _merged(evaluation: Evaluation, out: Path, file: Path, name: str | None) -> str:
+    """The name of the model that lies in ``out``, by its folder where no name is given."""
+    names = [model.name for model in evaluation.models]
+    if name is not None:
+        if name in names:
+            return name
+        raise EvaluationError(f"{file} has no model {name}: give one of {', '.join(names)} as --name.")
+    for model in evaluation.models:
+        if Path(model.model).resolve() == out.resolve():
+            return model.name
+    raise EvaluationError(
+        f"{file} has {', '.join(f'{model.name} ({model.model})' for model in evaluation.models)}, and none of them is "
+        f"{out}: evaluate that folder, or say with --name which of them it is."
+    )
+
+
+def _text(path: Path) -> str:
+    """A text file as it is, whatever bytes it has; empty where there is none.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        return read_inside(path.parent, path.name).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except NotInside as error:
+        raise OutputError(error.sentence(str(path))) from error
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
