@@ -97,7 +97,7 @@ class EncoderProcess:
             raise CheckpointError(
                 f"{self._folder}'s tokenizer cannot turn an answer into text ({stopped}): fetch its files again."
             ) from stopped
-        return texts
+        return list(texts)
 
     def close(self) -> None:
         """End the child."""

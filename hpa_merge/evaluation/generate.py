@@ -239,4 +239,5 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
             "cannot be taken from its files; fetch or merge it again."
         )
     repair(model)
-    return model.to(device).eval()
+    found: PreTrainedModel = model.to(device).eval()
+    return found

@@ -66,7 +66,7 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
         with torch.device("meta"), bounded_modules(len(header), role):
-            model = architecture._from_config(
+            model: PreTrainedModel = architecture._from_config(
                 config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
             )
         if tower is not None:
@@ -89,7 +89,8 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
             "give the config.json that belongs to these weights."
         )
     repair(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
