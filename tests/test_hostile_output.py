@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from conftest import REPORT, TinyCase, content
 from measured import measured
+from statistics_runs import run as run_statistics
 from test_resume import beside, interrupt, raising, run
+from test_statistics_resume import interrupt as interrupt_statistics
 
 from hpa_merge import HPAConfig, sweep
 from hpa_merge.checkpoint import CheckpointWriter, begun_with
@@ -181,6 +183,49 @@ def test_a_forged_fingerprint_is_a_short_sentence(name: str, value: object, tiny
     with pytest.raises(OutputError, match="was begun with ") as caught:
         run(case, out, resume=True)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda entry: entry["linears"][0].update(distance="far"),
+        lambda entry: entry["linears"][0].update(columns=[64]),
+        lambda entry: entry["linears"][0].update(n_keep=-1),
+        lambda entry: entry["linears"][0].update(kept="AAAA"),
+        lambda entry: entry["linears"][0].update(outcome="lost"),
+        lambda entry: entry["linears"][0].update(name="lm_head.weight"),
+        lambda entry: entry["linears"].pop(),
+        lambda entry: entry["linears"].append(entry["linears"][0]),
+        lambda entry: entry.update(unit=["transformer.h.0"]),
+        lambda entry: entry["statistics"]["safety"].update(visits=5),
+        lambda entry: entry["statistics"]["safety"].update(visits=["nowhere"]),
+        lambda entry: entry["statistics"]["task"]["linears"].update(x=[1, None]),
+        lambda entry: _first(entry).__setitem__(0, "many"),
+        lambda entry: _first(entry).__setitem__(0, -1),
+        lambda entry: _first(entry).__setitem__(1, "AAAAAAAA8D8="),
+        lambda entry: _first(entry).__setitem__(1, "AAAA" * 10),
+        lambda entry: _first(entry).__setitem__(1, "A" * len(_first(entry)[1][:-4]) + _first(entry)[1][-4:]),
+        lambda entry: _first(entry).__setitem__(1, 7),
+    ],
+)
+def test_a_forged_value_of_an_entry_is_a_sentence(forge: Callable[[Any], object], tiny: Tiny, tmp_path: Path) -> None:
+    """Not a mistake of ours at the end of the merge, and the same sentence again."""
+    case, out = tiny("gpt2"), tmp_path / "out"
+    interrupt_statistics(case, out, tmp_path / "stats", 1)
+    journal = Path(f"{out}.partial.journal")
+    *lines, last = journal.read_text().splitlines(keepends=True)
+    line = json.loads(last)
+    forge(line["entry"])
+    journal.write_text("".join(lines) + json.dumps(line) + "\n")
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"is damaged .*: delete that folder, and run the same command again"):
+            run_statistics(case, out, tmp_path / "stats", resume=True)
+    assert beside(out) == ["out.partial", "out.partial.journal"]
+
+
+def _first(entry: Any) -> list[Any]:
+    """Tokens and vector of the first linear of the safety half."""
+    return next(iter(entry["statistics"]["safety"]["linears"].values()))
 
 
 # --- OUT.partial ---
