@@ -28,7 +28,7 @@ from hpa_merge.inputs.hub import commits_of
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
-from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.schema import MergeReport, linear_of
 
 __all__ = ["Target"]
 
@@ -75,7 +75,8 @@ class Target:
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
         with self._believing():
-            self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
+            linears = {unit.name: pairs for unit, pairs in ready.plan.linears.items()}
+            self.records = [r for entry in resumed for r in _records_of(entry["linears"], linears[entry["unit"]])]
             self._finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 
@@ -316,3 +317,18 @@ class Target:
         """Let the stack be written whose slices are in their place: those of one tensor come one after the other."""
         while self._stack:
             self._behind.write(*self._stack.popitem())
+
+
+def _records_of(said: Iterable[Any], pairs: Sequence[LinearPair]) -> list[LinearRecord]:
+    """The records of one unit that a journal has.
+
+    Args:
+        pairs: the unit's linears.
+
+    Raises:
+        TypeError, ValueError: they are not those of its linears, or a field cannot be.
+    """
+    records = [linear_of(record) for record in said]
+    if [record.name for record in records] != [pair.new.name for pair in pairs]:
+        raise ValueError("the records of a unit are not of its linears")
+    return records

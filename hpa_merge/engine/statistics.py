@@ -103,13 +103,24 @@ class Half:
         return {"visits": list(self.visits), "linears": known}
 
     def restore(self, packed: Mapping[str, Any]) -> None:
-        """Take up what :meth:`packed` gave to a journal."""
+        """Take up what :meth:`packed` gave to a journal.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is not what that gave.
+        """
+        self._check_visits(packed["visits"])
         if len(packed["visits"]) > len(self.visits):
             self.visits = list(packed["visits"])
         for key, (tokens, diagonal) in packed["linears"].items():
-            self._tokens[key] = tokens
+            if not _is_count(tokens):
+                raise ValueError(f"{self.purpose}:{key[:80]} has {tokens!r:.40} tokens")
+            vector = None
             if diagonal is not None:
-                self._diagonals[key] = torch.frombuffer(bytearray(base64.b64decode(diagonal)), dtype=torch.float64)
+                vector = torch.frombuffer(bytearray(base64.b64decode(diagonal)), dtype=torch.float64)
+            self._check_vector(key, vector)
+            self._tokens[key] = tokens
+            if vector is not None:
+                self._diagonals[key] = vector
 
     def digest(self) -> str:
         """SHA-256 of everything that a merge takes from it, in hexadecimal."""
@@ -150,20 +161,38 @@ class Half:
         tokens, visits = described["tokens"], described["visits"]
         if tokens.keys() != self.columns.keys() or not all(_is_count(count) for count in tokens.values()):
             raise ValueError(f"its {self.purpose} half does not name each linear with its tokens")
-        if not isinstance(visits, list) or not set(visits) <= set(self.units):
-            raise ValueError(f"its {self.purpose} half names units that the model has not")
+        self._check_visits(visits)
         for key, vector in vectors.items():
-            name = f"{self.purpose}:{key}"
-            if key not in self.columns:
-                raise ValueError(f"{name} is of no linear")
-            if vector.dtype != torch.float64 or tuple(vector.shape) != (self.columns[key],):
-                raise ValueError(f"{name} is not a float64 vector of the {self.columns[key]} columns")
-            if not bool((torch.isfinite(vector) & (vector > 0.0)).all()):
-                raise ValueError(f"{name} holds a value that is not finite and positive")
+            self._check_vector(key, vector)
         self.visits, self._tokens, self._diagonals = list(visits), dict(tokens), dict(vectors)
         if self.digest() != described["digest"]:
             raise ValueError(f"its {self.purpose} half has not the SHA-256 that it was written with")
         self.device, self.read = str(described["device"]), True
+
+    def _check_visits(self, visits: Any) -> None:
+        """Check the names of units that something says.
+
+        Raises:
+            ValueError: they are no list of the model's.
+        """
+        if not isinstance(visits, list) or not set(visits) <= set(self.units):
+            raise ValueError(f"its {self.purpose} half names units that the model has not")
+
+    def _check_vector(self, key: str, vector: Tensor | None) -> None:
+        """Check the vector that something gives to a linear; None: no token activates it.
+
+        Raises:
+            ValueError: there is no such linear, or it cannot have that vector.
+        """
+        name = f"{self.purpose}:{key[:80]}"
+        if key not in self.columns:
+            raise ValueError(f"{name} is of no linear")
+        if vector is None:
+            return
+        if vector.dtype != torch.float64 or tuple(vector.shape) != (self.columns[key],):
+            raise ValueError(f"{name} is not a float64 vector of the {self.columns[key]} columns")
+        if not bool((torch.isfinite(vector) & (vector > 0.0)).all()):
+            raise ValueError(f"{name} holds a value that is not finite and positive")
 
     def _counts(self) -> dict[str, int]:
         """Tokens by key, of every linear of the checkpoint."""
