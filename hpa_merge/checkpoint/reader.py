@@ -20,7 +20,7 @@ from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
+from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
@@ -201,7 +201,7 @@ class Checkpoint:
         try:
             with (self.folder / shard).open("rb") as file:
                 length = file.read(8)
-                return length + file.read(int.from_bytes(length, "little"))
+                return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, shard, error)) from error
 

@@ -13,9 +13,9 @@ from huggingface_hub.errors import SafetensorsParsingError
 from safetensors import SafetensorError, safe_open
 
 from hpa_merge.errors import CheckpointError
-from hpa_merge.files.inside import NotInside
+from hpa_merge.files.inside import NotInside, TooLong
 
-__all__ = ["TensorInfo", "read_layout", "unreadable"]
+__all__ = ["HEADER_BYTES", "TensorInfo", "read_layout", "unreadable"]
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -134,7 +134,7 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
 
 def unreadable(folder: Path, role: str, name: str, error: OSError) -> str:
     """The sentence for a file of OLD or NEW that is there and does not open."""
-    if isinstance(error, NotInside):
+    if isinstance(error, NotInside | TooLong):
         return error.sentence(f"{role} {folder}: {name}")
     return (
         f"{role} {folder}: {name} cannot be read ({error.strerror or error}): check its permissions, or fetch it again."
