@@ -188,6 +188,32 @@ def test_a_server_that_repeats_the_key(
         endpoint().answer([ask("a")])
 
 
+REPEATED = {
+    "the password": b"no such password=hunter2 %21\xc3\xa9 here",
+    "the password as it was written": b"no: hunter2%20%2521%C3%A9",
+    "user and password": b"alice:hunter2 %21\xc3\xa9 is wrong",
+    "the header": b"Authorization Basic YWxpY2U6aHVudGVyMiAlMjHDqQ==",
+    "the code alone": b"got YWxpY2U6aHVudGVyMiAlMjHDqQ",
+    "the header in small letters": b"authorization: basic YWxpY2U6aHVudGVyMiAlMjHDqQ==",
+    "another one's header": b"Basic c29tZWJvZHk6ZWxzZQ==",
+    "JSON": b'{"detail": "hunter2 %21\\u00e9"}',
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_server_that_repeats_user_and_password(name: str, stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
+    stub.rule = lambda body: (401, REPEATED[name])
+    with pytest.raises(EvaluationError, match=r"\*\*\*") as caught:
+        endpoint(stub.url.replace("://", "://alice:hunter2%20%2521%C3%A9@")).answer([ask("a")])
+    assert not any(piece in str(caught.value) for piece in ("hunter2", "YWxp", "c29t"))
+
+
+def test_a_server_that_repeats_a_user_without_password(stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
+    stub.rule = lambda body: (401, b"sesame: unknown; " + stub.headers[-1]["authorization"][6:].encode())
+    with pytest.raises(EvaluationError, match=r"\(\*\*\*: unknown; \*\*\*\)"):
+        endpoint(stub.url.replace("://", "://sesame@")).answer([ask("a")])
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://[::1", "http://host:port/v1", "http://a..b/v1", "http://host:99999/v1", "ftp://host/v1", "http://\0/"],

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
@@ -212,8 +213,11 @@ class Checkpoint:
         Raises:
             CheckpointError: a subfolder cannot be read.
         """
-        if self.overlay is not None:
-            return self.overlay.files
+        return self._side_files if self.overlay is None else self.overlay.files
+
+    @cached_property
+    def _side_files(self) -> SideFiles:
+        """Those of the folder, which are looked for once."""
         try:
             return find_side_files(self.folder, {*self.shards, self.index or INDEX, *MADE})
         except OSError as error:

@@ -22,7 +22,7 @@ from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.images import open_images
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import ANSWER, parse_json
-from hpa_merge.inputs.addresses import credentials, read_address, read_key, without_secrets
+from hpa_merge.inputs.addresses import credentials, read_address, read_key, secrets_of, without_secrets
 
 __all__ = ["Endpoint"]
 
@@ -91,6 +91,7 @@ class Endpoint:
         self._url, self._model = read_address(url).rstrip("/"), model
         self._max_new_tokens, self._retries, self._sleep = max_new_tokens, retries, sleep
         self._timeout = timeout
+        self._secrets = secrets_of(url)
         self._slots = asyncio.Semaphore(concurrency)
         key = read_key()
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
@@ -107,8 +108,8 @@ class Endpoint:
             )
         except Exception as error:  # an address or a proxy that is none, a file of certificates that is not there
             raise EvaluationError(
-                f"the endpoint {self._url} cannot be asked ({without_secrets(str(error))}): check the address, and the "
-                "environment's proxies and certificates."
+                f"the endpoint {self._url} cannot be asked ({without_secrets(str(error), self._secrets)}): check the "
+                "address, and the environment's proxies and certificates."
             ) from error
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -243,16 +244,20 @@ class Endpoint:
     def _unreachable(self, error: Exception, tries: int) -> EvaluationError:
         """The error after the last try."""
         late = f"no whole answer within {self._timeout:g} seconds"
-        reason = late if isinstance(error, TimeoutError) else without_secrets(str(error)) or type(error).__name__
+        reason = (
+            late
+            if isinstance(error, TimeoutError)
+            else without_secrets(str(error), self._secrets) or type(error).__name__
+        )
         return EvaluationError(
             f"the endpoint {self._url} cannot be reached ({reason}; tried {tries} times): check that the server runs, "
             "or raise --timeout."
         )
 
     def _said(self, reply: _Reply) -> str:
-        """The beginning of a body, without the key, which a server may repeat."""
+        """The beginning of a body, without the key, the user and the password, which a server may repeat."""
         text = "(compressed)" if _coding(reply.headers) else reply.body[:COMPLAINT_BYTES].decode("utf-8", "replace")
-        return without_secrets(" ".join(text.split()))[:120] or "nothing"
+        return without_secrets(" ".join(text.split()), self._secrets)[:120] or "nothing"
 
 
 def _coding(headers: httpx.Headers) -> str:
