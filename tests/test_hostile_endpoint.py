@@ -210,7 +210,7 @@ def test_a_server_that_repeats_user_and_password(name: str, stub: Stub, endpoint
 
 def test_a_server_that_repeats_a_user_without_password(stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
     stub.rule = lambda body: (401, b"sesame: unknown; " + stub.headers[-1]["authorization"][6:].encode())
-    with pytest.raises(EvaluationError, match=r"\(\*\*\*: unknown; \*\*\*\)"):
+    with pytest.raises(EvaluationError, match=r"\(\*\*\* unknown; \*\*\*\)"):
         endpoint(stub.url.replace("://", "://sesame@")).answer([ask("a")])
 
 
