@@ -241,10 +241,7 @@ def many_rounds(count: int) -> MergeReport:
     """A report of so many rounds, each with folders of its own."""
     one = round_of(report_of())
     rounds = (
-        dataclasses.replace(
-            one, old=f"/home/{SECRET}/runs/{i}/old", new=f"../{SECRET}/{i}/new", notes=(f"x{i}/ " * 50,)
-        )
-        for i in range(count)
+        dataclasses.replace(one, old=f"/home/{SECRET}/runs/{i}/old", new=f"../{SECRET}/{i}/new") for i in range(count)
     )
     return dataclasses.replace(report_of(), history=tuple(rounds))
 

@@ -121,6 +121,8 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
     if head == b"version ":
         return f"{path.name} is a Git LFS pointer instead of weights: run git lfs pull in the folder."
     try:
+        if len(header) < length:
+            raise ValueError("the header is longer than the file, or than any")
         entries = {name: entry for name, entry in parse_json(header, INDEX).items() if name != "__metadata__"}
         stop = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
     except (AttributeError, TypeError, ValueError, LookupError, OverflowError):
