@@ -5,7 +5,6 @@ The server is not trusted: what it sends is bounded in bytes and in time, is not
 
 import asyncio
 import base64
-import io
 import json
 import random
 import re
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any, final
 
 from huggingface_hub.utils import httpx
-from PIL import Image
 
 from hpa_merge.calibration import Sample, Turn
-from hpa_merge.calibration.images import open_images
+from hpa_merge.calibration.pictures import PictureProcess
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import ANSWER, parse_json
 from hpa_merge.inputs.addresses import credentials, read_address, read_key, secrets_of, without_secrets
@@ -92,6 +90,7 @@ class Endpoint:
         self._max_new_tokens, self._retries, self._sleep = max_new_tokens, retries, sleep
         self._timeout = timeout
         self._secrets = secrets_of(url)
+        self._pictures = PictureProcess()
         self._slots = asyncio.Semaphore(concurrency)
         key = read_key()
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
@@ -119,6 +118,7 @@ class Endpoint:
         """Close the connections; a second time, do nothing."""
         if self._loop.is_closed():
             return
+        self._pictures.close()
         asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -170,8 +170,8 @@ class Endpoint:
         raise AssertionError("the last try returns or raises")
 
     def _request(self, prompt: Sample) -> bytes:
-        """The body of a request."""
-        images = iter(open_images(prompt))
+        """The body of a request; its images, whose order is that of the turns, come from a child process."""
+        images = iter(self._pictures.encode(prompt))
         seen = [[next(images) for part in turn.parts if isinstance(part, Path)] for turn in prompt.turns]
         body = {
             "model": self._model,
@@ -266,7 +266,7 @@ def _coding(headers: httpx.Headers) -> str:
     return "" if coding == "identity" else coding
 
 
-def _message(turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
+def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
     """A turn as the protocol has it: a text, or parts where there are images."""
     if not images:
         return {"role": turn.role, "content": "\n".join(str(part) for part in turn.parts)}
@@ -280,10 +280,8 @@ def _message(turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
     return {"role": turn.role, "content": parts}
 
 
-def _data_url(image: Image.Image) -> str:
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+def _data_url(image: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}"
 
 
 def _pause(tried: int, wanted: str | None) -> float:
