@@ -212,6 +212,7 @@ def test_a_tensor_twice_under_two_names(make: Callable[..., Call], capsys: pytes
     assert_refused(call, capsys, "OLD has no module for the adapter's tensor model.layers.1.self_attn.q_proj.lora_B")
 
 
+@pytest.mark.gate
 def test_a_hundred_thousand_plain_names(
     make: Callable[..., Call], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

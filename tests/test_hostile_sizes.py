@@ -38,6 +38,7 @@ def merged(tiny: Callable[..., TinyCase], tmp_path_factory: pytest.TempPathFacto
     return out
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("function", "kind"), [(write_report, "OutputError"), (_card, "PublishError")])
 def test_the_model_card_of_out(function: Callable[..., Any], kind: str, merged: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(merged, tmp_path / "out"))

@@ -187,6 +187,7 @@ def test_a_merge_of_a_training_folder(tiny: Callable[..., TinyCase], tmp_path: P
     assert not [name for name, content in published.items() if secret.encode() in content]
 
 
+@pytest.mark.gate
 def test_texts_of_a_folder_are_read_up_to_a_length_together(tmp_path: Path) -> None:
     """In an order that does not change; what comes after them names nothing."""
     for number in range(8):
@@ -199,6 +200,7 @@ def test_texts_of_a_folder_are_read_up_to_a_length_together(tmp_path: Path) -> N
     assert {f"{number}.md" for number in range(8)} <= copied
 
 
+@pytest.mark.gate
 def test_a_folder_of_many_pictures_and_long_texts(tmp_path: Path) -> None:
     put(tmp_path, "README.md", content="a b.png\n" * 400_000)
     put(tmp_path, "modeling_x.py", content="\n" * 10**6)
