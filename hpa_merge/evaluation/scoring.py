@@ -25,7 +25,7 @@ __all__ = ["METRICS", "check_metric", "default_metric", "score"]
 METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
 
 _STOPS = " .,;:!?\"'`*()[]"
-_SAID = re.compile(r"\b(?i:answer|option|choice)\b(?:\s+is)?\s*:?\s*[(*\[\"']*([A-Z])\b(?!')")
+_SAID = re.compile(r"\b(?i:answer|option|choice)\b(?:\s++is)?\s*+:?\s*+[(*\[\"']*+([A-Z])\b(?!')")
 _LEADING = re.compile(r"[(*\[\"']*([A-Z])(?:[).:,*\]\"']|$|\s*\n)")
 
 
