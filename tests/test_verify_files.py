@@ -123,6 +123,19 @@ def test_a_link_out_is_not_followed(name: str, target: str, drawn: Published, tm
     assert name in refused(drawn.out)
 
 
+@pytest.mark.parametrize("target", ["README.md of another", "/proc/self/environ", "missing", "folder"])
+def test_the_card_is_a_file_of_outs_own(target: str, drawn: Published, tmp_path: Path) -> None:
+    """Its content is not compared, and what it is is."""
+    card = drawn.out / CARD
+    (tmp_path / "README.md of another").write_text("a card")
+    card.unlink()
+    if target == "folder":
+        (tmp_path / target).mkdir()
+    card.symlink_to(tmp_path / target)
+    (problem,) = drawn.alone()
+    assert problem.startswith("README.md is not OUT's own: it ")
+
+
 def refused(out: Path) -> str:
     """What is wrong, whether the folder is opened or not."""
     try:
