@@ -157,3 +157,34 @@ def test_a_file_that_cannot_be_replaced_stays(out: Path, monkeypatch: pytest.Mon
     with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
         write_report(out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "another merge", "README.md", "pictures", "forged", "link"])
+def test_another_folder_is_not_written_to(kind: str, out: Path, tmp_path: Path) -> None:
+    """What is not of this merge stays, whatever it is called."""
+    place = tmp_path / "place"
+    place.mkdir()
+    if kind == "checkpoint":
+        shutil.copytree(out, place, dirs_exist_ok=True)
+    elif kind == "another merge":
+        content = json.loads((out / REPORT).read_text())
+        content["run"] |= {"fingerprint": "", "contents": {"out": "0" * 64}}
+        (place / REPORT).write_text(json.dumps(content))
+    elif kind == "forged":
+        (place / REPORT).write_text("{}")
+    elif kind == "link":
+        (place / REPORT).symlink_to(out / REPORT)
+    else:
+        (place / kind.replace("pictures", "hpa_kappa.png")).write_text("work")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    with pytest.raises(OutputError, match=r"give (another|a new) folder as --to"):
+        write_report(out, to=place)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_a_report_of_the_same_merge_is_drawn_again_elsewhere(out: Path, tmp_path: Path, evaluation: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    write_report(out, to=tmp_path / "pages")
+    report = write_report(out, evaluation=evaluation, to=tmp_path / "pages")
+    assert read_report(tmp_path / "pages") == report
+    write_report(out, to=out)

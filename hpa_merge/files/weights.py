@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpa_merge.files.parsing import INDEX, parse_json
 
-__all__ = ["CONFIGS", "SUFFIXES", "has_header", "is_checkpoint_folder", "is_weight_name", "looks_like_weights"]
+__all__ = ["CONFIGS", "SUFFIXES", "has_header", "is_checkpoint_folder", "is_weight_name", "protected"]
 
 SUFFIXES = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".ot", ".onnx"),
@@ -31,10 +31,9 @@ def is_weight_name(name: str) -> bool:
     return NAMED.fullmatch(name.removesuffix(".index.json")) is not None
 
 
-def looks_like_weights(path: Path) -> bool:
+def looks_like_weights(name: str) -> bool:
     """Whether the suffix is one of weight files or of an index of them."""
-    name = path.name.lower()
-    return os.path.splitext(name.removesuffix(".index.json"))[1] in SUFFIXES  # noqa: PTH122
+    return os.path.splitext(name.lower().removesuffix(".index.json"))[1] in SUFFIXES  # noqa: PTH122
 
 
 def has_header(path: Path) -> bool:
@@ -58,4 +57,20 @@ def is_checkpoint_folder(folder: Path) -> bool:
         OSError: it cannot be read.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return not names.isdisjoint(CONFIGS) and any(looks_like_weights(Path(name)) for name in names)
+    return not names.isdisjoint(CONFIGS) and any(map(looks_like_weights, names))
+
+
+def protected(path: Path) -> str:
+    """What a file that is written to ``path`` would do to a checkpoint, ``would …``; empty where it would do nothing.
+
+    A link counts as what it leads to.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    real = Path(os.path.realpath(path))
+    if real.exists() and looks_like_weights(real.name):
+        return f"replace the weight file {real}"
+    if is_checkpoint_folder(real.parent):
+        return f"lie in the checkpoint {real.parent}, which is never written to"
+    return ""
