@@ -256,8 +256,9 @@ def check_place(
     if path.exists() and not folder and not path.is_file():
         raise EvaluationError(f"{flag} {path} is no regular file: choose another place.")
     try:
-        if found := protected(path) or (folder and is_checkpoint_folder(path) and f"change the checkpoint {path}"):
-            raise EvaluationError(f"{flag} {path} would {found}: choose another place.")
+        harm = f"change the checkpoint {path}" if folder and is_checkpoint_folder(path) else protected(path)
+        if harm:
+            raise EvaluationError(f"{flag} {path} would {harm}: choose another place.")
         ours = folder or not path.exists() or _is_ours(path, overwrite)
     except OSError as error:
         raise EvaluationError(f"{flag} {path} cannot be used ({error.strerror}): choose another place.") from error

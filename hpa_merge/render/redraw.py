@@ -14,7 +14,7 @@ from hpa_merge.files.weights import is_checkpoint_folder
 from hpa_merge.render import folder
 from hpa_merge.render.card import remake
 from hpa_merge.report.evaluation import Evaluation, read_evaluation
-from hpa_merge.report.manifest import completed, names_weights_alone, sealed
+from hpa_merge.report.manifest import completed, names_weights_alone
 from hpa_merge.report.schema import MergeReport, read_report
 
 __all__ = ["with_evaluation", "write_report"]
@@ -65,7 +65,7 @@ def write_report(
     if names_weights_alone(report):
         with telling(f"{out} cannot be read"):
             report = completed(report, out)
-    report = sealed(report, drawing.files)
+    report = folder.with_drawing(report, drawing)
     if to is not None:
         _check_other(place, out, report)
         with telling(f"the folder {place} cannot be made"):
