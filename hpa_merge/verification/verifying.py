@@ -54,7 +54,11 @@ def verify(
     the formula gives. Which columns were chosen then rests on the report, and is said to.
 
     With the calibration files too, the merge is run again without writing, with the options that the report names, and
-    every value and every figure of the report is compared with what comes out. Nothing else of the report is believed.
+    every value and every figure of the report is compared with what comes out. What nothing can recompute, such as the
+    command and the notes, is said to rest on the report.
+
+    With OLD and NEW the page and the pictures are drawn again and compared too, where the versions that drew them are
+    those here.
 
     A merge on another kind of device may have rounded otherwise: there values may be the neighbouring number of their
     dtype (one ulp). CPUs agree with one another on the formula but for those that have no fused multiply-add. What the
