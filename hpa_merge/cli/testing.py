@@ -263,7 +263,9 @@ def check_place(
     except OSError as error:
         raise EvaluationError(f"{flag} {path} cannot be used ({error.strerror}): choose another place.") from error
     if not ours:
-        remedy = "choose another place, or " + ("give --overwrite" if path.suffix in PICTURES else "move it away")
+        remedy = "choose another place, or " + (
+            "move it away" if overwrite or path.suffix.lower() not in PICTURES else "give --overwrite"
+        )
         raise EvaluationError(f"{flag} {path} would replace a file that no such command wrote: {remedy}.")
 
 
