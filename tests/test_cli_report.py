@@ -63,7 +63,7 @@ def test_the_page_is_drawn_anew(out: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == f"{Path('out') / PAGE} is drawn.\n"
     after, there = read_report(out), names(out)
     assert after.manifest.keys() - before.manifest.keys() == there - {REPORT}  # what is drawn is named from now on
-    run = replace(after.run, versions=before.run.versions)  # what draws is named too
+    run = replace(after.run, drawn_with=before.run.drawn_with)  # what draws is named too
     assert replace(after, manifest=before.manifest, run=run) == before
     assert {PAGE, "hpa_columns.png", "hpa_saliency.png"} < there
     assert BARS not in there

@@ -12,8 +12,7 @@ from test_push import ID, hub, published, run  # noqa: F401 - a fixture
 
 import hpa_merge
 from hpa_merge import merge
-from hpa_merge.files.names import REPORT
-from hpa_merge.render.card import CARD
+from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.verification import verify
 
 pytestmark = [
