@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpa_merge.config import HPAConfig, check_shared
+from hpa_merge.config import HPAConfig, calibration_of
 from hpa_merge.engine.memory import Limits
 from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.setup import Job, Progress
@@ -109,7 +109,7 @@ def sweep(
     Raises:
         InputError, NumericalError, ResourceError: as :func:`merge`; then none of the OUTs is made.
     """
-    check_shared({f"OUT {out}": config for out, config in outs.items()})
+    calibration_of({f"OUT {out}": config for out, config in outs.items()})
     job = Job(
         old,
         new,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -14,8 +14,9 @@ import hpa_merge
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
-from hpa_merge.config import HPAConfig, option_fields, read_yaml, sets_of
+from hpa_merge.config import HPAConfig, option_fields, option_words, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
+from hpa_merge.methods import RULES, find_rule, method_of
 
 EPILOG = """\b
 Further commands, in OLD's place:
@@ -60,7 +61,6 @@ class Size(click.ParamType):
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     """One option for each field of :class:`HPAConfig`, in its order, with its default and its help."""
-    hints = get_type_hints(HPAConfig)
     for name, (default, text) in reversed(option_fields().items()):
         flag = f"--{name.replace('_', '-')}"
         settings: dict[str, Any] = {"default": default, "help": text, "show_default": True}
@@ -68,19 +68,24 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
             flag = f"{flag}/--no-{name.replace('_', '-')}"
         elif isinstance(default, tuple):
             settings |= {"multiple": True, "metavar": "REGEX", "show_default": False}
-        elif get_args(hints[name]):
-            settings["type"] = click.Choice(get_args(hints[name]))
+        elif words := option_words(name):
+            settings["type"] = click.Choice(words)
         else:
             settings["type"] = type(default)
         command = click.option(flag, name, **settings)(command)
     return command
 
 
+def _users(purpose: str) -> str:
+    """The rules that look at a calibration set."""
+    return ", ".join(rule.name for rule in RULES if purpose in rule.sets)
+
+
 def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
     options = (
-        click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [hpa, safe-delta: required]"),
-        click.option("--task-calib", type=FILE, help="Samples of the new task.  [hpa, model-tailor: required]"),
+        click.option("--safety-calib", type=FILE, help=f"Safety samples, JSON Lines.  [{_users('safety')}: required]"),
+        click.option("--task-calib", type=FILE, help=f"Samples of the new task.  [{_users('task')}: required]"),
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
@@ -116,7 +121,8 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
     trains nothing and never holds a whole model in memory.
     """
     paths, options = read_options(context, given)
-    _require(context, paths, [*(f"{purpose}_calib" for purpose in sets_of(options.get("method", "hpa"))), "output"])
+    rule = find_rule(method_of(options))
+    _require(context, paths, [*(f"{purpose}_calib" for purpose in (rule.sets if rule else ())), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from hpa_merge.config import HPAConfig, check_shared, uses
+from hpa_merge.config import HPAConfig, calibration_of, uses
 from hpa_merge.errors import ConfigError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
+from hpa_merge.methods import method_of
 
 __all__ = ["read_settings"]
 
@@ -59,7 +60,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
             raise ConfigError(sentence if sentence.startswith(place) else f"{place}: {sentence}") from None
         places[name] = f"setting {number}"
     try:
-        check_shared({places[name]: config for name, config in configs.items()})
+        calibration_of({places[name]: config for name, config in configs.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return configs
@@ -67,7 +68,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
 
 def _fitting(base: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``base`` that the method of an entry uses."""
-    method = str(entry.get("method", base.get("method", "hpa")))
+    method = method_of({**base, **entry})
     return {key: value for key, value in base.items() if uses(method, str(key).replace("-", "_"))}
 
 

@@ -27,8 +27,8 @@ def is_included(config: HPAConfig, key: str, component: Component | None) -> boo
 
 
 def is_chosen(config: HPAConfig, unit: Unit) -> bool:
-    """Whether the method touches the linears of a unit: all methods all of them, but for ``blocks``."""
-    return config.method != "blocks" or (unit.text and unit.block in config.chosen_blocks())
+    """Whether the method touches the linears of a unit."""
+    return config.rule.touches(config, unit.text, unit.block)
 
 
 def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], config: HPAConfig) -> dict[str, str]:
@@ -75,13 +75,7 @@ def check_policies(config: HPAConfig, new: Skeleton) -> None:
                     f"{option} {pattern!r} names linears of {component} only, and {component} is "
                     f"{policy_of(config, component)}: leave out one of the two options."
                 )
-    if config.method == "blocks":
-        deep = max((unit.blocks for unit in new.units if unit.text), default=0)
-        if (last := max(config.chosen_blocks())) >= deep:
-            raise ConfigError(
-                f"blocks is {config.blocks!r}, and the text stack of this {architecture} has {deep} blocks, counted "
-                f"from 0: name blocks below {deep}, not {last}."
-            )
+    config.rule.check_model(config, architecture, max((unit.blocks for unit in new.units if unit.text), default=0))
     if not any(is_included(config, key, new.components[key]) for key in keys):
         if any(policy_of(config, component) != defaults[component] for component in COMPONENTS):
             raise ConfigError("the options leave no linear to adapt: set one component that has linears to merge.")

@@ -26,9 +26,6 @@ __all__ = ["Limits", "Memory", "allot"]
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
 
-ELEMENTWISE = {"safe-delta": 3, "model-tailor": 19}
-"""Bytes for each value of a weight, for methods that choose by value: masks, and scores that are put in order."""
-
 LIBRARIES = 80 * 10**6
 """Bytes that torch and its kernels take when they are first used; measured on x86-64 with torch 2.13 for the CPU."""
 
@@ -131,7 +128,7 @@ def _work(
         count if any(c.whole_inverse and side.purpose in c.sets for c in configs) else 0
         for side, count in zip(sides, tokens, strict=True)
     ]
-    by_element = max((ELEMENTWISE.get(config.method, 0) for config in configs), default=0)
+    by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     units, waiting = 0, 0
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())

@@ -6,8 +6,6 @@ from itertools import groupby
 from pathlib import Path
 
 from hpa_merge.checkpoint import needed_bytes
-from hpa_merge.config import uses
-from hpa_merge.core import retained_share
 from hpa_merge.engine.calibration_run import Side
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.plan import LinearPair, Plan
@@ -36,9 +34,7 @@ def preview(job: Job, on_progress: Progress = lambda what, done, total: None) ->
             for place, (out, config) in enumerate(job.outs.items()):
                 included = [pair for pair in pairs if pair.included[place]]
                 outcomes[out] += [(p.new.name, _foreseen(p, place, ready.plan, changed)) for p in pairs]
-                share = None
-                if unit.block is not None and uses(config.method, "p_max"):
-                    share = float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min))
+                share = None if unit.block is None else config.rule.share(config, unit.block, unit.blocks)
                 units[out].append(
                     UnitPlan(
                         unit.name,

@@ -15,6 +15,7 @@ from hpa_merge.checkpoint.files import read_at
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
+from hpa_merge.core.rounding import NEAR, differing, neighbours
 from hpa_merge.engine.calibration_run import Side
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair
@@ -22,15 +23,15 @@ from hpa_merge.engine.recording import record_of, record_of_adapted
 from hpa_merge.engine.setup import Ready
 from hpa_merge.engine.statistics import Half
 from hpa_merge.errors import CalibrationError, CheckpointError, NumericalError
-from hpa_merge.methods.applying import Adapted, with_new_rows
+from hpa_merge.methods.applying import with_new_rows
+from hpa_merge.methods.weight import Adapted
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.findings import Findings, shortened
 from hpa_merge.verification.inputs import slacks_of
 from hpa_merge.verification.records import compare_records
-from hpa_merge.verification.ties import NEAR, explained
-from hpa_merge.verification.values import differing, mask_of, neighbours, told
+from hpa_merge.verification.values import mask_of, told
 
 __all__ = ["Comparison"]
 
@@ -289,7 +290,7 @@ class Comparison:
         if selection is None or said.kept is None or said.columns != len(selection.kept):
             return adapted
         kept = mask_of(said.kept, said.columns)
-        if torch.equal(kept, selection.kept) or not explained(kept, selection, self.config):
+        if torch.equal(kept, selection.kept) or not self.config.rule.explains(kept, selection, self.config):
             return adapted
         self._chosen.append(said.name)
         weight = with_new_rows(fuse(old, new[: len(old)], kept, adapted.kappa or 0.0), new)
@@ -306,7 +307,7 @@ class Comparison:
         near = wrong & neighbours(ours, expected)
         if adapted.selection is not None:
             near &= ~adapted.selection.kept
-        elif not config.whole_inverse and config.method != "linear":
+        elif not config.whole_inverse and not config.rule.computes:
             near &= False
         if self.config.whole_inverse and bool(wrong.any()):
             before, after = with_new_rows(old.float(), new.float()), new.float()

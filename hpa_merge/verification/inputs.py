@@ -10,20 +10,22 @@ from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.config import CURVATURE, HPAConfig
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import measure_update
+from hpa_merge.core.rounding import differing, neighbours, slack
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair, Plan
 from hpa_merge.engine.recording import record_of, record_of_adapted
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.methods.applying import differ, with_new_rows
+from hpa_merge.methods.weight import Weight
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.files import digest_of, weight_files
 from hpa_merge.verification.findings import Findings, shortened
-from hpa_merge.verification.recompute import OF_SAMPLES, redo
 from hpa_merge.verification.records import compare_records
-from hpa_merge.verification.values import differing, neighbours, slack, told
+from hpa_merge.verification.values import said_of, told
 
 __all__ = ["Claims", "check_folder", "slacks_of"]
 
@@ -120,12 +122,12 @@ class Claims:
 
     def tell_open(self) -> None:
         """Note what rests on the report, after all tensors."""
-        say, method = self._findings.unchecked, self._config.method
+        say, rule = self._findings.unchecked, self._config.rule
         adapted, changed = self._outcomes["adapted"], sum(self._outcomes.values()) - self._outcomes["unchanged"]
         files = " and ".join(f"--{purpose}-calib" for purpose in self._config.sets)
-        if adapted and (fields := OF_SAMPLES.get(method)):
-            what = "which columns were put back" if method == "hpa" else "which values were put back"
-            say.append(f"In {adapted} linears {what} rests on the report ({', '.join(fields)}): give {files}.")
+        if adapted and rule.of_samples:
+            what = f"which {'columns' if rule.by_columns else 'values'} were put back"
+            say.append(f"In {adapted} linears {what} rests on the report ({', '.join(rule.of_samples)}): give {files}.")
         if self._open:
             say.append(f"{self._open} values of these linears follow from the samples alone: give {files}.")
             self._findings.checked["values that only samples can recompute"] = self._open
@@ -192,7 +194,7 @@ class Claims:
             return "old", "the options of the report take it from OLD"
         if not pair.included[0]:
             return "excluded", "the options of the report leave it out"
-        if record.outcome == "uncalibrated" and config.method in CURVATURE and config.uncalibrated != "error":
+        if record.outcome == "uncalibrated" and config.sets and config.uncalibrated != "error":
             return "uncalibrated", ""
         return "adapted", "tuning changed it, and the options of the report do not leave it out"
 
@@ -208,12 +210,14 @@ class Claims:
                 "[outputs, inputs]."
             )
             return
-        if config.method in ("hpa", "random", "energy") and (record.kept is None or record.kappa is None):
+        if config.rule.by_columns and (record.kept is None or record.kappa is None):
             yield f"{record.name} is adapted, and the report does not say with which columns and κ."
             return
         yield from told(record.name, differing(found[rows:], new[rows:]), "in rows that OLD has not are not NEW's")
         depth = self._depth(pair, record)
-        redone = redo(config, record, depth, unit.blocks, old, new[:rows], found[:rows])
+        update = measure_update(old, new[:rows])
+        weight = Weight(record.name, old, new[:rows], update, depth, unit.blocks)
+        redone = config.rule.check(weight, config, said_of(record), found[:rows])
         yield from redone.problems
         self._open += redone.open
         wrong = differing(found[:rows], redone.adapted.weight)
@@ -229,8 +233,8 @@ class Claims:
             yield f"{record.name} is adapted in the report, though no token came to it."
         details = {"block": depth, "blocks": unit.blocks, **tokens}
         expected = record_of_adapted(unit, pair, adapted, Moved(old, new), **details)
-        slacks = slacks_of(old) | {"kappa": slack(old, redone.adapted.update)}
-        yield from compare_records(record, expected, free=OF_SAMPLES.get(config.method, ()), slacks=slacks)
+        slacks = slacks_of(old) | {"kappa": slack(old, update)}
+        yield from compare_records(record, expected, free=config.rule.of_samples, slacks=slacks)
 
     def _depth(self, pair: LinearPair, record: LinearRecord) -> int:
         """The depth of a linear: of one outside the stacks, before the text stack or after it, the report's."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.core.rounding import close
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.lineage import Lineage
@@ -13,7 +14,6 @@ from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.findings import Findings
-from hpa_merge.verification.values import close
 
 __all__ = ["check_calibration", "check_whole", "options_of"]
 
