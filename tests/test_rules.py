@@ -236,7 +236,7 @@ def test_a_new_rule_merges(with_steep: Path, tiny: Callable[..., TinyCase], tmp_
     )
     script = tmp_path / "calls.py"
     script.write_text(
-        "import json, sys\nfrom hpa_merge.cli import main\n"
+        "import json, sys\nfrom hpa_merge.cli import main\nsys.stderr = sys.stdout\n"
         "if __name__ == '__main__':\n"
         "    for call in json.loads(sys.argv[1]):\n"
         "        try:\n            main(call)\n"

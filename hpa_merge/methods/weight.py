@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapted", "Redone", "Weight", "put_back"]
 
+ROWS = 256
+"""Rows that are gone over at once."""
+
 
 @final
 @dataclass(frozen=True)
@@ -98,11 +101,11 @@ class Redone:
 
 def put_back(weight: Weight, mask: Tensor) -> dict[str, float]:
     """How much of a weight, and of the square of its update, lies in the values ``mask`` ``[r, c]``."""
-    mask = mask.to(weight.old.device)
-    change = sum(
-        float((b.double() - a.double()).square_()[m].sum())
-        for a, b, m in zip(weight.old.split(256), weight.new.split(256), mask.split(256), strict=True)
-    )
+    mask, change = mask.to(weight.old.device), 0.0
+    for begin in range(0, len(mask), ROWS):
+        rows = slice(begin, begin + ROWS)
+        delta = weight.new[rows].double() - weight.old[rows].double()
+        change += float(delta.square_()[mask[rows]].sum())
     return {
         "kept_share": int(mask.sum()) / mask.numel() if mask.numel() else 0.0,
         "energy_put_back": change / weight.update.change if weight.update.change > 0.0 else 0.0,

@@ -107,7 +107,7 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _asset(name: str) -> str:
-    return (files("hpa_merge.report") / "page_files" / name).read_text(encoding="utf-8")
+    return (files("hpa_merge.render") / "page_files" / name).read_text(encoding="utf-8")
 
 
 @cache
