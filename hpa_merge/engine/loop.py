@@ -18,8 +18,7 @@ from hpa_merge.engine.plan import LinearPair
 from hpa_merge.engine.setup import Progress, Ready
 from hpa_merge.engine.sources import Recording, Replay, Walk
 from hpa_merge.engine.statistics import Half, Statistics, write_statistics
-from hpa_merge.methods.applying import Curved, adapt, differ
-from hpa_merge.methods.weight import Adapted
+from hpa_merge.methods.applying import Adapted, Curved, adapt, differ
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.report.records import Outcome
 

@@ -25,8 +25,7 @@ from hpa_merge.engine.statistics import Half
 from hpa_merge.errors import CalibrationError, NumericalError, OutputError
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.inputs.hub import commits_of
-from hpa_merge.methods.applying import with_new_rows
-from hpa_merge.methods.weight import Adapted
+from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
 from hpa_merge.report.schema import MergeReport

@@ -10,6 +10,8 @@ from hpa_merge.core import Inverse, measure_update
 from hpa_merge.methods import RuleOptions
 from hpa_merge.methods.weight import Adapted, Weight
 
+__all__ = ["Adapted", "Curved", "adapt", "differ", "with_new_rows"]
+
 Curved = Tensor | Inverse | None
 """What is known of one side's curvature: ``[H⁻¹]_jj``, ``[c]``, or all of ``H⁻¹``, or nothing."""
 

@@ -23,8 +23,7 @@ from hpa_merge.engine.recording import record_of, record_of_adapted
 from hpa_merge.engine.setup import Ready
 from hpa_merge.engine.statistics import Half
 from hpa_merge.errors import CalibrationError, CheckpointError, NumericalError
-from hpa_merge.methods.applying import with_new_rows
-from hpa_merge.methods.weight import Adapted
+from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
