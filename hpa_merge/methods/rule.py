@@ -43,7 +43,7 @@ def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "
 
     Args:
         text: its help.
-        bound: what its value has to be, besides of the default's type and one of the words of a ``Literal``.
+        bound: what its value has to be, beyond the default's type and the words of a ``Literal``.
         most: the option that it may not be greater than.
     """
     return field(default=default, metadata={"help": text, "bound": bound, "most": most})
@@ -57,7 +57,7 @@ class Rule:
     The functions take the options of the merge, which have the rule's own among them.
 
     Attributes:
-        name: what ``--method`` calls it.
+        name: its name for ``--method``.
         does: what becomes of a weight, in Markdown, for the documentation.
         paper: what it is and where it comes from, in Markdown, for the model card.
         adapt: the adapted weight.
@@ -69,9 +69,9 @@ class Rule:
         whole_inverse: whether it takes all of ``H⁻¹`` with these options.
         options: the options that it uses, of those that are some rule's.
         by_columns: whether it puts back whole columns, and says which.
-        computes: whether a value can be another one than OLD's and NEW's, computed from the two; what all of ``H⁻¹``
-            gives apart.
-        base: of a rule that takes all of ``H⁻¹``, whose values make up for the others: ``old`` or ``new``.
+        computes: whether values are computed from OLD's and NEW's, so that another machine may round them otherwise;
+            compensation is not counted.
+        base: of a rule that compensates by all of ``H⁻¹``, whose values that moves: ``old`` or ``new``.
         of_samples: fields of the report's record of a weight that the samples decide.
         explains: whether rounding on another machine can turn the rule's columns into those of a report, ``[c]`` bool.
         bytes_per_value: what choosing takes in memory, for each value of a weight.
