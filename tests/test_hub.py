@@ -26,7 +26,7 @@ from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.setup import Job
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import CheckpointError, InputError, OutputError, StatisticsError
 from hpa_merge.inputs.hub import is_remote, locate
 from hpa_merge.verification import verify
@@ -150,7 +150,7 @@ def test_the_dry_run_says_the_commit(
     hub: Hub, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = tiny("llama")
-    plan = preview(Job(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[tmp_path / "out"]
+    plan = preview(MergeRequest(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[tmp_path / "out"]
     commits = {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
     assert plan.commits == commits
     monkeypatch.setenv("COLUMNS", "200")

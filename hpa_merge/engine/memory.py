@@ -6,7 +6,8 @@ estimate: linears that share an input are counted apart, because which do is see
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -16,12 +17,12 @@ from torch import Tensor
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
-from hpa_merge.engine.calibration_run import Side
-from hpa_merge.engine.machine import peak_host_bytes
+from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
 from hpa_merge.engine.plan import Plan
-from hpa_merge.errors import ConfigError
+from hpa_merge.errors import ConfigError, ResourceError
 
-__all__ = ["Limits", "Memory", "allot"]
+__all__ = ["Limits", "Memory", "allot", "explaining"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
@@ -68,7 +69,7 @@ class Memory:
 def allot(
     plan: Plan,
     checkpoints: Sequence[Checkpoint],
-    sides: Sequence[Side],
+    sides: Sequence[CalibrationRun],
     runs: Sequence[bool],
     device: torch.device,
     configs: Sequence[HPAConfig],
@@ -107,6 +108,28 @@ def allot(
     raise ConfigError(refusal)
 
 
+@contextmanager
+def explaining(memory: Memory, device: torch.device) -> Iterator[None]:
+    """Explain an allocation that fails in the block, against the forecast or because another process takes the memory.
+
+    Raises:
+        ResourceError: one failed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_out_of_memory(error):
+            raise
+        expected = memory.host if memory.device is None else memory.device
+        free = free_bytes(device)
+        room = "" if free is None else f" and {free / 1e9:.1f} GB are free now"
+        raise ResourceError(
+            f"the memory of {'the host' if memory.device is None else device} is full: this merge takes up to "
+            f"{expected / 1e9:.1f} GB there{room}: set max_memory to what may be taken and go on with --resume, or "
+            "begin anew with fewer task_samples, a smaller max_length, or another device."
+        ) from error
+
+
 def _refusal(where: str, option: str, needed: int, limit: int) -> str:
     return (
         f"{option} is {limit / 1e9:.2f} GB and this merge may take {needed / 1e9:.2f} GB on {where}: "
@@ -117,7 +140,7 @@ def _refusal(where: str, option: str, needed: int, limit: int) -> str:
 def _work(
     plan: Plan,
     checkpoints: Sequence[Checkpoint],
-    sides: Sequence[Side],
+    sides: Sequence[CalibrationRun],
     runs: Sequence[bool],
     configs: Sequence[HPAConfig],
     spill: bool,
