@@ -1,6 +1,6 @@
 """One model with its calibration set: OLD runs the safety samples, NEW the task samples."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
@@ -12,7 +12,7 @@ from hpa_merge.engine.encoding import Encoding
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.engine.observed import Observed
 from hpa_merge.engine.statistics import ModelStatistics, Statistics
-from hpa_merge.engine.weights import Weights
+from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
 from hpa_merge.model.alignment import aligned
@@ -107,14 +107,11 @@ class CalibrationRun:
         """Whether statistics of ``unit`` are still to be recorded."""
         return bool(self._unrecorded(unit))
 
-    def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        """Load ``unit``.
-
-        Returns:
-            What gives its tensors by key, as they lie on disk, on the device.
+    def load(self, unit: Unit) -> Read:
+        """Load ``unit``; returns what gives its tensors.
 
         Raises:
-            NumericalError: one holds NaN or infinity.
+            NumericalError: a tensor holds NaN or infinity.
         """
         if unit in self._coming:
             self._postpone_before(unit)

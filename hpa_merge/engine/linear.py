@@ -1,6 +1,6 @@
 """What becomes of one linear weight in one OUT, and what the loop asks of an OUT."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
@@ -10,7 +10,7 @@ from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.recording import record_of, record_of_adapted
 from hpa_merge.engine.statistics import ModelStatistics
-from hpa_merge.engine.weights import Weights
+from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, Outcome
@@ -87,12 +87,7 @@ class Sink(Protocol):
     def put(self, linear: MergedLinear) -> None:
         """Take a linear weight and its record."""
 
-    def pass_on(
-        self,
-        keys: Iterable[str],
-        old: Callable[[str], Tensor] | None = None,
-        new: Callable[[str], Tensor] | None = None,
-    ) -> None:
+    def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
         """Take those of these tensors that are not done from NEW, or from OLD if the options say so.
 
         Args:

@@ -4,16 +4,13 @@ Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples. W
 curvatures each. The unit's weights are merged, written and freed before the next unit is loaded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, final
 
-from torch import Tensor
-
-from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.linear import MergedLinear, Sink
@@ -23,14 +20,12 @@ from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
 from hpa_merge.engine.statistics import LinearStatistics, ModelStatistics
 from hpa_merge.engine.statistics_file import write_statistics
+from hpa_merge.engine.weights import Read
 from hpa_merge.errors import CalibrationError, NumericalError
-from hpa_merge.methods.applying import Curved, adapt, differ
+from hpa_merge.methods.applying import adapt, differ
 from hpa_merge.model import LinearTensor, Unit
 
 __all__ = ["Loop"]
-
-Read = Callable[[str], Tensor]
-"""Gives a tensor of the unit that is loaded by its key, as it lies on disk, on the device."""
 
 
 @final
@@ -169,7 +164,7 @@ class Loop:
         safety = self._sources[0].run(unit, (pair.old for pair in wanted if changed(pair)))
         task = self._sources[1].run(unit, (pair.new for pair in wanted if changed(pair)))
         for pair in pairs if sinks else ():
-            known = {"safety": LinearStatistics(safety, pair.old), "task": LinearStatistics(task, pair.new)}
+            known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
             before, tensor = pair.old.matrix(old(pair.old.key)), new(pair.new.key)
             linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
             if changed(pair):
@@ -196,57 +191,45 @@ def _depth(unit: Unit, *, after_text: bool) -> int:
     return unit.blocks if after_text else 0
 
 
-def _merge_linear(
-    linear: MergedLinear, depth: int, known: Mapping[str, LinearStatistics], sinks: Sequence[Sink]
-) -> None:
+def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatistics], sinks: Sequence[Sink]) -> None:
     """Merge a weight that tuning changed, and hand it to every OUT.
 
     Args:
         linear: as it is without a merge.
         depth: that of its unit.
-        known: the statistics of its inputs, by purpose.
+        known: the safety and the task statistics of its inputs.
 
     Raises:
         CalibrationError: no sample reaches it, and the options want every weight to be reached.
         NumericalError: the result does not fit into NEW's dtype.
     """
-    name, merging = linear.pair.new.name, []
+    pair, unit = linear.pair, linear.pair.new.unit
+    merging: list[tuple[Sink, dict[str, int]]] = []
     for sink in sinks:
-        if not sink.plan.includes(linear.pair):
-            sink.put(replace(linear, outcome="old" if linear.pair.new.key in sink.plan.from_old else "excluded"))
-        elif unreached := [purpose for purpose in sink.plan.config.sets if not known[purpose].reached]:
-            if sink.plan.config.uncalibrated == "error":
+        config = sink.plan.config
+        used = [each for each in known if each.purpose in config.sets]
+        tokens = {f"{each.purpose}_tokens": each.tokens for each in used}
+        if not sink.plan.includes(pair):
+            sink.put(replace(linear, outcome="old" if pair.new.key in sink.plan.from_old else "excluded"))
+        elif unreached := [each.purpose for each in used if not each.reached]:
+            if config.uncalibrated == "error":
                 sets = " and the ".join(unreached)
-                raise CalibrationError(f"{name} changed and no token of the {sets} set reaches it{sink.unreached}")
-            restored = sink.plan.config.uncalibrated == "old"
-            details = _tokens(known, sink.plan.config)
-            sink.put(replace(linear, outcome="uncalibrated", restored=restored, details=details))
+                raise CalibrationError(
+                    f"{pair.new.name} changed and no token of the {sets} set reaches it{sink.unreached}"
+                )
+            restored = config.uncalibrated == "old"
+            sink.put(replace(linear, outcome="uncalibrated", restored=restored, details=tokens))
         else:
-            merging.append(sink)
+            merging.append((sink, {"block": depth, "blocks": unit.blocks, **tokens}))
     if not merging:
         return
-    configs, unit = [sink.plan.config for sink in merging], linear.pair.new.unit
-    curvatures = [_curvature(known[purpose], purpose, configs) for purpose in ("safety", "task")]
-    results = adapt(
-        linear.moved.old, linear.new, *curvatures, block=depth, blocks=unit.blocks, configs=configs, name=name
-    )
-    for sink, adapted in zip(merging, results, strict=True):
+    configs = [sink.plan.config for sink, _ in merging]
+    safety, task = (each.curvature(configs) for each in known)
+    old, new, name = linear.moved.old, linear.new, pair.new.name
+    results = adapt(old, new, safety, task, block=depth, blocks=unit.blocks, configs=configs, name=name)
+    for (sink, details), adapted in zip(merging, results, strict=True):
         if not all_finite(adapted.weight):
             raise NumericalError(
                 f"the result for {name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
             )
-        details = {"block": depth, "blocks": unit.blocks, **_tokens(known, sink.plan.config)}
         sink.put(replace(linear, outcome="adapted", adapted=adapted, details=details))
-
-
-def _tokens(known: Mapping[str, LinearStatistics], config: HPAConfig) -> dict[str, int]:
-    """How many tokens of each set that the method needs reach a linear, by field of its record."""
-    return {f"{purpose}_tokens": known[purpose].tokens for purpose in config.sets}
-
-
-def _curvature(statistics: LinearStatistics, purpose: str, configs: Sequence[HPAConfig]) -> Curved:
-    """As much of a curvature as the methods need."""
-    wanting = [config for config in configs if purpose in config.sets]
-    if any(config.whole_inverse for config in wanting):
-        return statistics.inverse
-    return statistics.inverse_diagonal if wanting else None

@@ -1,7 +1,7 @@
 """One OUT that is being made: written tensor by tensor, recorded, and published with its report."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from hpa_merge.engine.plan import OutPlan
 from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
-from hpa_merge.engine.weights import Weights
+from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import NumericalError, OutputError
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.inputs.hub import commits_of
@@ -108,12 +108,7 @@ class MergeOutput:
             self._write(linear.pair.new, linear.tensor, weight)
         self.records.append(linear.record())
 
-    def pass_on(
-        self,
-        keys: Iterable[str],
-        old: Callable[[str], Tensor] | None = None,
-        new: Callable[[str], Tensor] | None = None,
-    ) -> None:
+    def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
         """Write those of these tensors that are not written: NEW's, or OLD's if the options say so.
 
         Args:

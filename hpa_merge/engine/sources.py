@@ -3,7 +3,7 @@
 The loop asks the same of both, and the result does not depend on which it is.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
-from hpa_merge.engine.weights import Weights
+from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.model import LinearTensor, Unit
 
 __all__ = ["CalibrationSet", "Replay", "StatisticsSource"]
@@ -35,8 +35,8 @@ class StatisticsSource(Protocol):
     def lacks(self, unit: Unit) -> bool:
         """Whether statistics of ``unit`` are still to be recorded, even if nothing in it is to be merged."""
 
-    def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        """Load ``unit``; returns what gives its tensors by key, as they lie on disk, on the device."""
+    def load(self, unit: Unit) -> Read:
+        """Load ``unit``; returns what gives its tensors."""
 
     def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
         """Let the samples through ``unit``; returns their statistics. ``linears`` is consumed lazily."""
@@ -122,7 +122,7 @@ class Replay:
     def lacks(self, unit: Unit) -> bool:
         return False
 
-    def load(self, unit: Unit) -> Callable[[str], Tensor]:
+    def load(self, unit: Unit) -> Read:
         self._held.clear()
         return self._read
 

@@ -8,14 +8,16 @@ or is to be adapted or not. So they can be used again with other options.
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
+from hpa_merge.config import HPAConfig
 from hpa_merge.core import Inverse
+from hpa_merge.methods.applying import Curved
 from hpa_merge.model import LinearTensor
 
 __all__ = ["LinearStatistics", "ModelStatistics", "Statistics", "StatisticsKey"]
@@ -40,8 +42,9 @@ class Statistics(Protocol):
 @final
 @dataclass(frozen=True)
 class LinearStatistics:
-    """What the samples of one set say of one linear."""
+    """What the samples of one set, ``safety`` or ``task``, say of one linear."""
 
+    purpose: str
     statistics: Statistics
     linear: LinearTensor
 
@@ -55,15 +58,12 @@ class LinearStatistics:
         """How many tokens the linear reads."""
         return self.statistics.tokens(self.linear)
 
-    @property
-    def inverse_diagonal(self) -> Tensor:
-        """``[H⁻¹]_jj``, ``[c]`` float64, if the linear is reached."""
-        return self.statistics.inverse_diagonal(self.linear)
-
-    @property
-    def inverse(self) -> Inverse:
-        """All of ``H⁻¹``, if the linear is reached."""
-        return self.statistics.inverse(self.linear)
+    def curvature(self, configs: Sequence[HPAConfig]) -> Curved:
+        """As much of the curvature as the methods of ``configs`` need; the linear has to be reached if one does."""
+        wanting = [config for config in configs if self.purpose in config.sets]
+        if any(config.whole_inverse for config in wanting):
+            return self.statistics.inverse(self.linear)
+        return self.statistics.inverse_diagonal(self.linear) if wanting else None
 
 
 @final

@@ -1,6 +1,6 @@
 """The weights of one checkpoint as a merge reads them: prefetched where memory allows, refused if not finite."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
@@ -11,7 +11,10 @@ from hpa_merge.checkpoint import Checkpoint, ReadAhead
 from hpa_merge.core import all_finite
 from hpa_merge.errors import NumericalError
 
-__all__ = ["Weights"]
+__all__ = ["Read", "Weights"]
+
+Read = Callable[[str], Tensor]
+"""Gives a tensor by its key, as it lies on disk, on the device."""
 
 PIECE = 2**26
 """Bytes that are read at once where a tensor need not be whole: 64 MiB."""

@@ -3,7 +3,7 @@
 Where :class:`~hpa_merge.engine.output.MergeOutput` writes, this compares.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, final
 
@@ -19,7 +19,7 @@ from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.plan import LinearPair
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
-from hpa_merge.engine.weights import Weights
+from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CheckpointError
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
@@ -92,8 +92,8 @@ class Comparison:
         if linear.adapted is not None:
             self._compare_adapted(linear, linear.adapted)
             return
-        if linear.restored:
-            self._compare_linear(pair, with_new_rows(linear.moved.old.to(new.dtype), new), "are not OLD's")
+        if linear.weight is not None:
+            self._compare_linear(pair, linear.weight, "are not OLD's")
         elif pair.new.key not in self.plan.from_old:
             self._compare_linear(pair, new, "are not NEW's")
         self._compare(linear.record(), new)
@@ -114,17 +114,12 @@ class Comparison:
         self._findings.problems += told(pair.new.name, wrong, "are not what comes out")
         self._compare(replace(linear, adapted=adapted).record(), ours)
 
-    def pass_on(
-        self,
-        keys: Iterable[str],
-        old: Callable[[str], Tensor] | None = None,
-        new: Callable[[str], Tensor] | None = None,
-    ) -> None:
-        """Compare what of these tensors is left with NEW's, and with OLD's what the options want of it.
+    def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
+        """Compare those of these tensors that are left with NEW's, or with OLD's if the options say so.
 
         Args:
-            old: gives OLD's tensors by their keys; None where it cannot yet, so that they have to wait.
-            new: gives those of NEW's that are computed.
+            old: gives OLD's tensors; None: these have to wait.
+            new: gives NEW's tensors while they are loaded.
         """
         for key in keys:
             if key not in self._left or (key in self.plan.from_old and old is None):
@@ -143,7 +138,7 @@ class Comparison:
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
-        """Compare everything else with NEW's, or with OLD's as the options want it, piece by piece.
+        """Compare everything else with NEW's, or with OLD's if the options say so, piece by piece.
 
         Raises:
             NumericalError: a tensor of OLD holds NaN or infinity.
