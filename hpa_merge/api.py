@@ -88,13 +88,13 @@ def sweep(
 ) -> dict[Path, MergeReport]:
     """Several merges from one read of the inputs and one run of the samples, each as :func:`merge` would make it.
 
-    Other arguments are as in :func:`merge`.
-
     Args:
+        old, new: as in :func:`merge`.
         outs: the options of each OUT. Those that the statistics depend on (the damping, the samples and their draw,
             the device) have to be the same in all.
-        options: the keyword arguments of :func:`merge`, except ``config``. With ``resume``, an OUT that is complete,
-            and as this call would make it, is left unchanged.
+        on_progress: as in :func:`merge`.
+        **options: the other keyword arguments of :func:`merge`, but for ``config``. With ``resume``, an OUT that is
+            complete, and as this call would make it, is left unchanged.
 
     Returns:
         The report of each OUT.

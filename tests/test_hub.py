@@ -286,6 +286,20 @@ def test_offline_with_what_another_program_fetched(
     )
 
 
+def test_a_note_on_an_input_says_nothing_of_the_statistics(
+    hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, stats = tiny("llama"), tmp_path / "stats"
+    for path in case.new.iterdir():
+        huggingface_hub.hf_hub_download(NEW, path.name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.close_session()
+    assert locate({"NEW": NEW})[0].note
+    request = MergeRequest(case.old, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task, stats=stats)
+    (plan,) = preview(request).values()
+    assert plan.statistics == (f"Both halves have to be computed, and {stats} is written.",)
+
+
 def test_no_network(hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locate({"OLD": OLD})
     reach(monkeypatch, "http://127.0.0.1:9")

@@ -16,7 +16,7 @@ __all__ = ["Observed"]
 
 @final
 class Observed:
-    """What the linears of one unit read on one side."""
+    """The :class:`~hpa_merge.engine.statistics.Statistics` of one unit, computed when they are asked for."""
 
     def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature], damping: float) -> None:
         """``curvatures``: by the path of the module that read; ``purpose`` and ``role`` are for messages."""
@@ -81,7 +81,7 @@ class Observed:
 
     @contextmanager
     def _factoring(self, linear: LinearTensor) -> Iterator[None]:
-        """Say which linear's curvature cannot be factored."""
+        """Name the linear in the error of a curvature that cannot be factored."""
         try:
             yield
         except SingularCurvature as error:
