@@ -93,6 +93,29 @@ class StatisticsKey:
                 return f"{name} {was}, and now it is {now}"
         return None
 
+    def check_visits(self, visits: Any) -> None:
+        """Check the names of the units that the samples visited.
+
+        Raises:
+            ValueError: they are no list of the model's units.
+        """
+        if not isinstance(visits, list) or not set(visits) <= set(self.units):
+            raise ValueError(f"its {self.purpose} half names units that the model has not")
+
+    def check_vector(self, linear: str, vector: Tensor) -> None:
+        """Check the vector of a linear.
+
+        Raises:
+            ValueError: there is no such linear, or it cannot have that vector.
+        """
+        name = f"{self.purpose}:{linear}"
+        if linear not in self.columns:
+            raise ValueError(f"{name} is of no linear")
+        if vector.dtype != torch.float64 or tuple(vector.shape) != (self.columns[linear],):
+            raise ValueError(f"{name} is not a float64 vector of the {self.columns[linear]} columns")
+        if not bool((torch.isfinite(vector) & (vector > 0.0)).all()):
+            raise ValueError(f"{name} holds a value that is not finite and positive")
+
 
 @final
 @dataclass
@@ -121,23 +144,16 @@ class ModelStatistics:
         Raises:
             ValueError: the file is damaged; says where.
         """
-        purpose, tokens, visits = key.purpose, described["tokens"], described["visits"]
+        tokens, visits = described["tokens"], described["visits"]
         if tokens.keys() != key.columns.keys() or not all(_is_count(count) for count in tokens.values()):
-            raise ValueError(f"its {purpose} half does not name each linear with its tokens")
-        if not isinstance(visits, list) or not set(visits) <= set(key.units):
-            raise ValueError(f"its {purpose} half names units that the model has not")
-        for linear, vector in vectors.items():
-            name = f"{purpose}:{linear}"
-            if linear not in key.columns:
-                raise ValueError(f"{name} is of no linear")
-            if vector.dtype != torch.float64 or tuple(vector.shape) != (key.columns[linear],):
-                raise ValueError(f"{name} is not a float64 vector of the {key.columns[linear]} columns")
-            if not bool((torch.isfinite(vector) & (vector > 0.0)).all()):
-                raise ValueError(f"{name} holds a value that is not finite and positive")
+            raise ValueError(f"its {key.purpose} half does not name each linear with its tokens")
+        key.check_visits(visits)
+        for name, vector in vectors.items():
+            key.check_vector(name, vector)
         made_on = replace(key, device=str(described["device"]))
         statistics = cls(made_on, list(visits), dict(tokens), dict(vectors))
         if statistics.digest() != described["digest"]:
-            raise ValueError(f"its {purpose} half has not the SHA-256 that it was written with")
+            raise ValueError(f"its {key.purpose} half has not the SHA-256 that it was written with")
         return statistics
 
     @property
