@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,9 @@ from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_
 from hpa_merge.config import HPAConfig, option_fields, option_words, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
+
+if TYPE_CHECKING:
+    from hpa_merge.engine.request import MergeRequest
 
 EPILOG = """\b
 Further commands, in OLD's place:
@@ -131,27 +134,22 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
-        from hpa_merge.engine.memory import Limits
         from hpa_merge.engine.merging import merge_all
         from hpa_merge.engine.preview import preview
-        from hpa_merge.engine.setup import Job
         from hpa_merge.publishing.destination import Destination, check_destination
         from hpa_merge.render.folder import render
 
         if given["push_to_hub"] is not None:  # what can be refused is refused before the work
             check_destination(Destination(given["push_to_hub"], given["private"]))
         console = Console(quiet=quiet)
-        limits = Limits(given["max_memory"], given["max_host_memory"])
-        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
-        reads = tuple(filter(None, [given["config_file"]]))
-        job = Job(old, new, outs, **paths, limits=limits, **switches, command=context.obj or "", reads=reads)
+        request = request_of(context, (old, new), outs, paths, given)
         if given["dry_run"]:
             with progress_bar(quiet, "reading") as on_progress:
-                plan = preview(job, on_progress)[out]
+                plan = preview(request, on_progress)[out]
             console.print(plan_summary(plan))
             return
         with progress_bar(quiet) as on_progress:
-            report = merge_all(job, render, on_progress)[out]
+            report = merge_all(request, render, on_progress)[out]
         console.print(merge_summary(report, str(out)))
         if not quiet:
             for sentence in report.warnings:
@@ -186,30 +184,51 @@ def sweep_command(
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import sweep_plan_summary, sweep_summary
-        from hpa_merge.engine.memory import Limits
         from hpa_merge.engine.merging import merge_all
         from hpa_merge.engine.preview import preview
-        from hpa_merge.engine.setup import Job
         from hpa_merge.render.folder import render
 
         console = Console(quiet=quiet)
-        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
-        limits = Limits(given["max_memory"], given["max_host_memory"])
-        reads = tuple(filter(None, [settings, given["config_file"]]))
-        typed = context.obj or ""
-        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=typed, reads=reads)
+        request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
         with outs_folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
                 with progress_bar(quiet, "reading") as on_progress:
-                    plans = preview(job, on_progress)
+                    plans = preview(request, on_progress)
                 console.print(sweep_plan_summary({out.name: plan for out, plan in plans.items()}))
                 return
             with progress_bar(quiet) as on_progress:
-                reports = merge_all(job, render, on_progress)
+                reports = merge_all(request, render, on_progress)
         console.print(sweep_summary({out.name: report for out, report in reports.items()}, str(folder)))
         if not quiet:
             for sentence in dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings):
                 complain(sentence, "Note")
+
+
+def request_of(
+    context: click.Context,
+    inputs: tuple[str, str],
+    outs: Mapping[Path, HPAConfig],
+    paths: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    skip_complete: bool = False,
+    settings: Path | None = None,
+) -> "MergeRequest":
+    """What the command line asks for.
+
+    Args:
+        inputs: OLD and NEW.
+        paths, given: as :func:`read_options` leaves them.
+        skip_complete: whether OUTs that are complete are left unchanged.
+        settings: the file that ``outs`` come from, if they come from one.
+    """
+    from hpa_merge.engine.request import MergeRequest
+
+    options = {name: given[name] for name in (*LIMITS, "overwrite", "resume", "page")}
+    reads = tuple(filter(None, [settings, given["config_file"]]))
+    return MergeRequest.of(
+        *inputs, outs, skip_complete=skip_complete, command=context.obj or "", reads=reads, **paths, **options
+    )
 
 
 def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The samples of a side become model inputs in a child process, which loads what it needs while the plan is made."""
+"""A calibration set becomes model inputs in a child process, which loads what it needs while the plan is made."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +18,15 @@ from hpa_merge.model import Skeleton
 __all__ = ["Encoding", "encoding"]
 
 SHARE = 0.75
-"""Of the host's free memory, what the encoded samples of one side may take; a processor may make anything of them."""
+"""Of the host's free memory, what one encoded calibration set may take; a processor may make anything of a sample."""
 
 
 @final
 class Encoding:
-    """What encodes the samples of one side.
+    """Encodes the samples of one set.
 
     Attributes:
-        samples: those of the side.
+        samples: of the set.
     """
 
     def __init__(self, checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], config: HPAConfig) -> None:
@@ -35,7 +35,7 @@ class Encoding:
         Args:
             checkpoint: OLD or NEW, as :func:`hpa_merge.inputs.tower.with_tower` gives it.
             folder: where its side files lie.
-            config: of it ``conversation`` and ``max_length``, the tokens of a sample that are used at most.
+            config: of it ``conversation`` and ``max_length``, the most tokens of a sample that are used.
         """
         self.samples = samples
         self._checkpoint = checkpoint

@@ -1,7 +1,7 @@
 """The rounds that a model has behind it: what OLD's own report says, if OLD is still what that report is of."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ class Lineage:
     notes: tuple[str, ...] = ()
     first: Checkpoint | None = field(default=None, compare=False)
 
-    def distances(self, new: Checkpoint, skeleton: Skeleton, outs: list[Piece]) -> list[float | None]:
+    def distances(self, new: Checkpoint, skeleton: Skeleton, outs: Sequence[Piece]) -> list[float | None]:
         """``‖OUT − FIRST‖_F`` of each OUT, whose tensors ``outs`` give; None where there is no ``first``.
 
         Raises:

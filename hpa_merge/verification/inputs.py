@@ -108,7 +108,7 @@ class Claims:
                 f"{name} is {list(found.shape)} of {found.dtype} in OUT, and {list(info.shape)} of {info.dtype} in NEW."
             )
             return
-        new, pairs, from_old = self._new.read(name), self._pairs.get(name, []), self._plan.from_old[0]
+        new, pairs, from_old = self._new.read(name), self._pairs.get(name, []), self._plan.only.from_old
         if name in from_old:
             checked["tensors from OLD"] += 1
             cast = self._old.read(from_old[name]).to(new.dtype)
@@ -165,14 +165,14 @@ class Claims:
         self._outcomes[outcome] += 1
         if outcome != record.outcome:
             yield f"{name} is {record.outcome} in the report, and has to be {outcome}: {why}."
-        made = self._is_made(pair) and pair.new.key not in self._plan.from_old[0]
+        made = self._is_made(pair) and pair.new.key not in self._plan.only.from_old
         if any(self._is_made(other) for other in self._pairs[pair.new.key]) and not made:  # a slice of a stack
             self._findings.checked["linears from NEW"] += 1
             yield from told(name, differing(found, new), "are not NEW's")
         if record.outcome == "adapted" and made and old.shape[1] == new.shape[1]:
             yield from self._check_adapted(pair, record, old, new, found)
             return
-        of_old = old.shape[1] == new.shape[1] and (made or pair.new.key in self._plan.from_old[0])
+        of_old = old.shape[1] == new.shape[1] and (made or pair.new.key in self._plan.only.from_old)
         weight = with_new_rows(old.to(new.dtype), new) if of_old else new
         if made:
             self._findings.checked["linears from OLD"] += 1
@@ -190,9 +190,9 @@ class Claims:
         config = self._config
         if not changed:
             return "unchanged", "tuning did not change it"
-        if pair.new.key in self._plan.from_old[0]:
+        if pair.new.key in self._plan.only.from_old:
             return "old", "the options of the report take it from OLD"
-        if not pair.included[0]:
+        if not self._plan.only.includes(pair):
             return "excluded", "the options of the report leave it out"
         if record.outcome == "uncalibrated" and config.sets and config.uncalibrated != "error":
             return "uncalibrated", ""

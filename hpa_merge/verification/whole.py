@@ -53,7 +53,7 @@ def check_whole(
         outcomes = ((record.name, record.outcome) for record in report.linears)
         if report.components != component_records(config, plan.new, outcomes):
             findings.problems.append("components in the report do not count its linears.")
-    if report.passed_through != plan.passed_through[0]:
+    if report.passed_through != plan.only.passed_through:
         findings.problems.append("passed_through in the report does not count NEW's other tensors.")
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""
