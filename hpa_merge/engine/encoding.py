@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpa_merge.calibration import EncoderProcess, PromptAndAnswer, Sample
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.errors import ResourceError
 from hpa_merge.model import Skeleton
@@ -29,7 +29,9 @@ class Encoding:
         samples: of the set.
     """
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], config: HPAConfig) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], config: CalibrationOptions
+    ) -> None:
         """Begin to load; returns at once.
 
         Args:
@@ -93,7 +95,7 @@ class Encoding:
 
 
 @contextmanager
-def encoding(checkpoint: Checkpoint, samples: Sequence[Sample], config: HPAConfig) -> Iterator[Encoding]:
+def encoding(checkpoint: Checkpoint, samples: Sequence[Sample], config: CalibrationOptions) -> Iterator[Encoding]:
     """An :class:`Encoding`, whose child is there within the block."""
     with checkpoint.side_folder() as folder:
         opened = Encoding(checkpoint, folder, samples, config)

@@ -10,7 +10,7 @@ from typing import final
 import torch
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.drift import Piece, distances_from
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
@@ -59,7 +59,7 @@ class Lineage:
 
 @contextmanager
 def trace(
-    old: Checkpoint, new: Checkpoint, first: Path | None, tower: Path | None, config: HPAConfig
+    old: Checkpoint, new: Checkpoint, first: Path | None, tower: Path | None, config: CalibrationOptions
 ) -> Iterator[Lineage]:
     """Find the rounds behind ``old``; ``first`` is open until the end of the block.
 
