@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
 
-from hpa_merge.config import HPAConfig, calibration_of
+from hpa_merge.config import HPAConfig
 from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
 from hpa_merge.render.folder import render
@@ -102,6 +102,5 @@ def sweep(
     Raises:
         InputError, NumericalError, ResourceError: as :func:`merge`; then none of the OUTs is made.
     """
-    calibration_of({f"OUT {out}": config for out, config in outs.items()})
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     return merge_all(request, render, on_progress)

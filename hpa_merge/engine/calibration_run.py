@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.encoding import Encoding
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.engine.observed import Observed
@@ -32,7 +32,7 @@ class CalibrationRun:
     """
 
     def __init__(
-        self, purpose: str, weights: Weights, skeleton: Skeleton, samples: Encoding, config: HPAConfig
+        self, purpose: str, weights: Weights, skeleton: Skeleton, samples: Encoding, config: CalibrationOptions
     ) -> None:
         """Encode the samples.
 

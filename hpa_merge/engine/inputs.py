@@ -60,8 +60,8 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     """
     if request.is_remote:  # whatever is wrong is reported before the download
         read_sets(request)
-        resolve_device(request.shared.device)
-    config, tower = request.shared, request.vision_tower
+        resolve_device(request.calibration.device)
+    config, tower = request.calibration, request.vision_tower
     sources = locate(request.checkpoints)
     first = sources[2].folder if request.first is not None else None
     with (
@@ -81,7 +81,7 @@ def read_sets(request: MergeRequest) -> tuple[list[Sample], list[Sample]]:
     Raises:
         CalibrationError: a file cannot be read, or a sample in it is wrong.
     """
-    config = request.shared
+    config = request.calibration
     counts = (config.safety_samples, config.task_samples)
     safety, task = (
         [] if file is None else read_samples(file, count, config.seed)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self, TypedDict, Unpack, final
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions, HPAConfig, calibration_of
 from hpa_merge.engine.memory import Limits
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import is_remote
@@ -79,11 +79,12 @@ class MergeRequest:
     reads: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that the methods have their calibration files, and can use a statistics file.
+        """Check that the OUTs can share a calibration run and have what their methods need of it.
 
         Raises:
-            ConfigError: they have not, or cannot.
+            ConfigError: they cannot, or have not.
         """
+        _ = self.calibration
         wanted = {purpose: config.method for config in self.outs.values() for purpose in config.sets}
         for purpose, file in (("safety", self.safety_calib), ("task", self.task_calib)):
             if purpose in wanted and file is None:
@@ -137,9 +138,13 @@ class MergeRequest:
         )
 
     @property
-    def shared(self) -> HPAConfig:
-        """Options in which only those that are the same in all OUTs are to be looked at."""
-        return next(iter(self.outs.values()))
+    def calibration(self) -> CalibrationOptions:
+        """The options of the calibration run, which are the same in all OUTs.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        return calibration_of({f"OUT {out}": config for out, config in self.outs.items()})
 
     @property
     def checkpoints(self) -> dict[str, str | Path]:

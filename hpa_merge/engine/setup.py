@@ -11,7 +11,7 @@ import torch
 
 from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, needed_bytes
 from hpa_merge.checkpoint.output import Places
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
@@ -133,7 +133,7 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
     """
     if request.stats is not None:
         check_place(request.stats, (*inputs.guarded.folders, *inputs.guarded.files), list(request.outs))
-    config, configs = request.shared, list(request.outs.values())
+    config, configs = request.calibration, list(request.outs.values())
     old, new = inputs.read
     safety, task = read_sets(request)
     device = resolve_device(config.device)
@@ -158,7 +158,7 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
 
 
 def _key(
-    run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: HPAConfig
+    run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: CalibrationOptions
 ) -> StatisticsKey:
     """What the statistics of ``linears``, which are all of the checkpoint, depend on."""
     return StatisticsKey(
