@@ -8,7 +8,7 @@ from pathlib import Path
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import EvaluationError, OutputError
-from hpa_merge.files.disk import UNFINISHED, sync_folder, write_whole
+from hpa_merge.files.disk import sync_folder, write_whole
 from hpa_merge.files.inside import NotInside, read_inside
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.render import folder
@@ -30,9 +30,10 @@ def write_report(
     """Draw the report of a folder that :func:`hpa_merge.merge` has made: its page, its pictures,
     its model card, and its JSON.
 
-    Each file is written beside its place and renamed, so that at any time the old one or the new one is there. A
-    picture that the report no longer has goes away. The report's manifest names what is drawn, and of the other files
-    what it did before; of a report of an earlier version, which names the weights alone, those that are there now.
+    Each file is written next to its place and renamed, so that at any time the old one or the new one is there. The
+    JSON comes last: where this is killed, the same call again makes the folder whole. A picture that the report no
+    longer has goes away. The report's manifest names what is drawn, and of the other files what it did before; of a
+    report of an earlier version, which names the weights alone, those that are there now.
 
     Args:
         out: the folder.
@@ -70,16 +71,15 @@ def write_report(
             raise OutputError(f"{place} has a {CARD} that is of no merge: give another folder as --to.")
         with telling(f"the folder {place} cannot be made"):
             place.mkdir(exist_ok=True)
-    texts = {REPORT: report.to_json(), CARD: remake(report, _text(out / CARD), drawing.pictures)}
-    files = {name: text.encode("utf-8", "surrogateescape") for name, text in texts.items()} | dict(drawing.files)
-    for file, content in files.items():
+    card = remake(report, _text(out / CARD), drawing.pictures).encode("utf-8", "surrogateescape")
+    for file, content in {**drawing.files, CARD: card}.items():
         with telling(f"{place / file} cannot be written"):
             write_whole(place / file, content)
     with telling(f"{place} cannot be written"):
-        for there in place.iterdir():
-            if there.name in MADE.difference(files) or there.name.startswith(UNFINISHED):
-                there.unlink(missing_ok=True)
+        for file in MADE.difference(drawing.files, [REPORT]):
+            (place / file).unlink(missing_ok=True)
         sync_folder(place)
+        write_whole(place / REPORT, report.to_json().encode("utf-8", "surrogateescape"))
     return report
 
 

@@ -26,7 +26,7 @@ from hpa_merge.report.records import (
     RoundRecord,
     RunRecord,
 )
-from hpa_merge.report.validity import check_meaning
+from hpa_merge.report.validity import check_linear, check_meaning
 
 SCHEMA_VERSION = 1
 
@@ -140,6 +140,17 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         f"{place}: {path.name} has schema_version {version!r} and this version reads {SCHEMA_VERSION}: "
         "use the version of hpa-merge that made it."
     )
+
+
+def linear_of(content: Any) -> LinearRecord:
+    """The record of a linear that JSON has, of a report or of a journal.
+
+    Raises:
+        ValueError: it is none, or a field has another type or a value that cannot be.
+    """
+    record: LinearRecord = _typed(LinearRecord, content, "a linear")
+    check_linear(record)
+    return record
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:

@@ -15,7 +15,7 @@ from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.saliency import unpack_cells
 
-__all__ = ["check_meaning"]
+__all__ = ["check_linear", "check_meaning"]
 
 MOST = 2**53
 """The greatest count: beyond it JSON's numbers are not whole in every reader."""
@@ -42,8 +42,7 @@ def check_meaning(report: Any) -> None:
         ValueError: one is beyond it; says which.
     """
     for record in report.linears:
-        if wrong := next(_of_linear(record), None):
-            raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
+        check_linear(record)
     parts = [report.safety, report.task, report.run, report.drift, *report.components, *report.history]
     parts += [part for past in report.history for part in (past.safety, past.task, past.drift)]
     for part in parts:
@@ -55,6 +54,16 @@ def check_meaning(report: Any) -> None:
     for name, digest in report.manifest.items():
         if not _is_path(name) or not DIGEST.fullmatch(digest):
             raise ValueError(f"manifest cannot have {name[:80]!r}: {digest[:80]!r}")
+
+
+def check_linear(record: LinearRecord) -> None:
+    """Look at every field of a linear that has a bound.
+
+    Raises:
+        ValueError: one is beyond it; says which.
+    """
+    if wrong := next(_of_linear(record), None):
+        raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
 
 
 def _of_linear(record: LinearRecord) -> Iterator[str]:
