@@ -12,9 +12,12 @@ from typing import final
 from hpa_merge.checkpoint.files import allocate, copy_file, remove, sync, write_at
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.reader import Checkpoint
+from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, OutputError
 from hpa_merge.files.disk import UNFINISHED, Foreign, identity, open_written, sync_folder, write_whole
+from hpa_merge.files.inside import read_inside
+from hpa_merge.files.parsing import INDEX
 
 __all__ = ["Partial", "check_side_files", "needed_bytes"]
 
@@ -145,11 +148,10 @@ class Partial:
                     carried[path.as_posix()] = copy_file(file, ours)
         if source.index is None:
             return carried, None
-        with (
-            telling(f"{source.folder / source.index} cannot be read"),
-            source.open_side_file(Path(source.index)) as file,
-        ):
-            return carried, file.read()
+        try:
+            return carried, read_inside(source.folder, source.index, INDEX.size)
+        except OSError as error:
+            raise CheckpointError(unreadable(source.folder, source.role, source.index, error)) from error
 
     def complete(self, carried: Collection[str], made: Mapping[str, bytes], last: Mapping[str, bytes]) -> None:
         """Write the files that are made, and make the whole folder durable; it then holds nothing else.

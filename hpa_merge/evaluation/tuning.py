@@ -27,7 +27,7 @@ from hpa_merge.evaluation.judges import Judge
 from hpa_merge.evaluation.running import Answering, evaluate
 from hpa_merge.files.disk import Foreign, mount_points, open_written, overlap, write_whole
 from hpa_merge.files.inside import read_inside
-from hpa_merge.files.names import CARD
+from hpa_merge.files.names import CARD, CARD_BYTES
 from hpa_merge.render.folder import files_of, render
 from hpa_merge.report.evaluation import ModelResult, beyond
 from hpa_merge.report.schema import MergeReport
@@ -265,7 +265,8 @@ def _draw(folder: Path, report: MergeReport) -> None:
     Its card, which has the text of NEW's, is there already and is only given the pictures.
     """
     with telling(f"{folder} cannot be written"):
-        card = read_inside(folder, CARD).decode("utf-8", "surrogateescape")
+        there = os.path.lexists(folder / CARD)
+        card = read_inside(folder, CARD, CARD_BYTES).decode("utf-8", "surrogateescape") if there else ""
         _, files = files_of(report, (card, ""))
         for name, content in files.items():
             write_whole(folder / name, content)

@@ -1,7 +1,8 @@
 """JSON that somebody else wrote, bounded by what it becomes in memory before it is parsed.
 
-Every reader of the package comes through here. It raises ``ValueError`` with the reason, and its callers say in a
-sentence of their own which file that is and what to do.
+Every reader of the package comes through here. What a library reads itself has come through here before, is read in a
+child process with limits, or is a safetensors header, whose length is bounded first. It raises ``ValueError`` with the
+reason, and its callers say in a sentence of their own which file that is and what to do.
 """
 
 import codecs

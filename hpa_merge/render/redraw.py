@@ -9,8 +9,8 @@ from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.files.disk import sync_folder, write_whole
-from hpa_merge.files.inside import NotInside, read_inside
-from hpa_merge.files.names import CARD, REPORT
+from hpa_merge.files.inside import NotInside, TooLong, read_inside
+from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
 from hpa_merge.render import folder
 from hpa_merge.render.card import remake
 from hpa_merge.report.evaluation import Evaluation, read_evaluation
@@ -50,7 +50,7 @@ def write_report(
         OutputError: a library that draws is not there or breaks, or a file cannot be written.
     """
     out, place = Path(out), Path(out if to is None else to)
-    report = read_report(out)
+    report, card = read_report(out), _card(out)
     if evaluation is not None:
         report = with_evaluation(report, out, Path(evaluation), name)
     elif name is not None:
@@ -71,8 +71,8 @@ def write_report(
             raise OutputError(f"{place} has a {CARD} that is of no merge: give another folder as --to.")
         with telling(f"the folder {place} cannot be made"):
             place.mkdir(exist_ok=True)
-    card = remake(report, _text(out / CARD), drawing.pictures).encode("utf-8", "surrogateescape")
-    for file, content in {**drawing.files, CARD: card}.items():
+    written = remake(report, card, drawing.pictures).encode("utf-8", "surrogateescape")
+    for file, content in {**drawing.files, CARD: written}.items():
         with telling(f"{place / file} cannot be written"):
             write_whole(place / file, content)
     with telling(f"{place} cannot be written"):
@@ -110,17 +110,17 @@ def _merged(evaluation: Evaluation, out: Path, file: Path, name: str | None) -> 
     )
 
 
-def _text(path: Path) -> str:
-    """A text file as it is, whatever bytes it has; empty where there is none.
+def _card(out: Path) -> str:
+    """The model card of a folder as it is, whatever bytes it has; empty where there is none.
 
     Raises:
-        OutputError: it cannot be read.
+        OutputError: it cannot be read, or is too long.
     """
     try:
-        return read_inside(path.parent, path.name).decode("utf-8", "surrogateescape")
+        return read_inside(out, CARD, CARD_BYTES).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
-    except NotInside as error:
-        raise OutputError(error.sentence(str(path))) from error
+    except (NotInside, TooLong) as error:
+        raise OutputError(error.sentence(str(out / CARD))) from error
     except OSError as error:
-        raise OutputError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
+        raise OutputError(f"{out / CARD} cannot be read ({error.strerror or error}): check its permissions.") from error

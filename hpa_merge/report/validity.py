@@ -15,7 +15,13 @@ from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.saliency import unpack_cells
 
-__all__ = ["check_linear", "check_meaning"]
+__all__ = ["ROUNDS", "check_lengths", "check_linear", "check_meaning"]
+
+ROUNDS = 1000
+"""The most rounds before a merge: one a month is 83 years."""
+
+LINEARS = 300_000
+"""The most linears of a report, as the tensors of a checkpoint."""
 
 MOST = 2**53
 """The greatest count: beyond it JSON's numbers are not whole in every reader."""
@@ -33,6 +39,17 @@ CELLS = 2**16
 """The most characters of the cells of one weight: 64 decades of both scores have no more."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def check_lengths(content: dict[str, Any]) -> None:
+    """Check how many linears and rounds a report has, before a record is made of each.
+
+    Raises:
+        ValueError: there are more than any merge has.
+    """
+    for name, most in (("linears", LINEARS), ("history", ROUNDS)):
+        if isinstance(content.get(name), list) and len(content[name]) > most:
+            raise ValueError(f"it has {len(content[name])} entries of {name}, and none has more than {most}")
 
 
 def check_meaning(report: Any) -> None:
