@@ -20,4 +20,4 @@ def lowest(project: dict) -> dict[str, str]:
 if __name__ == "__main__":
     pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
     for name, version in lowest(pyproject["project"]).items():
-        print(f"{name}=={version}")  # noqa: T201
+        print(f"{name}=={version}")

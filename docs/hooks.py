@@ -19,6 +19,7 @@ FOLDER = "repository"
 
 LINKED = (
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "benchmarks/README.md",
     "examples/ci_regression/README.md",
     "examples/ci_workflow/README.md",

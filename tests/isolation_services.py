@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -39,6 +40,11 @@ class Probe:
         for _ in range(64):
             a, b = [a, a], [b, b]
         return a == b, b""  # type: ignore[return-value]
+
+    def room(self) -> tuple[int, bytes]:
+        """Bytes that may be taken still."""
+        taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        return resource.getrlimit(resource.RLIMIT_DATA)[0] - taken, b""
 
     def wait(self) -> tuple[None, bytes]:
         time.sleep(10**6)

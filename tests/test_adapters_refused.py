@@ -13,6 +13,8 @@ from adapters import WEIGHTS, edit, lora, make_adapter
 from conftest import Call, assert_refused, assert_refused_cheaply, status
 from safetensors.torch import load_file, save_file
 
+from hpa_merge.isolation import Limits
+
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
 KEY = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"
@@ -208,3 +210,14 @@ def test_a_tensor_twice_under_two_names(make: Callable[..., Call], capsys: pytes
     tensors[KEY.replace("base_model.model.", "")] = tensors[KEY].clone()
     save_file(tensors, call.new / WEIGHTS)
     assert_refused(call, capsys, "OLD has no module for the adapter's tensor model.layers.1.self_attn.q_proj.lora_B")
+
+
+@pytest.mark.gate
+def test_a_hundred_thousand_plain_names(
+    make: Callable[..., Call], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No regular expression among them; peft holds each against each of the model's modules, in a child."""
+    monkeypatch.setattr("hpa_merge.model.adapter_trial.BUILDING", Limits(2.0, 600.0))
+    call = make()
+    configure(call, target_modules=[f"layer{i}" for i in range(100_000)])
+    assert_refused(call, capsys, "does not come to an end within 2 seconds of computing")

@@ -7,6 +7,7 @@ import pytest
 from endpoint_stub import Stub
 from evaluation_cases import jsonl, status
 from huggingface_hub import constants
+from measured import measured
 
 from hpa_merge.cli import main
 from hpa_merge.errors import EvaluationError, HPAError
@@ -134,6 +135,20 @@ def test_no_command_says_a_key(
     assert PASSWORD not in out + err
 
 
+@pytest.mark.parametrize("flags", [[], ["-v"]])
+def test_no_command_says_a_password_that_the_server_repeats(
+    flags: list[str], stub: Stub, tests: list[str | Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In what is no HTTP, which the library quotes in its own error."""
+    stub.rule = lambda body: lambda out: out.write(f"{PASSWORD} dXNlcjpTZXNhbWU=\r\n\r\n".encode())
+    address = stub.url.replace("://", f"://user:{PASSWORD}@")
+    assert status("eval", "m", "--endpoint", address, *tests, *flags) == 2
+    out, err = capfd.readouterr()
+    assert "***" in err
+    assert PASSWORD not in out + err
+    assert "dXNlcjpTZXNhbWU" not in out + err
+
+
 def test_no_file_holds_a_password(stub: Stub, tests: list[str | Path], tmp_path: Path) -> None:
     address = stub.url.replace("://", f"://user:{PASSWORD}@")
     assert status("eval", "m", "--endpoint", address, *tests, "--json", tmp_path / "r.json") == 0
@@ -187,3 +202,10 @@ def test_what_is_hidden_stays_as_it_is(address: str) -> None:
     once = without_secrets(shown(address))
     assert without_secrets(once) == once
     assert once.endswith("***")
+
+
+@pytest.mark.parametrize("unit", ["a.", "a-", "http:/", "a@", "http://a:", "Bearer ", "sk-"])
+def test_a_text_takes_time_in_proportion_to_its_length(unit: str) -> None:
+    done = measured(without_secrets, unit * 2**17, {PASSWORD})
+    assert done.status == 0
+    assert done.cpu_seconds < 2

@@ -13,7 +13,9 @@ from report_samples import results
 from hpa_merge import merge, write_report
 from hpa_merge.cli import main
 from hpa_merge.errors import OutputError
+from hpa_merge.files.disk import UNFINISHED
 from hpa_merge.render import redraw
+from hpa_merge.render.folder import Drawing
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
@@ -157,3 +159,41 @@ def test_a_file_that_cannot_be_replaced_stays(out: Path, monkeypatch: pytest.Mon
     with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
         write_report(out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("file", [0, 1, 2, 3])
+def test_killed_between_two_files(file: int, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report names what is drawn when all of it is there; until then ``verify`` says how it gets there."""
+
+    def drawn(text: bytes, *names: str) -> None:
+        monkeypatch.setattr(redraw.folder, "draw", lambda report: Drawing(dict.fromkeys(names, text), {}))
+
+    drawn(b"first", PAGE, "hpa_kappa.png")
+    write_report(out)
+    drawn(b"second", PAGE, BARS)
+    real, left = redraw.write_whole, [file]
+
+    def write_whole(path: Path, content: bytes) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(redraw, "write_whole", write_whole)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(out)
+    problems = verify(out).problems
+    assert [sentence.split()[0] for sentence in problems] == [PAGE, BARS][:file]
+    assert all(sentence.endswith(": draw it again with hpa-merge report.") for sentence in problems)
+    write_report(out)
+    assert verify(out).problems == ()
+    assert {PAGE, BARS, REPORT} == names(out)
+
+
+def test_a_file_that_another_process_is_writing_stays(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redraw.folder, "draw", lambda report: Drawing({PAGE: b"page"}, {}))
+    (theirs := out.parent / "pages" / f"{UNFINISHED}0123").parent.mkdir()
+    theirs.write_text("theirs")
+    write_report(out, to=theirs.parent)
+    assert theirs.read_text() == "theirs"

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ SETTINGS = """
 - {name: half, p-max: 50, p-min: 50, focus-ratio: 1, orthogonal: false}
 - {name: all-new, p-max: 0, p-min: 0, orthogonal: false}
 """
+ONE = "- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}"
 TOKENS = 8
 
 
@@ -141,7 +143,12 @@ def test_the_card_has_the_text_of_news(job: Job, tmp_path: Path) -> None:
 def test_the_goal_binds(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q") == 0
     settings = read_evaluation(job.folder / "r.json").models[2:]
-    assert sorted(path.name for path in (job.folder / "out.tune").iterdir()) == [".answers", "all-old", "half"]
+    assert sorted(path.name for path in (job.folder / "out.tune").iterdir()) == [
+        ".answers",
+        ".hpa-merge.tune",
+        "all-old",
+        "half",
+    ]
     bound = 99  # of which all-new falls short
     assert [model.asr.value > bound for model in settings if model.asr][-1]
     assert job.run("--max-asr", bound, "--resume") == 2  # OUT is there
@@ -156,8 +163,7 @@ def test_the_goal_binds(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_setting_keeps_the_goal(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    only_new = "- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}"
-    assert job.run("--max-asr", 0, settings=only_new) == 3
+    assert job.run("--max-asr", 0, settings=ONE) == 3
     printed = capsys.readouterr()
     assert printed.err == (
         "Error: no setting keeps the goal, and nothing was published: try others with --settings, or allow more.\n"
@@ -186,6 +192,57 @@ def test_a_tuning_that_is_interrupted_is_gone_on_with(
     monkeypatch.setattr("hpa_merge.core.select_columns", never)
     assert job.run("--max-asr", 100, "--resume") == 0
     assert job.left() == ["out"]
+
+
+def test_a_folder_of_that_name_is_not_taken_up(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not without the mark of a tuning, whatever it holds; an empty one is what a kill left."""
+    (theirs := job.folder / "out.tune").mkdir()
+    (theirs / "thesis.tex").write_text("work")
+    assert job.run("--max-asr", 100, "--resume") == 2
+    assert "out.tune is no folder of a tuning that was interrupted: move it away, or choose another OUT." in (
+        capsys.readouterr().err
+    )
+    assert [path.name for path in theirs.iterdir()] == ["thesis.tex"]
+    (theirs / "thesis.tex").unlink()
+    (theirs / ".answers").symlink_to(job.folder)
+    assert job.run("--max-asr", 100, "--resume") == 2
+    assert "(.answers is a link or a mount point)" in capsys.readouterr().err
+    (theirs / ".answers").unlink()
+    assert job.run("--max-asr", 100, "--resume", settings=ONE) == 0
+    assert job.left() == ["out"]
+
+
+def test_what_somebody_puts_into_the_workplace_stays(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tuning.evaluate
+
+    def evaluate(*words: Any, **options: Any) -> Any:
+        found = real(*words, **options)
+        for name in ("notes.txt", ".answers/notes.txt", ".answers/old/notes.txt", "half/notes.txt"):
+            (job.folder / "out.tune" / name).write_text("work")
+        return found
+
+    monkeypatch.setattr(tuning, "evaluate", evaluate)
+    assert job.run("--max-asr", 100, "--keep-all", "-q") == 0  # all-new becomes OUT
+    kept = set((job.folder / "out.tune").rglob("*"))
+    assert job.run("--max-asr", 100, "--resume", "--overwrite", "-q") == 0
+    left = {path.relative_to(job.folder / "out.tune").as_posix() for path in (job.folder / "out.tune").rglob("*")}
+    assert len(left) < len(kept)
+    assert {path for path in left if path.endswith(".txt")} == {
+        "notes.txt",
+        ".answers/notes.txt",
+        ".answers/old/notes.txt",
+        "half/notes.txt",
+    }
+    assert not [path for path in left if path.endswith(".jsonl") or path.startswith("all-")]
+
+
+@pytest.mark.parametrize("out", [".", "..", "here/.."])
+def test_an_out_without_a_name(out: str, job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    (job.folder / "here").mkdir()
+    assert job.run("--max-asr", 100, "--dry-run", "-o", out, settings=ONE) == 0
+    assert job.run("--max-asr", 100, "-o", out, settings=ONE) == 2
+    assert "overlaps the input" in capsys.readouterr().err
+    assert not list(job.folder.parent.glob("*.tune"))
 
 
 def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,8 +280,7 @@ def test_test_files_are_held_out(job: Job, capsys: pytest.CaptureFixture[str]) -
         capsys.readouterr().err
     )
     copied = jsonl(job.folder / "copied.jsonl", *lines(job.case.task))
-    one = "- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}"
-    assert job.run("--max-asr", 100, "--benign-test", copied, settings=one) == 0
+    assert job.run("--max-asr", 100, "--benign-test", copied, settings=ONE) == 0
     assert capsys.readouterr().err == (
         "Note: 6 of the 6 prompts of copied stand in a calibration file too: a test of held-out samples says more.\n"
     )

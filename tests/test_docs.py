@@ -117,3 +117,16 @@ def test_the_readme_names_every_command() -> None:
 def test_the_changelogs_version_is_the_packages() -> None:
     released = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert released[0] == hpa_merge.__version__
+
+
+def test_the_architecture_names_what_there_is() -> None:
+    """Every room of the package has a row, and every file that the page names is there."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "hpa_merge"
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").is_file()}
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    named = set(re.findall(r"^\| \d+ \| `([^`]+)`", text, re.MULTILINE))
+    assert named == rooms | modules
+    files = set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", text))
+    assert len(files) > 15
+    assert not [name for name in files if not (package / name).is_file()]

@@ -64,12 +64,12 @@ def test_a_card_that_cannot_be_made(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
 def test_a_report_with_what_json_has_not(
     value: object, written: object, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def files_of(report: MergeReport, *arguments: Any, **options: Any) -> Any:
-        return folder.files_of(
-            dataclasses.replace(report, config={**report.config, "forged": value}), *arguments, **options
-        )
+    real = folder.files_of
 
-    monkeypatch.setattr("hpa_merge.engine.output.files_of", files_of)
+    def files_of(report: MergeReport, *arguments: Any, **options: Any) -> Any:
+        return real(dataclasses.replace(report, config={**report.config, "forged": value}), *arguments, **options)
+
+    monkeypatch.setattr("hpa_merge.render.folder.files_of", files_of)
     report = run(tiny("gpt2"), tmp_path / "out")
     found = json.loads((tmp_path / "out" / REPORT).read_bytes())
     assert found["config"]["forged"] == written

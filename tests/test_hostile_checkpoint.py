@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from conftest import Call, assert_refused_cheaply, status
 from measured import measured
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.building import MOST_MODULES, bounded_modules, count_tensors
 
 INDEX = "model.safetensors.index.json"
 AGAIN = "fetch or save the checkpoint again."
@@ -233,3 +235,28 @@ def test_attention_from_the_hub_is_not_fetched(key: str, make_call: Callable[...
         path.write_text(json.dumps(json.loads(path.read_text()) | {key: "evil/kernel"}))
     call.options = ("--dry-run", "-q")
     assert status(call) == 0
+
+
+def test_empty_tensors_do_not_make_room_for_modules() -> None:
+    """Of 300,000 tensors without bytes as of one, however many modules a configuration asks for."""
+    empty = {f"t{i}": (torch.float32, (0, 4)) for i in range(300_000)}
+    assert count_tensors(empty) == 0
+    assert count_tensors(empty | {"one": (torch.float32, (1,)), "scalar": (torch.float32, ())}) == 2
+    done = measured(build_modules, 0)
+    assert done.error is not None
+    assert "asks for more than 20000 modules and parameters" in done.error[1]
+    assert done.peak < 2**28
+
+
+def test_no_number_of_tensors_makes_room_for_any_number_of_modules() -> None:
+    done = measured(build_modules, 300_000)
+    assert done.error is not None
+    assert f"asks for more than {MOST_MODULES} modules and parameters" in done.error[1]
+    assert done.peak < 2**33
+
+
+def build_modules(tensors: int) -> None:
+    with torch.device("meta"), bounded_modules(tensors, "NEW"):
+        modules = torch.nn.ModuleList()
+        while True:
+            modules.append(torch.nn.Identity())

@@ -5,14 +5,18 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 from endpoint_stub import Raw, Stub, ask, asked, serving
+from PIL import Image
 
-from hpa_merge.errors import EvaluationError
+from hpa_merge.calibration import pictures
+from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
 from hpa_merge.inputs.addresses import KEY
+from hpa_merge.isolation import Limits
 
 
 def completion(content: Any) -> bytes:
@@ -188,6 +192,32 @@ def test_a_server_that_repeats_the_key(
         endpoint().answer([ask("a")])
 
 
+REPEATED = {
+    "the password": b"no such password=hunter2 %21\xc3\xa9 here",
+    "the password as it was written": b"no: hunter2%20%2521%C3%A9",
+    "user and password": b"alice:hunter2 %21\xc3\xa9 is wrong",
+    "the header": b"Authorization Basic YWxpY2U6aHVudGVyMiAlMjHDqQ==",
+    "the code alone": b"got YWxpY2U6aHVudGVyMiAlMjHDqQ",
+    "the header in small letters": b"authorization: basic YWxpY2U6aHVudGVyMiAlMjHDqQ==",
+    "another one's header": b"Basic c29tZWJvZHk6ZWxzZQ==",
+    "JSON": b'{"detail": "hunter2 %21\\u00e9"}',
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_server_that_repeats_user_and_password(name: str, stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
+    stub.rule = lambda body: (401, REPEATED[name])
+    with pytest.raises(EvaluationError, match=r"\*\*\*") as caught:
+        endpoint(stub.url.replace("://", "://alice:hunter2%20%2521%C3%A9@")).answer([ask("a")])
+    assert not any(piece in str(caught.value) for piece in ("hunter2", "YWxp", "c29t"))
+
+
+def test_a_server_that_repeats_a_user_without_password(stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
+    stub.rule = lambda body: (401, b"sesame: unknown; " + stub.headers[-1]["authorization"][6:].encode())
+    with pytest.raises(EvaluationError, match=r"\(\*\*\* unknown; \*\*\*\)"):
+        endpoint(stub.url.replace("://", "://sesame@")).answer([ask("a")])
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://[::1", "http://host:port/v1", "http://a..b/v1", "http://host:99999/v1", "ftp://host/v1", "http://\0/"],
@@ -219,3 +249,22 @@ def test_an_interruption_ends_a_request_at_once(stub: Stub, endpoint: Callable[.
         client.answer([ask("a")])
     client.close()  # does not wait for what was interrupted
     over.set()
+
+
+def test_images_are_opened_in_a_child(
+    stub: Stub, endpoint: Callable[..., Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never by Pillow here: what takes too much there is a sentence, and another sample is not hindered by it."""
+    Image.new("RGB", (6000, 6000)).save(tmp_path / "large.png")
+    Image.new("RGB", (4, 3)).save(tmp_path / "small.png")
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened here"))
+    client = endpoint()
+    assert client.answer([ask("a", tmp_path / "small.png")]) == ["fine"]
+    client.close()
+    monkeypatch.setattr(pictures, "MEMORY", 2**24)
+    with pytest.raises(CalibrationError, match=r"its images take too much \(it takes more than .* of memory"):
+        endpoint().answer([ask("a", tmp_path / "large.png")])
+    monkeypatch.setattr(pictures, "MEMORY", 2**32)
+    monkeypatch.setattr(pictures, "SAMPLE", Limits(0.01, 60.0))
+    with pytest.raises(CalibrationError, match=r"its images take too much \(it does not come to an end within 0.01"):
+        endpoint().answer([ask("a", tmp_path / "large.png")])

@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 from conftest import REPORT, TinyCase, content
-from test_resume import beside, interrupt, run
+from measured import measured
+from statistics_runs import run as run_statistics
+from test_resume import beside, interrupt, raising, run
+from test_statistics_resume import interrupt as interrupt_statistics
 
 from hpa_merge import HPAConfig, sweep
-from hpa_merge.checkpoint import CheckpointWriter
+from hpa_merge.checkpoint import CheckpointWriter, begun_with
+from hpa_merge.checkpoint.journal import Journal
 from hpa_merge.errors import ChangedError, CheckpointError, OutputError
+from hpa_merge.files import parsing
+from hpa_merge.files.disk import Foreign
+from hpa_merge.files.parsing import Limits
 
 Tiny = Callable[..., TinyCase]
 
@@ -121,6 +128,106 @@ def test_a_forged_entry_is_a_sentence(entry: Any, tiny: Tiny, tmp_path: Path) ->
             run(case, out, resume=True)
 
 
+def test_a_line_of_more_than_any_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the lines become in memory is bounded, of one line and of all; nothing of the file is cut off."""
+    path = tmp_path / "out.partial.journal"
+    first = '{"hpa-merge journal": 2, "fingerprint": {}}\n'
+    line = json.dumps({"tensors": {}, "entry": [[]] * 1000}) + "\n"
+    monkeypatch.setattr(parsing, "JOURNAL", Limits(2**20, 2**19))
+    path.write_text(first + line * 2)
+    (journal := Journal(path)).close()
+    assert len(journal.lines) == 3
+    deep = '{"tensors": {}, "entry": ' + "[" * 500 + "]" * 500 + "}\n"
+    for wrong, why in (
+        (line * 3, "bytes of memory"),
+        (f'{{"a": "{"x" * 2**22}"}}', "it is longer than"),
+        (deep, "deep"),
+    ):
+        path.write_text(first + wrong)
+        with pytest.raises(Foreign, match=f"a line of it is of no run: .*{why}"):
+            Journal(path)
+        assert path.read_text() == first + wrong
+
+
+def test_a_first_line_without_an_end(tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    path, beginning = tmp_path / "out.partial.journal", '{"hpa-merge journal": 2, "fingerprint": {"x": ['
+    for wrong in ("[]," * 2**21, "[]," * 2**20 + "[]]}}\n"):
+        path.write_text(beginning + wrong)
+        found = measured(begun_with, tmp_path / "out")
+        assert found.error is None
+        assert found.peak < 2**26
+        with pytest.raises(Foreign, match="a line of it is of no run: "):
+            Journal(path)
+        assert path.read_text() == beginning + wrong
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "out.partial.journal")
+    journal.begin({"exclude": ["\udcff"]}, ["\udcfe"])
+    journal.close()
+    (again := Journal(tmp_path / "out.partial.journal")).close()
+    assert again.lines[0]["fingerprint"] == {"exclude": ["\udcff"]}
+    assert again.side_files == ("\udcfe",)
+
+
+@pytest.mark.parametrize(("name", "value"), [("p_max", "x" * 10**6), ("y" * 10**6, 1)])
+def test_a_forged_fingerprint_is_a_short_sentence(name: str, value: object, tiny: Tiny, tmp_path: Path) -> None:
+    case, out = tiny("gpt2"), tmp_path / "out"
+    interrupt(case, out)
+    journal = Path(f"{out}.partial.journal")
+    first, *rest = journal.read_text().splitlines(keepends=True)
+    forged = json.loads(first)
+    forged["fingerprint"][name] = value
+    journal.write_text(json.dumps(forged) + "\n" + "".join(rest))
+    with pytest.raises(OutputError, match="was begun with ") as caught:
+        run(case, out, resume=True)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda entry: entry["linears"][0].update(distance="far"),
+        lambda entry: entry["linears"][0].update(columns=[64]),
+        lambda entry: entry["linears"][0].update(n_keep=-1),
+        lambda entry: entry["linears"][0].update(kept="AAAA"),
+        lambda entry: entry["linears"][0].update(outcome="lost"),
+        lambda entry: entry["linears"][0].update(name="lm_head.weight"),
+        lambda entry: entry["linears"].pop(),
+        lambda entry: entry["linears"].append(entry["linears"][0]),
+        lambda entry: entry.update(unit=["transformer.h.0"]),
+        lambda entry: entry["statistics"]["safety"].update(visits=5),
+        lambda entry: entry["statistics"]["safety"].update(visits=["nowhere"]),
+        lambda entry: entry["statistics"]["task"]["linears"].update(x=[1, None]),
+        lambda entry: _first(entry).__setitem__(0, "many"),
+        lambda entry: _first(entry).__setitem__(0, -1),
+        lambda entry: _first(entry).__setitem__(1, "AAAAAAAA8D8="),
+        lambda entry: _first(entry).__setitem__(1, "AAAA" * 10),
+        lambda entry: _first(entry).__setitem__(1, "A" * len(_first(entry)[1][:-4]) + _first(entry)[1][-4:]),
+        lambda entry: _first(entry).__setitem__(1, 7),
+    ],
+)
+def test_a_forged_value_of_an_entry_is_a_sentence(forge: Callable[[Any], object], tiny: Tiny, tmp_path: Path) -> None:
+    """Not a mistake of ours at the end of the merge, and the same sentence again."""
+    case, out = tiny("gpt2"), tmp_path / "out"
+    interrupt_statistics(case, out, tmp_path / "stats", 1)
+    journal = Path(f"{out}.partial.journal")
+    *lines, last = journal.read_text().splitlines(keepends=True)
+    line = json.loads(last)
+    forge(line["entry"])
+    journal.write_text("".join(lines) + json.dumps(line) + "\n")
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"is damaged .*: delete that folder, and run the same command again"):
+            run_statistics(case, out, tmp_path / "stats", resume=True)
+    assert beside(out) == ["out.partial", "out.partial.journal"]
+
+
+def _first(entry: Any) -> list[Any]:
+    """Tokens and vector of the first linear of the safety half."""
+    return next(iter(entry["statistics"]["safety"]["linears"].values()))
+
+
 # --- OUT.partial ---
 
 
@@ -161,6 +268,60 @@ def test_a_folder_without_a_journal_is_not_deleted(tiny: Tiny, tmp_path: Path) -
     with pytest.raises(OutputError, match="has no journal and holds more than the beginning of OUT"):
         run(case, out, resume=True)
     assert (partial / "thesis.tex").read_text() == "work"
+
+
+def put(place: Path, kind: str) -> None:
+    """Something of the user's."""
+    if kind == "a link":
+        (place / "theirs").symlink_to(place.parent)
+    elif kind == "in a folder":
+        (place / "theirs").mkdir()
+        (place / "theirs" / "thesis.tex").write_text("work")
+    else:
+        (place / "theirs").write_text("work")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shard"), [("a file", "whole"), ("in a folder", "whole"), ("in a folder", "gone"), ("a link", "cut off")]
+)
+def test_what_lies_beside_the_shards_is_not_deleted(kind: str, shard: str, tiny: Tiny, tmp_path: Path) -> None:
+    """Neither where the run is resumed nor where it begins anew."""
+    case, out = tiny("gpt2"), tmp_path / "out"
+    interrupt(case, out)
+    partial = Path(f"{out}.partial")
+    put(partial, kind)
+    if shard == "gone":
+        next(partial.glob("*.safetensors")).unlink()
+    elif shard == "cut off":
+        os.truncate(next(partial.glob("*.safetensors")), 1000)
+    before = sorted(partial.rglob("*"))
+    with pytest.raises(OutputError, match=r"holds theirs.*, which this run did not put there: move it away"):
+        run(case, out, resume=True)
+    assert sorted(partial.rglob("*")) == before
+    (partial / "theirs").rename(tmp_path / "theirs")
+    run(case, out, resume=True)
+    assert beside(out) == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["a file", "in a folder"])
+@pytest.mark.parametrize("ending", ["carry", "abort"])
+def test_what_is_put_there_meanwhile_is_not_deleted(
+    ending: str, kind: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when the side files are copied nor when the run is given up."""
+    real = getattr(CheckpointWriter, ending)
+
+    def putting(self: CheckpointWriter, *arguments: Any, **options: Any) -> Any:
+        if not (self.partial / "theirs").exists():
+            put(self.partial, kind)
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(CheckpointWriter, ending, putting)
+    if ending == "abort":
+        monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(KeyboardInterrupt()))
+    with pytest.raises(OutputError if ending == "carry" else KeyboardInterrupt):
+        run(tiny("gpt2"), tmp_path / "out")
+    assert (tmp_path / "out.partial" / "theirs").exists()
 
 
 def test_what_is_put_there_meanwhile_is_not_published(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:

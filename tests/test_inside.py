@@ -16,7 +16,7 @@ from hpa_merge.checkpoint import Checkpoint, open_adapter
 from hpa_merge.errors import CheckpointError, OutputError
 from hpa_merge.evaluation.running import Answering, opened
 from hpa_merge.files import inside as inside_module
-from hpa_merge.files.inside import NotInside, find_inside, open_inside, read_inside
+from hpa_merge.files.inside import NotInside, TooLong, find_inside, open_inside, read_inside
 from hpa_merge.files.names import REPORT
 from hpa_merge.render.redraw import write_report
 from hpa_merge.report.schema import read_report
@@ -43,6 +43,10 @@ def a_folder(tmp_path: Path) -> Path:
 
 
 # --- the one function ---
+
+
+def read_short(folder: Path, name: str) -> bytes:
+    return read_inside(folder, name, 2**10)
 
 
 def links(folder: Path, secret: Path) -> dict[str, str | Path]:
@@ -73,24 +77,24 @@ def test_what_is_a_folders_own(folder: Path) -> None:
     (folder.parent / "another name").symlink_to(folder)
     for where in (folder, folder.parent / "another name"):
         for name in ("sub/a.md", "link.md", "twice.md"):
-            assert read_inside(where, name) == b"own"
+            assert read_inside(where, name, 3) == b"own"
             assert find_inside(where, name) == folder.resolve() / "sub" / "a.md"
-    with pytest.raises(OSError, match="longer than 2 bytes"):
+    with pytest.raises(TooLong, match="longer than 2 bytes"):
         read_inside(folder, "link.md", 2)
 
 
 def test_what_is_not(folder: Path, secret: Path) -> None:
     for name, target in links(folder, secret).items():
         (folder / name).symlink_to(target)
-        for function in (find_inside, open_inside, read_inside):
+        for function in (find_inside, open_inside, read_short):
             reason = {"loop.md": "Too many levels", "gone.md": "No such file", "null.md": "it is "}.get(name, "link")
             with pytest.raises(OSError, match=reason):
                 function(folder, name)
     for name in ("../.ssh/id_rsa", str(secret), "hop/id_rsa"):
         with pytest.raises(NotInside):
-            read_inside(folder, name)
+            read_short(folder, name)
     with pytest.raises(IsADirectoryError):
-        read_inside(folder, "sub")
+        read_short(folder, "sub")
 
 
 def test_no_pipe_socket_or_device_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +131,7 @@ def test_what_takes_its_place_after_the_check(
 
     monkeypatch.setattr(inside_module, "_resolve", slow)
     with pytest.raises(OSError, match=r"Too many levels|Not a directory|no regular file"):
-        read_inside(folder, "sub/a.md")
+        read_short(folder, "sub/a.md")
 
 
 def test_the_hubs_cache(tmp_path: Path, secret: Path) -> None:
@@ -147,15 +151,15 @@ def test_the_hubs_cache(tmp_path: Path, secret: Path) -> None:
     }
     for name, target in {**good, **bad}.items():
         (snapshot / name).symlink_to(target)
-    assert {name: read_inside(snapshot, name) for name in good} == dict.fromkeys(good, b"blob")
+    assert {name: read_short(snapshot, name) for name in good} == dict.fromkeys(good, b"blob")
     for name in bad:
         with pytest.raises(NotInside):
-            read_inside(snapshot, name)
+            read_short(snapshot, name)
     shutil.rmtree(blobs)
     blobs.symlink_to(secret.parent)  # a repository that came in an archive
     (snapshot / "i.md").symlink_to("../../blobs/id_rsa")
     with pytest.raises(NotInside):
-        read_inside(snapshot, "i.md")
+        read_short(snapshot, "i.md")
 
 
 # --- NEW: what is copied ---
@@ -337,4 +341,4 @@ def test_an_out_in_the_hubs_cache_is_verified(case: TinyCase, tmp_path: Path) ->
         path.rename(blobs / str(number))
         (snapshot / path.name).symlink_to(f"../../blobs/{number}")
     assert verify(snapshot).problems == ()
-    assert json.loads(read_inside(snapshot, REPORT))["schema_version"] == 1
+    assert json.loads(read_inside(snapshot, REPORT, 2**24))["schema_version"] == 1

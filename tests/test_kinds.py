@@ -8,8 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import TinyCase
+from measured import measured
 
 from hpa_merge import HPAConfig, merge
+from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.kinds import belonging, candidates, is_read
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
 from hpa_merge.engine.preview import preview
@@ -183,3 +185,34 @@ def test_a_merge_of_a_training_folder(tiny: Callable[..., TinyCase], tmp_path: P
     assert named <= set(report.left_out)
     assert plan[out].left_out == report.left_out
     assert not [name for name, content in published.items() if secret.encode() in content]
+
+
+@pytest.mark.gate
+def test_texts_of_a_folder_are_read_up_to_a_length_together(tmp_path: Path) -> None:
+    """In an order that does not change; what comes after them names nothing."""
+    for number in range(8):
+        put(tmp_path, f"{number}.md", content=f"see shot{number}.png\n" + "word " * 800_000)
+        put(tmp_path, f"shot{number}.png")
+    copied = {path.name for path in find_side_files(tmp_path, set()).copied}
+    assert {f"shot{number}.png" for number in range(8) if f"shot{number}.png" in copied} == {
+        f"shot{number}.png" for number in range(4)
+    }
+    assert {f"{number}.md" for number in range(8)} <= copied
+
+
+@pytest.mark.gate
+def test_a_folder_of_many_pictures_and_long_texts(tmp_path: Path) -> None:
+    put(tmp_path, "README.md", content="a b.png\n" * 400_000)
+    put(tmp_path, "modeling_x.py", content="\n" * 10**6)
+    put(tmp_path, *(f"picture{number}.png" for number in range(3000)))
+    done = measured(find_side_files, tmp_path, set())
+    assert done.status == 0, done
+    assert done.cpu_seconds < 5
+
+
+def test_side_files_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(tmp_path, "NEW", {}, {}, (), None)
+    put(tmp_path, "README.md")
+    found = checkpoint.side_files()
+    monkeypatch.setattr("hpa_merge.checkpoint.reader.find_side_files", lambda *_: pytest.fail("again"))
+    assert checkpoint.side_files() is found

@@ -14,7 +14,7 @@ def test_memory_is_the_calls_own() -> None:
     before = measured(print).peak
     torch.zeros(2**28, dtype=torch.uint8)  # here, and given back
     assert measured(print).peak < before + 2**24
-    assert measured(bytearray, 2**28).peak > 2**28
+    assert measured(bytearray, 2**28).peak > 0.99 * 2**28  # pages that were there before may be used
     assert measured(print).peak < before + 2**24
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import REPORT
+from measured import measured
 from published import Published
 
 from hpa_merge.cli import main
@@ -122,3 +123,20 @@ def test_every_command_says_it(
     printed = capsys.readouterr().err
     assert printed.startswith("Error: ")
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "most"), [("linears", 300_000), ("history", 1000)])
+def test_more_entries_than_any_merge_has(name: str, most: int, content: dict[str, Any], tmp_path: Path) -> None:
+    """Refused before a record is made of each."""
+    forged = content | {name: [{}] * (most + 1)}
+    assert f"it has {most + 1} entries of {name}, and none has more than {most}" in refused(tmp_path, forged)
+
+
+def test_many_linears_are_read_in_little_time(content: dict[str, Any], tmp_path: Path) -> None:
+    """20,000 records: two seconds where the types of the fields are looked up for each."""
+    short = {"name": "w", "outcome": "unchanged", "rows": 1, "columns": 1}
+    linear = next(dict(record) for record in content["linears"] if record["outcome"] == "unchanged")
+    (tmp_path / REPORT).write_text(json.dumps(content | {"linears": [linear | short] * 20_000}))
+    done = measured(read_report, tmp_path)
+    assert done.status == 0, done
+    assert done.cpu_seconds < 1.5

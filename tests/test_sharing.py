@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import measured
 from test_card import COMMITS, NEW, OLD, evaluated, report_of
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.render.card import for_the_hub, make, remake
 from hpa_merge.render.page import page_of
 from hpa_merge.report.records import CalibrationRecord, RoundRecord
+from hpa_merge.report.rounds import round_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.sharing import for_others, is_local_in, places_in
+from hpa_merge.report.validity import ROUNDS
 
 SECRET = "somebody"
 
@@ -232,3 +235,20 @@ def test_a_card_of_an_earlier_version_is_told_anew() -> None:
 def test_places_in_files_that_are_news(content: Any, found: tuple[str, ...]) -> None:
     text = content if isinstance(content, str) else json.dumps(content)
     assert sorted(places_in(text.encode())) == sorted(found)
+
+
+def many_rounds(count: int) -> MergeReport:
+    """A report of so many rounds, each with folders of its own."""
+    one = round_of(report_of())
+    rounds = (
+        dataclasses.replace(one, old=f"/home/{SECRET}/runs/{i}/old", new=f"../{SECRET}/{i}/new") for i in range(count)
+    )
+    return dataclasses.replace(report_of(), history=tuple(rounds))
+
+
+def test_many_rounds_take_little() -> None:
+    done = measured(for_others, many_rounds(ROUNDS))
+    assert done.status == 0, done
+    assert done.cpu_seconds < 20
+    shared = for_others(many_rounds(3))
+    assert {past.old for past in shared.history} == {"old"}

@@ -244,7 +244,10 @@ def _renderer(tokenizer: Any, processor: Any, template: str | None) -> Render | 
         return None
 
     def render(messages: list[dict[str, Any]], *, reply: bool = False) -> str:
-        return owner.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=reply)
+        text: str = owner.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=reply
+        )
+        return text
 
     return render
 

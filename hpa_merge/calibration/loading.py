@@ -7,9 +7,9 @@ from typing import Any
 
 import transformers
 from transformers import AutoProcessor, AutoTokenizer, dynamic_module_utils
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import is_protobuf_available, is_sentencepiece_available
+from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.files.parsing import TOKENIZER, read_json

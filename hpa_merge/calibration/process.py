@@ -29,6 +29,9 @@ MEMORY = 2**33
 """Bytes for the tokenizer, the processor, and what they make of one sample: 8 GiB. The largest tokenizers take 1 GiB;
 a sample of 89 million pixels takes some for its pixels and some more for what a processor makes of them."""
 
+TOGETHER = 2
+"""Encoders that a merge starts at the same time: OLD's and NEW's."""
+
 
 @final
 class EncoderProcess:
@@ -97,7 +100,7 @@ class EncoderProcess:
             raise CheckpointError(
                 f"{self._folder}'s tokenizer cannot turn an answer into text ({stopped}): fetch its files again."
             ) from stopped
-        return texts
+        return list(texts)
 
     def close(self) -> None:
         """End the child."""
@@ -107,7 +110,7 @@ class EncoderProcess:
     def _begin(self, method: str, folder: Path, *arguments: object) -> None:
         *_, example = (argument for argument in arguments if isinstance(argument, Sample))
         self._folder, self._source, self._loading = folder, example.source, True
-        self._child = Child(ENCODER, MEMORY)
+        self._child = Child(ENCODER, MEMORY, TOGETHER)
         self._child.begin(method, folder, *arguments, limits=LOADING)
 
     def _loaded(self) -> Child:

@@ -10,11 +10,12 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.files import parsing
 from hpa_merge.files.disk import Foreign, open_written
 
 __all__ = ["Journal", "fingerprint_in", "is_locked"]
@@ -24,9 +25,6 @@ FORMAT = 2
 """The first key of the first line, and its value: 2 has a digest of each tensor."""
 
 BEGINNING = f'{{"{MARK}": '.encode()
-
-LINE_BYTES = 2**29
-"""The longest line: the statistics of a unit of 512 experts take half of it."""
 
 BLOCK = 2**20
 """Bytes that are read at once."""
@@ -64,13 +62,18 @@ class Journal:
                 if self._descriptor < 0:
                     os.close(descriptor)
 
-    def begin(self, fingerprint: Mapping[str, Any]) -> None:
+    @property
+    def side_files(self) -> tuple[str, ...]:
+        """Relative paths of NEW's side files when the run began, by the first line."""
+        return tuple(self.lines[0].get("side files", ())) if self.lines else ()
+
+    def begin(self, fingerprint: Mapping[str, Any], side_files: Sequence[str]) -> None:
         """Write the first line.
 
         Raises:
             OSError: as :meth:`append`.
         """
-        self.append({MARK: FORMAT, "fingerprint": fingerprint})
+        self.append({MARK: FORMAT, "fingerprint": fingerprint, "side files": side_files})
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line that survives a power failure.
@@ -116,38 +119,64 @@ def _whole_lines(descriptor: int) -> list[tuple[dict[str, Any], int]]:
     """Every whole line, and where it ends; what comes after the last one was cut off.
 
     Raises:
-        Foreign: the file does not begin as a journal does.
+        Foreign: the file does not begin as a journal does, or a line is longer or holds more than any run writes.
     """
     whole: list[tuple[dict[str, Any], int]] = []
-    end = 0
+    end, left = 0, parsing.JOURNAL.memory
     for line in _lines(descriptor):
         if not end:
             _check_first(line)
         try:
-            content = json.loads(line) if line.endswith(b"\n") else None
-        except (ValueError, RecursionError):
+            content = _parsed(line, left if whole else parsing.BEGINNING.memory) if line.endswith(b"\n") else None
+        except (json.JSONDecodeError, UnicodeDecodeError):
             break
         if not isinstance(content, dict) or not _is_line(content, first=not whole):
             break
         end += len(line)
+        left -= _values(line)
         whole.append((content, end))
     return whole
+
+
+def _parsed(line: bytes, memory: int) -> Any:
+    """What a line says, if it has no more values than become ``memory`` bytes.
+
+    Raises:
+        JSONDecodeError, UnicodeDecodeError: it is no JSON.
+        Foreign: it holds what no run writes.
+    """
+    try:
+        return parsing.parse_json(line, parsing.Limits(parsing.JOURNAL.size, memory + 2 * len(line)), surrogates=True)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError as error:
+        raise Foreign(f"a line of it is of no run: {error}") from error
+
+
+def _values(line: bytes) -> int:
+    """Bytes that a line's values become in memory, without their texts, which are no longer than the line."""
+    return parsing.becomes(line) - 2 * len(line)
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
     """The lines of the file from its beginning; the last one may lack its end.
 
     JSON as it is written here is printable ASCII: where a byte is not, as in a hole, no more is read.
+
+    Raises:
+        Foreign: one is longer than any that a run writes.
     """
-    rest, offset, sound = bytearray(), 0, True
-    while sound and len(rest) < LINE_BYTES and (block := os.pread(descriptor, BLOCK, offset)):
+    rest, offset, sound, most = bytearray(), 0, True, parsing.BEGINNING.size
+    while sound and (block := os.pread(descriptor, BLOCK, offset)):
+        if len(rest) > most:
+            raise Foreign(f"a line of it is of no run: it is longer than {most} bytes")
         offset += len(block)
         sound = block.isascii() and b"\0" not in block
         first, *others = block.split(b"\n")
         rest += first
         for piece in others:
             yield bytes(rest) + b"\n"
-            rest = bytearray(piece)
+            rest, most = bytearray(piece), parsing.JOURNAL.size
     if rest:
         yield bytes(rest)
 
@@ -169,7 +198,9 @@ def _check_first(line: bytes) -> None:
 def _is_line(content: Mapping[str, Any], *, first: bool) -> bool:
     """Whether a line has the fields that it is read by."""
     if first:
-        return isinstance(content.get("fingerprint"), dict)
+        names = content.get("side files", [])
+        texts = isinstance(names, list) and all(isinstance(each, str) for each in names)
+        return texts and isinstance(content.get("fingerprint"), dict)
     tensors = content.get("tensors")
     return isinstance(tensors, dict) and all(isinstance(each, str) for each in tensors.values()) and "entry" in content
 
@@ -192,9 +223,9 @@ def fingerprint_in(path: Path) -> dict[str, Any]:
     try:
         first = next(_lines(descriptor), b"")
         _check_first(first)
-        content = json.loads(first)
-        return dict(content["fingerprint"]) if _is_line(content, first=True) else {}
-    except (ValueError, RecursionError, AttributeError):
+        content = _parsed(first, parsing.BEGINNING.memory)
+        return dict(content["fingerprint"]) if isinstance(content, dict) and _is_line(content, first=True) else {}
+    except (json.JSONDecodeError, UnicodeDecodeError):
         return {}
     finally:
         os.close(descriptor)

@@ -75,7 +75,11 @@ RUNS = re.compile(
 STATE = re.compile(r"trainer_state\.json|events\.out\.tfevents.*|latest|latest_checkpointed_iteration\.txt")
 """Beside weights, what makes a subfolder another checkpoint, or a run's."""
 
-IMPORT = re.compile(r"^\s*from\s+\.([\w.]*)\s+import\s+([^#\n]+)", re.MULTILINE)
+IMPORT = re.compile(r"^[ \t]*from[ \t]+\.([\w.]*)[ \t]+import[ \t]+([^#\n]+)", re.MULTILINE)
+"""A relative import. Blanks are those of one line: over several lines the time would be the square of their number."""
+
+BETWEEN = re.compile(r"""[\s()<>\[\]{}"'`/\\|,;:=?#*!]+""")
+"""What separates the names of files in a text."""
 
 
 def is_read(path: PurePath) -> bool:
@@ -110,15 +114,17 @@ def belonging(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> s
 
     Args:
         paths: as for :func:`candidates`.
-        read: gives a file as text; empty where it cannot be read.
+        read: gives a file as text; empty where it cannot be read. It is asked in an order that does not change.
     """
     found = candidates(paths)
-    texts = "\n".join(read(path) for path in found if TEXT.fullmatch(path.name))
-    settings = "\n".join(read(path) for path in found if CONFIGURATION.fullmatch(path.name))
+    ordered = sorted(found)
+    settings = {part for path in ordered if CONFIGURATION.fullmatch(path.name) for part in read(path).split('"')}
+    code = _code(found, read)
+    texts = {name.strip(".") for path in ordered if TEXT.fullmatch(path.name) for name in BETWEEN.split(read(path))}
     by_name = {path for path in found if _is_of_a_kind(path)}
-    shown = {path for path in found if _is_picture(path) and (_is_among_pictures(path) or path.name in texts)}
+    shown = {path for path in found if _is_picture(path) and (_is_among_pictures(path) or _is_shown(path, texts))}
     data = {path for path in found if path.suffix in DATA and _is_named(path, settings)}
-    return by_name | _code(found, read) | shown | data
+    return by_name | code | shown | data
 
 
 def _may_belong(path: PurePath) -> bool:
@@ -152,10 +158,15 @@ def _is_picture(path: PurePath) -> bool:
     return PICTURE.fullmatch(path.name) is not None and not LEGAL.fullmatch(path.name)
 
 
-def _is_named(path: PurePath, settings: str) -> bool:
-    """Whether a configuration names a file by its path, or a folder that it lies in."""
+def _is_shown(path: PurePath, texts: Collection[str]) -> bool:
+    """Whether a text has a picture's name, or its parts where the name has blanks."""
+    return all(part in texts for part in BETWEEN.split(path.name) if part)
+
+
+def _is_named(path: PurePath, settings: Collection[str]) -> bool:
+    """Whether a configuration names a file by its path, or a folder that it lies in; ``settings``: its texts."""
     names = (path.as_posix(), *(parent.as_posix() for parent in path.parents[:-1]))
-    return any(f'"{name}"' in settings or f'"{name}/"' in settings for name in names)
+    return any(name in settings or f"{name}/" in settings for name in names)
 
 
 def _is_among_pictures(path: PurePath) -> bool:
@@ -164,10 +175,11 @@ def _is_among_pictures(path: PurePath) -> bool:
 
 def _code(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> set[PurePath]:
     """The files of a model's own code: by their names, by ``auto_map`` of a configuration, and what those import."""
-    named = {module for path in paths if path.name.endswith("config.json") for module in _modules(read(path))}
+    ordered = sorted(paths)
+    named = {module for path in ordered if path.name.endswith("config.json") for module in _modules(read(path))}
     waiting = [
         path
-        for path in paths
+        for path in ordered
         if path.name.endswith(".py") and (CODE.fullmatch(path.as_posix()) or path.as_posix() in named)
     ]
     code: set[PurePath] = set()

@@ -9,8 +9,11 @@ from typing import final
 from torch import Tensor
 
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER
+from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.checkpoint.sidefiles import SideFiles
+from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import read_inside
+from hpa_merge.files.parsing import CONFIG
 
 __all__ = ["Overlay", "lay_over"]
 
@@ -53,6 +56,9 @@ def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFile
     """A checkpoint's side files with those of an adapter's ``folder`` in their place, and which the latter are.
 
     A tokenizer comes whole from one of the two, so that no file of the other one's contradicts it; so do templates.
+
+    Raises:
+        CheckpointError: the adapter's tokenizer_config.json cannot be read, or is too long.
     """
     taken = [path for path in above.copied if _is(path, TOKENIZER, TEMPLATES, PROCESSOR)]
     replaced = []
@@ -74,4 +80,7 @@ def _is(path: Path, *patterns: re.Pattern[str]) -> bool:
 def _has_template(folder: Path, taken: Iterable[Path]) -> bool:
     """Whether the tokenizer of the adapter's folder brings its template in tokenizer_config.json, as older ones do."""
     name = Path("tokenizer_config.json")
-    return name in taken and b'"chat_template"' in read_inside(folder, name)
+    try:
+        return name in taken and b'"chat_template"' in read_inside(folder, name, CONFIG.size)
+    except OSError as error:
+        raise CheckpointError(unreadable(folder, "NEW", name.name, error)) from error

@@ -3,17 +3,21 @@
 import contextlib
 import os
 import shutil
+import stat
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import final
 
 from hpa_merge.checkpoint.files import allocate, copy_file, remove, sync, write_at
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.reader import Checkpoint
+from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, OutputError
-from hpa_merge.files.disk import Foreign, identity, open_written, sync_folder, write_whole
+from hpa_merge.files.disk import UNFINISHED, Foreign, identity, open_written, sync_folder, write_whole
+from hpa_merge.files.inside import read_inside
+from hpa_merge.files.parsing import INDEX
 
 __all__ = ["Partial", "check_side_files", "needed_bytes"]
 
@@ -30,15 +34,18 @@ class Partial:
 
     Attributes:
         path: where it lies.
+        ours: relative paths of what a run puts there; nothing else is ever deleted.
     """
 
-    def __init__(self, path: Path, inputs: Iterable[Path]) -> None:
+    def __init__(self, path: Path, inputs: Iterable[Path], ours: Iterable[str]) -> None:
         """Nothing is made yet.
 
         Args:
             inputs: folders and files that are never written to.
+            ours: shards, their index and NEW's side files; what is made is added.
         """
         self.path = path
+        self.ours = {*ours, *MADE, CARD}
         self._theirs = {found for place in inputs for each in _files(place) if (found := identity(each))}
         self._folder = -1
         self._shards: dict[str, int] = {}
@@ -122,13 +129,18 @@ class Partial:
             SHA-256 of the bytes that were written, by relative path; and the index, which is to be written last.
 
         Raises:
-            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more.
+            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more, or there is
+                something in the folder that no run has put there.
         """
-        for path in self.path.iterdir():
-            if path.name not in source.shards:
-                remove(path)  # NEW may have lost it meanwhile
+        copied = source.side_files().copied
+        self.ours.update(path.as_posix() for path in copied)
+        self.check_ours()
+        with telling(f"{self.path} cannot be written"):
+            for path in self.path.iterdir():
+                if path.name not in source.shards:
+                    remove(path)  # NEW may have lost it meanwhile
         carried = {}
-        for path in source.side_files().copied:
+        for path in copied:
             if path.as_posix() not in but:
                 ours, theirs = self.path / path, source.locate(path)
                 with telling(f"{theirs} cannot be copied to {ours}"), source.open_side_file(path) as file:
@@ -136,11 +148,10 @@ class Partial:
                     carried[path.as_posix()] = copy_file(file, ours)
         if source.index is None:
             return carried, None
-        with (
-            telling(f"{source.folder / source.index} cannot be read"),
-            source.open_side_file(Path(source.index)) as file,
-        ):
-            return carried, file.read()
+        try:
+            return carried, read_inside(source.folder, source.index, INDEX.size)
+        except OSError as error:
+            raise CheckpointError(unreadable(source.folder, source.role, source.index, error)) from error
 
     def complete(self, carried: Collection[str], made: Mapping[str, bytes], last: Mapping[str, bytes]) -> None:
         """Write the files that are made, and make the whole folder durable; it then holds nothing else.
@@ -153,6 +164,7 @@ class Partial:
         Raises:
             OutputError: the disk is full, or refuses, or there is something else in the folder.
         """
+        self.ours.update((*made, *last))
         with telling(f"{self.path} cannot be written"):
             for name, content in made.items():
                 write_whole(self.path / name, content)
@@ -181,15 +193,16 @@ class Partial:
             same = same and os.path.samestat(os.fstat(descriptor), (self.path / shard).lstat())
         if not same:
             raise OutputError(f"{self.path} was replaced during the run: delete it, and run the same command again.")
-        for root, folders, files in os.walk(self.path):
-            links = [name for name in folders if (Path(root) / name).is_symlink()]
-            for name in (*files, *links):
-                path = (Path(root) / name).relative_to(self.path).as_posix()
-                if path not in self._shards and path not in names:
-                    raise OutputError(
-                        f"{self.path} holds {path}, which this run did not put there: move it away, and run the same "
-                        "command with --resume."
-                    )
+        self._refuse(self._others({*self._shards, *names}))
+
+    def check_ours(self) -> None:
+        """Check that nothing lies in the folder but what a run puts there, so that it may be deleted.
+
+        Raises:
+            OutputError: there is something else, or the folder cannot be read.
+        """
+        with telling(f"{self.path} cannot be read"):
+            self._refuse(name for name in self._others(self.ours) if not name.startswith(UNFINISHED))
 
     def holds_only(self, names: Collection[str]) -> bool:
         """Whether nothing lies in the folder but regular files of these names.
@@ -197,8 +210,38 @@ class Partial:
         Raises:
             OSError: it cannot be read.
         """
-        with os.scandir(self.path) as entries:
-            return all(entry.name in names and entry.is_file(follow_symlinks=False) for entry in entries)
+        return not any(self._others(names))
+
+    def _others(self, names: Collection[str]) -> Iterator[str]:
+        """Relative paths of what lies in the folder, but for regular files of these names and folders around them.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+        def fail(error: OSError) -> None:
+            raise error
+
+        around = {parent.as_posix() for name in names for parent in Path(name).parents}
+        for root, folders, files in os.walk(self.path, onerror=fail):
+            here = Path(root)
+            for name in (*folders, *files):
+                path = (here / name).relative_to(self.path).as_posix()
+                kind = (here / name).lstat().st_mode
+                if not (stat.S_ISDIR(kind) and path in around) and not (stat.S_ISREG(kind) and path in names):
+                    yield path
+
+    def _refuse(self, others: Iterator[str]) -> None:
+        """Refuse the first of ``others``, if there is any.
+
+        Raises:
+            OutputError: there is one.
+        """
+        if (name := next(others, None)) is not None:
+            raise OutputError(
+                f"{self.path} holds {name}, which this run did not put there: move it away, and run the same command "
+                "with --resume."
+            )
 
     def close(self) -> None:
         """Close everything. Never raises, and may be called twice."""
@@ -210,8 +253,12 @@ class Partial:
             self._folder = -1
 
     def remove(self) -> None:
-        """Delete the folder and everything in it, as far as that can be done. Never raises."""
+        """Delete the folder, as far as that can be done; it stays where something else lies in it. Never raises."""
         self.close()
+        try:
+            self.check_ours()
+        except OutputError:
+            return
         shutil.rmtree(self.path, ignore_errors=True)  # a link in it is deleted, never followed
         sync_folder(self.path.parent)
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
@@ -20,7 +21,7 @@ from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import TensorInfo, read_layout, unreadable
+from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
@@ -201,7 +202,7 @@ class Checkpoint:
         try:
             with (self.folder / shard).open("rb") as file:
                 length = file.read(8)
-                return length + file.read(int.from_bytes(length, "little"))
+                return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, shard, error)) from error
 
@@ -212,8 +213,11 @@ class Checkpoint:
         Raises:
             CheckpointError: a subfolder cannot be read.
         """
-        if self.overlay is not None:
-            return self.overlay.files
+        return self._side_files if self.overlay is None else self.overlay.files
+
+    @cached_property
+    def _side_files(self) -> SideFiles:
+        """Those of the folder, which are looked for once."""
         try:
             return find_side_files(self.folder, {*self.shards, self.index or INDEX, *MADE})
         except OSError as error:

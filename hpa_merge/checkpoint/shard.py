@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import final
 
 import torch
-from huggingface_hub import parse_local_safetensors_file_metadata
-from huggingface_hub.errors import SafetensorsParsingError
 from safetensors import SafetensorError, safe_open
 
 from hpa_merge.errors import CheckpointError
-from hpa_merge.files.inside import NotInside
+from hpa_merge.files.inside import NotInside, TooLong
+from hpa_merge.files.parsing import INDEX, parse_json
 
-__all__ = ["TensorInfo", "read_layout", "unreadable"]
+__all__ = ["HEADER_BYTES", "TensorInfo", "read_layout", "unreadable"]
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -117,14 +116,18 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
     """What is wrong with a shard that ``safe_open`` refused, and what to do: the end of a sentence."""
     with path.open("rb") as file:
         head = file.read(8)
+        length = int.from_bytes(head, "little")
+        header = file.read(min(length, HEADER_BYTES))
     if head == b"version ":
         return f"{path.name} is a Git LFS pointer instead of weights: run git lfs pull in the folder."
     try:
-        tensors = parse_local_safetensors_file_metadata(path).tensors.values()
-        stop = max((tensor.data_offsets[1] for tensor in tensors), default=0)
-    except (SafetensorsParsingError, AttributeError, TypeError, ValueError, IndexError, RecursionError):
+        if len(header) < length:
+            raise ValueError("the header is longer than the file, or than any")
+        entries = {name: entry for name, entry in parse_json(header, INDEX).items() if name != "__metadata__"}
+        stop = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (AttributeError, TypeError, ValueError, LookupError, OverflowError):
         return f"{path.name} has a broken header ({error}): fetch or save the checkpoint again."
-    expected, found = 8 + int.from_bytes(head, "little") + stop, path.stat().st_size
+    expected, found = 8 + length + stop, path.stat().st_size
     if found < expected:
         return f"{path.name} is truncated ({found} bytes of {expected}): fetch or save the checkpoint again."
     if found > expected:
@@ -134,7 +137,7 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
 
 def unreadable(folder: Path, role: str, name: str, error: OSError) -> str:
     """The sentence for a file of OLD or NEW that is there and does not open."""
-    if isinstance(error, NotInside):
+    if isinstance(error, NotInside | TooLong):
         return error.sentence(f"{role} {folder}: {name}")
     return (
         f"{role} {folder}: {name} cannot be read ({error.strerror or error}): check its permissions, or fetch it again."

@@ -21,6 +21,9 @@ MADE = {
 TEXT_BYTES = 2**22
 """Of a text that is looked at for what it names: 4 MiB; a longer one names nothing."""
 
+TEXTS_BYTES = 2**24
+"""Of all those of a folder together: 16 MiB; what comes after them names nothing."""
+
 
 @final
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def find_side_files(folder: Path, own: set[str]) -> SideFiles:
         OSError: a subfolder cannot be read.
     """
     paths = [path for path in _walk(folder) if path.as_posix() not in own]
-    wanted = belonging(paths, lambda path: _text(folder, path))
+    wanted = belonging(paths, _Texts(folder).read)
     copied = {path for path in paths if path in wanted and _is_own(folder, path, wanted)}
     carried = {parent for path in copied for parent in path.parents}
     left_out = {_topmost(path, carried) for path in paths if path not in copied}
@@ -86,9 +89,21 @@ def _topmost(path: Path, carried: set[Path]) -> Path:
     return next((parent for parent in reversed(path.parents[:-1]) if parent not in carried), path)
 
 
-def _text(folder: Path, path: PurePath) -> str:
-    """A file as text; empty where it is none that can be read, is long, or is not the folder's own."""
-    try:
-        return read_inside(folder, path, TEXT_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
+@final
+class _Texts:
+    """The texts of a folder, as many as may be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._left = folder, TEXTS_BYTES
+        self._found: dict[PurePath, str] = {}
+
+    def read(self, path: PurePath) -> str:
+        """A file as text; empty where it is none that can be read, is long, or is not the folder's own."""
+        if path not in self._found:
+            try:
+                content = read_inside(self._folder, path, min(TEXT_BYTES, self._left))
+            except OSError:
+                content = b""
+            self._left -= len(content)
+            self._found[path] = content.decode("utf-8", "replace")
+        return self._found[path]

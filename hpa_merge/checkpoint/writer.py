@@ -95,9 +95,12 @@ class CheckpointWriter:
         self._digests: dict[str, str] = {}  # of the shards
         self._index: bytes | None = None
         self._committed = False
-        self._folder = Partial(self.partial, [Path(each) for each in inputs])
+        carried = [path.as_posix() for path in source.side_files().copied]
+        ours = (*source.shards, str(source.index), *carried)
+        self._folder = Partial(self.partial, [Path(each) for each in inputs], ours)
 
         self._journal = _open_journal(places)
+        self._folder.ours.update(self._journal.side_files)  # NEW may have lost some since the run began
         if resume and os.path.lexists(places.replaced) and not os.path.lexists(self.out):
             with telling(f"{places.replaced} cannot be put back as {self.out}"):
                 places.replaced.rename(self.out)  # killed between the two renames of an overwrite
@@ -115,7 +118,7 @@ class CheckpointWriter:
             try:
                 with telling(f"{self.partial} cannot be written"):
                     self._folder.lay_out(heads, sizes)
-                    self._journal.begin(dict(fingerprint or {}))
+                    self._journal.begin(dict(fingerprint or {}), carried)
             except BaseException:
                 self.abort()
                 raise
@@ -209,7 +212,8 @@ class CheckpointWriter:
             but: plain names of the files that :meth:`publish` is going to write.
 
         Raises:
-            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more.
+            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more, or there is
+                something in ``OUT.partial`` that no run has put there.
         """
         self._carried, self._index = self._folder.carry(self._source, but)
 
@@ -325,6 +329,7 @@ class CheckpointWriter:
                         f"{self.partial} has no journal and holds more than the beginning of OUT: it may not be of an "
                         "interrupted run, so move it away or delete it."
                     )
+                self._folder.check_ours()
                 self._folder.remove()
             try:
                 self._folder.make()
@@ -348,12 +353,13 @@ class CheckpointWriter:
             self._folder.take()
             if not self._folder.is_laid_out(sizes):
                 return False
+            self._folder.check_ours()
         begun, *commits = self._journal.lines
         for name in sorted(begun["fingerprint"].keys() | fingerprint.keys()):
             was, now = begun["fingerprint"].get(name), fingerprint.get(name)
             if was != now:
                 raise OutputError(
-                    f"{self.partial} was begun with {name} {was}, and now it is {now}: "
+                    f"{self.partial} was begun with {_shown(name)} {_shown(was)}, and now it is {_shown(now)}: "
                     "resume with the same, or delete the folder."
                 )
         with telling(f"{self.partial} cannot be resumed"):
@@ -394,6 +400,12 @@ class CheckpointWriter:
 
     def _appeared(self) -> None:
         self._published = True
+
+
+def _shown(value: object, most: int = 200) -> str:
+    """A value of a fingerprint as a sentence has it, shortened: the journal may say anything."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _open_journal(places: Places) -> Journal:

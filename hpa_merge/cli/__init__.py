@@ -28,7 +28,7 @@ from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_envir
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError
-from hpa_merge.inputs.addresses import recorded, without_secrets
+from hpa_merge.inputs.addresses import recorded, secrets_of, without_secrets
 
 __all__ = ["main"]
 
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     words = list(sys.argv[1:] if arguments is None else arguments)
     typed = shlex.join(["hpa-merge", *recorded(words)])
+    secrets = frozenset().union(*map(secrets_of, words))
     command, name = merge_command, "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         told = io.StringIO()
         error.show(told)
-        click.echo(without_secrets(told.getvalue()), err=True, nl=False)
+        click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError):  # the terminal may be gone
@@ -87,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except HPAError as error:
         if verbose:
-            click.echo(without_secrets(traceback.format_exc()), err=True, nl=False)
+            click.echo(without_secrets(traceback.format_exc(), secrets), err=True, nl=False)
         complain(str(error))
         sys.exit(USAGE)
     except Exception as error:
         if verbose:
-            click.echo(without_secrets(traceback.format_exc()), err=True, nl=False)
+            click.echo(without_secrets(traceback.format_exc(), secrets), err=True, nl=False)
         if isinstance(error, OSError) and (given := _given(error, typed)) is not None:
             complain(f"{given} cannot be used ({error.strerror}): check the path.")
             sys.exit(USAGE)

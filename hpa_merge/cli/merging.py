@@ -46,7 +46,7 @@ LIMITS = ("max_memory", "max_host_memory")
 FILE = click.Path(path_type=Path)
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     """A number of bytes: ``24GB``, ``500 MiB``, ``1e9``."""
 
     name = "size"
@@ -115,7 +115,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
 @click.option("--private", is_flag=True, help="Make that repository private.")
 @click.version_option(hpa_merge.__version__, "--version", prog_name="hpa-merge")
 @click.pass_context
-def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
+def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Repair an aligned model after a tuning step.
 
     OLD is the checkpoint before tuning and NEW the one after it, or a PEFT adapter that was trained on OLD: folders, or
@@ -165,7 +165,7 @@ def merge_command(context: click.Context, old: str, new: str, quiet: bool, verbo
 @job_options("The folder in which the OUTs are made.")
 @click.pass_context
 def sweep_command(
-    context: click.Context, old: str, new: str, settings: Path, quiet: bool, verbose: bool, **given: Any
+    context: click.Context, /, old: str, new: str, settings: Path, quiet: bool, verbose: bool, **given: Any
 ) -> None:
     """Try several settings: many OUTs from one read of OLD and NEW.
 

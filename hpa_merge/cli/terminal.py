@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -21,7 +22,7 @@ def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, 
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
-    bars: list[tqdm] = []  # none before the first step: a download has bars of its own
+    bars: list[tqdm[Any]] = []  # none before the first step: a download has bars of its own
 
     def on_progress(step: str, done: int, total: int) -> None:
         if not bars:
@@ -62,14 +63,14 @@ def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) ->
             stack.enter_context(kept(ENCODER, beginning=True, silent=not verbose))
         import huggingface_hub.utils
         import transformers
+        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
         for logs in (transformers.utils.logging, huggingface_hub.utils.logging) if not verbose else ():
             stack.callback(logs.set_verbosity, logs.get_verbosity())
             logs.set_verbosity(logging.CRITICAL)
         if not verbose:
             transformers.utils.logging.disable_progress_bar()
-        bars = huggingface_hub.utils
-        (bars.enable_progress_bars if downloads and sys.stderr.isatty() else bars.disable_progress_bars)()
+        (enable_progress_bars if downloads and sys.stderr.isatty() else disable_progress_bars)()
         yield
 
 

@@ -28,7 +28,7 @@ FAILED = 3
 """The exit status where a gate does not let a model through, or no setting keeps the goal."""
 
 
-class Named(click.ParamType):
+class Named(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     """``NAME=VALUE``; where ``bare``, also a path alone, whose name is then the file's."""
 
     name = "name=value"

@@ -43,7 +43,7 @@ GOAL_OPTIONS = (
 @options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)
 @job_options("OUT: a new folder, the setting that is chosen.")
 @click.pass_context
-def tune_command(context: click.Context, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
+def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Find the setting that loses least on the tasks while attacks succeed no more often than --max-asr says.
 
     Several settings are merged from one read of OLD and NEW, each is asked the held-out prompts of the test files, and

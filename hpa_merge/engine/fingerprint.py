@@ -16,6 +16,7 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import read_inside
+from hpa_merge.files.parsing import CONFIG
 
 __all__ = ["digest", "fingerprint", "of_statistics"]
 
@@ -70,9 +71,9 @@ def _checkpoint_digest(checkpoint: Checkpoint) -> str:
 
 
 def _digest_of_files(checkpoint: Checkpoint) -> str:
-    state = hashlib.sha256(read_inside(checkpoint.folder, "config.json"))
+    state = hashlib.sha256(read_inside(checkpoint.folder, "config.json", CONFIG.size))
     if checkpoint.tower is not None:
-        state.update(read_inside(checkpoint.tower, "config.json"))
+        state.update(read_inside(checkpoint.tower, "config.json", CONFIG.size))
     external = {checkpoint.tensors[name].shard for name in checkpoint.external}
     for shard in (*checkpoint.shards, *sorted(external)):
         status = (checkpoint.folder / shard).stat()

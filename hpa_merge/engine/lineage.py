@@ -19,6 +19,7 @@ from hpa_merge.model import Skeleton
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.schema import read_report
+from hpa_merge.report.validity import ROUNDS
 
 __all__ = ["Lineage", "trace"]
 
@@ -90,6 +91,8 @@ def _history(old: Checkpoint, content: str) -> tuple[tuple[RoundRecord, ...], tu
     try:
         report = read_report(old.folder, "OLD")
         history = (*report.history, round_of(report))
+        if len(history) > ROUNDS:
+            return (), (f"OLD {old.folder} has a report of {ROUNDS} rounds, and none has more: {ANEW}",)
         replace(report, history=history).to_json().encode()  # as it will have to be written
     except (CheckpointError, ValueError, RecursionError) as error:
         reason = str(error).partition(": ")[2] if isinstance(error, CheckpointError) else f"{REPORT} cannot be written"

@@ -12,6 +12,7 @@ import transformers
 
 import hpa_merge
 from hpa_merge.errors import ConfigError
+from hpa_merge.isolation import free_memory
 
 
 def resolve_device(name: str) -> torch.device:
@@ -58,14 +59,12 @@ def peak_device_bytes(device: torch.device) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a CUDA device, or for the CPU on the host; None where the system does not tell."""
+    """Memory that is free on a CUDA device, or for the CPU on the host, within the limits of its control groups; None
+    where the system does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
+    return free_memory()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """One OUT that is being made: written tensor by tensor, recorded, and published with its report."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.machine import describe, peak_device_bytes, peak_host_bytes, versions
-from hpa_merge.engine.plan import OutPlan
+from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
@@ -27,7 +27,7 @@ from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.inputs.hub import commits_of
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.report.records import LinearRecord, RunRecord
-from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.schema import MergeReport, linear_of
 
 __all__ = ["MergeOutput"]
 
@@ -71,7 +71,8 @@ class MergeOutput:
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
         with self._believing():
-            self.records = [LinearRecord(**record) for entry in resumed for record in entry["linears"]]
+            linears = {unit.name: pairs for unit, pairs in prepared.plan.linears.items()}
+            self.records = [r for entry in resumed for r in _records_of(entry["linears"], linears[entry["unit"]])]
             self._finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 
@@ -253,3 +254,18 @@ class MergeOutput:
         """Queue the stack whose slices are in their place; those of one tensor come one after the other."""
         while self._stack:
             self._behind.write(*self._stack.popitem())
+
+
+def _records_of(said: Iterable[Any], pairs: Sequence[LinearPair]) -> list[LinearRecord]:
+    """The records of one unit that a journal has.
+
+    Args:
+        pairs: the unit's linears.
+
+    Raises:
+        TypeError, ValueError: they are not those of its linears, or a field cannot be.
+    """
+    records = [linear_of(record) for record in said]
+    if [record.name for record in records] != [pair.new.name for pair in pairs]:
+        raise ValueError("the records of a unit are not of its linears")
+    return records

@@ -102,15 +102,17 @@ class StatisticsKey:
         if not isinstance(visits, list) or not set(visits) <= set(self.units):
             raise ValueError(f"its {self.purpose} half names units that the model has not")
 
-    def check_vector(self, linear: str, vector: Tensor) -> None:
-        """Check the vector of a linear.
+    def check_vector(self, linear: str, vector: Tensor | None) -> None:
+        """Check the vector of a linear; None: no token activates its input.
 
         Raises:
             ValueError: there is no such linear, or it cannot have that vector.
         """
-        name = f"{self.purpose}:{linear}"
+        name = f"{self.purpose}:{linear[:80]}"
         if linear not in self.columns:
             raise ValueError(f"{name} is of no linear")
+        if vector is None:
+            return
         if vector.dtype != torch.float64 or tuple(vector.shape) != (self.columns[linear],):
             raise ValueError(f"{name} is not a float64 vector of the {self.columns[linear]} columns")
         if not bool((torch.isfinite(vector) & (vector > 0.0)).all()):
@@ -189,13 +191,24 @@ class ModelStatistics:
         return {"visits": list(self.visits), "linears": known}
 
     def restore(self, packed: Mapping[str, Any]) -> None:
-        """Take up what :meth:`packed` gave to a journal."""
+        """Take up what :meth:`packed` gave to a journal.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is not what that gave.
+        """
+        self.key.check_visits(packed["visits"])
         if len(packed["visits"]) > len(self.visits):
             self.visits = list(packed["visits"])
         for name, (tokens, diagonal) in packed["linears"].items():
-            self._tokens[name] = tokens
+            if not _is_count(tokens):
+                raise ValueError(f"{self.purpose}:{name[:80]} has {tokens!r:.40} tokens")
+            vector = None
             if diagonal is not None:
-                self._diagonals[name] = torch.frombuffer(bytearray(base64.b64decode(diagonal)), dtype=torch.float64)
+                vector = torch.frombuffer(bytearray(base64.b64decode(diagonal)), dtype=torch.float64)
+            self.key.check_vector(name, vector)
+            self._tokens[name] = tokens
+            if vector is not None:
+                self._diagonals[name] = vector
 
     def digest(self) -> str:
         """SHA-256 of everything that a merge takes from the statistics, in hexadecimal."""

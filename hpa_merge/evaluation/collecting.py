@@ -15,11 +15,11 @@ from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
 from hpa_merge.evaluation.scoring import score
-from hpa_merge.files.disk import replacing
+from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
 from hpa_merge.report.evaluation import ModelResult
 
-__all__ = ["Suite", "assess", "batches", "collect"]
+__all__ = ["Suite", "assess", "batches", "collect", "is_answers"]
 
 Item = TypeVar("Item")
 
@@ -162,6 +162,11 @@ def _record(prompt: Prompt, answer: str) -> dict[str, Any]:
 def _write(file: BinaryIO, record: dict[str, Any]) -> None:
     """A line; of a path that is not UTF-8 a question mark stands for what cannot be written."""
     file.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+
+def is_answers(name: str) -> bool:
+    """Whether a file of that name is what :func:`collect` writes to its folder, or what a kill left of one."""
+    return name.startswith(UNFINISHED) or (name.startswith(("safety-", "task-", "benign-")) and name.endswith(".jsonl"))
 
 
 def _file(folder: Path, purpose: Purpose, name: str) -> Path:

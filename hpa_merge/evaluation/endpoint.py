@@ -5,7 +5,6 @@ The server is not trusted: what it sends is bounded in bytes and in time, is not
 
 import asyncio
 import base64
-import io
 import json
 import random
 import re
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any, final
 
 from huggingface_hub.utils import httpx
-from PIL import Image
 
 from hpa_merge.calibration import Sample, Turn
-from hpa_merge.calibration.images import open_images
+from hpa_merge.calibration.pictures import PictureProcess
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import ANSWER, parse_json
-from hpa_merge.inputs.addresses import credentials, read_address, read_key, without_secrets
+from hpa_merge.inputs.addresses import credentials, read_address, read_key, secrets_of, without_secrets
 
 __all__ = ["Endpoint"]
 
@@ -91,6 +89,8 @@ class Endpoint:
         self._url, self._model = read_address(url).rstrip("/"), model
         self._max_new_tokens, self._retries, self._sleep = max_new_tokens, retries, sleep
         self._timeout = timeout
+        self._secrets = secrets_of(url)
+        self._pictures = PictureProcess()
         self._slots = asyncio.Semaphore(concurrency)
         key = read_key()
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
@@ -107,8 +107,8 @@ class Endpoint:
             )
         except Exception as error:  # an address or a proxy that is none, a file of certificates that is not there
             raise EvaluationError(
-                f"the endpoint {self._url} cannot be asked ({without_secrets(str(error))}): check the address, and the "
-                "environment's proxies and certificates."
+                f"the endpoint {self._url} cannot be asked ({without_secrets(str(error), self._secrets)}): check the "
+                "address, and the environment's proxies and certificates."
             ) from error
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -118,6 +118,7 @@ class Endpoint:
         """Close the connections; a second time, do nothing."""
         if self._loop.is_closed():
             return
+        self._pictures.close()
         asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -169,8 +170,8 @@ class Endpoint:
         raise AssertionError("the last try returns or raises")
 
     def _request(self, prompt: Sample) -> bytes:
-        """The body of a request."""
-        images = iter(open_images(prompt))
+        """The body of a request; its images, whose order is that of the turns, come from a child process."""
+        images = iter(self._pictures.encode(prompt))
         seen = [[next(images) for part in turn.parts if isinstance(part, Path)] for turn in prompt.turns]
         body = {
             "model": self._model,
@@ -243,16 +244,20 @@ class Endpoint:
     def _unreachable(self, error: Exception, tries: int) -> EvaluationError:
         """The error after the last try."""
         late = f"no whole answer within {self._timeout:g} seconds"
-        reason = late if isinstance(error, TimeoutError) else without_secrets(str(error)) or type(error).__name__
+        reason = (
+            late
+            if isinstance(error, TimeoutError)
+            else without_secrets(str(error), self._secrets) or type(error).__name__
+        )
         return EvaluationError(
             f"the endpoint {self._url} cannot be reached ({reason}; tried {tries} times): check that the server runs, "
             "or raise --timeout."
         )
 
     def _said(self, reply: _Reply) -> str:
-        """The beginning of a body, without the key, which a server may repeat."""
+        """The beginning of a body, without the key, the user and the password, which a server may repeat."""
         text = "(compressed)" if _coding(reply.headers) else reply.body[:COMPLAINT_BYTES].decode("utf-8", "replace")
-        return without_secrets(" ".join(text.split()))[:120] or "nothing"
+        return without_secrets(" ".join(text.split()), self._secrets)[:120] or "nothing"
 
 
 def _coding(headers: httpx.Headers) -> str:
@@ -261,7 +266,7 @@ def _coding(headers: httpx.Headers) -> str:
     return "" if coding == "identity" else coding
 
 
-def _message(turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
+def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
     """A turn as the protocol has it: a text, or parts where there are images."""
     if not images:
         return {"role": turn.role, "content": "\n".join(str(part) for part in turn.parts)}
@@ -275,10 +280,8 @@ def _message(turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
     return {"role": turn.role, "content": parts}
 
 
-def _data_url(image: Image.Image) -> str:
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+def _data_url(image: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}"
 
 
 def _pause(tried: int, wanted: str | None) -> float:

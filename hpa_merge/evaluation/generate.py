@@ -178,10 +178,10 @@ def _generation(folder: Path, config: Any) -> GenerationConfig:
 
 
 def _tensors(folder: Path) -> int:
-    """How many tensors the folder has; 0 where that cannot be read, which transformers then says."""
+    """How many tensors with bytes the folder has; 0 where that cannot be read, which transformers then says."""
     try:
-        shards, _, weight_map = find_shards(folder, "MODEL")
-        return len(weight_map) or sum(1 for shard in shards for _ in read_layout(folder, "MODEL", shard))
+        shards, _, _ = find_shards(folder, "MODEL")
+        return sum(info.nbytes > 0 for shard in shards for info in read_layout(folder, "MODEL", shard))
     except CheckpointError:
         return 0
 
@@ -239,4 +239,5 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
             "cannot be taken from its files; fetch or merge it again."
         )
     repair(model)
-    return model.to(device).eval()
+    found: PreTrainedModel = model.to(device).eval()
+    return found

@@ -25,7 +25,7 @@ __all__ = ["METRICS", "check_metric", "default_metric", "score"]
 METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
 
 _STOPS = " .,;:!?\"'`*()[]"
-_SAID = re.compile(r"\b(?i:answer|option|choice)\b(?:\s+is)?\s*:?\s*[(*\[\"']*([A-Z])\b(?!')")
+_SAID = re.compile(r"\b(?i:answer|option|choice)\b(?:\s++is)?\s*+:?\s*+[(*\[\"']*+([A-Z])\b(?!')")
 _LEADING = re.compile(r"[(*\[\"']*([A-Z])(?:[).:,*\]\"']|$|\s*\n)")
 
 
@@ -107,8 +107,8 @@ def _chosen(answer: str, choices: Sequence[str]) -> str | None:
     if (said := _plain(answer)) in texts:
         return letters[texts.index(said)]
     if (found := _LEADING.match(answer.strip())) and found[1] in letters:
-        return found[1]
-    if len(named := {letter for letter in _SAID.findall(answer) if letter in letters}) == 1:
+        return str(found[1])
+    if len(named := {str(letter) for letter in _SAID.findall(answer) if letter in letters}) == 1:
         return named.pop()
     held = [
         letter

@@ -5,6 +5,7 @@ All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and ask
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -14,18 +15,19 @@ from hpa_merge.calibration.samples import read_records
 from hpa_merge.checkpoint import check_output
 from hpa_merge.checkpoint.files import remove
 from hpa_merge.checkpoint.inputs import Inputs
-from hpa_merge.checkpoint.output import telling
+from hpa_merge.checkpoint.output import Places, telling
 from hpa_merge.checkpoint.publishing import publish_folder
+from hpa_merge.checkpoint.replacing import check_replaceable
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeRequest, Progress
 from hpa_merge.errors import CalibrationError, EvaluationError, OutputError
-from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.collecting import Suite, is_answers
 from hpa_merge.evaluation.judges import Judge
 from hpa_merge.evaluation.running import Answering, evaluate
-from hpa_merge.files.disk import Foreign, mount_points, overlap, write_whole
+from hpa_merge.files.disk import Foreign, mount_points, open_written, overlap, write_whole
 from hpa_merge.files.inside import read_inside
-from hpa_merge.files.names import CARD
+from hpa_merge.files.names import CARD, CARD_BYTES
 from hpa_merge.render.folder import files_of, render
 from hpa_merge.report.evaluation import ModelResult, beyond
 from hpa_merge.report.schema import MergeReport
@@ -34,6 +36,9 @@ __all__ = ["Goal", "Tuning", "check_held_out", "choose", "default_settings", "ov
 
 ANSWERS = ".answers"
 """Where the answers lie in the workplace; no setting can have that name."""
+
+MARK = ".hpa-merge.tune"
+"""The file by which a workplace is known for one; no setting can have that name."""
 
 SHARES = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 """``p_max`` of the settings that are tried where none are given; ``p_min`` is a third of it, as in the paper."""
@@ -78,8 +83,8 @@ def default_settings(base: Mapping[str, object]) -> dict[str, HPAConfig]:
 
 
 def workplace(out: Path) -> Path:
-    """The folder beside OUT in which the settings are merged."""
-    return out.with_name(f"{out.name}.tune")
+    """The folder next to OUT in which the settings are merged, absolute."""
+    return Path(f"{Places.of(out).out}.tune")
 
 
 def tune(
@@ -117,8 +122,7 @@ def tune(
     try:
         reports = merge_all(replace(request, overwrite=False, page=False, reads=inputs.files), render, on_merge)
     except BaseException:
-        if not any(place.iterdir()):
-            place.rmdir()
+        _vacate(place)
         raise
     models = [str(folder) for folder in (request.old, request.new, *request.outs)]
     old, new, *others = evaluate(models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer)
@@ -129,7 +133,7 @@ def tune(
             _draw(place / chosen, reports[place / chosen])
         publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
     if not keep_all:
-        remove(place)
+        _clear(place, request.outs)
     return Tuning(old, new, settings, chosen)
 
 
@@ -202,13 +206,57 @@ def _identity(sample: Sample) -> int:
 
 
 def _claim(place: Path, *, resume: bool) -> None:
-    """Make the workplace, or take up the one of an interrupted run."""
+    """Make the workplace, or take up the one of an interrupted run.
+
+    Raises:
+        OutputError: it is there and is not to be resumed, or is none; or it cannot be made.
+    """
     if os.path.lexists(place) and not resume:
         raise OutputError(f"{place} is there from a run that was interrupted: go on with --resume, or delete it.")
     with telling(f"the folder {place} cannot be made"):
-        if place.is_symlink() or any(mount_points(place)):
-            raise Foreign("it is a link or a mount point")
+        for folder in (place, place / ANSWERS):
+            if folder.is_symlink() or any(mount_points(folder)):
+                raise Foreign(f"{folder.name} is a link or a mount point")
         place.mkdir(exist_ok=True)
+        new = not any(place.iterdir())
+        try:
+            os.close(open_written(place / MARK, new=new))
+        except FileNotFoundError:
+            raise OutputError(
+                f"{place} is no folder of a tuning that was interrupted: move it away, or choose another OUT."
+            ) from None
+
+
+def _clear(place: Path, settings: Iterable[Path]) -> None:
+    """Delete the settings and the answers, and the workplace unless something else lies in it. Never raises."""
+    for folder in settings:
+        with suppress(OutputError, OSError):
+            check_replaceable(folder)
+            remove(folder)
+    folders = [path for path in _within(place / ANSWERS) if not path.is_symlink()]
+    for folder in folders:
+        for path in _within(folder):
+            if is_answers(path.name):
+                remove(path)
+    for folder in (*folders, place / ANSWERS):
+        with suppress(OSError):
+            folder.rmdir()
+    _vacate(place)
+
+
+def _vacate(place: Path) -> None:
+    """Delete the workplace where nothing is left in it. Never raises."""
+    with suppress(OSError):
+        if _within(place) == [place / MARK]:
+            (place / MARK).unlink()
+            place.rmdir()
+
+
+def _within(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none."""
+    with suppress(OSError):
+        return list(folder.iterdir())
+    return []
 
 
 def _draw(folder: Path, report: MergeReport) -> None:
@@ -217,7 +265,8 @@ def _draw(folder: Path, report: MergeReport) -> None:
     Its card, which has the text of NEW's, is there already and is only given the pictures.
     """
     with telling(f"{folder} cannot be written"):
-        card = read_inside(folder, CARD).decode("utf-8", "surrogateescape")
+        there = os.path.lexists(folder / CARD)
+        card = read_inside(folder, CARD, CARD_BYTES).decode("utf-8", "surrogateescape") if there else ""
         _, files = files_of(report, (card, ""))
         for name, content in files.items():
             write_whole(folder / name, content)

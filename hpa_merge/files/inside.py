@@ -15,7 +15,7 @@ import stat
 from pathlib import Path, PurePath
 from typing import BinaryIO, final
 
-__all__ = ["NotInside", "find_inside", "open_inside", "read_inside"]
+__all__ = ["NotInside", "TooLong", "find_inside", "open_inside", "read_inside"]
 
 WITHOUT_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How a file is opened whose links are resolved: one that has taken its place since is not followed or waited for."""
@@ -31,6 +31,18 @@ class NotInside(OSError):
     def sentence(self, file: str) -> str:
         """What to tell of it; ``file`` is what the sentence calls it."""
         return f"{file} is not read, for {self.strerror}: put the file itself there."
+
+
+@final
+class TooLong(OSError):
+    """A file has more bytes than any of its kind; ``strerror`` says how many are too many."""
+
+    def __init__(self, most: int, path: Path) -> None:
+        super().__init__(errno.EFBIG, f"it is longer than {most} bytes", str(path))
+
+    def sentence(self, file: str) -> str:
+        """What to tell of it; ``file`` is what the sentence calls it."""
+        return f"{file} is not read, for {self.strerror}: shorten it, or fetch it again."
 
 
 def find_inside(folder: Path, path: str | PurePath) -> Path:
@@ -74,20 +86,22 @@ def open_inside(folder: Path, path: str | PurePath) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_inside(folder: Path, path: str | PurePath, most: int | None = None) -> bytes:
+def read_inside(folder: Path, path: str | PurePath, most: int) -> bytes:
     """The content of a file of a folder.
 
     Args:
-        most: bytes that it may have; None: as many as it has.
+        most: bytes that it may have; of a longer file none is read.
 
     Raises:
         NotInside: it is not the folder's own.
-        OSError: it is not there, cannot be read, or is longer.
+        TooLong: it is longer.
+        OSError: it is not there, or cannot be read.
     """
     with open_inside(folder, path) as file:
-        content = file.read(-1 if most is None else most + 1)
-    if most is not None and len(content) > most:
-        raise OSError(errno.EFBIG, f"it is longer than {most} bytes", str(folder / path))
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > most else file.read(most + 1)  # it may grow meanwhile
+    if max(size, len(content)) > most:
+        raise TooLong(most, folder / path)
     return content
 
 

@@ -1,9 +1,12 @@
 """Names of files, and marks in them, that more than one part of the package knows; nothing is imported for them."""
 
-__all__ = ["CARD", "REPORT", "STATISTICS", "STATISTICS_FORMAT"]
+__all__ = ["CARD", "CARD_BYTES", "REPORT", "STATISTICS", "STATISTICS_FORMAT"]
 
 CARD = "README.md"
 """The model card of an OUT, which people may edit."""
+
+CARD_BYTES = 2**23
+"""The longest card of an OUT: 8 MiB. NEW's card has half of them at most, and our section comes on top."""
 
 REPORT = "hpa_report.json"
 """The report beside the weights of an OUT."""

@@ -1,7 +1,8 @@
 """JSON that somebody else wrote, bounded by what it becomes in memory before it is parsed.
 
-Every reader of the package comes through here. It raises ``ValueError`` with the reason, and its callers say in a
-sentence of their own which file that is and what to do.
+Every reader of the package comes through here. What a library reads itself has come through here before, is read in a
+child process with limits, or is a safetensors header, whose length is bounded first. It raises ``ValueError`` with the
+reason, and its callers say in a sentence of their own which file that is and what to do.
 """
 
 import codecs
@@ -20,14 +21,17 @@ from typing import Any, BinaryIO, final
 
 __all__ = [
     "ANSWER",
+    "BEGINNING",
     "CONFIG",
     "INDEX",
+    "JOURNAL",
     "LINE",
     "RECORD",
     "REPORT",
     "TOKENIZER",
     "Limits",
     "SurrogateError",
+    "becomes",
     "parse_items",
     "parse_json",
     "read_bounded",
@@ -43,7 +47,7 @@ class Limits:
 
     Attributes:
         size: its bytes.
-        memory: bytes of what it becomes, by :func:`_becomes`.
+        memory: bytes of what it becomes, by :func:`becomes`.
     """
 
     size: int
@@ -69,7 +73,14 @@ ANSWER = Limits(2**24, 2**27)
 """The body that an endpoint sends: an answer of 100,000 tokens with their probabilities has 10 MB."""
 
 RECORD = Limits(2**26, 2**29)
-"""A line that a run of ours wrote, and somebody may have changed since: of a journal, of answers."""
+"""A line that a run of ours wrote, and somebody may have changed since: of answers."""
+
+BEGINNING = Limits(2**22, 2**26)
+"""The first line of a journal: options and digests, some kilobytes."""
+
+JOURNAL = Limits(2**29, 2**32)
+"""A line of a journal, half of which the statistics of a unit of 512 experts take, and the memory of all lines but for
+their texts: the records of linears in them become a report."""
 
 TOKENIZER = Limits(2**28, 2**31)
 """tokenizer.json and its kind: of real ones, the longest have 40 MB, and half a million merges."""
@@ -97,12 +108,15 @@ _ESCAPES = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F
 """Every escape in a JSON text: the first half of a pair of surrogates and its second, or a second half alone."""
 
 
-def parse_json(content: bytes | str, limits: Limits, *, finite: bool = False, unique: bool = False) -> Any:
+def parse_json(
+    content: bytes | str, limits: Limits, *, finite: bool = False, unique: bool = False, surrogates: bool = False
+) -> Any:
     """The value of a JSON text in UTF-8, with or without a byte order mark.
 
     Args:
         finite: refuse NaN and infinities, and numbers beyond what a float holds.
         unique: refuse an object that has a key twice; other programs could take the other one.
+        surrogates: accept half a pair of surrogates, by which Python keeps a name that is not UTF-8.
 
     Raises:
         ValueError: it is not valid JSON (``json.JSONDecodeError``), not UTF-8 (``UnicodeDecodeError``), too long, too
@@ -112,8 +126,8 @@ def parse_json(content: bytes | str, limits: Limits, *, finite: bool = False, un
     raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     if len(raw) > limits.size:
         raise ValueError(f"it is longer than {limits.size} bytes")
-    if (becomes := _becomes(raw)) > limits.memory:
-        raise ValueError(f"it would take {becomes} bytes of memory, and {limits.memory} are its limit")
+    if (taken := becomes(raw)) > limits.memory:
+        raise ValueError(f"it would take {taken} bytes of memory, and {limits.memory} are its limit")
     text = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     hooks: dict[str, Any] = {"parse_constant": _finite, "parse_float": _finite} if finite else {}
     if unique:
@@ -123,7 +137,8 @@ def parse_json(content: bytes | str, limits: Limits, *, finite: bool = False, un
     except RecursionError:
         raise ValueError(f"it is nested more than {DEPTH} deep") from None
     _check_depth(value)
-    _check_surrogates(text)
+    if not surrogates:
+        _check_surrogates(text)
     return value
 
 
@@ -269,12 +284,12 @@ class _Window:
         part = self._file.read(size)
         self._text = self._text[self.at :] + self._decode(part, final=not part)
         self.at, self._ended = 0, not part
-        if (becomes := _becomes(self._text.encode())) > self._limits.memory:
-            raise ValueError(f"it would take {becomes} bytes of memory, and {self._limits.memory} are its limit")
+        if (taken := becomes(self._text.encode())) > self._limits.memory:
+            raise ValueError(f"it would take {taken} bytes of memory, and {self._limits.memory} are its limit")
         return not self._ended
 
 
-def _becomes(raw: bytes) -> int:
+def becomes(raw: bytes) -> int:
     """A bound of the memory that a JSON text takes once it is parsed, with the text itself.
 
     A text of Python's takes one, two or four bytes for each character, as the widest of them needs.

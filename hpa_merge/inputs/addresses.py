@@ -5,14 +5,16 @@ and recorded through :func:`shown` alone. Texts of libraries, which quote what t
 :func:`without_secrets`.
 """
 
+import base64
+import json
 import os
 import re
-from collections.abc import Sequence
-from urllib.parse import unquote
+from collections.abc import Collection, Sequence
+from urllib.parse import quote, unquote
 
 from hpa_merge.errors import EvaluationError
 
-__all__ = ["KEY", "credentials", "read_address", "read_key", "recorded", "shown", "without_secrets"]
+__all__ = ["KEY", "credentials", "read_address", "read_key", "recorded", "secrets_of", "shown", "without_secrets"]
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key, for servers that want one."""
@@ -25,13 +27,18 @@ SHORTEST = 4
 
 HIDDEN = "***"
 
+LONGEST = 2**20
+"""Characters of a text that are shown at most."""
+
 HOST = re.compile(r"[\w.-]*(:\d*)?|\[[0-9A-Fa-f:.%]+\](:\d*)?")
 """What stands between ``//`` and the path of an address without a user."""
 
-ADDRESS = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*:/|https?:)/([^\s'"<>`,;)]+)""")
+ADDRESS = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]{0,30}:/|https?:)/([^\s'"<>`,;)]+)""")
 """An address in a sentence; a path that was made of one has lost a slash."""
 
-TOKEN = re.compile(r"""\b(?:(?<=Bearer )[^\s'",;]+|hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,})""")
+TOKEN = re.compile(
+    r"""\b(?:(?<=(?i:Bearer ))[^\s'",;]+|(?<=(?i:Basic ))[^\s'",;]+|hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,})"""
+)
 """What is a token by its form."""
 
 
@@ -100,12 +107,31 @@ def recorded(words: Sequence[str]) -> list[str]:
     return [whole.sub(lambda found: shown(found[0]), word) for word in words]
 
 
-def without_secrets(text: str) -> str:
-    """A text of a library's, without keys, and with addresses as they may be shown."""
-    text = ADDRESS.sub(lambda found: shown(f"{found[1].rstrip('/')}//{found[2]}"), text)
-    for name in SECRETS:
-        value = os.environ.get(name, "")
-        forms = {value, repr(value)[1:-1], value.strip(), repr(value.strip())[1:-1]}
-        for secret in sorted((form for form in forms if len(form) >= SHORTEST), key=len, reverse=True):
-            text = text.replace(secret, HIDDEN)
+def secrets_of(address: str) -> frozenset[str]:
+    """What must not be shown of the user and the password of an address, in the forms that a server repeats them in."""
+    if (found := credentials(address)) is None:
+        return frozenset()
+    user, password = found
+    whole = f"{user}:{password}"
+    secrets = {password or user, whole, whole.rstrip(":")}
+    coded = {base64.b64encode(secret.encode()).decode("ascii") for secret in (*secrets, f"{whole}:")}
+    return frozenset({*secrets, *coded, *(form.rstrip("=") for form in coded)})
+
+
+def without_secrets(text: str, secrets: Collection[str] = ()) -> str:
+    """A text of a library's or a server's, without keys, and with addresses as they may be shown.
+
+    Args:
+        secrets: what else must not be shown.
+    """
+    text = ADDRESS.sub(lambda found: shown(f"{found[1].rstrip('/')}//{found[2]}"), text[:LONGEST])
+    values = {*secrets, *(os.environ.get(name, "") for name in SECRETS)}
+    forms = {form for value in values for each in (value, value.strip()) for form in _forms(each)}
+    for secret in sorted((form for form in forms if len(form) >= SHORTEST), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
     return TOKEN.sub(HIDDEN, text)
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as it is, as Python and JSON write it, and as it stands in an address."""
+    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret), quote(secret, safe="")}

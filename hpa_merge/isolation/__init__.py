@@ -5,7 +5,8 @@ A child has limits of computing time, of time and of memory; whatever it does, t
 imported what they need and has read nothing of a stranger's, the *host*. Nothing here knows a checkpoint.
 
 Read in this order: :mod:`child` (a child as its parent sees it), :mod:`keeping` (when there is a host), :mod:`host`
-(what the host does), :mod:`serving` (what a child does), :mod:`messages` (what they send to each other).
+(what the host does), :mod:`serving` (what a child does), :mod:`memory` (how much is free), :mod:`messages` (what they
+send to each other).
 
 No process outlives its parent. A child whose parent closes it, or ends in any way, is killed by the host; the host ends
 when its parent does, which it sees by the end of a socket; and on Linux a child ends with its host.
@@ -13,5 +14,6 @@ when its parent does, which it sees by the end of a socket; and on Linux a child
 
 from hpa_merge.isolation.child import Child, Limits, Stopped
 from hpa_merge.isolation.keeping import kept
+from hpa_merge.isolation.memory import free_memory
 
-__all__ = ["Child", "Limits", "Stopped", "kept"]
+__all__ = ["Child", "Limits", "Stopped", "free_memory", "kept"]

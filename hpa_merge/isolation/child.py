@@ -55,12 +55,13 @@ class InChild(Exception):
 class Child:
     """A process in which methods of one object of ours run; for one thread."""
 
-    def __init__(self, service: str, memory: int) -> None:
+    def __init__(self, service: str, memory: int, together: int = 1) -> None:
         """Start it; returns at once.
 
         Args:
             service: the object's class, ``module:class``. A method returns a value that JSON can hold, and bytes.
             memory: bytes that it may take.
+            together: children that are started at the same time, this one included: they share what is free.
         """
         self._memory = memory
         self._pending: Limits | None = None
@@ -75,7 +76,7 @@ class Child:
         with theirs, kept:
             keeping.request(service, theirs, kept)
         with suppress(OSError):  # what is wrong is told by the first call
-            messages.send(self._channel, pickle.dumps((Path.cwd(), memory)))
+            messages.send(self._channel, pickle.dumps((Path.cwd(), memory, together)))
 
     def call(self, method: str, *arguments: object, limits: Limits) -> tuple[Any, bytearray]:
         """What a method of the object returns.

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from hpa_merge.errors import HPAError
+from hpa_merge.isolation.memory import free_memory
 from hpa_merge.isolation.messages import Closed, receive, send
 
 __all__ = ["AVAILABLE_SHARE", "serve"]
 
 AVAILABLE_SHARE = 0.75
-"""Of the memory that is free when a child begins, what it may take at most, whatever its limit is."""
+"""Of the memory that is free when children begin, what they may take at most together, whatever their limits are."""
 
 TRACE = 2**14
 """Characters of a traceback that are sent, the last ones."""
@@ -42,9 +43,9 @@ def serve(channel: socket.socket, service: str, host: int) -> None:
     """
     _end_with(host)
     try:
-        folder, memory = pickle.loads(receive(channel.recv_into, _ANY_LENGTH)[0])  # from our own parent
+        folder, memory, together = pickle.loads(receive(channel.recv_into, _ANY_LENGTH)[0])  # from our own parent
         os.chdir(folder)
-        memory = _limit_memory(memory)
+        memory = _limit_memory(memory, together)
         methods: Any = None
         while True:
             name, arguments, seconds = pickle.loads(receive(channel.recv_into, _ANY_LENGTH)[0])
@@ -71,20 +72,22 @@ def _end_with(host: int) -> None:
             os._exit(0)
 
 
-def _limit_memory(memory: int) -> int:
+def _limit_memory(memory: int, together: int) -> int:
     """Let the process take no more than so many bytes beyond what it has; on Linux.
 
     What counts is private memory that can be written to, as malloc takes it: a library that reserves addresses, or maps
     a file, is not disturbed.
+
+    Args:
+        together: children that share what is free.
 
     Returns:
         What it may take.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), memory)
-        memory = min(memory, int(free * AVAILABLE_SHARE))
+        if (free := free_memory()) is not None:
+            memory = min(memory, int(free * AVAILABLE_SHARE) // together)
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
         wanted = pages * resource.getpagesize() + memory
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -1,7 +1,8 @@
-"""An adapter whose configuration holds regular expressions is first built in a child process, with limits.
+"""An adapter is first built in a child process, with limits, unless its configuration is plain and short.
 
-peft matches them against the names of the model's modules, and a regular expression can take for ever. What came to an
-end there comes to an end here too: the configuration, the names and peft are the same.
+peft matches what it says against the names of the model's modules, one by one: a regular expression can take for ever,
+and so can a hundred thousand names. What came to an end there comes to an end here too: the configuration, the names
+and peft are the same.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,14 +26,20 @@ MEMORY = 2**33
 REPEATING = frozenset("*+?{|")
 """Without one of these a regular expression is gone through once."""
 
+PLAIN = 4096
+"""Characters of a configuration without them that is read here: it names some dozens of modules."""
+
 
 def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
-    """Build the adapter in a child where its configuration has regular expressions; the arguments are Adapter's.
+    """Build the adapter in a child where its configuration has regular expressions or is long.
+
+    The arguments are Adapter's.
 
     Raises:
         CheckpointError: it cannot be built, or that takes too much.
     """
-    if not any(REPEATING.intersection(text) for text in _strings(config)):
+    texts = list(_strings(config))
+    if sum(map(len, texts)) <= PLAIN and not any(map(REPEATING.intersection, texts)):
         return
     child = Child(SERVICE, MEMORY)
     try:
@@ -40,7 +47,7 @@ def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path
     except Stopped as stopped:
         raise CheckpointError(
             f"NEW {folder} is an adapter whose adapter_config.json takes too much to be matched with OLD's modules "
-            f"({stopped}): write target_modules, and what else is a regular expression there, as lists of names."
+            f"({stopped}): write target_modules, and what else is a regular expression there, as short lists of names."
         ) from stopped
     finally:
         child.close()

@@ -22,15 +22,19 @@ from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.model.upstream import repair
 
-__all__ = ["bounded_modules", "check_counts", "decoder_start", "meta_model"]
+__all__ = ["bounded_modules", "check_counts", "count_tensors", "decoder_start", "meta_model"]
 
 COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook", "quantizer", "flow", "repeat", "type")
 """How keys of config.json end that say how many modules there are of a kind; each has a tensor of its own. What is not
 among them is stopped while it is built."""
 
 MODULES = (20_000, 200)
-"""The most modules and parameters that are built: so many, and so many more for each tensor. Of real models, those with
-stacks of experts have the most for a tensor: two of them can stand for 128 experts."""
+"""The most modules and parameters that are built: so many, and so many more for each tensor that has bytes. Of real
+models, those with stacks of experts have the most for a tensor: two of them can stand for 128 experts."""
+
+MOST_MODULES = 500_000
+"""The most for any number of tensors: a module takes 10 kB. The largest mixtures of experts have 100,000 tensors, of
+which most are a module with one parameter."""
 
 LABELS = 10**5
 """The most labels of a classifier; transformers gives each a name."""
@@ -65,8 +69,8 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
         dtype = config.dtype or next(floating, torch.float32)
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
-        with torch.device("meta"), bounded_modules(len(header), role):
-            model = architecture._from_config(
+        with torch.device("meta"), bounded_modules(count_tensors(header), role):
+            model: PreTrainedModel = architecture._from_config(
                 config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
             )
         if tower is not None:
@@ -89,7 +93,8 @@ def meta_model(folder: Path, header: Header, role: str, tower: Path | None = Non
             "give the config.json that belongs to these weights."
         )
     repair(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
@@ -103,6 +108,11 @@ def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
     return found if type(found) is int else None
 
 
+def count_tensors(header: Header) -> int:
+    """How many tensors have bytes: of those that have none there may be any number in a small file."""
+    return sum(0 not in shape for _, shape in header.values())
+
+
 @contextmanager
 def bounded_modules(tensors: int, role: str) -> Iterator[None]:
     """Stop what builds a model as soon as that has more modules than so many tensors can be for.
@@ -110,7 +120,7 @@ def bounded_modules(tensors: int, role: str) -> Iterator[None]:
     Raises:
         CheckpointError: it has.
     """
-    most = MODULES[0] + MODULES[1] * tensors
+    most = min(MOST_MODULES, MODULES[0] + MODULES[1] * tensors)
     built = itertools.count(1)
     thread = threading.get_ident()
 
@@ -136,7 +146,7 @@ def _read_config(folder: Path, header: Header, role: str) -> dict[str, Any]:
         CheckpointError: it asks for more.
     """
     raw, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
-    check_counts(raw, len(header), role)
+    check_counts(raw, count_tensors(header), role)
     return raw
 
 

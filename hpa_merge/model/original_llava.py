@@ -124,7 +124,7 @@ def _without_images(embedding: nn.Module, arguments: tuple[Tensor, ...]) -> tupl
 
 
 def _is_linear(raw: Mapping[str, Any]) -> bool:
-    return raw.get("mm_projector_type", "linear") == "linear"
+    return bool(raw.get("mm_projector_type", "linear") == "linear")
 
 
 def _projector_depth(raw: Mapping[str, Any]) -> int:

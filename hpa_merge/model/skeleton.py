@@ -198,10 +198,12 @@ class Skeleton:
 
     def _dtype_of(self, name: str) -> torch.dtype:
         """The dtype in which transformers runs a parameter: the model's, but for modules that it keeps in float32."""
+        dtype: torch.dtype
         for pattern, dtype in self._dtype_plan.items():
             if re.search(pattern.replace("*", ".*"), name):
                 return dtype
-        return self.model.get_parameter_or_buffer(name).dtype
+        dtype = self.model.get_parameter_or_buffer(name).dtype
+        return dtype
 
     def _put(self, name: str, value: Tensor) -> None:
         """Set a parameter or buffer under every name that shares it.

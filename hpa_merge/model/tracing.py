@@ -30,7 +30,7 @@ class Traced(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs or {})
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, cls)]
         for leaf in tree_leaves(result):
             if isinstance(leaf, cls) and not any(leaf is other for other in given):

@@ -20,8 +20,8 @@ from hpa_merge import __version__
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER, is_other_weights
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import PublishError
-from hpa_merge.files.inside import find_inside
-from hpa_merge.files.names import CARD, REPORT
+from hpa_merge.files.inside import TooLong, find_inside, read_inside
+from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
 from hpa_merge.publishing.destination import Destination, check_destination, create
 from hpa_merge.publishing.hub_errors import AGAIN, is_dropped, telling
 from hpa_merge.render import folder as drawings
@@ -121,6 +121,7 @@ def push(
     found = _listed(folder)
     paths = _places(folder, [name for name in (*report.manifest, CARD, REPORT) if name in found.files])
     states = _states(paths)
+    card = _card(folder) if CARD in paths else None
     if problems := verify(out, on_progress=on_progress).problems:
         more = f" (and {len(problems) - 1} more: see hpa-merge verify)" if len(problems) > 1 else ""
         raise PublishError(f"OUT {out} is not as its merge wrote it, and was not uploaded: {problems[0]}{more}")
@@ -130,7 +131,7 @@ def push(
             "nothing says which other files are the model's: look at them, and run 'hpa-merge report OUT', which adds "
             "them."
         )
-    changed = _rewritten(folder, report, paths, repo_id)
+    changed = _rewritten(folder, report, paths, card, repo_id)
     manifest = _manifest_of(changed.get(REPORT), report)
     contents = {name: changed.get(name) or _content(path, name, manifest) for name, path in paths.items()}
     plan = PushReport(
@@ -238,19 +239,38 @@ def _manifest_of(published: bytes | None, report: MergeReport) -> dict[str, str]
     return report.manifest if published is None else dict(json.loads(published)["manifest"])
 
 
-def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], repo: str) -> dict[str, bytes]:
-    """The files that do not go up as they are; the report among them names the others as they go.
+def _card(folder: Path) -> bytes:
+    """The model card, as it is; the Hub takes none that is not UTF-8.
 
     Raises:
-        PublishError: the model card is not UTF-8, or the page cannot be drawn.
+        PublishError: it cannot be read, is too long, or is not UTF-8.
     """
-    shared, card = for_others(report), paths[CARD].read_bytes() if CARD in paths else b""
     try:
-        text = card.decode()
+        card = read_inside(folder, CARD, CARD_BYTES)
+        card.decode()
+    except TooLong as error:
+        raise PublishError(error.sentence(str(folder / CARD))) from error
+    except OSError as error:
+        raise PublishError(f"{folder / CARD} cannot be read ({error.strerror or error}): {AGAIN}.") from error
     except UnicodeDecodeError as error:
         raise PublishError(
             f"{folder / CARD} is not UTF-8 (byte {error.start}), which the Hub does not take: save it as UTF-8."
         ) from error
+    return card
+
+
+def _rewritten(
+    folder: Path, report: MergeReport, paths: Mapping[str, Path], card: bytes | None, repo: str
+) -> dict[str, bytes]:
+    """The files that do not go up as they are; the report among them names the others as they go.
+
+    Args:
+        card: the model card; None where there is none.
+
+    Raises:
+        PublishError: the page cannot be drawn.
+    """
+    shared, text = for_others(report), (card or b"").decode()
     changed: dict[str, bytes] = {}
     if shared != report:
         drawing = _drawn_again(shared, folder, paths)
@@ -259,7 +279,7 @@ def _rewritten(folder: Path, report: MergeReport, paths: Mapping[str, Path], rep
         changed[REPORT] = replace(shared, manifest={**shared.manifest, **digests}).to_json().encode()
         text = for_the_hub(report, text, {n: w for n, w in drawing.pictures.items() if n in paths})
     named = text.replace(f"model_id = {UNPUBLISHED}", f'model_id = "{repo}"').encode()
-    if CARD in paths and named != card:
+    if card is not None and named != card:
         changed[CARD] = named
     return changed
 

@@ -130,8 +130,7 @@ def draw(report: MergeReport) -> Drawing:
 @cache
 def _libraries() -> str:
     """The scripts that draw on the page; they are the same for every report, and take a second to put together."""
-    scripts, _ = _call("libraries")
-    return scripts
+    return str(_call("libraries")[0])
 
 
 def _call(method: str, *arguments: object) -> tuple[Any, bytearray]:

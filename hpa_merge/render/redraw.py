@@ -8,9 +8,9 @@ from pathlib import Path
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import EvaluationError, OutputError
-from hpa_merge.files.disk import UNFINISHED, sync_folder, write_whole
-from hpa_merge.files.inside import NotInside, read_inside
-from hpa_merge.files.names import CARD, REPORT
+from hpa_merge.files.disk import sync_folder, write_whole
+from hpa_merge.files.inside import NotInside, TooLong, read_inside
+from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
 from hpa_merge.render import folder
 from hpa_merge.render.card import remake
 from hpa_merge.report.evaluation import Evaluation, read_evaluation
@@ -30,9 +30,10 @@ def write_report(
     """Draw the report of a folder that :func:`hpa_merge.merge` has made: its page, its pictures,
     its model card, and its JSON.
 
-    Each file is written beside its place and renamed, so that at any time the old one or the new one is there. A
-    picture that the report no longer has goes away. The report's manifest names what is drawn, and of the other files
-    what it did before; of a report of an earlier version, which names the weights alone, those that are there now.
+    Each file is written next to its place and renamed, so that at any time the old one or the new one is there. The
+    JSON comes last: where this is killed, the same call again makes the folder whole. A picture that the report no
+    longer has goes away. The report's manifest names what is drawn, and of the other files what it did before; of a
+    report of an earlier version, which names the weights alone, those that are there now.
 
     Args:
         out: the folder.
@@ -49,7 +50,7 @@ def write_report(
         OutputError: a library that draws is not there or breaks, or a file cannot be written.
     """
     out, place = Path(out), Path(out if to is None else to)
-    report = read_report(out)
+    report, card = read_report(out), _card(out)
     if evaluation is not None:
         report = with_evaluation(report, out, Path(evaluation), name)
     elif name is not None:
@@ -70,16 +71,15 @@ def write_report(
             raise OutputError(f"{place} has a {CARD} that is of no merge: give another folder as --to.")
         with telling(f"the folder {place} cannot be made"):
             place.mkdir(exist_ok=True)
-    texts = {REPORT: report.to_json(), CARD: remake(report, _text(out / CARD), drawing.pictures)}
-    files = {name: text.encode("utf-8", "surrogateescape") for name, text in texts.items()} | dict(drawing.files)
-    for file, content in files.items():
+    written = remake(report, card, drawing.pictures).encode("utf-8", "surrogateescape")
+    for file, content in {**drawing.files, CARD: written}.items():
         with telling(f"{place / file} cannot be written"):
             write_whole(place / file, content)
     with telling(f"{place} cannot be written"):
-        for there in place.iterdir():
-            if there.name in MADE.difference(files) or there.name.startswith(UNFINISHED):
-                there.unlink(missing_ok=True)
+        for file in MADE.difference(drawing.files, [REPORT]):
+            (place / file).unlink(missing_ok=True)
         sync_folder(place)
+        write_whole(place / REPORT, report.to_json().encode("utf-8", "surrogateescape"))
     return report
 
 
@@ -110,17 +110,17 @@ def _merged(evaluation: Evaluation, out: Path, file: Path, name: str | None) -> 
     )
 
 
-def _text(path: Path) -> str:
-    """A text file as it is, whatever bytes it has; empty where there is none.
+def _card(out: Path) -> str:
+    """The model card of a folder as it is, whatever bytes it has; empty where there is none.
 
     Raises:
-        OutputError: it cannot be read.
+        OutputError: it cannot be read, or is too long.
     """
     try:
-        return read_inside(path.parent, path.name).decode("utf-8", "surrogateescape")
+        return read_inside(out, CARD, CARD_BYTES).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
-    except NotInside as error:
-        raise OutputError(error.sentence(str(path))) from error
+    except (NotInside, TooLong) as error:
+        raise OutputError(error.sentence(str(out / CARD))) from error
     except OSError as error:
-        raise OutputError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
+        raise OutputError(f"{out / CARD} cannot be read ({error.strerror or error}): check its permissions.") from error

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
@@ -27,7 +28,7 @@ from hpa_merge.report.records import (
     RoundRecord,
     RunRecord,
 )
-from hpa_merge.report.validity import check_meaning
+from hpa_merge.report.validity import check_lengths, check_linear, check_meaning
 
 SCHEMA_VERSION = 1
 
@@ -129,6 +130,7 @@ def read_report_file(path: Path, place: str) -> MergeReport:
             raise ValueError("it has no schema_version")
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
+            check_lengths(content)
             report: MergeReport = _typed(MergeReport, content, "the report")
             check_meaning(report)
             return report
@@ -148,6 +150,23 @@ def read_report_file(path: Path, place: str) -> MergeReport:
     )
 
 
+def linear_of(content: Any) -> LinearRecord:
+    """The record of a linear that JSON has, of a report or of a journal.
+
+    Raises:
+        ValueError: it is none, or a field has another type or a value that cannot be.
+    """
+    record: LinearRecord = _typed(LinearRecord, content, "a linear")
+    check_linear(record)
+    return record
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    """The types of a record's fields; looked up once, for that takes longer than to read the record."""
+    return get_type_hints(kind)
+
+
 def _typed(kind: Any, value: Any, where: str) -> Any:
     """A value that was read from JSON as the type that a field of the report has.
 
@@ -160,7 +179,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if origin is UnionType:
         return _typed(arguments[0], value, where)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         known = {name: _typed(hints[name], item, name) for name, item in value.items() if name in hints}
         for item in dataclasses.fields(kind):
             if item.name not in known and item.default is item.default_factory is dataclasses.MISSING:

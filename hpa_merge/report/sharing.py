@@ -10,8 +10,9 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, final
 
 from hpa_merge.files.parsing import TOKENIZER, parse_json
 from hpa_merge.inputs.hub import NAME
@@ -54,7 +55,7 @@ HIDDEN = "not shown"
 
 def for_others(report: MergeReport) -> MergeReport:
     """The report with the names of local folders and files in the place of their paths; itself where it has none."""
-    places = _names(report)
+    places = _Names.of(report)
     changed = {part: _cleaned(getattr(report, part), places) for part in PARTS}
     run = changed["run"]
     adapter = _adapter(report.run.adapter, report.run.old in report.run.commits, places)
@@ -75,7 +76,7 @@ def for_others(report: MergeReport) -> MergeReport:
 def is_local_in(report: MergeReport, text: str) -> bool:
     """Whether a text, in Markdown perhaps, names a place of the machine that the report was made on."""
     bases = {found[2] for each in _rounds(report) if (found := BASE.search(each.adapter))}
-    hidden = {*_names(report), *filter(_has_folder, bases - _on_hub(report))}
+    hidden = {*_Names.of(report).names, *filter(_has_folder, bases - _on_hub(report))}
     plain = text.replace("\\", "")
     return any(place in plain for place in hidden) or ROOTED.search(plain) is not None
 
@@ -101,10 +102,25 @@ def _local_texts(content: Any) -> Iterator[str]:
             waiting += value.values() if isinstance(value, dict) else value
 
 
-def _names(report: MergeReport) -> dict[str, str]:
-    """What stands for each local folder and file of the report, the longest path first."""
-    found = {form: _name(place) for place in _places(report) for form in (place, str(PurePath(place)))}
-    return {place: found[place] for place in sorted(found, key=len, reverse=True) if _has_folder(place)}
+@final
+@dataclass(frozen=True)
+class _Names:
+    """The local folders and files of a report.
+
+    Attributes:
+        names: what stands for each, the longest path first.
+        pattern: any of them in a text.
+    """
+
+    names: dict[str, str]
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def of(cls, report: MergeReport) -> "_Names":
+        found = {form: _name(place) for place in _places(report) for form in (place, str(PurePath(place)))}
+        names = {place: found[place] for place in sorted(found, key=len, reverse=True) if _has_folder(place)}
+        any_of = "|".join(map(re.escape, names)) or "(?!)"
+        return cls(names, re.compile(rf"(?<![\w/.-])(?:{any_of})(?![\w-])"))
 
 
 def _places(report: MergeReport) -> Iterator[str]:
@@ -154,11 +170,10 @@ def _name(place: str) -> str:
     return PurePath(place.replace("\\", "/")).name or "."
 
 
-def _cleaned(value: Any, places: Mapping[str, str]) -> Any:
+def _cleaned(value: Any, places: _Names) -> Any:
     """A part of the report with every text in it cleaned."""
     if isinstance(value, str):
-        for place, name in places.items():
-            value = name.join(re.split(rf"(?<![\w/.-]){re.escape(place)}(?![\w-])", value))
+        value = places.pattern.sub(lambda found: places.names[found[0]], value)
         value = QUOTED.sub(lambda found: f"{found[1]}{_name(found[2])}{found[1]}", value)
         return PLACE.sub(lambda found: _name(found[0]), value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -171,23 +186,25 @@ def _cleaned(value: Any, places: Mapping[str, str]) -> Any:
     return value
 
 
-def _adapter(kind: str, on_hub: bool, places: Mapping[str, str]) -> str:
+def _adapter(kind: str, on_hub: bool, places: _Names) -> str:
     """What an adapter is; of the model that it was trained on the name on the Hub, if it surely is one."""
 
     def shown(found: re.Match[str]) -> str:
         base = found[2]
-        surely = NAME.fullmatch(base) is not None and base not in places and (on_hub or not _is_like(base, places))
+        surely = (
+            NAME.fullmatch(base) is not None and base not in places.names and (on_hub or not _is_like(base, places))
+        )
         return found[1] + (base if surely else _name(base))
 
     return BASE.sub(shown, kind)
 
 
-def _is_like(base: str, places: Mapping[str, str]) -> bool:
+def _is_like(base: str, places: _Names) -> bool:
     """Whether a folder of the report has the same name, so that it may be that one."""
-    return _name(base) in places.values() or Path(base).exists()
+    return _name(base) in places.names.values() or Path(base).exists()
 
 
-def _command(report: MergeReport, places: Mapping[str, str]) -> str:
+def _command(report: MergeReport, places: _Names) -> str:
     """The command with no folder in it but those of names on the Hub."""
     try:
         words = shlex.split(report.run.command)

@@ -15,7 +15,13 @@ from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.saliency import unpack_cells
 
-__all__ = ["check_meaning"]
+__all__ = ["ROUNDS", "check_lengths", "check_linear", "check_meaning"]
+
+ROUNDS = 1000
+"""The most rounds before a merge: one a month is 83 years."""
+
+LINEARS = 300_000
+"""The most linears of a report, as the tensors of a checkpoint."""
 
 MOST = 2**53
 """The greatest count: beyond it JSON's numbers are not whole in every reader."""
@@ -35,6 +41,17 @@ CELLS = 2**16
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+def check_lengths(content: dict[str, Any]) -> None:
+    """Check how many linears and rounds a report has, before a record is made of each.
+
+    Raises:
+        ValueError: there are more than any merge has.
+    """
+    for name, most in (("linears", LINEARS), ("history", ROUNDS)):
+        if isinstance(content.get(name), list) and len(content[name]) > most:
+            raise ValueError(f"it has {len(content[name])} entries of {name}, and none has more than {most}")
+
+
 def check_meaning(report: Any) -> None:
     """Look at every field of a :class:`~hpa_merge.report.schema.MergeReport` that has a bound.
 
@@ -42,8 +59,7 @@ def check_meaning(report: Any) -> None:
         ValueError: one is beyond it; says which.
     """
     for record in report.linears:
-        if wrong := next(_of_linear(record), None):
-            raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
+        check_linear(record)
     parts = [report.safety, report.task, report.run, report.drift, *report.components, *report.history]
     parts += [part for past in report.history for part in (past.safety, past.task, past.drift)]
     for part in parts:
@@ -55,6 +71,16 @@ def check_meaning(report: Any) -> None:
     for name, digest in report.manifest.items():
         if not _is_path(name) or not DIGEST.fullmatch(digest):
             raise ValueError(f"manifest cannot have {name[:80]!r}: {digest[:80]!r}")
+
+
+def check_linear(record: LinearRecord) -> None:
+    """Look at every field of a linear that has a bound.
+
+    Raises:
+        ValueError: one is beyond it; says which.
+    """
+    if wrong := next(_of_linear(record), None):
+        raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
 
 
 def _of_linear(record: LinearRecord) -> Iterator[str]:

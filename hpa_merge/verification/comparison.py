@@ -14,7 +14,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.files import read_at
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import fuse
+from hpa_merge.core import all_finite, fuse
 from hpa_merge.core.rounding import NEAR, differing, neighbours
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.plan import LinearPair
@@ -75,6 +75,7 @@ class Comparison:
         self._seen: set[str] = set()
         self._held: tuple[str, Tensor] | None = None  # the tensor of OUT that was read last
         self._rounded = 0
+        self._not_finite: dict[str, None] = {}  # tensors of OUT that hold NaN or infinity, in order
         self._chosen: list[str] = []  # linears whose columns are others, as rounding explains
         for name in merged.tensors.keys() - self._new.tensors.keys():
             findings.problems.append(f"{name} is in OUT and not in NEW.")
@@ -164,6 +165,7 @@ class Comparison:
         """
         if missing := [*self._left, *sorted(self._linears - self._seen)]:
             raise RuntimeError(f"{len(missing)} tensors were not compared, such as {missing[0]}")
+        self._findings.problems += [f"{name} holds NaN or infinity." for name in self._not_finite]
         say = self._findings.unchecked
         if self._chosen:
             say.append(
@@ -197,7 +199,13 @@ class Comparison:
         if self._held is None or self._held[0] != key:
             self._held = None
             self._held = key, self._merged.read(key)
+            self._check_finite(key, self._held[1])
         return self._held[1]
+
+    def _check_finite(self, key: str, piece: Tensor) -> None:
+        """Note a tensor of OUT, a piece of which holds NaN or infinity."""
+        if piece.is_floating_point() and not all_finite(piece):
+            self._not_finite[key] = None
 
     def _compare_linear(self, pair: LinearPair, expected: Tensor, what: str) -> None:
         """Compare a weight that is OLD's or NEW's, ``[r, c]``."""
@@ -214,6 +222,7 @@ class Comparison:
         for piece in expected:
             flat = piece.reshape(-1).cpu()
             ours = piece_of(self._merged, key, begin, len(flat))
+            self._check_finite(key, ours)
             count += int(differing(ours, flat).sum())
             begin += len(flat)
         if count:
@@ -251,9 +260,9 @@ class Comparison:
     def _rounding(self, adapted: Adapted, ours: Tensor, wrong: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """Where two weights, ``[r, c]``, differ as rounding on another machine explains; a mask.
 
-        That is by one unit in the last place where a value was computed; what is OLD's or NEW's is so to the bit. What
-        is compensated follows from all of ``H⁻¹``: it may differ by as much as that may, relative to the largest change
-        in its row, and a few values may be chosen otherwise.
+        That is by one unit in the last place where a value was computed; what is OLD's or NEW's is so to the bit, as
+        are rows that OLD has not. What is compensated follows from all of ``H⁻¹``: see :meth:`_compensated`. NaN and
+        infinity are never explained.
         """
         expected, config = adapted.weight.cpu(), self.config
         near = wrong & neighbours(ours, expected)
@@ -261,16 +270,29 @@ class Comparison:
             near &= ~adapted.selection.kept
         elif not config.whole_inverse and not config.rule.computes:
             near &= False
-        if self.config.whole_inverse and bool(wrong.any()):
-            before, after = with_new_rows(old.float(), new.float()), new.float()
-            moves = torch.maximum((expected - before).abs(), (expected - after).abs())
-            width = NEAR * moves.amax(dim=1, keepdim=True)
-            near |= wrong & ((ours.float() - expected.float()).abs() <= width)
-            far = wrong & ~near
-            if int(far.sum()) <= NEAR * far.numel():
-                near |= far
+        if config.whole_inverse and bool(wrong.any()):
+            near |= wrong & self._compensated(ours, expected, old, new)
+        near &= torch.isfinite(ours)
+        near[len(old) :] = False
         self._rounded += int(near.sum())
         return near
+
+    def _compensated(self, ours: Tensor, expected: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        """Where a weight, ``[r, c]``, that is compensated by all of ``H⁻¹`` may come out so on another machine; a mask.
+
+        A value may differ by :data:`NEAR` of the largest move in its row. A few values may be chosen otherwise: one is
+        then what the method takes as it is, to the bit, or what it compensates, which lies no farther from its base
+        than the largest move in its row. Where more values than a few lie that far away, none of them is explained.
+        """
+        before, after = with_new_rows(old.to(new.dtype), new), new
+        base, taken = (before, after) if self.config.rule.base == "old" else (after, before)
+        moves = torch.maximum((expected.float() - before.float()).abs(), (expected.float() - after.float()).abs())
+        most = moves.amax(dim=1, keepdim=True)  # [r, 1]
+        width = NEAR * most
+        close = (ours.float() - expected.float()).abs() <= width
+        chosen = ~differing(ours, taken) | ((ours.float() - base.float()).abs() <= most + width)
+        far = differing(ours, expected) & ~close & ~neighbours(ours, expected)
+        return close | (far & chosen) if int(far.sum()) <= NEAR * far.numel() else close
 
 
 def piece_of(checkpoint: Checkpoint, name: str, begin: int, count: int) -> Tensor:

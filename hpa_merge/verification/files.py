@@ -65,7 +65,9 @@ def check_files(
                 f"{shortened(unnamed)} came from the merge."
             )
         others -= carried
-    findings.problems += [f"{name} is in OUT and not in the report's manifest." for name in sorted(others)]
+    findings.problems += [
+        f"{name} is in OUT and not in the report's manifest{_remedy(name)}." for name in sorted(others)
+    ]
     if CARD in found.files:
         findings.unchecked.append(f"{CARD} may be edited, and was not checked.")
     if found.hidden:
@@ -99,4 +101,10 @@ def _check_digest(merged: Checkpoint, name: str, manifest: Mapping[str, str]) ->
             return
         raise
     if found != manifest[name]:
-        yield f"{name} is not the file that the merge wrote: SHA-256 {manifest[name]} expected, {found} found."
+        wrong = f"{name} is not the file that the merge wrote: SHA-256 {manifest[name]} expected, {found} found"
+        yield f"{wrong}{_remedy(name)}."
+
+
+def _remedy(name: str) -> str:
+    """How a file that is drawn, which an interrupted ``hpa-merge report`` leaves so, becomes the report's again."""
+    return ": draw it again with hpa-merge report" if name in MADE else ""

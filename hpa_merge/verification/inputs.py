@@ -138,7 +138,8 @@ class Claims:
         )
         for outcome, why in told_of:
             if count := self._outcomes[outcome]:
-                source = "OLD" if outcome == "old" or self._config.uncalibrated == "old" != outcome else "NEW"
+                from_old = outcome == "old" or (outcome == "uncalibrated" and self._config.uncalibrated == "old")
+                source = "OLD" if from_old else "NEW"
                 say.append(f"{count} of {changed} changed linears came from {source} ({outcome}): {why}.")
         if self._depths:
             say.append(f"The depth of {shortened(self._depths)} rests on the report.")

@@ -51,8 +51,8 @@ def run_again(
         if not same:
             was = there or "a machine that the report does not name"
             findings.unchecked.append(
-                f"The merge ran on {was}, with other versions or on another machine than this ({here}): what rounding "
-                "there explains is let pass, and counted."
+                f"By the word of the report alone, the merge ran on {was:.200}, with other versions or on another "
+                f"machine than this ({here}): differences that rounding there explains are accepted, and counted."
             )
         check_folder(merged, inputs.new, found, findings)
         comparison = Comparison(prepared, merged, report, config, findings, same=same)

@@ -1,0 +1,55 @@
+"""The images of a sample as PNG, opened and made in a child process, with limits: their bytes are a stranger's."""
+
+import threading
+from typing import final
+
+from hpa_merge.calibration.formats import Sample
+from hpa_merge.errors import CalibrationError
+from hpa_merge.isolation import Child, Limits, Stopped
+
+__all__ = ["PictureProcess"]
+
+SERVICE = "hpa_merge.calibration.picture_service:PictureService"
+
+SAMPLE = Limits(computing=120.0, waiting=600.0)
+"""For the images of one sample: 89 million pixels take half a minute to be compressed."""
+
+MEMORY = 2**32
+"""Bytes for the images of one sample: 4 GiB. 89 million pixels take 270 MB each time they are copied."""
+
+
+@final
+class PictureProcess:
+    """One child, started for the first sample that has images; threads may share it, one sample at a time."""
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def encode(self, sample: Sample) -> list[bytes]:
+        """The images of a sample, upright and in RGB, as PNG.
+
+        Raises:
+            CalibrationError: one of them cannot be used, or they take too much together.
+        """
+        if not sample.images:
+            return []
+        with self._lock:
+            if self._closed.is_set():
+                raise CalibrationError(f"{sample.source}: its images are not wanted any more.")
+            self._child = self._child or Child(SERVICE, MEMORY)
+            try:
+                lengths, data = self._child.call("encode", sample, limits=SAMPLE)
+            except Stopped as stopped:
+                raise CalibrationError(
+                    f"{sample.source}: its images take too much ({stopped}): use fewer or smaller ones."
+                ) from stopped
+        stops = [sum(lengths[: place + 1]) for place in range(len(lengths))]
+        return [bytes(data[stop - length : stop]) for length, stop in zip(lengths, stops, strict=True)]
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        self._closed.set()
+        if (child := self._child) is not None:
+            child.close()
