@@ -5,7 +5,7 @@ Imports neither torch nor transformers: a wrong option is reported before either
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
@@ -25,6 +25,9 @@ Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
 DEVICE = Bound(lambda text: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", text)), "auto, cpu, cuda or cuda:INDEX")
+
+MOST_SETTINGS = 1000
+"""OUTs of one sweep at most: each is a whole checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,18 @@ def uses(method: str, name: str) -> bool:
     return not (of := users(name)) or method in of
 
 
+def check_number(settings: Sized) -> None:
+    """Check how many OUTs a sweep is to make.
+
+    Raises:
+        ConfigError: too many.
+    """
+    if len(settings) > MOST_SETTINGS:
+        raise ConfigError(
+            f"a sweep makes at most {MOST_SETTINGS} OUTs, and {len(settings)} are asked for: split the settings."
+        )
+
+
 def calibration_of(configs: Mapping[str, HPAConfig]) -> CalibrationOptions:
     """The options of the calibration run that the OUTs of a sweep share.
 
@@ -154,10 +169,11 @@ def calibration_of(configs: Mapping[str, HPAConfig]) -> CalibrationOptions:
         configs: by what the messages call each.
 
     Raises:
-        ConfigError: they differ, or there is no OUT.
+        ConfigError: they differ, or there is no OUT, or there are too many.
     """
     if not configs:
         raise ConfigError("a sweep needs at least one OUT: give the options of one.")
+    check_number(configs)
     (first, options), *others = configs.items()
     for other, config in others:
         for item in fields(CalibrationOptions):
