@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Unpack
 
-from hpa_merge.config import HPAConfig, check_shared
-from hpa_merge.engine.memory import Limits
+from hpa_merge.config import HPAConfig
 from hpa_merge.engine.merging import merge_all
-from hpa_merge.engine.setup import Job, Progress
+from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
 from hpa_merge.render.folder import render
 from hpa_merge.report.schema import MergeReport
 
@@ -29,7 +29,7 @@ def merge(
     overwrite: bool = False,
     resume: bool = False,
     page: bool = True,
-    on_progress: Progress = lambda what, done, total: None,
+    on_progress: Progress = silent,
 ) -> MergeReport:
     """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
 
@@ -60,21 +60,22 @@ def merge(
         NumericalError: a weight or an activation is not finite, or a curvature cannot be factored.
         ResourceError: memory ran out.
     """
-    job = Job(
+    request = MergeRequest.of(
         old,
         new,
-        {Path(out): config or HPAConfig()},
-        None if safety_calib is None else Path(safety_calib),
-        None if task_calib is None else Path(task_calib),
-        vision_tower=None if vision_tower is None else Path(vision_tower),
-        stats=None if stats is None else Path(stats),
+        {out: config or HPAConfig()},
+        safety_calib=safety_calib,
+        task_calib=task_calib,
+        vision_tower=vision_tower,
+        stats=stats,
         first=first,
-        limits=Limits(max_memory, max_host_memory),
+        max_memory=max_memory,
+        max_host_memory=max_host_memory,
         overwrite=overwrite,
         resume=resume,
         page=page,
     )
-    return merge_all(job, render, on_progress)[Path(out)]
+    return merge_all(request, render, on_progress)[Path(out)]
 
 
 def sweep(
@@ -82,26 +83,18 @@ def sweep(
     new: str | Path,
     outs: Mapping[str | Path, HPAConfig],
     *,
-    safety_calib: str | Path | None = None,
-    task_calib: str | Path | None = None,
-    vision_tower: str | Path | None = None,
-    stats: str | Path | None = None,
-    first: str | Path | None = None,
-    max_memory: int | None = None,
-    max_host_memory: int | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    page: bool = True,
-    on_progress: Progress = lambda what, done, total: None,
+    on_progress: Progress = silent,
+    **options: Unpack[MergeOptions],
 ) -> dict[Path, MergeReport]:
     """Several merges from one read of the inputs and one run of the samples, each as :func:`merge` would make it.
 
-    What is not said of an argument is as for :func:`merge`.
-
     Args:
+        old, new: as in :func:`merge`.
         outs: the options of each OUT. Those that the statistics depend on (the damping, the samples and their draw,
             the device) have to be the same in all.
-        resume: as for :func:`merge`; an OUT that is complete, and as this call would make it, is left as it is.
+        on_progress: as in :func:`merge`.
+        **options: the other keyword arguments of :func:`merge`, but for ``config``. With ``resume``, an OUT that is
+            complete, and as this call would make it, is left unchanged.
 
     Returns:
         The report of each OUT.
@@ -109,20 +102,5 @@ def sweep(
     Raises:
         InputError, NumericalError, ResourceError: as :func:`merge`; then none of the OUTs is made.
     """
-    check_shared({f"OUT {out}": config for out, config in outs.items()})
-    job = Job(
-        old,
-        new,
-        {Path(out): config for out, config in outs.items()},
-        None if safety_calib is None else Path(safety_calib),
-        None if task_calib is None else Path(task_calib),
-        vision_tower=None if vision_tower is None else Path(vision_tower),
-        stats=None if stats is None else Path(stats),
-        first=first,
-        limits=Limits(max_memory, max_host_memory),
-        overwrite=overwrite,
-        resume=resume,
-        several=True,
-        page=page,
-    )
-    return merge_all(job, render, on_progress)
+    request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
+    return merge_all(request, render, on_progress)

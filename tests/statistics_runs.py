@@ -10,8 +10,8 @@ from conftest import TinyCase
 from safetensors import safe_open
 
 from hpa_merge import HPAConfig, MergeReport, merge
-from hpa_merge.engine.calibration_run import Side
-from hpa_merge.engine.statistics import MARK
+from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.statistics_file import MARK
 
 TEXT = '{"text": "no. that would hurt people."}\n{"text": "1+2=3"}\n'
 
@@ -44,11 +44,11 @@ def in_text(case: TinyCase, folder: Path, *purposes: str) -> TinyCase:
 def started_roles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The roles of the models whose samples were started."""
     roles: list[str] = []
-    real = Side.start
+    real = CalibrationRun.start
 
-    def start(self: Side) -> None:
+    def start(self: CalibrationRun) -> None:
         roles.append(self.role)
         real(self)
 
-    monkeypatch.setattr(Side, "start", start)
+    monkeypatch.setattr(CalibrationRun, "start", start)
     return roles

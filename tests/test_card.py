@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.inputs.hub import is_remote
+from hpa_merge.methods.hpa import BIBTEX
 from hpa_merge.render.card import make, remake, unreadable
 from hpa_merge.render.card.assembling import BEGIN, END, SECTION
-from hpa_merge.render.card.citation import BIBTEX
 from hpa_merge.report.evaluation import Evaluation, Figure, ModelResult
 from hpa_merge.report.records import CalibrationRecord, LinearRecord, RunRecord
 from hpa_merge.report.schema import read_report

@@ -189,7 +189,7 @@ def test_a_tuning_that_is_interrupted_is_gone_on_with(
     def never(*words: object, **options: object) -> None:
         raise AssertionError("what is complete is not merged again")
 
-    monkeypatch.setattr("hpa_merge.methods.applying.select_columns", never)
+    monkeypatch.setattr("hpa_merge.core.select_columns", never)
     assert job.run("--max-asr", 100, "--resume") == 0
     assert job.left() == ["out"]
 

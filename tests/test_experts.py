@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.engine import memory as forecast
-from hpa_merge.engine.setup import Job, prepare
+from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.setup import prepare
 from hpa_merge.errors import CalibrationError
 from hpa_merge.verification import verify
 
@@ -324,7 +325,7 @@ def test_the_forecast_counts_the_stack_that_each_out_is_putting_together(
 
     def needed(outs: int) -> int:
         configs = {tmp_path / str(number): HPAConfig() for number in range(outs)}
-        with prepare(Job(case.old, case.new, configs, case.safety, case.task)) as ready:
+        with prepare(MergeRequest(case.old, case.new, configs, case.safety, case.task)) as ready:
             return ready.memory.host - (2 + outs) * ready.memory.behind
 
     stacks = [value for key, value in load_tensors(case.new).items() if ".experts." in key and value.ndim == 3]

@@ -109,7 +109,7 @@ def test_out_appears_during_the_run(tiny: Tiny, tmp_path: Path) -> None:
 def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tuning]:
     """``tuned(out)``: a tuning whose models are not asked, and whose first setting is chosen."""
     from hpa_merge import HPAConfig
-    from hpa_merge.engine.setup import Job
+    from hpa_merge.engine.request import MergeRequest
     from hpa_merge.evaluation.collecting import Suite
     from hpa_merge.evaluation.tuning import Goal
 
@@ -122,7 +122,7 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.setattr(tuning, "choose", lambda settings, goal: min(settings))
         case = tiny("gpt2")
         outs = {workplace(out) / name: HPAConfig(p_max=p) for name, p in (("a", 15.0), ("b", 20.0))}
-        job = Job(case.old, case.new, outs, case.safety, case.task, several=True, page=False, **options)
+        job = MergeRequest(case.old, case.new, outs, case.safety, case.task, skip_complete=True, page=False, **options)
         return tuning.tune(job, out, Suite(), None, Goal(10.0), None)  # type: ignore[arg-type]
 
     return go

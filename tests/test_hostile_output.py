@@ -438,10 +438,10 @@ def test_resumed_with_other_weights_of_the_same_time(tiny: Tiny, tmp_path: Path)
 
 def test_side_files_that_out_cannot_have_are_found_at_the_start(tiny: Tiny, tmp_path: Path) -> None:
     from hpa_merge.engine.preview import preview
-    from hpa_merge.engine.setup import Job
+    from hpa_merge.engine.request import MergeRequest
 
     case = tiny("gpt2").copied_to(tmp_path)
-    job = Job(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
     strange = os.fsencode(case.new) + b"/caf\xe9.json"
     with open(strange, "wb"):  # noqa: PTH123 - a name that pathlib shows as it is
         pass
@@ -464,11 +464,11 @@ def test_a_folder_where_out_has_a_file(name: str, inner: str, tiny: Tiny, tmp_pa
 
 def test_a_sparse_side_file_is_counted_in_full(tiny: Tiny, tmp_path: Path) -> None:
     from hpa_merge.engine.preview import preview
-    from hpa_merge.engine.setup import Job
+    from hpa_merge.engine.request import MergeRequest
 
     case = tiny("gpt2").copied_to(tmp_path)
     with (case.new / "vocab.json").open("ab") as file:
         file.truncate(2 * 10**12)
-    job = Job(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
     with pytest.raises(OutputError, match=r"needs 2\.0 TB and only"):
         preview(job)

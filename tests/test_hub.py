@@ -26,7 +26,7 @@ from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.setup import Job
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import CheckpointError, InputError, OutputError, StatisticsError
 from hpa_merge.inputs.hub import is_remote, locate
 from hpa_merge.verification import verify
@@ -150,7 +150,7 @@ def test_the_dry_run_says_the_commit(
     hub: Hub, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = tiny("llama")
-    plan = preview(Job(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[tmp_path / "out"]
+    plan = preview(MergeRequest(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[tmp_path / "out"]
     commits = {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
     assert plan.commits == commits
     monkeypatch.setenv("COLUMNS", "200")
@@ -284,6 +284,20 @@ def test_offline_with_what_another_program_fetched(
     assert source.note == (
         f"NEW {NEW} came from the cache as it is there, for the Hub could not be asked what else belongs to it."
     )
+
+
+def test_a_note_on_an_input_says_nothing_of_the_statistics(
+    hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, stats = tiny("llama"), tmp_path / "stats"
+    for path in case.new.iterdir():
+        huggingface_hub.hf_hub_download(NEW, path.name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.close_session()
+    assert locate({"NEW": NEW})[0].note
+    request = MergeRequest(case.old, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task, stats=stats)
+    (plan,) = preview(request).values()
+    assert plan.statistics == (f"Both halves have to be computed, and {stats} is written.",)
 
 
 def test_no_network(hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

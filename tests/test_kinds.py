@@ -15,7 +15,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.kinds import belonging, candidates, is_read
 from hpa_merge.checkpoint.sidefiles import SideFiles, find_side_files
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.setup import Job
+from hpa_merge.engine.request import MergeRequest
 
 
 def words(text: str) -> list[str]:
@@ -177,7 +177,7 @@ def test_a_merge_of_a_training_folder(tiny: Callable[..., TinyCase], tmp_path: P
     put(case.new, *leftovers, content=json.dumps({"output_dir": secret}))
     put(case.new, "assets/logo.png", "LICENSE", content="for all")
     out, calibration = tmp_path / "out", {"safety_calib": case.safety, "task_calib": case.task}
-    plan = preview(Job(case.old, case.new, {out: HPAConfig()}, **calibration))
+    plan = preview(MergeRequest(case.old, case.new, {out: HPAConfig()}, **calibration))
     report = merge(case.old, case.new, out, page=False, **calibration)
     published = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert set(published) == {*before, "assets/logo.png", "LICENSE", "README.md", "hpa_report.json"}

@@ -15,7 +15,8 @@ from hpa_merge import HPAConfig, merge
 from hpa_merge.cli.merging import Size
 from hpa_merge.core import Curvature
 from hpa_merge.engine.memory import Limits, Memory, allot
-from hpa_merge.engine.setup import Job, prepare
+from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.setup import prepare
 from hpa_merge.errors import ConfigError, ResourceError
 
 Tiny = Callable[..., TinyCase]
@@ -34,11 +35,19 @@ def ready(tiny: Tiny, tmp_path: Path) -> Any:
     """A job that is prepared, and its memory as another device and other limits would have it."""
     case = tiny("llama")
     outs = {tmp_path / "out": HPAConfig()}
-    with prepare(Job(case.old, case.new, outs, case.safety, case.task)) as prepared:
+    with prepare(MergeRequest(case.old, case.new, outs, case.safety, case.task)) as prepared:
 
         def allotted(device: str, limits: Limits = ANY, runs: tuple[bool, bool] = (True, True)) -> Memory:
-            checkpoints = (prepared.old, prepared.new)
-            return allot(prepared.plan, checkpoints, prepared.sides, runs, torch.device(device), [HPAConfig()], limits)
+            checkpoints = (prepared.inputs.old, prepared.inputs.new)
+            return allot(
+                prepared.plan,
+                checkpoints,
+                [each.run for each in prepared.sets],
+                runs,
+                torch.device(device),
+                [HPAConfig()],
+                limits,
+            )
 
         yield allotted
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature
-from hpa_merge.methods.applying import Adapted, adapt
+from hpa_merge.methods.applying import adapt
+from hpa_merge.methods.weight import Adapted
 
 DEPTH = (1, 4)
 

@@ -10,8 +10,13 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, Inverse, SingularCurvature, measure_update
-from hpa_merge.methods import interpolate, model_patch, most_changed, operate, random_columns, select_deltas
 from hpa_merge.methods.applying import adapt
+from hpa_merge.methods.columns import largest
+from hpa_merge.methods.control_random import random_columns
+from hpa_merge.methods.linear import interpolate
+from hpa_merge.methods.model_tailor import model_patch
+from hpa_merge.methods.safe_delta import select_deltas
+from hpa_merge.methods.surgery import operate
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 ROUTES = pytest.mark.parametrize("tokens", [11, 90], ids=["dual", "primal"])
@@ -227,8 +232,8 @@ def test_interpolation(dtype: torch.dtype) -> None:
 
 def test_the_columns_that_changed_most() -> None:
     energy = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0], dtype=torch.float64)
-    assert most_changed(energy, 3).tolist() == [False, True, True, True, False]
-    assert not most_changed(energy, 0).any()
+    assert largest(energy, 3).tolist() == [False, True, True, True, False]
+    assert not largest(energy, 0).any()
 
 
 def test_random_columns_depend_on_the_seed_and_the_name() -> None:

@@ -35,7 +35,7 @@ from hpa_merge.cli import main
 from hpa_merge.cli.tables.merging import sweep_summary
 from hpa_merge.core import column_budget, retained_share
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.setup import Job
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import ConfigError
 from hpa_merge.model import PausedForwards
 from hpa_merge.report.schema import read_report
@@ -364,7 +364,7 @@ def test_verify_draws_the_columns_of_the_controls_again(method: str, sentence: s
 def test_a_dry_run_needs_no_samples_and_names_the_blocks(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llava")
     out = tmp_path / "out"
-    (plan,) = preview(Job(case.old, case.new, {out: HPAConfig(method="blocks", blocks="0,2")})).values()
+    (plan,) = preview(MergeRequest(case.old, case.new, {out: HPAConfig(method="blocks", blocks="0,2")})).values()
     assert (plan.safety, plan.task) == (None, None)
     included = {unit.name for unit in plan.units if unit.changed + unit.unchanged}
     assert included == {f"model.language_model.layers.{block}" for block in (0, 2)}

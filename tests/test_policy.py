@@ -19,7 +19,7 @@ import hpa_merge
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.setup import Job
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import ConfigError, NumericalError
 from hpa_merge.verification import verify
 
@@ -198,7 +198,9 @@ def test_a_tied_head_saved_under_its_own_name(tiny: Tiny, tmp_path: Path) -> Non
 def test_the_plan_says_it(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llava")
     config = HPAConfig(vision="old", projector="new")
-    plan = preview(Job(case.old, case.new, {tmp_path / "out": config}, case.safety, case.task))[tmp_path / "out"]
+    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": config}, case.safety, case.task))[
+        tmp_path / "out"
+    ]
     report = run(case, tmp_path / "out", vision="old", projector="new")
     assert [(each.name, each.policy, each.tensors) for each in plan.components] == [
         (each.name, each.policy, each.tensors) for each in report.components

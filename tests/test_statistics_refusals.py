@@ -12,7 +12,7 @@ from conftest import TinyCase
 from safetensors.torch import load_file, save_file
 from statistics_runs import described, run
 
-from hpa_merge.engine.statistics import MARK
+from hpa_merge.engine.statistics_file import MARK
 from hpa_merge.errors import StatisticsError
 
 O_PROJ = "model.layers.2.self_attn.o_proj.weight"

@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_what_can_be_resumed(
     case, out, stats = tiny("gpt2"), tmp_path / "out", tmp_path / "stats"
     with monkeypatch.context() as patch:
         patch.setattr(
-            "hpa_merge.engine.statistics.write_whole", raising(OSError(errno.ENOSPC, "No space left on device"))
+            "hpa_merge.engine.statistics_file.write_whole", raising(OSError(errno.ENOSPC, "No space left on device"))
         )
         with pytest.raises(OutputError) as caught:
             run(case, out, stats)

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from hpa_merge import HPAConfig, verify
 from hpa_merge.engine.drift import drift_of
+from hpa_merge.methods.hpa import allowed_columns
 from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.records import LinearRecord, Outcome, RoundRecord
 from hpa_merge.report.schema import MergeReport, read_report
-from hpa_merge.verification.recompute import allowed_columns
 
 Make = Callable[..., Published]
 Change = dict[str, Any]

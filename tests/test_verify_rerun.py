@@ -18,9 +18,9 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import select_columns
 from hpa_merge.errors import CalibrationError, ConfigError
 from hpa_merge.isolation import Limits
+from hpa_merge.methods.hpa import explains
 from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.schema import read_report
-from hpa_merge.verification.ties import explained
 
 Make = Callable[..., Published]
 Tiny = Callable[..., TinyCase]
@@ -321,16 +321,16 @@ def test_a_tie_that_rounding_decides() -> None:
     here = chosen(tied)
     swapped = here.kept.clone()
     swapped[order[7]], swapped[order[8]] = False, True
-    assert explained(swapped, here, config)
-    assert explained(here.kept, here, config)
+    assert explains(swapped, here, config)
+    assert explains(here.kept, here, config)
     apart = energy.clone()
     apart[order[8]] = float(first.epsilon[order[7]] * inverse[0][order[8]]) * 0.9
-    assert not explained(swapped, chosen(apart), config)
+    assert not explains(swapped, chosen(apart), config)
     worst = here.kept.clone()
     worst[order[0]], worst[order[-1]] = False, True
     worst[order[1]], worst[order[-2]] = False, True
     worst[order[2]], worst[order[-3]] = False, True
-    assert not explained(worst, here, config)
+    assert not explains(worst, here, config)
 
 
 def test_what_a_report_of_an_earlier_version_lacks(published: Make) -> None:

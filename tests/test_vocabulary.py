@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.setup import Job
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.verification import verify
 
@@ -128,7 +128,9 @@ def test_unchanged_in_the_shared_rows(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_the_plan_and_statistics(tiny: Tiny, tmp_path: Path) -> None:
     case, stats = resized(tiny("llama"), tmp_path / "new", 520), tmp_path / "stats.safetensors"
-    plan = preview(Job(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[tmp_path / "out"]
+    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[
+        tmp_path / "out"
+    ]
     assert plan.reshaped == (
         "lm_head.weight is [512, 64] in OLD and [520, 64] in NEW: the first 512 rows are merged.",
         "model.embed_tokens.weight is [512, 64] in OLD and [520, 64] in NEW: NEW's is taken.",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -14,8 +14,12 @@ import hpa_merge
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
-from hpa_merge.config import HPAConfig, option_fields, read_yaml, sets_of
+from hpa_merge.config import HPAConfig, option_fields, option_words, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
+from hpa_merge.methods import RULES, find_rule, method_of
+
+if TYPE_CHECKING:
+    from hpa_merge.engine.request import MergeRequest
 
 EPILOG = """\b
 Further commands, in OLD's place:
@@ -60,7 +64,6 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     """One option for each field of :class:`HPAConfig`, in its order, with its default and its help."""
-    hints = get_type_hints(HPAConfig)
     for name, (default, text) in reversed(option_fields().items()):
         flag = f"--{name.replace('_', '-')}"
         settings: dict[str, Any] = {"default": default, "help": text, "show_default": True}
@@ -68,19 +71,24 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
             flag = f"{flag}/--no-{name.replace('_', '-')}"
         elif isinstance(default, tuple):
             settings |= {"multiple": True, "metavar": "REGEX", "show_default": False}
-        elif get_args(hints[name]):
-            settings["type"] = click.Choice(get_args(hints[name]))
+        elif words := option_words(name):
+            settings["type"] = click.Choice(words)
         else:
             settings["type"] = type(default)
         command = click.option(flag, name, **settings)(command)
     return command
 
 
+def _users(purpose: str) -> str:
+    """The rules that look at a calibration set."""
+    return ", ".join(rule.name for rule in RULES if purpose in rule.sets)
+
+
 def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
     options = (
-        click.option("--safety-calib", type=FILE, help="Safety samples, JSON Lines.  [hpa, safe-delta: required]"),
-        click.option("--task-calib", type=FILE, help="Samples of the new task.  [hpa, model-tailor: required]"),
+        click.option("--safety-calib", type=FILE, help=f"Safety samples, JSON Lines.  [{_users('safety')}: required]"),
+        click.option("--task-calib", type=FILE, help=f"Samples of the new task.  [{_users('task')}: required]"),
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
@@ -116,7 +124,8 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     trains nothing and never holds a whole model in memory.
     """
     paths, options = read_options(context, given)
-    _require(context, paths, [*(f"{purpose}_calib" for purpose in sets_of(options.get("method", "hpa"))), "output"])
+    rule = find_rule(method_of(options))
+    _require(context, paths, [*(f"{purpose}_calib" for purpose in (rule.sets if rule else ())), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
@@ -125,27 +134,22 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
-        from hpa_merge.engine.memory import Limits
         from hpa_merge.engine.merging import merge_all
         from hpa_merge.engine.preview import preview
-        from hpa_merge.engine.setup import Job
         from hpa_merge.publishing.destination import Destination, check_destination
         from hpa_merge.render.folder import render
 
         if given["push_to_hub"] is not None:  # what can be refused is refused before the work
             check_destination(Destination(given["push_to_hub"], given["private"]))
         console = Console(quiet=quiet)
-        limits = Limits(given["max_memory"], given["max_host_memory"])
-        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
-        reads = tuple(filter(None, [given["config_file"]]))
-        job = Job(old, new, outs, **paths, limits=limits, **switches, command=context.obj or "", reads=reads)
+        request = request_of(context, (old, new), outs, paths, given)
         if given["dry_run"]:
             with progress_bar(quiet, "reading") as on_progress:
-                plan = preview(job, on_progress)[out]
+                plan = preview(request, on_progress)[out]
             console.print(plan_summary(plan))
             return
         with progress_bar(quiet) as on_progress:
-            report = merge_all(job, render, on_progress)[out]
+            report = merge_all(request, render, on_progress)[out]
         console.print(merge_summary(report, str(out)))
         if not quiet:
             for sentence in report.warnings:
@@ -180,30 +184,51 @@ def sweep_command(
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import sweep_plan_summary, sweep_summary
-        from hpa_merge.engine.memory import Limits
         from hpa_merge.engine.merging import merge_all
         from hpa_merge.engine.preview import preview
-        from hpa_merge.engine.setup import Job
         from hpa_merge.render.folder import render
 
         console = Console(quiet=quiet)
-        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
-        limits = Limits(given["max_memory"], given["max_host_memory"])
-        reads = tuple(filter(None, [settings, given["config_file"]]))
-        typed = context.obj or ""
-        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=typed, reads=reads)
+        request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
         with outs_folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
                 with progress_bar(quiet, "reading") as on_progress:
-                    plans = preview(job, on_progress)
+                    plans = preview(request, on_progress)
                 console.print(sweep_plan_summary({out.name: plan for out, plan in plans.items()}))
                 return
             with progress_bar(quiet) as on_progress:
-                reports = merge_all(job, render, on_progress)
+                reports = merge_all(request, render, on_progress)
         console.print(sweep_summary({out.name: report for out, report in reports.items()}, str(folder)))
         if not quiet:
             for sentence in dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings):
                 complain(sentence, "Note")
+
+
+def request_of(
+    context: click.Context,
+    inputs: tuple[str, str],
+    outs: Mapping[Path, HPAConfig],
+    paths: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    skip_complete: bool = False,
+    settings: Path | None = None,
+) -> "MergeRequest":
+    """What the command line asks for.
+
+    Args:
+        inputs: OLD and NEW.
+        paths, given: as :func:`read_options` leaves them.
+        skip_complete: whether OUTs that are complete are left unchanged.
+        settings: the file that ``outs`` come from, if they come from one.
+    """
+    from hpa_merge.engine.request import MergeRequest
+
+    options = {name: given[name] for name in (*LIMITS, "overwrite", "resume", "page")}
+    reads = tuple(filter(None, [settings, given["config_file"]]))
+    return MergeRequest.of(
+        *inputs, outs, skip_complete=skip_complete, command=context.obj or "", reads=reads, **paths, **options
+    )
 
 
 def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from hpa_merge.config import HPAConfig, check_number, check_shared, uses
+from hpa_merge.config import HPAConfig, calibration_of, check_number, uses
 from hpa_merge.errors import ConfigError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
+from hpa_merge.methods import method_of
 
 __all__ = ["read_settings"]
 
@@ -62,7 +63,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
             raise ConfigError(sentence if sentence.startswith(place) else f"{place}: {sentence}") from None
         places[name] = f"setting {number}"
     with _of_file(path):
-        check_shared({places[name]: config for name, config in configs.items()})
+        calibration_of({places[name]: config for name, config in configs.items()})
     return configs
 
 
@@ -77,7 +78,7 @@ def _of_file(path: Path) -> Iterator[None]:
 
 def _fitting(base: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``base`` that the method of an entry uses."""
-    method = str(entry.get("method", base.get("method", "hpa")))
+    method = method_of({**base, **entry})
     return {key: value for key, value in base.items() if uses(method, str(key).replace("-", "_"))}
 
 

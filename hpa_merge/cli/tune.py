@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.merging import job_options, outs_folder, read_options
+from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
 from hpa_merge.cli.testing import (
@@ -52,8 +52,8 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     started, inputs = time.monotonic(), [Path(old), Path(new)]
     paths, base = read_options(context, given)
     out = paths.pop("output")
-    reads = tuple(filter(None, [given["config_file"], given["settings"]]))
-    files = [*test_files(given), *reads, *filter(None, [paths["safety_calib"], paths["task_calib"]])]
+    files = [given["config_file"], given["settings"], paths["safety_calib"], paths["task_calib"]]
+    files = [*test_files(given), *filter(None, files)]
     check_tests(given, "safety_test", "task_test")
     if given["max_over_refusal"] is not None and not given["benign_test"]:
         raise EvaluationError("--max-over-refusal needs --benign-test: give it, or leave the bound out.")
@@ -67,9 +67,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         from hpa_merge.cli.tables.evaluation import curve_table
         from hpa_merge.cli.tables.merging import sweep_plan_summary
         from hpa_merge.engine.machine import versions
-        from hpa_merge.engine.memory import Limits
         from hpa_merge.engine.preview import preview
-        from hpa_merge.engine.setup import Job
         from hpa_merge.evaluation.running import Answering, judge_of
         from hpa_merge.evaluation.tuning import Goal, check_held_out, default_settings, overlaps, tune, workplace
         from hpa_merge.render.curve import check_picture, draw_curve
@@ -83,20 +81,19 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         calibration = (paths["safety_calib"], paths["task_calib"])
         check_held_out(suite, calibration)
         notes = overlaps(suite, calibration)
-        limits = Limits(given["max_memory"], given["max_host_memory"])
-        switches = {name: given[name] for name in ("overwrite", "resume", "page")}
-        typed = context.obj or ""
-        job = Job(old, new, outs, **paths, limits=limits, **switches, several=True, command=typed, reads=reads)
+        request = request_of(
+            context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=given["settings"]
+        )
         if given["dry_run"]:
             with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
-                plans = preview(job, on_progress)
+                plans = preview(request, on_progress)
             console.print(sweep_plan_summary({place.name: plan for place, plan in plans.items()}))
             return
         how = Answering(config.device, given["batch_size"], given["max_new_tokens"])
         goal = Goal(given["max_asr"], given["max_over_refusal"])
         with progress_bar(quiet) as on_merge, progress_bar(quiet, "evaluating") as on_answer:
             found = tune(
-                job,
+                request,
                 out,
                 suite,
                 judge,

@@ -1,57 +1,55 @@
-"""One of the two models with its calibration set: OLD runs the safety samples, NEW the task samples."""
+"""One model with its calibration set: OLD runs the safety samples, NEW the task samples."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
 from torch import Tensor
 
-from hpa_merge.checkpoint import Checkpoint, ReadAhead
-from hpa_merge.config import HPAConfig
-from hpa_merge.core import Curvature, Inverse, SingularCurvature, all_finite
+from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.encoding import Encoding
 from hpa_merge.engine.machine import is_out_of_memory
-from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.engine.observed import Observed
+from hpa_merge.engine.statistics import ModelStatistics, Statistics
+from hpa_merge.engine.weights import Read, Weights
+from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
 from hpa_merge.model.alignment import aligned
 from hpa_merge.report.records import CalibrationRecord
 
-SMALL = 2**26
-"""Bytes that are looked at at once where a tensor is only looked at."""
+__all__ = ["CalibrationRun"]
 
 
 @final
-class Side:
-    """A checkpoint, its skeleton, and its samples on their way through it.
+class CalibrationRun:
+    """Samples on their way through a model: the :class:`~hpa_merge.engine.sources.StatisticsSource` that computes.
 
     Attributes:
-        purpose, role: ``safety`` and OLD, or ``task`` and NEW.
-        device: where units are loaded to.
+        purpose: ``safety`` or ``task``.
+        weights: of the model.
         inputs: the encoded samples, on the CPU.
     """
 
     def __init__(
-        self, purpose: str, checkpoint: Checkpoint, skeleton: Skeleton, samples: Encoding, config: HPAConfig
+        self, purpose: str, weights: Weights, skeleton: Skeleton, samples: Encoding, config: CalibrationOptions
     ) -> None:
         """Encode the samples.
 
         Args:
-            purpose: ``safety`` or ``task``, for messages.
             config: of it ``damping``.
 
         Raises:
             CalibrationError, CheckpointError, ResourceError: as :meth:`Encoding.inputs`.
         """
         self.purpose = purpose
-        self.role = checkpoint.role
-        self.device = skeleton.device
+        self.role = weights.role
+        self.weights = weights
         self._damping = config.damping
-        self._checkpoint = checkpoint
-        self._ahead: ReadAhead | None = None
-        self._coming: list[Unit] = []  # those that are read ahead, in their order
-        self._checked: set[str] = set()
+        self._coming: list[Unit] = []  # units that are prefetched, in their order
+        self._merging: set[Unit] = set()  # units that are still to be merged
+        self._record: ModelStatistics | None = None
+        self._linears: Mapping[Unit, Sequence[LinearTensor]] = {}
         self._skeleton = skeleton
         self._samples = samples.samples
         self.inputs = samples.inputs(skeleton)
@@ -60,45 +58,40 @@ class Side:
 
     @property
     def tokens(self) -> int:
-        """Of all samples together; those that a decoder reads apart from the encoder count too."""
+        """Tokens of all samples; what a decoder reads apart from the encoder counts too."""
         names = ("input_ids", "decoder_input_ids")
         return sum(inputs[name].numel() for inputs in self.inputs for name in names if name in inputs)
 
-    def keys_of(self, unit: Unit | None) -> list[str]:
-        """The keys of a unit's tensors, in the order in which they are read; for None those that belong to no unit."""
-        return self._skeleton.keys_of(unit)
-
-    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
-        """Within the block units are read before they are loaded, while something else is computed.
-
-        Args:
-            units: those that are merged; the samples come to every unit, so all are read.
-            budget: bytes that are read and not yet asked for, at most.
-        """
-        self._coming = list(self._skeleton.units)
-        return self.reading([key for unit in (None, *self._coming) for key in self.keys_of(unit)], budget)
-
-    @contextmanager
-    def reading(self, order: Iterable[str], budget: int) -> Iterator[None]:
-        """As :meth:`reading_ahead`, of keys in the order in which they will be asked for if all goes as expected."""
-        with ReadAhead(self._checkpoint, order, budget, pin=self.device.type == "cuda") as self._ahead:
-            try:
-                yield
-            finally:
-                self._ahead = None
+    def record_into(self, statistics: ModelStatistics, linears: Mapping[Unit, Sequence[LinearTensor]]) -> None:
+        """Keep the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
+        self._record, self._linears = statistics, linears
 
     def spill(self, spill: bool) -> None:
-        """Whether what the linears read waits on the host until it is asked for: slower, and small on the device."""
+        """Whether activations wait on the host until their curvature is computed: slower, and small on the device."""
         self._taps.spill = spill
 
+    @contextmanager
+    def merging(self, units: Collection[Unit], budget: int) -> Iterator[None]:
+        """Within the block, ``units`` are merged. Samples visit every unit, so the weights of all are prefetched.
+
+        Args:
+            budget: bytes that are read and not yet asked for, at most.
+        """
+        self._merging, self._coming = set(units), list(self._skeleton.units)
+        keys = [key for unit in (None, *self._coming) for key in self._skeleton.keys_of(unit)]
+        with self.weights.prefetching(keys, budget):
+            yield
+
     def start(self) -> None:
-        """Let every sample run to its first unit.
+        """Run every sample to its first unit.
 
         Raises:
             CalibrationError: the model's forward fails on a sample.
         """
+        if self._record is not None:
+            self._record.visits.clear()
         self._check_ids()
-        self._check(self._skeleton.load(None, self._read))
+        self.weights.check(self._skeleton.load(None, self.weights.read_unchecked))
         inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self.inputs]
         try:
             self._forwards.start(inputs)
@@ -110,65 +103,81 @@ class Side:
         """The earliest unit that a sample waits at."""
         return self._forwards.next_unit
 
-    def wants(self, unit: Unit) -> bool:
-        """Nothing is kept beyond the merge."""
-        return False
+    def lacks(self, unit: Unit) -> bool:
+        """Whether statistics of ``unit`` are still to be recorded."""
+        return bool(self._unrecorded(unit))
 
-    def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        """Load ``unit``; what gives its tensors by their keys, as they lie on disk, on the device.
+    def load(self, unit: Unit) -> Read:
+        """Load ``unit``; returns what gives its tensors.
 
         Raises:
-            NumericalError: one holds NaN or infinity.
+            NumericalError: a tensor holds NaN or infinity.
         """
-        if self._ahead is not None and unit in self._coming:
-            self._postpone_before(unit, self._ahead)
-        tensors = self._skeleton.load(unit, self._read)
-        self._check(tensors)
+        if unit in self._coming:
+            self._postpone_before(unit)
+        tensors = self._skeleton.load(unit, self.weights.read_unchecked)
+        self.weights.check(tensors)
         return tensors.__getitem__
 
-    def check_rest(self) -> None:
-        """See that the tensors that were never loaded are finite too, piece by piece.
+    def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
+        """Run the samples that wait at ``unit``, which is loaded, through it.
+
+        The samples end in the last unit to be merged, as soon as its linears have read their inputs.
+
+        Args:
+            linears: those of the unit whose statistics are needed; consumed only if samples wait there.
 
         Raises:
-            NumericalError: one holds NaN or infinity.
+            CalibrationError: the model's forward fails on a sample.
         """
-        for key, info in self._checkpoint.tensors.items():
-            if key not in self._checked:
-                whole = info.nbytes <= SMALL or self._checkpoint.computes(key)  # it may have been read ahead
-                for piece in (self._read(key),) if whole else self._checkpoint.pieces(key, SMALL):
-                    self._check({key: piece})
+        waiting, record = self.next_unit == unit, self._record
+        self._merging.discard(unit)
+        watched = list(linears) if waiting and record is None else self._unrecorded(unit)
+        self._taps.watch(observer for linear in watched for observer in linear.observers)
+        try:
+            for _ in self._forwards.run(unit, last=not self._merging):
+                self._taps.end_sample()
+        except ForwardError as error:
+            raise self._failed(error) from error
+        observed = Observed(self.purpose, self.role, self._taps.curvatures(), self._damping)
+        if record is None:
+            return observed
+        if waiting:
+            record.visits.append(unit.name)
+        for linear in watched:
+            diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
+            record.take(linear, observed.tokens(linear), diagonal)
+        return record
 
-    def read(self, key: str) -> Tensor:
-        """One tensor as it lies on disk, on the CPU.
+    def free(self, unit: Unit) -> None:
+        """Free the memory of ``unit``."""
+        self._skeleton.free(unit)
 
-        Raises:
-            NumericalError: it holds NaN or infinity.
-        """
-        tensor = self._read(key)
-        self._check({key: tensor})
-        return tensor
+    def close(self) -> None:
+        """Stop the samples that are still on their way, and take the hooks off the model."""
+        self._forwards.close()
+        self._taps.close()
 
-    def pieces(self, key: str) -> Iterator[Tensor]:
-        """The elements of one tensor in their order, flat, in pieces of a fixed size at most, on the CPU.
+    def description(self, file: str | Path) -> CalibrationRecord:
+        """What was used of the calibration file."""
+        return CalibrationRecord(
+            file=str(file),
+            samples=len(self._samples),
+            tokens=self.tokens,
+            images=sum(len(sample.images) for sample in self._samples),
+        )
 
-        Raises:
-            NumericalError: one holds NaN or infinity.
-        """
-        for piece in self._checkpoint.pieces(key, SMALL):
-            self._check({key: piece})
-            yield piece
+    def _unrecorded(self, unit: Unit) -> list[LinearTensor]:
+        """The linears of ``unit`` whose statistics are still to be recorded."""
+        record = self._record
+        return [] if record is None else [linear for linear in self._linears.get(unit, ()) if record.lacks(linear)]
 
-    def _postpone_before(self, unit: Unit, ahead: ReadAhead) -> None:
-        """Take a unit that is loaded off the list, and what no sample will come to any more to its end."""
+    def _postpone_before(self, unit: Unit) -> None:
+        """Dequeue a unit that is about to be loaded; move units that no sample can reach to the back."""
         place = self._coming.index(unit)
         passed = self._coming[:place] if unit.text else []
-        keys = [key for other in passed for key in self.keys_of(other)]
-        ahead.forget(keys)
-        ahead.expect(keys)
+        self.weights.postpone([key for other in passed for key in self._skeleton.keys_of(other)])
         self._coming = [*self._coming[len(passed) : place], *self._coming[place + 1 :], *passed]
-
-    def _read(self, key: str) -> Tensor:
-        return (self._ahead or self._checkpoint).read(key)
 
     def _check_ids(self) -> None:
         """Check that token ids that were given are tokens of the model: on a GPU no error could name the sample.
@@ -183,51 +192,6 @@ class Side:
                     f"{sample.source}: input_ids holds {highest}, and {self.role}'s vocabulary has {rows} tokens: "
                     "give the ids that the checkpoint's own tokenizer gives."
                 )
-
-    def _check(self, tensors: Mapping[str, Tensor]) -> None:
-        for key, value in tensors.items():
-            if value.is_floating_point() and not all_finite(value):
-                raise NumericalError(
-                    f"{self.role}'s tensor {key} holds NaN or infinity: "
-                    "the file is damaged or the training diverged, so give a sound checkpoint."
-                )
-        self._checked.update(tensors)
-
-    def run(self, unit: Unit, linears: Iterable[LinearTensor], *, last: bool = False) -> "Observed":
-        """Let the samples that have come to ``unit``, which is loaded, through it.
-
-        Args:
-            linears: those of the unit whose inputs matter.
-            last: nothing after those inputs does.
-
-        Raises:
-            CalibrationError: the model's forward fails on a sample.
-        """
-        self._taps.watch(observer for linear in linears for observer in linear.observers)
-        try:
-            for _ in self._forwards.run(unit, last=last):
-                self._taps.end_sample()
-        except ForwardError as error:
-            raise self._failed(error) from error
-        return Observed(self.purpose, self.role, self._taps.curvatures(), self._damping)
-
-    def free(self, unit: Unit) -> None:
-        """Give ``unit``'s memory back."""
-        self._skeleton.free(unit)
-
-    def close(self) -> None:
-        """End the samples that are still on their way, and leave the model as it was."""
-        self._forwards.close()
-        self._taps.close()
-
-    def record(self, file: str | Path) -> CalibrationRecord:
-        """What was used of the calibration file."""
-        return CalibrationRecord(
-            file=str(file),
-            samples=len(self._samples),
-            tokens=self.tokens,
-            images=sum(len(sample.images) for sample in self._samples),
-        )
 
     def _place(self, value: Tensor) -> Tensor:
         """An input on the device, floating ones in the model's dtype; in aligned memory, so that OUT does not depend on
@@ -245,84 +209,3 @@ class Side:
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
             "mend the sample or take it out."
         )
-
-
-@final
-class Observed:
-    """What the linears of one unit read on one side."""
-
-    def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature], damping: float) -> None:
-        """``curvatures``: by the path of the module that read; ``purpose`` and ``role`` are for messages."""
-        self._purpose = purpose
-        self._role = role
-        self._curvatures = curvatures
-        self._damping = damping
-        self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
-        self._inverse: dict[Curvature, Inverse] = {}  # at most one
-
-    def reached(self, linear: LinearTensor) -> bool:
-        """Whether any token activates the linear's input."""
-        return any(curvature.peak != 0.0 for curvature in self._of(linear))
-
-    def tokens(self, linear: LinearTensor) -> int:
-        """How many tokens came to the linear."""
-        return sum(curvature.tokens for curvature in self._of(linear))
-
-    def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
-        """``[H⁻¹]_jj``, ``[c]``, of a linear that is reached.
-
-        Raises:
-            NumericalError: an activation is not finite, or ``H`` cannot be factored.
-        """
-        curvature = self._curvature(linear)
-        if curvature not in self._diagonals:
-            with self._factoring(linear):
-                self._diagonals[curvature] = curvature.inverse_diagonal(self._damping)
-        return self._diagonals[curvature]
-
-    def inverse(self, linear: LinearTensor) -> Inverse:
-        """All of ``H⁻¹`` of a linear that is reached; only the last one is held.
-
-        Raises:
-            NumericalError: an activation is not finite, or ``H`` cannot be factored.
-        """
-        curvature = self._curvature(linear)
-        if curvature not in self._inverse:
-            self._inverse.clear()
-            with self._factoring(linear):
-                self._inverse[curvature] = curvature.inverse(self._damping)
-        return self._inverse[curvature]
-
-    def _curvature(self, linear: LinearTensor) -> Curvature:
-        """That of the linear's input.
-
-        Raises:
-            NumericalError: an activation is not finite.
-        """
-        curvature, *others = self._of(linear)
-        if others:  # modules that read different tensors and lie in one weight on disk
-            curvatures = (curvature, *others)
-            curvature = Curvature(curvature.columns, spill=curvature.spill)
-            for part in curvatures:
-                curvature.absorb(part)
-        if not math.isfinite(curvature.peak):
-            raise NumericalError(
-                f"the {self._purpose} activations that reach {linear.name} hold NaN or infinity: "
-                f"see whether {self._role} can be run in its dtype at all."
-            )
-        return curvature
-
-    @contextmanager
-    def _factoring(self, linear: LinearTensor) -> Iterator[None]:
-        """Say which linear's curvature cannot be factored."""
-        try:
-            yield
-        except SingularCurvature as error:
-            raise NumericalError(
-                f"the {self._purpose} curvature of {linear.name} cannot be factored, in float64 either ({error}): "
-                f"raise damping, which is {self._damping:g}."
-            ) from error
-
-    def _of(self, linear: LinearTensor) -> list[Curvature]:
-        """The curvatures of the linear's observers, each once."""
-        return list(dict.fromkeys(self._curvatures[o] for o in linear.observers if o in self._curvatures))

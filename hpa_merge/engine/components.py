@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from hpa_merge.config import HPAConfig, option_fields
+from hpa_merge.config import OutOptions, option_fields
 from hpa_merge.errors import ConfigError
 from hpa_merge.model import COMPONENTS, Component, Skeleton, Unit
 from hpa_merge.report.records import ComponentRecord
@@ -12,12 +12,12 @@ from hpa_merge.report.records import ComponentRecord
 __all__ = ["check_policies", "component_records", "find_from_old", "is_chosen", "is_included", "policy_of"]
 
 
-def policy_of(config: HPAConfig, component: Component) -> str:
+def policy_of(config: OutOptions, component: Component) -> str:
     """``merge``, ``new`` or ``old``."""
     return str(getattr(config, component))
 
 
-def is_included(config: HPAConfig, key: str, component: Component | None) -> bool:
+def is_included(config: OutOptions, key: str, component: Component | None) -> bool:
     """Whether the options leave a tensor to be adapted, should it be a linear; None: it is in no component."""
     return (
         (component is None or policy_of(config, component) == "merge")
@@ -26,12 +26,12 @@ def is_included(config: HPAConfig, key: str, component: Component | None) -> boo
     )
 
 
-def is_chosen(config: HPAConfig, unit: Unit) -> bool:
-    """Whether the method touches the linears of a unit: all methods all of them, but for ``blocks``."""
-    return config.method != "blocks" or (unit.text and unit.block in config.chosen_blocks())
+def is_chosen(config: OutOptions, unit: Unit) -> bool:
+    """Whether the method touches the linears of a unit."""
+    return config.rule.touches(config, unit.text, unit.block)
 
 
-def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], config: HPAConfig) -> dict[str, str]:
+def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
     """OLD's key for each of NEW's keys whose tensor is to be OLD's.
 
     Args:
@@ -45,7 +45,7 @@ def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], conf
     }
 
 
-def check_policies(config: HPAConfig, new: Skeleton) -> None:
+def check_policies(config: OutOptions, new: Skeleton) -> None:
     """Whether what the options say of the components can be done with this model, and does not contradict itself.
 
     Raises:
@@ -75,13 +75,7 @@ def check_policies(config: HPAConfig, new: Skeleton) -> None:
                     f"{option} {pattern!r} names linears of {component} only, and {component} is "
                     f"{policy_of(config, component)}: leave out one of the two options."
                 )
-    if config.method == "blocks":
-        deep = max((unit.blocks for unit in new.units if unit.text), default=0)
-        if (last := max(config.chosen_blocks())) >= deep:
-            raise ConfigError(
-                f"blocks is {config.blocks!r}, and the text stack of this {architecture} has {deep} blocks, counted "
-                f"from 0: name blocks below {deep}, not {last}."
-            )
+    config.rule.check_model(config, architecture, max((unit.blocks for unit in new.units if unit.text), default=0))
     if not any(is_included(config, key, new.components[key]) for key in keys):
         if any(policy_of(config, component) != defaults[component] for component in COMPONENTS):
             raise ConfigError("the options leave no linear to adapt: set one component that has linears to merge.")
@@ -89,7 +83,7 @@ def check_policies(config: HPAConfig, new: Skeleton) -> None:
 
 
 def component_records(
-    config: HPAConfig, new: Skeleton, outcomes: Iterable[tuple[str, str]]
+    config: OutOptions, new: Skeleton, outcomes: Iterable[tuple[str, str]]
 ) -> tuple[ComponentRecord, ...]:
     """A record for each component that the model has; ``outcomes``: name and outcome of every linear."""
     linears: dict[Component, Counter[str]] = {component: Counter() for component in COMPONENTS}

@@ -1,4 +1,4 @@
-"""The samples of a side become model inputs in a child process, which loads what it needs while the plan is made."""
+"""A calibration set becomes model inputs in a child process, which loads what it needs while the plan is made."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpa_merge.calibration import EncoderProcess, PromptAndAnswer, Sample
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.errors import ResourceError
 from hpa_merge.model import Skeleton
@@ -18,24 +18,26 @@ from hpa_merge.model import Skeleton
 __all__ = ["Encoding", "encoding"]
 
 SHARE = 0.75
-"""Of the host's free memory, what the encoded samples of one side may take; a processor may make anything of them."""
+"""Of the host's free memory, what one encoded calibration set may take; a processor may make anything of a sample."""
 
 
 @final
 class Encoding:
-    """What encodes the samples of one side.
+    """Encodes the samples of one set.
 
     Attributes:
-        samples: those of the side.
+        samples: of the set.
     """
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], config: HPAConfig) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], config: CalibrationOptions
+    ) -> None:
         """Begin to load; returns at once.
 
         Args:
             checkpoint: OLD or NEW, as :func:`hpa_merge.inputs.tower.with_tower` gives it.
             folder: where its side files lie.
-            config: of it ``conversation`` and ``max_length``, the tokens of a sample that are used at most.
+            config: of it ``conversation`` and ``max_length``, the most tokens of a sample that are used.
         """
         self.samples = samples
         self._checkpoint = checkpoint
@@ -93,7 +95,7 @@ class Encoding:
 
 
 @contextmanager
-def encoding(checkpoint: Checkpoint, samples: Sequence[Sample], config: HPAConfig) -> Iterator[Encoding]:
+def encoding(checkpoint: Checkpoint, samples: Sequence[Sample], config: CalibrationOptions) -> Iterator[Encoding]:
     """An :class:`Encoding`, whose child is there within the block."""
     with checkpoint.side_folder() as folder:
         opened = Encoding(checkpoint, folder, samples, config)

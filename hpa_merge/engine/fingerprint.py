@@ -24,14 +24,14 @@ __all__ = ["digest", "fingerprint", "of_statistics"]
 def of_statistics(
     checkpoint: Checkpoint, purpose: str, samples: Iterable[Mapping[str, Tensor]], damping: float, linears: int
 ) -> dict[str, Any]:
-    """What the column statistics of one side depend on, by name, as JSON has it; a machine may use another one's.
+    """What the column statistics of one model depend on, by name, as JSON has it; they may be used on other machines.
 
-    A checkpoint is known by its headers and by the size and the time of change of each shard: hashing the weights
-    would read them once more. The samples are known by the tensors that the model is given, so that a change of the
-    tokenizer, the template or an image counts and one of the file's name does not.
+    A checkpoint is identified by its headers and by the size and the time of change of each shard: hashing the weights
+    would read them once more. Samples are identified by the tensors that the model is given, so a change of the
+    tokenizer, the template or an image counts, and one of the file's name does not.
 
     Args:
-        linears: how many they are of; beside a vision tower, that depends on whether the other side's lies apart.
+        linears: how many they cover; with a vision tower, that depends on where the tower of the other model lies.
 
     Raises:
         CheckpointError: a file cannot be read any more.
@@ -46,10 +46,10 @@ def of_statistics(
 
 
 def fingerprint(statistics: Iterable[Mapping[str, Any]], config: HPAConfig, device: torch.device) -> dict[str, Any]:
-    """By name, as JSON has it: what the statistics of both sides depend on, the options, the versions, the machine."""
+    """What an OUT depends on, by name, as JSON has it: statistics, options, versions, machine."""
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return {
-        **{name: value for half in statistics for name, value in half.items()},
+        **{name: value for each in statistics for name, value in each.items()},
         **options,
         "device": device.type,
         "threads": torch.get_num_threads(),

@@ -1,7 +1,7 @@
 """The rounds that a model has behind it: what OLD's own report says, if OLD is still what that report is of."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import final
 import torch
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.drift import Piece, distances_from
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
@@ -44,7 +44,7 @@ class Lineage:
     notes: tuple[str, ...] = ()
     first: Checkpoint | None = field(default=None, compare=False)
 
-    def distances(self, new: Checkpoint, skeleton: Skeleton, outs: list[Piece]) -> list[float | None]:
+    def distances(self, new: Checkpoint, skeleton: Skeleton, outs: Sequence[Piece]) -> list[float | None]:
         """``‖OUT − FIRST‖_F`` of each OUT, whose tensors ``outs`` give; None where there is no ``first``.
 
         Raises:
@@ -60,7 +60,7 @@ class Lineage:
 
 @contextmanager
 def trace(
-    old: Checkpoint, new: Checkpoint, first: Path | None, tower: Path | None, config: HPAConfig
+    old: Checkpoint, new: Checkpoint, first: Path | None, tower: Path | None, config: CalibrationOptions
 ) -> Iterator[Lineage]:
     """Find the rounds behind ``old``; ``first`` is open until the end of the block.
 

@@ -1,312 +1,235 @@
 """The one loop: both models in lockstep, unit by unit, from two checkpoints to a third, or to several.
 
-Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples; what their linears read becomes two
-curvatures each; the unit's weights are fused, written and freed before the next unit is loaded.
+Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples. What their linears read becomes two
+curvatures each. The unit's weights are merged, written and freed before the next unit is loaded.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
-from torch import Tensor
-
-from hpa_merge.config import HPAConfig
-from hpa_merge.engine.calibration_run import Side
+from hpa_merge.core import all_finite
 from hpa_merge.engine.drift import Moved
+from hpa_merge.engine.linear import MergedLinear, Sink
 from hpa_merge.engine.plan import LinearPair
-from hpa_merge.engine.setup import Progress, Ready
-from hpa_merge.engine.sources import Recording, Replay, Walk
-from hpa_merge.engine.statistics import Half, Statistics, write_statistics
-from hpa_merge.methods.applying import Adapted, Curved, adapt, differ
+from hpa_merge.engine.request import Progress
+from hpa_merge.engine.setup import Prepared
+from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
+from hpa_merge.engine.statistics import LinearStatistics, ModelStatistics
+from hpa_merge.engine.statistics_file import write_statistics
+from hpa_merge.engine.weights import Read
+from hpa_merge.errors import CalibrationError, NumericalError
+from hpa_merge.methods.applying import adapt, differ
 from hpa_merge.model import LinearTensor, Unit
-from hpa_merge.report.records import Outcome
 
-__all__ = ["Loop", "Making"]
-
-
-class Making(Protocol):
-    """What the loop asks of an OUT: :class:`~hpa_merge.engine.output.Target`, which says more of each, writes it."""
-
-    @property
-    def config(self) -> HPAConfig:
-        """Its options."""
-
-    def restore(self, half: Half) -> None:
-        """Give a half that is to be computed what an interrupted run has computed of it."""
-
-    def lacks(self, unit: Unit) -> bool:
-        """Whether the linears of ``unit`` are not done yet."""
-
-    def includes(self, pair: LinearPair) -> bool:
-        """Whether the options leave the linear to be adapted."""
-
-    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, moved: Moved, **details: Any) -> None:
-        """Take an adapted weight."""
-
-    def leave(
-        self,
-        unit: Unit,
-        pair: LinearPair,
-        tensor: Tensor,
-        old: Tensor,
-        moved: Moved,
-        unreached: Sequence[str],
-        **details: Any,
-    ) -> None:
-        """Deal with a changed weight that no token of the sets ``unreached`` reaches."""
-
-    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor, moved: Moved) -> None:
-        """Deal with a changed weight that the options take from NEW or from OLD."""
-
-    def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
-        """Deal with a weight that did not change."""
-
-    def pass_on(
-        self,
-        keys: Iterable[str],
-        old: Callable[[str], Tensor] | None = None,
-        new: Callable[[str], Tensor] | None = None,
-    ) -> None:
-        """Take from NEW what of these tensors is not done, and from OLD what the options want of it."""
-
-    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """The linears of ``unit`` are done."""
-
-    def copy_rest(self, old: Side) -> None:
-        """Take everything else from NEW, or from OLD as the options want it."""
-
-    def flush(self) -> None:
-        """Wait until everything is done."""
-
-    def piece(self, name: str, begin: int, count: int) -> Tensor:
-        """Elements of a tensor that is done: flat, on the CPU."""
+__all__ = ["Loop"]
 
 
 @final
 class Loop:
     """The loop and its state."""
 
-    def __init__(self, ready: Ready, stats: Path | None, targets: Sequence[Making], on_progress: Progress) -> None:
-        self._ready = ready
-        self._plan = ready.plan
-        self._sides = ready.sides
-        self._stats = stats
-        self._of_sides = ready.halves
-        self._halves: Sequence[Half] = () if stats is None else ready.halves
-        self._targets = targets
+    def __init__(
+        self, prepared: Prepared, sinks: Sequence[Sink], on_progress: Progress, stats: Path | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            stats: where the statistics are written, if a file is to have them.
+        """
+        self._prepared = prepared
+        self._plan = prepared.plan
+        self._sinks = sinks
         self._on_progress = on_progress
+        self._stats = stats
+        self._steps = len(self._plan.new.units) + 1
         self._text_has_run = False
-        self._text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
-        for half in self._halves:
-            for target in targets:
-                target.restore(half)
-        for side in self._sides:
-            side.spill(ready.memory.spill)
-        self._walks = self._begin_walks()
-        self._ahead = ready.memory.ahead
-        self._linears = {pair.new.key for pairs in self._plan.linears.values() for pair in pairs}
+        self._linear_keys = {pair.new.key for pair in self._plan.pairs}
+        self._recorded: list[ModelStatistics] = []  # what the run computes for the statistics file
+        units, linears = self._plan.new.units, self._plan.linears
+        self._sources = (
+            self._source(prepared.sets[0], {unit: [pair.old for pair in linears.get(unit, ())] for unit in units}),
+            self._source(prepared.sets[1], {unit: [pair.new for pair in linears.get(unit, ())] for unit in units}),
+        )
 
     def run(self) -> list[float | None]:
         """Go through every unit, for each OUT that lacks it, and copy the rest.
 
-        A resumed run does not merge again what the journals have: its samples run through those units as they are,
-        and do not run at all where nothing is left to be calibrated.
+        A resumed run does not merge again what the journals have. Its samples run through those units as they are, and
+        do not run at all if nothing is left to be merged.
 
         Returns:
-            Of each OUT ``‖OUT − FIRST‖_F``; None where the first model of the history was not given.
+            ``‖OUT − FIRST‖_F`` of each OUT; None if the first model of the history was not given.
         """
         pending = {unit: pairs for unit, pairs in self._plan.linears.items() if self._has_to_do(unit)}
-        steps = len(self._plan.new.units) + 1
         for unit in (None, *(unit for unit in self._plan.new.units if unit.block is None)):
             self._pass_on(unit)  # embeddings and the like: written while the first block is computed
-        with ExitStack() as reading:
-            for walk in self._walks:
-                reading.enter_context(walk.reading_ahead(pending, self._ahead if pending else 0))
-            self._run_samples(pending, steps)
-            for unit, pairs in pending.items():
-                self._do_unit(unit, pairs, visited=False, last=False)
-            if self._targets:
-                self._sides[1].check_rest()
-        if self._stats is not None and any(not half.read for half in self._halves):
-            for target in self._targets:
-                target.flush()  # where the file cannot be written, what has been computed is to be found again
-            write_statistics(self._stats, self._halves)
-        self._on_progress("copying the rest", steps - 1, steps)
-        for target in self._targets:
-            target.copy_rest(self._sides[0])
-        for target in self._targets:
-            target.flush()
-        if self._ready.lineage.first is not None:
-            self._on_progress("comparing with the first model", steps - 1, steps)
-        distances = self._ready.lineage.distances(
-            self._ready.new, self._plan.new, [target.piece for target in self._targets]
-        )
-        self._on_progress("done", steps, steps)
-        return distances
+        with ExitStack() as merging:
+            for source in self._sources:
+                merging.enter_context(source.merging(pending, self._prepared.memory.ahead if pending else 0))
+            self._run_samples(pending)
+            text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
+            for unit, pairs in pending.items():  # no sample came to these
+                self._merge_unit(unit, pairs, _depth(unit, after_text=unit.index > text_ends))
+            if self._sinks:
+                self._prepared.sets[1].run.weights.check_rest()
+        if self._stats is not None and self._recorded:
+            for sink in self._sinks:
+                sink.flush()  # where the file cannot be written, what has been computed is to be found again
+            recorded = {each.purpose: each for each in self._recorded}
+            write_statistics(self._stats, [each.known or recorded[each.purpose] for each in self._prepared.sets])
+        return self._finish()
 
-    def _run_samples(self, pending: dict[Unit, tuple[LinearPair, ...]], steps: int) -> None:
-        """Go through the units as the samples do, as long as any is ``pending``; those that are done are taken out."""
+    def _source(self, calibration: CalibrationSet, linears: Mapping[Unit, Sequence[LinearTensor]]) -> StatisticsSource:
+        """Where the statistics of a set come from; ``linears`` are all of its model, for every unit."""
+        run = calibration.run
+        if not calibration.runs:
+            known = calibration.known or ModelStatistics(calibration.key)
+            whole_units = self._stats is None and any(each.runs for each in self._prepared.sets)
+            return Replay(run.weights, known, linears, whole_units=whole_units)
+        run.spill(self._prepared.memory.spill)
+        if self._stats is not None:
+            self._recorded.append(ModelStatistics(calibration.key))
+            for sink in self._sinks:
+                sink.restore(self._recorded[-1])
+            run.record_into(self._recorded[-1], linears)
+        return run
+
+    def _run_samples(self, pending: dict[Unit, tuple[LinearPair, ...]]) -> None:
+        """Merge the units as the samples visit them, while any is ``pending``; those that are merged are taken out."""
         done: set[Unit] = set()
         try:
             if pending:
-                for walk in self._walks:
-                    walk.start()
+                for source in self._sources:
+                    source.start()
             while pending and (unit := self._next_unit()) is not None:
                 if unit in self._plan.linears and unit in done:
                     raise RuntimeError(f"a sample came to {unit.name} after it was merged")
-                self._on_progress(unit.name, len(done), steps)
+                self._on_progress(unit.name, len(done), self._steps)
                 done.add(unit)
-                pairs = pending.pop(unit, ())
-                self._do_unit(unit, pairs, visited=True, last=not pending)
+                self._merge_unit(unit, pending.pop(unit, ()), _depth(unit, after_text=self._text_has_run))
+                self._text_has_run |= unit.text
         finally:
-            for walk in self._walks:
-                walk.close()
+            for source in self._sources:
+                source.close()
 
-    def _pass_on(
-        self,
-        unit: Unit | None,
-        merged: Sequence[LinearPair] = (),
-        old: Callable[[str], Tensor] | None = None,
-        new: Callable[[str], Tensor] | None = None,
-    ) -> None:
-        """Let what of a unit is not adapted be taken from NEW; of its linears those that are ``merged`` by now.
-
-        What is to be OLD's waits until ``old`` gives its tensors; ``new`` gives NEW's while the unit is loaded.
-        """
-        waiting = self._linears - {pair.new.key for pair in merged}
-        keys = [key for key in self._sides[1].keys_of(unit) if key not in waiting]
-        for target in self._targets:
-            target.pass_on(keys, old, new)
-
-    def _begin_walks(self) -> tuple[Walk, Walk]:
-        """How each side goes: a set that no method looks at is one of which nothing is known and nothing runs."""
-        of_old = {unit: tuple(pair.old for pair in pairs) for unit, pairs in self._plan.linears.items()}
-        of_new = {unit: tuple(pair.new for pair in pairs) for unit, pairs in self._plan.linears.items()}
-        units = self._plan.new.units
-
-        def walk(side: Side, half: Half, linears: Mapping[Unit, tuple[LinearTensor, ...]]) -> Walk:
-            if half.read or not side.inputs:
-                return Replay(side, half, linears, units, hold=not self._halves and any(s.inputs for s in self._sides))
-            return Recording(side, half, linears) if self._halves else side
-
-        return walk(self._sides[0], self._of_sides[0], of_old), walk(self._sides[1], self._of_sides[1], of_new)
+    def _finish(self) -> list[float | None]:
+        """Copy what is no linear and of no unit, and measure how far the OUTs lie from the first model."""
+        lineage, last = self._prepared.inputs.lineage, self._steps - 1
+        self._on_progress("copying the rest", last, self._steps)
+        for sink in self._sinks:
+            sink.copy_rest(self._prepared.sets[0].run.weights)
+        for sink in self._sinks:
+            sink.flush()
+        if lineage.first is not None:
+            self._on_progress("comparing with the first model", last, self._steps)
+        pieces = [sink.piece for sink in self._sinks]
+        distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
+        self._on_progress("done", self._steps, self._steps)
+        return distances
 
     def _has_to_do(self, unit: Unit) -> bool:
-        return any(target.lacks(unit) for target in self._targets) or any(walk.wants(unit) for walk in self._walks)
+        return any(sink.lacks(unit) for sink in self._sinks) or any(source.lacks(unit) for source in self._sources)
 
     def _next_unit(self) -> Unit | None:
-        waiting = [unit for walk in self._walks if (unit := walk.next_unit) is not None]
+        waiting = [unit for source in self._sources if (unit := source.next_unit) is not None]
         return min(waiting, key=lambda unit: unit.index, default=None)
 
-    def _do_unit(self, unit: Unit, pairs: Sequence[LinearPair], *, visited: bool, last: bool) -> None:
-        """Load one unit of both models, let the samples through, merge its linears, note it, and free it.
-
-        Which linears changed is found out when somebody asks: before the samples run where that says which of them are
-        watched, else one by one, so that no more than one pair of weights need be in memory.
-        """
-        targets = [target for target in self._targets if pairs and target.lacks(unit)]
-        old, new = (walk.load(unit) for walk in self._walks)
-        known: dict[LinearPair, bool] = {}
-
-        def changed(pair: LinearPair) -> bool:
-            if pair not in known:
-                known[pair] = differ(*_matrices(pair, old, new))
-            return known[pair]
-
-        wanted = [pair for pair in pairs if visited and any(target.includes(pair) for target in targets)]
-        safety = self._walks[0].run(unit, (pair.old for pair in wanted if changed(pair)), last=last)
-        task = self._walks[1].run(unit, (pair.new for pair in wanted if changed(pair)), last=last)
-        self._text_has_run |= unit.text and visited
-        if targets:
-            for pair in pairs:
-                weights = _matrices(pair, old, new)
-                moved = Moved(*weights)
-                if known.get(pair) or (pair not in known and differ(*weights)):
-                    depth = self._depth(unit, visited)
-                    self._do_changed(unit, depth, pair, new(pair.new.key), *weights, moved, safety, task, targets)
-                else:
-                    for target in targets:
-                        target.note(unit, pair, weights[1], "unchanged", **moved.to_new(changed=False))
-        self._pass_on(unit, pairs, old, new)
-        for target in targets:
-            target.commit(unit, self._packed(pairs))
-        for walk in self._walks:
-            walk.free(unit)
-
-    def _depth(self, unit: Unit, visited: bool) -> int:
-        """The depth of a unit: outside the stacks 0 or ``L`` as it runs before the text stack or after it.
-
-        Where no sample comes to it, as it stands in the order in which units are merged.
-        """
-        if unit.block is not None:
-            return unit.block
-        after = self._text_has_run if visited else unit.index > self._text_ends
-        return unit.blocks if after else 0
-
-    def _do_changed(
-        self,
-        unit: Unit,
-        depth: int,
-        pair: LinearPair,
-        tensor: Tensor,
-        old: Tensor,
-        new: Tensor,
-        moved: Moved,
-        safety: Statistics,
-        task: Statistics,
-        targets: Sequence[Making],
+    def _pass_on(
+        self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Read | None = None, new: Read | None = None
     ) -> None:
-        """Adapt one changed weight for every OUT that includes it, where samples of each set it looks at reach it.
+        """Pass on what of a unit is not adapted; of its linears those that are ``merged`` by now."""
+        waiting = self._linear_keys - {pair.new.key for pair in merged}
+        keys = [key for key in self._plan.new.keys_of(unit) if key not in waiting]
+        for sink in self._sinks:
+            sink.pass_on(keys, old, new)
 
-        Args:
-            depth: that of the unit.
-            tensor: NEW's, in which the weight lies on disk.
-            old, new: the weight, ``[r, c]``.
-            moved: what knows how far OUT's lies from ``old``.
+    def _merge_unit(self, unit: Unit, pairs: Sequence[LinearPair], depth: int) -> None:
+        """One unit of both models, once: loaded, run, merged, written and recorded, freed.
+
+        Which linears changed is found out lazily: before the samples run if that says which are watched, otherwise one
+        by one, so that no more than one pair of weights need be in memory.
         """
-        including = [target for target in targets if target.includes(pair)]
-        for target in targets:
-            if target not in including:
-                target.leave_out(unit, pair, new, moved)
-        known = {"safety": (safety, pair.old), "task": (task, pair.new)}
-        reached = {purpose for purpose, (statistics, linear) in known.items() if statistics.reached(linear)}
-        adapting = [target for target in including if reached.issuperset(target.config.sets)]
+        sinks = [sink for sink in self._sinks if pairs and sink.lacks(unit)]
+        old, new = (source.load(unit) for source in self._sources)
 
-        def tokens(target: Making) -> dict[str, int]:
-            return {f"{purpose}_tokens": known[purpose][0].tokens(known[purpose][1]) for purpose in target.config.sets}
+        @cache
+        def changed(pair: LinearPair) -> bool:
+            return differ(pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
 
-        def curved(purpose: str) -> Curved:
-            wanting = [target.config for target in adapting if purpose in target.config.sets]
-            statistics, linear = known[purpose]
-            if any(config.whole_inverse for config in wanting):
-                return statistics.inverse(linear)
-            return statistics.inverse_diagonal(linear) if wanting else None
-
-        for target in including:
-            if target not in adapting:
-                unreached = [purpose for purpose in target.config.sets if purpose not in reached]
-                target.leave(unit, pair, tensor, old, moved, unreached, **tokens(target))
-        if adapting:
-            results = adapt(
-                old,
-                new,
-                curved("safety"),
-                curved("task"),
-                block=depth,
-                blocks=unit.blocks,
-                configs=[target.config for target in adapting],
-                name=pair.new.name,
-            )
-            for target, adapted in zip(adapting, results, strict=True):
-                target.put(unit, pair, tensor, adapted, moved, block=depth, blocks=unit.blocks, **tokens(target))
+        wanted = [pair for pair in pairs if any(sink.plan.includes(pair) for sink in sinks)]
+        safety = self._sources[0].run(unit, (pair.old for pair in wanted if changed(pair)))
+        task = self._sources[1].run(unit, (pair.new for pair in wanted if changed(pair)))
+        for pair in pairs if sinks else ():
+            known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
+            before, tensor = pair.old.matrix(old(pair.old.key)), new(pair.new.key)
+            linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
+            if changed(pair):
+                _merge_linear(linear, depth, known, sinks)
+            else:
+                for sink in sinks:
+                    sink.put(linear)
+        self._pass_on(unit, pairs, old, new)
+        for sink in sinks:
+            sink.commit(unit, self._packed(pairs))
+        for source in self._sources:
+            source.free(unit)
 
     def _packed(self, pairs: Sequence[LinearPair]) -> dict[str, Any]:
-        """What the journals say of the statistics that were computed for ``pairs``, by the purpose of the half."""
+        """The statistics that were computed for ``pairs``, by purpose, as the journals keep them."""
         linears = {"safety": [pair.old for pair in pairs], "task": [pair.new for pair in pairs]}
-        return {half.purpose: half.packed(linears[half.purpose]) for half in self._halves if not half.read}
+        return {each.purpose: each.packed(linears[each.purpose]) for each in self._recorded}
 
 
-def _matrices(pair: LinearPair, old: Callable[[str], Tensor], new: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
-    """Both weights as ``[r, c]``."""
-    return pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key))
+def _depth(unit: Unit, *, after_text: bool) -> int:
+    """The depth of a unit: its place in its stack; outside the stacks 0 before the text stack and ``L`` after it."""
+    if unit.block is not None:
+        return unit.block
+    return unit.blocks if after_text else 0
+
+
+def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatistics], sinks: Sequence[Sink]) -> None:
+    """Merge a weight that tuning changed, and hand it to every OUT.
+
+    Args:
+        linear: as it is without a merge.
+        depth: that of its unit.
+        known: the safety and the task statistics of its inputs.
+
+    Raises:
+        CalibrationError: no sample reaches it, and the options want every weight to be reached.
+        NumericalError: the result does not fit into NEW's dtype.
+    """
+    pair, unit = linear.pair, linear.pair.new.unit
+    merging: list[tuple[Sink, dict[str, int]]] = []
+    for sink in sinks:
+        config = sink.plan.config
+        used = [each for each in known if each.purpose in config.sets]
+        tokens = {f"{each.purpose}_tokens": each.tokens for each in used}
+        if not sink.plan.includes(pair):
+            sink.put(replace(linear, outcome="old" if pair.new.key in sink.plan.from_old else "excluded"))
+        elif unreached := [each.purpose for each in used if not each.reached]:
+            if config.uncalibrated == "error":
+                sets = " and the ".join(unreached)
+                raise CalibrationError(
+                    f"{pair.new.name} changed and no token of the {sets} set reaches it{sink.unreached}"
+                )
+            restored = config.uncalibrated == "old"
+            sink.put(replace(linear, outcome="uncalibrated", restored=restored, details=tokens))
+        else:
+            merging.append((sink, {"block": depth, "blocks": unit.blocks, **tokens}))
+    if not merging:
+        return
+    configs = [sink.plan.config for sink, _ in merging]
+    safety, task = (each.curvature(configs) for each in known)
+    old, new, name = linear.moved.old, linear.new, pair.new.name
+    results = adapt(old, new, safety, task, block=depth, blocks=unit.blocks, configs=configs, name=name)
+    for (sink, details), adapted in zip(merging, results, strict=True):
+        if not all_finite(adapted.weight):
+            raise NumericalError(
+                f"the result for {name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
+            )
+        sink.put(replace(linear, outcome="adapted", adapted=adapted, details=details))

@@ -1,12 +1,13 @@
 """How much memory a merge is going to take, from its plan, and how it is to keep within what it is allowed.
 
-What is in memory at once is one unit of both models, the curvatures of its linears on both sides, the factorisation of
-the largest of them, what the paused samples hold, and what is read ahead or waits to be written. It is an upper
-estimate: linears that share an input are counted apart, because which do is seen only when the samples run.
+In memory at once are one unit of both models, the curvatures of its linears in both, the factorisation of the largest
+of them, what the paused samples hold, and what is prefetched or waits to be written. The forecast is an upper bound:
+linears that share an input are counted separately, because which do is known only when the samples run.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -16,30 +17,27 @@ from torch import Tensor
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
-from hpa_merge.engine.calibration_run import Side
-from hpa_merge.engine.machine import peak_host_bytes
+from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
 from hpa_merge.engine.plan import Plan
-from hpa_merge.errors import ConfigError
+from hpa_merge.errors import ConfigError, ResourceError
 
-__all__ = ["Limits", "Memory", "allot"]
+__all__ = ["Limits", "Memory", "allot", "explaining"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
-
-ELEMENTWISE = {"safe-delta": 3, "model-tailor": 19}
-"""Bytes for each value of a weight, for methods that choose by value: masks, and scores that are put in order."""
 
 LIBRARIES = 80 * 10**6
 """Bytes that torch and its kernels take when they are first used; measured on x86-64 with torch 2.13 for the CPU."""
 
 QUEUE = 2**31
-"""Bytes that are read ahead of a side, or wait to be written, at most."""
+"""Bytes that are prefetched of each model, or wait to be written, at most."""
 
 
 @final
 @dataclass(frozen=True)
 class Limits:
-    """Bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` beside a CUDA device; None: any."""
+    """Bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` next to a CUDA device; None: any."""
 
     device: int | None = None
     host: int | None = None
@@ -51,7 +49,7 @@ class Memory:
     """How a merge uses memory, and what it takes of it at the peak, at most.
 
     Attributes:
-        ahead: bytes of each side that are read and not yet asked for.
+        ahead: bytes of each model that are read and not yet asked for.
         behind: bytes of each OUT that wait to be written.
         spill: whether tokens wait on the host until their curvature is computed, one at a time.
         host: bytes at the peak.
@@ -68,29 +66,29 @@ class Memory:
 def allot(
     plan: Plan,
     checkpoints: Sequence[Checkpoint],
-    sides: Sequence[Side],
-    runs: Sequence[bool],
+    runs: Sequence[CalibrationRun],
+    needed: Sequence[bool],
     device: torch.device,
     configs: Sequence[HPAConfig],
     limits: Limits,
 ) -> Memory:
     """The fastest way to use memory that stays within ``limits``.
 
-    It changes no result, but that sums may be taken in another order where linears share an input in some samples only.
-    The modules and the libraries are loaded already and count as they are.
+    It does not change the result, except that sums may be taken in another order if linears share an input in some
+    samples only. The modules and the libraries are loaded already and count as they are.
 
     Args:
-        runs: of each side, whether its samples run, or its statistics are known.
+        needed: whether the samples of each run have to run; otherwise its statistics are known.
         configs: the options of each OUT.
 
     Raises:
         ConfigError: no way is within them.
     """
     cuda, queues, refusal = device.type == "cuda", 2 + len(configs), ""
-    base = peak_host_bytes() + LIBRARIES + sum(_bytes(sample) for side in sides for sample in side.inputs)
+    base = peak_host_bytes() + LIBRARIES + sum(_bytes(sample) for run in runs for sample in run.inputs)
     base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
     for spill in (False, True) if cuda else (False,):
-        work, waiting = _work(plan, checkpoints, sides, runs, configs, spill)
+        work, waiting = _work(plan, checkpoints, runs, needed, configs, spill)
         host, most_host = base + work, limits.device
         if cuda:
             largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
@@ -107,6 +105,28 @@ def allot(
     raise ConfigError(refusal)
 
 
+@contextmanager
+def explaining(memory: Memory, device: torch.device) -> Iterator[None]:
+    """Explain an allocation that fails in the block, against the forecast or because another process takes the memory.
+
+    Raises:
+        ResourceError: one failed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_out_of_memory(error):
+            raise
+        expected = memory.host if memory.device is None else memory.device
+        free = free_bytes(device)
+        room = "" if free is None else f" and {free / 1e9:.1f} GB are free now"
+        raise ResourceError(
+            f"the memory of {'the host' if memory.device is None else device} is full: this merge takes up to "
+            f"{expected / 1e9:.1f} GB there{room}: set max_memory to what may be taken and go on with --resume, or "
+            "begin anew with fewer task_samples, a smaller max_length, or another device."
+        ) from error
+
+
 def _refusal(where: str, option: str, needed: int, limit: int) -> str:
     return (
         f"{option} is {limit / 1e9:.2f} GB and this merge may take {needed / 1e9:.2f} GB on {where}: "
@@ -117,21 +137,21 @@ def _refusal(where: str, option: str, needed: int, limit: int) -> str:
 def _work(
     plan: Plan,
     checkpoints: Sequence[Checkpoint],
-    sides: Sequence[Side],
-    runs: Sequence[bool],
+    runs: Sequence[CalibrationRun],
+    needed: Sequence[bool],
     configs: Sequence[HPAConfig],
     spill: bool,
 ) -> tuple[int, int]:
     """Bytes where the arithmetic runs, and of the tokens that wait on the host."""
-    tokens = [side.tokens if run else 0 for side, run in zip(sides, runs, strict=True)]
+    tokens = [run.tokens if is_needed else 0 for run, is_needed in zip(runs, needed, strict=True)]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
     states = HELD_STATES * sum(tokens) * hidden * itemsize
     whole = [
-        count if any(c.whole_inverse and side.purpose in c.sets for c in configs) else 0
-        for side, count in zip(sides, tokens, strict=True)
+        count if any(c.whole_inverse and run.purpose in c.sets for c in configs) else 0
+        for run, count in zip(runs, tokens, strict=True)
     ]
-    by_element = max((ELEMENTWISE.get(config.method, 0) for config in configs), default=0)
+    by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     units, waiting = 0, 0
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
@@ -143,7 +163,7 @@ def _work(
         factored = max((_factored(count, c) for _, c, count in inputs), default=0)
         grown = any(pair.shared_rows is not None for pair in pairs)  # such a head is put together once more
         fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
-        weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(runs) else 2 * fused
+        weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(needed) else 2 * fused
         slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
         stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one of each OUT
         if spill:

@@ -1,7 +1,7 @@
-"""One OUT on its way: its options, its writer, and what became of each linear."""
+"""One OUT that is being made: written tensor by tensor, recorded, and published with its report."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,81 +11,77 @@ from typing import Any, final
 from torch import Tensor
 
 from hpa_merge.checkpoint import CheckpointWriter, WriteBehind
-from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
-from hpa_merge.engine.calibration_run import Side
 from hpa_merge.engine.components import component_records
-from hpa_merge.engine.drift import Moved, drift_of
+from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.fingerprint import digest
+from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.machine import describe, peak_device_bytes, peak_host_bytes, versions
-from hpa_merge.engine.plan import LinearPair
-from hpa_merge.engine.recording import record_of, record_of_adapted
-from hpa_merge.engine.setup import Job, Ready, Render
-from hpa_merge.engine.statistics import Half
-from hpa_merge.errors import CalibrationError, NumericalError, OutputError
+from hpa_merge.engine.plan import LinearPair, OutPlan
+from hpa_merge.engine.request import MergeRequest, Render
+from hpa_merge.engine.setup import Prepared
+from hpa_merge.engine.statistics import ModelStatistics
+from hpa_merge.engine.weights import Read, Weights
+from hpa_merge.errors import NumericalError, OutputError
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.inputs.hub import commits_of
-from hpa_merge.methods.applying import Adapted, with_new_rows
-from hpa_merge.model import Unit
-from hpa_merge.report.records import LinearRecord, Outcome, RunRecord
+from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.report.records import LinearRecord, RunRecord
 from hpa_merge.report.schema import MergeReport, linear_of
 
-__all__ = ["Target"]
+__all__ = ["MergeOutput"]
 
 
 @final
-class Target:
-    """An OUT that a merge is making; one of several that are made from one read of the inputs.
+class MergeOutput:
+    """An OUT that a merge is making: the :class:`~hpa_merge.engine.linear.Sink` that writes.
 
     Attributes:
-        config: its options.
-        records: what became of each linear, in the order of the merge; of a resumed run those that are durable first.
+        plan: what is going to be in it.
+        records: what became of each linear, in the order of the merge; in a resumed run, durable ones come first.
     """
 
-    def __init__(self, job: Job, ready: Ready, out: Path, place: int, config: HPAConfig, behind: int) -> None:
-        """Begin OUT, or go on with it.
+    unreached = ": add samples that do, or choose --uncalibrated new or old."
 
-        Args:
-            place: of ``config`` among those that the plan was made with.
-            behind: bytes that wait to be written, at most.
+    def __init__(self, request: MergeRequest, prepared: Prepared, out: Path, plan: OutPlan) -> None:
+        """Begin OUT, or resume it.
 
         Raises:
-            OutputError: it cannot be made there, or was begun as another one.
+            OutputError: it cannot be made there, or an interrupted run has begun another OUT there.
         """
-        self.config = config
-        self._out = out
-        self._place = place
-        self._new = ready.new
+        self.plan = plan
+        self._request, self._prepared = request, prepared
+        self._new = prepared.inputs.new
+        self._fingerprint = prepared.fingerprint(plan.config)
         self._writer = CheckpointWriter(
-            ready.new,
+            self._new,
             out,
-            overwrite=job.overwrite,
-            inputs=ready.inputs.places,
+            overwrite=request.overwrite,
+            inputs=prepared.inputs.guarded.places,
             fingerprint={
-                **ready.fingerprints[out],
-                **ready.origins,
-                **{f"content of {name.upper()}": content for name, content in ready.lineage.contents.items()},
+                **self._fingerprint,
+                **prepared.origins,
+                **{f"content of {name.upper()}": content for name, content in prepared.inputs.lineage.contents.items()},
             },
-            resume=job.resume,
-            unchanged=ready.inputs.check,
+            resume=request.resume,
+            unchanged=prepared.inputs.guarded.check,
         )
-        self._behind = WriteBehind(self._writer, behind)
+        self._behind = WriteBehind(self._writer, prepared.memory.behind)
         self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, of which some slices are in their place
-        self._from_old = ready.plan.from_old[place]
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
         with self._believing():
-            linears = {unit.name: pairs for unit, pairs in ready.plan.linears.items()}
+            linears = {unit.name: pairs for unit, pairs in prepared.plan.linears.items()}
             self.records = [r for entry in resumed for r in _records_of(entry["linears"], linears[entry["unit"]])]
             self._finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 
-    def restore(self, half: Half) -> None:
-        """Give a half that is to be computed what an interrupted run has computed of it."""
+    def restore(self, statistics: ModelStatistics) -> None:
+        """Put into ``statistics`` what an interrupted run has recorded of them."""
         with self._believing():
             for entry in self._writer.resumed:
-                if half.purpose in entry.get("statistics", ()):
-                    half.restore(entry["statistics"][half.purpose])
+                if statistics.purpose in entry.get("statistics", ()):
+                    statistics.restore(entry["statistics"][statistics.purpose])
 
     @contextmanager
     def _believing(self) -> Iterator[None]:
@@ -107,103 +103,43 @@ class Target:
         """Whether the linears of ``unit`` are not durable yet."""
         return unit.name not in self._finished
 
-    def includes(self, pair: LinearPair) -> bool:
-        """Whether the options leave the linear to be adapted."""
-        return pair.included[self._place]
+    def put(self, linear: MergedLinear) -> None:
+        """Write a linear weight, unless its tensor is passed on, and record what became of it."""
+        if (weight := linear.weight) is not None:
+            self._write(linear.pair.new, linear.tensor, weight)
+        self.records.append(linear.record())
 
-    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, moved: Moved, **details: Any) -> None:
-        """Write an adapted weight.
-
-        Args:
-            tensor: NEW's, in which the weight lies on disk.
-            moved: what knows how far it lies from OLD's.
-
-        Raises:
-            NumericalError: it does not fit into NEW's dtype.
-        """
-        if not all_finite(adapted.weight):
-            raise NumericalError(
-                f"the result for {pair.new.name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
-            )
-        self._write(pair, tensor, adapted.weight)
-        self.records.append(record_of_adapted(unit, pair, adapted, moved, **details))
-
-    def leave(
-        self,
-        unit: Unit,
-        pair: LinearPair,
-        tensor: Tensor,
-        old: Tensor,
-        moved: Moved,
-        unreached: Sequence[str],
-        **details: Any,
-    ) -> None:
-        """Deal with a changed weight, ``[r, c]`` in OLD, that no token of the sets ``unreached`` reaches.
-
-        ``tensor``: NEW's, in which it lies on disk. ``moved``: what knows how far it lies from OLD's.
-
-        Raises:
-            CalibrationError: the options want every one to be reached.
-        """
-        if self.config.uncalibrated == "error":
-            raise CalibrationError(
-                f"{pair.new.name} changed and no token of the {' and the '.join(unreached)} set reaches it: "
-                "add samples that do, or choose --uncalibrated new or old."
-            )
-        if self.config.uncalibrated == "old":
-            self._write(pair, tensor, with_new_rows(old.to(tensor.dtype), pair.new.matrix(tensor)))
-            details |= moved.to_old()
-        else:
-            details |= moved.to_new()
-        self.note(unit, pair, pair.new.matrix(tensor), "uncalibrated", **details)
-
-    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor, moved: Moved) -> None:
-        """Note that the options take a changed weight, ``[r, c]``, from NEW or from OLD."""
-        if pair.new.key in self._from_old:
-            self.note(unit, pair, new, "old", **moved.to_old())
-        else:
-            self.note(unit, pair, new, "excluded", **moved.to_new())
-
-    def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
-        """Record what became of a linear; ``weight`` is ``[r, c]``."""
-        self.records.append(record_of(unit, pair, weight, outcome, **details))
-
-    def pass_on(
-        self,
-        keys: Iterable[str],
-        old: Callable[[str], Tensor] | None = None,
-        new: Callable[[str], Tensor] | None = None,
-    ) -> None:
-        """Take from NEW what of these tensors is not written, and from OLD what the options want of it.
+    def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
+        """Write those of these tensors that are not written: NEW's, or OLD's if the options say so.
 
         Args:
-            old: gives OLD's tensors by their keys; None where it cannot yet, so that they have to wait.
-            new: gives those of NEW's that are computed; None: they are computed for this.
+            old: gives OLD's tensors by key; None: these have to wait.
+            new: gives NEW's tensors by key while they are loaded; None: those that are computed are computed for this.
 
         Raises:
             NumericalError: one does not fit into NEW's dtype.
         """
         for key in keys:
-            if key not in self._left or (key in self._from_old and old is None):
+            if key not in self._left or (key in self.plan.from_old and old is None):
                 continue
             del self._left[key]
-            if key in self._from_old and old is not None:
-                self._behind.write(key, self._as_new(key, old(self._from_old[key])))
+            if key in self.plan.from_old and old is not None:
+                self._behind.write(key, self._as_new(key, old(self.plan.from_old[key])))
             elif self._new.computes(key):
                 self._behind.write(key, (new or self._new.read)(key))
             else:
                 self._behind.copy(key)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """Make the linears of ``unit`` durable, with the statistics that are to be there when the run is resumed."""
+        """Make the linears of ``unit`` durable, with the statistics that a resumed run needs."""
         self._write_stack()
         linears = [asdict(record) for record in self.records[self._begun :]]
         self._behind.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
         self._begun = len(self.records)
         self._finished.add(unit.name)
 
-    def copy_rest(self, old: Side) -> None:
-        """Take everything else from NEW, or from OLD as the options want it, piece by piece.
+    def copy_rest(self, old: Weights) -> None:
+        """Write everything else, piece by piece: NEW's, or OLD's if the options say so.
 
         Raises:
             NumericalError: a tensor of OLD holds NaN or infinity, or does not fit into NEW's dtype.
@@ -212,7 +148,7 @@ class Target:
         if self._left:
             self._behind.flush()  # a commit may still wait there, and none may be made while others write
         for key in tuple(self._left):
-            pieces = (self._as_new(key, piece) for piece in old.pieces(self._from_old[key]))
+            pieces = (self._as_new(key, piece) for piece in old.pieces(self.plan.from_old[key]))
             self._writer.write_pieces(key, pieces)
             del self._left[key]
 
@@ -228,62 +164,64 @@ class Target:
         """Elements of a tensor of OUT, which is written in full: flat, on the CPU."""
         return self._writer.piece(name, begin, count)
 
-    def publish(
-        self, job: Job, ready: Ready, render: Render, started: float, from_first: float | None = None
-    ) -> MergeReport:
-        """Let OUT, which is written in full, appear with its report.
+    def publish(self, render: Render, started: float, from_first: float | None = None) -> MergeReport:
+        """Publish OUT, which is written in full, with its report.
 
         Args:
-            render: what makes the files that people read.
+            render: makes the files that people read.
             started: ``time.monotonic()`` when the run began.
-            from_first: ``‖OUT − FIRST‖_F``, where it was measured.
+            from_first: ``‖OUT − FIRST‖_F``, if it was measured.
         """
         self._behind.close()
-        origins, calibration = ready.used(self.config), ready.records(self.config)
+        inputs = self._prepared.inputs
+        self._writer.carry(but=(CARD, REPORT))
+        report, files = render(self._report(started, from_first), inputs.old, inputs.new, self._request.page)
+        inputs.check_contents()
+        self._writer.publish(files)
+        return report
+
+    def _report(self, started: float, from_first: float | None) -> MergeReport:
+        """Everything that is known of the merge."""
+        prepared, config, plan = self._prepared, self.plan.config, self._prepared.plan
+        sources, history = prepared.inputs.sources, prepared.inputs.lineage.history
+        calibration, file = prepared.records(config), self._request.stats
         notes = []
         if self._writer.damaged:
             notes.append(
                 f"{self._writer.damaged} of the finished units were not on the disk as they had been written, and were "
                 "merged again: check the disk."
             )
-        self._writer.carry(but=(CARD, REPORT))
-        report = MergeReport(
-            architecture=ready.plan.architecture,
-            config=asdict(self.config),
+        return MergeReport(
+            architecture=plan.architecture,
+            config=asdict(config),
             safety=calibration["safety"],
             task=calibration["task"],
             linears=tuple(self.records),
-            components=component_records(
-                self.config, ready.plan.new, ((record.name, record.outcome) for record in self.records)
-            ),
-            passed_through=ready.plan.passed_through[self._place],
-            left_out=tuple(str(path) for path in ready.new.side_files().left_out),
+            components=component_records(config, plan.new, ((each.name, each.outcome) for each in self.records)),
+            passed_through=self.plan.passed_through,
+            left_out=tuple(str(path) for path in self._new.side_files().left_out),
             manifest=self._writer.manifest(),
             run=RunRecord(
-                old=ready.sources[0].name,
-                new=ready.sources[1].name,
-                adapter=ready.new.overlay.kind if ready.new.overlay else "",
-                device=str(ready.device),
+                old=sources[0].name,
+                new=sources[1].name,
+                adapter=self._new.overlay.kind if self._new.overlay else "",
+                device=str(prepared.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),
-                peak_device_bytes=peak_device_bytes(ready.device),
+                peak_device_bytes=peak_device_bytes(prepared.device),
                 versions=versions(),
-                statistics=origins if job.stats is None else {**origins, "file": str(job.stats)},
-                notes=(*ready.notes, *notes),
-                commits=commits_of(ready.sources),
-                fingerprint=digest(ready.fingerprints[self._out]),
-                contents={**ready.lineage.contents, "out": self._writer.content_digest()},
-                command=job.command,
+                statistics=prepared.used(config) | ({} if file is None else {"file": str(file)}),
+                notes=(*prepared.notes, *notes),
+                commits=commits_of(sources),
+                fingerprint=digest(self._fingerprint),
+                contents={**prepared.inputs.lineage.contents, "out": self._writer.content_digest()},
+                command=self._request.command,
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-                machine=describe(ready.device),
+                machine=describe(prepared.device),
             ),
-            history=ready.lineage.history,
-            drift=drift_of(self.records, ready.lineage.history, from_first),
+            history=history,
+            drift=drift_of(self.records, history, from_first),
         )
-        report, files = render(report, ready.old, ready.new, job.page)
-        ready.check_contents()
-        self._writer.publish(files)
-        return report
 
     def abort(self, *, keep: bool) -> None:
         """Give OUT up, or keep what is durable of it; never raises, and one that is published stays."""
@@ -301,20 +239,19 @@ class Target:
             raise NumericalError(f"OLD's {key} does not fit {cast.dtype}: save NEW in float32 or bfloat16.")
         return cast
 
-    def _write(self, pair: LinearPair, tensor: Tensor, weight: Tensor) -> None:
-        """Let a weight, ``[r, c]``, be written in its turn; one of a stack in its place in NEW's ``tensor``."""
-        key = pair.new.key
-        self._left.pop(key, None)
-        if pair.new.part is None:
-            self._behind.write(key, pair.new.turned(weight))
+    def _write(self, linear: LinearTensor, tensor: Tensor, weight: Tensor) -> None:
+        """Queue a weight, ``[r, c]``; a slice of a stack is put into its place in a copy of NEW's ``tensor``."""
+        self._left.pop(linear.key, None)
+        if linear.part is None:
+            self._behind.write(linear.key, linear.turned(weight))
         else:
-            if key not in self._stack:
+            if linear.key not in self._stack:
                 self._write_stack()
-                self._stack[key] = tensor.clone()
-            pair.new.matrix(self._stack[key]).copy_(weight)
+                self._stack[linear.key] = tensor.clone()
+            linear.matrix(self._stack[linear.key]).copy_(weight)
 
     def _write_stack(self) -> None:
-        """Let the stack be written whose slices are in their place: those of one tensor come one after the other."""
+        """Queue the stack whose slices are in their place; those of one tensor come one after the other."""
         while self._stack:
             self._behind.write(*self._stack.popitem())
 

@@ -26,24 +26,44 @@ class LinearPair:
 
     Attributes:
         old, new: how it lies in each.
-        included: for each configuration, whether its options leave it to be adapted.
         shared_rows: of a head whose vocabulary grew the number of rows that OLD has too; the others are NEW's.
     """
 
     old: LinearTensor
     new: LinearTensor
-    included: tuple[bool, ...]
     shared_rows: int | None = None
 
 
 @final
 @dataclass(frozen=True)
-class Plan:
-    """Two checkpoints that fit each other, as skeletons, and the linears to go through, by unit.
+class OutPlan:
+    """What is going to be in one OUT.
 
     Attributes:
-        passed_through: for each configuration, how many of NEW's tensors are no adaptable linear and NEW's, by kind.
-        from_old: for each configuration, OLD's key for each of NEW's keys whose tensor is OLD's.
+        config: its options.
+        included: names of the linears that these leave to be adapted.
+        from_old: OLD's key for each of NEW's keys whose tensor is OLD's.
+        passed_through: how many of NEW's tensors are no adaptable linear and NEW's, by kind.
+    """
+
+    config: HPAConfig
+    included: frozenset[str]
+    from_old: dict[str, str]
+    passed_through: dict[str, int]
+
+    def includes(self, pair: LinearPair) -> bool:
+        """Whether the options leave a linear to be adapted."""
+        return pair.new.name in self.included
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """Two checkpoints that fit each other, as skeletons, and what is made of them.
+
+    Attributes:
+        linears: the linears to go through, by unit.
+        outs: what is going to be in each OUT, in the order of the configurations.
         reshaped: what has another shape in NEW than in OLD and is therefore NEW's, a sentence each: a vocabulary that
             grew, or a tensor that the options exclude.
     """
@@ -51,14 +71,24 @@ class Plan:
     old: Skeleton
     new: Skeleton
     linears: dict[Unit, tuple[LinearPair, ...]]
-    passed_through: tuple[dict[str, int], ...]
-    from_old: tuple[dict[str, str], ...]
+    outs: tuple[OutPlan, ...]
     reshaped: tuple[str, ...]
 
     @property
     def architecture(self) -> str:
         """Class name of the model."""
         return type(self.new.model).__name__
+
+    @property
+    def only(self) -> OutPlan:
+        """The plan of the only OUT."""
+        (out,) = self.outs
+        return out
+
+    @property
+    def pairs(self) -> list[LinearPair]:
+        """All linears."""
+        return [pair for pairs in self.linears.values() for pair in pairs]
 
 
 def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], device: torch.device) -> Plan:
@@ -78,58 +108,70 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         raise CheckpointError(
             f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
         )
-    skeletons = [
-        Skeleton(
-            c.folder,
-            {name: (info.dtype, info.shape) for name, info in c.tensors.items()},
-            c.role,
-            device,
-            c.tower,
-            c.external if c is new else (),
-        )
-        for c in (old, new)
-    ]
+    skeletons = (_skeleton(old, device), _skeleton(new, device, new.external))
     _check_inputs(skeletons[1])
-    external = new.external
-    included = {
-        key: tuple(is_included(config, key, skeletons[1].components.get(key)) for config in configs)
-        for key in new.tensors
-        if key not in external
-    }
+    components, own = skeletons[1].components, new.tensors.keys() - new.external
+    included = [{key for key in own if is_included(config, key, components.get(key))} for config in configs]
     for config in configs:
         check_policies(config, skeletons[1])
-    keys = _match(skeletons[0], skeletons[1], old, new, {key for key, by in included.items() if any(by)})
+    in_any = set().union(*included)
+    keys = _match(skeletons[0], skeletons[1], old, new, in_any)
     if skeletons[0].units != skeletons[1].units:
         raise CheckpointError(
             "the config.json of OLD and that of NEW make models of different modules: "
             "give the checkpoints before and after tuning of one model."
         )
-    from_old = tuple(find_from_old(skeletons[0], skeletons[1], keys, config) for config in configs)
-    _check_from_old(from_old, old, new, skeletons[1])
-    adaptable = {linear.key for linear in skeletons[1].linears.values()}
-    heads = [key for key in adaptable if skeletons[1].components[key] == "head" and any(included[key])]
+    outs = tuple(_plan_out(skeletons, old, new, keys, *each) for each in zip(configs, included, strict=True))
+    heads = {linear.key for linear in skeletons[1].linears.values() if components[linear.key] == "head"} & in_any
     grown = {key for key in heads if old.tensors[keys[key]].shape != new.tensors[key].shape}
-    if heads or any(skeletons[1].components[key] in ("head", "embeddings") for taken in from_old for key in taken):
+    if heads or any(components[key] in ("head", "embeddings") for out in outs for key in out.from_old):
         check_order(old.folder, new.folder)
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
     in_old = {(linear.key, linear.part): linear for linear in skeletons[0].linears.values()}
     for linear in skeletons[1].linears.values():
-        key, before = linear.key, in_old[keys[linear.key], linear.part]
-        rows = old.tensors[before.key].shape[0] if key in grown else None
-        by = tuple(of and is_chosen(c, linear.unit) for of, c in zip(included[key], configs, strict=True))
-        linears[linear.unit].append(LinearPair(before, linear, by, rows))
+        before = in_old[keys[linear.key], linear.part]
+        rows = old.tensors[before.key].shape[0] if linear.key in grown else None
+        linears[linear.unit].append(LinearPair(before, linear, rows))
     return Plan(
         old=skeletons[0],
         new=skeletons[1],
         linears={unit: tuple(linears[unit]) for unit in skeletons[1].units if unit in linears},
-        passed_through=tuple(_passed_through(skeletons[1], new, taken) for taken in from_old),
-        from_old=from_old,
+        outs=outs,
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
             + (f"the first {shapes[0][0]} rows are merged." if key in grown else "NEW's is taken.")
             for key, old_key in keys.items()
-            if key in included and len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
+            if key in own and len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
         ),
+    )
+
+
+def _skeleton(checkpoint: Checkpoint, device: torch.device, external: Collection[str] = ()) -> Skeleton:
+    header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
+    return Skeleton(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external)
+
+
+def _plan_out(
+    skeletons: tuple[Skeleton, Skeleton],
+    old: Checkpoint,
+    new: Checkpoint,
+    matched: Mapping[str, str],
+    config: HPAConfig,
+    included: Collection[str],
+) -> OutPlan:
+    """What is going to be in the OUT with the options ``config``, which include the tensors ``included``.
+
+    Raises:
+        ConfigError: a tensor that is to be OLD's has another shape there.
+    """
+    from_old = find_from_old(skeletons[0], skeletons[1], matched, config)
+    _check_from_old(from_old, old, new, skeletons[1])
+    linears = skeletons[1].linears.values()
+    return OutPlan(
+        config=config,
+        included=frozenset(each.name for each in linears if each.key in included and is_chosen(config, each.unit)),
+        from_old=from_old,
+        passed_through=_passed_through(skeletons[1], new, from_old),
     )
 
 
@@ -153,7 +195,9 @@ def _check_inputs(skeleton: Skeleton) -> None:
         )
 
 
-def _match(old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint, included: set[str]) -> dict[str, str]:
+def _match(
+    old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint, included: Collection[str]
+) -> dict[str, str]:
     """OLD's key for each of NEW's keys that the model knows.
 
     Raises:
@@ -199,13 +243,13 @@ def _same_columns(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
-def _check_from_old(taken: Sequence[Mapping[str, str]], old: Checkpoint, new: Checkpoint, skeleton: Skeleton) -> None:
-    """See that what is to be OLD's has the same shape in both.
+def _check_from_old(taken: Mapping[str, str], old: Checkpoint, new: Checkpoint, skeleton: Skeleton) -> None:
+    """Check that what is to be OLD's has the same shape in both.
 
     Raises:
         ConfigError: a tensor has another.
     """
-    for key, old_key in ((key, old_key) for keys in taken for key, old_key in keys.items()):
+    for key, old_key in taken.items():
         shapes = old.tensors[old_key].shape, new.tensors[key].shape
         if shapes[0] != shapes[1]:
             component = skeleton.components[key]

@@ -1,109 +1,120 @@
 """The dry run: what a merge would do to each unit, without running a model or writing anything."""
 
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from hpa_merge.checkpoint import needed_bytes
-from hpa_merge.config import uses
-from hpa_merge.core import retained_share
-from hpa_merge.engine.calibration_run import Side
 from hpa_merge.engine.components import component_records
-from hpa_merge.engine.plan import LinearPair, Plan
-from hpa_merge.engine.setup import Job, Progress, Ready, prepare
+from hpa_merge.engine.plan import LinearPair, OutPlan
+from hpa_merge.engine.request import MergeRequest, Progress, silent
+from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.inputs.hub import commits_of
 from hpa_merge.methods.applying import differ
+from hpa_merge.model import Unit
 from hpa_merge.report.planned import PlanReport, UnitPlan
 
 __all__ = ["preview"]
 
 
-def preview(job: Job, on_progress: Progress = lambda what, done, total: None) -> dict[Path, PlanReport]:
+def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path, PlanReport]:
     """What a merge would do, by OUT: every check that runs no model, and nothing written.
 
-    Reads the linears of both checkpoints once, to see which changed and whether they are finite.
+    Reads the linears of both checkpoints once, to find out which changed and whether they are finite.
 
     Raises:
         InputError, NumericalError: as the merge would.
     """
-    with prepare(job) as ready:
-        units: dict[Path, list[UnitPlan]] = {out: [] for out in job.outs}
-        outcomes: dict[Path, list[tuple[str, str]]] = {out: [] for out in job.outs}
-        for done, (unit, pairs) in enumerate(ready.plan.linears.items()):
-            on_progress(unit.name, done, len(ready.plan.linears))
-            changed = _changed(ready.sides, [pair for pair in pairs if any(pair.included)])
-            for place, (out, config) in enumerate(job.outs.items()):
-                included = [pair for pair in pairs if pair.included[place]]
-                outcomes[out] += [(p.new.name, _foreseen(p, place, ready.plan, changed)) for p in pairs]
-                share = None
-                if unit.block is not None and uses(config.method, "p_max"):
-                    share = float(retained_share(unit.block, unit.blocks, config.p_max, config.p_min))
-                units[out].append(
-                    UnitPlan(
-                        unit.name,
-                        unit.stack,
-                        unit.block,
-                        unit.blocks,
-                        share,
-                        changed=len(changed.intersection(included)),
-                        unchanged=len(included) - len(changed.intersection(included)),
-                        excluded=len(pairs) - len(included),
-                    )
-                )
+    with prepare(request) as prepared:
+        linears, changed = prepared.plan.linears, set()
+        for done, (unit, pairs) in enumerate(linears.items()):
+            on_progress(unit.name, done, len(linears))
+            included = [pair for pair in pairs if any(out.includes(pair) for out in prepared.plan.outs)]
+            changed |= _changed(prepared, included)
         return {
-            out: PlanReport(
-                architecture=ready.plan.architecture,
-                units=tuple(of_out),
-                **ready.records(job.outs[out]),
-                passed_through=ready.plan.passed_through[place],
-                left_out=tuple(str(path) for path in ready.new.side_files().left_out),
-                bytes_out=needed_bytes(ready.new),
-                bytes_free=shutil.disk_usage(out.absolute().parent).free,
-                peak_host_bytes=ready.memory.host,
-                peak_device_bytes=ready.memory.device,
-                reshaped=ready.plan.reshaped,
-                device=str(ready.device),
-                adapter=ready.new.overlay.kind if ready.new.overlay else "",
-                statistics=_fits(job.stats, ready),
-                history=_rounds(ready),
-                commits=commits_of(ready.sources),
-                components=component_records(job.outs[out], ready.plan.new, outcomes[out]),
-            )
-            for place, (out, of_out) in enumerate(units.items())
+            path: _of_out(request, prepared, path, out, changed)
+            for path, out in zip(request.outs, prepared.plan.outs, strict=True)
         }
 
 
-def _foreseen(pair: LinearPair, place: int, plan: Plan, changed: Collection[LinearPair]) -> str:
-    """What will become of a linear with the configuration at ``place``, as far as no sample has a say."""
-    if pair.included[place]:
+def _of_out(
+    request: MergeRequest, prepared: Prepared, path: Path, out: OutPlan, changed: Collection[LinearPair]
+) -> PlanReport:
+    """What would be in the OUT at ``path``."""
+    plan, new = prepared.plan, prepared.inputs.new
+    outcomes = ((pair.new.name, _foreseen(pair, out, changed)) for pair in plan.pairs)
+    return PlanReport(
+        architecture=plan.architecture,
+        units=tuple(_of_unit(unit, pairs, out, changed) for unit, pairs in plan.linears.items()),
+        **prepared.records(out.config),
+        passed_through=out.passed_through,
+        left_out=tuple(str(path) for path in new.side_files().left_out),
+        bytes_out=needed_bytes(new),
+        bytes_free=shutil.disk_usage(path.absolute().parent).free,
+        peak_host_bytes=prepared.memory.host,
+        peak_device_bytes=prepared.memory.device,
+        reshaped=plan.reshaped,
+        device=str(prepared.device),
+        adapter=new.overlay.kind if new.overlay else "",
+        statistics=_statistics(request, prepared),
+        history=_rounds(prepared),
+        commits=commits_of(prepared.inputs.sources),
+        components=component_records(out.config, plan.new, outcomes),
+    )
+
+
+def _of_unit(unit: Unit, pairs: Sequence[LinearPair], out: OutPlan, changed: Collection[LinearPair]) -> UnitPlan:
+    """What would become of a unit."""
+    included = [pair for pair in pairs if out.includes(pair)]
+    count, config = sum(pair in changed for pair in included), out.config
+    share = None if unit.block is None else config.rule.share(config, unit.block, unit.blocks)
+    return UnitPlan(
+        unit.name,
+        unit.stack,
+        unit.block,
+        unit.blocks,
+        share,
+        changed=count,
+        unchanged=len(included) - count,
+        excluded=len(pairs) - len(included),
+    )
+
+
+def _foreseen(pair: LinearPair, out: OutPlan, changed: Collection[LinearPair]) -> str:
+    """What will become of a linear, as far as it does not depend on the samples."""
+    if out.includes(pair):
         return "changed" if pair in changed else "unchanged"
-    return "old" if pair.new.key in plan.from_old[place] else "excluded"
+    return "old" if pair.new.key in out.from_old else "excluded"
 
 
-def _fits(stats: Path | None, ready: Ready) -> tuple[str, ...]:
-    """Whether the statistics file fits, a sentence for each half."""
-    if stats is None:
+def _statistics(request: MergeRequest, prepared: Prepared) -> tuple[str, ...]:
+    """Whether the statistics file fits, a sentence for each set."""
+    if request.stats is None:
         return ()
-    read = [f"The {half.purpose} half of {stats} fits: its samples do not run." for half in ready.halves if half.read]
-    notes = (note for note in ready.notes if note not in ready.lineage.notes)
-    return (*read, *notes) or (f"Both halves have to be computed, and {stats} is written.",)
+    fit = [
+        f"The {each.purpose} half of {request.stats} fits: its samples do not run."
+        for each in prepared.sets
+        if each.known
+    ]
+    return (*fit, *prepared.statistics_notes) or (f"Both halves have to be computed, and {request.stats} is written.",)
 
 
-def _rounds(ready: Ready) -> tuple[str, ...]:
+def _rounds(prepared: Prepared) -> tuple[str, ...]:
     """Which round of a model this would be, or why its history begins anew."""
-    rounds = len(ready.lineage.history)
-    return (f"This would be round {rounds + 1} of this model.",) if rounds else ready.lineage.notes
+    rounds = len(prepared.inputs.lineage.history)
+    return (f"This would be round {rounds + 1} of this model.",) if rounds else prepared.inputs.lineage.notes
 
 
-def _changed(sides: tuple[Side, Side], pairs: Iterable[LinearPair]) -> set[LinearPair]:
-    """Those linears that tuning changed.
+def _changed(prepared: Prepared, pairs: Iterable[LinearPair]) -> set[LinearPair]:
+    """The linears that tuning changed.
 
     Raises:
-        NumericalError: one of the weights is not finite.
+        NumericalError: a weight is not finite.
     """
     changed = set()
+    old_weights, new_weights = (each.run.weights for each in prepared.sets)
     for (old_key, new_key), same in groupby(pairs, lambda pair: (pair.old.key, pair.new.key)):
-        old, new = sides[0].read(old_key), sides[1].read(new_key)
+        old, new = old_weights.read(old_key), new_weights.read(new_key)
         changed |= {pair for pair in same if differ(pair.old.matrix(old), pair.new.matrix(new))}
     return changed

@@ -1,292 +1,192 @@
-"""Before the work: everything that can be known of a merge without running a model."""
+"""Before the work: everything of a merge that can be known without running a model."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
-from hpa_merge.calibration import read_samples
-from hpa_merge.checkpoint import Checkpoint, Inputs, begun_with, check_outputs, check_side_files, needed_bytes
-from hpa_merge.checkpoint.inputs import changed, files_of
+from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, needed_bytes
 from hpa_merge.checkpoint.output import Places
-from hpa_merge.config import HPAConfig
-from hpa_merge.engine.calibration_run import Side
+from hpa_merge.config import CalibrationOptions, HPAConfig
+from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
-from hpa_merge.engine.lineage import Lineage, trace
-from hpa_merge.engine.machine import free_bytes, resolve_device
-from hpa_merge.engine.memory import Limits, Memory, allot
+from hpa_merge.engine.inputs import MergeInputs, open_inputs, read_sets
+from hpa_merge.engine.machine import resolve_device
+from hpa_merge.engine.memory import Memory, allot
 from hpa_merge.engine.plan import Plan, make_plan
-from hpa_merge.engine.statistics import Half, check_place, read_statistics
-from hpa_merge.errors import ChangedError, CheckpointError, ConfigError
-from hpa_merge.inputs.hub import Source, is_remote, locate
-from hpa_merge.inputs.opening import open_new
-from hpa_merge.inputs.tower import with_tower
+from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.sources import CalibrationSet
+from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
+from hpa_merge.engine.statistics_file import check_place, read_statistics
+from hpa_merge.engine.weights import Weights
+from hpa_merge.errors import CheckpointError
+from hpa_merge.model import LinearTensor
 from hpa_merge.report.records import CalibrationRecord
 from hpa_merge.report.schema import MergeReport, read_report
 
-__all__ = ["Job", "Progress", "Ready", "Render", "out_of_memory", "prepare"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are behind, and how many there are."""
-
-Render = Callable[[MergeReport, Checkpoint, Checkpoint, bool], tuple[MergeReport, dict[str, bytes]]]
-"""Makes of a report, OLD, NEW, and whether there is to be a page, the files beside the weights, by name; and the report
-with what it has to say of them. Whoever asks for a merge hands it in: :func:`hpa_merge.render.folder.render`."""
+__all__ = ["Prepared", "plan_merge", "prepare"]
 
 COMPUTED = "computed"
-"""In the place of a digest: the statistics come from no file but from the run itself."""
+"""In the place of a digest: the run computes the statistics and reads them from no file."""
 
 
 @final
 @dataclass(frozen=True)
-class Job:
-    """What is asked for: one merge, or several from one read of the inputs.
+class Prepared:
+    """A merge that has passed every check that reads no weight.
 
     Attributes:
-        old, new: checkpoint folders, or for NEW that of an adapter; a string may be the name of one on the Hub,
-            ``org/name[@revision]``.
-        vision_tower: folder of their vision tower, where they have LLaVA's own layout.
-        outs: the options of each OUT; in all of them those that the statistics depend on are the same.
-        safety_calib, task_calib: calibration files; None where no method looks at them.
-        stats: the statistics file, if there is to be one.
-        first: the first aligned model of the history, a folder or a name on the Hub, to measure OUT's drift from.
-        limits: of memory.
-        overwrite, resume: as for :func:`hpa_merge.merge`.
-        several: a sweep, of which OUTs that are complete are let be when it is resumed.
-        page: whether the report's page and pictures are drawn.
-        compares: nothing is made: the OUTs are there, and are compared with what would be.
-        command: the command line as it was typed; empty where there was none.
-        reads: other files that it was made from, such as the YAML files; none of them is ever deleted.
-    """
-
-    old: str | Path
-    new: str | Path
-    outs: Mapping[Path, HPAConfig]
-    safety_calib: Path | None = None
-    task_calib: Path | None = None
-    vision_tower: Path | None = None
-    stats: Path | None = None
-    first: str | Path | None = None
-    limits: Limits = Limits()
-    overwrite: bool = False
-    resume: bool = False
-    several: bool = False
-    page: bool = True
-    command: str = ""
-    compares: bool = False
-    reads: tuple[Path, ...] = ()
-
-
-@final
-@dataclass(frozen=True)
-class Ready:
-    """Inputs that have passed every check that reads no weight.
-
-    Attributes:
-        old, new: the checkpoints, open; what is read of them beside a vision tower is their own.
-        sources: where they lie; and the first aligned model, if it was given.
-        device: where the arithmetic runs.
-        plan: what belongs together; its configurations are those of the job.
-        sides: OLD with the safety samples, NEW with the task samples; not started. A set that no method looks at is
-            empty, whether there is a file of it or not.
-        calibration: the files of the two sets.
-        halves: their statistics, as far as the statistics file has them.
-        notes: why it has not, a sentence each.
+        inputs: open.
+        plan: for the OUTs of the request, in their order.
+        sets: the safety set with OLD, and the task set with NEW.
         memory: how it is used.
-        fingerprints: what each OUT depends on.
-        finished: the reports of those that are there already.
-        lineage: the rounds behind OLD.
-        inputs: every folder and file that is read, as they were when they were opened.
+        statistics_notes: why statistics of the file are not used, a sentence each.
+        finished: the reports of OUTs that are complete and stay as they are.
     """
 
-    old: Checkpoint
-    new: Checkpoint
-    sources: tuple[Source, ...]
-    device: torch.device
+    inputs: MergeInputs
     plan: Plan
-    sides: tuple[Side, Side]
-    calibration: tuple[Path | None, Path | None]
-    halves: tuple[Half, Half]
-    notes: tuple[str, ...]
+    sets: tuple[CalibrationSet, CalibrationSet]
     memory: Memory
-    fingerprints: Mapping[Path, dict[str, Any]]
-    finished: Mapping[Path, MergeReport]
-    lineage: Lineage
-    inputs: Inputs
+    statistics_notes: tuple[str, ...]
+    finished: Mapping[Path, MergeReport] = field(default_factory=dict)
 
-    def check_contents(self) -> None:
-        """Compare the weights of OLD and NEW with what they were when they were opened, whatever the files' times say.
+    @property
+    def device(self) -> torch.device:
+        """Where the arithmetic runs."""
+        return self.plan.new.device
 
-        Raises:
-            ChangedError: they are others.
-            CheckpointError: they cannot be read any more.
-        """
-        for checkpoint, name in ((self.old, "old"), (self.new, "new")):
-            if checkpoint.content_digest() != self.lineage.contents[name]:
-                raise ChangedError(changed(*checkpoint.folders[-1:]))
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the inputs, a sentence each."""
+        of_sources = (source.note for source in self.inputs.sources if source.note)
+        return (*of_sources, *self.inputs.lineage.notes, *self.statistics_notes)
 
     @property
     def origins(self) -> dict[str, str]:
         """Where the statistics come from, for a fingerprint: a run is not resumed with others."""
-        return {f"{half.purpose} statistics": half.digest() if half.read else COMPUTED for half in self.halves}
+        return {f"{each.purpose} statistics": each.known.digest() if each.known else COMPUTED for each in self.sets}
 
     def used(self, config: HPAConfig) -> dict[str, str]:
-        """Whether the statistics of each set that a method looks at were ``read`` or ``computed``."""
-        return {
-            half.purpose: "read" if half.read else "computed" for half in self.halves if half.purpose in config.sets
-        }
+        """Whether the statistics of each set that the method needs were ``read`` or ``computed``."""
+        used = [each for each in self.sets if each.purpose in config.sets]
+        return {each.purpose: "read" if each.known else "computed" for each in used}
 
     def records(self, config: HPAConfig) -> dict[str, CalibrationRecord | None]:
-        """What was used of each set; None of one that the method does not look at."""
+        """What was used of each set; None for a set that the method does not need."""
         return {
-            side.purpose: side.record(file) if file is not None and side.purpose in config.sets else None
-            for side, file in zip(self.sides, self.calibration, strict=True)
+            each.purpose: each.run.description(each.file)
+            if each.file is not None and each.purpose in config.sets
+            else None
+            for each in self.sets
         }
+
+    def fingerprint(self, config: HPAConfig) -> dict[str, Any]:
+        """What the OUT with these options depends on; the samples of a set only if the method needs them."""
+        seen = [
+            {
+                name: value
+                for name, value in each.key.fingerprint.items()
+                if name != f"{each.purpose} samples" or each.purpose in config.sets
+            }
+            for each in self.sets
+        ]
+        return fingerprint(seen, config, self.device)
 
 
 @contextmanager
-def prepare(job: Job) -> Iterator[Ready]:
-    """Open and check everything; the checkpoints are closed at the end of the block.
+def prepare(request: MergeRequest) -> Iterator[Prepared]:
+    """Open and check everything, without running a model or writing; the inputs are closed at the end of the block.
 
     Raises:
         InputError: the input or the options are wrong.
     """
-    configs = tuple(job.outs.values())
-    files = _calibration_files(job)
-    counts = (configs[0].safety_samples, configs[0].task_samples)
-    there = {out: report for out in job.outs if job.several and job.resume and (report := _published(out))}
-    making = [] if job.compares else [out for out in job.outs if out not in there]
-    roles = {"OLD": job.old, "NEW": job.new, "FIRST": job.first}
-    given = {role: name for role, name in roles.items() if name is not None}
-    if any(is_remote(name) for name in given.values()):  # whatever else can be wrong is told before the download
-        check_outputs(making, [], job.overwrite, needed=0, resume=job.resume)
-        for path, count in zip(files, counts, strict=True):
-            if path is not None:
-                read_samples(path, count, configs[0].seed)
-        resolve_device(configs[0].device)
-    sources = locate(given)
-    first = sources[2].folder if job.first is not None else None
-    with (
-        Checkpoint.open(sources[0].folder, "OLD") as old,
-        open_new(sources[1].folder, old) as new,
-        trace(old, new, first, job.vision_tower, configs[0]) as lineage,
-    ):
-        read = [with_tower(checkpoint, job.vision_tower, configs[0]) for checkpoint in (old, new)]
-        inputs = _inputs(job, sources, read, lineage)
-        check_side_files(new)
-        needed = needed_bytes(new)
-        check_outputs(making, inputs.places, job.overwrite, needed=needed, resume=job.resume)
-        if job.stats is not None:
-            check_place(job.stats, (*inputs.folders, *inputs.files), list(job.outs))
-        safety, task = (
-            read_samples(file, count, configs[0].seed) if file is not None else []
-            for file, count in zip(files, counts, strict=True)
-        )
-        device = resolve_device(configs[0].device)
-        with encoding(read[0], safety, configs[0]) as safety_in, encoding(read[1], task, configs[0]) as task_in:
-            plan = make_plan(read[0], read[1], configs, device)
-            sides = (
-                Side("safety", read[0], plan.old, safety_in, configs[0]),
-                Side("task", read[1], plan.new, task_in, configs[0]),
-            )
-        pairs = [pair for of_unit in plan.linears.values() for pair in of_unit]
-        units = [unit.name for unit in plan.new.units]
-        halves = tuple(
-            Half(
-                side.purpose,
-                of_statistics(source, side.purpose, side.inputs, configs[0].damping, len(linears)),
-                {linear.name: linear.shape(source.tensors[linear.key].shape)[1] for linear in linears},
-                str(device),
-                units,
-            )
-            for side, source, linears in zip(
-                sides, read, ([pair.old for pair in pairs], [pair.new for pair in pairs]), strict=True
-            )
-        )
-        # A run that is gone on with computes what it has begun to compute: its own file may fit by now.
-        begun = [begun_with(out) for out in job.outs] if job.resume else []
-        anew = {half.purpose for half in halves if COMPUTED in (b.get(f"{half.purpose} statistics") for b in begun)}
-        notes = read_statistics(job.stats, halves, anew) if job.stats is not None else ()
-        fingerprints = {
-            out: fingerprint([_seen(half, config) for half in halves], config, device)
-            for out, config in job.outs.items()
+    complete = {out: report for out in request.outs if request.skip_complete and (report := _published(out))}
+    making = [out for out in request.outs if out not in complete]
+    overwrite, resume = request.overwrite, request.resume
+    if request.is_remote:  # whatever is wrong is reported before the download
+        check_outputs(making, [], overwrite, needed=0, resume=resume)
+    with open_inputs(request) as inputs:
+        places, needed = inputs.guarded.places, needed_bytes(inputs.new)
+        check_outputs(making, places, overwrite, needed=needed, resume=resume)
+        prepared = plan_merge(request, inputs)
+        finished = {
+            out: report
+            for out, report in complete.items()
+            if report.run.fingerprint == digest(prepared.fingerprint(request.outs[out]))
         }
-        finished = {out: report for out, report in there.items() if report.run.fingerprint == digest(fingerprints[out])}
-        others = [out for out in there if out not in finished]
-        check_outputs(others, inputs.places, job.overwrite, needed=needed, resume=job.resume)
-        runs = [not half.read and bool(side.inputs) for half, side in zip(halves, sides, strict=True)]
-        memory = allot(plan, read, sides, runs, device, configs, job.limits)
-        notes = (*(source.note for source in sources if source.note), *lineage.notes, *notes)
-        both = (halves[0], halves[1])
-        yield Ready(
-            old, new, sources, device, plan, sides, files, both, notes, memory, fingerprints, finished, lineage, inputs
-        )
+        others = [out for out in complete if out not in finished]
+        check_outputs(others, places, overwrite, needed=needed, resume=resume)
+        yield replace(prepared, finished=finished)
 
 
-def _inputs(job: Job, sources: Sequence[Source], read: Sequence[Checkpoint], lineage: Lineage) -> Inputs:
-    """Everything that the job reads, as it is now; the statistics file, which it may write, apart."""
-    opened = [*read, *([lineage.first] if lineage.first is not None else [])]
-    towers = [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
-    folders = [*(source.guarded for source in sources), *towers]
-    files = [path for path in (job.safety_calib, job.task_calib, *job.reads) if path is not None]
-    return Inputs.of(folders, files, [path for checkpoint in opened for path in files_of(checkpoint)])
-
-
-def _calibration_files(job: Job) -> tuple[Path | None, Path | None]:
-    """The files of the sets that a method looks at; None of the others.
+def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
+    """Encode the samples, plan every OUT, read the statistics file, and allot the memory.
 
     Raises:
-        ConfigError: one is missing, or there is to be a statistics file that the methods cannot use.
+        InputError: the input or the options are wrong.
     """
-    wanted = {purpose: config.method for config in job.outs.values() for purpose in config.sets}
-    for purpose, file in (("safety", job.safety_calib), ("task", job.task_calib)):
-        if purpose in wanted and file is None:
-            raise ConfigError(
-                f"{purpose}_calib is missing: the method {wanted[purpose]} looks at {purpose} samples, so give a file."
-            )
-    if job.stats is not None:
-        if beyond := [config.method for config in job.outs.values() if config.whole_inverse]:
-            raise ConfigError(
-                f"the method {beyond[0]} takes all of [H⁻¹], and the statistics {job.stats} keep its diagonal alone: "
-                "leave out the statistics or the compensation."
-            )
-        if missing := {"safety", "task"} - wanted.keys():
-            raise ConfigError(
-                f"no method here looks at {' or '.join(sorted(missing))} samples, and the statistics {job.stats} are "
-                "of both sets: leave out the statistics."
-            )
-    return (
-        job.safety_calib if "safety" in wanted else None,
-        job.task_calib if "task" in wanted else None,
+    if request.stats is not None:
+        check_place(request.stats, (*inputs.guarded.folders, *inputs.guarded.files), list(request.outs))
+    config, configs = request.calibration, list(request.outs.values())
+    old, new = inputs.read
+    safety, task = read_sets(request)
+    device = resolve_device(config.device)
+    with encoding(old, safety, config) as safety_in, encoding(new, task, config) as task_in:
+        plan = make_plan(old, new, configs, device)
+        runs = (
+            CalibrationRun("safety", Weights(old, device), plan.old, safety_in, config),
+            CalibrationRun("task", Weights(new, device), plan.new, task_in, config),
+        )
+    keys = (
+        _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
+        _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
+    )
+    known, notes = _known(request, keys)
+    files = request.calibration_files
+    sets = (
+        CalibrationSet(files[0], runs[0], keys[0], known.get("safety")),
+        CalibrationSet(files[1], runs[1], keys[1], known.get("task")),
+    )
+    memory = allot(plan, inputs.read, runs, [each.runs for each in sets], device, configs, request.limits)
+    return Prepared(inputs, plan, sets, memory, notes)
+
+
+def _key(
+    run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: CalibrationOptions
+) -> StatisticsKey:
+    """What the statistics of ``linears``, which are all of the checkpoint, depend on."""
+    return StatisticsKey(
+        run.purpose,
+        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears)),
+        {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
+        [unit.name for unit in plan.new.units],
+        str(plan.new.device),
     )
 
 
-def _seen(half: Half, config: HPAConfig) -> dict[str, Any]:
-    """What of a half's fingerprint a merge depends on: the samples only where its method looks at them."""
-    samples = f"{half.purpose} samples"
-    return {key: value for key, value in half.fingerprint.items() if key != samples or half.purpose in config.sets}
+def _known(request: MergeRequest, keys: Sequence[StatisticsKey]) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
+    """The statistics that the file has, by purpose, and why it has not the others.
 
+    A resumed run computes what it has begun to compute: its own file may fit by now.
 
-def out_of_memory(ready: Ready) -> str:
-    """What to say where memory ran out, in spite of the forecast or because somebody else takes it."""
-    device, memory = ready.device, ready.memory
-    expected = memory.host if memory.device is None else memory.device
-    free = free_bytes(device)
-    room = "" if free is None else f" and {free / 1e9:.1f} GB are free now"
-    return (
-        f"the memory of {'the host' if memory.device is None else device} is full: this merge takes up to "
-        f"{expected / 1e9:.1f} GB there{room}: set max_memory to what may be taken and go on with --resume, or begin "
-        "anew with fewer task_samples, a smaller max_length, or another device."
-    )
+    Raises:
+        StatisticsError: the file is damaged.
+    """
+    if request.stats is None:
+        return {}, ()
+    begun = [begun_with(out) for out in request.outs] if request.resume else []
+    anew = {key.purpose for key in keys if COMPUTED in (b.get(f"{key.purpose} statistics") for b in begun)}
+    return read_statistics(request.stats, keys, anew)
 
 
 def _published(out: Path) -> MergeReport | None:
-    """The report of an OUT that is complete; None where there is none, or one is being made."""
+    """The report of an OUT that is complete; None if there is none, or one is being made."""
     places = Places.of(out)
     if not places.out.is_dir() or os.path.lexists(places.partial):
         return None

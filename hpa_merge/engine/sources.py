@@ -1,26 +1,29 @@
-"""One side's way through the units: its samples run, or run and are remembered, or what they said is known.
+"""Where the statistics of a calibration set come from: a run of its samples, or what is known of an earlier run.
 
-The loop asks the same of all three; which it is changes no byte of the result.
+The loop asks the same of both, and the result does not depend on which it is.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, final
 
 from torch import Tensor
 
-from hpa_merge.engine.calibration_run import Side
-from hpa_merge.engine.statistics import Half, Statistics
+from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
+from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.model import LinearTensor, Unit
 
-__all__ = ["Recording", "Replay", "Walk"]
+__all__ = ["CalibrationSet", "Replay", "StatisticsSource"]
 
 
-class Walk(Protocol):
-    """What the loop asks of a side; :class:`Side` says more of each."""
+class StatisticsSource(Protocol):
+    """What the loop asks of a model and its calibration set."""
 
-    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
-        """Within the block read what will be asked for of ``units`` while something else is computed."""
+    def merging(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
+        """Within the block, ``units`` are merged: prefetch what will be asked for, up to ``budget`` bytes."""
 
     def start(self) -> None:
         """Let the samples come to their first unit."""
@@ -29,135 +32,114 @@ class Walk(Protocol):
     def next_unit(self) -> Unit | None:
         """The earliest unit that a sample waits at."""
 
-    def wants(self, unit: Unit) -> bool:
-        """Whether something of ``unit`` is still to be found out, be there anything to merge in it or not."""
+    def lacks(self, unit: Unit) -> bool:
+        """Whether statistics of ``unit`` are still to be recorded, even if nothing in it is to be merged."""
 
-    def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        """Load ``unit``; what gives its tensors by their keys, as they lie on disk, on the device."""
+    def load(self, unit: Unit) -> Read:
+        """Load ``unit``; returns what gives its tensors."""
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor], *, last: bool) -> Statistics:
-        """Let the samples through ``unit``; what they say of ``linears``, which is come to only where it is needed."""
+    def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
+        """Let the samples through ``unit``; returns their statistics. ``linears`` is consumed lazily."""
 
     def free(self, unit: Unit) -> None:
-        """Give ``unit``'s memory back."""
+        """Free the memory of ``unit``."""
 
     def close(self) -> None:
-        """End what is on its way."""
+        """Stop the samples that are still on their way."""
 
 
 @final
-class Recording:
-    """A side whose samples run and whose statistics are kept, of every linear."""
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The safety set with OLD, or the task set with NEW.
 
-    def __init__(self, side: Side, half: Half, linears: Mapping[Unit, tuple[LinearTensor, ...]]) -> None:
-        """``half``: filled on the way, from what it knows already; ``linears``: all of the side, by unit."""
-        self._side = side
-        self._half = half
-        self._linears = linears
+    Attributes:
+        file: the calibration file; None if no method needs the set, which is then empty.
+        run: the samples and the model, not started.
+        key: what the statistics of the set depend on.
+        known: the statistics, if a file has them.
+    """
 
-    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
-        return self._side.reading_ahead(units, budget)
+    file: Path | None
+    run: CalibrationRun
+    key: StatisticsKey
+    known: ModelStatistics | None
 
     @property
-    def next_unit(self) -> Unit | None:
-        return self._side.next_unit
+    def purpose(self) -> str:
+        """``safety`` or ``task``."""
+        return self.key.purpose
 
-    def start(self) -> None:
-        self._half.visits.clear()
-        self._side.start()
-
-    def wants(self, unit: Unit) -> bool:
-        return any(self._half.lacks(linear) for linear in self._linears.get(unit, ()))
-
-    def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        return self._side.load(unit)
-
-    def run(self, unit: Unit, linears: Iterable[LinearTensor], *, last: bool) -> Statistics:
-        half = self._half
-        if self.next_unit == unit:
-            half.visits.append(unit.name)
-        missing = [linear for linear in self._linears.get(unit, ()) if half.lacks(linear)]
-        observed = self._side.run(unit, missing, last=last)
-        for linear in missing:
-            reached = observed.reached(linear)
-            half.take(linear, observed.tokens(linear), observed.inverse_diagonal(linear) if reached else None)
-        return half
-
-    def free(self, unit: Unit) -> None:
-        self._side.free(unit)
-
-    def close(self) -> None:
-        self._side.close()
+    @property
+    def runs(self) -> bool:
+        """Whether the samples have to run."""
+        return self.known is None and bool(self.run.inputs)
 
 
 @final
 class Replay:
-    """A side whose statistics are known: no sample runs, and no tensor is read before it is asked for."""
+    """The source that knows its statistics: no sample runs, and tensors are read lazily."""
 
     def __init__(
         self,
-        side: Side,
-        half: Half,
-        linears: Mapping[Unit, tuple[LinearTensor, ...]],
-        units: Iterable[Unit],
+        weights: Weights,
+        statistics: ModelStatistics,
+        linears: Mapping[Unit, Sequence[LinearTensor]],
         *,
-        hold: bool = False,
+        whole_units: bool,
     ) -> None:
         """Begin.
 
         Args:
-            linears: all of the side, by unit.
-            units: all of the model.
-            hold: whether what is read of a unit is held until it is freed: where the samples of the other side run,
-                a tensor may be asked for before them and after them. Else the last one is.
+            linears: all of the model, for every unit.
+            whole_units: hold what is read of a unit until it is freed, because the samples of the other model run and
+                a tensor may be asked for before and after that; otherwise only the last tensor is held.
         """
-        by_name = {unit.name: unit for unit in units}
-        self._side = side
-        self._half = half
+        by_name = {unit.name: unit for unit in linears}
+        self._weights = weights
+        self._statistics = statistics
         self._linears = linears
-        self._visits = [by_name[name] for name in reversed(half.visits)]
-        self._waiting = False
-        self._hold = hold
+        self._visits = [by_name[name] for name in reversed(statistics.visits)]
+        self._started = False
+        self._whole_units = whole_units
         self._held: dict[str, Tensor] = {}
 
-    def reading_ahead(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def merging(self, units: Collection[Unit], budget: int) -> Iterator[None]:
         visited = (unit for unit in reversed(self._visits) if unit in units)
         order = dict.fromkeys([*visited, *units])
-        return self._side.reading(
-            dict.fromkeys(linear.key for unit in order for linear in self._linears.get(unit, ())), budget
-        )
+        keys = dict.fromkeys(linear.key for unit in order for linear in self._linears.get(unit, ()))
+        with self._weights.prefetching(keys, budget):
+            yield
 
     @property
     def next_unit(self) -> Unit | None:
-        return self._visits[-1] if self._waiting and self._visits else None
+        return self._visits[-1] if self._started and self._visits else None
 
     def start(self) -> None:
-        self._waiting = True
+        self._started = True
 
-    def wants(self, unit: Unit) -> bool:
+    def lacks(self, unit: Unit) -> bool:
         return False
 
-    def load(self, unit: Unit) -> Callable[[str], Tensor]:
-        held = self._held
-        held.clear()
+    def load(self, unit: Unit) -> Read:
+        self._held.clear()
+        return self._read
 
-        def read(key: str) -> Tensor:
-            if key not in held:
-                if not self._hold:
-                    held.clear()
-                held[key] = self._side.read(key).to(self._side.device)
-            return held[key]
-
-        return read
-
-    def run(self, unit: Unit, linears: Iterable[LinearTensor], *, last: bool) -> Statistics:
+    def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
         if self.next_unit == unit:
             self._visits.pop()
-        return self._half
+        return self._statistics
 
     def free(self, unit: Unit) -> None:
         self._held.clear()
 
     def close(self) -> None:
-        self._waiting = False
-        self._side.close()
+        self._started = False
+
+    def _read(self, key: str) -> Tensor:
+        if key not in self._held:
+            if not self._whole_units:
+                self._held.clear()
+            self._held[key] = self._weights.read(key).to(self._weights.device)
+        return self._held[key]

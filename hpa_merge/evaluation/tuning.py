@@ -20,7 +20,7 @@ from hpa_merge.checkpoint.publishing import publish_folder
 from hpa_merge.checkpoint.replacing import check_replaceable
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.merging import merge_all
-from hpa_merge.engine.setup import Job, Progress
+from hpa_merge.engine.request import MergeRequest, Progress
 from hpa_merge.errors import CalibrationError, EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import Suite, is_answers
 from hpa_merge.evaluation.judges import Judge
@@ -88,7 +88,7 @@ def workplace(out: Path) -> Path:
 
 
 def tune(
-    job: Job,
+    request: MergeRequest,
     out: Path,
     suite: Suite,
     judge: Judge | Path,
@@ -100,12 +100,12 @@ def tune(
     on_merge: Progress = lambda *_: None,
     on_answer: Progress = lambda *_: None,
 ) -> Tuning:
-    """Merge every setting of ``job``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
+    """Merge every setting of ``request``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
 
-    Of the settings that alone has a page, if the job wants one.
+    Of the settings that alone has a page, if the request asks for one.
 
     Args:
-        job: the merges; ``several``. Its ``overwrite`` says whether ``out`` may be replaced.
+        request: the merges. Its ``overwrite`` says whether ``out`` may be replaced.
         suite: safety and task files at least, of held-out samples.
         keep_all: leave the other settings in the workplace.
 
@@ -113,27 +113,27 @@ def tune(
         InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
             workplace, for ``resume``.
     """
-    inputs = _inputs(job, suite, judge)
-    check_output(out, inputs.places, job.overwrite)
+    inputs = _inputs(request, suite, judge)
+    check_output(out, inputs.places, request.overwrite)
     place = workplace(out)
     if overlap([place], inputs.places):
         raise OutputError(f"{place} would lie in an input, and inputs are never written to: choose another OUT.")
-    _claim(place, resume=job.resume)
+    _claim(place, resume=request.resume)
     try:
-        reports = merge_all(replace(job, overwrite=False, page=False, reads=inputs.files), render, on_merge)
+        reports = merge_all(replace(request, overwrite=False, page=False, reads=inputs.files), render, on_merge)
     except BaseException:
         _vacate(place)
         raise
-    models = [str(folder) for folder in (job.old, job.new, *job.outs)]
+    models = [str(folder) for folder in (request.old, request.new, *request.outs)]
     old, new, *others = evaluate(models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer)
-    settings = {folder.name: result for folder, result in zip(job.outs, others, strict=True)}
+    settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
     chosen = choose(settings, goal)
     if chosen is not None:
-        if job.page:
+        if request.page:
             _draw(place / chosen, reports[place / chosen])
-        publish_folder(place / chosen, out, inputs.places, overwrite=job.overwrite, unchanged=inputs.check)
+        publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
     if not keep_all:
-        _clear(place, job.outs)
+        _clear(place, request.outs)
     return Tuning(old, new, settings, chosen)
 
 
@@ -272,11 +272,13 @@ def _draw(folder: Path, report: MergeReport) -> None:
             write_whole(folder / name, content)
 
 
-def _inputs(job: Job, suite: Suite, judge: Judge | Path) -> Inputs:
+def _inputs(request: MergeRequest, suite: Suite, judge: Judge | Path) -> Inputs:
     """Everything that is read, as it is now: the merges' inputs, the test files and a guard model."""
-    folders = [Path(each) for each in (job.old, job.new, job.vision_tower, job.first) if each is not None]
+    folders = [
+        Path(each) for each in (request.old, request.new, request.vision_tower, request.first) if each is not None
+    ]
     folders += [judge] if isinstance(judge, Path) else []
     tests = [prompts.path for _, _, prompts in suite]
-    files = [path for path in (job.safety_calib, job.task_calib, *job.reads, *tests) if path is not None]
+    files = [path for path in (request.safety_calib, request.task_calib, *request.reads, *tests) if path is not None]
     read = [path for folder in folders[:2] for form in ("*.safetensors", "*.json") for path in folder.glob(form)]
     return Inputs.of([folder for folder in folders if folder.is_dir()], files, read)

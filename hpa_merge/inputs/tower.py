@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.folder import refuse_devices
-from hpa_merge.config import HPAConfig
+from hpa_merge.config import CalibrationOptions
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.model import TOWER, is_original_llava
 
@@ -22,7 +22,7 @@ VISION = "vision_model."
 """How the vision model's keys begin in a whole CLIP model; where it lies alone they may begin with their own part."""
 
 
-def with_tower(checkpoint: Checkpoint, tower: Path | None, config: HPAConfig) -> Checkpoint:
+def with_tower(checkpoint: Checkpoint, tower: Path | None, config: CalibrationOptions) -> Checkpoint:
     """What is read in the place of ``checkpoint``: itself, but in LLaVA's own layout, there with its vision tower.
 
     Args:

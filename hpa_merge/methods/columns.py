@@ -1,33 +1,63 @@
-"""Two controls: as many columns as HPA puts back, chosen without any curvature.
+"""What the rules by columns have in common: OLD's on the kept columns, ``W_new − κ W_old`` elsewhere.
 
-What HPA gains over them is what the curvatures and the balance are worth: ``random`` knows nothing of the weight but
-its name, ``energy`` knows how much each column changed.
+HPA and its two controls differ in nothing but the choice of the columns, which they hand in.
 """
 
-import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hpa_merge.core import Selection, column_budget, fuse, retained_share
+from hpa_merge.core.rounding import close, slack
+from hpa_merge.methods.hpa import Options
+from hpa_merge.methods.weight import Adapted, Redone, Weight
 
-def most_changed(energy: Tensor, n_keep: int) -> Tensor:
-    """Mask ``[c]`` of the ``n_keep`` columns of largest ``e_j``; ties go to the lower index.
+__all__ = ["adapt_columns", "budget", "check_columns", "largest"]
+
+
+def budget(weight: Weight, options: Options, ratio: float = 1.0) -> int:
+    """``n_keep`` at the depth of a weight; ``n_focus`` with the focus ratio."""
+    share = retained_share(weight.block, weight.blocks, options.p_max, options.p_min)
+    return column_budget(share, weight.old.shape[1], ratio)
+
+
+def adapt_columns(weight: Weight, options: Options, selection: Selection) -> Adapted:
+    """``Ŵ`` with the columns of ``selection``."""
+    return _fused(weight, options, selection, weight.update.kappa if options.orthogonal else 0.0)
+
+
+def check_columns(
+    weight: Weight, options: Options, selection: Selection, said: Mapping[str, Any], problems: Iterable[str] = ()
+) -> Redone:
+    """The weight made again with the columns of ``selection``.
 
     Args:
-        energy: ``e_j``, ``[c]``.
+        said: the report's figures; its ``κ`` is used to the last bit where it is right, for the sums of the merge may
+            have been taken in another order.
+        problems: what was found wrong already, each without the weight's name.
     """
-    mask = torch.zeros(len(energy), dtype=torch.bool)
-    mask[torch.sort(energy.cpu(), descending=True, stable=True).indices[:n_keep]] = True
+    kappa = weight.update.kappa if options.orthogonal else 0.0
+    if said["kappa"] is not None and close(said["kappa"], kappa, slack(weight.old, weight.update)):
+        kappa = said["kappa"]
+    adapted = _fused(weight, options, selection, kappa)
+    here = selection.kept.expand_as(adapted.weight)
+    compared = (
+        (here, False, "in columns put back are not OLD's"),
+        (~here, True, f"outside the columns put back are not NEW − {kappa:.3g} · OLD"),
+    )
+    return Redone(adapted, compared, tuple(f"{weight.name}: {problem}" for problem in problems))
+
+
+def largest(score: Tensor, count: int) -> Tensor:
+    """Mask ``[c]`` of the ``count`` columns of largest ``score`` ``[c]``; ties go to the lower index. On the CPU."""
+    mask = torch.zeros(len(score), dtype=torch.bool)
+    mask[torch.sort(score.cpu(), descending=True, stable=True).indices[:count]] = True
     return mask
 
 
-def random_columns(columns: int, n_keep: int, seed: int, name: str) -> Tensor:
-    """Mask ``[c]`` of ``n_keep`` columns drawn at random: the same for the same ``seed`` and tensor ``name``.
-
-    The name is part of the seed, so that a weight's columns do not depend on which weights were drawn before it.
-    """
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    mask = torch.zeros(columns, dtype=torch.bool)
-    mask[torch.randperm(columns, generator=generator)[:n_keep]] = True
-    return mask
+def _fused(weight: Weight, options: Options, selection: Selection, kappa: float) -> Adapted:
+    share = retained_share(weight.block, weight.blocks, options.p_max, options.p_min)
+    fused = fuse(weight.old, weight.new, selection.kept, kappa)
+    return Adapted(fused, weight.update, float(share), selection, kappa)

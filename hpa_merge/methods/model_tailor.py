@@ -15,16 +15,36 @@ of steps from left to right; and the compensation has optimal brain surgeon's si
 would raise the loss that it is derived to lower.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from hpa_merge.methods import surgery
+from hpa_merge.methods.rule import PERCENT, Rule, option
+from hpa_merge.methods.weight import Adapted, Redone, Weight, put_back
 
-from hpa_merge.core.adjustment import row_blocks
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RULE", "Options", "model_patch"]
 
 SALIENCE = 0.8
 """``ω``: the weight of the salience, in the script with which the authors tailored LLaVA."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """``k``; the default is the paper's."""
+
+    patch_share: float = option(10.0, "model-tailor: percent of a weight's values that stay new.", PERCENT)
+
+
+class Compensated(Options, surgery.Options):
+    """What the rule reads."""
 
 
 def model_patch(old: Tensor, new: Tensor, inverse: Tensor, patch_share: float, *, salience: float = SALIENCE) -> Tensor:
@@ -35,6 +55,10 @@ def model_patch(old: Tensor, new: Tensor, inverse: Tensor, patch_share: float, *
         patch_share: ``k``, in percent.
         salience: ``ω``.
     """
+    import torch
+
+    from hpa_merge.core.adjustment import row_blocks
+
     scores = torch.empty(new.shape, dtype=torch.float32, device=new.device)
     inverse = inverse.to(new.device, torch.float64)
     for block in row_blocks(new.shape):
@@ -42,19 +66,25 @@ def model_patch(old: Tensor, new: Tensor, inverse: Tensor, patch_share: float, *
         of_change = _standard((w_new - old[block].double()).abs())
         of_weight = _standard(w_new.square() / inverse)
         scores[block] = (salience * of_change + (1.0 - salience) * of_weight).float()
-    count = math.floor(Fraction(str(patch_share)) * scores.numel() / 100 + Fraction(1, 2))
-    return _largest(scores.flatten(), count).reshape(scores.shape)
+    return _largest(scores.flatten(), patch_size(patch_share, scores.numel())).reshape(scores.shape)
+
+
+def patch_size(patch_share: float, size: int) -> int:
+    """How many of ``size`` values the patch has: exact, as the share was typed."""
+    return math.floor(Fraction(str(patch_share)) * size / 100 + Fraction(1, 2))
 
 
 def _standard(x: Tensor) -> Tensor:
     """``(x − mean)/std`` within each row of ``[r, c]``; 0 in a row that does not vary."""
     centred = x - x.mean(dim=1, keepdim=True)
     deviation = centred.square().mean(dim=1, keepdim=True).sqrt()
-    return torch.where(deviation > 0.0, centred / deviation, 0.0)
+    return (centred / deviation).where(deviation > 0.0, 0.0)
 
 
 def _largest(scores: Tensor, count: int) -> Tensor:
     """Mask ``[n]`` of the ``count`` largest; ties go to the lower index."""
+    import torch
+
     if not 0 < count < len(scores):
         return torch.full_like(scores, count > 0, dtype=torch.bool)
     least = torch.kthvalue(scores, len(scores) - count + 1).values
@@ -62,3 +92,47 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     ties = (scores == least).nonzero().squeeze(1)
     mask[ties[: count - int(mask.sum())]] = True
     return mask
+
+
+def adapt(weight: Weight, options: Compensated) -> Adapted:
+    """``W``, from the curvature of the task set."""
+    old, new = weight.old, weight.new
+    rest = ~model_patch(old, new, weight.diagonal["task"], options.patch_share)
+    made = surgery.operate(new, old, rest, weight.inverse.get("task"), new.dtype)
+    return Adapted(made, weight.update, figures=put_back(weight, rest))
+
+
+def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """The weight, whose patch the report does not hold: as many values as are not in it have to be OLD's.
+
+    Which they are would take the samples; those that are neither OLD's nor NEW's are in the patch, and compensated.
+    """
+    from hpa_merge.core.rounding import differing
+
+    old, new, size, problems = weight.old, weight.new, weight.old.numel(), []
+    kept, of_old = size - patch_size(options.patch_share, size), ~differing(found, old.to(new.dtype))
+    if int(of_old.sum()) < kept:
+        problems.append(f"{weight.name}: {int(of_old.sum())} of {size} values are OLD's, and {kept} have to be.")
+    if said["energy_put_back"] is None:
+        problems.append(f"{weight.name}: the report does not say how much of the update was put back.")
+    figures = {"kept_share": kept / size if size else 0.0, "energy_put_back": said["energy_put_back"]}
+    free = ~of_old if options.compensation and kept else of_old & False
+    made = found.where(of_old | free, new)
+    compared = ((~of_old & ~free, False, "are neither OLD's nor NEW's"),)
+    return Redone(Adapted(made, weight.update, figures=figures), compared, tuple(problems), int(free.sum()))
+
+
+RULE = Rule(
+    name="model-tailor",
+    does="the values of largest salience and sensitivity stay new, and make up for the rest "
+    "([Zhu et al.](https://arxiv.org/abs/2402.12048))",
+    paper="[Model Tailor](https://arxiv.org/abs/2402.12048) (Zhu et al.)",
+    sets=("task",),
+    whole_inverse=surgery.compensates,
+    base="new",
+    options=("patch_share", "compensation"),
+    adapt=adapt,
+    check=check,
+    of_samples=("energy_put_back",),
+    bytes_per_value=19,  # masks, and scores that are put in order
+)

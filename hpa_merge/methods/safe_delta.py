@@ -14,11 +14,33 @@ multiplies ``ε`` with ``r c/4096²``, and lets only the columns to the right of
 equations are followed.
 """
 
-from dataclasses import dataclass
-from typing import final
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from hpa_merge.methods import surgery
+from hpa_merge.methods.rule import NOT_NEGATIVE, Rule, option
+from hpa_merge.methods.weight import Adapted, Redone, Weight, put_back
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RULE", "DeltaSelection", "Options", "select_deltas"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """``s``; the default is the paper's."""
+
+    safety_budget: float = option(
+        0.1, "safe-delta: how much safety the changes that stay may cost, s in the paper.", NOT_NEGATIVE
+    )
+
+
+class Compensated(Options, surgery.Options):
+    """What the rule reads."""
 
 
 @final
@@ -56,6 +78,8 @@ def select_deltas(old: Tensor, new: Tensor, energy: Tensor, inverse: Tensor, saf
         inverse: ``[H_s⁻¹]_jj``, ``[c]``, positive.
         safety_budget: ``s``.
     """
+    import torch
+
     energy, inverse = energy.to("cpu", torch.float64), inverse.to("cpu", torch.float64)
     budget = safety_budget * float((0.5 / inverse).mean())
     order = torch.sort(inverse, descending=True, stable=True).indices
@@ -73,3 +97,60 @@ def select_deltas(old: Tensor, new: Tensor, energy: Tensor, inverse: Tensor, saf
     rows = int((within <= budget).sum())
     cost = float(within[rows - 1]) if rows else spent
     return DeltaSelection(whole, split if rows else None, rows, cost, budget)
+
+
+def adapt(weight: Weight, options: Compensated) -> Adapted:
+    """``W``, from the curvature of the safety set."""
+    old, new, budget = weight.old, weight.new, options.safety_budget
+    chosen = select_deltas(old, new, weight.update.energy, weight.diagonal["safety"], budget)
+    mask = chosen.mask(len(old))
+    figures = {
+        **put_back(weight, ~mask),
+        "new_columns": chosen.whole,
+        "split_column": chosen.split,
+        "split_rows": chosen.rows if chosen.split is not None else None,
+        "safety_cost": chosen.cost,
+        "safety_budget": chosen.budget,
+    }
+    made = surgery.operate(old, new, mask, weight.inverse.get("safety"), new.dtype)
+    return Adapted(made, weight.update, figures=figures)
+
+
+def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """The weight with NEW's values of the report; the others are OLD's, or take the inverse to compensate."""
+    from hpa_merge.core.rounding import differing
+
+    old, new, problems = weight.old, weight.new, []
+    mask = said["new_columns"].expand(len(old), -1).clone()
+    if said["split_column"] is not None and said["split_rows"] is not None:
+        if mask[:, said["split_column"]].any():
+            problems.append(f"{weight.name}: the split column is whole in the report.")
+        mask[: said["split_rows"], said["split_column"]] = True
+    cost, budget, split = said["safety_cost"], said["safety_budget"], (said["split_column"], said["split_rows"])
+    if cost is None or budget is None or cost > budget or split.count(None) == 1:
+        problems.append(f"{weight.name}: the report does not say how safety was spent.")
+    rest = ~mask
+    figures = {**put_back(weight, rest), **{name: said[name] for name in SPENT}}
+    # A row of which nothing is NEW's has nothing to make up for.
+    free = rest & (mask & differing(old, new)).any(dim=1, keepdim=True) if options.compensation else rest & False
+    made = found.where(free, new.where(mask, old.to(new.dtype)))
+    compared = ((mask, False, "that the report calls NEW's are not"), (rest & ~free, False, "put back are not OLD's"))
+    return Redone(Adapted(made, weight.update, figures=figures), compared, tuple(problems), int(free.sum()))
+
+
+SPENT = ("new_columns", "split_column", "split_rows", "safety_cost", "safety_budget")
+
+RULE = Rule(
+    name="safe-delta",
+    does="changes stay as long as they cost safety little; the other values make up for them "
+    "([Lu et al.](https://arxiv.org/abs/2505.12038))",
+    paper="[Safe Delta](https://arxiv.org/abs/2505.12038) (Lu et al.)",
+    sets=("safety",),
+    whole_inverse=surgery.compensates,
+    base="old",
+    options=("safety_budget", "compensation"),
+    adapt=adapt,
+    check=check,
+    of_samples=SPENT,
+    bytes_per_value=3,  # masks
+)

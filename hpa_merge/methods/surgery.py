@@ -6,13 +6,35 @@ Safe Delta). Both papers add the ``C_m`` of all given weights and apply the sum 
 at once the sum is not the optimum, which would take another factorisation for every row.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from hpa_merge.core import Inverse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hpa_merge.methods.rule import option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from hpa_merge.core import Inverse
+
+__all__ = ["Options", "compensates", "operate"]
 
 ROWS = 256
 """Rows that are compensated at once: enough to keep the solver busy, and next to nothing beside a weight."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the rules with such a surgery share."""
+
+    compensation: bool = option(True, "safe-delta, model-tailor: let other values make up for those that are given.")
+
+
+def compensates(options: Options) -> bool:
+    """Whether all of ``H⁻¹`` is at work."""
+    return options.compensation
 
 
 def operate(base: Tensor, given: Tensor, mask: Tensor, inverse: Inverse | None, dtype: torch.dtype) -> Tensor:
@@ -27,6 +49,8 @@ def operate(base: Tensor, given: Tensor, mask: Tensor, inverse: Inverse | None, 
     Returns:
         ``[r, c]``, contiguous; bit for bit ``given`` in the mask, and ``base`` elsewhere where ``inverse`` is None.
     """
+    import torch
+
     result = torch.empty(base.shape, dtype=dtype, device=base.device)
     for begin in range(0, base.shape[0], ROWS):
         block = slice(begin, begin + ROWS)

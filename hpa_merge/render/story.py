@@ -55,10 +55,9 @@ def tiles(report: MergeReport) -> Facts:
 def summary(report: MergeReport) -> list[str]:
     """What happened, in plain words, a paragraph each."""
     adapted = [record for record in report.linears if record.outcome == "adapted"]
-    method = report.config.get("method", "hpa")
     first = (
         f"{report.architecture} has {counted(len(report.linears), 'linear weight')}; "
-        f"{len(adapted)} of them were adapted by the method {method}."
+        f"{len(adapted)} of them were adapted by the method {report.method}."
     )
     back, energy = put_back(adapted), mean(record.energy_put_back for record in adapted)
     if back is not None:
@@ -136,7 +135,7 @@ def history_table(report: MergeReport) -> Table | None:
         moved = None if record.drift is None else record.drift.relative
         rows.append(
             (
-                *(str(place), record.old, record.new, record.finished, str(record.config.get("method", "hpa"))),
+                *(str(place), record.old, record.new, record.finished, record.method),
                 *(str(record.adapted), _percent(record.put_back), _percent(record.energy_put_back)),
                 *(_percent(moved), from_first_text(record.drift), _measured(record.evaluation)),
             )
@@ -176,11 +175,10 @@ def inputs(report: MergeReport) -> Facts:
 def options_table(report: MergeReport) -> Table:
     """The options that the method uses, with their defaults."""
     defaults = option_fields()
-    method = str(report.config.get("method", "hpa"))
     rows = [
         (f"--{name.replace('_', '-')}", _value(value), _value(defaults[name][0]) if name in defaults else "")
         for name, value in report.config.items()
-        if uses(method, name)
+        if uses(report.method, name)
     ]
     return Table("Options of the method", ("option", "value", "default"), tuple(rows), words=True)
 

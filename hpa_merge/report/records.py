@@ -8,6 +8,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
+from hpa_merge.methods import method_of
+
 Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
 
 
@@ -249,6 +251,11 @@ class RoundRecord:
     contents: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     drift: DriftRecord | None = None
+
+    @property
+    def method(self) -> str:
+        """The name of the rule."""
+        return method_of(self.config)
 
 
 def unpack_columns(packed: str, columns: int) -> list[int]:

@@ -18,6 +18,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import REPORT
+from hpa_merge.methods import method_of
 from hpa_merge.report.records import (
     CalibrationRecord,
     ComponentRecord,
@@ -67,6 +68,11 @@ class MergeReport:
     history: tuple[RoundRecord, ...] = ()
     evaluation: dict[str, Any] | None = None
     drift: DriftRecord | None = None
+
+    @property
+    def method(self) -> str:
+        """The name of the rule."""
+        return method_of(self.config)
 
     def count(self, outcome: Outcome) -> int:
         """How many linears had this outcome."""

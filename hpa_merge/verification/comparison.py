@@ -1,9 +1,9 @@
 """An OUT that is there, compared with what a merge makes of the same inputs, tensor by tensor as the merge goes on.
 
-It stands in the place of a :class:`~hpa_merge.engine.output.Target`: what that writes, this compares.
+Where :class:`~hpa_merge.engine.output.MergeOutput` writes, this compares.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, final
 
@@ -15,22 +15,21 @@ from hpa_merge.checkpoint.files import read_at
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
-from hpa_merge.engine.calibration_run import Side
-from hpa_merge.engine.drift import Moved
+from hpa_merge.core.rounding import NEAR, differing, neighbours
+from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.plan import LinearPair
-from hpa_merge.engine.recording import record_of, record_of_adapted
-from hpa_merge.engine.setup import Ready
-from hpa_merge.engine.statistics import Half
-from hpa_merge.errors import CalibrationError, CheckpointError, NumericalError
+from hpa_merge.engine.setup import Prepared
+from hpa_merge.engine.statistics import ModelStatistics
+from hpa_merge.engine.weights import Read, Weights
+from hpa_merge.errors import CheckpointError
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
-from hpa_merge.report.records import LinearRecord, Outcome
+from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.findings import Findings, shortened
 from hpa_merge.verification.inputs import slacks_of
 from hpa_merge.verification.records import compare_records
-from hpa_merge.verification.ties import NEAR, explained
-from hpa_merge.verification.values import differing, mask_of, neighbours, told
+from hpa_merge.verification.values import mask_of, told
 
 __all__ = ["Comparison"]
 
@@ -40,15 +39,18 @@ KAPPA = 1e-6
 
 @final
 class Comparison:
-    """An OUT, its report, and what comes out here.
+    """An OUT, its report, and what comes out here: the :class:`~hpa_merge.engine.linear.Sink` that compares.
 
     Attributes:
+        plan: what has to be in OUT.
         config: the options that the report names.
     """
 
+    unreached = ", and the report's option uncalibrated is error: give the calibration files of the merge."
+
     def __init__(
         self,
-        ready: Ready,
+        prepared: Prepared,
         merged: Checkpoint,
         report: MergeReport,
         config: HPAConfig,
@@ -62,119 +64,70 @@ class Comparison:
             same: whether this machine is of the kind that the merge ran on, so that every bit has to be the same.
         """
         self.config = config
-        self._new, self._merged = ready.new, merged
-        self._from_old = ready.plan.from_old[0]
+        self._new, self._merged = prepared.inputs.new, merged
+        self.plan = prepared.plan.only
         self._records = {record.name: record for record in report.linears}
         self._findings, self._same = findings, same
-        self._left = dict.fromkeys(name for name in ready.new.tensors if self._fits(name))
+        self._left = dict.fromkeys(name for name in self._new.tensors if self._fits(name))
         self._taken: set[str] = set()  # tensors of linears that are compared, or some slices of which are
         self._finished: set[str] = set()
-        self._linears = {pair.new.name for pairs in ready.plan.linears.values() for pair in pairs}
+        self._linears = {pair.new.name for pair in prepared.plan.pairs}
         self._seen: set[str] = set()
         self._held: tuple[str, Tensor] | None = None  # the tensor of OUT that was read last
         self._rounded = 0
         self._not_finite: dict[str, None] = {}  # tensors of OUT that hold NaN or infinity, in order
         self._chosen: list[str] = []  # linears whose columns are others, as rounding explains
-        for name in merged.tensors.keys() - ready.new.tensors.keys():
+        for name in merged.tensors.keys() - self._new.tensors.keys():
             findings.problems.append(f"{name} is in OUT and not in NEW.")
 
-    def restore(self, half: Half) -> None:
+    def restore(self, statistics: ModelStatistics) -> None:
         """Nothing is resumed."""
 
     def lacks(self, unit: Unit) -> bool:
         """Whether the linears of ``unit`` are not compared yet."""
         return unit.name not in self._finished
 
-    def includes(self, pair: LinearPair) -> bool:
-        """Whether the options leave the linear to be adapted."""
-        return pair.included[0]
+    def put(self, linear: MergedLinear) -> None:
+        """Compare a linear weight and what the report says of it; a tensor that is OLD's is compared whole."""
+        pair, new = linear.pair, linear.new
+        if linear.adapted is not None:
+            self._compare_adapted(linear, linear.adapted)
+            return
+        if linear.weight is not None:
+            self._compare_linear(pair, linear.weight, "are not OLD's")
+        elif pair.new.key not in self.plan.from_old:
+            self._compare_linear(pair, new, "are not NEW's")
+        self._compare(linear.record(), new)
 
-    def put(self, unit: Unit, pair: LinearPair, tensor: Tensor, adapted: Adapted, moved: Moved, **details: Any) -> None:
-        """Compare an adapted weight.
-
-        Raises:
-            NumericalError: it does not fit into NEW's dtype.
-        """
-        if not all_finite(adapted.weight):
-            raise NumericalError(
-                f"the result for {pair.new.name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
-            )
+    def _compare_adapted(self, linear: MergedLinear, adapted: Adapted) -> None:
+        """Compare an adapted weight."""
         self._findings.checked["adapted linears"] += 1
-        key, said = pair.new.key, self._records.get(pair.new.name)
+        pair, said = linear.pair, self._records.get(linear.pair.new.name)
         if not self._take(pair):
             self._seen.add(pair.new.name)
             return
-        ours = pair.new.matrix(self._read(key))
+        ours, old, new = pair.new.matrix(self._read(pair.new.key)), linear.moved.old.cpu(), linear.new.cpu()
         if said is not None and not self._same:
-            adapted = self._as_said(said, adapted, moved.old.cpu(), pair.new.matrix(tensor).cpu())
-        expected = adapted.weight.cpu()
-        wrong = differing(ours, expected)
+            adapted = self._as_said(said, adapted, old, new)
+        wrong = differing(ours, adapted.weight.cpu())
         if not self._same:
-            wrong &= ~self._rounding(adapted, ours, wrong, moved.old.cpu(), pair.new.matrix(tensor).cpu())
+            wrong &= ~self._rounding(adapted, ours, wrong, old, new)
         self._findings.problems += told(pair.new.name, wrong, "are not what comes out")
-        self._compare(record_of_adapted(unit, pair, adapted, moved, **details), ours)
+        self._compare(replace(linear, adapted=adapted).record(), ours)
 
-    def leave(
-        self,
-        unit: Unit,
-        pair: LinearPair,
-        tensor: Tensor,
-        old: Tensor,
-        moved: Moved,
-        unreached: Sequence[str],
-        **details: Any,
-    ) -> None:
-        """Compare a changed weight that no token of the sets ``unreached`` reaches.
-
-        Raises:
-            CalibrationError: the options want every one to be reached.
-        """
-        if self.config.uncalibrated == "error":
-            raise CalibrationError(
-                f"{pair.new.name} changed and no token of the {' and the '.join(unreached)} set reaches it, and the "
-                "report's option uncalibrated is error: give the calibration files of the merge."
-            )
-        new = pair.new.matrix(tensor)
-        if self.config.uncalibrated == "old":
-            self._compare_linear(pair, with_new_rows(old.to(tensor.dtype), new), "are not OLD's")
-            details |= moved.to_old()
-        else:
-            self._compare_linear(pair, new, "are not NEW's")
-            details |= moved.to_new()
-        self._compare(record_of(unit, pair, new, "uncalibrated", **details), new)
-
-    def leave_out(self, unit: Unit, pair: LinearPair, new: Tensor, moved: Moved) -> None:
-        """Compare a changed weight, ``[r, c]``, that the options take from NEW or from OLD."""
-        if pair.new.key in self._from_old:
-            self._compare(record_of(unit, pair, new, "old", **moved.to_old()), new)
-        else:
-            self._compare_linear(pair, new, "are not NEW's")
-            self._compare(record_of(unit, pair, new, "excluded", **moved.to_new()), new)
-
-    def note(self, unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **details: Any) -> None:
-        """Compare a weight, ``[r, c]``, that tuning did not change."""
-        if pair.new.key not in self._from_old:
-            self._compare_linear(pair, weight, "are not NEW's")
-        self._compare(record_of(unit, pair, weight, outcome, **details), weight)
-
-    def pass_on(
-        self,
-        keys: Iterable[str],
-        old: Callable[[str], Tensor] | None = None,
-        new: Callable[[str], Tensor] | None = None,
-    ) -> None:
-        """Compare what of these tensors is left with NEW's, and with OLD's what the options want of it.
+    def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
+        """Compare those of these tensors that are left with NEW's, or with OLD's if the options say so.
 
         Args:
-            old: gives OLD's tensors by their keys; None where it cannot yet, so that they have to wait.
-            new: gives those of NEW's that are computed.
+            old: gives OLD's tensors; None: these have to wait.
+            new: gives NEW's tensors while they are loaded.
         """
         for key in keys:
-            if key not in self._left or (key in self._from_old and old is None):
+            if key not in self._left or (key in self.plan.from_old and old is None):
                 continue
             del self._left[key]
-            if key in self._from_old and old is not None:
-                expected = (old(self._from_old[key]).to(self._new.tensors[key].dtype),)
+            if key in self.plan.from_old and old is not None:
+                expected = (old(self.plan.from_old[key]).to(self._new.tensors[key].dtype),)
                 self._compare_pieces(key, iter(expected), "are not OLD's")
             elif self._new.computes(key):
                 self._compare_pieces(key, iter(((new or self._new.read)(key),)), "are not NEW's")
@@ -185,8 +138,8 @@ class Comparison:
         """The linears of ``unit`` are compared."""
         self._finished.add(unit.name)
 
-    def copy_rest(self, old: Side) -> None:
-        """Compare everything else with NEW's, or with OLD's as the options want it, piece by piece.
+    def copy_rest(self, old: Weights) -> None:
+        """Compare everything else with NEW's, or with OLD's if the options say so, piece by piece.
 
         Raises:
             NumericalError: a tensor of OLD holds NaN or infinity.
@@ -194,7 +147,7 @@ class Comparison:
         self.pass_on(tuple(self._left))
         for key in tuple(self._left):
             dtype = self._new.tensors[key].dtype
-            self._compare_pieces(key, (p.to(dtype) for p in old.pieces(self._from_old[key])), "are not OLD's")
+            self._compare_pieces(key, (p.to(dtype) for p in old.pieces(self.plan.from_old[key])), "are not OLD's")
             del self._left[key]
 
     def flush(self) -> None:
@@ -298,7 +251,7 @@ class Comparison:
         if selection is None or said.kept is None or said.columns != len(selection.kept):
             return adapted
         kept = mask_of(said.kept, said.columns)
-        if torch.equal(kept, selection.kept) or not explained(kept, selection, self.config):
+        if torch.equal(kept, selection.kept) or not self.config.rule.explains(kept, selection, self.config):
             return adapted
         self._chosen.append(said.name)
         weight = with_new_rows(fuse(old, new[: len(old)], kept, adapted.kappa or 0.0), new)
@@ -315,7 +268,7 @@ class Comparison:
         near = wrong & neighbours(ours, expected)
         if adapted.selection is not None:
             near &= ~adapted.selection.kept
-        elif not config.whole_inverse and config.method != "linear":
+        elif not config.whole_inverse and not config.rule.computes:
             near &= False
         if config.whole_inverse and bool(wrong.any()):
             near |= wrong & self._compensated(ours, expected, old, new)
@@ -332,7 +285,7 @@ class Comparison:
         than the largest move in its row. Where more values than a few lie that far away, none of them is explained.
         """
         before, after = with_new_rows(old.to(new.dtype), new), new
-        base, taken = (before, after) if self.config.method == "safe-delta" else (after, before)
+        base, taken = (before, after) if self.config.rule.base == "old" else (after, before)
         moves = torch.maximum((expected.float() - before.float()).abs(), (expected.float() - after.float()).abs())
         most = moves.amax(dim=1, keepdim=True)  # [r, 1]
         width = NEAR * most

@@ -10,20 +10,22 @@ from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.config import CURVATURE, HPAConfig
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import measure_update
+from hpa_merge.core.rounding import differing, neighbours, slack
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair, Plan
 from hpa_merge.engine.recording import record_of, record_of_adapted
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.methods.applying import differ, with_new_rows
+from hpa_merge.methods.weight import Weight
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.files import digest_of, weight_files
 from hpa_merge.verification.findings import Findings, shortened
-from hpa_merge.verification.recompute import OF_SAMPLES, redo
 from hpa_merge.verification.records import compare_records
-from hpa_merge.verification.values import differing, neighbours, slack, told
+from hpa_merge.verification.values import said_of, told
 
 __all__ = ["Claims", "check_folder", "slacks_of"]
 
@@ -106,7 +108,7 @@ class Claims:
                 f"{name} is {list(found.shape)} of {found.dtype} in OUT, and {list(info.shape)} of {info.dtype} in NEW."
             )
             return
-        new, pairs, from_old = self._new.read(name), self._pairs.get(name, []), self._plan.from_old[0]
+        new, pairs, from_old = self._new.read(name), self._pairs.get(name, []), self._plan.only.from_old
         if name in from_old:
             checked["tensors from OLD"] += 1
             cast = self._old.read(from_old[name]).to(new.dtype)
@@ -120,12 +122,12 @@ class Claims:
 
     def tell_open(self) -> None:
         """Note what rests on the report, after all tensors."""
-        say, method = self._findings.unchecked, self._config.method
+        say, rule = self._findings.unchecked, self._config.rule
         adapted, changed = self._outcomes["adapted"], sum(self._outcomes.values()) - self._outcomes["unchanged"]
         files = " and ".join(f"--{purpose}-calib" for purpose in self._config.sets)
-        if adapted and (fields := OF_SAMPLES.get(method)):
-            what = "which columns were put back" if method == "hpa" else "which values were put back"
-            say.append(f"In {adapted} linears {what} rests on the report ({', '.join(fields)}): give {files}.")
+        if adapted and rule.of_samples:
+            what = f"which {'columns' if rule.by_columns else 'values'} were put back"
+            say.append(f"In {adapted} linears {what} rests on the report ({', '.join(rule.of_samples)}): give {files}.")
         if self._open:
             say.append(f"{self._open} values of these linears follow from the samples alone: give {files}.")
             self._findings.checked["values that only samples can recompute"] = self._open
@@ -164,14 +166,14 @@ class Claims:
         self._outcomes[outcome] += 1
         if outcome != record.outcome:
             yield f"{name} is {record.outcome} in the report, and has to be {outcome}: {why}."
-        made = self._is_made(pair) and pair.new.key not in self._plan.from_old[0]
+        made = self._is_made(pair) and pair.new.key not in self._plan.only.from_old
         if any(self._is_made(other) for other in self._pairs[pair.new.key]) and not made:  # a slice of a stack
             self._findings.checked["linears from NEW"] += 1
             yield from told(name, differing(found, new), "are not NEW's")
         if record.outcome == "adapted" and made and old.shape[1] == new.shape[1]:
             yield from self._check_adapted(pair, record, old, new, found)
             return
-        of_old = old.shape[1] == new.shape[1] and (made or pair.new.key in self._plan.from_old[0])
+        of_old = old.shape[1] == new.shape[1] and (made or pair.new.key in self._plan.only.from_old)
         weight = with_new_rows(old.to(new.dtype), new) if of_old else new
         if made:
             self._findings.checked["linears from OLD"] += 1
@@ -189,11 +191,11 @@ class Claims:
         config = self._config
         if not changed:
             return "unchanged", "tuning did not change it"
-        if pair.new.key in self._plan.from_old[0]:
+        if pair.new.key in self._plan.only.from_old:
             return "old", "the options of the report take it from OLD"
-        if not pair.included[0]:
+        if not self._plan.only.includes(pair):
             return "excluded", "the options of the report leave it out"
-        if record.outcome == "uncalibrated" and config.method in CURVATURE and config.uncalibrated != "error":
+        if record.outcome == "uncalibrated" and config.sets and config.uncalibrated != "error":
             return "uncalibrated", ""
         return "adapted", "tuning changed it, and the options of the report do not leave it out"
 
@@ -209,12 +211,14 @@ class Claims:
                 "[outputs, inputs]."
             )
             return
-        if config.method in ("hpa", "random", "energy") and (record.kept is None or record.kappa is None):
+        if config.rule.by_columns and (record.kept is None or record.kappa is None):
             yield f"{record.name} is adapted, and the report does not say with which columns and κ."
             return
         yield from told(record.name, differing(found[rows:], new[rows:]), "in rows that OLD has not are not NEW's")
         depth = self._depth(pair, record)
-        redone = redo(config, record, depth, unit.blocks, old, new[:rows], found[:rows])
+        update = measure_update(old, new[:rows])
+        weight = Weight(record.name, old, new[:rows], update, depth, unit.blocks)
+        redone = config.rule.check(weight, config, said_of(record), found[:rows])
         yield from redone.problems
         self._open += redone.open
         wrong = differing(found[:rows], redone.adapted.weight)
@@ -230,8 +234,8 @@ class Claims:
             yield f"{record.name} is adapted in the report, though no token came to it."
         details = {"block": depth, "blocks": unit.blocks, **tokens}
         expected = record_of_adapted(unit, pair, adapted, Moved(old, new), **details)
-        slacks = slacks_of(old) | {"kappa": slack(old, redone.adapted.update)}
-        yield from compare_records(record, expected, free=OF_SAMPLES.get(config.method, ()), slacks=slacks)
+        slacks = slacks_of(old) | {"kappa": slack(old, update)}
+        yield from compare_records(record, expected, free=config.rule.of_samples, slacks=slacks)
 
     def _depth(self, pair: LinearPair, record: LinearRecord) -> int:
         """The depth of a linear: of one outside the stacks, before the text stack or after it, the report's."""

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from hpa_merge.core.rounding import close
 from hpa_merge.report.records import LinearRecord
-from hpa_merge.verification.values import close
 
 __all__ = ["compare_records"]
 

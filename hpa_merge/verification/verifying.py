@@ -23,7 +23,7 @@ from hpa_merge.verification.files import check_files, list_files, weight_files
 from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder
 from hpa_merge.verification.patterns import try_patterns
-from hpa_merge.verification.rerun import job_of, run_again
+from hpa_merge.verification.rerun import request_of, run_again
 from hpa_merge.verification.whole import check_calibration, check_whole, options_of
 
 __all__ = ["verify"]
@@ -112,7 +112,7 @@ def verify(
                 sources = locate({"OLD": old, "NEW": new})
                 _try_patterns(config, sources)
                 if given:
-                    job = job_of(
+                    request = request_of(
                         (Path(out), old, new),
                         report,
                         config,
@@ -122,7 +122,7 @@ def verify(
                         first=first,
                         vision_tower=vision_tower,
                     )
-                    run_again(job, config, merged, report, found, findings, on_progress)
+                    run_again(request, config, merged, report, found, findings, on_progress)
                 else:
                     _check_claims(merged, sources, vision_tower, report, config, found, on_step, findings)
         on_progress("done", steps, steps)

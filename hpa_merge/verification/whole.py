@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.core.rounding import close
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.lineage import Lineage
@@ -13,7 +14,6 @@ from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.findings import Findings, shortened
-from hpa_merge.verification.values import close
 
 __all__ = ["check_calibration", "check_whole", "options_of"]
 
@@ -53,7 +53,7 @@ def check_whole(
         outcomes = ((record.name, record.outcome) for record in report.linears)
         if report.components != component_records(config, plan.new, outcomes):
             findings.problems.append("components in the report do not count its linears.")
-    if report.passed_through != plan.passed_through[0]:
+    if report.passed_through != plan.only.passed_through:
         findings.problems.append("passed_through in the report does not count NEW's other tensors.")
     findings.problems += _of_left_out(report, new)
     findings.problems += _of_inputs(report, lineage.contents)

@@ -165,7 +165,7 @@ def _told(record: RoundRecord) -> list[str]:
     return [
         f"OLD {record.old}",
         f"NEW {record.new}" + (f" ({record.adapter})" if record.adapter else ""),
-        ", ".join([str(record.config.get("method", "hpa")), *options]),
+        ", ".join([record.method, *options]),
         *sets,
     ]
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpa_merge.methods import DEFAULT
 from hpa_merge.report.planned import PlanReport
 from hpa_merge.report.records import CalibrationRecord, ComponentRecord, DriftRecord, LinearRecord, RunRecord
 from hpa_merge.report.rows import short
@@ -23,7 +24,7 @@ LEGEND = (
 
 def merge_summary(report: MergeReport, out: str) -> RenderableType:
     """What was kept at each depth, and what became of everything else."""
-    table = Table(title=_title(report.architecture, {method_of(report)}), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=_title(report.architecture, {report.method}), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("where", min_width=12, overflow="fold")
     for heading in ("block", "share", "#", "back", "energy", "shared", "α", "κ"):
@@ -96,7 +97,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
     """The OUTs of a sweep beside one another, by name."""
     first = next(iter(reports.values()))
-    methods = {method_of(report) for report in reports.values()}
+    methods = {report.method for report in reports.values()}
     table = Table(title=_title(first.architecture, methods), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("OUT", min_width=12, overflow="fold")
@@ -171,14 +172,10 @@ def _mean(values: Iterable[float | None], shown: Callable[[float], str]) -> str:
     return shown(fmean(there)) if there else ""
 
 
-def method_of(report: MergeReport) -> str:
-    return str(report.config.get("method", "hpa"))
-
-
 def _title(architecture: str, methods: set[str]) -> str:
     """Of a table: what the columns' headings are about."""
     return f"{architecture}: " + (
-        "columns put back" if methods == {"hpa"} else f"put back by {', '.join(sorted(methods))}"
+        "columns put back" if methods == {DEFAULT} else f"put back by {', '.join(sorted(methods))}"
     )
 
 

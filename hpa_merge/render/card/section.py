@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import PurePath
 from statistics import fmean
 
-from hpa_merge.config import USERS, HPAConfig, uses
-from hpa_merge.render.card.citation import BIBTEX, PAPERS
+from hpa_merge.config import HPAConfig
+from hpa_merge.methods import find_rule, users
 from hpa_merge.render.card.markdown import cell, code, plain, table
 from hpa_merge.render.card.results import results_section
 from hpa_merge.render.card.usage import is_original_llava, snippet_of
@@ -57,11 +57,10 @@ def _summary(report: MergeReport) -> str:
     """What this model is, in words."""
     old, new = (_linked(report, name) for name in (report.run.old, report.run.new))
     adapter = f", an adapter on it ({cell(report.run.adapter)})" if report.run.adapter else ""
-    method = str(report.config.get("method", "hpa"))
     return (
         f"This model is {new}{adapter}, with a part of its weights put back towards {old}, the model before that "
         "tuning step. The aim is to keep the safety alignment and the earlier tasks of the one and the new task of the "
-        f"other. Nothing was trained. {_told(report)} The method is {PAPERS.get(method, method)}; "
+        f"other. Nothing was trained. {_told(report)} The method is {_paper(report)}; "
         "[`hpa_report.json`](hpa_report.json) says for every weight what was decided."
     )
 
@@ -126,11 +125,10 @@ def _facts(report: MergeReport) -> str:
 
 def _settings(report: MergeReport) -> dict[str, str]:
     """The options that shaped the weights, by name: the method's own, and what is not as usual."""
-    method = str(report.config.get("method", "hpa"))
     shown = {}
     for item in fields(HPAConfig):
         value = report.config.get(item.name, item.default)
-        own = item.name in USERS and uses(method, item.name)
+        own = report.method in users(item.name)
         if item.name == "method" or own or _word(value) != _word(item.default):
             shown[item.name] = _word(value)
     return shown
@@ -186,10 +184,14 @@ def _both(report: MergeReport) -> str:
 
 
 def _citation(report: MergeReport) -> list[str]:
-    method = str(report.config.get("method", "hpa"))
-    if method in ("hpa", "random", "energy"):
-        return [f"```bibtex\n{BIBTEX}\n```"]
-    return [f"The method: {PAPERS.get(method, method)}."]
+    rule = find_rule(report.method)
+    return [f"```bibtex\n{rule.bibtex}\n```" if rule and rule.bibtex else f"The method: {_paper(report)}."]
+
+
+def _paper(report: MergeReport) -> str:
+    """What the rule is and where it comes from; its name where this version has no such rule."""
+    rule = find_rule(report.method)
+    return rule.paper if rule else report.method
 
 
 def _calibration(record: CalibrationRecord | None) -> str:

@@ -1,0 +1,54 @@
+"""Writes the table of methods.md from the package's table of rules; ``--check`` only says whether it is up to date."""
+
+import sys
+from pathlib import Path
+
+from hpa_merge.config import option_fields
+from hpa_merge.methods import RULES, Rule
+
+PAGE = Path(__file__).resolve().parent / "methods.md"
+
+HEAD = (
+    "| `--method` | what becomes of a linear weight | the options that it uses (default) | samples |",
+    "| --- | --- | --- | --- |",
+)
+
+
+def table() -> str:
+    """A row for each rule."""
+    rows = [f"| `{rule.name}` | {rule.does} | {_options(rule)} | {_samples(rule)} |" for rule in RULES]
+    return "\n".join([*HEAD, *rows])
+
+
+def page() -> str:
+    """The page with its table made anew."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("| `--method` |"))
+    end = next(number for number in range(begin, len(lines)) if not lines[number])
+    return "\n".join([*lines[:begin], table(), *lines[end:]]) + "\n"
+
+
+def _options(rule: Rule) -> str:
+    shown, defaults = [], option_fields()
+    for name in rule.options:
+        flag, default = name.replace("_", "-"), defaults[name][0]
+        if isinstance(default, bool):
+            shown.append(f"`--no-{flag}`" if default else f"`--{flag}`")
+        else:
+            shown.append(f"`--{flag}` ({default:g})" if isinstance(default, float) else f"`--{flag}` ({default})")
+    return ", ".join(shown) or "–"
+
+
+def _samples(rule: Rule) -> str:
+    return "both sets" if len(rule.sets) == 2 else " ".join(rule.sets) or "none"
+
+
+def main() -> int:
+    if "--check" in sys.argv:
+        return 0 if PAGE.read_text(encoding="utf-8") == page() else 1
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

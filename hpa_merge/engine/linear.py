@@ -1,0 +1,108 @@
+"""What becomes of one linear weight in one OUT, and what the loop asks of an OUT."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, final
+
+from torch import Tensor
+
+from hpa_merge.engine.drift import Moved
+from hpa_merge.engine.plan import LinearPair, OutPlan
+from hpa_merge.engine.recording import record_of, record_of_adapted
+from hpa_merge.engine.statistics import ModelStatistics
+from hpa_merge.engine.weights import Read, Weights
+from hpa_merge.methods.applying import Adapted, with_new_rows
+from hpa_merge.model import Unit
+from hpa_merge.report.records import LinearRecord, Outcome
+
+__all__ = ["MergedLinear", "Sink"]
+
+
+@final
+@dataclass(frozen=True)
+class MergedLinear:
+    """A linear weight as it comes out for one OUT.
+
+    Attributes:
+        pair: the linear in OLD and NEW.
+        tensor: NEW's, in which the weight lies on disk.
+        moved: measures how far a weight lies from OLD's.
+        outcome: what became of it.
+        adapted: the weight, if the rule made one.
+        restored: an uncalibrated weight is OLD's.
+        details: fields of the record that are known already.
+    """
+
+    pair: LinearPair
+    tensor: Tensor
+    moved: Moved
+    outcome: Outcome = "unchanged"
+    adapted: Adapted | None = None
+    restored: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def new(self) -> Tensor:
+        """NEW's weight, ``[r, c]``."""
+        return self.pair.new.matrix(self.tensor)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """What takes the place of NEW's weight, ``[r, c]``; None if nothing does here: its tensor is passed on."""
+        if self.adapted is not None:
+            return self.adapted.weight
+        return with_new_rows(self.moved.old.to(self.tensor.dtype), self.new) if self.restored else None
+
+    def record(self) -> LinearRecord:
+        """What the report says of it."""
+        unit = self.pair.new.unit
+        if self.adapted is not None:
+            return record_of_adapted(unit, self.pair, self.adapted, self.moved, **self.details)
+        if self.restored or self.outcome == "old":
+            moved = self.moved.to_old()
+        else:
+            moved = self.moved.to_new(changed=self.outcome != "unchanged")
+        return record_of(unit, self.pair, self.new, self.outcome, **self.details, **moved)
+
+
+class Sink(Protocol):
+    """An OUT as the loop sees it: :class:`~hpa_merge.engine.output.MergeOutput` writes it, ``verify`` compares it.
+
+    Attributes:
+        unreached: how the error ends where a weight is not reached by samples and the options want it to be.
+    """
+
+    unreached: str
+
+    @property
+    def plan(self) -> OutPlan:
+        """What is going to be in it."""
+
+    def restore(self, statistics: ModelStatistics) -> None:
+        """Put into ``statistics`` what an interrupted run has recorded of them."""
+
+    def lacks(self, unit: Unit) -> bool:
+        """Whether the linears of ``unit`` are not done yet."""
+
+    def put(self, linear: MergedLinear) -> None:
+        """Take a linear weight and its record."""
+
+    def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
+        """Take those of these tensors that are not done from NEW, or from OLD if the options say so.
+
+        Args:
+            old: gives OLD's tensors by key; None: these have to wait.
+            new: gives NEW's tensors by key while they are loaded.
+        """
+
+    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
+        """The linears of ``unit`` are done; ``statistics`` is what a resumed run needs of them."""
+
+    def copy_rest(self, old: Weights) -> None:
+        """Take everything else from NEW, or from OLD if the options say so."""
+
+    def flush(self) -> None:
+        """Wait until everything is done."""
+
+    def piece(self, name: str, begin: int, count: int) -> Tensor:
+        """Elements of a tensor that is done: flat, on the CPU."""

@@ -1,0 +1,95 @@
+"""The statistics of one unit, computed from the activations that its linears have just read."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import final
+
+from torch import Tensor
+
+from hpa_merge.core import Curvature, Inverse, SingularCurvature
+from hpa_merge.errors import NumericalError
+from hpa_merge.model import LinearTensor
+
+__all__ = ["Observed"]
+
+
+@final
+class Observed:
+    """The :class:`~hpa_merge.engine.statistics.Statistics` of one unit, computed when they are asked for."""
+
+    def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature], damping: float) -> None:
+        """``curvatures``: by the path of the module that read; ``purpose`` and ``role`` are for messages."""
+        self._purpose = purpose
+        self._role = role
+        self._curvatures = curvatures
+        self._damping = damping
+        self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
+        self._inverse: dict[Curvature, Inverse] = {}  # at most one
+
+    def reached(self, linear: LinearTensor) -> bool:
+        """Whether any token activates the linear's input."""
+        return any(curvature.peak != 0.0 for curvature in self._of(linear))
+
+    def tokens(self, linear: LinearTensor) -> int:
+        """How many tokens came to the linear."""
+        return sum(curvature.tokens for curvature in self._of(linear))
+
+    def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
+        """``[H⁻¹]_jj``, ``[c]``, of a linear that is reached.
+
+        Raises:
+            NumericalError: an activation is not finite, or ``H`` cannot be factored.
+        """
+        curvature = self._curvature(linear)
+        if curvature not in self._diagonals:
+            with self._factoring(linear):
+                self._diagonals[curvature] = curvature.inverse_diagonal(self._damping)
+        return self._diagonals[curvature]
+
+    def inverse(self, linear: LinearTensor) -> Inverse:
+        """All of ``H⁻¹`` of a linear that is reached; only the last one is held.
+
+        Raises:
+            NumericalError: an activation is not finite, or ``H`` cannot be factored.
+        """
+        curvature = self._curvature(linear)
+        if curvature not in self._inverse:
+            self._inverse.clear()
+            with self._factoring(linear):
+                self._inverse[curvature] = curvature.inverse(self._damping)
+        return self._inverse[curvature]
+
+    def _curvature(self, linear: LinearTensor) -> Curvature:
+        """That of the linear's input.
+
+        Raises:
+            NumericalError: an activation is not finite.
+        """
+        curvature, *others = self._of(linear)
+        if others:  # modules that read different tensors and lie in one weight on disk
+            curvatures = (curvature, *others)
+            curvature = Curvature(curvature.columns, spill=curvature.spill)
+            for part in curvatures:
+                curvature.absorb(part)
+        if not math.isfinite(curvature.peak):
+            raise NumericalError(
+                f"the {self._purpose} activations that reach {linear.name} hold NaN or infinity: "
+                f"see whether {self._role} can be run in its dtype at all."
+            )
+        return curvature
+
+    @contextmanager
+    def _factoring(self, linear: LinearTensor) -> Iterator[None]:
+        """Name the linear in the error of a curvature that cannot be factored."""
+        try:
+            yield
+        except SingularCurvature as error:
+            raise NumericalError(
+                f"the {self._purpose} curvature of {linear.name} cannot be factored, in float64 either ({error}): "
+                f"raise damping, which is {self._damping:g}."
+            ) from error
+
+    def _of(self, linear: LinearTensor) -> list[Curvature]:
+        """The curvatures of the linear's observers, each once."""
+        return list(dict.fromkeys(self._curvatures[o] for o in linear.observers if o in self._curvatures))

@@ -1,0 +1,168 @@
+"""What a caller asks for: one merge, or several from one read of the inputs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypedDict, Unpack, final
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.config import CalibrationOptions, HPAConfig, calibration_of
+from hpa_merge.engine.memory import Limits
+from hpa_merge.errors import ConfigError
+from hpa_merge.inputs.hub import is_remote
+from hpa_merge.report.schema import MergeReport
+
+__all__ = ["MergeOptions", "MergeRequest", "Progress", "Render", "silent"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are done, and how many there are."""
+
+Render = Callable[[MergeReport, Checkpoint, Checkpoint, bool], tuple[MergeReport, dict[str, bytes]]]
+"""Takes a report, OLD, NEW, and whether to draw a page. Returns the report, with notes on what could not be made, and
+the files next to the weights, by name. The caller passes it in: :func:`hpa_merge.render.folder.render`."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The :data:`Progress` that reports nothing."""
+
+
+class MergeOptions(TypedDict, total=False):
+    """The arguments that a merge and a sweep share, as callers give them; :func:`hpa_merge.merge` explains each."""
+
+    safety_calib: str | Path | None
+    task_calib: str | Path | None
+    vision_tower: str | Path | None
+    stats: str | Path | None
+    first: str | Path | None
+    max_memory: int | None
+    max_host_memory: int | None
+    overwrite: bool
+    resume: bool
+    page: bool
+
+
+@final
+@dataclass(frozen=True)
+class MergeRequest:
+    """One merge, or several from one read of the inputs.
+
+    Attributes:
+        old, new: checkpoint folders, or for NEW an adapter's; a string may name a repository on the Hub,
+            ``org/name[@revision]``.
+        outs: the options of each OUT. Options that the statistics depend on are the same in all.
+        safety_calib, task_calib: calibration files; None if no method needs them.
+        vision_tower: folder of the vision tower, for checkpoints in LLaVA's own layout.
+        stats: the statistics file, if any.
+        first: the first aligned model of the history, a folder or a name on the Hub, to measure OUT's drift from.
+        limits: of memory.
+        overwrite, resume: as in :func:`hpa_merge.merge`.
+        skip_complete: leave an OUT unchanged if it is complete and this request would make the same.
+        page: draw the report's page and pictures.
+        command: the command line as typed; empty if there was none.
+        reads: other files behind this request, such as YAML files; they are never deleted.
+    """
+
+    old: str | Path
+    new: str | Path
+    outs: Mapping[Path, HPAConfig]
+    safety_calib: Path | None = None
+    task_calib: Path | None = None
+    vision_tower: Path | None = None
+    stats: Path | None = None
+    first: str | Path | None = None
+    limits: Limits = Limits()
+    overwrite: bool = False
+    resume: bool = False
+    skip_complete: bool = False
+    page: bool = True
+    command: str = ""
+    reads: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the OUTs can share a calibration run and have what their methods need of it.
+
+        Raises:
+            ConfigError: they cannot, or have not.
+        """
+        _ = self.calibration
+        wanted = {purpose: config.method for config in self.outs.values() for purpose in config.sets}
+        for purpose, file in (("safety", self.safety_calib), ("task", self.task_calib)):
+            if purpose in wanted and file is None:
+                raise ConfigError(
+                    f"{purpose}_calib is missing: the method {wanted[purpose]} looks at {purpose} samples, so give a "
+                    "file."
+                )
+        if self.stats is None:
+            return
+        if beyond := [config.method for config in self.outs.values() if config.whole_inverse]:
+            raise ConfigError(
+                f"the method {beyond[0]} takes all of [H⁻¹], and the statistics {self.stats} keep its diagonal alone: "
+                "leave out the statistics or the compensation."
+            )
+        if missing := {"safety", "task"} - wanted.keys():
+            raise ConfigError(
+                f"no method here looks at {' or '.join(sorted(missing))} samples, and the statistics {self.stats} are "
+                "of both sets: leave out the statistics."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        old: str | Path,
+        new: str | Path,
+        outs: Mapping[str | Path, HPAConfig] | Mapping[Path, HPAConfig],
+        /,
+        *,
+        skip_complete: bool = False,
+        command: str = "",
+        reads: tuple[Path, ...] = (),
+        **options: Unpack[MergeOptions],
+    ) -> Self:
+        """The request that these arguments make; the attributes explain them."""
+        return cls(
+            old,
+            new,
+            {Path(out): config for out, config in outs.items()},
+            safety_calib=_path(options.get("safety_calib")),
+            task_calib=_path(options.get("task_calib")),
+            vision_tower=_path(options.get("vision_tower")),
+            stats=_path(options.get("stats")),
+            first=options.get("first"),
+            limits=Limits(options.get("max_memory"), options.get("max_host_memory")),
+            overwrite=options.get("overwrite", False),
+            resume=options.get("resume", False),
+            skip_complete=skip_complete,
+            page=options.get("page", True),
+            command=command,
+            reads=reads,
+        )
+
+    @property
+    def calibration(self) -> CalibrationOptions:
+        """The options of the calibration run, which are the same in all OUTs.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        return calibration_of({f"OUT {out}": config for out, config in self.outs.items()})
+
+    @property
+    def checkpoints(self) -> dict[str, str | Path]:
+        """The checkpoints by role: OLD, NEW, and FIRST if it was given."""
+        given = {"OLD": self.old, "NEW": self.new, "FIRST": self.first}
+        return {role: name for role, name in given.items() if name is not None}
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a checkpoint has to come from the Hub."""
+        return any(is_remote(name) for name in self.checkpoints.values())
+
+    @property
+    def calibration_files(self) -> tuple[Path | None, Path | None]:
+        """The files of the safety and the task set; None for a set that no method needs."""
+        wanted = {purpose for config in self.outs.values() for purpose in config.sets}
+        return self.safety_calib if "safety" in wanted else None, self.task_calib if "task" in wanted else None
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

@@ -1,0 +1,132 @@
+"""The file that keeps column statistics, so that a merge with other options runs no sample."""
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from hpa_merge.checkpoint.output import Places
+from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
+from hpa_merge.errors import OutputError, StatisticsError
+from hpa_merge.files.disk import inside, write_whole
+from hpa_merge.files.names import STATISTICS, STATISTICS_FORMAT
+from hpa_merge.files.parsing import INDEX, parse_json
+
+__all__ = ["check_place", "read_statistics", "write_statistics"]
+
+MARK, FORMAT = STATISTICS, STATISTICS_FORMAT
+
+
+def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> None:
+    """Whether the file may lie there; nothing is created.
+
+    Raises:
+        StatisticsError: it would lie in OLD, NEW or an OUT, or in a folder that does not exist or cannot be written to.
+    """
+    ours = path.resolve()
+    if (found := inside(path, inputs)) is not None:
+        raise StatisticsError(
+            f"the statistics {path} would lie in the input {found}, and inputs are never written to: "
+            "choose a path outside of it."
+        )
+    for out in outs:
+        places = Places.of(out)
+        if (found := inside(path, (places.out, places.partial, places.journal, places.replaced))) is not None:
+            raise StatisticsError(
+                f"the statistics {path} would lie in {found}, which belongs to OUT: choose a path outside of it."
+            )
+    if not ours.parent.is_dir():
+        raise StatisticsError(
+            f"the statistics {path} cannot be written, because the folder {path.absolute().parent} does not exist: "
+            "create it first."
+        )
+    if not os.path.lexists(path) and not os.access(ours.parent, os.W_OK | os.X_OK):
+        raise StatisticsError(
+            f"the statistics {path} cannot be written, because you may not write to {path.absolute().parent}: "
+            "choose another place."
+        )
+
+
+def read_statistics(
+    path: Path, keys: Sequence[StatisticsKey], anew: Collection[str] = ()
+) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
+    """Read what the file at ``path``, if there is one, holds of the statistics that are wanted.
+
+    Args:
+        keys: what they have to be of.
+        anew: purposes of those that are computed whatever the file holds.
+
+    Returns:
+        The statistics that fit, by purpose; why the others are computed, a sentence each.
+
+    Raises:
+        StatisticsError: the file is no statistics file, or a damaged one; it is never overwritten.
+    """
+    found: dict[str, ModelStatistics] = {}
+    notes = []
+    try:
+        if not path.exists():
+            return {}, ()
+        if not path.is_file():
+            raise ValueError("it is not a file")
+        with safe_open(path, "pt", backend="pread") as handle:
+            described = _described(handle.metadata())
+            for key in keys:
+                content = described[key.purpose]
+                if key.purpose in anew:
+                    continue
+                if difference := key.difference(content["fingerprint"]):
+                    notes.append(
+                        f"The statistics {path} were made with {difference}: "
+                        f"the {key.purpose} half has to be computed anew."
+                    )
+                    continue
+                prefix = f"{key.purpose}:"
+                names = [name for name in handle.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
+                vectors = {name.removeprefix(prefix): handle.get_tensor(name) for name in names}
+                found[key.purpose] = ModelStatistics.read(key, content, vectors)
+    except OSError as error:
+        raise StatisticsError(
+            f"the statistics {path} cannot be read ({error.strerror or error}): check the permissions of the file."
+        ) from error
+    except (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise StatisticsError(
+            f"{path} is not a whole statistics file of hpa-merge ({error}), and nothing else is written over: "
+            "give another path, or delete the file."
+        ) from error
+    return found, tuple(notes)
+
+
+def write_statistics(path: Path, statistics: Sequence[ModelStatistics]) -> None:
+    """Write the file at ``path``; after an error it is as it was before.
+
+    Raises:
+        OutputError: the disk is full, or refuses.
+    """
+    content = {"format": FORMAT, **{each.purpose: each.description() for each in statistics}}
+    tensors = {name: vector for each in statistics for name, vector in each.tensors().items()}
+    try:
+        write_whole(path, save(tensors, {MARK: json.dumps(content)}), through=True)
+    except OSError as error:
+        raise OutputError(
+            f"the statistics {path} cannot be written ({error.strerror or error}): see to the disk and the "
+            "permissions; the same command with --resume goes on."
+        ) from error
+
+
+def _described(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What the file says of its halves, by their purposes.
+
+    Raises:
+        ValueError: it is not of our making, or of another format.
+    """
+    if MARK not in (metadata or {}):
+        raise ValueError(f"its metadata have no {MARK!r}")
+    content = parse_json((metadata or {})[MARK], INDEX)
+    if content["format"] != FORMAT:
+        raise ValueError(f"it has format {content['format']!r}, and this version reads {FORMAT}")
+    return dict(content)

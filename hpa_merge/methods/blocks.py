@@ -1,0 +1,87 @@
+"""Whole blocks of the text stack go back to OLD: ``W = W_old`` in the chosen blocks, ``W_new`` everywhere else.
+
+Li et al. (arXiv 2408.17003) find the safety of a model in a few layers in its middle, and leave those alone in tuning;
+here they are put back after it. Their 6 to 14 are of models with 32 blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpa_merge.errors import ConfigError
+from hpa_merge.methods.rule import Bound, Rule, option
+from hpa_merge.methods.weight import Adapted, Redone, Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RULE", "Options"]
+
+
+def numbers(text: str) -> set[int]:
+    """The numbers that ``0-2,7`` names; none where it names none or is no such text."""
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
+        return set()
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which blocks."""
+
+    blocks: str = option(
+        "6-14",
+        "blocks: those of the text stack that are put back, counted from 0, such as 0-2,7.",
+        Bound(lambda text: bool(numbers(text)), "block numbers and ranges of them, such as 0-2,7"),
+    )
+
+
+def touches(options: Options, text: bool, block: int | None) -> bool:
+    """Whether a unit is one of the chosen blocks."""
+    return text and block in numbers(options.blocks)
+
+
+def check_model(options: Options, architecture: str, blocks: int) -> None:
+    """Whether the text has all of the chosen blocks.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if (last := max(numbers(options.blocks))) >= blocks:
+        raise ConfigError(
+            f"blocks is {options.blocks!r}, and the text stack of this {architecture} has {blocks} blocks, counted "
+            f"from 0: name blocks below {blocks}, not {last}."
+        )
+
+
+def adapt(weight: Weight, options: Options) -> Adapted:
+    """``W_old``: the weights of other blocks do not come here."""
+    figures = {"kept_share": 1.0, "energy_put_back": 1.0}
+    return Adapted(weight.old.to(weight.new.dtype), weight.update, figures=figures)
+
+
+def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """All of it again."""
+    import torch
+
+    adapted = adapt(weight, options)
+    return Redone(adapted, ((torch.ones_like(adapted.weight, dtype=torch.bool), False, "are not OLD's"),))
+
+
+RULE = Rule(
+    name="blocks",
+    does="whole blocks of the text stack are OLD's ([Li et al.](https://arxiv.org/abs/2408.17003): the safety layers)",
+    paper="whole blocks put back, as in [Li et al.](https://arxiv.org/abs/2408.17003)",
+    options=("blocks",),
+    adapt=adapt,
+    check=check,
+    touches=touches,
+    check_model=check_model,
+)

@@ -1,0 +1,78 @@
+"""A control: as many columns as HPA puts back, drawn at random.
+
+    M = n_keep columns, drawn by the seed and the name of the weight
+
+It knows nothing of the weight but its name: what HPA gains over it is what knowing anything is worth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpa_merge.methods import hpa
+from hpa_merge.methods.rule import Rule
+from hpa_merge.methods.weight import Adapted, Redone, Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RULE", "random_columns"]
+
+
+@dataclass(frozen=True)
+class Seeded(hpa.Options):
+    """What it reads: HPA's step, and the seed of the draw, which is the samples' too."""
+
+    seed: int = 0
+
+
+def random_columns(columns: int, n_keep: int, seed: int, name: str) -> Tensor:
+    """Mask ``[c]`` of ``n_keep`` columns drawn at random: the same for the same ``seed`` and tensor ``name``.
+
+    The name is part of the seed, so that a weight's columns do not depend on which weights were drawn before it.
+    """
+    import torch
+
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    mask = torch.zeros(columns, dtype=torch.bool)
+    mask[torch.randperm(columns, generator=generator)[:n_keep]] = True
+    return mask
+
+
+def adapt(weight: Weight, options: Seeded) -> Adapted:
+    """``Ŵ``, without a look at the weight."""
+    from hpa_merge.core import Selection
+    from hpa_merge.methods.columns import adapt_columns, budget
+
+    n_keep = budget(weight, options)
+    drawn = random_columns(weight.old.shape[1], n_keep, options.seed, weight.name)
+    return adapt_columns(weight, options, Selection(drawn, n_keep))
+
+
+def check(weight: Weight, options: Seeded, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """The weight with the columns that are drawn."""
+    from hpa_merge.core import Selection
+    from hpa_merge.methods.columns import budget, check_columns
+
+    n_keep, seed = budget(weight, options), options.seed
+    drawn = random_columns(weight.old.shape[1], n_keep, seed, weight.name)
+    wrong = [] if drawn.equal(said["kept"]) else [f"the columns put back are not the {n_keep} that seed {seed} draws."]
+    return check_columns(weight, options, Selection(drawn, n_keep), said, wrong)
+
+
+RULE = Rule(
+    name="random",
+    does="control: HPA's shares, random columns, drawn by `--seed` and the weight's name",
+    paper="a control: as many columns as Harmonious Parameter Adaptation puts back, but random ones",
+    bibtex=hpa.BIBTEX,
+    options=hpa.STEP,
+    adapt=adapt,
+    check=check,
+    by_columns=True,
+    computes=True,
+    share=hpa.share,
+)

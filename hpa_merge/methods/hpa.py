@@ -1,0 +1,197 @@
+"""Harmonious Parameter Adaptation (Wang et al., CVPR 2026, arXiv 2511.20158): whole input columns go back to OLD.
+
+    ε̄_j = e_j / [H_s⁻¹]_jj,  ζ̄_j = e_j / [H_t⁻¹]_jj      focus scores; e_j = (1/r) Σ_i ΔW_ij²
+    p = p_max − (l/L)(p_max − p_min)                     the share of the columns that goes back, in percent
+    S, T = the n_focus columns of largest ε̄, ζ̄          O = S ∩ T
+    M = S∖O by ε̄, then O by φ_j = ε̄_j − α ζ̄_j           the n_keep columns that go back
+    Ŵ = W_old on M, W_new − κ W_old elsewhere            κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F
+
+The mathematics is that of :mod:`hpa_merge.core`, where each of these is computed: :mod:`~hpa_merge.core.hessian`,
+:mod:`~hpa_merge.core.adjustment`, :mod:`~hpa_merge.core.selection`. The controls :mod:`control_random` and
+:mod:`control_energy` put back as many columns, and take the same step elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Bound, Rule, option
+from hpa_merge.methods.weight import Adapted, Redone, Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hpa_merge.core import Selection
+
+__all__ = ["BIBTEX", "RULE", "STEP", "Options", "share"]
+
+TIE = 1e-9
+"""How far ``α`` may lie beyond its bounds, relative: for rounding."""
+
+STEP = ("p_max", "p_min", "orthogonal")
+"""The options that the controls use too."""
+
+BIBTEX = """\
+@inproceedings{wang2026harmonious,
+  title     = {Harmonious Parameter Adaptation in Continual Visual Instruction Tuning for Safety-Aligned {MLLMs}},
+  author    = {Wang, Ziqi and Che, Chang and Wang, Qi and Ma, Hui and Shi, Zenglin and Snoek, Cees G. M. and \
+Wang, Meng},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2026},
+  note      = {arXiv:2511.20158}
+}"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """HPA's own; the defaults are the paper's."""
+
+    p_max: float = option(15.0, "Percent of the columns put back in the first block.", PERCENT)
+    p_min: float = option(5.0, "Percent of the columns put back after the last block.", PERCENT, most="p_max")
+    focus_ratio: float = option(
+        2.0,
+        "Size of the focus sets, as a multiple of the columns put back.",
+        Bound(lambda x: x >= 1.0, "at least 1, for the columns come from the focus set"),
+    )
+    alpha_min: float = option(
+        0.4, "Least weight of the task score in the balanced score.", NOT_NEGATIVE, most="alpha_max"
+    )
+    alpha_max: float = option(0.8, "Greatest weight of the task score in the balanced score.", NOT_NEGATIVE)
+    selection: Literal["balanced", "safety", "shared"] = option(
+        "balanced", "Which columns are put back: the method, or one of its two ablations."
+    )
+    orthogonal: bool = option(True, "Remove from the update what points along the old weights.")
+    saliency: Literal["quotient", "product"] = option(
+        "quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it."
+    )
+
+
+def adapt(weight: Weight, options: Options) -> Adapted:
+    """``Ŵ``, from both diagonals."""
+    from hpa_merge.core import select_columns
+    from hpa_merge.methods.columns import adapt_columns, budget
+
+    selection = select_columns(
+        weight.update.energy,
+        weight.diagonal["safety"],
+        weight.diagonal["task"],
+        n_keep=budget(weight, options),
+        n_focus=budget(weight, options, options.focus_ratio),
+        alpha_min=options.alpha_min,
+        alpha_max=options.alpha_max,
+        selection=options.selection,
+        saliency=options.saliency,
+    )
+    return adapt_columns(weight, options, selection)
+
+
+def share(options: Options, block: int, blocks: int) -> float:
+    """``p``, in percent, at depth ``block`` of ``blocks``."""
+    from hpa_merge.core import retained_share
+
+    return float(retained_share(block, blocks, options.p_max, options.p_min))
+
+
+def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """The weight with the columns of the report, and what of them cannot have come of any samples."""
+    from hpa_merge.core import Selection
+    from hpa_merge.methods.columns import budget, check_columns
+
+    n_keep, n_focus = budget(weight, options), budget(weight, options, options.focus_ratio)
+    selection = Selection(said["kept"], n_keep, n_focus, said["n_shared"], said["alpha"])
+    return check_columns(weight, options, selection, said, _impossible(weight, options, selection, said))
+
+
+def _impossible(weight: Weight, options: Options, selection: Selection, said: Mapping[str, Any]) -> Iterator[str]:
+    """What of the choice of columns cannot have come of any samples."""
+    energy, n_shared, alpha = weight.update.energy, selection.n_shared, selection.alpha
+    n_keep, n_focus, kept = selection.n_keep, selection.n_focus or 0, int(selection.kept.sum())
+    columns = len(energy)
+    if n_shared is None or not max(0, 2 * n_focus - columns) <= n_shared <= n_focus:
+        yield f"two sets of {n_focus} of {columns} columns cannot share {n_shared}."
+        return
+    wanted = min(n_keep, n_shared) if options.selection == "shared" else n_keep
+    if kept != wanted:
+        yield f"{kept} columns are put back in the report, and {wanted} have to be."
+    allowed = allowed_columns(energy, n_keep if options.selection == "safety" else n_focus)
+    if beyond := int((selection.kept & ~allowed).sum()):
+        yield f"{beyond} of the columns put back did not change, and no samples choose them."
+    low, high = options.alpha_min, options.alpha_max
+    if alpha is None or not low * (1 - TIE) <= alpha <= high * (1 + TIE):
+        yield f"α is {alpha} in the report, and lies between {low:g} and {high:g}."
+    cells = said["saliency"].values()
+    totals = sum(columns for columns, _ in cells), sum(of_kept for _, of_kept in cells)
+    if totals != (int((energy > 0).sum()), int(selection.kept[energy > 0].sum())):
+        yield "saliency does not have each column that changed once."
+
+
+def allowed_columns(energy: Tensor, size: int) -> Tensor:
+    """The columns that can be among the ``size`` of largest focus score, whatever the curvature; ``[c]`` bool.
+
+    A column that did not change scores 0: it comes after all that did, and before those of a higher index.
+    """
+    allowed = energy > 0.0
+    if (missing := size - int(allowed.sum())) > 0:
+        allowed[(~allowed).nonzero().squeeze(1)[:missing]] = True
+    return allowed
+
+
+def explains(said: Tensor, selection: Selection, options: Options) -> bool:
+    """Whether rounding can turn a selection into the report's columns.
+
+    A column whose score lies at a threshold may fall on either side of it, and brings one other column in or out of
+    ``M``. So there can be no more exchanges than columns that lie within
+    :data:`~hpa_merge.core.rounding.NEAR` of a threshold.
+
+    Args:
+        said: the report's kept columns, ``[c]`` bool.
+        selection: the one that was made here.
+    """
+    from hpa_merge.core.rounding import NEAR
+    from hpa_merge.methods.columns import largest
+
+    if selection.epsilon is None or selection.zeta is None or selection.alpha is None or selection.n_focus is None:
+        return said.equal(selection.kept)
+    epsilon, zeta, n_focus = selection.epsilon, selection.zeta, selection.n_focus
+    phi = epsilon - selection.alpha * zeta
+    width = NEAR * (epsilon + selection.alpha * zeta)  # of φ, which is a difference
+    everything = selection.kept | ~selection.kept
+    if options.selection == "safety":
+        near = _at(epsilon, selection.n_keep, NEAR * epsilon, everything)
+    else:
+        near = _at(epsilon, n_focus, NEAR * epsilon, everything) | _at(zeta, n_focus, NEAR * zeta, everything)
+        shared = largest(epsilon, n_focus) & largest(zeta, n_focus)
+        alone = largest(epsilon, n_focus) & ~shared
+        if options.selection == "balanced":
+            near |= _at(epsilon, selection.n_keep, NEAR * epsilon, alone)
+        left = selection.n_keep - (int(alone.sum()) if options.selection == "balanced" else 0)
+        near |= _at(phi, left, width, shared)
+    return int((said ^ selection.kept).sum()) <= 2 * int(near.sum())
+
+
+def _at(score: Tensor, count: int, width: Tensor, among: Tensor) -> Tensor:
+    """Those ``among`` the columns whose score is within ``width`` of the threshold between ``count`` and the rest."""
+    ordered = score[among].sort(descending=True).values
+    if not 0 < count < len(ordered):
+        return among & ~among
+    low, high = ordered[count], ordered[count - 1]
+    return among & (score + width >= high) & (score - width <= low)
+
+
+RULE = Rule(
+    name="hpa",
+    does="[the method of this package](method.md)",
+    paper="[Harmonious Parameter Adaptation](https://arxiv.org/abs/2511.20158) (Wang et al., CVPR 2026)",
+    bibtex=BIBTEX,
+    sets=("safety", "task"),
+    options=("p_max", "p_min", "focus_ratio", "alpha_min", "alpha_max", "selection", "orthogonal", "saliency"),
+    adapt=adapt,
+    check=check,
+    explains=explains,
+    by_columns=True,
+    computes=True,
+    of_samples=("n_shared", "alpha", "kept", "saliency"),
+    share=share,
+)

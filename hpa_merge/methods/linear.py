@@ -1,0 +1,76 @@
+"""Weight interpolation: ``W = W_old + w ΔW``.
+
+The weight merging that Lee et al. (ICLR 2025, arXiv 2410.07571) propose against the loss of safety in vision-language
+adaptation, a linear combination of a safe model and a capable one; between a model before and after tuning it is also
+what Farn et al. (arXiv 2412.19512) propose. Both merge every parameter; here, as with every method, what is no linear
+weight comes from NEW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpa_merge.methods.rule import SHARE, Rule, option
+from hpa_merge.methods.weight import Adapted, Redone, Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RULE", "Options", "interpolate"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """``w``; 0.5 is the middle."""
+
+    weight: float = option(0.5, "linear: the part of the update that stays.", SHARE)
+
+
+def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:
+    """``old + weight · (new − old)``: ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
+
+    Args:
+        old, new: ``[r, c]``.
+        weight: ``w``; at 0 the result is ``old`` and at 1 it is ``new``, bit for bit.
+    """
+    import torch
+
+    from hpa_merge.core.adjustment import row_blocks
+
+    if weight in (0.0, 1.0):
+        return (new if weight else old).to(new.dtype).contiguous()
+    mixed = torch.empty(new.shape, dtype=new.dtype, device=new.device)
+    dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
+    for block in row_blocks(old.shape):
+        w_old = old[block].to(dtype)
+        mixed[block] = torch.add(w_old, new[block].to(dtype) - w_old, alpha=weight).to(new.dtype)
+    return mixed
+
+
+def adapt(weight: Weight, options: Options) -> Adapted:
+    """``W``, from the two weights alone."""
+    return Adapted(interpolate(weight.old, weight.new, options.weight), weight.update)
+
+
+def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """All of it again."""
+    import torch
+
+    adapted = adapt(weight, options)
+    everywhere = torch.ones_like(adapted.weight, dtype=torch.bool)
+    return Redone(adapted, ((everywhere, True, f"are not OLD + {options.weight:g} · (NEW − OLD)"),))
+
+
+RULE = Rule(
+    name="linear",
+    does="`W_old + w ΔW`, with `--weight` w ([Lee et al.](https://arxiv.org/abs/2410.07571), "
+    "[Farn et al.](https://arxiv.org/abs/2412.19512))",
+    paper="interpolation of the weights ([Lee et al.](https://arxiv.org/abs/2410.07571), "
+    "[Farn et al.](https://arxiv.org/abs/2412.19512))",
+    options=("weight",),
+    adapt=adapt,
+    check=check,
+    computes=True,
+)
