@@ -5,7 +5,7 @@ Imports neither torch nor transformers: a wrong option is reported before either
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
@@ -25,6 +25,9 @@ Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 SHARED = ("damping", "safety_samples", "task_samples", "max_length", "seed", "conversation", "device")
 """What the column statistics depend on: the same in all OUTs of a sweep."""
+
+MOST_SETTINGS = 1000
+"""OUTs of one sweep at most: each is a whole checkpoint."""
 
 SETS: dict[str, tuple[str, ...]] = {
     "hpa": ("safety", "task"),
@@ -205,14 +208,27 @@ def _ranges(text: str) -> list[int] | None:
     return found or None
 
 
+def check_number(settings: Sized) -> None:
+    """Check how many OUTs a sweep is to make.
+
+    Raises:
+        ConfigError: too many.
+    """
+    if len(settings) > MOST_SETTINGS:
+        raise ConfigError(
+            f"a sweep makes at most {MOST_SETTINGS} OUTs, and {len(settings)} are asked for: split the settings."
+        )
+
+
 def check_shared(configs: Mapping[str, HPAConfig]) -> None:
     """Whether the OUTs of a sweep can share their statistics; ``configs`` by what the messages call each.
 
     Raises:
-        ConfigError: they cannot, or there is none.
+        ConfigError: they cannot, or there is none, or there are too many.
     """
     if not configs:
         raise ConfigError("a sweep needs at least one OUT: give the options of one.")
+    check_number(configs)
     (first, options), *others = configs.items()
     for other, config in others:
         for name in SHARED:

@@ -70,7 +70,7 @@ def test_the_index_comes_last(old: Path, new: Path, tmp_path: Path, monkeypatch:
 # --- overwrite -------------------------------------------------------------------------------------------------------
 
 
-BEFORE = {"config.json": b"before", "model.safetensors": b"before"}
+BEFORE = {"config.json": b'{"model_type": "before"}', "model.safetensors": b"before"}
 """A checkpoint that is replaced, or is not."""
 
 

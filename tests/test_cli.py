@@ -291,3 +291,35 @@ def test_more_files_may_be_open_than_a_shell_grants():
         "    print(resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most))\n"
     )
     assert python("-c", program).stdout.splitlines()[-1] == "True"
+
+
+# --- where nothing can be printed ---
+
+
+def printing(where: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command with its output at ``where``, and files of one block at most."""
+    command = f'ulimit -f 1; exec "$@" >{where}'
+    process = ("bash", "-c", command, "bash", sys.executable, "-m", "hpa_merge", *words)
+    return subprocess.run(process, stderr=subprocess.PIPE, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["completion", "bash"], ["tune", "--help"]])
+@pytest.mark.parametrize(("where", "why"), [("/dev/full", "No space left on device"), ("help.txt", "File too large")])
+def test_a_disk_that_is_full_is_said(
+    words: list[str], where: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(hpa_merge.__file__).parent.parent))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.chdir(tmp_path)
+    Path("help.txt").write_text(" " * 1024)
+    done = printing(f">{where}", *words)
+    assert done.stderr == (
+        f"Error: what is printed cannot be written ({why}): free some space, or choose another place.\n"
+    )
+    assert done.returncode == 2
+
+
+def test_where_no_complaint_can_be_read_the_status_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(hpa_merge.__file__).parent.parent))
+    assert printing("/dev/null 2>/dev/full", "inspect", "nothing").returncode == 2
+    assert printing("/dev/null 2>/dev/full", "nothing").returncode == 2

@@ -63,7 +63,8 @@ def test_the_page_is_drawn_anew(out: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == f"{Path('out') / PAGE} is drawn.\n"
     after, there = read_report(out), names(out)
     assert after.manifest.keys() - before.manifest.keys() == there - {REPORT}  # what is drawn is named from now on
-    assert replace(after, manifest=before.manifest) == before
+    run = replace(after.run, versions=before.run.versions)  # what draws is named too
+    assert replace(after, manifest=before.manifest, run=run) == before
     assert {PAGE, "hpa_columns.png", "hpa_saliency.png"} < there
     assert BARS not in there
     page = (out / PAGE).read_bytes()
@@ -193,7 +194,38 @@ def test_killed_between_two_files(file: int, out: Path, monkeypatch: pytest.Monk
 
 def test_a_file_that_another_process_is_writing_stays(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redraw.folder, "draw", lambda report: Drawing({PAGE: b"page"}, {}))
-    (theirs := out.parent / "pages" / f"{UNFINISHED}0123").parent.mkdir()
-    theirs.write_text("theirs")
+    write_report(out, to=out.parent / "pages")
+    (theirs := out.parent / "pages" / f"{UNFINISHED}0123").write_text("theirs")
     write_report(out, to=theirs.parent)
     assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "another merge", "README.md", "pictures", "forged", "link"])
+def test_another_folder_is_not_written_to(kind: str, out: Path, tmp_path: Path) -> None:
+    """What is not of this merge stays, whatever it is called."""
+    place = tmp_path / "place"
+    place.mkdir()
+    if kind == "checkpoint":
+        shutil.copytree(out, place, dirs_exist_ok=True)
+    elif kind == "another merge":
+        content = json.loads((out / REPORT).read_text())
+        content["run"] |= {"fingerprint": "", "contents": {"out": "0" * 64}}
+        (place / REPORT).write_text(json.dumps(content))
+    elif kind == "forged":
+        (place / REPORT).write_text("{}")
+    elif kind == "link":
+        (place / REPORT).symlink_to(out / REPORT)
+    else:
+        (place / kind.replace("pictures", "hpa_kappa.png")).write_text("work")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    with pytest.raises(OutputError, match=r"give (another|a new) folder as --to"):
+        write_report(out, to=place)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_a_report_of_the_same_merge_is_drawn_again_elsewhere(out: Path, tmp_path: Path, evaluation: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    write_report(out, to=tmp_path / "pages")
+    report = write_report(out, evaluation=evaluation, to=tmp_path / "pages")
+    assert read_report(tmp_path / "pages") == report
+    write_report(out, to=out)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 from conftest import Call
 
+from hpa_merge import HPAConfig, sweep
 from hpa_merge.cli import main
+from hpa_merge.errors import ConfigError
 
 REPORT = "hpa_report.json"
 
@@ -88,6 +90,8 @@ def test_the_command(make_call: Callable[..., Call], capsys: pytest.CaptureFixtu
             "{file}: damping is 0.01 in setting 1 and 0.5 in setting 2: the column statistics depend on it, and a "
             "sweep computes them once, so give it once, for all.",
         ),
+        ("- {}\n" * 1001, "{file}: a sweep makes at most 1000 OUTs, and 1001 are asked for: split the settings."),
+        ("- p-max: high\n" * 5000, "{file}: a sweep makes at most 1000 OUTs, and 5000 are asked for: split"),
         ("- {name: a}\n- {name: a.partial}", "OUT {runs}/a and OUT {runs}/a.partial would both use {runs}/a.partial: "),
     ],
 )
@@ -102,6 +106,13 @@ def test_the_command_refuses(
     assert printed.err.startswith(f"Error: {expected}")
     assert printed.err.count("\n") == 1
     assert not (call.folder / "runs").exists()
+
+
+def test_from_python_no_more_are_taken(make_call: Callable[..., Call]) -> None:
+    call = make_call("gpt2")
+    outs = {call.folder / f"out{number}": HPAConfig() for number in range(1001)}
+    with pytest.raises(ConfigError, match="at most 1000 OUTs, and 1001 are asked for"):
+        sweep(call.old, call.new, outs, safety_calib=call.safety, task_calib=call.task)
 
 
 def test_the_command_refuses_wrong_options_and_places(

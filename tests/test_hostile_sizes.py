@@ -74,7 +74,7 @@ def carry_from(folder: Path, partial: Path) -> None:
         assert checkpoint.index is not None
         os.truncate(folder / checkpoint.index, SIZE)
         partial.mkdir()
-        Partial(partial, []).carry(checkpoint, ())
+        Partial(partial, [], ()).carry(checkpoint, ())
 
 
 def test_a_configuration_that_grows_during_the_run(sharded: Path) -> None:

@@ -216,3 +216,65 @@ def test_side_files_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.Monk
     found = checkpoint.side_files()
     monkeypatch.setattr("hpa_merge.checkpoint.reader.find_side_files", lambda *_: pytest.fail("again"))
     assert checkpoint.side_files() is found
+
+
+PICKLE = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00."
+ZIP = b"PK\x03\x04\x14\x00\x00\x00archive/data.pkl"
+
+PRIVATE = {
+    **{"critic.model": PICKLE, "dict": ZIP, "policy_step_500": b"\x8c\x00\xff" * 99, "secret_terms": b"API_KEY=sk-1"},
+    **{"inter_annotator_agreement.txt": b"Ann 0.3", "additional_chat_templates/id_rsa": b"-----BEGIN KEY-----"},
+    # Others of their kinds.
+    **{"reward.model": b"\x0a\x0b", "vocab": b"\x00\x01", "license_key.txt": b"1234", "LICENSE_SERVER": b"http://host"},
+    **{"search_terms.txt": b"x", "loss_notice": b"x", "additional_chat_templates/env/.env": b"TOKEN=1"},
+    **{"additional_chat_templates/notes.txt": b"x", "authors_emails.txt": b"a@b.c", "README.bin": b"x"},
+}
+
+DISGUISED = {
+    **{"tokenizer.model": ZIP, "spiece.model": PICKLE, "vocab.txt": PICKLE, "README.md": ZIP, "assets/logo.png": ZIP},
+    **{"LICENSE": b"MIT\0\0\0", "NOTICE.txt": b"\xff\xfe\xfd", "tokenizer.json": b"\x1f\x8b\x08"},
+    **{
+        "dict.txt": b"GGUF\3",
+        "special_tokens_map.json": b"\x80\x02}q\x00.",
+        "chat_template.jinja": bytes(257) + b"ustar",
+    },
+}
+
+LEGAL = words("""
+LICENSE LICENSE.txt LICENSE-APACHE LICENSE-2.0 LICENSE_MIT.txt LICENSE.pdf Gemma-License Community-License.pdf UNLICENSE
+Llama_3.1_Community_License_Agreement.txt NOTICE NOTICE.txt COPYING THIRD_PARTY_NOTICES.txt ThirdPartyNotices.txt
+ACCEPTABLE_USE_POLICY.txt USE_POLICY terms_of_use.txt README README.txt README_zh.txt AUTHORS Qwen_LICENSE
+""")
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_what_a_name_only_seems_to_say_is_left_out(name: str, tmp_path: Path) -> None:
+    put(tmp_path, "config.json", name)
+    (tmp_path / name).write_bytes(PRIVATE[name])
+    copied, left_out = sorted_out(tmp_path)
+    assert copied == {"config.json"}
+    assert left_out == ({name.split("/")[0]} if "/." not in name else set())
+
+
+@pytest.mark.parametrize("name", DISGUISED)
+def test_what_has_another_content_than_its_name_says_is_left_out(name: str, tmp_path: Path) -> None:
+    put(tmp_path, "config.json", name)
+    assert name in sorted_out(tmp_path)[0]
+    (tmp_path / name).write_bytes(DISGUISED[name])
+    assert sorted_out(tmp_path) == ({"config.json"}, {name.split("/")[0]})
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_texts_of_a_licence(name: str, tmp_path: Path) -> None:
+    put(tmp_path, name, content="© für alle" * 2**16)
+    assert sorted_out(tmp_path) == ({name}, set())
+
+
+def test_a_vocabulary_of_sentencepiece_is_carried(tmp_path: Path) -> None:
+    """It is binary: a protocol buffer, whatever its name where a configuration gives it."""
+    for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm", "own.model"):
+        (tmp_path / name).write_bytes(b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02\xff\x00")
+    (tmp_path / "tokenizer_config.json").write_text('{"vocab_file": "own.model"}')
+    assert sorted_out(tmp_path)[1] == set()
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert sorted_out(tmp_path)[1] == {"own.model"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkpoint_folders import everything, old_folder  # noqa: F401 - a fixture
+from checkpoint_folders import everything, old_folder, write_raw  # noqa: F401 - a fixture
 from conftest import TinyCase
 from test_resume import run
 
@@ -26,6 +26,8 @@ def out(tmp_path: Path) -> Path:
     names += ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt", "README.md")
     for name in (*names, "chat_template.jinja", "LICENSE", "USE_POLICY.md", "preprocessor_config.json"):
         (folder / name).write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    write_raw(folder / "model.safetensors", {}, b"")
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool.jinja").write_text("")
     return folder
@@ -51,7 +53,9 @@ def test_what_the_hub_left_may_go(out: Path, old: Path) -> None:
 
 
 def test_the_code_that_the_model_needs_may_go(out: Path, old: Path) -> None:
-    (out / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "modeling_own.OwnModel"}}))
+    (out / "config.json").write_text(
+        json.dumps({"model_type": "own", "auto_map": {"AutoModel": "modeling_own.OwnModel"}})
+    )
     (out / "modeling_own.py").write_text("")
     (out / "configuration_own.py").write_text("")
     check_output(out, [old], True)
@@ -115,10 +119,60 @@ def test_what_is_no_folder_is_not_replaced(kind: str, said: str, old: Path, tmp_
 def test_a_config_alone_is_no_checkpoint(old: Path, tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
-    (project / "config.json").write_text("{}")
+    (project / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
     assert "it has no weights" in refused(project, old)
     (project / "hpa_report.json").write_text('{"schema_version": 1}')  # nor is this a report of ours
     assert "it has no weights" in refused(project, old)
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        # A project of somebody who trains something of his own.
+        (
+            {"config.json": '{"lr": 1}', "train.bin": "x", "best_model.pt": "x", "README.md": ""},
+            "config.json of a model",
+        ),
+        ({"config.json": "[1]", "model.safetensors": None}, "config.json of a model"),
+        ({"config.json": "{", "pytorch_model.bin": "x"}, "config.json of a model"),
+        ({"config.json": '{"model_type": "unet"}', "train.bin": "x", "val.bin": "x"}, "weights"),
+        ({"config.json": '{"model_type": "unet"}', "pairs.safetensors": "not a header"}, "weights"),
+        ({"adapter_config.json": '{"volts": 5}', "adapter_model.bin": "x"}, "config.json"),
+    ],
+)
+def test_a_project_with_such_names_is_not_deleted(
+    files: dict[str, str | None], missing: str, old: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    for name, text in files.items():
+        write_raw(project / name, {}, b"") if text is None else (project / name).write_text(text)
+    assert f"(it has no {missing})" in refused(project, old)
+
+
+@pytest.mark.parametrize("name", ["train.bin", "best_model.pt", "data.h5", "weights.pth", "pairs.safetensors"])
+def test_data_beside_a_checkpoint_is_not_deleted(name: str, out: Path, old: Path) -> None:
+    (out / name).write_text("work")
+    assert f"holds {name}, which is no part of a checkpoint" in refused(out, old)
+
+
+@pytest.mark.parametrize(
+    "names", [["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"], ["tf_model.h5"]]
+)
+def test_weights_of_other_libraries_are_of_a_checkpoint(names: list[str], out: Path, old: Path) -> None:
+    (out / "model.safetensors").unlink()
+    for name in names:
+        (out / name).write_text("x")
+    check_output(out, [old], True)
+
+
+def test_an_adapter_may_be_replaced(old: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (folder / "README.md").write_text("")
+    write_raw(folder / "adapter_model.safetensors", {}, b"")
+    check_output(folder, [old], True)
 
 
 def test_an_out_may_be_replaced_as_it_was_made(tiny: Tiny, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CARD, DRAW, REPORT
+from conftest import CARD, DRAW, REPORT, TinyCase
 from published import INDEX, Published, seal
 
 import hpa_merge
+from hpa_merge import VerifyReport, merge
+from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError
 from hpa_merge.render import folder
 from hpa_merge.report.schema import read_report
@@ -124,6 +126,19 @@ def test_a_link_out_is_not_followed(name: str, target: str, drawn: Published, tm
     assert name in refused(drawn.out)
 
 
+@pytest.mark.parametrize("target", ["README.md of another", "/proc/self/environ", "missing", "folder"])
+def test_the_card_is_a_file_of_outs_own(target: str, drawn: Published, tmp_path: Path) -> None:
+    """Its content is not compared, and what it is is."""
+    card = drawn.out / CARD
+    (tmp_path / "README.md of another").write_text("a card")
+    card.unlink()
+    if target == "folder":
+        (tmp_path / target).mkdir()
+    card.symlink_to(tmp_path / target)
+    (problem,) = drawn.alone()
+    assert problem.startswith("README.md is not OUT's own: it ")
+
+
 def refused(out: Path) -> str:
     """What is wrong, whether the folder is opened or not."""
     try:
@@ -213,3 +228,114 @@ def test_a_manifest_that_names_what_is_not_outs(name: str, published: Make) -> N
     (forged.out / REPORT).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"is not a report of hpa-merge \(manifest cannot have"):
         verify(forged.out)
+
+
+# --- what the report is shown as, and says beside its fields ---
+
+
+@pytest.fixture(scope="module")
+def pictured(tiny: Callable[..., TinyCase], tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """An OUT with its page and its pictures; not to be written to."""
+    case, out = tiny("llama").copied_to(tmp_path_factory.mktemp("pictured")), tmp_path_factory.mktemp("at") / "out"
+    (case.new / "optimizer.pt").write_bytes(b"state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "draw", DRAW)
+        report = merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task)
+    return Published(case, out, report)
+
+
+@pytest.fixture
+def shown(pictured: Published, tmp_path: Path, drawing: None) -> Published:
+    shutil.copytree(pictured.out, tmp_path / "out")
+    return pictured._replace(out=tmp_path / "out")
+
+
+def said_of(result: VerifyReport, word: str) -> list[str]:
+    return [sentence for sentence in result.unchecked if word in sentence]
+
+
+@pytest.mark.gate
+def test_what_is_drawn_again_is_what_was_drawn(shown: Published) -> None:
+    for result in (shown.full(), shown.again()):
+        assert result.problems == ()
+        assert result.checked["drawn files"] == len(MADE & {path.name for path in shown.out.iterdir()}) - 1 > 5
+        assert not said_of(result, "were not compared")
+        assert not said_of(result, "fingerprint")
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("name", ["hpa_report.html", "hpa_kappa.png", "hpa_evaluation.png"])
+def test_a_page_or_a_picture_that_was_forged(name: str, shown: Published) -> None:
+    """With a manifest that says so; a picture that the report has not is forged too."""
+    content = (shown.out / name).read_bytes() if name != "hpa_evaluation.png" else b"\x89PNG"
+    (shown.out / name).write_bytes(content.replace(b"columns", b"secrets") + b"\n")
+    seal(shown.out)
+    assert shown.alone() == []
+    wrong = f"{name} is not what the report is drawn as: draw it with hpa-merge report OUT."
+    assert list(shown.again().problems) == shown.with_inputs() == [wrong]
+
+
+@pytest.mark.gate
+def test_elsewhere_only_the_letters_of_pictures_may_differ(shown: Published) -> None:
+    report = read_report(shown.out)
+    page, picture = shown.out / "hpa_report.html", shown.out / "hpa_kappa.png"
+    page.write_bytes(page.read_bytes().replace(b"base64,iVBOR", b"base64,jVBOR"))
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    seal(shown.out, run=dataclasses.replace(report.run, machine="another"))
+    result = shown.full()
+    assert result.problems == ()
+    assert said_of(result, "hpa_kappa.png, hpa_report.html: the pictures differ")
+    page.write_bytes(page.read_bytes() + b" ")
+    seal(shown.out)
+    assert [problem.split()[0] for problem in shown.with_inputs()] == ["hpa_report.html"]
+
+
+@pytest.mark.parametrize("versions", [{}, {"altair": "0.1"}])
+def test_what_others_have_drawn_is_not_compared_and_said_to_be(versions: dict[str, str], shown: Published) -> None:
+    seal(shown.out, run=dataclasses.replace(read_report(shown.out).run, drawn_with=versions))
+    result = shown.full()
+    assert "drawn files" not in result.checked
+    was = "altair 0.1" if versions else "versions that are not known"
+    assert said_of(result, f"The page and the pictures were not compared: they were drawn by {was}, and here are hpa")
+
+
+@pytest.mark.usefixtures("without_altair")
+def test_where_nothing_can_be_drawn_that_is_said(shown: Published) -> None:
+    assert said_of(shown.full(), "The page and the pictures were not compared: they cannot be drawn here")
+
+
+@pytest.mark.parametrize("names", [(), ("optimizer.pt", "runs"), ("x",)])
+def test_other_files_that_were_left_out(names: tuple[str, ...], shown: Published) -> None:
+    assert read_report(shown.out).left_out == ("optimizer.pt",)
+    for path in shown.out.glob("hpa_*.*"):
+        path.name == REPORT or path.unlink()
+    seal(shown.out, left_out=names)
+    problems = shown.with_inputs()
+    assert problems == list(shown.again().problems)
+    assert ("optimizer.pt: left out of OUT, and not named in the report's left_out." in problems) == (
+        "optimizer.pt" not in names
+    )
+    assert any("named in the report's left_out, and not left out of NEW." in each for each in problems) == bool(names)
+
+
+def test_fields_that_follow_from_others_and_fields_that_are_unknown(drawn: Published) -> None:
+    content = json.loads((drawn.out / REPORT).read_text())
+    (drawn.out / REPORT).write_text(json.dumps(content | {"praise": "safe", "rating": 5}))
+    result = verify(drawn.out)
+    assert result.problems == ()
+    assert "Fields of the report that this version does not know: praise, rating." in result.unchecked
+    for warnings in ([], ["All is well."], None):
+        (drawn.out / REPORT).write_text(json.dumps(content | {"warnings": warnings}))
+        if warnings != content["warnings"]:
+            assert drawn.alone() == ["warnings in the report are not those that follow from it."]
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "0" * 64}, {"notes": ("All is well.",)}, {"command": "rm"}])
+def test_what_nothing_can_recompute_is_said(change: dict[str, Any], published: Make) -> None:
+    forged = published()
+    seal(forged.out, run=dataclasses.replace(read_report(forged.out).run, **change))
+    for result in (forged.full(), forged.again()):
+        assert said_of(result, "command, notes, seconds")
+    assert bool(said_of(result, "The fingerprint in the report is not what comes out here.")) == (
+        "fingerprint" in change
+    )

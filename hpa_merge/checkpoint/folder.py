@@ -187,7 +187,7 @@ def refuse_devices(folder: Path, role: str) -> None:
                     f"{role} {folder} holds {path.name}, which is neither a file nor a folder: remove it."
                 )
             relative = PurePath(path.relative_to(folder))
-            if path.exists() and not path.is_dir() and is_read(relative):
+            if path.exists() and not path.is_dir() and (is_read(relative) or path.parent != folder):
                 name = relative.as_posix()
                 find_inside(folder, relative)
     except OSError as error:

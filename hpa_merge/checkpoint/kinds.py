@@ -5,18 +5,30 @@ optimizer, logs, results, arguments, samples. What a file is called says what it
 name says nothing, it is another file of the model that names them.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Collection
 from pathlib import PurePath
 
-__all__ = ["PROCESSOR", "TEMPLATES", "TOKENIZER", "belonging", "candidates", "is_other_weights", "is_read"]
+from hpa_merge.files.weights import SUFFIXES
+
+__all__ = [
+    "PROCESSOR",
+    "TEMPLATES",
+    "TOKENIZER",
+    "belonging",
+    "candidates",
+    "holds_what_it_says",
+    "is_other_weights",
+    "is_read",
+]
 
 TOKENIZER = re.compile(
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|spiece|sentencepiece|dict|tekken|normalizer|emoji|byte_maps"
-    r"|word_(shape|pronunciation)|[\w-]+[_-]vocab)([\w.-]*\.(json|txt|model|model\.v\d+|bpe|tiktoken|vocab|tsv)|)"
-    r"|[\w.-]+\.(tiktoken|spm|model|codes|tokenizer)"
+    r"|word_(shape|pronunciation)|spm(_\w+)?|[\w-]+[_-]vocab)[\w.-]*\.(json|txt|model|model\.v\d+|bpe|tiktoken|vocab|tsv)"
+    r"|[\w.-]+\.(tiktoken|spm|codes|tokenizer)"
 )
-TEMPLATES = re.compile(r"chat_template[\w.-]*\.(json|jinja2?|txt)|additional_chat_templates/.*")
+TEMPLATES = re.compile(r"chat_template[\w.-]*\.(json|jinja2?|txt)|additional_chat_templates/[\w.-]+\.jinja2?")
 PROCESSOR = re.compile(r"(\w+_)?(processor|preprocessor|feature_extractor)[\w.-]*\.json")
 """Files that are read with a model, by their paths in its folder. The names are those of transformers' classes."""
 
@@ -34,12 +46,34 @@ TEMPLATE = re.compile(r"[\w.-]+\.jinja2?")
 
 TEXT = re.compile(r".+\.(md|markdown|rst|bib|cff)")
 LEGAL = re.compile(
-    r"(?=.*(licen[cs]e|copying|copyright|notice|readme|authors|citation|third[ _-]?party|policy|terms|agreement"
-    r"|changelog|acknowledg|model[ _-]?card|attribution|credits|disclaimer|patent))"
-    r"[^.]*(\.\d[^.]*)*(\.(txt|pdf|html?))?",
+    r"("
+    r"((un)?licen[cs]es?|copying|readme|model[ _-]?card)"
+    r"([ _-]+(?!(keys?|tokens?|secrets?|passwords?|credentials?|servers?|private|internal|requests?)([\W_]|$))[^\W_]+)*"
+    r"|copyright|notices?|authors|citation|terms|changelog|acknowledge?ments?|attributions?|credits|disclaimers?|patents?"
+    r"|third[ _-]?party[ _-]?(notices?|licen[cs]es?)|((acceptable|responsible|prohibited)[ _-])?(use|usage)[ _-]policy"
+    r"|([^\W_]+(\.\d+)?[ _-]){1,6}(licen[cs]es?|notices|use[ _-]policy|(licen[cs]e|community)[ _-]agreement)"
+    r"|([^\W_]+[ _-]){0,3}terms[ _-]of[ _-](use|service)"
+    r")([ _.-]v?\d[\d.]*)?(\.(txt|pdf|html?))?",
     re.IGNORECASE,
 )
-"""Texts for people: every one in a format for texts, and in plain text those that say so."""
+"""Texts for people: every one in a format for texts; of others those that are called a licence or the like, such as
+``LICENSE-APACHE`` and ``Gemma-License.txt``; a name that only holds such a word (``license_key``) is none."""
+
+BINARY = (
+    *(
+        b"\x80",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"\x1f\x8b",
+        b"BZh",
+        b"\xfd7zXZ",
+        b"\x28\xb5\x2f\xfd",
+        b"7z\xbc\xaf",
+        b"Rar!",
+    ),
+    *(b"\x89HDF", b"GGUF", b"\x93NUMPY", b"SQLite format 3"),
+)
+"""How pickles begin, archives (of torch.save too), and files of weights and data: none is a model's side file."""
 
 PICTURE = re.compile(r".+\.(png|jpe?g|gif|svg|webp|bmp|ico|mp4|webm|mp3|wav|flac|ogg|pdf)", re.IGNORECASE)
 PICTURES = re.compile(r"assets?|images?|imgs?|figures?|figs?|docs?|media|pics?|pictures?|resources?|static|examples?")
@@ -51,17 +85,11 @@ CODE = re.compile(
 )
 """Code of a model's own by its name, as transformers writes it; further files are named by ``auto_map``."""
 
-DATA = (".json", ".txt")
+DATA = (".json", ".txt", ".model")
 """Suffixes of files of a model's own whose names say nothing; a configuration has to name them, or their folder."""
 
-WEIGHTS = {
-    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".ot"),
-    *(".onnx_data", ".tflite", ".distcp", ".nemo", ".mlmodel"),
-}
-"""Suffixes of files that hold the weights before the merge, or the state of training: never carried into OUT."""
-
 ARRAYS = {".pkl", ".pickle", ".npz", ".npy"}
-"""Suffixes of files that may be pickles: never carried either, and no sign of another model."""
+"""Suffixes of files that may be pickles: never carried, as weights are not, and no sign of another model."""
 
 OTHER_FORMATS = {"onnx", "original", "gguf", "openvino", "coreml", "tflite"}
 """Subfolders that hold the model before the merge in another format, whatever the files in them are called."""
@@ -93,7 +121,23 @@ def is_read(path: PurePath) -> bool:
 def is_other_weights(path: PurePath) -> bool:
     """Whether a file holds weights in any format, or is the index of such files (``pytorch_model.bin.index.json``)."""
     other_format = len(path.parts) > 1 and path.parts[0].lower() in OTHER_FORMATS
-    return other_format or _suffix(path) in WEIGHTS | ARRAYS
+    return other_format or _suffix(path) in SUFFIXES | ARRAYS
+
+
+def holds_what_it_says(path: PurePath, content: bytes) -> bool:
+    """Whether a file holds what its name says, as far as its beginning tells: weights and archives have any name.
+
+    Args:
+        content: how it begins; of a text at least the first thousand bytes.
+    """
+    if content.startswith(BINARY) or content[257:262] == b"ustar":
+        return False
+    if path.suffix.lower() in (".pdf", ".htm", ".html") or not LEGAL.fullmatch(path.name):
+        return True
+    try:
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(content)
+    except UnicodeDecodeError:
+        return False
 
 
 def candidates(paths: Collection[PurePath]) -> set[PurePath]:
@@ -146,7 +190,7 @@ def _is_of_a_kind(path: PurePath) -> bool:
 
 def _is_of_another(path: PurePath) -> bool:
     """Whether a file makes its folder that of another model or of a run."""
-    return STATE.fullmatch(path.name) is not None or _suffix(path) in WEIGHTS
+    return STATE.fullmatch(path.name) is not None or _suffix(path) in SUFFIXES
 
 
 def _suffix(path: PurePath) -> str:

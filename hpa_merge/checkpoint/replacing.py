@@ -11,11 +11,9 @@ from hpa_merge.errors import OutputError
 from hpa_merge.files import parsing
 from hpa_merge.files.disk import mount_points
 from hpa_merge.files.names import REPORT
+from hpa_merge.files.weights import CONFIGS, has_header, is_weight_name
 
 __all__ = ["check_replaceable"]
-
-WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".ot"}
-"""Suffixes of weight files."""
 
 TEXTS = {"readme", "license", "licence", "notice", "copying", "use_policy", "usage_policy", "acceptable_use_policy"}
 """What a checkpoint's texts are called, in small letters and without a suffix."""
@@ -55,8 +53,7 @@ def check_replaceable(out: Path) -> None:
     if not names:
         return
     report = _report(out)
-    if report is None and not ("config.json" in names and any(Path(name).suffix in WEIGHTS for name in names)):
-        missing = "config.json" if "config.json" not in names else "weights"
+    if report is None and (missing := _lacks(out, names)):
         raise OutputError(
             f"OUT {out} holds other things than a checkpoint (it has no {missing}), and --overwrite would delete them: "
             "choose another folder."
@@ -65,11 +62,28 @@ def check_replaceable(out: Path) -> None:
     code = _code(out)
     for path in _entries(out):
         name = path.relative_to(out).as_posix()
-        if name not in known and not _belongs(path.relative_to(out), code):
+        if name not in known and not _belongs(out, path.relative_to(out), code):
             raise OutputError(
                 f"OUT {out} holds {name}, which is no part of a checkpoint, and --overwrite would delete it: "
                 "move it away, or choose another folder."
             )
+
+
+def _lacks(out: Path, names: list[str]) -> str:
+    """What a folder with these files has not that every checkpoint has; empty where it is a checkpoint's.
+
+    Programs of every kind have a config.json and a file called something.bin, so a configuration has to be one of
+    transformers or of peft, and weights are told by what libraries call them, or by their header.
+    """
+    model, adapter = (_object(out / name, parsing.CONFIG) or {} for name in CONFIGS)
+    if not any(model.get(key) for key in ("model_type", "architectures")) and not adapter.get("peft_type"):
+        return "config.json" if "config.json" not in names else "config.json of a model"
+    return "" if any(_is_weights(out / name) for name in names if not name.endswith(".json")) else "weights"
+
+
+def _is_weights(path: Path) -> bool:
+    """Whether a file holds a model's weights, or is the index of such files."""
+    return is_weight_name(path.name) or (path.suffix == ".safetensors" and has_header(path))
 
 
 def _entries(out: Path) -> Iterator[Path]:
@@ -82,7 +96,7 @@ def _entries(out: Path) -> Iterator[Path]:
             yield here
 
 
-def _belongs(path: Path, code: set[str]) -> bool:
+def _belongs(out: Path, path: Path, code: set[str]) -> bool:
     """Whether a file at this path, relative to the folder, is what a checkpoint consists of."""
     if path.parts[0] in HIDDEN:
         return path.parts[0] == ".gitattributes" or path.parts[:2] == (".cache", "huggingface")
@@ -91,7 +105,8 @@ def _belongs(path: Path, code: set[str]) -> bool:
     name = path.name.lower()
     stem, suffix = os.path.splitext(name.removesuffix(".index.json"))  # noqa: PTH122
     return len(path.parts) == 1 and (
-        suffix in WEIGHTS | VOCABULARIES
+        suffix in VOCABULARIES
+        or _is_weights(out / path)
         or (suffix in (".json", ".txt") and stem in CONFIGURATIONS)
         or (suffix in ("", ".md", ".txt", ".pdf") and stem in TEXTS)
         or path.name in code

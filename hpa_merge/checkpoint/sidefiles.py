@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import final
 
-from hpa_merge.checkpoint.kinds import belonging, is_read
-from hpa_merge.files.inside import find_inside, read_inside
+from hpa_merge.checkpoint.kinds import belonging, holds_what_it_says, is_read
+from hpa_merge.files.inside import find_inside, open_inside, read_inside
 
 __all__ = ["MADE", "SideFiles", "find_side_files"]
 
@@ -32,8 +32,8 @@ class SideFiles:
 
     Attributes:
         copied: config, tokenizer, processor, templates, licence …: they belong into OUT byte for byte.
-        left_out: all else: other weights, what training left, links out of the folder, what is no file. A subfolder
-            of which nothing is copied is named in the place of its files.
+        left_out: all else: other weights, what training left, links out of the folder, what is no file or has another
+            content than its name says. A subfolder of which nothing is copied is named in the place of its files.
     """
 
     copied: tuple[Path, ...]
@@ -75,10 +75,17 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_own(folder: Path, path: Path, wanted: set[PurePath]) -> bool:
-    """Whether it is a regular file of the folder's own; where a link leads to another one, that has to belong too."""
+    """Whether it is a regular file of the folder's own; where a link leads to another one, that has to belong too.
+
+    What has another content than its name says is not: a pickle, an archive.
+    """
     try:
         real = find_inside(folder, path)
+        with open_inside(folder, path) as file:
+            beginning = file.read(TEXT_BYTES)
     except OSError:
+        return False
+    if not holds_what_it_says(path, beginning):
         return False
     root = Path(os.path.realpath(folder))
     return is_read(path) or not real.is_relative_to(root) or real.relative_to(root) in {path, *wanted}

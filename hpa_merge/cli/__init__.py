@@ -3,12 +3,13 @@
 Nothing heavy is imported before it is needed: help and wrong options answer without torch.
 """
 
+import errno
 import io
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,10 @@ __all__ = ["main"]
 
 FAILURE, USAGE = 1, 2
 """Exit statuses beside 0 and that of an interruption."""
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+"""How the system says that a disk is full or broken, where the output goes to or a temporary file lies; or that nobody
+reads a pipe any more. What a command writes for its user has a sentence of its own."""
 
 COMMANDS = {
     "calib": calib_command,
@@ -70,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_environment()
         with ending_soon(interruption) as came:
             try:
-                command.main(words, prog_name=name, standalone_mode=False, obj=typed)
+                _printed(lambda: command.main(words, prog_name=name, standalone_mode=False, obj=typed))
             except (OSError, SystemExit):
                 if came.is_set():  # click could not tell a terminal that is gone
                     raise KeyboardInterrupt from None
@@ -80,25 +85,59 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         told = io.StringIO()
         error.show(told)
-        click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
+        with suppress(OSError):
+            click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        with suppress(OSError):  # the terminal may be gone
-            complain(interruption)
+        _tell(interruption)
         sys.exit(INTERRUPTED)
     except HPAError as error:
-        if verbose:
-            click.echo(without_secrets(traceback.format_exc(), secrets), err=True, nl=False)
-        complain(str(error))
+        _trace(verbose, secrets)
+        _tell(str(error))
         sys.exit(USAGE)
     except Exception as error:
-        if verbose:
-            click.echo(without_secrets(traceback.format_exc(), secrets), err=True, nl=False)
-        if isinstance(error, OSError) and (given := _given(error, typed)) is not None:
-            complain(f"{given} cannot be used ({error.strerror}): check the path.")
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            _drop_output()
+            if error.errno == errno.EPIPE:  # whoever reads what is printed has enough of it
+                sys.exit(FAILURE)
+            what = "what is printed" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
+            _tell(f"{what} cannot be written ({error.strerror}): free some space, or choose another place.")
             sys.exit(USAGE)
-        complain(f"{type(error).__name__}: {error} (a mistake of ours or of a library; -v shows where it happened)")
+        _trace(verbose, secrets)
+        if isinstance(error, OSError) and (given := _given(error, typed)) is not None:
+            _tell(f"{given} cannot be used ({error.strerror}): check the path.")
+            sys.exit(USAGE)
+        _tell(f"{type(error).__name__}: {error} (a mistake of ours or of a library; -v shows where it happened)")
         sys.exit(FAILURE)
+
+
+def _printed(run: Callable[[], object]) -> None:
+    """Run, and write what was printed, so that what cannot be written is told and not found out at the very end."""
+    try:
+        run()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _tell(sentence: str) -> None:
+    """Complain where that is possible: the terminal may be gone, or a disk full."""
+    with suppress(OSError):
+        complain(sentence)
+
+
+def _trace(verbose: bool, secrets: frozenset[str]) -> None:
+    """Show where the error that is being handled happened, if that is wanted; ``secrets`` are not shown."""
+    if verbose:
+        with suppress(OSError):
+            click.echo(without_secrets(traceback.format_exc(), secrets), err=True, nl=False)
+
+
+def _drop_output() -> None:
+    """Drop what waits to be printed and cannot be, so that Python does not try it again at its end."""
+    with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _given(error: OSError, typed: str) -> str | None:

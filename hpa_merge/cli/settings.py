@@ -3,13 +3,14 @@
 Imports neither torch nor transformers, as :mod:`hpa_merge.config` does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hpa_merge.config import HPAConfig, check_shared, uses
+from hpa_merge.config import HPAConfig, check_number, check_shared, uses
 from hpa_merge.errors import ConfigError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
@@ -28,9 +29,9 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
         base: options that hold where an entry says nothing else, and its method uses them.
 
     Raises:
-        ConfigError: the file cannot be read or is no such list; an entry has an unknown option, a wrong value, a name
-            that is no plain folder name or stands twice, or another value than the first of an option that the
-            statistics depend on. Names the file and the place in the list.
+        ConfigError: the file cannot be read, is no such list or too long a one; an entry has an unknown option, a wrong
+            value, a name that is no plain folder name or stands twice, or another value than the first of an option
+            that the statistics depend on. Names the file and the place in the list.
     """
     try:
         entries = parse_yaml(read_bounded(path, YAML_BYTES))
@@ -41,6 +42,8 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
     if not isinstance(entries, list) or not entries:
         found = "an empty list" if entries == [] else f"a {type(entries).__name__}" if entries else "nothing"
         raise ConfigError(f"{path} holds {found}: write a list of settings, one a line, as in '- p-max: 10'.")
+    with _of_file(path):
+        check_number(entries)
     configs: dict[str, HPAConfig] = {}
     places: dict[str, str] = {}
     for number, entry in enumerate(entries, start=1):
@@ -58,11 +61,18 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
             sentence = str(error)
             raise ConfigError(sentence if sentence.startswith(place) else f"{place}: {sentence}") from None
         places[name] = f"setting {number}"
-    try:
+    with _of_file(path):
         check_shared({places[name]: config for name, config in configs.items()})
+    return configs
+
+
+@contextmanager
+def _of_file(path: Path) -> Iterator[None]:
+    """Say of what is wrong with the settings as a whole which file they are in."""
+    try:
+        yield
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return configs
 
 
 def _fitting(base: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:

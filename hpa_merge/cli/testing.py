@@ -218,19 +218,30 @@ def answering(given: Mapping[str, Any]) -> "Answering":
     return Answering(**{name: given[name] for name in names if name in given})
 
 
-def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder: bool = False) -> None:
-    """See, before the work, that what an option names can be written; nothing is created.
+OURS = re.compile(rb'\s*\{\s*"format": ?"hpa-merge |out,(name|where|projection),|file,half,name,')
+"""How the JSON and the CSV begin that these commands write, which they replace."""
+
+PICTURES = {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}
+"""How pictures begin, by their suffixes: nothing in them says who drew them."""
+
+
+def check_place(
+    flag: str, path: Path | None, inputs: Sequence[Path], *, folder: bool = False, overwrite: bool = False
+) -> None:
+    """Check, before the work, that what an option names can be written; nothing is created.
 
     Args:
         inputs: folders and files that are never written to.
         folder: it is a folder, and may be there.
+        overwrite: a picture that is there may be replaced, whoever drew it.
 
     Raises:
-        EvaluationError: it cannot.
+        EvaluationError: it cannot, would change a checkpoint, or replace a file that is no output of such a command.
     """
     if path is None:
         return
     from hpa_merge.files.disk import inside
+    from hpa_merge.files.weights import is_checkpoint_folder, protected
 
     if (found := inside(path, [each for each in inputs if each.exists()])) is not None:
         what = "lie in a model, which is never written to" if found.is_dir() else f"replace {found}, which is read"
@@ -244,6 +255,30 @@ def check_place(flag: str, path: Path | None, inputs: Sequence[Path], *, folder:
         raise EvaluationError(f"{flag} {path} is {'a' if path.is_dir() else 'no'} folder: choose another place.")
     if path.exists() and not folder and not path.is_file():
         raise EvaluationError(f"{flag} {path} is no regular file: choose another place.")
+    try:
+        harm = f"change the checkpoint {path}" if folder and is_checkpoint_folder(path) else protected(path)
+        if harm:
+            raise EvaluationError(f"{flag} {path} would {harm}: choose another place.")
+        ours = folder or not path.exists() or _is_ours(path, overwrite)
+    except OSError as error:
+        raise EvaluationError(f"{flag} {path} cannot be used ({error.strerror}): choose another place.") from error
+    if not ours:
+        remedy = "choose another place, or " + ("give --overwrite" if path.suffix in PICTURES else "move it away")
+        raise EvaluationError(f"{flag} {path} would replace a file that no such command wrote: {remedy}.")
+
+
+def _is_ours(path: Path, overwrite: bool) -> bool:
+    """Whether a file that is there may be replaced: it is empty, or an output of these commands.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(256)
+    picture = PICTURES.get(path.suffix.lower())
+    if picture is not None:
+        return not beginning or (overwrite and beginning.startswith(picture))
+    return not beginning or OURS.match(beginning) is not None
 
 
 def write(path: Path, content: str) -> None:

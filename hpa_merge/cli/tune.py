@@ -60,7 +60,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     config = HPAConfig.from_mapping(base, source=str(given["config_file"]))
     settings = None if given["settings"] is None else read_settings(given["settings"], base)
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
-        check_place(flag, path, [*inputs, *files, *filter(None, [out])])
+        check_place(flag, path, [*inputs, *files, *filter(None, [out])], overwrite=given["overwrite"])
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 

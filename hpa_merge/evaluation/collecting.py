@@ -11,15 +11,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, final
 
+from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
 from hpa_merge.evaluation.scoring import score
 from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
+from hpa_merge.files.weights import is_checkpoint_folder
 from hpa_merge.report.evaluation import ModelResult
 
-__all__ = ["Suite", "assess", "batches", "collect", "is_answers"]
+__all__ = ["Suite", "assess", "batches", "check_answers", "collect", "is_answers"]
 
 Item = TypeVar("Item")
 
@@ -68,6 +70,28 @@ class Suite:
         """A prompt with an image, if any has one."""
         examples = [prompts.example for _, _, prompts in self]
         return next((example for example in examples if example.sample.images), examples[0])
+
+
+def check_answers(suite: Suite, folder: Path) -> None:
+    """Check that answers can be written to a folder, which need not exist.
+
+    Raises:
+        EvaluationError: it is a checkpoint, or a file that would be replaced is a test file, or holds no answers.
+    """
+    try:
+        if is_checkpoint_folder(folder):
+            raise EvaluationError(f"the answers would be written into the checkpoint {folder}: choose another folder.")
+        for purpose, name, _ in suite:
+            path = _file(folder, purpose, name)
+            if not path.exists():
+                continue
+            read = any(path.samefile(prompts.path) for _, _, prompts in suite)
+            with path.open("rb") as file:
+                if read or file.read(len(BEGINNING)) not in (b"", BEGINNING):
+                    what = "is a test file" if read else "holds no answers of hpa-merge eval"
+                    raise EvaluationError(f"{path} would be replaced, and {what}: choose another folder.")
+    except OSError as error:
+        raise EvaluationError(f"{folder} cannot be used ({error.strerror}): choose another folder.") from error
 
 
 def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progress = lambda *_: None) -> None:
@@ -150,6 +174,10 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     waiting = iter(items)
     while batch := list(islice(waiting, size)):
         yield batch
+
+
+BEGINNING = b'{"source": '
+"""How every file of answers begins."""
 
 
 def _record(prompt: Prompt, answer: str) -> dict[str, Any]:

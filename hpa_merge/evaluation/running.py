@@ -11,7 +11,7 @@ from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.loading import is_multimodal
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
-from hpa_merge.evaluation.collecting import Progress, Suite, assess, collect
+from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, GuardJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
 from hpa_merge.report.evaluation import ModelResult
@@ -62,6 +62,7 @@ def evaluate(
         on_progress: called with what is being done, how many prompts are behind, and how many there are.
 
     Raises:
+        EvaluationError: a model is given twice, or its answers cannot be written there.
         InputError, ResourceError: a model cannot be loaded or asked, an answer cannot be judged.
     """
     for number, model in enumerate(models):
@@ -69,6 +70,8 @@ def evaluate(
             raise EvaluationError(f"{model} is given twice: give every MODEL once.")
     names = short_names(models)
     folders = [answers / name for name in _folder_names(names)]
+    for folder in folders:
+        check_answers(suite, folder)
     total = suite.count * len(models) * 2
 
     def telling(name: str, behind: int) -> Progress:

@@ -16,6 +16,7 @@ from hpa_merge.evaluation.collecting import batches
 from hpa_merge.evaluation.judges import Answerer, Judge
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.files.disk import inside, write_whole
+from hpa_merge.files.weights import protected
 
 __all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]
 
@@ -114,7 +115,8 @@ def check_place(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         inputs: folders and files that are read.
 
     Raises:
-        OutputError: it exists and is not to be replaced, would be or lie in an input, or its folder does not exist.
+        OutputError: it exists and is not to be replaced, would be or lie in an input or a checkpoint, or its folder
+            does not exist.
     """
     if (os.path.lexists(out) and not out.is_file()) or (out.exists() and not overwrite):
         raise OutputError(f"{out} exists already: choose another file, or replace it with --overwrite.")
@@ -122,6 +124,8 @@ def check_place(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         raise OutputError(
             f"{out} would lie in the input {found}, and inputs are never written to: choose a path outside of it."
         )
+    if harm := protected(out):
+        raise OutputError(f"{out} would {harm}: choose another place.")
     if not out.absolute().parent.is_dir():
         raise OutputError(
             f"{out} cannot be written, because the folder {out.absolute().parent} does not exist: create it first."

@@ -276,6 +276,8 @@ def _rewritten(
         drawing = _drawn_again(shared, folder, paths)
         changed = {name: drawing.files[name] for name in WITH_NAMES if name in paths and name in drawing.files}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
+        if drawing.libraries != shared.run.drawn_with:  # some of the pictures were drawn by others
+            shared = replace(shared, run=replace(shared.run, drawn_with={}))
         changed[REPORT] = replace(shared, manifest={**shared.manifest, **digests}).to_json().encode()
         text = for_the_hub(report, text, {n: w for n, w in drawing.pictures.items() if n in paths})
     named = text.replace(f"model_id = {UNPUBLISHED}", f'model_id = "{repo}"').encode()

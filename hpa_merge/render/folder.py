@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from typing import Any, final
 
 from hpa_merge.checkpoint import Checkpoint
@@ -14,7 +15,7 @@ from hpa_merge.render.card import cards_of, make, unreadable
 from hpa_merge.report.manifest import sealed
 from hpa_merge.report.schema import SCHEMA_VERSION, MergeReport
 
-__all__ = ["PAGE", "Drawing", "NotDrawn", "draw", "files_of", "render"]
+__all__ = ["PAGE", "Drawing", "NotDrawn", "draw", "files_of", "render", "with_drawing"]
 
 PAGE = "hpa_report.html"
 
@@ -22,6 +23,9 @@ SERVICE = "hpa_merge.render.drawing:DrawingService"
 
 DRAWING = Limits(computing=300.0, waiting=900.0)
 """To draw a report. One of a hundred layers takes some seconds."""
+
+LIBRARIES = ("hpa-merge", "altair", "vl-convert-python", "Jinja2")
+"""Distributions that what is drawn depends on, and the fonts that are installed."""
 
 MEMORY = 2**33
 """Bytes that drawing may take: 8 GiB; the library that makes pictures takes half a gigabyte."""
@@ -39,10 +43,12 @@ class Drawing:
     Attributes:
         files: the page and the pictures, by file name.
         pictures: of those that the model card shows, by file name, what stands there for who cannot see them.
+        libraries: the versions of what drew it.
     """
 
     files: Mapping[str, bytes]
     pictures: Mapping[str, str]
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(report: MergeReport, old: Checkpoint, new: Checkpoint, page: bool) -> tuple[MergeReport, dict[str, bytes]]:
@@ -73,7 +79,7 @@ def files_of(
             raise
         except BaseException as error:  # whatever it is, a library's panic too: the weights are worth more
             report = _noting(report, f"{PAGE} and its pictures were not drawn", error)
-    report = sealed(report, drawing.files)
+    report = with_drawing(report, drawing)
     try:
         card = {CARD: make(report, *cards, figures=drawing.pictures).encode("utf-8", "surrogateescape")}
     except Exception as error:
@@ -87,6 +93,12 @@ def files_of(
         )
     # Half of a surrogate pair, which no encoding has, becomes JSON's escape for it.
     return report, {REPORT: content.encode("utf-8", "backslashreplace"), **card, **drawing.files}
+
+
+def with_drawing(report: MergeReport, drawing: Drawing) -> MergeReport:
+    """A report that names what was drawn of it, in its manifest, and by which versions."""
+    report = sealed(report, drawing.files)
+    return replace(report, run=replace(report.run, drawn_with=dict(drawing.libraries)))
 
 
 def _noting(report: MergeReport, what: str, error: BaseException) -> MergeReport:
@@ -124,7 +136,7 @@ def draw(report: MergeReport) -> Drawing:
     for name, length in found["files"].items():
         files[name] = bytes(content[place : place + length])
         place += length
-    return Drawing(files, found["pictures"])
+    return Drawing(files, found["pictures"], {name: version(name) for name in LIBRARIES})
 
 
 @cache

@@ -1,20 +1,20 @@
 """The page and the pictures of a folder that a merge has made, drawn anew, with what was measured of it since."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.errors import EvaluationError, OutputError
+from hpa_merge.errors import CheckpointError, EvaluationError, OutputError
 from hpa_merge.files.disk import sync_folder, write_whole
 from hpa_merge.files.inside import NotInside, TooLong, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
+from hpa_merge.files.weights import is_checkpoint_folder
 from hpa_merge.render import folder
 from hpa_merge.render.card import remake
 from hpa_merge.report.evaluation import Evaluation, read_evaluation
-from hpa_merge.report.manifest import completed, names_weights_alone, sealed
+from hpa_merge.report.manifest import completed, names_weights_alone
 from hpa_merge.report.schema import MergeReport, read_report
 
 __all__ = ["with_evaluation", "write_report"]
@@ -39,7 +39,8 @@ def write_report(
         out: the folder.
         evaluation: a file of ``hpa-merge eval --json`` or ``tune --json``: its results become part of the report.
         name: what the file calls the model that lies in ``out``, where it does not know it by its folder.
-        to: another folder to write into, made where it is missing; ``out`` then stays as it is.
+        to: another folder to write into, made where it is missing; ``out`` then stays as it is. One that holds other
+            things than a report of this merge is refused.
 
     Returns:
         The report as it was written.
@@ -55,6 +56,8 @@ def write_report(
         report = with_evaluation(report, out, Path(evaluation), name)
     elif name is not None:
         raise EvaluationError(f"the name {name} needs an evaluation: give --evaluation too, or leave --name out.")
+    if to is not None:
+        _check_other(place, out, report)
     try:
         drawing = folder.draw(report)
     except folder.NotDrawn as error:
@@ -65,10 +68,8 @@ def write_report(
     if names_weights_alone(report):
         with telling(f"{out} cannot be read"):
             report = completed(report, out)
-    report = sealed(report, drawing.files)
+    report = folder.with_drawing(report, drawing)
     if to is not None:
-        if place.resolve() != out.resolve() and os.path.lexists(place / CARD) and not (place / REPORT).is_file():
-            raise OutputError(f"{place} has a {CARD} that is of no merge: give another folder as --to.")
         with telling(f"the folder {place} cannot be made"):
             place.mkdir(exist_ok=True)
     written = remake(report, card, drawing.pictures).encode("utf-8", "surrogateescape")
@@ -81,6 +82,38 @@ def write_report(
         sync_folder(place)
         write_whole(place / REPORT, report.to_json().encode("utf-8", "surrogateescape"))
     return report
+
+
+def _check_other(place: Path, out: Path, report: MergeReport) -> None:
+    """Check that a folder may be written to: it is OUT, new, empty, or holds a report of the same merge.
+
+    Raises:
+        OutputError: it is another one.
+    """
+    with telling(f"the folder {place} cannot be read"):
+        if not place.is_dir() or place.resolve() == out.resolve():
+            return
+        checkpoint, names = is_checkpoint_folder(place), sorted(path.name for path in place.iterdir())
+    if checkpoint:
+        raise OutputError(f"{place} is another checkpoint, which is never written to: give another folder as --to.")
+    if not names:
+        return
+    try:
+        there = read_report(place)
+    except CheckpointError:
+        raise OutputError(
+            f"{place} holds {names[0]} and no report of this merge, whose files are written there: give a new folder "
+            "as --to."
+        ) from None
+    if not _of_one_merge(there, report):
+        raise OutputError(f"{place} holds the report of another merge: give another folder as --to.")
+
+
+def _of_one_merge(there: MergeReport, report: MergeReport) -> bool:
+    """Whether two reports are of the same OUT, drawn at different times."""
+    ours, theirs = (each.run.contents.get("out") for each in (report, there))
+    prints = {report.run.fingerprint, there.run.fingerprint}
+    return (ours is not None and ours == theirs) or (len(prints) == 1 and "" not in prints)
 
 
 def with_evaluation(report: MergeReport, out: Path, file: Path, name: str | None = None) -> MergeReport:

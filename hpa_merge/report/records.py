@@ -161,6 +161,7 @@ class RunRecord:
             made before there were such.
         machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in reports
             that were made before it was noted.
+        drawn_with: versions of what drew the page and the pictures; empty where nothing was drawn, or not by one.
     """
 
     old: str
@@ -179,6 +180,7 @@ class RunRecord:
     finished: str = ""
     contents: dict[str, str] = field(default_factory=dict)
     machine: str = ""
+    drawn_with: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         make_writable(self)

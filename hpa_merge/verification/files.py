@@ -8,7 +8,7 @@ from hpa_merge.checkpoint.files import digest
 from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError
-from hpa_merge.files.inside import NotInside
+from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.report.manifest import Listing, digest_of_file, names_weights_alone
 from hpa_merge.report.schema import MergeReport
@@ -68,6 +68,8 @@ def check_files(
     findings.problems += [
         f"{name} is in OUT and not in the report's manifest{_remedy(name)}." for name in sorted(others)
     ]
+    for name in sorted(found.files & {CARD, REPORT}):
+        findings.problems += _check_place(merged, name)
     if CARD in found.files:
         findings.unchecked.append(f"{CARD} may be edited, and was not checked.")
     if found.hidden:
@@ -87,6 +89,16 @@ def digest_of(checkpoint: Checkpoint, path: str | Path) -> str:
             raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, str(path), error)) from error
     with checkpoint.open_side_file(Path(path)) as file:
         return digest_of_file(file)
+
+
+def _check_place(merged: Checkpoint, name: str) -> Iterator[str]:
+    """Whether a file whose content is not compared is one of OUT's own."""
+    try:
+        find_inside(merged.folder, name)
+    except NotInside as error:
+        yield f"{name} is not OUT's own: {error.strerror}."
+    except OSError as error:
+        yield f"{name} is not OUT's own: it cannot be read ({error.strerror})."
 
 
 def _check_digest(merged: Checkpoint, name: str, manifest: Mapping[str, str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Unpack
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.inputs import open_inputs
 from hpa_merge.engine.loop import Loop
 from hpa_merge.engine.machine import describe, versions
@@ -16,6 +17,7 @@ from hpa_merge.engine.setup import Prepared, plan_merge
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.comparison import Comparison
+from hpa_merge.verification.drawn import check_drawn
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import check_folder
 from hpa_merge.verification.whole import check_calibration, check_whole, options_of
@@ -55,6 +57,12 @@ def run_again(
                 f"machine than this ({here}): differences that rounding there explains are accepted, and counted."
             )
         check_folder(merged, inputs.new, found, findings)
+        check_drawn(merged, report, found, here == there, findings)
+        if digest(prepared.fingerprint(prepared.plan.only.config)) != report.run.fingerprint:
+            findings.unchecked.append(
+                "The fingerprint in the report is not what comes out here. It depends on the versions, the threads and "
+                "when the files of OLD and NEW were written: a copy of them has another one."
+            )
         comparison = Comparison(prepared, merged, report, config, findings, same=same)
         with explaining(prepared.memory, prepared.device):
             (from_first,) = Loop(prepared, [comparison], on_progress).run()

@@ -10,6 +10,7 @@ from hpa_merge.checkpoint import Checkpoint, is_adapter
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
 from hpa_merge.engine.lineage import trace
+from hpa_merge.engine.machine import describe
 from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import Source, locate
@@ -17,6 +18,7 @@ from hpa_merge.inputs.opening import open_new
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.verification.drawn import check_drawn, check_stored
 from hpa_merge.verification.files import check_files, list_files, weight_files
 from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder
@@ -52,7 +54,11 @@ def verify(
     the formula gives. Which columns were chosen then rests on the report, and is said to.
 
     With the calibration files too, the merge is run again without writing, with the options that the report names, and
-    every value and every figure of the report is compared with what comes out. Nothing else of the report is believed.
+    every value and every figure of the report is compared with what comes out. What nothing can recompute, such as the
+    command and the notes, is said to rest on the report.
+
+    With OLD and NEW the page and the pictures are drawn again and compared too, where the versions that drew them are
+    those here.
 
     A merge on another kind of device may have rounded otherwise: there values may be the neighbouring number of their
     dtype (one ulp). CPUs agree with one another on the formula but for those that have no fused multiply-add. What the
@@ -93,6 +99,7 @@ def verify(
             done += 1
 
         check_files(merged, report, found, on_step, findings)
+        check_stored(merged.folder, report, findings)
         content = report.run.contents.get("out", "")
         if not findings.problems and content and content != merged.content_digest():
             findings.problems.append("OUT's weights have another content digest than the report gives.")
@@ -155,6 +162,7 @@ def _check_claims(
         findings.problems += check_calibration(report, config)
         check_whole(report, in_new, plan, config, lineage, findings)
         check_folder(merged, in_new, found, findings)
+        check_drawn(merged, report, found, describe(torch.device("cpu")) == report.run.machine, findings)
         claims = Claims(read[0], in_new, plan, config, report, findings)
         _check_tensors(merged, claims, on_step, findings)
         claims.tell_open()

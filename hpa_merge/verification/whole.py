@@ -12,7 +12,7 @@ from hpa_merge.engine.lineage import Lineage
 from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.verification.findings import Findings
+from hpa_merge.verification.findings import Findings, shortened
 from hpa_merge.verification.values import close
 
 __all__ = ["check_calibration", "check_whole", "options_of"]
@@ -55,6 +55,7 @@ def check_whole(
             findings.problems.append("components in the report do not count its linears.")
     if report.passed_through != plan.only.passed_through:
         findings.problems.append("passed_through in the report does not count NEW's other tensors.")
+    findings.problems += _of_left_out(report, new)
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""
     if report.run.adapter != kind:
@@ -63,6 +64,10 @@ def check_whole(
     _check_drift(report, findings, from_first)
     if report.evaluation is not None:
         findings.unchecked.append("The evaluation in the report was not run again.")
+    findings.unchecked.append(
+        "Nothing can recompute what the report says of the run itself, which rests on it: the names of OLD and NEW, "
+        "command, notes, seconds, peak memory, machine, versions, drawn_with, statistics, commits and finished."
+    )
 
 
 def check_calibration(
@@ -94,6 +99,15 @@ def _of_model(report: MergeReport, plan: Plan) -> Iterator[str]:
         yield f"{name} is in the report, and no linear of NEW."
     for name in sorted(name for name, count in names.items() if count > 1):
         yield f"{name} is in the report more than once."
+
+
+def _of_left_out(report: MergeReport, new: Checkpoint) -> Iterator[str]:
+    """Whether the files that were not carried over are those; of NEW from the Hub such files may not be here."""
+    found = {str(path) for path in new.side_files().left_out}
+    if wrong := sorted(found - {*report.left_out}):
+        yield f"{shortened(wrong)}: left out of OUT, and not named in the report's left_out."
+    if (wrong := sorted({*report.left_out} - found)) and "new" not in report.run.commits:
+        yield f"{shortened(wrong)}: named in the report's left_out, and not left out of NEW."
 
 
 def _of_inputs(report: MergeReport, contents: Mapping[str, str]) -> Iterator[str]:

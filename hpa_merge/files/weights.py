@@ -1,0 +1,76 @@
+"""Which files hold weights, by name and by the first bytes, and which folders are checkpoints; no library is needed."""
+
+import os
+import re
+from pathlib import Path
+
+from hpa_merge.files.parsing import INDEX, parse_json
+
+__all__ = ["CONFIGS", "SUFFIXES", "has_header", "is_checkpoint_folder", "is_weight_name", "protected"]
+
+SUFFIXES = {
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".ot", ".onnx"),
+    *(".onnx_data", ".tflite", ".distcp", ".nemo", ".mlmodel"),
+}
+"""Suffixes that weight files have; other files have some of them too."""
+
+NAMED = re.compile(
+    r"(pytorch_model|adapter_model|model|diffusion_pytorch_model)([.-][\w.-]*)?\.safetensors"
+    r"|(pytorch_model|adapter_model|diffusion_pytorch_model)([.-][\w.-]*)?\.bin"
+    r"|(mm_projector|non_lora_trainables)\.bin|consolidated\.\d+\.pth"
+    r"|tf_model([.-][\w.-]*)?\.h5|flax_model([.-][\w.-]*)?\.msgpack|rust_model\.ot"
+)
+"""What libraries call the weight files that they write into a checkpoint folder."""
+
+CONFIGS = ("config.json", "adapter_config.json")
+"""What a checkpoint folder is loaded by: a model's, an adapter's."""
+
+
+def is_weight_name(name: str) -> bool:
+    """Whether a library calls a weight file, or the index of such files, so; without its folder."""
+    return NAMED.fullmatch(name.removesuffix(".index.json")) is not None
+
+
+def looks_like_weights(name: str) -> bool:
+    """Whether the suffix is one of weight files or of an index of them."""
+    return os.path.splitext(name.lower().removesuffix(".index.json"))[1] in SUFFIXES  # noqa: PTH122
+
+
+def has_header(path: Path) -> bool:
+    """Whether it is a safetensors file: begins with a length and as long a JSON object; links are followed."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(INDEX.size, os.fstat(file.fileno()).st_size - 8):
+                return False
+            return isinstance(parse_json(file.read(length), INDEX), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Whether a folder may be a checkpoint: it has a configuration and something that looks like weights.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return not names.isdisjoint(CONFIGS) and any(map(looks_like_weights, names))
+
+
+def protected(path: Path) -> str:
+    """What a file that is written to ``path`` would do to a checkpoint, ``would …``; empty where it would do nothing.
+
+    A link counts as what it leads to.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    real = Path(os.path.realpath(path))
+    if real.exists() and looks_like_weights(real.name):
+        return f"replace the weight file {real}"
+    if is_checkpoint_folder(real.parent):
+        return f"lie in the checkpoint {real.parent}, which is never written to"
+    return ""

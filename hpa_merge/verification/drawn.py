@@ -1,0 +1,83 @@
+"""What the report is shown as: its page and its pictures, drawn again; and what its file says beside its fields."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.files import parsing
+from hpa_merge.files.inside import read_inside
+from hpa_merge.files.names import REPORT
+from hpa_merge.render import folder as drawings
+from hpa_merge.report.manifest import Listing
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.verification.findings import Findings, shortened
+
+__all__ = ["check_drawn", "check_stored"]
+
+PICTURE = re.compile(rb"data:image/png;base64,[A-Za-z0-9+/=]*")
+"""A picture in the page, which stands in for a chart where nothing is drawn."""
+
+PAGE_BYTES = 2**30
+"""The longest page that is compared; one of a hundred layers has some megabytes."""
+
+
+def check_drawn(merged: Checkpoint, report: MergeReport, found: Listing, same: bool, findings: Findings) -> None:
+    """Compare the page and the pictures of OUT with what its report is drawn as here.
+
+    The letters in a picture are those of the fonts that are installed: on another machine a picture may differ.
+
+    Args:
+        found: what lies in OUT.
+        same: whether this machine is of the kind that the merge ran on.
+    """
+    there = sorted(found.files & MADE - {REPORT})
+    if not there:
+        return
+    try:
+        drawing = drawings.draw(report)
+    except drawings.NotDrawn as error:
+        findings.unchecked.append(f"The page and the pictures were not compared: they cannot be drawn here ({error}).")
+        return
+    if drawing.libraries != report.run.drawn_with:
+        was = ", ".join(f"{name} {version}" for name, version in report.run.drawn_with.items())
+        findings.unchecked.append(
+            f"The page and the pictures were not compared: they were drawn by {was or 'versions that are not known'}, "
+            f"and here are {', '.join(f'{name} {version}' for name, version in drawing.libraries.items())}."
+        )
+        return
+    others = []
+    for name in there:
+        findings.checked["drawn files"] += 1
+        try:
+            content = read_inside(merged.folder, name, PAGE_BYTES)
+        except OSError as error:
+            findings.problems.append(f"{name} cannot be compared ({error.strerror or error}).")
+            continue
+        drawn = drawing.files.get(name, b"")
+        if content == drawn:
+            continue
+        picture = name != drawings.PAGE or PICTURE.sub(b"", content) == PICTURE.sub(b"", drawn)
+        if same or not drawn or not picture:
+            findings.problems.append(f"{name} is not what the report is drawn as: draw it with hpa-merge report OUT.")
+        else:
+            others.append(name)
+    if others:
+        findings.unchecked.append(
+            f"{shortened(others)}: the pictures differ from those that are drawn here, as with other fonts they may."
+        )
+
+
+def check_stored(folder: Path, report: MergeReport, findings: Findings) -> None:
+    """Compare what the report's file says beside the fields of a report with what follows from these."""
+    try:
+        content = parsing.read_json(folder / REPORT, parsing.REPORT)
+    except (OSError, ValueError) as error:
+        findings.problems.append(f"{REPORT} cannot be read again ({error}).")
+        return
+    if content.get("warnings", report.warnings) != report.warnings:
+        findings.problems.append("warnings in the report are not those that follow from it.")
+    known = {"schema_version", "warnings", *(field.name for field in dataclasses.fields(report))}
+    if unknown := sorted(content.keys() - known):
+        findings.unchecked.append(f"Fields of the report that this version does not know: {shortened(unknown)}.")
