@@ -58,8 +58,7 @@ def run_again(
             )
         check_folder(merged, inputs.new, found, findings)
         check_drawn(merged, report, found, here == there, findings)
-        (options,) = request.outs.values()
-        if digest(prepared.fingerprint(options)) != report.run.fingerprint:
+        if digest(prepared.fingerprint(prepared.plan.only.config)) != report.run.fingerprint:
             findings.unchecked.append(
                 "The fingerprint in the report is not what comes out here. It depends on the versions, the threads and "
                 "when the files of OLD and NEW were written: a copy of them has another one."
