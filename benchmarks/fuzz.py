@@ -336,11 +336,11 @@ class Bench:
         import torch
 
         from hpa_merge.checkpoint import Checkpoint
-        from hpa_merge.model import Skeleton
+        from hpa_merge.model import MetaModel
 
         with Checkpoint.open(self.models[name][0], "NEW") as checkpoint:
             header = {key: (info.dtype, info.shape) for key, info in checkpoint.tensors.items()}
-            Skeleton(checkpoint.folder, header, "NEW", torch.device("cpu"))
+            MetaModel(checkpoint.folder, header, "NEW", torch.device("cpu"))
 
     def _encode(self, name: str) -> None:
         from hpa_merge.calibration import EncoderProcess, read_samples

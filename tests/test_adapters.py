@@ -22,7 +22,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from hpa_merge.checkpoint import Checkpoint, ReadAhead
+from hpa_merge.checkpoint import Checkpoint, Prefetch
 from hpa_merge.inputs.opening import open_new
 from hpa_merge.model.injection import TYPES
 
@@ -212,9 +212,9 @@ def test_in_any_order_ahead_and_again(tiny: Tiny, tmp_path: Path) -> None:
         expected = {key: new.read(key) for key in new.tensors}
         keys = list(new.tensors)
         for order in (keys, keys[::-1], keys[::2] + keys[::3]):
-            with ReadAhead(new, order, 10**6) as ahead:
+            with Prefetch(new, order, 10**6) as prefetch:
                 for key in order:
-                    assert torch.equal(ahead.read(key), expected[key]), key
+                    assert torch.equal(prefetch.read(key), expected[key]), key
 
 
 def test_nothing_is_loaded_when_it_is_opened(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import TinyCase, content
 from safetensors.torch import save_file
-from test_lockstep import layouts, skeleton_of
+from test_lockstep import layouts, meta_model_of
 from torch import Tensor
 
 from hpa_merge import merge
 from hpa_merge.calibration import Encoder
-from hpa_merge.checkpoint import Checkpoint, ReadAhead
+from hpa_merge.checkpoint import Checkpoint, Prefetch
 from hpa_merge.model import PausedForwards
 from hpa_merge.model.alignment import ALIGNMENT, aligned
 
@@ -52,9 +52,9 @@ def test_a_reader_gives_every_tensor_memory_of_its_own(dtype: torch.dtype, tmp_p
     (tmp_path / "config.json").write_text("{}")
     with Checkpoint.open(tmp_path, "OLD") as checkpoint:
         assert any(info.start % ALIGNMENT for info in checkpoint.tensors.values())
-        with ReadAhead(checkpoint, names, 10**6) as ahead:
+        with Prefetch(checkpoint, names, 10**6) as prefetch:
             for name, expected in tensors.items():
-                for found in (checkpoint.read(name), ahead.read(name)):
+                for found in (checkpoint.read(name), prefetch.read(name)):
                     assert beyond(found) == 0
                     assert torch.equal(found, expected)
 
@@ -85,11 +85,11 @@ def test_where_a_processor_puts_a_sample_changes_nothing(
 
 
 def test_weights_are_aligned_wherever_they_are_read_to(tiny: Callable[..., TinyCase]) -> None:
-    with skeleton_of(tiny("phi3").new) as (skeleton, read):
-        for unit in skeleton.units:
-            given = skeleton.load(unit, lambda name: moved(read(name), 1))
+    with meta_model_of(tiny("phi3").new) as (meta, read):
+        for unit in meta.units:
+            given = meta.load(unit, lambda name: moved(read(name), 1))
             assert all(beyond(tensor) for tensor in given.values())
-            layouts_of_unit = dict(layouts(skeleton.model))
+            layouts_of_unit = dict(layouts(meta.model))
             assert layouts_of_unit
             assert {layout.beyond_alignment for layout in layouts_of_unit.values()} == {0}
-            skeleton.free(unit)
+            meta.free(unit)

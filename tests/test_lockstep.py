@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import Curvature
-from hpa_merge.model import ForwardError, PausedForwards, Skeleton, Taps, Unit
+from hpa_merge.model import ActivationHooks, ForwardError, MetaModel, PausedForwards, Unit
 
 Samples = Sequence[Mapping[str, Tensor]]
 IMAGE = 500
@@ -126,43 +126,43 @@ def layouts(model: nn.Module) -> Iterator[tuple[str, Layout]]:
 
 
 @contextmanager
-def skeleton_of(folder: Path) -> Iterator[tuple[Skeleton, Callable[[str], Tensor]]]:
+def meta_model_of(folder: Path) -> Iterator[tuple[MetaModel, Callable[[str], Tensor]]]:
     with Checkpoint.open(folder, "OLD") as checkpoint:
         header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-        skeleton = Skeleton(folder, header, "OLD", torch.device("cpu"))
-        skeleton.load(None, checkpoint.read)
-        yield skeleton, checkpoint.read
+        meta = MetaModel(folder, header, "OLD", torch.device("cpu"))
+        meta.load(None, checkpoint.read)
+        yield meta, checkpoint.read
 
 
-def in_memory(skeleton: Skeleton) -> list[set[str]]:
+def in_memory(meta: MetaModel) -> list[set[str]]:
     """The names of the parameters and loaded buffers that take more memory than one number, those that share together;
     without those that belong to no unit."""
-    owned = tuple(f"{unit.name}." for unit in skeleton.units)
+    owned = tuple(f"{unit.name}." for unit in meta.units)
     shared: dict[int, set[str]] = {}
-    for name, value in skeleton.model.named_parameters(remove_duplicate=False):
+    for name, value in meta.model.named_parameters(remove_duplicate=False):
         if value.untyped_storage().nbytes() > value.element_size():
             shared.setdefault(value.untyped_storage().data_ptr(), set()).add(name)
     return [names for names in shared.values() if any(name.startswith(owned) for name in names)]
 
 
-def stream(skeleton: Skeleton, read: Callable[[str], Tensor], samples: Samples) -> Streamed:
+def stream(meta: MetaModel, read: Callable[[str], Tensor], samples: Samples) -> Streamed:
     """Run all samples through; see after every step that no unit but the present one takes memory."""
     logits: dict[int, Tensor] = {}
     loads: Counter[str] = Counter()
     loaded: dict[str, Layout] = {}
-    forwards = PausedForwards(skeleton.model, skeleton.units)
+    forwards = PausedForwards(meta.model, meta.units)
     forwards.start(samples, lambda place, output: logits.__setitem__(place, output.logits))
-    assert not in_memory(skeleton)
+    assert not in_memory(meta)
     while (unit := forwards.next_unit) is not None:
         loads[unit.name] += 1
-        skeleton.load(unit, read)
-        loaded |= layouts(skeleton.model)
-        for names in in_memory(skeleton):
+        meta.load(unit, read)
+        loaded |= layouts(meta.model)
+        for names in in_memory(meta):
             assert any(name.startswith(f"{unit.name}.") for name in names), f"{names} with {unit.name}"
         for _ in forwards.run(unit):
             pass
-        skeleton.free(unit)
-        assert not in_memory(skeleton)
+        meta.free(unit)
+        assert not in_memory(meta)
     forwards.close()
     return Streamed(logits, loads, loaded)
 
@@ -173,16 +173,16 @@ def check(folder: Path, samples: Samples, never_visited: frozenset[str] = frozen
     Bit for bit, and on any processor: the same operations see the same numbers in the same layout.
     """
     whole = load_model(folder)
-    with skeleton_of(folder) as (skeleton, read):
-        placeholders = dict(skeleton.model.named_parameters(remove_duplicate=False))
+    with meta_model_of(folder) as (meta, read):
+        placeholders = dict(meta.model.named_parameters(remove_duplicate=False))
         wanted = dict(whole.named_parameters(remove_duplicate=False))
         assert placeholders.keys() == wanted.keys()
         for name, value in wanted.items():
             found = placeholders[name]
             assert (found.shape, found.dtype, found.device) == (value.shape, value.dtype, value.device), name
             assert found.requires_grad == value.requires_grad, name
-        streamed = stream(skeleton, read, samples)
-        assert streamed.loads == Counter({unit.name for unit in skeleton.units} - never_visited)
+        streamed = stream(meta, read, samples)
+        assert streamed.loads == Counter({unit.name for unit in meta.units} - never_visited)
     for name, layout in layouts(whole):
         assert streamed.layouts.get(name, layout) == layout, name
         assert layout.beyond_alignment == 0, name
@@ -213,37 +213,37 @@ def test_unusual_models(make: Callable[[], tuple[PreTrainedModel, Samples]], tmp
 
 
 @pytest.fixture
-def llama(tiny: Callable[..., TinyCase]) -> Iterator[tuple[Skeleton, Callable[[str], Tensor]]]:
-    with skeleton_of(tiny("llama").new) as made:
+def llama(tiny: Callable[..., TinyCase]) -> Iterator[tuple[MetaModel, Callable[[str], Tensor]]]:
+    with meta_model_of(tiny("llama").new) as made:
         yield made
 
 
-def test_calls_from_outside_are_refused(llama: tuple[Skeleton, Callable[[str], Tensor]]) -> None:
-    skeleton, read = llama
-    forwards = PausedForwards(skeleton.model, skeleton.units)
+def test_calls_from_outside_are_refused(llama: tuple[MetaModel, Callable[[str], Tensor]]) -> None:
+    meta, read = llama
+    forwards = PausedForwards(meta.model, meta.units)
     sample = {"input_ids": torch.tensor([[5, 6, 7]])}
     forwards.start([sample])
     with pytest.raises(RuntimeError, match="called from outside"):
-        skeleton.model(**sample)
+        meta.model(**sample)
     with pytest.raises(RuntimeError, match="called from outside"):
-        greenlet.greenlet(lambda: skeleton.model(**sample)).switch()
-    assert forwards.next_unit == skeleton.units[0]  # and the sample that is on its way does not notice
-    skeleton.load(skeleton.units[0], read)
-    assert list(forwards.run(skeleton.units[0])) == [0]
-    assert forwards.next_unit == skeleton.units[1]
+        greenlet.greenlet(lambda: meta.model(**sample)).switch()
+    assert forwards.next_unit == meta.units[0]  # and the sample that is on its way does not notice
+    meta.load(meta.units[0], read)
+    assert list(forwards.run(meta.units[0])) == [0]
+    assert forwards.next_unit == meta.units[1]
     forwards.close()
 
 
 def test_an_exception_names_its_sample_and_the_others_can_be_closed(
-    llama: tuple[Skeleton, Callable[[str], Tensor]],
+    llama: tuple[MetaModel, Callable[[str], Tensor]],
 ) -> None:
-    skeleton, read = llama
-    forwards = PausedForwards(skeleton.model, skeleton.units)
+    meta, read = llama
+    forwards = PausedForwards(meta.model, meta.units)
     outputs = []
     forwards.start([{"input_ids": torch.tensor([[5, t, 7]])} for t in (6, 512, 8)], lambda *_: outputs.append(_))
     embedding = forwards.next_unit
     assert embedding is not None
-    skeleton.load(embedding, read)
+    meta.load(embedding, read)
     with pytest.raises(ForwardError, match="sample 1") as raised:
         list(forwards.run(embedding))
     assert raised.value.sample == 1
@@ -251,42 +251,42 @@ def test_an_exception_names_its_sample_and_the_others_can_be_closed(
     forwards.close()
     assert forwards.next_unit is None
     assert not outputs
-    assert not any(module._forward_pre_hooks for module in skeleton.model.modules())
+    assert not any(module._forward_pre_hooks for module in meta.model.modules())
     assert torch.is_grad_enabled()
 
 
-def test_an_exception_before_the_first_unit(llama: tuple[Skeleton, Callable[[str], Tensor]]) -> None:
+def test_an_exception_before_the_first_unit(llama: tuple[MetaModel, Callable[[str], Tensor]]) -> None:
     forwards = PausedForwards(llama[0].model, llama[0].units)
     with pytest.raises(ForwardError, match="sample 1"):
         forwards.start([{"input_ids": torch.tensor([[5]])}, {"attention_mask": torch.tensor([[1]])}])
     forwards.close()
 
 
-# --- taps ---
+# --- hooks ---
 
 
-def walk(made: tuple[Skeleton, Callable[[str], Tensor]], samples: Samples, watched: Mapping[str, Sequence[str]]):
-    """Through all units with taps on ``watched``, linears by unit; the curvatures, and how many outputs there were."""
-    skeleton, read = made
-    forwards, outputs = PausedForwards(skeleton.model, skeleton.units), []
-    taps = Taps(skeleton.model, [n for n, m in skeleton.model.named_modules() if isinstance(m, nn.Linear)])
+def walk(made: tuple[MetaModel, Callable[[str], Tensor]], samples: Samples, watched: Mapping[str, Sequence[str]]):
+    """Through all units with hooks on ``watched``, linears by unit; the curvatures, and how many outputs there were."""
+    meta, read = made
+    forwards, outputs = PausedForwards(meta.model, meta.units), []
+    hooks = ActivationHooks(meta.model, [n for n, m in meta.model.named_modules() if isinstance(m, nn.Linear)])
     forwards.start(samples, lambda *_: outputs.append(_))
     found: dict[str, Curvature] = {}
     unit: Unit | None
     while (unit := forwards.next_unit) is not None:
-        skeleton.load(unit, read)
-        taps.watch(watched.get(unit.name, ()))
+        meta.load(unit, read)
+        hooks.watch(watched.get(unit.name, ()))
         for _ in forwards.run(unit, last=unit.name == "lm_head" and "lm_head" in watched):
-            taps.end_sample()
-        found |= taps.curvatures()
-        skeleton.free(unit)
+            hooks.end_sample()
+        found |= hooks.curvatures()
+        meta.free(unit)
     forwards.close()
-    taps.close()
+    hooks.close()
     return found, len(outputs)
 
 
 def test_linears_that_share_an_input_share_a_curvature(
-    llama: tuple[Skeleton, Callable[[str], Tensor]], tiny: Callable[..., TinyCase]
+    llama: tuple[MetaModel, Callable[[str], Tensor]], tiny: Callable[..., TinyCase]
 ) -> None:
     samples = model_inputs("llama", tiny("llama").safety)
     block = "model.layers.1"
@@ -314,16 +314,16 @@ def assert_holds(curvature: Curvature, tokens: Tensor) -> None:
 
 def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> None:
     a, b, c = (nn.Linear(6, 2) for _ in range(3))
-    taps = Taps(nn.ModuleDict({"a": a, "b": b, "c": c}), "abc")
+    hooks = ActivationHooks(nn.ModuleDict({"a": a, "b": b, "c": c}), "abc")
     draw = torch.Generator().manual_seed(0)
     x, y, z = (torch.randn(1, n, 6, generator=draw) for n in (4, 3, 7))
-    taps.watch(["a", "b", "c"])
+    hooks.watch(["a", "b", "c"])
     with torch.no_grad():
         a(x), b(x), c(x)
-        taps.end_sample()
+        hooks.end_sample()
         a(y), b(z), c(y)
-        taps.end_sample()
-    found = taps.curvatures()
+        hooks.end_sample()
+    found = hooks.curvatures()
     assert found["a"] is found["c"]
     assert found["a"] is not found["b"]
     assert_holds(found["a"], torch.cat([x[0], y[0]]))
@@ -332,31 +332,31 @@ def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> Non
 
 def test_what_is_written_over_in_place_was_read_before() -> None:
     a, b = nn.Linear(6, 2), nn.Linear(6, 2)
-    taps = Taps(nn.ModuleDict({"a": a, "b": b}), "ab")
+    hooks = ActivationHooks(nn.ModuleDict({"a": a, "b": b}), "ab")
     before = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     x = before.clone()
-    taps.watch(["a", "b"])
+    hooks.watch(["a", "b"])
     with torch.no_grad():
         a(x)
         x.mul_(3.0)
         x[:, 0] = 0.0
         b(x)
-        taps.end_sample()
+        hooks.end_sample()
         x.zero_()
-    found = taps.curvatures()
+    found = hooks.curvatures()
     assert_holds(found["a"], before)
     assert_holds(found["b"], torch.cat([before.new_zeros(5, 1), 3 * before[:, 1:]], dim=1))
 
 
 def test_only_what_is_watched_and_read_is_found() -> None:
     linears = {name: nn.Linear(4, 4) for name in ("watched", "unwatched", "unread", "empty")}
-    taps = Taps(nn.ModuleDict(linears), linears)
-    taps.watch(["watched", "unread", "empty"])
+    hooks = ActivationHooks(nn.ModuleDict(linears), linears)
+    hooks.watch(["watched", "unread", "empty"])
     with torch.no_grad():
         for name in ("watched", "unwatched"):
             linears[name](torch.ones(2, 4))
         linears["empty"](torch.ones(0, 4))  # an expert that no token is sent to
-    taps.end_sample()
-    assert set(taps.curvatures()) == {"watched"}
-    taps.close()
+    hooks.end_sample()
+    assert set(hooks.curvatures()) == {"watched"}
+    hooks.close()
     assert not any(module._forward_pre_hooks for module in linears.values())

@@ -57,18 +57,18 @@ def ready(tiny: Tiny, tmp_path: Path) -> Any:
 
 def test_without_limits_a_block_is_read_ahead(ready: Any) -> None:
     memory = ready("cpu")
-    assert memory.ahead == memory.behind > 0
-    assert not memory.spill
+    assert memory.prefetch == memory.queued > 0
+    assert not memory.offload
     assert memory.device is None
 
 
 def test_less_is_held_ahead_where_memory_is_scarce(ready: Any) -> None:
     free = ready("cpu")
-    bare = free.host - 3 * free.ahead
+    bare = free.host - 3 * free.prefetch
     scarce = ready("cpu", Limits(bare + 3 * 1000))
-    assert scarce.ahead == scarce.behind == 1000
+    assert scarce.prefetch == scarce.queued == 1000
     assert scarce.host == bare + 3 * 1000
-    assert ready("cpu", Limits(bare)).ahead == 0
+    assert ready("cpu", Limits(bare)).prefetch == 0
     with pytest.raises(
         ConfigError, match=r"^max_memory is \d\.\d\d GB and this merge may take \d\.\d\d GB on the host"
     ):
@@ -77,9 +77,9 @@ def test_less_is_held_ahead_where_memory_is_scarce(ready: Any) -> None:
 
 def test_tokens_wait_on_the_host_where_the_device_is_small(ready: Any) -> None:
     free = ready("cuda")
-    assert not free.spill
+    assert not free.offload
     small = ready("cuda", Limits(free.device - 1))
-    assert small.spill
+    assert small.offload
     assert small.device < free.device
     assert small.host > free.host
     with pytest.raises(ConfigError, match=r"^max_memory is 0\.00 GB and this merge may take .* GB on cuda: raise it"):
@@ -102,7 +102,12 @@ def test_the_way_memory_is_used_changes_no_byte(
 ) -> None:
     case = tiny(name, "bfloat16")
     expected = run(case, tmp_path / "free")
-    for number, change in enumerate(({"ahead": 0, "behind": 0}, {"ahead": 1000, "behind": 1000}, {"spill": True})):
+    changes: tuple[dict[str, int], ...] = (
+        {"prefetch": 0, "queued": 0},
+        {"prefetch": 1000, "queued": 1000},
+        {"offload": True},
+    )
+    for number, change in enumerate(changes):
         with monkeypatch.context() as patch:
             patch.setattr(hpa_merge.engine.setup, "allot", lambda *a, c=change: dataclasses.replace(allot(*a), **c))
             assert run(case, tmp_path / str(number)) == expected
@@ -111,7 +116,7 @@ def test_the_way_memory_is_used_changes_no_byte(
 @pytest.mark.parametrize("n", [5, 40, 5000])
 def test_what_waited_on_the_host_is_the_same(n: int) -> None:
     x = torch.randn(n, 12, generator=torch.Generator().manual_seed(0))
-    at_once, later = Curvature(12), Curvature(12, spill=True)
+    at_once, later = Curvature(12), Curvature(12, offload=True)
     for batch in x.split(3):
         at_once.add(batch)
         later.add(batch)

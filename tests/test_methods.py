@@ -9,7 +9,7 @@ from test_core_hessian import assert_near
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import Curvature, Inverse, SingularCurvature, measure_update
+from hpa_merge.core import Curvature, InverseHessian, SingularCurvature, measure_update
 from hpa_merge.methods.applying import adapt
 from hpa_merge.methods.columns import largest
 from hpa_merge.methods.control_random import random_columns
@@ -35,7 +35,7 @@ def problem(rows: int, columns: int, tokens: int, dtype: torch.dtype, seed: int)
     return old.to(dtype), new.to(dtype), x.to(dtype)
 
 
-def inverse_of(x: Tensor, damping: float = 0.01) -> Inverse:
+def inverse_of(x: Tensor, damping: float = 0.01) -> InverseHessian:
     gathered = Curvature(x.shape[1])
     for batch in x.split(7):
         gathered.add(batch)
@@ -79,10 +79,10 @@ def test_its_diagonal_is_the_one_that_the_scores_use(tokens: int) -> None:
     _, _, x = problem(6, 30, tokens, torch.float32, seed=1)
     gathered = Curvature(30)
     gathered.add(x)
-    spilled = Curvature(30, spill=True)
-    spilled.add(x)
+    offloaded = Curvature(30, offload=True)
+    offloaded.add(x)
     assert torch.equal(gathered.inverse(0.01).diagonal, gathered.inverse_diagonal(0.01))
-    assert torch.equal(spilled.inverse(0.01).spread(x), gathered.inverse(0.01).spread(x))
+    assert torch.equal(offloaded.inverse(0.01).spread(x), gathered.inverse(0.01).spread(x))
 
 
 def test_an_inverse_that_there_is_not() -> None:

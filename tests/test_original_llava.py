@@ -98,14 +98,14 @@ def test_the_forward_is_that_of_the_code_base(
     config = HPAConfig()
     with Checkpoint.open(pair.old, "OLD") as old, Checkpoint.open(pair.new, "NEW") as new:
         sources = [with_tower(checkpoint, None, config) for checkpoint in (old, new)]
-        skeleton = make_plan(sources[0], sources[1], [config], resolve_device("cpu")).new
+        meta = make_plan(sources[0], sources[1], [config], resolve_device("cpu")).new
         samples = read_samples(pair.task, 10, 0)
         with encoding(sources[1], samples, config) as begun:
-            inputs = begun.inputs(skeleton)
-        for unit in (None, *skeleton.units):
-            skeleton.load(unit, sources[1].read)
+            inputs = begun.inputs(meta)
+        for unit in (None, *meta.units):
+            meta.load(unit, sources[1].read)
         with torch.inference_mode():
-            found = [skeleton.model(**sample).logits for sample in inputs]
+            found = [meta.model(**sample).logits for sample in inputs]
 
     raw = json.loads((pair.new / "config.json").read_text())
     tensors = read_tensors(pair.new)

@@ -14,7 +14,7 @@ from statistics_runs import described, in_text, raising, run, started_roles  # n
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import Curvature
-from hpa_merge.model import PausedForwards, Skeleton
+from hpa_merge.model import MetaModel, PausedForwards
 from hpa_merge.verification import verify
 
 BOTH = {"safety": "computed", "task": "computed"}
@@ -69,7 +69,7 @@ def test_a_file_changes_no_byte(
     before = stats.read_bytes()
     for place in ("start", "run"):
         monkeypatch.setattr(PausedForwards, place, raising(AssertionError("a sample runs")))
-    monkeypatch.setattr(Skeleton, "load", raising(AssertionError("a unit is loaded")))
+    monkeypatch.setattr(MetaModel, "load", raising(AssertionError("a unit is loaded")))
     monkeypatch.setattr(Curvature, "inverse_diagonal", raising(AssertionError("a curvature is factored")))
     report = run(case, tmp_path / "read", stats)
     assert report.run.statistics == {"safety": "read", "task": "read", "file": str(stats)}

@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.core.inverse import Inverse, dual_factor
+from hpa_merge.core.inverse import InverseHessian, dual_factor
 from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
 
 DUAL_SHARE = 0.8
@@ -44,12 +44,12 @@ class Curvature:
 
     Holds the tokens while the dual route is the cheaper one, and from then on a ``[c, c]`` float32 Gram matrix, of
     which the lower triangle counts, and at most ``CHUNK`` tokens that are not in it yet; on the device of the tokens.
-    One that is to ``spill`` holds all of them on the host until it is asked, for devices whose memory is scarce.
+    One that is to ``offload`` holds all of them on the host until it is asked, for devices whose memory is scarce.
     """
 
-    def __init__(self, columns: int, *, spill: bool = False) -> None:
+    def __init__(self, columns: int, *, offload: bool = False) -> None:
         self.columns = columns
-        self.spill = spill
+        self.offload = offload
         self._device = torch.device("cpu")  # of the tokens
         self.tokens = 0
         self._rows: list[Tensor] = []  # [n, c] each: the tokens that are not in the Gram matrix
@@ -68,7 +68,7 @@ class Curvature:
             raise ValueError(f"tokens of shape [n, {self.columns}] expected, found {list(x.shape)}")
         self.tokens += x.shape[0]
         self._device = x.device
-        self._rows.append(x.cpu() if self.spill else x)
+        self._rows.append(x.cpu() if self.offload else x)
         self._fold_if_many()
 
     def absorb(self, other: "Curvature") -> None:
@@ -99,8 +99,8 @@ class Curvature:
             SingularCurvature: ``H`` does not factor in float64 either.
         """
         peak = self._checked_peak()
-        if self.spill:
-            return self._unspilled().inverse_diagonal(damping)
+        if self.offload:
+            return self._loaded().inverse_diagonal(damping)
         if self._gram is None:
             exponent = _exponent(peak)
             x = _scaled(torch.cat(self._rows).float(), exponent)
@@ -109,7 +109,7 @@ class Curvature:
         self._buffer = None
         return inverse_diagonal_primal(self._gram, self.tokens, damping) / 4.0**self._exponent
 
-    def inverse(self, damping: float) -> Inverse:
+    def inverse(self, damping: float) -> InverseHessian:
         """``H⁻¹`` as what it does to rows; its diagonal is :meth:`inverse_diagonal`'s. On the device of the tokens.
 
         The dual form is float64, for ``a − …`` loses what the damping is small against.
@@ -118,8 +118,8 @@ class Curvature:
             SingularCurvature: ``H`` does not factor in float64 either.
         """
         peak = self._checked_peak()
-        if self.spill:
-            return self._unspilled().inverse(damping)
+        if self.offload:
+            return self._loaded().inverse(damping)
         if self._gram is None:
             exponent = _exponent(peak)
             tokens = torch.cat(self._rows)
@@ -128,12 +128,12 @@ class Curvature:
             factored = dual_factor(x, damping)
             if factored is None:
                 raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
-            return Inverse(diagonal, factored[0], self.tokens / 2 / 4.0**exponent, x, factored[1])
+            return InverseHessian(diagonal, factored[0], self.tokens / 2 / 4.0**exponent, x, factored[1])
         self._fold()
         self._buffer = None
         factor, diagonal = factor_primal(self._gram, self.tokens, damping)
         scale = 4.0**self._exponent
-        return Inverse(diagonal / scale, factor, self.tokens / 2 / scale, None, 0.0)
+        return InverseHessian(diagonal / scale, factor, self.tokens / 2 / scale, None, 0.0)
 
     def _checked_peak(self) -> float:
         """The peak.
@@ -146,7 +146,7 @@ class Curvature:
             raise SingularCurvature("no token activates any column" if peak == 0.0 else "an activation is not finite")
         return peak
 
-    def _unspilled(self) -> "Curvature":
+    def _loaded(self) -> "Curvature":
         """The same, with the tokens on their device."""
         gathered = Curvature(self.columns)
         for rows in self._rows:
@@ -155,7 +155,7 @@ class Curvature:
 
     def _fold_if_many(self) -> None:
         most = DUAL_SHARE * self.columns if self._gram is None else CHUNK
-        if not self.spill and sum(len(rows) for rows in self._rows) > most:
+        if not self.offload and sum(len(rows) for rows in self._rows) > most:
             self._fold()
 
     def _fold(self) -> None:

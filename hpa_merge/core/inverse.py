@@ -15,7 +15,7 @@ from hpa_merge.core.triangular import add_gram, cholesky_
 
 @final
 @dataclass(frozen=True)
-class Inverse:
+class InverseHessian:
     """``H⁻¹`` of one linear input of ``c`` columns.
 
     Attributes:

@@ -14,7 +14,7 @@ from hpa_merge.engine.observed import Observed
 from hpa_merge.engine.statistics import ModelStatistics, Statistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
-from hpa_merge.model import ForwardError, LinearTensor, PausedForwards, Skeleton, Taps, Unit
+from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
 from hpa_merge.model.alignment import aligned
 from hpa_merge.report.records import CalibrationRecord
 
@@ -32,7 +32,7 @@ class CalibrationRun:
     """
 
     def __init__(
-        self, purpose: str, weights: Weights, skeleton: Skeleton, samples: Encoding, config: CalibrationOptions
+        self, purpose: str, weights: Weights, meta: MetaModel, samples: Encoding, config: CalibrationOptions
     ) -> None:
         """Encode the samples.
 
@@ -50,11 +50,11 @@ class CalibrationRun:
         self._merging: set[Unit] = set()  # units that are still to be merged
         self._record: ModelStatistics | None = None
         self._linears: Mapping[Unit, Sequence[LinearTensor]] = {}
-        self._skeleton = skeleton
+        self._meta = meta
         self._samples = samples.samples
-        self.inputs = samples.inputs(skeleton)
-        self._forwards = PausedForwards(skeleton.model, skeleton.units)
-        self._taps = Taps(skeleton.model, skeleton.observed, skeleton.expert_stacks.values())
+        self.inputs = samples.inputs(meta)
+        self._forwards = PausedForwards(meta.model, meta.units)
+        self._hooks = ActivationHooks(meta.model, meta.observed, meta.expert_stacks.values())
 
     @property
     def tokens(self) -> int:
@@ -66,9 +66,9 @@ class CalibrationRun:
         """Keep the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
         self._record, self._linears = statistics, linears
 
-    def spill(self, spill: bool) -> None:
+    def offload(self, offload: bool) -> None:
         """Whether activations wait on the host until their curvature is computed: slower, and small on the device."""
-        self._taps.spill = spill
+        self._hooks.offload = offload
 
     @contextmanager
     def merging(self, units: Collection[Unit], budget: int) -> Iterator[None]:
@@ -77,8 +77,8 @@ class CalibrationRun:
         Args:
             budget: bytes that are read and not yet asked for, at most.
         """
-        self._merging, self._coming = set(units), list(self._skeleton.units)
-        keys = [key for unit in (None, *self._coming) for key in self._skeleton.keys_of(unit)]
+        self._merging, self._coming = set(units), list(self._meta.units)
+        keys = [key for unit in (None, *self._coming) for key in self._meta.keys_of(unit)]
         with self.weights.prefetching(keys, budget):
             yield
 
@@ -91,7 +91,7 @@ class CalibrationRun:
         if self._record is not None:
             self._record.visits.clear()
         self._check_ids()
-        self.weights.check(self._skeleton.load(None, self.weights.read_unchecked))
+        self.weights.check(self._meta.load(None, self.weights.read_unchecked))
         inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self.inputs]
         try:
             self._forwards.start(inputs)
@@ -115,7 +115,7 @@ class CalibrationRun:
         """
         if unit in self._coming:
             self._postpone_before(unit)
-        tensors = self._skeleton.load(unit, self.weights.read_unchecked)
+        tensors = self._meta.load(unit, self.weights.read_unchecked)
         self.weights.check(tensors)
         return tensors.__getitem__
 
@@ -133,13 +133,13 @@ class CalibrationRun:
         waiting, record = self.next_unit == unit, self._record
         self._merging.discard(unit)
         watched = list(linears) if waiting and record is None else self._unrecorded(unit)
-        self._taps.watch(observer for linear in watched for observer in linear.observers)
+        self._hooks.watch(observer for linear in watched for observer in linear.observers)
         try:
             for _ in self._forwards.run(unit, last=not self._merging):
-                self._taps.end_sample()
+                self._hooks.end_sample()
         except ForwardError as error:
             raise self._failed(error) from error
-        observed = Observed(self.purpose, self.role, self._taps.curvatures(), self._damping)
+        observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping)
         if record is None:
             return observed
         if waiting:
@@ -151,12 +151,12 @@ class CalibrationRun:
 
     def free(self, unit: Unit) -> None:
         """Free the memory of ``unit``."""
-        self._skeleton.free(unit)
+        self._meta.free(unit)
 
     def close(self) -> None:
         """Stop the samples that are still on their way, and take the hooks off the model."""
         self._forwards.close()
-        self._taps.close()
+        self._hooks.close()
 
     def description(self, file: str | Path) -> CalibrationRecord:
         """What was used of the calibration file."""
@@ -176,7 +176,7 @@ class CalibrationRun:
         """Dequeue a unit that is about to be loaded; move units that no sample can reach to the back."""
         place = self._coming.index(unit)
         passed = self._coming[:place] if unit.text else []
-        self.weights.postpone([key for other in passed for key in self._skeleton.keys_of(other)])
+        self.weights.postpone([key for other in passed for key in self._meta.keys_of(other)])
         self._coming = [*self._coming[len(passed) : place], *self._coming[place + 1 :], *passed]
 
     def _check_ids(self) -> None:
@@ -185,7 +185,7 @@ class CalibrationRun:
         Raises:
             CalibrationError: one is not.
         """
-        rows = getattr(self._skeleton.model.get_input_embeddings(), "num_embeddings", None)
+        rows = getattr(self._meta.model.get_input_embeddings(), "num_embeddings", None)
         for sample in self._samples:
             if sample.input_ids and rows is not None and (highest := max(sample.input_ids)) >= rows:
                 raise CalibrationError(
@@ -196,8 +196,8 @@ class CalibrationRun:
     def _place(self, value: Tensor) -> Tensor:
         """An input on the device, floating ones in the model's dtype; in aligned memory, so that OUT does not depend on
         where a processor put it."""
-        dtype = self._skeleton.model.dtype if value.is_floating_point() else value.dtype
-        return aligned(value.to(self._skeleton.device, dtype))
+        dtype = self._meta.model.dtype if value.is_floating_point() else value.dtype
+        return aligned(value.to(self._meta.device, dtype))
 
     def _failed(self, error: ForwardError) -> BaseException:
         """The sentence for a forward that raised; where memory ran out, which is no fault of the sample, its error."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from hpa_merge.config import OutOptions, option_fields
 from hpa_merge.errors import ConfigError
-from hpa_merge.model import COMPONENTS, Component, Skeleton, Unit
+from hpa_merge.model import COMPONENTS, Component, MetaModel, Unit
 from hpa_merge.report.records import ComponentRecord
 
 __all__ = ["check_policies", "component_records", "find_from_old", "is_chosen", "is_included", "policy_of"]
@@ -31,7 +31,7 @@ def is_chosen(config: OutOptions, unit: Unit) -> bool:
     return config.rule.touches(config, unit.text, unit.block)
 
 
-def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
+def find_from_old(old: MetaModel, new: MetaModel, matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
     """OLD's key for each of NEW's keys whose tensor is to be OLD's.
 
     Args:
@@ -45,7 +45,7 @@ def find_from_old(old: Skeleton, new: Skeleton, matched: Mapping[str, str], conf
     }
 
 
-def check_policies(config: OutOptions, new: Skeleton) -> None:
+def check_policies(config: OutOptions, new: MetaModel) -> None:
     """Whether what the options say of the components can be done with this model, and does not contradict itself.
 
     Raises:
@@ -83,7 +83,7 @@ def check_policies(config: OutOptions, new: Skeleton) -> None:
 
 
 def component_records(
-    config: OutOptions, new: Skeleton, outcomes: Iterable[tuple[str, str]]
+    config: OutOptions, new: MetaModel, outcomes: Iterable[tuple[str, str]]
 ) -> tuple[ComponentRecord, ...]:
     """A record for each component that the model has; ``outcomes``: name and outcome of every linear."""
     linears: dict[Component, Counter[str]] = {component: Counter() for component in COMPONENTS}

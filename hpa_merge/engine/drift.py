@@ -14,7 +14,7 @@ from torch import Tensor
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import squared_distance, squared_norm
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model import Skeleton
+from hpa_merge.model import MetaModel
 from hpa_merge.report.records import DriftRecord, LinearRecord, RoundRecord
 
 __all__ = ["Moved", "distances_from", "drift_of"]
@@ -100,24 +100,24 @@ def drift_of(
 
 
 def distances_from(
-    first: Checkpoint, new: Checkpoint, skeletons: tuple[Skeleton, Skeleton], outs: Sequence[Piece]
+    first: Checkpoint, new: Checkpoint, metas: tuple[MetaModel, MetaModel], outs: Sequence[Piece]
 ) -> list[float]:
     """``‖OUT − FIRST‖_F`` of each OUT over the linear weights, a piece of a tensor at a time.
 
     Args:
         first: the first aligned model.
         new: NEW, whose names and shapes every OUT has.
-        skeletons: of these two.
+        metas: of these two.
         outs: what gives the tensors of each OUT.
 
     Raises:
         CheckpointError: a tensor of the first model cannot be read, or holds NaN or infinity.
         OutputError: an OUT cannot be read.
     """
-    key_in_first = {slot: key for key, slot in skeletons[0].slots.items()}
+    key_in_first = {slot: key for key, slot in metas[0].slots.items()}
     squares: list[list[float]] = [[] for _ in outs]
-    for linear in {linear.key: linear for linear in skeletons[1].linears.values()}.values():
-        key = key_in_first.get(skeletons[1].slots[linear.key], "")
+    for linear in {linear.key: linear for linear in metas[1].linears.values()}.values():
+        key = key_in_first.get(metas[1].slots[linear.key], "")
         theirs, ours = first.tensors[key].shape if key else (), new.tensors[linear.key].shape
         if theirs != ours and not _have_rows_in_common(theirs, ours, linear.input_axis):
             continue

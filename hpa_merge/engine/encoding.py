@@ -13,7 +13,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.errors import ResourceError
-from hpa_merge.model import Skeleton
+from hpa_merge.model import MetaModel
 
 __all__ = ["Encoding", "encoding"]
 
@@ -46,11 +46,11 @@ class Encoding:
         if checkpoint.tower is None:
             self._encoder = EncoderProcess.from_checkpoint(folder, samples)
 
-    def inputs(self, skeleton: Skeleton) -> list[dict[str, Tensor]]:
+    def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
 
         Args:
-            skeleton: of the checkpoint.
+            meta: of the checkpoint.
 
         Raises:
             CalibrationError: a sample cannot be encoded; names its line.
@@ -64,13 +64,13 @@ class Encoding:
                 self._checkpoint.config,
                 self.samples,
                 conversation=self._config.conversation,
-                image_token_id=skeleton.model.config.image_token_id,
-                image_tokens=skeleton.model.config.image_seq_length,
+                image_token_id=meta.model.config.image_token_id,
+                image_tokens=meta.model.config.image_seq_length,
             )
         encode = self._encoder.encode
-        if skeleton.model.config.is_encoder_decoder and skeleton.decoder_start is not None:
-            encode = PromptAndAnswer(self._encoder, skeleton.decoder_start).encode
-        context = getattr(skeleton.model.config.get_text_config(), "max_position_embeddings", None)
+        if meta.model.config.is_encoder_decoder and meta.decoder_start is not None:
+            encode = PromptAndAnswer(self._encoder, meta.decoder_start).encode
+        context = getattr(meta.model.config.get_text_config(), "max_position_embeddings", None)
         length = self._config.max_length
         if isinstance(context, int) and context > 0:
             length = min(length, context)

@@ -15,7 +15,7 @@ from hpa_merge.engine.drift import Piece, distances_from
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
 from hpa_merge.inputs.tower import with_tower
-from hpa_merge.model import Skeleton
+from hpa_merge.model import MetaModel
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.schema import read_report
@@ -44,7 +44,7 @@ class Lineage:
     notes: tuple[str, ...] = ()
     first: Checkpoint | None = field(default=None, compare=False)
 
-    def distances(self, new: Checkpoint, skeleton: Skeleton, outs: Sequence[Piece]) -> list[float | None]:
+    def distances(self, new: Checkpoint, meta: MetaModel, outs: Sequence[Piece]) -> list[float | None]:
         """``‖OUT − FIRST‖_F`` of each OUT, whose tensors ``outs`` give; None where there is no ``first``.
 
         Raises:
@@ -54,8 +54,8 @@ class Lineage:
             return [None] * len(outs)
         first = self.first
         header = {name: (info.dtype, info.shape) for name, info in first.tensors.items()}
-        of_first = Skeleton(first.folder, header, first.role, torch.device("cpu"), first.tower, first.external)
-        return list(distances_from(first, new, (of_first, skeleton), outs))
+        of_first = MetaModel(first.folder, header, first.role, torch.device("cpu"), first.tower, first.external)
+        return list(distances_from(first, new, (of_first, meta), outs))
 
 
 @contextmanager

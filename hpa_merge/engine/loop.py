@@ -69,7 +69,7 @@ class Loop:
             self._pass_on(unit)  # embeddings and the like: written while the first block is computed
         with ExitStack() as merging:
             for source in self._sources:
-                merging.enter_context(source.merging(pending, self._prepared.memory.ahead if pending else 0))
+                merging.enter_context(source.merging(pending, self._prepared.memory.prefetch if pending else 0))
             self._run_samples(pending)
             text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
             for unit, pairs in pending.items():  # no sample came to these
@@ -90,7 +90,7 @@ class Loop:
             known = calibration.known or ModelStatistics(calibration.key)
             whole_units = self._stats is None and any(each.runs for each in self._prepared.sets)
             return Replay(run.weights, known, linears, whole_units=whole_units)
-        run.spill(self._prepared.memory.spill)
+        run.offload(self._prepared.memory.offload)
         if self._stats is not None:
             self._recorded.append(ModelStatistics(calibration.key))
             for sink in self._sinks:

@@ -49,16 +49,16 @@ class Memory:
     """How a merge uses memory, and what it takes of it at the peak, at most.
 
     Attributes:
-        ahead: bytes of each model that are read and not yet asked for.
-        behind: bytes of each OUT that wait to be written.
-        spill: whether tokens wait on the host until their curvature is computed, one at a time.
+        prefetch: bytes of each model that are read and not yet asked for.
+        queued: bytes of each OUT that wait to be written.
+        offload: whether tokens wait on the host until their curvature is computed, one at a time.
         host: bytes at the peak.
         device: the same on the CUDA device; None on the CPU, where everything is the host's.
     """
 
-    ahead: int
-    behind: int
-    spill: bool
+    prefetch: int
+    queued: int
+    offload: bool
     host: int
     device: int | None
 
@@ -87,8 +87,8 @@ def allot(
     cuda, queues, refusal = device.type == "cuda", 2 + len(configs), ""
     base = peak_host_bytes() + LIBRARIES + sum(_bytes(sample) for run in runs for sample in run.inputs)
     base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
-    for spill in (False, True) if cuda else (False,):
-        work, waiting = _work(plan, checkpoints, runs, needed, configs, spill)
+    for offload in (False, True) if cuda else (False,):
+        work, waiting = _work(plan, checkpoints, runs, needed, configs, offload)
         host, most_host = base + work, limits.device
         if cuda:
             largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
@@ -101,7 +101,7 @@ def allot(
             queue = min(QUEUE, _block(plan, checkpoints))
             if most_host is not None:
                 queue = min(queue, (most_host - host) // queues)
-            return Memory(queue, queue, spill, host + queues * queue, work if cuda else None)
+            return Memory(queue, queue, offload, host + queues * queue, work if cuda else None)
     raise ConfigError(refusal)
 
 
@@ -140,7 +140,7 @@ def _work(
     runs: Sequence[CalibrationRun],
     needed: Sequence[bool],
     configs: Sequence[HPAConfig],
-    spill: bool,
+    offload: bool,
 ) -> tuple[int, int]:
     """Bytes where the arithmetic runs, and of the tokens that wait on the host."""
     tokens = [run.tokens if is_needed else 0 for run, is_needed in zip(runs, needed, strict=True)]
@@ -166,7 +166,7 @@ def _work(
         weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(needed) else 2 * fused
         slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
         stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one of each OUT
-        if spill:
+        if offload:
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
         held = sum(max((_inverted(count, c) for c in columns), default=0) for count in whole)

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from hpa_merge.core import Curvature, Inverse, SingularCurvature
+from hpa_merge.core import Curvature, InverseHessian, SingularCurvature
 from hpa_merge.errors import NumericalError
 from hpa_merge.model import LinearTensor
 
@@ -25,7 +25,7 @@ class Observed:
         self._curvatures = curvatures
         self._damping = damping
         self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
-        self._inverse: dict[Curvature, Inverse] = {}  # at most one
+        self._inverse: dict[Curvature, InverseHessian] = {}  # at most one
 
     def reached(self, linear: LinearTensor) -> bool:
         """Whether any token activates the linear's input."""
@@ -47,7 +47,7 @@ class Observed:
                 self._diagonals[curvature] = curvature.inverse_diagonal(self._damping)
         return self._diagonals[curvature]
 
-    def inverse(self, linear: LinearTensor) -> Inverse:
+    def inverse(self, linear: LinearTensor) -> InverseHessian:
         """All of ``H⁻¹`` of a linear that is reached; only the last one is held.
 
         Raises:
@@ -69,7 +69,7 @@ class Observed:
         curvature, *others = self._of(linear)
         if others:  # modules that read different tensors and lie in one weight on disk
             curvatures = (curvature, *others)
-            curvature = Curvature(curvature.columns, spill=curvature.spill)
+            curvature = Curvature(curvature.columns, offload=curvature.offload)
             for part in curvatures:
                 curvature.absorb(part)
         if not math.isfinite(curvature.peak):

@@ -10,7 +10,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from hpa_merge.checkpoint import CheckpointWriter, WriteBehind
+from hpa_merge.checkpoint import AsyncWriter, CheckpointWriter
 from hpa_merge.core import all_finite
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
@@ -66,7 +66,7 @@ class MergeOutput:
             resume=request.resume,
             unchanged=prepared.inputs.guarded.check,
         )
-        self._behind = WriteBehind(self._writer, prepared.memory.behind)
+        self._async = AsyncWriter(self._writer, prepared.memory.queued)
         self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, of which some slices are in their place
         self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
         resumed = self._writer.resumed
@@ -124,17 +124,17 @@ class MergeOutput:
                 continue
             del self._left[key]
             if key in self.plan.from_old and old is not None:
-                self._behind.write(key, self._as_new(key, old(self.plan.from_old[key])))
+                self._async.write(key, self._as_new(key, old(self.plan.from_old[key])))
             elif self._new.computes(key):
-                self._behind.write(key, (new or self._new.read)(key))
+                self._async.write(key, (new or self._new.read)(key))
             else:
-                self._behind.copy(key)
+                self._async.copy(key)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
         """Make the linears of ``unit`` durable, with the statistics that a resumed run needs."""
         self._write_stack()
         linears = [asdict(record) for record in self.records[self._begun :]]
-        self._behind.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
+        self._async.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
         self._begun = len(self.records)
         self._finished.add(unit.name)
 
@@ -146,7 +146,7 @@ class MergeOutput:
         """
         self.pass_on(tuple(self._left))
         if self._left:
-            self._behind.flush()  # a commit may still wait there, and none may be made while others write
+            self._async.flush()  # a commit may still wait there, and none may be made while others write
         for key in tuple(self._left):
             pieces = (self._as_new(key, piece) for piece in old.pieces(self.plan.from_old[key]))
             self._writer.write_pieces(key, pieces)
@@ -158,7 +158,7 @@ class MergeOutput:
         Raises:
             OutputError: something could not be.
         """
-        self._behind.flush()
+        self._async.flush()
 
     def piece(self, name: str, begin: int, count: int) -> Tensor:
         """Elements of a tensor of OUT, which is written in full: flat, on the CPU."""
@@ -172,7 +172,7 @@ class MergeOutput:
             started: ``time.monotonic()`` when the run began.
             from_first: ``‖OUT − FIRST‖_F``, if it was measured.
         """
-        self._behind.close()
+        self._async.close()
         inputs = self._prepared.inputs
         self._writer.carry(but=(CARD, REPORT))
         report, files = render(self._report(started, from_first), inputs.old, inputs.new, self._request.page)
@@ -225,7 +225,7 @@ class MergeOutput:
 
     def abort(self, *, keep: bool) -> None:
         """Give OUT up, or keep what is durable of it; never raises, and one that is published stays."""
-        self._behind.close()
+        self._async.close()
         self._writer.abort(keep=keep)
 
     def _as_new(self, key: str, tensor: Tensor) -> Tensor:
@@ -243,7 +243,7 @@ class MergeOutput:
         """Queue a weight, ``[r, c]``; a slice of a stack is put into its place in a copy of NEW's ``tensor``."""
         self._left.pop(linear.key, None)
         if linear.part is None:
-            self._behind.write(linear.key, linear.turned(weight))
+            self._async.write(linear.key, linear.turned(weight))
         else:
             if linear.key not in self._stack:
                 self._write_stack()
@@ -253,7 +253,7 @@ class MergeOutput:
     def _write_stack(self) -> None:
         """Queue the stack whose slices are in their place; those of one tensor come one after the other."""
         while self._stack:
-            self._behind.write(*self._stack.popitem())
+            self._async.write(*self._stack.popitem())
 
 
 def _records_of(said: Iterable[Any], pairs: Sequence[LinearPair]) -> list[LinearRecord]:

@@ -16,7 +16,7 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
-from hpa_merge.model import LinearTensor, Skeleton, Unit
+from hpa_merge.model import LinearTensor, MetaModel, Unit
 
 
 @final
@@ -59,7 +59,7 @@ class OutPlan:
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Two checkpoints that fit each other, as skeletons, and what is made of them.
+    """Two checkpoints that fit each other, as meta models, and what is made of them.
 
     Attributes:
         linears: the linears to go through, by unit.
@@ -68,8 +68,8 @@ class Plan:
             grew, or a tensor that the options exclude.
     """
 
-    old: Skeleton
-    new: Skeleton
+    old: MetaModel
+    new: MetaModel
     linears: dict[Unit, tuple[LinearPair, ...]]
     outs: tuple[OutPlan, ...]
     reshaped: tuple[str, ...]
@@ -108,34 +108,34 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         raise CheckpointError(
             f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
         )
-    skeletons = (_skeleton(old, device), _skeleton(new, device, new.external))
-    _check_inputs(skeletons[1])
-    components, own = skeletons[1].components, new.tensors.keys() - new.external
+    metas = (_meta_model(old, device), _meta_model(new, device, new.external))
+    _check_inputs(metas[1])
+    components, own = metas[1].components, new.tensors.keys() - new.external
     included = [{key for key in own if is_included(config, key, components.get(key))} for config in configs]
     for config in configs:
-        check_policies(config, skeletons[1])
+        check_policies(config, metas[1])
     in_any = set().union(*included)
-    keys = _match(skeletons[0], skeletons[1], old, new, in_any)
-    if skeletons[0].units != skeletons[1].units:
+    keys = _match(metas[0], metas[1], old, new, in_any)
+    if metas[0].units != metas[1].units:
         raise CheckpointError(
             "the config.json of OLD and that of NEW make models of different modules: "
             "give the checkpoints before and after tuning of one model."
         )
-    outs = tuple(_plan_out(skeletons, old, new, keys, *each) for each in zip(configs, included, strict=True))
-    heads = {linear.key for linear in skeletons[1].linears.values() if components[linear.key] == "head"} & in_any
+    outs = tuple(_plan_out(metas, old, new, keys, *each) for each in zip(configs, included, strict=True))
+    heads = {linear.key for linear in metas[1].linears.values() if components[linear.key] == "head"} & in_any
     grown = {key for key in heads if old.tensors[keys[key]].shape != new.tensors[key].shape}
     if heads or any(components[key] in ("head", "embeddings") for out in outs for key in out.from_old):
         check_order(old.folder, new.folder)
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
-    in_old = {(linear.key, linear.part): linear for linear in skeletons[0].linears.values()}
-    for linear in skeletons[1].linears.values():
+    in_old = {(linear.key, linear.part): linear for linear in metas[0].linears.values()}
+    for linear in metas[1].linears.values():
         before = in_old[keys[linear.key], linear.part]
         rows = old.tensors[before.key].shape[0] if linear.key in grown else None
         linears[linear.unit].append(LinearPair(before, linear, rows))
     return Plan(
-        old=skeletons[0],
-        new=skeletons[1],
-        linears={unit: tuple(linears[unit]) for unit in skeletons[1].units if unit in linears},
+        old=metas[0],
+        new=metas[1],
+        linears={unit: tuple(linears[unit]) for unit in metas[1].units if unit in linears},
         outs=outs,
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
@@ -146,13 +146,13 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     )
 
 
-def _skeleton(checkpoint: Checkpoint, device: torch.device, external: Collection[str] = ()) -> Skeleton:
+def _meta_model(checkpoint: Checkpoint, device: torch.device, external: Collection[str] = ()) -> MetaModel:
     header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-    return Skeleton(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external)
+    return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external)
 
 
 def _plan_out(
-    skeletons: tuple[Skeleton, Skeleton],
+    metas: tuple[MetaModel, MetaModel],
     old: Checkpoint,
     new: Checkpoint,
     matched: Mapping[str, str],
@@ -164,31 +164,31 @@ def _plan_out(
     Raises:
         ConfigError: a tensor that is to be OLD's has another shape there.
     """
-    from_old = find_from_old(skeletons[0], skeletons[1], matched, config)
-    _check_from_old(from_old, old, new, skeletons[1])
-    linears = skeletons[1].linears.values()
+    from_old = find_from_old(metas[0], metas[1], matched, config)
+    _check_from_old(from_old, old, new, metas[1])
+    linears = metas[1].linears.values()
     return OutPlan(
         config=config,
         included=frozenset(each.name for each in linears if each.key in included and is_chosen(config, each.unit)),
         from_old=from_old,
-        passed_through=_passed_through(skeletons[1], new, from_old),
+        passed_through=_passed_through(metas[1], new, from_old),
     )
 
 
-def _check_inputs(skeleton: Skeleton) -> None:
+def _check_inputs(meta: MetaModel) -> None:
     """Whether calibration samples, which are texts with or without images, are what the model takes.
 
     Raises:
         CheckpointError: they are not.
     """
-    model = skeleton.model
+    model = meta.model
     name, taken = type(model).__name__, inspect.signature(model.forward).parameters
     if "input_ids" not in taken:
         raise CheckpointError(
             f"{name} takes {next(iter(taken))}, and calibration samples are texts, with or without images: "
             "only models that read text can be merged."
         )
-    if model.config.is_encoder_decoder and skeleton.decoder_start is None:
+    if model.config.is_encoder_decoder and meta.decoder_start is None:
         raise CheckpointError(
             f"{name} is an encoder-decoder, and neither config.json nor generation_config.json has its "
             "decoder_start_token_id: add it to one of them."
@@ -196,7 +196,7 @@ def _check_inputs(skeleton: Skeleton) -> None:
 
 
 def _match(
-    old: Skeleton, new: Skeleton, in_old: Checkpoint, in_new: Checkpoint, included: Collection[str]
+    old: MetaModel, new: MetaModel, in_old: Checkpoint, in_new: Checkpoint, included: Collection[str]
 ) -> dict[str, str]:
     """OLD's key for each of NEW's keys that the model knows.
 
@@ -215,7 +215,7 @@ def _match(
             f"{present_in}'s tensor {key} has no counterpart in {missing_in}: give two whole checkpoints of one model."
         )
     keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
-    linears = [{linear.key for linear in skeleton.linears.values()} for skeleton in (old, new)]
+    linears = [{linear.key for linear in meta.linears.values()} for meta in (old, new)]
     external = in_new.external
     for key, old_key in keys.items():
         shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
@@ -243,7 +243,7 @@ def _same_columns(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
-def _check_from_old(taken: Mapping[str, str], old: Checkpoint, new: Checkpoint, skeleton: Skeleton) -> None:
+def _check_from_old(taken: Mapping[str, str], old: Checkpoint, new: Checkpoint, meta: MetaModel) -> None:
     """Check that what is to be OLD's has the same shape in both.
 
     Raises:
@@ -252,29 +252,29 @@ def _check_from_old(taken: Mapping[str, str], old: Checkpoint, new: Checkpoint, 
     for key, old_key in taken.items():
         shapes = old.tensors[old_key].shape, new.tensors[key].shape
         if shapes[0] != shapes[1]:
-            component = skeleton.components[key]
+            component = meta.components[key]
             raise ConfigError(
                 f"{component} is old, and {key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
                 f"set {component} to new."
             )
 
 
-def _passed_through(skeleton: Skeleton, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, int]:
+def _passed_through(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, int]:
     """How many tensors of NEW are no adaptable linear and NEW's, by kind."""
     kinds: Counter[str] = Counter()
-    adaptable, external = {linear.key for linear in skeleton.linears.values()}, checkpoint.external
+    adaptable, external = {linear.key for linear in meta.linears.values()}, checkpoint.external
     for key, info in checkpoint.tensors.items():
         if key in adaptable or key in from_old or key in external:
             continue
-        if key not in skeleton.slots:
+        if key not in meta.slots:
             kinds["unknown to the model"] += 1
-        elif key in skeleton.tied:
+        elif key in meta.tied:
             kinds["tied"] += 1
-        elif key in skeleton.embeddings:
+        elif key in meta.embeddings:
             kinds["embedding"] += 1
-        elif key in skeleton.routers:
+        elif key in meta.routers:
             kinds["router"] += 1
-        elif key in skeleton.experts:
+        elif key in meta.experts:
             kinds["expert"] += 1
         elif len(info.shape) <= 1 or key.endswith("bias"):
             kinds["norm, bias or scalar"] += 1

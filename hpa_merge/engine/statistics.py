@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import Inverse
+from hpa_merge.core import InverseHessian
 from hpa_merge.methods.applying import Curved
 from hpa_merge.model import LinearTensor
 
@@ -35,7 +35,7 @@ class Statistics(Protocol):
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
         """``[H⁻¹]_jj``, ``[c]`` float64, of a linear that is reached."""
 
-    def inverse(self, linear: LinearTensor) -> Inverse:
+    def inverse(self, linear: LinearTensor) -> InverseHessian:
         """All of ``H⁻¹`` of a linear that is reached; recorded statistics do not have it."""
 
 
@@ -182,7 +182,7 @@ class ModelStatistics:
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
         return self._diagonals[linear.name]
 
-    def inverse(self, linear: LinearTensor) -> Inverse:
+    def inverse(self, linear: LinearTensor) -> InverseHessian:
         raise RuntimeError(f"all of the inverse of {linear.name} was asked for, and its diagonal was kept")
 
     def packed(self, linears: Iterable[LinearTensor]) -> dict[str, Any]:

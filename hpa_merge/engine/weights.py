@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.checkpoint import Checkpoint, ReadAhead
+from hpa_merge.checkpoint import Checkpoint, Prefetch
 from hpa_merge.core import all_finite
 from hpa_merge.errors import NumericalError
 
@@ -33,7 +33,7 @@ class Weights:
         self.role = checkpoint.role
         self.device = device
         self._checkpoint = checkpoint
-        self._prefetch: ReadAhead | None = None
+        self._prefetch: Prefetch | None = None
         self._checked: set[str] = set()
 
     @contextmanager
@@ -45,7 +45,7 @@ class Weights:
             budget: bytes that are read and not yet asked for, at most.
         """
         pin = self.device.type == "cuda"
-        with ReadAhead(self._checkpoint, order, budget, pin=pin) as self._prefetch:
+        with Prefetch(self._checkpoint, order, budget, pin=pin) as self._prefetch:
             try:
                 yield
             finally:

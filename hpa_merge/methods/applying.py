@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hpa_merge.core import Inverse, measure_update
+from hpa_merge.core import InverseHessian, measure_update
 from hpa_merge.methods import RuleOptions
 from hpa_merge.methods.weight import Adapted, Weight
 
 __all__ = ["Adapted", "Curved", "adapt", "differ", "with_new_rows"]
 
-Curved = Tensor | Inverse | None
+Curved = Tensor | InverseHessian | None
 """What is known of one side's curvature: ``[H⁻¹]_jj``, ``[c]``, or all of ``H⁻¹``, or nothing."""
 
 
@@ -62,11 +62,11 @@ def adapt(
 def _diagonal(curved: Curved) -> Tensor:
     if curved is None:
         raise RuntimeError("a method was asked for without the curvature that it needs")
-    return curved.diagonal if isinstance(curved, Inverse) else curved
+    return curved.diagonal if isinstance(curved, InverseHessian) else curved
 
 
-def _whole(curved: Curved) -> Inverse:
-    if not isinstance(curved, Inverse):
+def _whole(curved: Curved) -> InverseHessian:
+    if not isinstance(curved, InverseHessian):
         raise RuntimeError("a method was asked for without the inverse that it needs")
     return curved
 

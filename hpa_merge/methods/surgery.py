@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from hpa_merge.core import Inverse
+    from hpa_merge.core import InverseHessian
 
 __all__ = ["Options", "compensates", "operate"]
 
@@ -37,7 +37,7 @@ def compensates(options: Options) -> bool:
     return options.compensation
 
 
-def operate(base: Tensor, given: Tensor, mask: Tensor, inverse: Inverse | None, dtype: torch.dtype) -> Tensor:
+def operate(base: Tensor, given: Tensor, mask: Tensor, inverse: InverseHessian | None, dtype: torch.dtype) -> Tensor:
     """``given`` where ``mask``, and ``base + Σ_{m in mask} C_m`` elsewhere, with ``δ = given − base``.
 
     Args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpa_merge.core import Inverse, Selection, Update
+    from hpa_merge.core import InverseHessian, Selection, Update
 
 __all__ = ["Adapted", "Redone", "Weight", "put_back"]
 
@@ -42,7 +42,7 @@ class Weight:
     block: int
     blocks: int
     diagonal: Mapping[str, Tensor] = field(default_factory=dict)
-    inverse: Mapping[str, Inverse] = field(default_factory=dict)
+    inverse: Mapping[str, InverseHessian] = field(default_factory=dict)
 
 
 @final

@@ -4,23 +4,23 @@ from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.adapter_trial import try_adapter
 from hpa_merge.model.components import COMPONENTS, Component
 from hpa_merge.model.conversion import Header
+from hpa_merge.model.hooks import ActivationHooks
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
+from hpa_merge.model.meta_model import LinearTensor, MetaModel
 from hpa_merge.model.original_llava import TOWER, is_original_llava
-from hpa_merge.model.skeleton import LinearTensor, Skeleton
-from hpa_merge.model.taps import Taps
 from hpa_merge.model.units import Unit, find_units
 
 __all__ = [
     "COMPONENTS",
     "TOWER",
+    "ActivationHooks",
     "Adapter",
     "Component",
     "ForwardError",
     "Header",
     "LinearTensor",
+    "MetaModel",
     "PausedForwards",
-    "Skeleton",
-    "Taps",
     "Unit",
     "find_units",
     "is_original_llava",

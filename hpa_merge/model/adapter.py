@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model.building import meta_model
+from hpa_merge.model.building import build_meta_model
 from hpa_merge.model.conversion import Conversion, Header, current_name, find_conversions
 from hpa_merge.model.injection import PREFIX, describe, inject, place, quietly, read_config
 from hpa_merge.model.tracing import Traced, sources_of
@@ -89,7 +89,7 @@ class Adapter:
             settings = read_config(folder, config, {key: shape for key, (_, shape) in own.items()})
             self.kind = describe(settings)
             self._folder, self._own, self._header = folder, own, header
-            self._model = meta_model(base, header, "OLD")
+            self._model = build_meta_model(base, header, "OLD")
             conversions = find_conversions(self._model, header, "OLD")
             model = deepcopy(self._model)
             self._on_disk = {target: conversion for conversion in conversions for target in conversion.targets}

@@ -22,7 +22,7 @@ from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.model.upstream import repair
 
-__all__ = ["bounded_modules", "check_counts", "count_tensors", "decoder_start", "meta_model"]
+__all__ = ["bounded_modules", "build_meta_model", "check_counts", "count_tensors", "decoder_start"]
 
 COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook", "quantizer", "flow", "repeat", "type")
 """How keys of config.json end that say how many modules there are of a kind; each has a tensor of its own. What is not
@@ -43,7 +43,7 @@ BUFFER_BYTES = 2**32
 """Bytes of what a model computes for itself, such as masks and rotary tables; it is held in memory: 4 GiB at most."""
 
 
-def meta_model(folder: Path, header: Header, role: str, tower: Path | None = None) -> PreTrainedModel:
+def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None = None) -> PreTrainedModel:
     """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` would give it.
 
     Args:

@@ -43,7 +43,7 @@ class PausedForwards:
     """Every sample's forward pass through one model, each paused before the unit that it needs next.
 
     Made in two steps, because torch runs a module's hooks in the order of registration and does not see those that are
-    added while it is paused in one: hooks that are to run behind the pause (:class:`hpa_merge.model.taps.Taps`) are
+    added while it is paused in one: hooks that are to run behind the pause are
     registered between the two.
     """
 

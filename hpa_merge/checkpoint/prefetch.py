@@ -10,14 +10,14 @@ from torch import Tensor
 
 from hpa_merge.checkpoint.reader import Checkpoint
 
-__all__ = ["ReadAhead"]
+__all__ = ["Prefetch"]
 
 PIECE = 2**24
 """Bytes that are read before the thread looks whether they are still wanted: 16 MiB."""
 
 
 @final
-class ReadAhead:
+class Prefetch:
     """Reads a checkpoint's tensors in the order in which they are expected to be asked for, in one thread.
 
     The order is a hint: what is asked for and is not here is read at once, budget or not, and a tensor that nobody asks
@@ -102,7 +102,7 @@ class ReadAhead:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def __enter__(self) -> "ReadAhead":
+    def __enter__(self) -> "Prefetch":
         return self
 
     def __exit__(self, *_: object) -> None:

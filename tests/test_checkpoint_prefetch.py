@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from hpa_merge.checkpoint import Checkpoint, ReadAhead
+from hpa_merge.checkpoint import Checkpoint, Prefetch
 from hpa_merge.errors import CheckpointError
 
 SIZES = {f"t{number}": 100 for number in range(8)} | {"large": 1000}
@@ -94,10 +94,10 @@ def settles(value: Callable[[], Any], expected: Any) -> None:
 
 
 def test_everything_is_read_ahead_and_once(source: Checkpoint, reads: Reads) -> None:
-    with ReadAhead(source, SMALL, 300) as ahead:
+    with Prefetch(source, SMALL, 300) as prefetch:
         for number, name in enumerate(SMALL):
             settles(lambda: reads.ahead, SMALL[: number + 3])
-            assert torch.equal(ahead.read(name), source.read(name))
+            assert torch.equal(prefetch.read(name), source.read(name))
     assert reads.at_once == SMALL  # those of the comparison
     assert set(reads.bytes.values()) == {2}
     assert len(reads.bytes) == 800
@@ -105,60 +105,60 @@ def test_everything_is_read_ahead_and_once(source: Checkpoint, reads: Reads) -> 
 
 @pytest.mark.parametrize("budget", [0, 99])
 def test_without_room(budget: int, source: Checkpoint, reads: Reads) -> None:
-    with ReadAhead(source, SIZES, budget) as ahead:
+    with Prefetch(source, SIZES, budget) as prefetch:
         assert any(thread.name == "reading NEW ahead" for thread in threading.enumerate()) == bool(budget)
         for name in SIZES:
-            ahead.read(name)
+            prefetch.read(name)
     assert reads.at_once == list(SIZES)
     assert reads.ahead == []
 
 
 def test_what_is_larger_than_the_budget_is_read_when_it_is_asked_for(source: Checkpoint, reads: Reads) -> None:
-    with ReadAhead(source, ["t0", "large", "t1", "t2", "t3"], 200) as ahead:
+    with Prefetch(source, ["t0", "large", "t1", "t2", "t3"], 200) as prefetch:
         settles(lambda: reads.ahead, ["t0", "t1"])
         for name in ("t0", "large", "t1", "t2", "t3"):
-            ahead.read(name)
+            prefetch.read(name)
     assert reads.at_once[0] == "large"
     assert set(reads.bytes.values()) == {1}
 
 
 def test_every_dtype_and_shape(single: Path) -> None:
-    with Checkpoint.open(single, "NEW") as source, ReadAhead(source, MIXED, 10**6) as ahead:
-        settles(lambda: len(ahead._ready), len(MIXED))
+    with Checkpoint.open(single, "NEW") as source, Prefetch(source, MIXED, 10**6) as prefetch:
+        settles(lambda: len(prefetch._ready), len(MIXED))
         for name, expected in MIXED.items():
-            found = ahead.read(name)
+            found = prefetch.read(name)
             assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
             assert torch.equal(found, expected)
             found.zero_() if found.numel() else None
-            assert torch.equal(ahead.read(name), expected)
+            assert torch.equal(prefetch.read(name), expected)
 
 
 def test_a_tensor_without_a_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     save_file({"": torch.ones(3), "a": torch.ones(4)}, tmp_path / "model.safetensors")
-    with Checkpoint.open(tmp_path, "NEW") as source, ReadAhead(source, source.tensors, 100) as ahead:
-        settles(lambda: len(ahead._ready), 2)
-        assert ahead.read("").tolist() == [1, 1, 1]
+    with Checkpoint.open(tmp_path, "NEW") as source, Prefetch(source, source.tensors, 100) as prefetch:
+        settles(lambda: len(prefetch._ready), 2)
+        assert prefetch.read("").tolist() == [1, 1, 1]
 
 
 def test_what_is_handed_over_is_not_held(source: Checkpoint, reads: Reads) -> None:
-    with ReadAhead(source, ["t0", "t1"], 1000) as ahead:
+    with Prefetch(source, ["t0", "t1"], 1000) as prefetch:
         settles(lambda: reads.ahead, ["t0", "t1"])
         for name in ("t1", "t0"):
-            there = weakref.ref(ahead.read(name))
+            there = weakref.ref(prefetch.read(name))
             gc.collect()
             assert there() is None
-            assert torch.equal(ahead.read(name), source.read(name))
+            assert torch.equal(prefetch.read(name), source.read(name))
     assert reads.at_once == ["t1", "t1", "t0", "t0"]
 
 
 def test_what_is_being_read_is_waited_for(source: Checkpoint, reads: Reads) -> None:
     reads.gate.clear()
-    with ReadAhead(source, SMALL, 100) as ahead:
+    with Prefetch(source, SMALL, 100) as prefetch:
         settles(lambda: reads.begun, 1)
         opener = threading.Timer(0.1, reads.gate.set)
         opener.start()
-        assert ahead.read("t0").numel() == 100
+        assert prefetch.read("t0").numel() == 100
         opener.join()
     assert "t0" not in reads.at_once
     assert reads.ahead.count("t0") == 1
@@ -172,10 +172,10 @@ def test_page_locked(source: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Non
         return empty(*arguments, **options)
 
     monkeypatch.setattr(torch, "empty", recorded)
-    with ReadAhead(source, ["t0", "large"], 100, pin=True) as ahead:
+    with Prefetch(source, ["t0", "large"], 100, pin=True) as prefetch:
         settles(lambda: len(pinned), 1)
-        ahead.read("t0")
-        ahead.read("large")  # at once: not within the budget
+        prefetch.read("t0")
+        prefetch.read("large")  # at once: not within the budget
     assert pinned == [((100,), True), ((1000,), False)]
 
 
@@ -183,71 +183,71 @@ def test_page_locked(source: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_another_order(source: Checkpoint, reads: Reads) -> None:
-    with ReadAhead(source, SMALL, 200) as ahead:
+    with Prefetch(source, SMALL, 200) as prefetch:
         settles(lambda: reads.ahead, ["t0", "t1"])
-        assert ahead.read("t5").numel() == 100
+        assert prefetch.read("t5").numel() == 100
         settles(lambda: (reads.ahead, reads.at_once), (["t0", "t1"], ["t5"]))
         for name in ("t1", "t0", "t7", "t2", "t6", "t4", "t3"):
-            ahead.read(name)
+            prefetch.read(name)
         settles(lambda: set(reads.bytes.values()), {1})
 
 
 def test_nobody_asks_for_what_is_here(source: Checkpoint, reads: Reads) -> None:
-    with ReadAhead(source, SMALL, 200) as ahead:
+    with Prefetch(source, SMALL, 200) as prefetch:
         settles(lambda: reads.ahead, ["t0", "t1"])
-        ahead.read("t3")
+        prefetch.read("t3")
         assert reads.at_once == ["t3"]
-        ahead.forget(["t0", "t1", "t2"])
+        prefetch.forget(["t0", "t1", "t2"])
         settles(lambda: reads.ahead, ["t0", "t1", "t4", "t5"])
-        ahead.expect(["t0", "t4", "t7", "t2"])  # t4 is here and t7 in the order
-        ahead.read("t4")
-        ahead.read("t5")
+        prefetch.expect(["t0", "t4", "t7", "t2"])  # t4 is here and t7 in the order
+        prefetch.read("t4")
+        prefetch.read("t5")
         settles(lambda: reads.ahead, ["t0", "t1", "t4", "t5", "t6", "t7"])
-        ahead.forget(["t6", "t7"])
+        prefetch.forget(["t6", "t7"])
         settles(lambda: reads.ahead[6:], ["t0", "t2"])
 
 
 def test_what_is_being_read_is_forgotten(source: Checkpoint, reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpa_merge.checkpoint.ahead.PIECE", 10)
+    monkeypatch.setattr("hpa_merge.checkpoint.prefetch.PIECE", 10)
     reads.gate.clear()
-    with ReadAhead(source, ["t0", "t1"], 100) as ahead:
+    with Prefetch(source, ["t0", "t1"], 100) as prefetch:
         settles(lambda: reads.begun, 1)
-        ahead.forget(["t0"])
+        prefetch.forget(["t0"])
         reads.gate.set()
         settles(lambda: reads.ahead, ["t0"] + ["t1"] * 10)
-        assert torch.equal(ahead.read("t0"), source.read("t0"))
-        assert torch.equal(ahead.read("t1"), source.read("t1"))
+        assert torch.equal(prefetch.read("t0"), source.read("t0"))
+        assert torch.equal(prefetch.read("t1"), source.read("t1"))
 
 
 def test_an_error_of_what_is_forgotten(source: Checkpoint, reads: Reads) -> None:
     reads.gate.clear()
-    with ReadAhead(source, ["t0"], 100) as ahead:
+    with Prefetch(source, ["t0"], 100) as prefetch:
         settles(lambda: reads.begun, 1)
-        ahead.forget(["t0"])
+        prefetch.forget(["t0"])
         reads.error = errno.EIO
         reads.gate.set()
-        settles(lambda: ahead._held, 0)
-        assert torch.equal(ahead.read("t0"), source.read("t0"))
+        settles(lambda: prefetch._held, 0)
+        assert torch.equal(prefetch.read("t0"), source.read("t0"))
 
 
 def test_what_is_here_is_not_expected_again(source: Checkpoint, reads: Reads) -> None:
-    with ReadAhead(source, ["t0"], 1000) as ahead:
+    with Prefetch(source, ["t0"], 1000) as prefetch:
         settles(lambda: reads.ahead, ["t0"])
-        ahead.expect(["t0", "t1", "t1"])
+        prefetch.expect(["t0", "t1", "t1"])
         settles(lambda: reads.ahead, ["t0", "t1"])
         reads.gate.clear()
-        ahead.expect(["t2"])
+        prefetch.expect(["t2"])
         settles(lambda: reads.begun, 3)
-        ahead.expect(["t2"])
+        prefetch.expect(["t2"])
         reads.gate.set()
         settles(lambda: reads.ahead, ["t0", "t1", "t2"])
 
 
 def test_an_unknown_name_is_our_mistake(source: Checkpoint) -> None:
     with pytest.raises(KeyError):
-        ReadAhead(source, ["no.such"], 100)
-    with ReadAhead(source, [], 100) as ahead, pytest.raises(KeyError):
-        ahead.read("no.such")
+        Prefetch(source, ["no.such"], 100)
+    with Prefetch(source, [], 100) as prefetch, pytest.raises(KeyError):
+        prefetch.read("no.such")
 
 
 @settings(deadline=None, max_examples=60)
@@ -260,13 +260,13 @@ def test_whatever_the_order(
     order: list[str], asked: list[tuple[str, str]], budget: int, shared: tuple[Checkpoint, dict[str, torch.Tensor]]
 ) -> None:
     source, expected = shared
-    with ReadAhead(source, order, budget) as ahead:
+    with Prefetch(source, order, budget) as prefetch:
         for what, name in asked:
             if what == "read":
-                assert torch.equal(ahead.read(name), expected[name])
+                assert torch.equal(prefetch.read(name), expected[name])
             else:
-                getattr(ahead, what)([name])
-            assert ahead._held <= budget
+                getattr(prefetch, what)([name])
+            assert prefetch._held <= budget
 
 
 @pytest.fixture(name="shared", scope="module")
@@ -284,47 +284,47 @@ def shared_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 
 def test_an_error_is_told_to_who_asks(source: Checkpoint, reads: Reads) -> None:
     reads.gate.clear()
-    with ReadAhead(source, SMALL, 300) as ahead:
+    with Prefetch(source, SMALL, 300) as prefetch:
         settles(lambda: reads.begun, 1)
         reads.error = errno.EIO
         reads.gate.set()
         settles(lambda: reads.begun, 3)
         reads.error = None
-        assert ahead.read("t7").numel() == 100
+        assert prefetch.read("t7").numel() == 100
         with pytest.raises(CheckpointError) as caught:
-            ahead.read("t1")
+            prefetch.read("t1")
         assert str(caught.value).startswith(f"NEW {source.folder}: the tensor t1 cannot be read from model.safetensors")
         assert isinstance(caught.value.__cause__, OSError)
         assert caught.value.__cause__.errno == errno.EIO
-        assert torch.equal(ahead.read("t1"), source.read("t1"))  # it was told, and is tried again
-        assert torch.equal(ahead.read("t3"), source.read("t3"))
+        assert torch.equal(prefetch.read("t1"), source.read("t1"))  # it was told, and is tried again
+        assert torch.equal(prefetch.read("t3"), source.read("t3"))
     assert "t0" not in reads.at_once  # whose error nobody was told
 
 
 def test_an_error_while_it_is_waited_for(source: Checkpoint, reads: Reads) -> None:
     reads.gate.clear()
     reads.error = errno.ESTALE
-    with ReadAhead(source, ["t0"], 100) as ahead:
+    with Prefetch(source, ["t0"], 100) as prefetch:
         settles(lambda: reads.begun, 1)
         opener = threading.Timer(0.1, reads.gate.set)
         opener.start()
         with pytest.raises(CheckpointError, match="the tensor t0 cannot be read"):
-            ahead.read("t0")
+            prefetch.read("t0")
         opener.join()
 
 
 def test_the_end_comes_soon(source: Checkpoint, reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor that takes a hundred seconds is not read to its end."""
-    monkeypatch.setattr("hpa_merge.checkpoint.ahead.PIECE", 1)
+    monkeypatch.setattr("hpa_merge.checkpoint.prefetch.PIECE", 1)
     reads.seconds = 0.1
-    ahead = ReadAhead(source, ["large"], 1000)
+    prefetch = Prefetch(source, ["large"], 1000)
     settles(lambda: reads.begun > 2, True)
-    ahead.close()
+    prefetch.close()
     assert reads.begun < 1000  # of as many pieces
-    ahead.close()
+    prefetch.close()
     count = len(reads.ahead)
-    ahead.expect(SMALL)
-    assert torch.equal(ahead.read("large"), source.read("large"))
+    prefetch.expect(SMALL)
+    assert torch.equal(prefetch.read("large"), source.read("large"))
     assert len(reads.ahead) == count
 
 
@@ -332,14 +332,14 @@ def test_the_end_comes_soon(source: Checkpoint, reads: Reads, monkeypatch: pytes
 def test_the_end_frees_everything(reader: str, source: Checkpoint, reads: Reads) -> None:
     if reader == "being read":
         reads.gate.clear()
-    ahead = ReadAhead(source, SMALL[:2] if reader == "done" else SMALL, 200)
+    prefetch = Prefetch(source, SMALL[:2] if reader == "done" else SMALL, 200)
     settles(lambda: reads.begun, 1 if reader == "being read" else 2)
-    kept = [weakref.ref(tensor) for tensor in ahead._ready.values()]
+    kept = [weakref.ref(tensor) for tensor in prefetch._ready.values()]
     opener = threading.Timer(0.1, reads.gate.set)
     opener.start()
-    ahead.close()
+    prefetch.close()
     opener.join()
-    assert (ahead._held, len(ahead._ready), len(ahead._expected)) == (0, 0, 0)
+    assert (prefetch._held, len(prefetch._ready), len(prefetch._expected)) == (0, 0, 0)
     assert [tensor() for tensor in kept] == [None] * (0 if reader == "being read" else 2)
 
 
@@ -360,14 +360,14 @@ def interrupt_soon() -> Iterator[Callable[[], None]]:
 def test_an_interruption_while_it_waits(
     source: Checkpoint, reads: Reads, monkeypatch: pytest.MonkeyPatch, interrupt_soon: Callable[[], None]
 ) -> None:
-    monkeypatch.setattr("hpa_merge.checkpoint.ahead.PIECE", 1)
+    monkeypatch.setattr("hpa_merge.checkpoint.prefetch.PIECE", 1)
     reads.seconds = 0.1
 
     def wait() -> None:
-        with ReadAhead(source, ["large"], 1000) as ahead:
+        with Prefetch(source, ["large"], 1000) as prefetch:
             settles(lambda: reads.begun > 0, True)
             interrupt_soon()
-            ahead.read("large")
+            prefetch.read("large")
 
     with pytest.raises(KeyboardInterrupt):
         wait()

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.alignment import aligned
-from hpa_merge.model.building import decoder_start, meta_model
+from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
 from hpa_merge.model.experts import find_expert_stacks, find_routers, routed_share
@@ -68,7 +68,7 @@ class LinearTensor:
 
 
 @final
-class Skeleton:
+class MetaModel:
     """The model of one checkpoint, loaded and freed unit by unit.
 
     Attributes:
@@ -110,7 +110,7 @@ class Skeleton:
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = meta_model(folder, header, role, tower)
+        self.model = build_meta_model(folder, header, role, tower)
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device

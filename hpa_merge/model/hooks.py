@@ -26,16 +26,16 @@ class _Seen:
 
 
 @final
-class Taps:
+class ActivationHooks:
     """Hooks on the linears and the experts of a model, at rest but for those that are watched.
 
     Attributes:
-        spill: whether what is read from now on waits on the host.
+        offload: whether what is read from now on waits on the host.
     """
 
     def __init__(self, model: nn.Module, linears: Iterable[str], stacks: Iterable[ExpertStack] = ()) -> None:
         """``linears``: paths of the modules that can be watched; ``stacks``: those of experts."""
-        self.spill = False
+        self.offload = False
         self._hooks = [
             model.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: self._observe(path, args[0]))
             for path in linears
@@ -71,7 +71,7 @@ class Taps:
         for seen in self._seen.values():
             readers = tuple(seen.readers)
             if readers not in self._gathered:
-                self._gathered[readers] = Curvature(seen.tokens.shape[1], spill=self.spill)
+                self._gathered[readers] = Curvature(seen.tokens.shape[1], offload=self.offload)
             self._gathered[readers].add(seen.tokens)
         self._seen.clear()
 
@@ -92,7 +92,7 @@ class Taps:
         first = self._gathered[groups[0]]
         if len(groups) == 1:
             return first
-        curvature = Curvature(first.columns, spill=self.spill)
+        curvature = Curvature(first.columns, offload=self.offload)
         for readers in groups:
             curvature.absorb(self._gathered[readers])
         return curvature

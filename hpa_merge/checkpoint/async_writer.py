@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hpa_merge.checkpoint.writer import CheckpointWriter
 
-__all__ = ["WriteBehind"]
+__all__ = ["AsyncWriter"]
 
 
 @final
-class WriteBehind:
+class AsyncWriter:
     """A writer's calls, done one after the other in one thread; for one caller.
 
     What fails is raised by the next call, or by :meth:`flush`: the very exception of the writer. From then on nothing
@@ -93,7 +93,7 @@ class WriteBehind:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def __enter__(self) -> "WriteBehind":
+    def __enter__(self) -> "AsyncWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

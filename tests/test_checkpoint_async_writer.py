@@ -19,10 +19,10 @@ from checkpoint_folders import everything, new_folder, old_folder  # noqa: F401 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from test_checkpoint_ahead import _no_thread_is_left, interrupt_soon, settles  # noqa: F401 - fixtures
+from test_checkpoint_prefetch import _no_thread_is_left, interrupt_soon, settles  # noqa: F401 - fixtures
 from test_faults import ERRORS, Disk, sample
 
-from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, WriteBehind
+from hpa_merge.checkpoint import AsyncWriter, Checkpoint, CheckpointWriter
 from hpa_merge.errors import CheckpointError, OutputError
 
 HUNDRED = torch.zeros(100, dtype=torch.uint8)
@@ -59,8 +59,8 @@ class Recorder:
             raise self._error
 
 
-def behind_of(writer: Recorder, budget: int) -> WriteBehind:
-    return WriteBehind(writer, budget)  # type: ignore[arg-type]
+def behind_of(writer: Recorder, budget: int) -> AsyncWriter:
+    return AsyncWriter(writer, budget)  # type: ignore[arg-type]
 
 
 # --- order and room ---
@@ -122,7 +122,7 @@ def test_what_is_larger_than_the_budget_is_alone() -> None:
     assert writer.calls == ["large", "small"]
 
 
-def passing(behind: WriteBehind) -> weakref.ref[Any]:
+def passing(behind: AsyncWriter) -> weakref.ref[Any]:
     """Write a tensor of which nothing is kept here; its memory, as long as it is there."""
     memory = np.zeros(100, dtype=np.uint8)
     behind.write("passing", torch.from_numpy(memory))
@@ -156,7 +156,7 @@ def test_strided_differentiable_and_inference_tensors(old: Path, tmp_path: Path)
     wide = torch.randn(7, 5).bfloat16().T.requires_grad_()
     with Checkpoint.open(old, "NEW") as source:
         writer = CheckpointWriter(source, tmp_path / "out", inputs=[old])
-        with WriteBehind(writer, 10) as behind:
+        with AsyncWriter(writer, 10) as behind:
             behind.write("0.wide.weight", wide)
             behind.write("0.half.weight", half)
             behind.flush()
@@ -216,7 +216,7 @@ def test_each_byte_is_written_once_and_durable_before_it_is_claimed(
         writes = Writes(monkeypatch)
         writer = CheckpointWriter(source, tmp_path / "out", inputs=[new])
         begun = len(writes.calls)
-        with WriteBehind(writer, budget) as behind:
+        with AsyncWriter(writer, budget) as behind:
             for number, name in enumerate(names):
                 if number % 2:
                     behind.write(name, tensors[name])
@@ -290,7 +290,7 @@ def test_the_same_folder_and_journal(
         found = []
         for name, size in (("at once", None), ("behind", budget)):
             writer = CheckpointWriter(layout, Path(place) / name, inputs=[layout.folder])
-            behind = WriteBehind(writer, size) if size is not None else writer
+            behind = AsyncWriter(writer, size) if size is not None else writer
             for tensor, call in zip(order, how, strict=True):
                 if call == "write":
                     behind.write(tensor, layout.read(tensor) * 2)
@@ -298,7 +298,7 @@ def test_the_same_folder_and_journal(
                     behind.copy(tensor)
                 if tensor in commits:
                     behind.commit({"unit": tensor})
-            if isinstance(behind, WriteBehind):
+            if isinstance(behind, AsyncWriter):
                 behind.flush()
                 behind.close()
             journal = (Path(place) / f"{name}.partial.journal").read_bytes()
@@ -395,7 +395,7 @@ def test_the_block_raises(new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         opener = threading.Timer(0.1, gate.set)
 
         def work() -> None:
-            with WriteBehind(writer, 10**6) as behind:
+            with AsyncWriter(writer, 10**6) as behind:
                 for name, tensor in zip(full, tensors, strict=True):
                     behind.write(name, tensor)
                     behind.commit(name)
@@ -451,7 +451,7 @@ def test_a_call_that_fails(lasting: bool, budget: int, layout: Checkpoint, tmp_p
             disk = Disk(patch, folder, fails)
             writer = CheckpointWriter(layout, folder / "out", inputs=[layout.folder], resume=resume)
             try:
-                with WriteBehind(writer, budget) as behind:
+                with AsyncWriter(writer, budget) as behind:
                     for number, name in enumerate(writer.remaining()):
                         behind.copy(name) if number % 2 else behind.write(name, layout.read(name))
                         behind.commit(name)
@@ -498,7 +498,7 @@ def test_a_disk_that_is_full(layout: Checkpoint, tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     writer = CheckpointWriter(layout, tmp_path / "out", inputs=[layout.folder])
-    behind = WriteBehind(writer, 10**6)
+    behind = AsyncWriter(writer, 10**6)
     behind.write("t1", layout.read("t1"))
     behind.commit(1)
     behind.flush()
