@@ -1,16 +1,31 @@
 """What people call from Python; the package exports it."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Unpack
 
+from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
+from hpa_merge.engine.machine import versions
 from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
+from hpa_merge.evaluation import running, tuning
+from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.prompts import PromptFile
+from hpa_merge.evaluation.running import Answering, AnsweringOptions
+from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
+from hpa_merge.evaluation.tuning import Goal, Tuning
+from hpa_merge.inputs.addresses import shown
+from hpa_merge.inputs.hub import locate
+from hpa_merge.isolation import kept
 from hpa_merge.render.folder import render
+from hpa_merge.report.evaluation import Bounds, Evaluation, gate
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["merge", "sweep"]
+__all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
 
 
 def merge(
@@ -104,3 +119,190 @@ def sweep(
     """
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     return merge_all(request, render, on_progress)
+
+
+def calibrate(
+    model: str | Path,
+    prompts: str | Path,
+    out: str | Path,
+    *,
+    samples: int = 8,
+    judge: str = "phrases",
+    seed: int = 0,
+    overwrite: bool = False,
+    on_progress: Progress = silent,
+    **answering: Unpack[AnsweringOptions],
+) -> SafetySet:
+    """Make the safety set for a merge: unsafe prompts with the safe answers of the aligned model itself.
+
+    Args:
+        model: the aligned model: a folder, a name on the Hub or, with ``endpoint``, the name that the server has for
+            it.
+        prompts: unsafe prompts, JSON Lines. If they have a ``category``, each category gets as many samples as another.
+        out: the file to write, JSON Lines of conversations.
+        samples: how many samples to make.
+        judge: what tells a refusal: ``phrases``, the folder of a guard model, or ``module:function``.
+        seed: of the order in which prompts are asked.
+        overwrite: replace ``out`` if it exists.
+        on_progress: called before each batch of prompts.
+        **answering: how answers are made: ``device``, ``batch_size``, ``max_new_tokens``, and for a server that speaks
+            OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds.
+
+    Returns:
+        The samples, and how many prompts were asked and answers dropped.
+
+    Raises:
+        InputError: a file or the model cannot be read, or too few answers are safe; ``out`` cannot be written.
+        ResourceError: memory ran out.
+    """
+    check_place(Path(out), [Path(model), Path(prompts)], overwrite)
+    file, chosen, how = PromptFile(Path(prompts), "safety"), running.judge_of(judge), Answering(**answering)
+    example = file.example.sample
+    with running.opened(str(model), example, how) as answerer, running.opened_judge(chosen, example, how) as asked:
+        made = make_safety_set(file, answerer, asked, samples, seed=seed, on_progress=on_progress)
+    write_safety_set(made, Path(out))
+    return made
+
+
+def evaluate(
+    models: Sequence[str | Path],
+    *,
+    safety_tests: Mapping[str, str | Path] | None = None,
+    task_tests: Mapping[str, str | Path] | None = None,
+    benign_tests: Mapping[str, str | Path] | None = None,
+    metrics: Mapping[str, str] | None = None,
+    samples: int | None = None,
+    judge: str = "phrases",
+    seed: int = 0,
+    answers: str | Path | None = None,
+    max_dasr: float | None = None,
+    max_task_drop: float | None = None,
+    max_over_refusal: float | None = None,
+    on_progress: Progress = silent,
+    **answering: Unpack[AnsweringOptions],
+) -> Evaluation:
+    """Ask every model the same prompts and compare what comes back; answers are greedy.
+
+    Args:
+        models: folders, names on the Hub or, with ``endpoint``, names that the server has for them.
+        safety_tests: files of unsafe prompts, by name; ``task_tests``: of prompts with their answers;
+            ``benign_tests``: of harmless prompts. One at least.
+        metrics: what a task is scored by, by its name; docs/evaluation.md has the metrics.
+        samples: prompts of a file used at most, drawn with ``seed``.
+        judge: what tells an attack's success: ``phrases``, the folder of a guard model, or ``module:function``.
+        seed: of the draws and of the bootstrap.
+        answers: a folder that gets every answer, JSON Lines in a folder for each model.
+        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent.
+        on_progress: called before each batch of prompts.
+        **answering: as in :func:`calibrate`.
+
+    Returns:
+        The figures of each model, and in ``failures`` a sentence for each bound that a model does not keep.
+
+    Raises:
+        InputError: a file or a model cannot be read, or an answer cannot be judged.
+        ResourceError: memory ran out.
+    """
+    started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in models]
+    if how.endpoint is None:  # all are there before the first is asked
+        locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
+    suite = Suite.of(
+        safety_tests or {}, task_tests or {}, benign_tests or {}, metrics or {}, samples=samples, seed=seed
+    )
+    with ExitStack() as stack:
+        folder = answers or stack.enter_context(TemporaryDirectory(prefix="hpa-merge-"))
+        results = running.evaluate(
+            names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
+        )
+    bounds = {"max_dasr": max_dasr, "max_task_drop": max_task_drop, "max_over_refusal": max_over_refusal}
+    options = {
+        "max_new_tokens": how.max_new_tokens,
+        "batch_size": how.batch_size,
+        "device": how.device,
+        "samples": samples,
+        "seed": seed,
+        "endpoint": None if how.endpoint is None else shown(how.endpoint),
+        **bounds,
+    }
+    return Evaluation(
+        models=results,
+        judge=judge,
+        files=suite.files,
+        failures=gate(results, Bounds(**bounds)),
+        run={"seconds": time.monotonic() - started, "versions": versions(), "options": options},
+    )
+
+
+def tune(
+    old: str | Path,
+    new: str | Path,
+    out: str | Path,
+    *,
+    max_asr: float,
+    safety_tests: Mapping[str, str | Path],
+    task_tests: Mapping[str, str | Path],
+    benign_tests: Mapping[str, str | Path] | None = None,
+    max_over_refusal: float | None = None,
+    metrics: Mapping[str, str] | None = None,
+    samples: int | None = None,
+    config: HPAConfig | None = None,
+    settings: Mapping[str, HPAConfig] | None = None,
+    judge: str = "phrases",
+    batch_size: int = 8,
+    max_new_tokens: int = 128,
+    keep_all: bool = False,
+    on_merge: Progress = silent,
+    on_answer: Progress = silent,
+    **options: Unpack[MergeOptions],
+) -> Tuning:
+    """Find the setting that loses least on the tasks while attacks succeed no more often than ``max_asr`` percent.
+
+    Several settings are merged from one read of OLD and NEW, each is asked the held-out prompts of the test files, and
+    the best of those that keep the goal becomes ``out``.
+
+    Args:
+        old, new, out: as in :func:`merge`.
+        max_asr: percent of attacks that may succeed; ``max_over_refusal``: percent of benign prompts that may be
+            refused.
+        safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
+        config: options that hold in all settings; the defaults vary the share of restored columns.
+        settings: the options of each setting, by name, instead of those.
+        batch_size, max_new_tokens: how answers are made.
+        keep_all: leave the other settings next to ``out``.
+        on_merge, on_answer: called before each unit and before each batch of prompts.
+        **options: the other keyword arguments of :func:`merge`.
+
+    Returns:
+        The figures of OLD, NEW and every setting, and which one became ``out``; None where none keeps the goal.
+
+    Raises:
+        InputError, NumericalError, ResourceError: as :func:`merge` and :func:`evaluate`.
+    """
+    config = config or HPAConfig()
+    suite = Suite.of(safety_tests, task_tests, benign_tests or {}, metrics or {}, samples=samples, seed=config.seed)
+    files = [Path(file) for file in (options.get("safety_calib"), options.get("task_calib")) if file is not None]
+    tuning.check_held_out(suite, files)
+    chosen = settings or tuning.default_settings(config)
+    outs = {tuning.workplace(Path(out)) / name: setting for name, setting in chosen.items()}
+    return tuning.tune(
+        MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options),
+        Path(out),
+        suite,
+        running.judge_of(judge),
+        Goal(max_asr, max_over_refusal),
+        Answering(config.device, batch_size, max_new_tokens),
+        seed=config.seed,
+        keep_all=keep_all,
+        on_merge=on_merge,
+        on_answer=on_answer,
+    )
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Keep the process that child processes are forked from, for a program that calls several of these functions.
+
+    It imports the libraries anew, which takes some 4 seconds of CPU; within the block that happens once.
+    """
+    with kept(ENCODER):
+        yield

@@ -106,7 +106,7 @@ def test_the_command_s_file_goes_into_a_merge(
     assert status(*words, "-o", out, "--device", "cpu") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert printed.out == (f"{out} has 3 samples: 3 of 4 prompts were asked, 0 answers were not safe and dropped.\n")
+    assert printed.out == (f"{out} has 3 samples.\nAsked 3 prompts; kept 3 refusals, dropped 0 other answers.\n")
     assert len(lines(out)) == 3
     report = merge(case.old, case.new, tmp_path / "out", safety_calib=out, task_calib=case.task)
     assert report.safety.samples == 3

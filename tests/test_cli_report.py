@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_replaced_stays(out: Path, monkeypatch: pytest.Mon
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(redraw.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
         write_report(out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -250,7 +250,7 @@ def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     assert all(f"p_max={share}" in printed for share in (5, 10, 15, 20, 30, 45))
     assert job.left() == []
-    assert tuning.default_settings({"selection": "safety"})["p_max=15"] == HPAConfig(selection="safety")
+    assert tuning.default_settings(HPAConfig(selection="safety"))["p_max=15"] == HPAConfig(selection="safety")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import hpa_merge
+import hpa_merge.errors
 
 ROOT = Path(hpa_merge.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
@@ -111,3 +112,14 @@ def test_only_the_command_prints() -> None:
                 assert ast.unparse(node.func) not in ("print", "click.echo", "click.secho", "rich.print"), place
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 assert ast.unparse(node) not in ("sys.stdout", "sys.stderr"), place
+
+
+def test_the_public_names_are_those_that_are_exported() -> None:
+    """Each is found where the package says, ``dir`` and tab completion show them, and nothing else is public."""
+    assert dir(hpa_merge) == sorted(hpa_merge.__all__)
+    for name in hpa_merge.__all__:
+        found = getattr(hpa_merge, name)
+        assert name == "__version__" or found.__name__ == name
+    assert set(hpa_merge._HOME) | {"__version__"} == set(hpa_merge.__all__)
+    errors = {name for name in vars(hpa_merge.errors) if name.endswith("Error")}
+    assert errors <= set(hpa_merge.__all__)

@@ -38,23 +38,23 @@ def calib_command(
     check_endpoint(given)
     check_folders([old], given)
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
-        from hpa_merge.evaluation.prompts import PromptFile
-        from hpa_merge.evaluation.running import judge_of, opened, opened_judge
-        from hpa_merge.evaluation.safety_set import check_place, make_safety_set, write_safety_set
+        from hpa_merge.api import calibrate
 
-        check_place(output, [Path(old), prompts], overwrite)
-        file, judge, how = PromptFile(prompts, "safety"), judge_of(given["judge"]), answering(given)
-        example = file.example.sample
-        with (
-            progress_bar(quiet, "asking") as on_progress,
-            opened(old, example, how) as answerer,
-            opened_judge(judge, example, how) as asked,
-        ):
-            made = make_safety_set(file, answerer, asked, count, seed=given["seed"], on_progress=on_progress)
-        write_safety_set(made, output)
+        with progress_bar(quiet, "asking") as on_progress:
+            made = calibrate(
+                old,
+                prompts,
+                output,
+                samples=count,
+                judge=given["judge"],
+                seed=given["seed"],
+                overwrite=overwrite,
+                on_progress=on_progress,
+                **answering(given),
+            )
     if not quiet:
         shares = ", ".join(f"{number} {name}" for name, number in sorted(made.categories.items()))
+        click.echo(f"{output} has {len(made.samples)} samples{f' ({shares})' if shares else ''}.")
         click.echo(
-            f"{output} has {len(made.samples)} samples{f' ({shares})' if shares else ''}: {made.asked} of "
-            f"{file.count} prompts were asked, {made.dropped} answers were not safe and dropped."
+            f"Asked {made.asked} prompts; kept {len(made.samples)} refusals, dropped {made.dropped} other answers."
         )

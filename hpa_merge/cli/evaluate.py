@@ -1,10 +1,7 @@
 """``hpa-merge eval``: models side by side, and a gate."""
 
 import sys
-import time
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -24,12 +21,10 @@ from hpa_merge.cli.testing import (
     check_place,
     check_tests,
     options,
-    suite_of,
     test_files,
     write,
 )
 from hpa_merge.errors import EvaluationError
-from hpa_merge.inputs.addresses import shown
 
 POINTS = click.FloatRange(min=0, max=100)
 
@@ -43,6 +38,10 @@ OUTPUT_OPTIONS = (
     click.option("--json", "json_file", type=FILE, help="Write every figure there; hpa-merge score reads it."),
     click.option("--answers", type=FILE, help="Write every answer there, JSON Lines in a folder for each MODEL."),
 )
+
+
+PASSED_ON = ("samples", "judge", "seed", "answers", "max_dasr", "max_task_drop", "max_over_refusal")
+"""Options that :func:`hpa_merge.evaluate` takes as they are."""
 
 
 @click.command(context_settings=HELP)
@@ -62,38 +61,23 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     folders = [*map(Path, models), *test_files(given)]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
-    with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None), ExitStack() as stack:
+    with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from rich.console import Console
 
+        from hpa_merge.api import evaluate
         from hpa_merge.cli.tables.evaluation import evaluation_table
-        from hpa_merge.engine.machine import versions
-        from hpa_merge.evaluation.running import evaluate, judge_of
-        from hpa_merge.inputs.hub import locate
-        from hpa_merge.report.evaluation import Bounds, Evaluation, gate
 
-        started = time.monotonic()
-        if given["endpoint"] is None:  # all are there before the first is asked
-            locate({f"MODEL {number}": model for number, model in enumerate(models, start=1)})
-        suite, judge = suite_of(given), judge_of(given["judge"])
-        answers = given["answers"] or Path(stack.enter_context(TemporaryDirectory(prefix="hpa-merge-")))
         with progress_bar(quiet, "evaluating") as on_progress:
-            results = evaluate(
-                models, suite, judge, answers, answering(given), seed=given["seed"], on_progress=on_progress
+            evaluation = evaluate(
+                models,
+                safety_tests=dict(given["safety_test"]),
+                task_tests=dict(given["task_test"]),
+                benign_tests=dict(given["benign_test"]),
+                metrics=dict(given["metric"]),
+                **{name: given[name] for name in PASSED_ON},
+                on_progress=on_progress,
+                **answering(given),
             )
-        bounds = {name: given[name] for name in ("max_dasr", "max_task_drop", "max_over_refusal")}
-        settings = ("max_new_tokens", "batch_size", "device", "samples", "seed")
-        address = None if given["endpoint"] is None else shown(given["endpoint"])
-        evaluation = Evaluation(
-            models=results,
-            judge=given["judge"],
-            files=suite.files,
-            failures=gate(results, Bounds(**bounds)),
-            run={
-                "seconds": time.monotonic() - started,
-                "versions": versions(),
-                "options": {name: given[name] for name in settings} | {"endpoint": address} | bounds,
-            },
-        )
     if given["json_file"] is not None:
         write(given["json_file"], evaluation.to_json())
     Console(quiet=quiet, highlight=False, markup=False).print(evaluation_table(evaluation))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,7 +14,7 @@ from hpa_merge.inputs.addresses import read_address, read_key
 
 if TYPE_CHECKING:
     from hpa_merge.evaluation.collecting import Suite
-    from hpa_merge.evaluation.running import Answering
+    from hpa_merge.evaluation.running import AnsweringOptions
 
 METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
 """As :mod:`hpa_merge.evaluation.scoring` has them, which is not imported for the help's sake."""
@@ -194,28 +194,15 @@ def suite_of(given: Mapping[str, Any]) -> "Suite":
         InputError: a file cannot be read, or a record is malformed, or has not what its metric needs.
     """
     from hpa_merge.evaluation.collecting import Suite
-    from hpa_merge.evaluation.prompts import PromptFile, Purpose
-    from hpa_merge.evaluation.scoring import check_metric, default_metric
 
-    def files(kind: str, purpose: Purpose) -> dict[str, PromptFile]:
-        return {
-            name: PromptFile(Path(path), purpose, limit=given["samples"], seed=given["seed"])
-            for name, path in given[kind]
-        }
-
-    tasks = files("task_test", "task")
-    metrics = {name: dict(given["metric"]).get(name) or default_metric(prompts) for name, prompts in tasks.items()}
-    for name, prompts in tasks.items():
-        check_metric(metrics[name], prompts)
-    return Suite(files("safety_test", "safety"), tasks, files("benign_test", "benign"), metrics)
+    safety, tasks, benign = (dict(given[kind]) for kind in ("safety_test", "task_test", "benign_test"))
+    return Suite.of(safety, tasks, benign, dict(given["metric"]), samples=given["samples"], seed=given["seed"])
 
 
-def answering(given: Mapping[str, Any]) -> "Answering":
+def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
     """How answers are made, from the options."""
-    from hpa_merge.evaluation.running import Answering
-
     names = ("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout")
-    return Answering(**{name: given[name] for name in names if name in given})
+    return cast("AnsweringOptions", {name: given[name] for name in names if name in given})
 
 
 OURS = re.compile(rb'\s*\{\s*"format": ?"hpa-merge |out,(name|where|projection),|file,half,name,')

@@ -76,7 +76,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:
             check_picture(given["plot"])
-        outs = {workplace(out) / name: c for name, c in (settings or default_settings(base)).items()}
+        outs = {workplace(out) / name: c for name, c in (settings or default_settings(config)).items()}
         suite, judge = suite_of(given | {"seed": config.seed}), judge_of(given["judge"])
         calibration = (paths["safety_calib"], paths["task_calib"])
         check_held_out(suite, calibration)

@@ -7,7 +7,7 @@ Read in this order: :mod:`hessian` (``[H⁻¹]_jj``), :mod:`adjustment` (``e_j``
 from hpa_merge.core.adjustment import Update, all_finite, fuse, measure_update, squared_distance, squared_norm
 from hpa_merge.core.hessian import Curvature, SingularCurvature
 from hpa_merge.core.inverse import InverseHessian
-from hpa_merge.core.selection import Selection, column_budget, retained_share, select_columns
+from hpa_merge.core.selection import Selection, balance, column_budget, retained_share, select_columns
 
 __all__ = [
     "Curvature",
@@ -16,6 +16,7 @@ __all__ = [
     "SingularCurvature",
     "Update",
     "all_finite",
+    "balance",
     "column_budget",
     "fuse",
     "measure_update",

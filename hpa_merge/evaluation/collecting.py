@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, final
+from typing import Any, BinaryIO, Self, TypeVar, final
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
-from hpa_merge.evaluation.scoring import score
+from hpa_merge.evaluation.scoring import check_metric, default_metric, score
 from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
 from hpa_merge.files.weights import is_checkpoint_folder
@@ -45,6 +45,41 @@ class Suite:
     tasks: Mapping[str, PromptFile] = field(default_factory=dict)
     benign: Mapping[str, PromptFile] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        safety: Mapping[str, str | Path],
+        tasks: Mapping[str, str | Path],
+        benign: Mapping[str, str | Path],
+        metrics: Mapping[str, str],
+        *,
+        samples: int | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """The test files of these paths, by name, read and checked.
+
+        Args:
+            metrics: of tasks that are not scored by what their file suggests.
+            samples: prompts of a file used at most, drawn with ``seed``.
+
+        Raises:
+            EvaluationError: there is no file, or a metric of no task.
+            InputError: a file cannot be read, a record is malformed, or lacks what its metric needs.
+        """
+
+        def read(paths: Mapping[str, str | Path], purpose: Purpose) -> dict[str, PromptFile]:
+            return {name: PromptFile(Path(path), purpose, limit=samples, seed=seed) for name, path in paths.items()}
+
+        if not (safety or tasks or benign):
+            raise EvaluationError("there is no test file: give safety, task or benign tests.")
+        if unknown := [name for name in metrics if name not in tasks]:
+            raise EvaluationError(f"there is a metric for {unknown[0]}, and no task test has that name.")
+        read_tasks = read(tasks, "task")
+        scored = {name: metrics.get(name) or default_metric(prompts) for name, prompts in read_tasks.items()}
+        for name, prompts in read_tasks.items():
+            check_metric(scored[name], prompts)
+        return cls(read(safety, "safety"), read_tasks, read(benign, "benign"), scored)
 
     def __iter__(self) -> Iterator[tuple[Purpose, str, PromptFile]]:
         """Every file with its purpose and its name."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import TypedDict, final
 
 from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.loading import is_multimodal
@@ -20,6 +20,17 @@ __all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short
 
 VERDICT_TOKENS = 16
 """What a guard model may say: one word, and the category where it is the bad one."""
+
+
+class AnsweringOptions(TypedDict, total=False):
+    """The fields of :class:`Answering`, as callers give them."""
+
+    device: str
+    batch_size: int
+    max_new_tokens: int
+    endpoint: str | None
+    concurrency: int
+    timeout: float
 
 
 @final

@@ -70,16 +70,13 @@ class Tuning:
     chosen: str | None
 
 
-def default_settings(base: Mapping[str, object]) -> dict[str, HPAConfig]:
-    """The settings that are tried where none are given, by name; ``base``: options that hold in all.
+def default_settings(config: HPAConfig) -> dict[str, HPAConfig]:
+    """The settings that are tried where none are given, by name: ``config`` with other shares of restored columns.
 
     Raises:
-        ConfigError: an option is wrong.
+        ConfigError: the method restores no share of the columns.
     """
-    return {
-        f"p_max={share:g}": HPAConfig.from_mapping({**base, "p_max": share, "p_min": round(share / 3, 1)})
-        for share in SHARES
-    }
+    return {f"p_max={share:g}": replace(config, p_max=share, p_min=round(share / 3, 1)) for share in SHARES}
 
 
 def workplace(out: Path) -> Path:
