@@ -102,7 +102,7 @@ def test_what_the_python_reference_has_comes_from_the_docstrings(site: Path) -> 
         "verification.verifying.verify",
     ):
         assert f'id="hpa_merge.{name}"' in text, name
-    assert "Put back into NEW what OLD" in text
+    assert "Restore in NEW what OLD" in text
     assert "backward_transfer" in text
     assert ":func:" not in text
     assert ":class:" not in text

@@ -43,9 +43,9 @@ def test_the_comparison_finds_another_decision_and_a_figure_that_moved(compare, 
     golden = json.loads((EXAMPLE / "golden_report.json").read_text())
     linear = golden["linears"][0]
     name = linear["name"]
-    linear["n_keep"] += 1
+    linear["n_restored"] += 1
     linear["alpha"] *= 1.01
     (tmp_path / "found.json").write_text(json.dumps(golden))
     assert compare.main(tmp_path / "found.json", EXAMPLE / "golden_report.json") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" is ")[0] for line in lines] == [f"linears.{name}.alpha", f"linears.{name}.n_keep"]
+    assert [line.split(" is ")[0] for line in lines] == [f"linears.{name}.alpha", f"linears.{name}.n_restored"]

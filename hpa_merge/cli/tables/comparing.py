@@ -25,18 +25,18 @@ PLACES = ("OLD", "NEW", "safety set", "task set")
 NONE = "·"
 """In the place of a figure that there is none of."""
 
-FIGURES = ("back", "energy", "shared", "α", "κ", "update", "drift")
+FIGURES = ("restored", "energy", "shared", "α", "κ", "update", "drift")
 """Headings of what :func:`shown` gives."""
 
 LEGEND = (
-    "Means over the adapted linears. back: columns (or values) that are OLD's. energy: how much of the update's square "
-    "they hold. shared: how much of the safety focus set is in the task's too. update: ‖ΔW‖/‖W_old‖. "
+    "Means over the adapted linears. restored: columns (or values) that are OLD's. energy: how much of the update's "
+    "square they hold. shared: how much of the safety focus set is in the task's too. update: ‖ΔW‖/‖W_old‖. "
     "drift: ‖W_out − W_old‖/‖W_old‖ of all of them."
 )
 
 HISTORY_LEGEND = (
-    "back: columns (or values) of the adapted linears that are OLD's. drift: how far the linear weights moved in the "
-    "round; first: from the first model, measured, or at most (≤). ASR: attack success; tasks: mean performance; "
+    "restored: columns (or values) of the adapted linears that are OLD's. drift: how far the linear weights moved in "
+    "the round; first: from the first model, measured, or at most (≤). ASR: attack success; tasks: mean performance; "
     "percent."
 )
 
@@ -70,7 +70,7 @@ def groups_table(named: Named, by: str) -> RenderableType:
 
 
 def comparison(reports: Sequence[Named]) -> RenderableType:
-    """Several reports side by side: their means, the options that differ, and what is put back at each depth."""
+    """Several reports side by side: their means, the options that differ, and what is restored at each depth."""
     numbers = [str(number) for number in range(1, len(reports) + 1)]
     architectures = ", ".join(dict.fromkeys(each.report.architecture for each in reports))
     overview = plain_table(f"{architectures}: {len(reports)} merges", "", "OUT", "#", *FIGURES, words=2)
@@ -83,11 +83,11 @@ def comparison(reports: Sequence[Named]) -> RenderableType:
         options.add_row(name, *values)
     if options.row_count:
         parts.append(options)
-    depths = plain_table("Put back at each depth, percent", "where", "block", *numbers)
+    depths = plain_table("Restored at each depth, percent", "where", "block", *numbers)
     found = [{(r["where"], r["block"], r["blocks"]): r for r in group_rows(each.linears, "depth")} for each in reports]
     before = ""
     for where, block, blocks in dict.fromkeys(key for rows in found for key in rows):
-        cells = (rows.get((where, block, blocks), {}).get("put_back") for rows in found)
+        cells = (rows.get((where, block, blocks), {}).get("restored_share") for rows in found)
         shares = (NONE if cell is None else f"{100 * cell:.1f}" for cell in cells)
         depths.add_row("" if where == before else where, f"{block}/{blocks}", *shares)
         before = where
@@ -95,18 +95,18 @@ def comparison(reports: Sequence[Named]) -> RenderableType:
 
 
 def history_table(named: Named) -> RenderableType:
-    """Every round of a model: what went in, what was put back, how far it moved, and what was measured."""
+    """Every round of a model: what went in, what was restored, how far it moved, and what was measured."""
     rounds = [*named.report.history, round_of(named.report)]
     title = f"{named.report.architecture}, {named.name}: round {len(rounds)}"
-    table = plain_table(title, "", "when", "#", "back", "energy", "drift", "first", "ASR", "tasks")
+    table = plain_table(title, "", "when", "#", "restored", "energy", "drift", "first", "ASR", "tasks")
     for number, record in enumerate(rounds, start=1):
         scores, drift = measured(record.evaluation), record.drift
         table.add_row(
             str(number),
             record.finished[:10] or NONE,
             str(record.adapted),
-            _percent(record.put_back),
-            _percent(record.energy_put_back),
+            _percent(record.restored_share),
+            _percent(record.energy_restored),
             NONE if drift is None or drift.relative is None else percent(drift.relative),
             from_first_text(drift) or NONE,
             *(f"{scores[name]:.1f}" if name in scores else NONE for name in ("asr", "performance")),
@@ -118,8 +118,8 @@ def history_table(named: Named) -> RenderableType:
 def shown(row: Mapping[str, Any]) -> list[str]:
     """The figures of a group, in the order of the headings."""
     formats = {
-        "put_back": "{:.1%}",
-        "energy_put_back": "{:.0%}",
+        "restored_share": "{:.1%}",
+        "energy_restored": "{:.0%}",
         "shared": "{:.0%}",
         "alpha": "{:.2f}",
         "kappa": "{:+.0e}",
