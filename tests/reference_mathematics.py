@@ -153,10 +153,10 @@ _MOST_ALTERNATIVES = 20_000
 def same_columns(result: LinearResult, restored: Collection[int], rtol: float) -> bool:
     """Could ``restored`` be the restored columns of an implementation whose scores are off by at most about ``rtol``?
 
-    True where it equals the reference's set; else every line the method draws (the focus sets, then the restored columns
-    among the candidates that follow from them) may be drawn otherwise, but only between columns whose scores in the
-    reference lie within ``rtol`` of each other, and ``restored`` has to be what such lines give. So a column that moves up
-    because a near tie elsewhere made room is accepted, and a set that no consistent choice gives is not.
+    True where it equals the reference's set; else every line the method draws (the focus sets, then the restored
+    columns among the candidates that follow from them) may be drawn otherwise, but only between columns whose scores in
+    the reference lie within ``rtol`` of each other, and ``restored`` has to be what such lines give. So a column that
+    moves up because a near tie elsewhere made room is accepted, and a set that no consistent choice gives is not.
 
     ``ε̄`` and ``ζ̄`` are compared relative to themselves, ``φ = ε̄ − αζ̄`` relative to ``ε̄ + αζ̄``: what it is a difference
     of. Two exact zeros (columns that did not change) are no near tie: the lower index wins.

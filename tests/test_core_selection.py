@@ -1,4 +1,4 @@
-"""Budgets, scores and restored columns: by hand, against the reference, and the properties that follow from the method."""
+"""Budgets, scores and restored columns: by hand, against the reference, and the properties that the method implies."""
 
 import math
 from decimal import Decimal

@@ -65,8 +65,8 @@ MEASURES = (
         "How much of the update that undoes",
         "% of ‖ΔW‖²",
         "The share of the squared change that tuning made to a weight which lies in what was restored.",
-        "More than the share of the columns: the restored ones are among those that tuning changed most. But well under "
-        "100 %, for the rest is what is left of the new task.",
+        "More than the share of the columns: the restored ones are among those that tuning changed most. But well "
+        "under 100 %, for the rest is what is left of the new task.",
         lambda records: mean(record.energy_restored for record in records),
     ),
     Measure(

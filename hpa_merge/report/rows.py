@@ -23,8 +23,8 @@ __all__ = [
     "mean",
     "measured",
     "projection_of",
-    "restored_share",
     "ranges",
+    "restored_share",
     "short",
 ]
 

@@ -16,7 +16,7 @@ Cells = Mapping[tuple[int, int], tuple[int, int]]
 
 
 def pack_cells(cells: Cells) -> str:
-    """Cells as :class:`hpa_merge.report.records.LinearRecord` has them: ``i,j,columns,restored``, a space between two."""
+    """Cells as :class:`hpa_merge.report.records.LinearRecord` has them: ``i,j,columns,restored``, a space between."""
     return " ".join(f"{i},{j},{columns},{restored}" for (i, j), (columns, restored) in sorted(cells.items()))
 
 

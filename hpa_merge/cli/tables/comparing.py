@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import figures_of, group_rows, measured
 from hpa_merge.report.words import from_first_text
 
-__all__ = ["FIGURES", "NONE", "comparison", "groups_table", "history_table", "plain_table", "shown"]
+__all__ = ["FIGURES", "NONE", "apart", "comparison", "groups_table", "history_table", "plain_table", "shown"]
 
 PLACES = ("OLD", "NEW", "safety set", "task set")
 """What differs in these is shown by the last part of its path, where that tells them apart."""
@@ -42,8 +43,11 @@ HISTORY_LEGEND = (
 
 
 def plain_table(title: str, *headings: str, words: int = 1) -> Table:
-    """A table of few lines; its first ``words`` columns may be folded, the others hold figures."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    """A table of few lines; its first ``words`` columns may be folded, the others hold figures.
+
+    Without edges, whose two characters are worth more to the words; :func:`apart` puts the blank line below.
+    """
+    table = Table(title=f"{title}\n", title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     table.pad_edge, table.collapse_padding = False, True
     for place, heading in enumerate(headings):
         if place < words:
@@ -51,6 +55,11 @@ def plain_table(title: str, *headings: str, words: int = 1) -> Table:
         else:
             table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def apart(table: Table) -> RenderableType:
+    """A table with a blank line below."""
+    return Padding(table, (0, 0, 1, 0), expand=False)
 
 
 def groups_table(named: Named, by: str) -> RenderableType:
@@ -66,7 +75,7 @@ def groups_table(named: Named, by: str) -> RenderableType:
             where = "" if row["where"] == before else row["where"]
             table.add_row(where, f"{row['block']}/{row['blocks']}", str(row["linears"]), *shown(row))
             before = row["where"]
-    return Group(table, Text(LEGEND, style="dim"))
+    return Group(apart(table), Text(LEGEND, style="dim"))
 
 
 def comparison(reports: Sequence[Named]) -> RenderableType:
@@ -77,12 +86,12 @@ def comparison(reports: Sequence[Named]) -> RenderableType:
     for number, each in zip(numbers, reports, strict=True):
         row = figures_of([record for record in each.linears if record.outcome == "adapted"])
         overview.add_row(number, each.name, str(row["linears"]), *shown(row))
-    parts: list[RenderableType] = [overview]
+    parts = [apart(overview)]
     options = plain_table("What differs", "", *numbers, words=len(numbers) + 1)
     for name, values in _differences(reports).items():
         options.add_row(name, *values)
     if options.row_count:
-        parts.append(options)
+        parts.append(apart(options))
     depths = plain_table("Restored at each depth, percent", "where", "block", *numbers)
     found = [{(r["where"], r["block"], r["blocks"]): r for r in group_rows(each.linears, "depth")} for each in reports]
     before = ""
@@ -91,7 +100,7 @@ def comparison(reports: Sequence[Named]) -> RenderableType:
         shares = (NONE if cell is None else f"{100 * cell:.1f}" for cell in cells)
         depths.add_row("" if where == before else where, f"{block}/{blocks}", *shares)
         before = where
-    return Group(*parts, depths, Text(LEGEND, style="dim"))
+    return Group(*parts, apart(depths), Text(LEGEND, style="dim"))
 
 
 def history_table(named: Named) -> RenderableType:
@@ -112,7 +121,7 @@ def history_table(named: Named) -> RenderableType:
             *(f"{scores[name]:.1f}" if name in scores else NONE for name in ("asr", "performance")),
         )
     facts = [(f"round {number}", "\n".join(_told(record))) for number, record in enumerate(rounds, start=1)]
-    return Group(table, facts_table(*facts), Text(HISTORY_LEGEND, style="dim"))
+    return Group(apart(table), facts_table(*facts), Text(HISTORY_LEGEND, style="dim"))
 
 
 def shown(row: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hpa_merge.cli.tables.comparing import FIGURES, NONE, plain_table, shown
+from hpa_merge.cli.tables.comparing import FIGURES, NONE, apart, plain_table, shown
 from hpa_merge.cli.tables.merging import facts_table
 from hpa_merge.report.inspecting import Named
 from hpa_merge.report.records import LinearRecord
@@ -42,7 +42,7 @@ def layers_table(named: Named) -> RenderableType:
             figures = [record.outcome, *figures[1:]]
         table.add_row(_short_name(record), *figures)
     legend = f"Names without what all have. Of {MOST} linears or fewer every figure is shown: narrow --layer."
-    return Group(table, Text(legend, style="dim"))
+    return Group(apart(table), Text(legend, style="dim"))
 
 
 def statistics_table(summary: StatisticsSummary) -> RenderableType:
@@ -64,7 +64,7 @@ def statistics_table(summary: StatisticsSummary) -> RenderableType:
             size = NONE if linear.columns is None else str(linear.columns)
             table.add_row(linear.name, half.purpose, str(linear.tokens), size, *(_text(x, ".2e") for x in figures))
     legend = "min, median, max: of [H⁻¹]_jj over the columns; · where no token activates the linear."
-    return Group(facts_table(*facts), table, Text(legend, style="dim"))
+    return Group(facts_table(*facts), apart(table), Text(legend, style="dim"))
 
 
 def heat_map(saliency: str) -> str:
