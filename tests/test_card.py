@@ -188,7 +188,7 @@ def test_round_2(tiny: Tiny, tmp_path: Path) -> None:
     again = case._replace(old=tmp_path / "one")
     run(again, tmp_path / "two", p_max=20)
     two = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
-    assert "restored to those of **one**" in section(two)
+    assert "restored from **one**" in section(two)
     assert two.count("# Tuned") == 1
     assert re.search(r"\| rounds \| 2, this one included; the linear weights lie ≤ \d+\.\d\d % of their norm", two)
     run(case._replace(new=tmp_path / "one"), tmp_path / "three")

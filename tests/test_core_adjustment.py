@@ -113,14 +113,14 @@ def test_an_update_along_the_old_weights_is_removed_whole(share: float, dtype: t
 
 @deterministic
 @given(weight_pairs(), st.floats(-2, 2))
-def test_all_columns_kept_give_old_bit_for_bit(pair: tuple[Tensor, Tensor], kappa: float):
+def test_all_columns_restored_give_old_bit_for_bit(pair: tuple[Tensor, Tensor], kappa: float):
     old, new = pair
     assert same_bits(fuse(old, new, all_of(new, True), kappa), old.to(new.dtype))
 
 
 @deterministic
 @given(weight_pairs())
-def test_no_column_kept_and_no_orthogonal_step_give_new_bit_for_bit(pair: tuple[Tensor, Tensor]):
+def test_no_column_restored_and_no_orthogonal_step_give_new_bit_for_bit(pair: tuple[Tensor, Tensor]):
     old, new = pair
     fused = fuse(old, new, all_of(new, False), 0.0)
     assert same_bits(fused, new)
@@ -163,7 +163,7 @@ def test_what_is_left_of_the_update_is_orthogonal_to_old(pair: tuple[Tensor, Ten
     assert abs(inner(left, old)) <= 4 * EPS[new.dtype] * size
 
 
-def test_kept_and_orthogonal_by_hand():
+def test_restored_and_orthogonal_by_hand():
     old, new = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
     assert fuse(old, new, torch.tensor([True, False]), 0.5).tolist() == [[1.0, 5.0], [3.0, 6.0]]
 

@@ -159,7 +159,7 @@ def test_progress_goes_up_to_the_end(tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llava"])
-def test_everything_put_back_gives_old(name: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_everything_restored_gives_old(name: str, tiny: Tiny, tmp_path: Path) -> None:
     case = tiny(name, "bfloat16")
     report = run(case, tmp_path / "out", p_max=100, p_min=100)
     old, merged = load_tensors(case.old), load_tensors(tmp_path / "out")
@@ -169,7 +169,7 @@ def test_everything_put_back_gives_old(name: str, tiny: Tiny, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llava"])
-def test_nothing_put_back_and_no_orthogonal_step_gives_new(name: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_nothing_restored_and_no_orthogonal_step_gives_new(name: str, tiny: Tiny, tmp_path: Path) -> None:
     case = tiny(name, "bfloat16")
     report = run(case, tmp_path / "out", p_max=0, p_min=0, orthogonal=False)
     assert report.count("adapted") > 10

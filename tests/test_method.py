@@ -80,7 +80,7 @@ def test_adapt_is_the_reference(options: dict, dtype: torch.dtype, seed: int):
     torch.testing.assert_close(found.weight, expected.weight.to(dtype))  # by the dtype's tolerance: one rounding
 
 
-def test_the_share_put_back_falls_with_the_depth():
+def test_the_share_restored_falls_with_the_depth():
     old, new, one = torch.zeros(2, 60), torch.ones(2, 60), torch.ones(60)
     depths = [next(adapt(old, new, one, one, block=block, blocks=4, configs=[HPAConfig()])) for block in range(5)]
     restored = [int(found.selection.restored.sum()) for found in depths]

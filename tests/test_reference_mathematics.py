@@ -44,7 +44,7 @@ def test_two_columns_by_hand():
     # Undamped: safety tokens (1, 0), (0, 2): H_s = diag(1, 4), inverse (1, ¼), ε̄ = (2, 4);
     #           task tokens (2, 0), (0, 1): H_t = diag(4, 1), inverse (¼, 1), ζ̄ = (8, 1).
     # m = ½(log ¼ + log 4) = 0: α = 0.6. p_max = p_min = 50: n_restored = 1, n_focus = 1 · 1 with a ratio of 1.
-    # S = {1}, T = {0}, O = ∅: M = {1}. Column 1 goes back to (0, 1).
+    # S = {1}, T = {0}, O = ∅: M = {1}. Column 1 is restored to (0, 1).
     old, new = torch.eye(2), torch.tensor([[3.0, 1.0], [0.0, 2.0]])
     safety, task = [torch.tensor([[1.0, 0.0], [0.0, 2.0]])], [torch.tensor([[2.0, 0.0], [0.0, 1.0]])]
     settings = Settings(p_max=50, p_min=50, focus_ratio=1, damping=0)

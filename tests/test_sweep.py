@@ -276,7 +276,7 @@ def test_room_for_all(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_number_is_the_only_difference(tiny: Tiny, tmp_path: Path) -> None:
-    """More columns back, from one file: they are nested, as the scores are the same."""
+    """More columns restored, from one file: they are nested, as the scores are the same."""
     case, outs = tiny("llama"), {tmp_path / str(p): HPAConfig(p_max=float(p), selection="safety") for p in (5, 15, 40)}
     reports = [*run(case, outs, stats=tmp_path / "stats").values()]
     restored = [

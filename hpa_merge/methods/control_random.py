@@ -60,11 +60,8 @@ def check(weight: Weight, options: Seeded, said: Mapping[str, Any], found: Tenso
 
     n_restored, seed = budget(weight, options), options.seed
     drawn = random_columns(weight.old.shape[1], n_restored, seed, weight.name)
-    wrong = (
-        []
-        if drawn.equal(said["restored"])
-        else [f"the restored columns are not the {n_restored} that seed {seed} draws."]
-    )
+    other = f"the restored columns are not the {n_restored} that seed {seed} draws."
+    wrong = [] if drawn.equal(said["restored"]) else [other]
     return check_columns(weight, options, Selection(drawn, n_restored), said, wrong)
 
 

@@ -3,7 +3,7 @@
     ε̄_j = e_j / [H_s⁻¹]_jj,  ζ̄_j = e_j / [H_t⁻¹]_jj      focus scores; e_j = (1/r) Σ_i ΔW_ij²
     p = p_max − (l/L)(p_max − p_min)                     the share of the columns that is restored, in percent
     S, T = the n_focus columns of largest ε̄, ζ̄          O = S ∩ T
-    M = S∖O by ε̄, then O by φ_j = ε̄_j − α ζ̄_j           the n_restored columns that are restored
+    M = S∖O by ε̄, then O by φ_j = ε̄_j − α ζ̄_j           the n_restored columns to restore
     Ŵ = W_old on M, W_new − κ W_old elsewhere            κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F
 
 The mathematics is that of :mod:`hpa_merge.core`, where each of these is computed: :mod:`~hpa_merge.core.hessian`,

@@ -134,7 +134,10 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
     # A row of which nothing is NEW's has nothing to make up for.
     free = rest & (mask & differing(old, new)).any(dim=1, keepdim=True) if options.compensation else rest & False
     made = found.where(free, new.where(mask, old.to(new.dtype)))
-    compared = ((mask, False, "that the report calls NEW's are not"), (rest & ~free, False, "restored are not OLD's"))
+    compared = (
+        (mask, False, "that the report calls NEW's are not"),
+        (rest & ~free, False, "that the report calls restored are not OLD's"),
+    )
     return Redone(Adapted(made, weight.update, figures=figures), compared, tuple(problems), int(free.sum()))
 
 

@@ -58,7 +58,7 @@ def _summary(report: MergeReport) -> str:
     old, new = (_linked(report, name) for name in (report.run.old, report.run.new))
     adapter = f", an adapter on it ({cell(report.run.adapter)})" if report.run.adapter else ""
     return (
-        f"This model is {new}{adapter}, with a part of its weights restored to those of {old}, the model before that "
+        f"This model is {new}{adapter}, with a part of its weights restored from {old}, the model before that "
         "tuning step. The aim is to keep the safety alignment and the earlier tasks of the one and the new task of the "
         f"other. Nothing was trained. {_told(report)} The method is {_paper(report)}; "
         "[`hpa_report.json`](hpa_report.json) says for every weight what was decided."
