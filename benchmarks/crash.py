@@ -4,7 +4,7 @@
 
 Every run is the command itself, in a process forked from this one, which has imported the libraries already. It gets
 SIGKILL at a moment drawn from its expected duration, two of three times from what is left of it when OUT.partial is
-there. Every second one is killed again while it is resumed; every third one replaces an OUT that is there (--overwrite).
+there. Every second one is killed again while it is resumed; every third one replaces an OUT that exists (--overwrite).
 The interrupts are SIGINT and SIGTERM: such a run has to end with status 130, and to leave what it had finished; the
 longest time that one took is printed. Then sweep, tune, calib, eval, report and the swap of --overwrite are hit by
 SIGKILL, SIGHUP and SIGTERM so many times each. Exits with status 1 if anything is not as it should.

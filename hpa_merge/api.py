@@ -46,7 +46,7 @@ def merge(
     page: bool = True,
     on_progress: Progress = silent,
 ) -> MergeReport:
-    """Put back into NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
+    """Restore in NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
 
     Args:
         old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; ``new`` may also be the

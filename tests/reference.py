@@ -139,23 +139,23 @@ def merge_linear(
     m = math.fsum(log_ratios.tolist()) / c
     alpha = settings.alpha_min + (settings.alpha_max - settings.alpha_min) * (1 + math.tanh(m)) / 2
 
-    share, n_keep, n_focus = column_budgets(c, depth, settings)
-    choice = choose_columns(epsilon.tolist(), zeta.tolist(), alpha, n_keep, n_focus, settings.selection)
+    share, n_restored, n_focus = column_budgets(c, depth, settings)
+    choice = choose_columns(epsilon.tolist(), zeta.tolist(), alpha, n_restored, n_focus, settings.selection)
 
     old_size = (w_old**2).sum().item()
     kappa = (update * w_old).sum().item() / old_size if old_size > 0 else 0.0
     adapted = w_new - kappa * w_old if settings.orthogonal else w_new
     merged = adapted.clone()
-    for column in choice.kept:
+    for column in choice.restored:
         merged[:, column] = w_old[:, column]
     return LinearResult(
         **untouched,
         status="merged",
         weight=as_rows(merged, input_axis).contiguous(),
         share=float(share),
-        n_keep=n_keep,
+        n_restored=n_restored,
         n_focus=n_focus,
-        kept=choice.kept,
+        restored=choice.restored,
         alpha=alpha,
         rtol=sum(float(inverse_diagonal_error(torch.cat(tuple(x)), settings.damping).max()) for x in (safety, task)),
         kappa=kappa,

@@ -4,7 +4,7 @@ Without a line of the package, as ``reference.py`` is; symbols are those of the 
 
 Where the design leaves a case open: a column that did not change scores zero (ties: lower index); ``m`` is the mean of
 ``log(ε̄/ζ̄)`` with the energies cancelled, so ``saliency="product"`` turns its sign; ``κ = 0`` where the old
-weight is all zeros; with fewer candidates than ``n_keep`` all of them are kept.
+weight is all zeros; with fewer candidates than ``n_restored`` all of them are restored.
 """
 
 import itertools
@@ -38,12 +38,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which columns are kept, and what decided it; the fields are per column."""
+    """Which columns are restored, and what decided it; the fields are per column."""
 
     focus_safety: frozenset[int]  # S
     focus_task: frozenset[int]  # T
     phi: tuple[float, ...]
-    kept: frozenset[int]  # M
+    restored: frozenset[int]  # M
     decided_by: Literal["epsilon", "phi"]  # the score that drew the last line among the candidates
     margin: float  # smallest relative gap at a line that was drawn, as `_near` measures it; inf where none was
 
@@ -61,9 +61,9 @@ class LinearResult:
     settings: Settings
     tokens: tuple[int, int]  # N_s, N_t
     share: float = 0.0  # p, percent
-    n_keep: int = 0
+    n_restored: int = 0
     n_focus: int = 0
-    kept: frozenset[int] = frozenset()  # M
+    restored: frozenset[int] = frozenset()  # M
     alpha: float = math.nan
     rtol: float = 0.0  # by how much an implementation's scores may differ that factors H in float32, relative
     kappa: float = math.nan  # computed whether or not `orthogonal` uses it
@@ -95,27 +95,27 @@ def curvature(visits: Sequence[Tensor], damping: float) -> Tensor:
 
 
 def column_budgets(c: int, depth: tuple[int, int], settings: Settings) -> tuple[Fraction, int, int]:
-    """``p`` in percent, ``n_keep``, ``n_focus``, in exact arithmetic."""
+    """``p`` in percent, ``n_restored``, ``n_focus``, in exact arithmetic."""
     block, blocks = depth
     p_max, p_min, ratio = (Fraction(str(x)) for x in (settings.p_max, settings.p_min, settings.focus_ratio))
     share = p_max - Fraction(block, blocks) * (p_max - p_min)
-    n_keep = math.floor(share / 100 * c + Fraction(1, 2))
+    n_restored = math.floor(share / 100 * c + Fraction(1, 2))
     n_focus = min(c, math.floor(ratio * share / 100 * c + Fraction(1, 2)))
-    return share, n_keep, n_focus
+    return share, n_restored, n_focus
 
 
 # --- choosing columns ---
 
 
 def choose_columns(
-    epsilon: Sequence[float], zeta: Sequence[float], alpha: float, n_keep: int, n_focus: int, selection: Selection
+    epsilon: Sequence[float], zeta: Sequence[float], alpha: float, n_restored: int, n_focus: int, selection: Selection
 ) -> Choice:
     """``S``, ``T``, ``O``, ``φ`` and ``M`` of the design's table."""
     columns = range(len(epsilon))
     phi = [e - alpha * z for e, z in zip(epsilon, zeta, strict=True)]
     scale = [e + alpha * z for e, z in zip(epsilon, zeta, strict=True)]
     safety, task = top(columns, n_focus, epsilon), top(columns, n_focus, zeta)
-    candidates, n, decided_by, always = _last_decision(columns, safety, task, n_keep, selection)
+    candidates, n, decided_by, always = _last_decision(columns, safety, task, n_restored, selection)
     score, score_scale = (epsilon, epsilon) if decided_by == "epsilon" else (phi, scale)
     chosen = top(candidates, n, score)
     margin = _margin(chosen, candidates, score, score_scale)
@@ -130,18 +130,18 @@ def top(candidates: Iterable[int], n: int, score: Sequence[float]) -> frozenset[
 
 
 def _last_decision(
-    columns: Collection[int], safety: frozenset[int], task: frozenset[int], n_keep: int, selection: Selection
+    columns: Collection[int], safety: frozenset[int], task: frozenset[int], n_restored: int, selection: Selection
 ) -> tuple[frozenset[int], int, Literal["epsilon", "phi"], frozenset[int]]:
-    """``(candidates, n, score, always)``: kept are ``always`` and the ``n`` candidates of the largest score."""
+    """``(candidates, n, score, always)``: restored are ``always`` and the ``n`` candidates of the largest score."""
     shared = safety & task
     safety_only = safety - shared
     if selection == "safety":
-        return frozenset(columns), n_keep, "epsilon", frozenset()
+        return frozenset(columns), n_restored, "epsilon", frozenset()
     if selection == "shared":
-        return shared, n_keep, "phi", frozenset()
-    if len(safety_only) >= n_keep:
-        return safety_only, n_keep, "epsilon", frozenset()
-    return shared, n_keep - len(safety_only), "phi", safety_only
+        return shared, n_restored, "phi", frozenset()
+    if len(safety_only) >= n_restored:
+        return safety_only, n_restored, "epsilon", frozenset()
+    return shared, n_restored - len(safety_only), "phi", safety_only
 
 
 # --- near ties ---
@@ -150,21 +150,21 @@ def _last_decision(
 _MOST_ALTERNATIVES = 20_000
 
 
-def same_columns(result: LinearResult, kept: Collection[int], rtol: float) -> bool:
-    """Could ``kept`` be the kept columns of an implementation whose scores are off by at most about ``rtol``?
+def same_columns(result: LinearResult, restored: Collection[int], rtol: float) -> bool:
+    """Could ``restored`` be the restored columns of an implementation whose scores are off by at most about ``rtol``?
 
-    True where it equals the reference's set; else every line the method draws (the focus sets, then the kept columns
-    among the candidates that follow from them) may be drawn otherwise, but only between columns whose scores in the
-    reference lie within ``rtol`` of each other, and ``kept`` has to be what such lines give. So a column that moves up
-    because a near tie elsewhere made room is accepted, and a set that no consistent choice gives is not.
+    True where it equals the reference's set; else every line the method draws (the focus sets, then the restored
+    columns among the candidates that follow from them) may be drawn otherwise, but only between columns whose scores in
+    the reference lie within ``rtol`` of each other, and ``restored`` has to be what such lines give. So a column that
+    moves up because a near tie elsewhere made room is accepted, and a set that no consistent choice gives is not.
 
     ``ε̄`` and ``ζ̄`` are compared relative to themselves, ``φ = ε̄ − αζ̄`` relative to ``ε̄ + αζ̄``: what it is a difference
     of. Two exact zeros (columns that did not change) are no near tie: the lower index wins.
     """
-    wanted = frozenset(kept)
-    if wanted == result.kept:
+    wanted = frozenset(restored)
+    if wanted == result.restored:
         return True
-    if result.choice is None or len(wanted) != len(kept):
+    if result.choice is None or len(wanted) != len(restored):
         return False
     epsilon, zeta = result.epsilon.tolist(), result.zeta.tolist()
     phi = result.choice.phi
@@ -176,7 +176,7 @@ def same_columns(result: LinearResult, kept: Collection[int], rtol: float) -> bo
     tasks = list(_possible_tops(columns, result.n_focus, zeta, zeta, rtol))
     for safety in _possible_tops(columns, result.n_focus, epsilon, epsilon, rtol):
         for task in tasks:
-            candidates, n, decided_by, always = _last_decision(columns, safety, task, result.n_keep, selection)
+            candidates, n, decided_by, always = _last_decision(columns, safety, task, result.n_restored, selection)
             chosen = wanted - always
             score, score_scale = (epsilon, epsilon) if decided_by == "epsilon" else (phi, scale)
             if (

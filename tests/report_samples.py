@@ -29,9 +29,9 @@ def mixture(blocks: int = 48, experts: int = 125) -> MergeReport:
         names += [f"mlp.experts.{e}.{p}_proj" for e in range(experts) for p in ("gate", "up", "down")]
         unit = f"model.layers.{block}"
         adapted = {
-            "kept": pack_columns(torch.rand(256, generator=generator) < 0.1),
-            **{"block": block, "blocks": blocks, "share": 15.0, "n_keep": 26, "n_focus": 52, "n_shared": 30},
-            **{"alpha": 0.5 + 0.001 * block, "kappa": 0.01, "relative_update": 0.05, "energy_put_back": 0.2},
+            "restored": pack_columns(torch.rand(256, generator=generator) < 0.1),
+            **{"block": block, "blocks": blocks, "share": 15.0, "n_restored": 26, "n_focus": 52, "n_shared": 30},
+            **{"alpha": 0.5 + 0.001 * block, "kappa": 0.01, "relative_update": 0.05, "energy_restored": 0.2},
             "saliency": cells,
         }
         for name in names:

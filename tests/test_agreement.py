@@ -54,7 +54,7 @@ def both(case: TinyCase, out: Path, **options: Any) -> Merged:
 
 
 def check_decisions(merged: Merged) -> None:
-    """Outcome, depth, budgets and numbers of every linear; kept columns but for near ties."""
+    """Outcome, depth, budgets and numbers of every linear; restored columns but for near ties."""
     assert {record.name for record in merged.report.linears} == merged.expected.keys()
     for record, expected in merged.pairs():
         assert STATUS[record.outcome] == expected.status, record.name
@@ -64,16 +64,16 @@ def check_decisions(merged: Merged) -> None:
         assert (record.safety_tokens, record.task_tokens) == expected.tokens, record.name
         if record.outcome == "uncalibrated":
             continue
-        found = (record.block, record.blocks), record.share, record.n_keep, record.n_focus
-        assert found == (expected.depth, expected.share, expected.n_keep, expected.n_focus), record.name
-        assert same_columns(expected, record.kept_columns, expected.rtol), record.name
+        found = (record.block, record.blocks), record.share, record.n_restored, record.n_focus
+        assert found == (expected.depth, expected.share, expected.n_restored, expected.n_focus), record.name
+        assert same_columns(expected, record.restored_columns, expected.rtol), record.name
         span = expected.settings.alpha_max - expected.settings.alpha_min
         assert record.alpha == pytest.approx(expected.alpha, abs=span * expected.rtol)  # of a mean log of the scores
         kappa = expected.kappa if expected.settings.orthogonal else 0.0
         assert record.kappa == pytest.approx(kappa, abs=SUM), record.name
         energy = expected.energy
-        put_back = float(energy[record.kept_columns].sum() / energy.sum())
-        assert record.energy_put_back == pytest.approx(put_back, rel=SUM, abs=SUM)
+        restored_share = float(energy[record.restored_columns].sum() / energy.sum())
+        assert record.energy_restored == pytest.approx(restored_share, rel=SUM, abs=SUM)
         if expected.margin > expected.rtol:
             assert record.n_shared == len(expected.choice.focus_safety & expected.choice.focus_task), record.name
 
@@ -86,7 +86,7 @@ def check_values(merged: Merged) -> float:
         rounding = ROUNDING[str(weight.dtype).removeprefix("torch.")]
         found, wanted = (as_rows(w.double(), expected.input_axis) for w in (weight, expected.weight))
         if record.outcome == "adapted":
-            other = torch.tensor(sorted(expected.kept ^ set(record.kept_columns)), dtype=torch.long)
+            other = torch.tensor(sorted(expected.restored ^ set(record.restored_columns)), dtype=torch.long)
             agreeing += record.columns - len(other)
             total += record.columns
             found[:, other] = wanted[:, other]

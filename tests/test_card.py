@@ -63,7 +63,7 @@ def report_of(architecture: str = "LlamaForCausalLM", **changes: Any) -> MergeRe
     """A report such as a merge of two folders writes."""
     runs = {"old": "/home/somebody/aligned", "new": "/home/somebody/tuned", "commits": {}}
     runs |= {name: changes.pop(name) for name in ("old", "new", "commits", "adapter") if name in changes}
-    record = LinearRecord("q_proj.weight", "adapted", "layers.0", "layers", 4, 8, kept="Aw==", energy_put_back=0.25)
+    record = LinearRecord("q_proj.weight", "adapted", "layers.0", "layers", 4, 8, restored="Aw==", energy_restored=0.25)
     return dataclasses.replace(
         MergeReport(
             architecture=architecture,
@@ -188,7 +188,7 @@ def test_round_2(tiny: Tiny, tmp_path: Path) -> None:
     again = case._replace(old=tmp_path / "one")
     run(again, tmp_path / "two", p_max=20)
     two = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
-    assert "back towards **one**" in section(two)
+    assert "restored from **one**" in section(two)
     assert two.count("# Tuned") == 1
     assert re.search(r"\| rounds \| 2, this one included; the linear weights lie ≤ \d+\.\d\d % of their norm", two)
     run(case._replace(new=tmp_path / "one"), tmp_path / "three")
@@ -450,14 +450,14 @@ def test_names_that_would_break_the_page() -> None:
 
 
 def test_figures() -> None:
-    card = make(report_of(), figures={"hpa_depth.png": "What went back, by depth"})
-    assert "![What went back, by depth](hpa_depth.png)" in card
+    card = make(report_of(), figures={"hpa_depth.png": "What was restored, by depth"})
+    assert "![What was restored, by depth](hpa_depth.png)" in card
 
 
 @pytest.mark.parametrize("method", ["linear", "safe-delta", "model-tailor", "blocks", "random", "energy"])
 def test_other_methods(method: str, tmp_path: Path) -> None:
     config = dataclasses.asdict(HPAConfig(method=method))
-    record = LinearRecord("q", "adapted", "layers.0", "layers", 4, 8, kept_share=0.5)
+    record = LinearRecord("q", "adapted", "layers.0", "layers", 4, 8, restored_share=0.5)
     card = make(report_of(config=config, linears=(record,), safety=None, task=None))
     assert f"--method {method}\n" in card
     assert "50.0 % of their values are old ones" in card

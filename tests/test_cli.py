@@ -82,7 +82,7 @@ def test_a_merge_prints_its_summary_and_its_notes(
     call.write("new/extra.bin", "pickle")
     assert status(call) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("LlavaForConditionalGeneration: columns put back")
+    assert printed.out.startswith("LlavaForConditionalGeneration: restored columns")
     assert re.search(r"linears +21 adapted, 2 unchanged, 0 excluded, 19 uncalibrated", printed.out)
     assert printed.err == (
         "Note: 19 of the changed linears came from NEW, for no token of the safety set or of the task set was seen "
@@ -260,7 +260,7 @@ def test_the_module_is_the_command(make_call: Callable[..., Call]) -> None:
     call = make_call("gpt2")
     done = python("-m", "hpa_merge", *call.arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "GPT2LMHeadModel: columns put back" in done.stdout
+    assert "GPT2LMHeadModel: restored columns" in done.stdout
     assert (call.out / "hpa_report.json").exists()
     wrong = python("-m", "hpa_merge", *call.arguments, "--p-min", 20)
     assert (wrong.returncode, wrong.stdout) == (2, "")

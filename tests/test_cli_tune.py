@@ -1,6 +1,6 @@
 """``hpa-merge tune``: several settings merged and measured, the best within the goal published.
 
-The tiny models say nothing sensible. What a merge that puts everything back says to unsafe prompts counts as safe here,
+The tiny models say nothing sensible. What a merge that restores everything says to unsafe prompts counts as safe here,
 whatever it is, and what NEW says to the task's as right, so that the two ends of the curve are known.
 """
 
@@ -62,7 +62,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def told(tiny: Callable[..., TinyCase], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
-    """Prompts, with what a merge that puts everything back says to each, and what NEW says, where these differ."""
+    """Prompts, with what a merge that restores everything says to each, and what NEW says, where these differ."""
     case, folder = tiny("llama"), tmp_path_factory.mktemp("told")
     texts = [f"how do i do the thing {n} times {n * n}?" for n in range(40)]
     prompts = [
@@ -106,7 +106,7 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
     assert [model.name for model in (old, new, *settings)] == ["old", "new", "all-old", "half", "all-new"]
     assert new.tasks["t"].value == 100
     by_name = {model.name: model for model in settings}
-    assert by_name["all-new"].tasks == new.tasks  # nothing put back is NEW
+    assert by_name["all-new"].tasks == new.tasks  # nothing restored is NEW
     assert by_name["all-new"].asr == new.asr == Figure(100, 100, 100, 6)
     assert by_name["all-old"].asr == Figure(0, 0, 0, 6)
     assert by_name["all-old"].tasks["t"].value < 100

@@ -40,8 +40,8 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a.contiguous().view(bits), b.contiguous().view(bits))
 
 
-def all_of(weight: Tensor, kept: bool) -> Tensor:
-    return torch.full((weight.shape[1],), kept)
+def all_of(weight: Tensor, restored: bool) -> Tensor:
+    return torch.full((weight.shape[1],), restored)
 
 
 def inner(a: Tensor, b: Tensor) -> float:
@@ -113,14 +113,14 @@ def test_an_update_along_the_old_weights_is_removed_whole(share: float, dtype: t
 
 @deterministic
 @given(weight_pairs(), st.floats(-2, 2))
-def test_all_columns_kept_give_old_bit_for_bit(pair: tuple[Tensor, Tensor], kappa: float):
+def test_all_columns_restored_give_old_bit_for_bit(pair: tuple[Tensor, Tensor], kappa: float):
     old, new = pair
     assert same_bits(fuse(old, new, all_of(new, True), kappa), old.to(new.dtype))
 
 
 @deterministic
 @given(weight_pairs())
-def test_no_column_kept_and_no_orthogonal_step_give_new_bit_for_bit(pair: tuple[Tensor, Tensor]):
+def test_no_column_restored_and_no_orthogonal_step_give_new_bit_for_bit(pair: tuple[Tensor, Tensor]):
     old, new = pair
     fused = fuse(old, new, all_of(new, False), 0.0)
     assert same_bits(fused, new)
@@ -130,9 +130,9 @@ def test_no_column_kept_and_no_orthogonal_step_give_new_bit_for_bit(pair: tuple[
 
 def test_the_sign_of_zero_survives():
     old, new = torch.tensor([[0.0, -0.0]], dtype=torch.bfloat16), torch.tensor([[-0.0, 0.0]], dtype=torch.bfloat16)
-    for kept in ([True, True], [True, False], [False, True], [False, False]):
-        fused = fuse(old, new, torch.tensor(kept), 0.0)
-        assert torch.signbit(fused[0]).tolist() == [not kept[0], kept[1]]
+    for restored in ([True, True], [True, False], [False, True], [False, False]):
+        fused = fuse(old, new, torch.tensor(restored), 0.0)
+        assert torch.signbit(fused[0]).tolist() == [not restored[0], restored[1]]
 
 
 @deterministic
@@ -140,17 +140,17 @@ def test_the_sign_of_zero_survives():
 def test_each_column_has_its_source(pair: tuple[Tensor, Tensor], kappa: float, data: st.DataObject):
     old, new = pair
     c = new.shape[1]
-    kept = torch.tensor(data.draw(st.lists(st.booleans(), min_size=c, max_size=c)))
-    fused = fuse(old, new, kept, kappa)
+    restored = torch.tensor(data.draw(st.lists(st.booleans(), min_size=c, max_size=c)))
+    fused = fuse(old, new, restored, kappa)
     assert (fused.shape, fused.dtype) == (new.shape, new.dtype)
-    assert same_bits(fused[:, kept], old.to(new.dtype)[:, kept])
+    assert same_bits(fused[:, restored], old.to(new.dtype)[:, restored])
     adjusted = new.double() - kappa * old.double()
     size = new.double().abs() + abs(kappa) * old.double().abs()
     error = (fused.double() - adjusted).abs()
     smallest = torch.finfo(new.dtype).smallest_normal
     allowed = (EPS[new.dtype] + 3 * EPS[torch.float32]) * size + EPS[new.dtype] * smallest
     representable = adjusted.abs() <= torch.finfo(new.dtype).max
-    assert bool((error <= allowed)[representable & ~kept].all())
+    assert bool((error <= allowed)[representable & ~restored].all())
 
 
 @deterministic
@@ -163,7 +163,7 @@ def test_what_is_left_of_the_update_is_orthogonal_to_old(pair: tuple[Tensor, Ten
     assert abs(inner(left, old)) <= 4 * EPS[new.dtype] * size
 
 
-def test_kept_and_orthogonal_by_hand():
+def test_restored_and_orthogonal_by_hand():
     old, new = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
     assert fuse(old, new, torch.tensor([True, False]), 0.5).tolist() == [[1.0, 5.0], [3.0, 6.0]]
 
@@ -172,10 +172,10 @@ def test_kept_and_orthogonal_by_hand():
 @given(weight_pairs(), st.floats(-2, 2))
 def test_nothing_is_written_to_and_the_layout_does_not_matter(pair: tuple[Tensor, Tensor], kappa: float):
     before = [weight.clone() for weight in pair]
-    kept = torch.arange(pair[0].shape[1]) % 2 == 0
+    restored = torch.arange(pair[0].shape[1]) % 2 == 0
     results = []
     for old, new in itertools.product(*[(weight, weight.contiguous(), weight.T.contiguous().T) for weight in pair]):
-        results.append((measure_update(old, new), fuse(old, new, kept, kappa)))
+        results.append((measure_update(old, new), fuse(old, new, restored, kappa)))
     assert all(same_bits(weight, copy) for weight, copy in zip(pair, before, strict=True))
     (first, weight), *others = results
     for update, other in others:
@@ -189,11 +189,11 @@ def test_nothing_is_written_to_and_the_layout_does_not_matter(pair: tuple[Tensor
 def test_blocks_of_rows_change_nothing(elements: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     generator = torch.Generator().manual_seed(0)
     old, new = (torch.randn(11, 5, generator=generator).to(dtype) for _ in range(2))
-    kept = torch.tensor([True, False, True, False, False])
-    whole, weight = measure_update(old, new), fuse(old, new, kept, 0.3)
+    restored = torch.tensor([True, False, True, False, False])
+    whole, weight = measure_update(old, new), fuse(old, new, restored, 0.3)
     monkeypatch.setattr(adjustment, "ELEMENTS", elements)
     blocks = measure_update(old, new)
-    assert same_bits(fuse(old, new, kept, 0.3), weight)
+    assert same_bits(fuse(old, new, restored, 0.3), weight)
     torch.testing.assert_close(blocks.energy, whole.energy, rtol=1e-13, atol=0)
     assert (blocks.kappa, blocks.change) == pytest.approx((whole.kappa, whole.change), rel=1e-12)
 

@@ -1,4 +1,4 @@
-"""Budgets, scores and kept columns: by hand, against the reference, and the properties that follow from the method."""
+"""Budgets, scores and restored columns: by hand, against the reference, and the properties that the method implies."""
 
 import math
 from decimal import Decimal
@@ -31,8 +31,8 @@ def tied_problems(draw: st.DrawFn) -> dict[str, Any]:
         "inverse_task": st.sampled_from([0.5, 1.0, 2.0]),
     }
     drawn = {name: torch.tensor(draw(st.lists(of, min_size=c, max_size=c))) for name, of in vectors.items()}
-    n_keep = draw(st.integers(0, c))
-    return drawn | {"n_keep": n_keep, "n_focus": draw(st.integers(n_keep, c))}
+    n_restored = draw(st.integers(0, c))
+    return drawn | {"n_restored": n_restored, "n_focus": draw(st.integers(n_restored, c))}
 
 
 def random_problem(c: int, seed: int) -> dict[str, Tensor]:
@@ -89,11 +89,11 @@ def test_budgets_are_decimal_arithmetic(a: Decimal, b: Decimal, block: int, bloc
     p_max, p_min, block = max(a, b), min(a, b), min(block, blocks)
     share = retained_share(block, blocks, float(p_max), float(p_min))
     hundredfold = p_max * blocks - block * (p_max - p_min)  # p·L, without a division
-    n_keep = int((2 * hundredfold * c + 100 * blocks) // (200 * blocks))
+    n_restored = int((2 * hundredfold * c + 100 * blocks) // (200 * blocks))
     n_focus = int((2 * ratio * hundredfold * c + 100 * blocks) // (200 * blocks))
-    assert column_budget(share, c) == n_keep
+    assert column_budget(share, c) == n_restored
     assert column_budget(share, c, float(ratio)) == min(c, n_focus)
-    assert n_keep <= min(c, n_focus)
+    assert n_restored <= min(c, n_focus)
 
 
 @deterministic
@@ -111,7 +111,7 @@ def test_retained_share_by_hand():
     assert retained_share(0, 0, 7.3, 5) == Fraction(73, 10)  # no stack of blocks
 
 
-# --- kept columns, by hand ---
+# --- restored columns, by hand ---
 
 # ε̄ = 8 7 6 5 1 1 1 1, ζ̄ = 1 1 16 8 4 4 1 1; with n_focus = 4: S = 0 1 2 3, T = 2 3 4 5, O = 2 3.
 # m = log(1680/2048)/8, α = 0.595, φ of O = 6 − 16α, 5 − 8α = −3.5, 0.24: column 3 before column 2.
@@ -120,7 +120,7 @@ ZETA = torch.tensor([1.0, 1.0, 16.0, 8.0, 4.0, 4.0, 1.0, 1.0], dtype=torch.float
 
 
 @pytest.mark.parametrize(
-    ("selection", "n_keep", "kept"),
+    ("selection", "n_restored", "restored"),
     [
         ("balanced", 0, set()),
         ("balanced", 1, {0}),
@@ -133,50 +133,52 @@ ZETA = torch.tensor([1.0, 1.0, 16.0, 8.0, 4.0, 4.0, 1.0, 1.0], dtype=torch.float
         ("shared", 3, {2, 3}),  # O has no more
     ],
 )
-def test_selections_by_hand(selection: Any, n_keep: int, kept: set[int]):
-    found = select_columns(EPSILON, torch.ones(8), EPSILON / ZETA, n_keep=n_keep, n_focus=4, selection=selection)
-    assert columns(found.kept) == kept
-    assert (found.n_keep, found.n_focus, found.n_shared) == (n_keep, 4, 2)
+def test_selections_by_hand(selection: Any, n_restored: int, restored: set[int]):
+    found = select_columns(
+        EPSILON, torch.ones(8), EPSILON / ZETA, n_restored=n_restored, n_focus=4, selection=selection
+    )
+    assert columns(found.restored) == restored
+    assert (found.n_restored, found.n_focus, found.n_shared) == (n_restored, 4, 2)
     assert found.alpha == pytest.approx(0.4 + 0.4 * (1 + math.tanh(math.log(1680 / 2048) / 8)) / 2, rel=1e-12)
 
 
 def test_saliency_by_hand():
     inverse_safety, inverse_task = torch.tensor([4.0, 1.0, 2.0]), torch.tensor([1.0, 4.0, 2.0])
     arguments = {"energy": torch.ones(3), "inverse_safety": inverse_safety, "inverse_task": inverse_task}
-    assert columns(select_columns(**arguments, n_keep=1, n_focus=1).kept) == {1}  # the largest quotient
-    assert columns(select_columns(**arguments, n_keep=1, n_focus=1, saliency="product").kept) == {0}
+    assert columns(select_columns(**arguments, n_restored=1, n_focus=1).restored) == {1}  # the largest quotient
+    assert columns(select_columns(**arguments, n_restored=1, n_focus=1, saliency="product").restored) == {0}
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_all_columns_equal(selection: Any):
     one = torch.ones(6)
-    found = select_columns(one, one, one, n_keep=2, n_focus=4, selection=selection)
-    assert columns(found.kept) == {0, 1}  # ties go to the lower index
+    found = select_columns(one, one, one, n_restored=2, n_focus=4, selection=selection)
+    assert columns(found.restored) == {0, 1}  # ties go to the lower index
     assert (found.n_shared, found.alpha) == (4, pytest.approx(0.6))
 
 
 def test_ties_among_many_columns_go_to_the_lower_index():
     one = torch.ones(5000)
-    assert columns(select_columns(one, one, one, n_keep=700, n_focus=1400).kept) == set(range(700))
+    assert columns(select_columns(one, one, one, n_restored=700, n_focus=1400).restored) == set(range(700))
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-@pytest.mark.parametrize(("n_keep", "n_focus", "kept"), [(0, 0, set()), (0, 1, set()), (1, 1, {0})])
-def test_one_column(selection: Any, n_keep: int, n_focus: int, kept: set[int]):
+@pytest.mark.parametrize(("n_restored", "n_focus", "restored"), [(0, 0, set()), (0, 1, set()), (1, 1, {0})])
+def test_one_column(selection: Any, n_restored: int, n_focus: int, restored: set[int]):
     one = torch.ones(1)
-    found = select_columns(one, one, one, n_keep=n_keep, n_focus=n_focus, selection=selection)
-    assert columns(found.kept) == kept
+    found = select_columns(one, one, one, n_restored=n_restored, n_focus=n_focus, selection=selection)
+    assert columns(found.restored) == restored
 
 
 def test_a_column_that_did_not_change_comes_last():
     energy = torch.tensor([0.0, 1e-30, 0.0, 1e-30])
-    assert columns(select_columns(energy, torch.ones(4), torch.ones(4), n_keep=2, n_focus=4).kept) == {1, 3}
+    assert columns(select_columns(energy, torch.ones(4), torch.ones(4), n_restored=2, n_focus=4).restored) == {1, 3}
     # In O an unchanged column has φ = 0 and goes before one that the task needs more: φ = 1 − 8α.
     energy, inverse_task = torch.tensor([1.0, 0.0]), torch.tensor([1 / 8, 1 / 8])
-    assert columns(select_columns(energy, torch.ones(2), inverse_task, n_keep=1, n_focus=2).kept) == {1}
+    assert columns(select_columns(energy, torch.ones(2), inverse_task, n_restored=1, n_focus=2).restored) == {1}
 
 
-# --- kept columns, properties ---
+# --- restored columns, properties ---
 
 
 @deterministic
@@ -185,9 +187,9 @@ def test_agrees_with_the_reference(problem: dict[str, Any], selection: Any):
     found = select_columns(**problem, selection=selection)
     epsilon = (problem["energy"].double() / problem["inverse_safety"]).tolist()
     zeta = (problem["energy"].double() / problem["inverse_task"]).tolist()
-    n_keep, n_focus = problem["n_keep"], problem["n_focus"]
-    expected = choose_columns(epsilon, zeta, found.alpha, n_keep, n_focus, selection)
-    assert columns(found.kept) == expected.kept
+    n_restored, n_focus = problem["n_restored"], problem["n_focus"]
+    expected = choose_columns(epsilon, zeta, found.alpha, n_restored, n_focus, selection)
+    assert columns(found.restored) == expected.restored
     assert found.n_shared == len(expected.focus_safety & expected.focus_task)
 
 
@@ -196,21 +198,21 @@ def test_agrees_with_the_reference(problem: dict[str, Any], selection: Any):
 def test_balanced_fills_its_budget_from_the_safety_focus(problem: dict[str, Any]):
     vectors = [problem[name] for name in ("energy", "inverse_safety", "inverse_task")]
     safety, task = focus_sets(*vectors, problem["n_focus"])
-    kept = columns(select_columns(**problem).kept)
-    assert len(kept) == problem["n_keep"]
-    assert kept <= safety
-    assert not kept & task or safety - task <= kept  # a shared column only after all of S∖O
+    restored = columns(select_columns(**problem).restored)
+    assert len(restored) == problem["n_restored"]
+    assert restored <= safety
+    assert not restored & task or safety - task <= restored  # a shared column only after all of S∖O
 
 
 @deterministic
 @given(tied_problems())
 def test_the_ablations(problem: dict[str, Any]):
     vectors = [problem[name] for name in ("energy", "inverse_safety", "inverse_task")]
-    n_keep, (safety, task) = problem["n_keep"], focus_sets(*vectors, problem["n_focus"])
-    assert columns(select_columns(**problem, selection="safety").kept) == focus_sets(*vectors, n_keep)[0]
-    shared = columns(select_columns(**problem, selection="shared").kept)
+    n_restored, (safety, task) = problem["n_restored"], focus_sets(*vectors, problem["n_focus"])
+    assert columns(select_columns(**problem, selection="safety").restored) == focus_sets(*vectors, n_restored)[0]
+    shared = columns(select_columns(**problem, selection="shared").restored)
     assert shared <= safety & task
-    assert len(shared) == min(n_keep, len(safety & task))
+    assert len(shared) == min(n_restored, len(safety & task))
 
 
 @deterministic
@@ -218,11 +220,11 @@ def test_the_ablations(problem: dict[str, Any]):
 def test_nothing_everything_and_a_focus_on_everything(problem: dict[str, Any], selection: Any):
     c = len(problem["energy"])
     vectors = {name: problem[name] for name in ("energy", "inverse_safety", "inverse_task")}
-    assert not select_columns(**vectors, n_keep=0, n_focus=0, selection=selection).kept.any()
-    assert select_columns(**vectors, n_keep=c, n_focus=c, selection=selection).kept.all()
-    found = select_columns(**vectors, n_keep=problem["n_keep"], n_focus=c, selection=selection)
+    assert not select_columns(**vectors, n_restored=0, n_focus=0, selection=selection).restored.any()
+    assert select_columns(**vectors, n_restored=c, n_focus=c, selection=selection).restored.all()
+    found = select_columns(**vectors, n_restored=problem["n_restored"], n_focus=c, selection=selection)
     assert found.n_shared == c
-    assert int(found.kept.sum()) == problem["n_keep"]
+    assert int(found.restored.sum()) == problem["n_restored"]
 
 
 @deterministic
@@ -230,7 +232,7 @@ def test_nothing_everything_and_a_focus_on_everything(problem: dict[str, Any], s
 def test_the_size_of_the_update_does_not_matter(problem: dict[str, Any], selection: Any, power: int):
     found = select_columns(**problem, selection=selection)
     scaled = select_columns(**problem | {"energy": problem["energy"] * 2.0**power}, selection=selection)
-    assert torch.equal(found.kept, scaled.kept)
+    assert torch.equal(found.restored, scaled.restored)
     assert found.alpha == scaled.alpha
 
 
@@ -240,7 +242,7 @@ def test_product_is_the_quotient_by_the_reciprocal(problem: dict[str, Any], sele
     turned = {name: problem[name].reciprocal() for name in ("inverse_safety", "inverse_task")}
     quotient = select_columns(**problem, selection=selection)
     product = select_columns(**problem | turned, selection=selection, saliency="product")
-    assert torch.equal(quotient.kept, product.kept)
+    assert torch.equal(quotient.restored, product.restored)
     assert quotient.alpha == product.alpha
 
 
@@ -249,10 +251,10 @@ def test_product_is_the_quotient_by_the_reciprocal(problem: dict[str, Any], sele
 def test_the_order_of_the_columns_does_not_matter(c: int, seed: int, selection: Any, data: st.DataObject):
     problem = random_problem(c, seed)
     order = torch.tensor(data.draw(st.permutations(range(c))))
-    budgets = {"n_keep": c // 5, "n_focus": c // 3}
+    budgets = {"n_restored": c // 5, "n_focus": c // 3}
     found = select_columns(**problem, **budgets, selection=selection)
     epsilon, zeta = (problem["energy"] / problem[f"inverse_{side}"] for side in ("safety", "task"))
     assume(choose_columns(epsilon.tolist(), zeta.tolist(), found.alpha, *budgets.values(), selection).margin > 1e-9)
     moved = select_columns(**{name: v[order] for name, v in problem.items()}, **budgets, selection=selection)
-    assert torch.equal(moved.kept, found.kept[order])
+    assert torch.equal(moved.restored, found.restored[order])
     assert moved.alpha == pytest.approx(found.alpha, rel=1e-12)

@@ -20,7 +20,7 @@ def alpha_of(m: float, alpha_min: float, alpha_max: float) -> float:
     """``α`` of four columns whose ``log(ε̄/ζ̄)`` is ``m`` on average, spread by 1."""
     inverse_task = torch.tensor([m - 1.0, m + 1.0, m, m], dtype=torch.float64).exp()
     energy, one = torch.tensor([1.0, 0.0, 5.0, 1e-9]), torch.ones(4)
-    found = select_columns(energy, one, inverse_task, n_keep=1, n_focus=2, alpha_min=alpha_min, alpha_max=alpha_max)
+    found = select_columns(energy, one, inverse_task, n_restored=1, n_focus=2, alpha_min=alpha_min, alpha_max=alpha_max)
     return found.alpha
 
 
@@ -49,8 +49,8 @@ def test_alpha_by_hand():
 
 def test_alpha_turns_with_the_product():
     vectors = torch.ones(2), torch.ones(2), torch.full((2,), math.e)
-    quotient = select_columns(*vectors, n_keep=1, n_focus=1)
-    product = select_columns(*vectors, n_keep=1, n_focus=1, saliency="product")
+    quotient = select_columns(*vectors, n_restored=1, n_focus=1)
+    product = select_columns(*vectors, n_restored=1, n_focus=1, saliency="product")
     assert quotient.alpha == pytest.approx(0.6 + 0.2 * math.tanh(1))
     assert product.alpha == pytest.approx(0.6 - 0.2 * math.tanh(1))
 
@@ -58,8 +58,8 @@ def test_alpha_turns_with_the_product():
 def test_no_columns():
     none = torch.ones(0, dtype=torch.float64)
     assert balance(none, none, 0.4, 0.8) == pytest.approx(0.6)
-    found = select_columns(none, none, none, n_keep=0, n_focus=0)
-    assert (found.kept.shape, found.n_shared) == ((0,), 0)
+    found = select_columns(none, none, none, n_restored=0, n_focus=0)
+    assert (found.restored.shape, found.n_shared) == ((0,), 0)
 
 
 # --- refusals ---
@@ -86,14 +86,14 @@ ONE = torch.ones(3)
 )
 def test_refused(vectors: tuple, sentence: str):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  (the whole sentence is compared)
-        select_columns(*vectors, n_keep=1, n_focus=2)
+        select_columns(*vectors, n_restored=1, n_focus=2)
     assert str(caught.value) == sentence
 
 
 def test_any_dtype_and_nothing_is_written_to():
     energy, safety, task = (torch.arange(1.0, 7.0) for _ in range(3))
-    wide = select_columns(energy.double(), safety.double(), task.double(), n_keep=2, n_focus=3)
-    narrow = select_columns(energy, safety.bfloat16(), task.half(), n_keep=2, n_focus=3)
-    assert torch.equal(wide.kept, narrow.kept)
-    assert narrow.kept.dtype == torch.bool
+    wide = select_columns(energy.double(), safety.double(), task.double(), n_restored=2, n_focus=3)
+    narrow = select_columns(energy, safety.bfloat16(), task.half(), n_restored=2, n_focus=3)
+    assert torch.equal(wide.restored, narrow.restored)
+    assert narrow.restored.dtype == torch.bool
     assert all(torch.equal(v, torch.arange(1.0, 7.0)) for v in (energy, safety, task))

@@ -96,7 +96,7 @@ def test_what_the_python_reference_has_comes_from_the_docstrings(site: Path) -> 
     text = (site / "python.html").read_text(encoding="utf-8")
     for name in ("merge", "evaluate", "HPAConfig", "MergeReport", "verify"):
         assert f'id="hpa_merge.{name}"' in text, name
-    assert "Put back into NEW what OLD" in text
+    assert "Restore in NEW what OLD" in text
     assert "continual_metrics" in text
     assert ":func:" not in text
     assert ":class:" not in text

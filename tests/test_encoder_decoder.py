@@ -99,8 +99,8 @@ def test_both_stacks_are_merged(build: Callable[..., PreTrainedModel], tmp_path:
         result = wanted[record.name]
         assert (record.safety_tokens, record.task_tokens) == result.tokens, record.name
         assert (record.block, record.blocks) == result.depth, record.name
-        assert same_columns(result, record.kept_columns, result.rtol), record.name
-        if set(record.kept_columns) == result.kept:
+        assert same_columns(result, record.restored_columns, result.rtol), record.name
+        if set(record.restored_columns) == result.restored:
             torch.testing.assert_close(out[record.name].double(), result.weight, rtol=2**-23, atol=1e-7)
     said = [sample["decoder_input_ids"].numel() + sample["input_ids"].numel() for sample in inputs("task")]
     assert report.task.tokens == sum(said)

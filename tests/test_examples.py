@@ -39,13 +39,20 @@ def test_the_regression_example_agrees_with_its_golden_report(merged, compare, c
     assert capsys.readouterr().out.endswith("the reports agree\n")
 
 
+def test_a_golden_report_of_another_schema_is_one_line(compare, capsys):
+    earlier = EXAMPLE.parent.parent / "tests" / "reports_of_version_1" / "january.json"
+    assert compare.main(EXAMPLE / "golden_report.json", earlier) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("schema_version is 2 and was 1: ")
+
+
 def test_the_comparison_finds_another_decision_and_a_figure_that_moved(compare, tmp_path, capsys):
     golden = json.loads((EXAMPLE / "golden_report.json").read_text())
     linear = golden["linears"][0]
     name = linear["name"]
-    linear["n_keep"] += 1
+    linear["n_restored"] += 1
     linear["alpha"] *= 1.01
     (tmp_path / "found.json").write_text(json.dumps(golden))
     assert compare.main(tmp_path / "found.json", EXAMPLE / "golden_report.json") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" is ")[0] for line in lines] == [f"linears.{name}.alpha", f"linears.{name}.n_keep"]
+    assert [line.split(" is ")[0] for line in lines] == [f"linears.{name}.alpha", f"linears.{name}.n_restored"]

@@ -101,7 +101,7 @@ def test_its_steps_merge_and_the_gate_decides(
     assert status == 0, said
     assert set(hub.repositories["lab/repaired"].branches["main"]) >= {"README.md", "config.json", "hpa_report.html"}
 
-    shutil.rmtree(tmp_path / "merged")  # where nothing is put back, OUT does not pass
+    shutil.rmtree(tmp_path / "merged")  # where nothing is restored, OUT does not pass
     merge, gate = ours["Merge"], ours["Evaluate, with the gate"]
     merge["run"] = merge["run"].rstrip() + " --p-max 0 --p-min 0\n"
     status, said = run([merge, gate], tmp_path, environment)[gate["name"]]

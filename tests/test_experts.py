@@ -209,15 +209,19 @@ def test_each_expert_is_merged_by_what_is_routed_to_it(case: TinyCase, tmp_path:
         weight = out[key][int(number)] if number else out[key]
         if status == "merged":
             assert (record.safety_tokens, record.task_tokens) == result.tokens, name
-            assert (record.n_keep, record.n_focus, record.share) == (result.n_keep, result.n_focus, result.share)
-            assert same_columns(result, record.kept_columns, result.rtol), name
-            if set(record.kept_columns) == result.kept:
+            assert (record.n_restored, record.n_focus, record.share) == (
+                result.n_restored,
+                result.n_focus,
+                result.share,
+            )
+            assert same_columns(result, record.restored_columns, result.rtol), name
+            if set(record.restored_columns) == result.restored:
                 torch.testing.assert_close(weight.double(), result.weight, rtol=2**-23, atol=1e-7)
         else:
             assert torch.equal(weight, new[key][int(number)] if number else new[key]), name
-    assert sum(set(records[n].kept_columns) == w.kept for n, w in wanted.items() if w.status == "merged") > 0.98 * sum(
-        w.status == "merged" for w in wanted.values()
-    )
+    assert sum(
+        set(records[n].restored_columns) == w.restored for n, w in wanted.items() if w.status == "merged"
+    ) > 0.98 * sum(w.status == "merged" for w in wanted.values())
 
 
 def test_routers_come_from_new_and_the_result_is_whole(case: TinyCase, tmp_path: Path) -> None:
@@ -275,8 +279,8 @@ def test_stacks_that_lie_the_other_way_round(tmp_path: Path) -> None:
             save_file(turned, shard)
     turned_report = run(case, tmp_path / "turned")
     for one, other in zip(straight.linears, turned_report.linears, strict=True):
-        assert (one.name, one.outcome, one.kept, one.safety_tokens) == (
-            *(other.name, other.outcome, other.kept, other.safety_tokens),
+        assert (one.name, one.outcome, one.restored, one.safety_tokens) == (
+            *(other.name, other.outcome, other.restored, other.safety_tokens),
         )
     assert sum(record.name.endswith("]") and record.outcome == "adapted" for record in straight.linears) == 24
     straight_out, turned_out = load_tensors(tmp_path / "straight"), load_tensors(tmp_path / "turned")

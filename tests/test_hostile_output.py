@@ -87,7 +87,7 @@ def test_the_journal_of_another_version(tiny: Tiny, tmp_path: Path) -> None:
     interrupt(case, out)
     journal = Path(f"{out}.partial.journal")
     first, *rest = journal.read_bytes().splitlines(keepends=True)
-    for was in (b'{"fingerprint": {}}\n', first.replace(b'journal": 2', b'journal": 3')):
+    for was in (b'{"fingerprint": {}}\n', first.replace(b'journal": 3', b'journal": 2')):
         journal.write_bytes(was + b"".join(rest))
         with pytest.raises(OutputError, match="another version of hpa-merge has begun this run"):
             run(case, out, resume=True)
@@ -131,7 +131,7 @@ def test_a_forged_entry_is_a_sentence(entry: Any, tiny: Tiny, tmp_path: Path) ->
 def test_a_line_of_more_than_any_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the lines become in memory is bounded, of one line and of all; nothing of the file is cut off."""
     path = tmp_path / "out.partial.journal"
-    first = '{"hpa-merge journal": 2, "fingerprint": {}}\n'
+    first = '{"hpa-merge journal": 3, "fingerprint": {}}\n'
     line = json.dumps({"tensors": {}, "entry": [[]] * 1000}) + "\n"
     monkeypatch.setattr(parsing, "JOURNAL", Limits(2**20, 2**19))
     path.write_text(first + line * 2)
@@ -151,7 +151,7 @@ def test_a_line_of_more_than_any_run_writes(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_first_line_without_an_end(tmp_path: Path) -> None:
     (tmp_path / "out.partial").mkdir()
-    path, beginning = tmp_path / "out.partial.journal", '{"hpa-merge journal": 2, "fingerprint": {"x": ['
+    path, beginning = tmp_path / "out.partial.journal", '{"hpa-merge journal": 3, "fingerprint": {"x": ['
     for wrong in ("[]," * 2**21, "[]," * 2**20 + "[]]}}\n"):
         path.write_text(beginning + wrong)
         found = measured(begun_with, tmp_path / "out")
@@ -190,8 +190,8 @@ def test_a_forged_fingerprint_is_a_short_sentence(name: str, value: object, tiny
     [
         lambda entry: entry["linears"][0].update(distance="far"),
         lambda entry: entry["linears"][0].update(columns=[64]),
-        lambda entry: entry["linears"][0].update(n_keep=-1),
-        lambda entry: entry["linears"][0].update(kept="AAAA"),
+        lambda entry: entry["linears"][0].update(n_restored=-1),
+        lambda entry: entry["linears"][0].update(restored="AAAA"),
         lambda entry: entry["linears"][0].update(outcome="lost"),
         lambda entry: entry["linears"][0].update(name="lm_head.weight"),
         lambda entry: entry["linears"].pop(),

@@ -74,7 +74,7 @@ def words_of(text: str) -> list[list[str]]:
 
 def test_one_report_is_shown_as_after_its_merge(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, outs / "out2")
-    assert found.startswith("LlavaForConditionalGeneration: columns put back")
+    assert found.startswith("LlavaForConditionalGeneration: restored columns")
     assert "round 2 of this model, drift " in " ".join(found.split())
     assert "from the first model" in " ".join(found.split())
     drift = read_report(outs / "out2").drift
@@ -109,11 +109,13 @@ def test_several_side_by_side(outs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert ["NEW", "new", "new2", "new3"] in rows
     assert ["round", "1", "2", "3"] in rows
     assert not any(row[:1] == ["alpha_min"] for row in rows)
-    depth = [r for r in reports[0].linears if r.stack.endswith("language_model.layers") and r.block == 0 and r.n_keep]
-    share = 100 * sum(r.n_keep or 0 for r in depth) / sum(r.columns for r in depth)
+    depth = [
+        r for r in reports[0].linears if r.stack.endswith("language_model.layers") and r.block == 0 and r.n_restored
+    ]
+    share = 100 * sum(r.n_restored or 0 for r in depth) / sum(r.columns for r in depth)
     (row,) = [row for row in rows if row[:2] == ["language_model", "0/3"]]
     assert row[2] == f"{share:.1f}"
-    assert row[4] == "·"  # interpolation puts no columns back
+    assert row[4] == "·"  # interpolation restores no columns
 
 
 def test_equal_reports_side_by_side(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +128,7 @@ def test_by_depth_and_by_projection(outs: Path, capsys: pytest.CaptureFixture[st
     for name in ("q_proj", "down_proj", "fc1"):
         of = [r for r in report.linears if r.name.endswith(f"{name}.weight") and r.outcome == "adapted"]
         (row,) = [row for row in rows if row[:1] == [name]]
-        share = sum(r.n_keep or 0 for r in of) / sum(r.columns for r in of)
+        share = sum(r.n_restored or 0 for r in of) / sum(r.columns for r in of)
         assert row[1:3] == [str(len(of)), f"{share:.1%}"]
     rows = words_of(printed(capsys, outs / "out1", "--by", "depth", "--layer", "q_proj"))
     assert [row[:3] for row in rows if "0/3" in row] == [
@@ -143,7 +145,7 @@ def test_single_linears(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[0] == [record.name]
     assert ["alpha", f"{record.alpha:.6g}"] in rows
     assert ["distance", f"{record.distance:.6g}"] in rows
-    assert ["columns", "put", "back", ranges(record.kept_columns)] in rows
+    assert ["restored", "columns", ranges(record.restored_columns)] in rows
     many = printed(capsys, outs / "out1", "--layer", "language_model")
     assert "narrow --layer" in " ".join(many.split())
     assert "unchanged" in many
@@ -211,7 +213,7 @@ def test_csv(outs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for row, (name, record) in zip(rows, [(n, r) for n, x in reports.items() for r in x.linears], strict=True):
         assert (row["out"], row["name"], row["outcome"]) == (name, record.name, record.outcome)
         assert row["alpha"] == ("" if record.alpha is None else repr(record.alpha))
-        assert row["kept_columns"] == ranges(record.kept_columns)
+        assert row["restored_columns"] == ranges(record.restored_columns)
         assert float(row["distance"]) == record.distance
     for by in ("depth", "projection"):
         found = list(csv.DictReader(io.StringIO(_csv(capsys, outs / "out1", "--by", by))))
@@ -229,7 +231,7 @@ def _csv(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_json(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(outs / "out2", outs / "out3", "--json", "--layer", "lm_head") == 0
     content = json.loads(capsys.readouterr().out)
-    assert (content["format"], content["schema_version"], content["by"]) == ("hpa-merge inspection", 1, "linear")
+    assert (content["format"], content["schema_version"], content["by"]) == ("hpa-merge inspection", 2, "linear")
     for each, name in zip(content["reports"], ("out2", "out3"), strict=True):
         report = json.loads((outs / name / REPORT).read_text(encoding="utf-8"))
         assert each["name"] == name
@@ -238,8 +240,8 @@ def test_json(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
             assert each[field] == report[field]
         (row,) = each["rows"]
         (record,) = [record for record in report["linears"] if record["name"].endswith("lm_head.weight")]
-        assert {key: row[key] for key in record if key not in ("kept", "new_columns")} == {
-            key: value for key, value in record.items() if key not in ("kept", "new_columns")
+        assert {key: row[key] for key in record if key not in ("restored", "new_columns")} == {
+            key: value for key, value in record.items() if key not in ("restored", "new_columns")
         }
 
 

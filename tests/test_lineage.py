@@ -80,7 +80,9 @@ def test_three_rounds(name: str, dtype: str, tiny: Tiny, tmp_path: Path) -> None
         assert report.warnings == []
     assert first.run.contents["out"] == second.run.contents["old"]
     assert second.run.contents["out"] == third.run.contents["old"]
-    assert (second.history[0].put_back is None) == (name == "gpt2" and second.history[0].config["method"] == "linear")
+    assert (second.history[0].restored_share is None) == (
+        name == "gpt2" and second.history[0].config["method"] == "linear"
+    )
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("llama", "float32"), ("gpt2", "bfloat16"), ("llava", "bfloat16")])
@@ -294,7 +296,7 @@ def as_json(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
     [
         (lambda report: b"", "hpa_report.json is not a report of hpa-merge (Expecting value"),
         (lambda report: b"[" * 100_000, "hpa_report.json is not a report of hpa-merge"),
-        (as_json(schema_version=99), "hpa_report.json has schema_version 99 and this version reads 1"),
+        (as_json(schema_version=99), "hpa_report.json has schema_version 99 and this version reads 1 and 2"),
         (as_json(linears=3), "hpa_report.json is not a report of hpa-merge (linears cannot be 3)"),
         (as_json(evaluation={"asr": float("nan")}), "hpa_report.json is not a report of hpa-merge (NaN is no finite"),
         (

@@ -77,9 +77,9 @@ def test_out(name: str, tiny: Tiny, tmp_path: Path) -> None:
         if key not in adapted:
             assert same(tensor, new[key]), key
             continue
-        kept = adapted[key].kept_columns
-        assert same(columns_of(case, tensor, kept), columns_of(case, old[key], kept)), key
-        others = [j for j in range(adapted[key].columns) if j not in kept]
+        restored = adapted[key].restored_columns
+        assert same(columns_of(case, tensor, restored), columns_of(case, old[key], restored)), key
+        others = [j for j in range(adapted[key].columns) if j not in restored]
         assert not same(columns_of(case, tensor, others), columns_of(case, new[key], others)), key  # κ is not 0
 
     assert headers(out) == headers(case.new)  # the shards' names; their tensors' names, order, dtypes and shapes
@@ -117,7 +117,7 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
         "manifest",
     ]
     assert list(content) == [*fields, "run", "history", "evaluation", "drift", "warnings"]
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["architecture"] == "LlavaForConditionalGeneration"
     assert content["config"]["exclude"] == ["q_proj"]
     assert (content["safety"]["samples"], content["safety"]["images"]) == (4, 2)
@@ -133,14 +133,14 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
         weight = load_tensors(case.new)[record["name"]]
         assert list(weight.shape) == [record["rows"], record["columns"]]
         if record["outcome"] != "adapted":
-            assert "kept" not in record
+            assert "restored" not in record
             continue
-        mask = base64.b64decode(record["kept"])
+        mask = base64.b64decode(record["restored"])
         assert len(mask) == (record["columns"] + 7) // 8
-        kept = [j for j in range(8 * len(mask)) if mask[j // 8] >> (j % 8) & 1]
-        assert len(kept) == record["n_keep"] > 0
-        assert max(kept) < record["columns"]
-        assert 0 < record["energy_put_back"] <= 1
+        restored = [j for j in range(8 * len(mask)) if mask[j // 8] >> (j % 8) & 1]
+        assert len(restored) == record["n_restored"] > 0
+        assert max(restored) < record["columns"]
+        assert 0 < record["energy_restored"] <= 1
         assert 0 < record["relative_update"] < 1
     assert set(content["run"]) >= {"old", "new", "device", "seconds", "peak_host_bytes", "versions"}
     assert content["warnings"] == []
@@ -159,7 +159,7 @@ def test_progress_goes_up_to_the_end(tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llava"])
-def test_everything_put_back_gives_old(name: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_everything_restored_gives_old(name: str, tiny: Tiny, tmp_path: Path) -> None:
     case = tiny(name, "bfloat16")
     report = run(case, tmp_path / "out", p_max=100, p_min=100)
     old, merged = load_tensors(case.old), load_tensors(tmp_path / "out")
@@ -169,7 +169,7 @@ def test_everything_put_back_gives_old(name: str, tiny: Tiny, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llava"])
-def test_nothing_put_back_and_no_orthogonal_step_gives_new(name: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_nothing_restored_and_no_orthogonal_step_gives_new(name: str, tiny: Tiny, tmp_path: Path) -> None:
     case = tiny(name, "bfloat16")
     report = run(case, tmp_path / "out", p_max=0, p_min=0, orthogonal=False)
     assert report.count("adapted") > 10
@@ -291,8 +291,8 @@ def test_different_dtypes_and_shardings(old: str, new: str, tiny: Tiny, tmp_path
     assert report.count("adapted") >= 28
     for record in report.linears:
         cast = before[record.name].to(after[record.name].dtype)
-        kept = record.kept_columns
-        assert same(merged[record.name][:, kept].contiguous(), cast[:, kept].contiguous())
+        restored = record.restored_columns
+        assert same(merged[record.name][:, restored].contiguous(), cast[:, restored].contiguous())
         if record.outcome == "unchanged":
             assert same(merged[record.name], after[record.name])
 

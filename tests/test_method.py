@@ -63,10 +63,10 @@ def test_adapt_is_the_reference(options: dict, dtype: torch.dtype, seed: int):
     found = adapted(**arguments, config=HPAConfig(**options))
     expected = reference(**arguments, options=options)
 
-    kept = found.selection.kept.nonzero().flatten().tolist()
+    restored = found.selection.restored.nonzero().flatten().tolist()
     assert expected.margin > expected.rtol, "the seed gives a near tie: take another"
-    assert set(kept) == expected.kept
-    assert (found.selection.n_keep, found.selection.n_focus) == (expected.n_keep, expected.n_focus)
+    assert set(restored) == expected.restored
+    assert (found.selection.n_restored, found.selection.n_focus) == (expected.n_restored, expected.n_focus)
     assert found.share == expected.share
     span = HPAConfig(**options).alpha_max - HPAConfig(**options).alpha_min
     assert found.selection.alpha == pytest.approx(expected.alpha, abs=span * expected.rtol)  # of a mean log of scores
@@ -76,26 +76,26 @@ def test_adapt_is_the_reference(options: dict, dtype: torch.dtype, seed: int):
     assert found.kappa == (found.update.kappa if options.get("orthogonal", True) else 0.0)
 
     assert found.weight.dtype == dtype
-    assert torch.equal(found.weight[:, kept], arguments["old"][:, kept])
+    assert torch.equal(found.weight[:, restored], arguments["old"][:, restored])
     torch.testing.assert_close(found.weight, expected.weight.to(dtype))  # by the dtype's tolerance: one rounding
 
 
-def test_the_share_put_back_falls_with_the_depth():
+def test_the_share_restored_falls_with_the_depth():
     old, new, one = torch.zeros(2, 60), torch.ones(2, 60), torch.ones(60)
     depths = [next(adapt(old, new, one, one, block=block, blocks=4, configs=[HPAConfig()])) for block in range(5)]
-    kept = [int(found.selection.kept.sum()) for found in depths]
+    restored = [int(found.selection.restored.sum()) for found in depths]
     assert [found.share for found in depths] == [15.0, 12.5, 10.0, 7.5, 5.0]
-    assert kept == [9, 8, 6, 5, 3]  # 9, 7.5, 6, 4.5, 3
+    assert restored == [9, 8, 6, 5, 3]  # 9, 7.5, 6, 4.5, 3
 
 
 def test_everything_and_nothing():
     arguments = problem(0, 60)
     everything = adapted(**arguments, config=HPAConfig(p_max=100.0, p_min=100.0))
     assert torch.equal(everything.weight, arguments["old"])
-    assert everything.energy_put_back == 1.0
+    assert everything.energy_restored == 1.0
     nothing = adapted(**arguments, config=HPAConfig(p_max=0.0, p_min=0.0, orthogonal=False))
     assert torch.equal(nothing.weight, arguments["new"])
-    assert nothing.energy_put_back == 0.0
+    assert nothing.energy_restored == 0.0
 
 
 def test_what_the_report_is_told():
@@ -103,13 +103,13 @@ def test_what_the_report_is_told():
     new = torch.tensor([[1.0, 2.0, 4.0, 1.0]])  # ‖ΔW‖² = 5, ‖W_old‖² = 9
     config = HPAConfig(p_max=25.0, p_min=25.0, focus_ratio=1.0)
     (found,) = adapt(old, new, torch.ones(4), torch.ones(4), block=0, blocks=1, configs=[config])
-    assert found.selection.kept.tolist() == [False, False, True, False]
-    assert found.energy_put_back == pytest.approx(4 / 5)
+    assert found.selection.restored.tolist() == [False, False, True, False]
+    assert found.energy_restored == pytest.approx(4 / 5)
     assert found.relative_update == pytest.approx((5 / 9) ** 0.5)
     assert found.kappa == pytest.approx(4 / 9)
 
     one = torch.ones(4)
     (unchanged,) = adapt(old, old, one, one, block=0, blocks=1, configs=[config])
-    assert (unchanged.energy_put_back, unchanged.relative_update) == (0.0, 0.0)
+    assert (unchanged.energy_restored, unchanged.relative_update) == (0.0, 0.0)
     (from_zero,) = adapt(torch.zeros(1, 4), new, one, one, block=0, blocks=1, configs=[config])
     assert (from_zero.kappa, from_zero.relative_update) == (0.0, None)

@@ -213,7 +213,7 @@ def test_a_vocabulary_that_grew(method: str) -> None:
     ]
     assert torch.equal(results[1].weight[:6], results[0].weight)
     assert torch.equal(results[1].weight[6:], longer[6:])
-    assert results[1].energy_put_back == results[0].energy_put_back
+    assert results[1].energy_restored == results[0].energy_restored
 
 
 # --- interpolation and the controls ---

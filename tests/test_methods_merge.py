@@ -111,7 +111,7 @@ def test_agreement_with_the_papers(method: str, name: str, tiny: Tiny, tmp_path:
         close = torch.isclose(merged.double(), expected.weight, rtol=1e-4, atol=2e-4 * float(new.abs().max()))
         agreeing += int(close.all())
         if bool(close.all()):
-            assert record.kept_share == pytest.approx(float((~expected.mask).double().mean()), abs=1e-9)
+            assert record.restored_share == pytest.approx(float((~expected.mask).double().mean()), abs=1e-9)
         else:
             assert expected.margin < 1e-3, key  # a near tie was decided otherwise
     assert agreeing > 0.8 * adapted > 3
@@ -137,19 +137,19 @@ def test_the_simple_rules(name: str, dtype: str, tiny: Tiny, tmp_path: Path) -> 
                 expected = (old.double() + 0.3 * (new.double() - old.double())).to(new.dtype)
                 torch.testing.assert_close(merged, expected)
             elif method == "blocks":
-                put_back = "layers.1." in path.replace("transformer.h", "layers") and "vision" not in path
-                assert record.outcome == ("adapted" if put_back else "excluded"), key
-                assert torch.equal(merged, old if put_back else new)
+                restored = "layers.1." in path.replace("transformer.h", "layers") and "vision" not in path
+                assert record.outcome == ("adapted" if restored else "excluded"), key
+                assert torch.equal(merged, old if restored else new)
             else:
                 share = retained_share(*depths[path], options.get("p_max", 15.0), 5.0)
                 count = column_budget(share, new.shape[1])
-                assert len(record.kept_columns) == count == record.n_keep
-                assert torch.equal(merged[:, record.kept_columns], old[:, record.kept_columns])
+                assert len(record.restored_columns) == count == record.n_restored
+                assert torch.equal(merged[:, record.restored_columns], old[:, record.restored_columns])
                 energy = (new.double() - old.double()).square().sum(dim=0)
                 if method == "energy":
                     ranked = sorted(range(new.shape[1]), key=lambda j: (-float(energy[j]), j))
-                    assert record.kept_columns == sorted(ranked[:count])
-                others = [j for j in range(new.shape[1]) if j not in record.kept_columns]
+                    assert record.restored_columns == sorted(ranked[:count])
+                others = [j for j in range(new.shape[1]) if j not in record.restored_columns]
                 delta, before = new.double() - old.double(), old.double()
                 kappa = float((delta * before).sum() / before.square().sum())
                 adjusted = (new.double() - kappa * before)[:, others].to(new.dtype)
@@ -173,12 +173,12 @@ def test_experts(build: Callable[[], Any], tmp_path: Path) -> None:
 
 def test_random_differs_by_seed_and_not_by_run(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llama")
-    kept = []
+    restored = []
     for number, seed in enumerate((0, 0, 1)):
         report = run(case, tmp_path / str(number), "random", seed=seed)
-        kept.append([record.kept for record in report.linears])
-    assert kept[0] == kept[1] != kept[2]
-    assert len(set(kept[0])) > len(kept[0]) / 2  # weights of the same shape get columns of their own
+        restored.append([record.restored for record in report.linears])
+    assert restored[0] == restored[1] != restored[2]
+    assert len(set(restored[0])) > len(restored[0]) / 2  # weights of the same shape get columns of their own
 
 
 # --- what runs ---
@@ -270,7 +270,7 @@ def command(words: list[str], capsys: pytest.CaptureFixture[str]) -> int | str |
     except SystemExit as end:
         return end.code
     printed = capsys.readouterr()
-    assert "put back by blocks, energy, hpa, linear, safe-delta" in printed.out or "--dry-run" in words
+    assert "restored by blocks, energy, hpa, linear, safe-delta" in printed.out or "--dry-run" in words
     return 0
 
 
@@ -323,8 +323,8 @@ WRONG = {
     "safe-delta": "that the report calls NEW's are not",
     "model-tailor": "values are OLD's, and",
     "blocks": "are not OLD's",
-    "random": "in columns put back are not OLD's",
-    "energy": "in columns put back are not OLD's",
+    "random": "in restored columns are not OLD's",
+    "energy": "in restored columns are not OLD's",
 }
 
 
@@ -351,9 +351,9 @@ def test_verify_draws_the_columns_of_the_controls_again(method: str, sentence: s
     one, other = next(
         (a, b)
         for a, b in itertools.combinations([r for r in report["linears"] if r["outcome"] == "adapted"], 2)
-        if (a["columns"], a["n_keep"]) == (b["columns"], b["n_keep"]) and a["kept"] != b["kept"]
+        if (a["columns"], a["n_restored"]) == (b["columns"], b["n_restored"]) and a["restored"] != b["restored"]
     )
-    one["kept"], other["kept"] = other["kept"], one["kept"]
+    one["restored"], other["restored"] = other["restored"], one["restored"]
     (tmp_path / "out" / REPORT).write_text(json.dumps(report))
     assert any(sentence in problem for problem in verify(tmp_path / "out", case.old, case.new).problems)
 

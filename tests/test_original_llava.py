@@ -79,7 +79,7 @@ def test_the_result_is_that_of_the_converted_layout_bit_for_bit(
     records = {own_key(record.name, projector): record for record in converted.linears}
     assert {record.name for record in report.linears} == records.keys() & found.keys()
     for record in report.linears:
-        assert record.kept == records[record.name].kept
+        assert record.restored == records[record.name].restored
         assert record.safety_tokens == records[record.name].safety_tokens
     adapted = {record.name for record in report.linears if record.outcome == "adapted"}
     assert {name for name in adapted if "mm_projector" in name} == {

@@ -100,11 +100,11 @@ def test_reference_on_every_architecture(pair, tmp_path):
             continue
         axis = result.input_axis
         assert axis == (0 if name == "gpt2" else 1)
-        assert len(result.kept) == result.n_keep > 0
+        assert len(result.restored) == result.n_restored > 0
         w_old, w_new, merged = (w if axis else w.T for w in (before[key].double(), after[key].double(), result.weight))
-        kept = torch.tensor(sorted(result.kept))
-        rest = torch.tensor(sorted(set(range(w_old.shape[1])) - result.kept))
-        assert torch.equal(merged[:, kept], w_old[:, kept])
+        restored = torch.tensor(sorted(result.restored))
+        rest = torch.tensor(sorted(set(range(w_old.shape[1])) - result.restored))
+        assert torch.equal(merged[:, restored], w_old[:, restored])
         torch.testing.assert_close(merged[:, rest], (w_new - result.kappa * w_old)[:, rest], rtol=1e-12, atol=1e-12)
         # What "orthogonal" promises, in the whole: ⟨W̃ − W_old, W_old⟩ = 0.
         assert abs(((w_new - result.kappa * w_old - w_old) * w_old).sum()) < 1e-9 * (w_old**2).sum()
@@ -113,7 +113,7 @@ def test_reference_on_every_architecture(pair, tmp_path):
         # Spread scores: the columns differ by much more than rounding does.
         assert result.epsilon.max() > 2 * result.epsilon.median()
         assert result.margin > 0
-        assert same_columns(result, result.kept, 0)
+        assert same_columns(result, result.restored, 0)
         decided_by.add(result.choice.decided_by)
         if key.endswith(SPARSE_SUFFIXES):
             assert (result.energy > 0).sum() < result.n_focus  # ties at zero fill the focus sets

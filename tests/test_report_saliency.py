@@ -20,10 +20,10 @@ from hpa_merge.report.saliency import join_cells, pack_cells, unpack_cells
 Tiny = Callable[..., TinyCase]
 
 
-def counted(epsilon: Tensor, zeta: Tensor, kept: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
+def counted(epsilon: Tensor, zeta: Tensor, restored: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
     """The cells, column by column, as the record's description has them."""
     columns, back = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
-    for e, z, k in zip(epsilon.tolist(), zeta.tolist(), kept.tolist(), strict=True):
+    for e, z, k in zip(epsilon.tolist(), zeta.tolist(), restored.tolist(), strict=True):
         if e > 0 and z > 0:
             place = math.floor(4 * math.log10(e)), math.floor(4 * math.log10(z))
             columns[place] += 1
@@ -36,20 +36,20 @@ def test_cells_against_a_slow_count(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     epsilon, zeta = (10 ** (3 * torch.randn(500, generator=generator, dtype=torch.float64) - 5) for _ in range(2))
     epsilon[torch.rand(500, generator=generator) < 0.1] = 0.0
-    kept = torch.rand(500, generator=generator) < 0.2
-    cells = saliency_cells(epsilon, zeta, kept)
-    assert cells == counted(epsilon, zeta, kept)
+    restored = torch.rand(500, generator=generator) < 0.2
+    cells = saliency_cells(epsilon, zeta, restored)
+    assert cells == counted(epsilon, zeta, restored)
     assert unpack_cells(pack_cells(cells)) == cells
-    halves = [saliency_cells(epsilon[part], zeta[part], kept[part]) for part in (slice(0, 200), slice(200, None))]
+    halves = [saliency_cells(epsilon[part], zeta[part], restored[part]) for part in (slice(0, 200), slice(200, None))]
     assert join_cells(halves) == cells
 
 
 def test_cells_by_hand() -> None:
     epsilon = torch.tensor([1.0, 1.5, 10.0, 0.0, 1e-300])
     zeta = torch.tensor([1.0, 1.0, 0.1, 1.0, 1.0])
-    kept = torch.tensor([False, True, True, True, False])
+    restored = torch.tensor([False, True, True, True, False])
     packed = "0,0,2,1 4,-4,1,1"
-    assert pack_cells(saliency_cells(epsilon, zeta, kept)) == packed  # 1e-300 is 0 in float32
+    assert pack_cells(saliency_cells(epsilon, zeta, restored)) == packed  # 1e-300 is 0 in float32
     assert unpack_cells(packed) == {(0, 0): (2, 1), (4, -4): (1, 1)}
 
 
@@ -64,8 +64,8 @@ def test_without_an_update_there_are_no_cells(columns: int) -> None:
 def test_the_selection_has_the_scores_that_it_went_by(saliency: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     energy, safety, task = torch.randn(3, 64, generator=generator, dtype=torch.float64).exp()
-    n_keep = column_budget(retained_share(0, 4, 15, 5), 64)
-    selection = select_columns(energy, safety, task, n_keep=n_keep, n_focus=2 * n_keep, saliency=saliency)
+    n_restored = column_budget(retained_share(0, 4, 15, 5), 64)
+    selection = select_columns(energy, safety, task, n_restored=n_restored, n_focus=2 * n_restored, saliency=saliency)
     for found, inverse in ((selection.epsilon, safety), (selection.zeta, task)):
         expected = energy * inverse if saliency == "product" else energy / inverse
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
@@ -90,8 +90,8 @@ def test_the_report_counts_every_changed_column(name: str, tiny: Tiny, tmp_path:
         if before.ndim != 2:
             continue
         changed = (before != after).any(dim=1 if name == "gpt2" and "lm_head" not in record.name else 0)
-        kept = sum(bool(changed[j]) for j in record.kept_columns)
-        assert (sum(c for c, _ in cells.values()), sum(k for _, k in cells.values())) == (int(changed.sum()), kept)
+        restored = sum(bool(changed[j]) for j in record.restored_columns)
+        assert (sum(c for c, _ in cells.values()), sum(k for _, k in cells.values())) == (int(changed.sum()), restored)
 
 
 @pytest.mark.parametrize("method", ["random", "energy", "linear", "safe-delta"])

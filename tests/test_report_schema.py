@@ -53,7 +53,7 @@ def test_the_golden_report_fits(golden: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema_version": 2},
+        {"schema_version": 1},
         {"linears": [{"name": "a"}]},
         {"linears": 3},
         {"drift": {"distance": "far"}},

@@ -23,18 +23,26 @@ LINEAR: dict[str, list[Any]] = {
     "block": [-1, 9, 10**30],
     "blocks": [-4],
     "share": [-1.0, 101.0, 1e300],
-    "n_keep": [-1, 65],
+    "n_restored": [-1, 65],
     "n_focus": [-1, 10**9],
     "n_shared": [-3, 65],
-    "kept": ["", "AA==", "////////", "//////////8", "//////////8=\n", "ключ", base64.b64encode(bytes(2**24)).decode()],
+    "restored": [
+        "",
+        "AA==",
+        "////////",
+        "//////////8",
+        "//////////8=\n",
+        "ключ",
+        base64.b64encode(bytes(2**24)).decode(),
+    ],
     "alpha": [-0.1, 1e200],
     "kappa": [1e200, -1e200],
     "relative_update": [-1.0, 1e300],
-    "energy_put_back": [-0.5, 1.5],
+    "energy_restored": [-0.5, 1.5],
     "safety_tokens": [-1, 10**30],
     "task_tokens": [-1],
     "shared_rows": [-1, 10**6],
-    "kept_share": [-0.1, 1.1],
+    "restored_share": [-0.1, 1.1],
     "new_columns": ["AA==", "A" * 2**20],
     "split_column": [-1, 64, 10**18],
     "split_rows": [-1, 10**6],
@@ -108,13 +116,13 @@ def test_a_run_that_cannot_be(part: str, content: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.parametrize("command", ["verify", "report", "inspect"])
-@pytest.mark.parametrize("change", [{"kept": "AA=="}, {"columns": 10**12}])
+@pytest.mark.parametrize("change", [{"restored": "AA=="}, {"columns": 10**12}])
 def test_every_command_says_it(
     command: str, change: dict[str, Any], published: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forged = published()
     content = json.loads((forged.out / REPORT).read_text())
-    next(record for record in content["linears"] if "kept" in record).update(change)
+    next(record for record in content["linears"] if "restored" in record).update(change)
     (forged.out / REPORT).write_text(json.dumps(content))
     words = [command, forged.out]
     with pytest.raises(SystemExit) as end:

@@ -116,7 +116,7 @@ def test_the_documentation_has_every_option(name: str) -> None:
 # --- a rule of one's own ---
 
 RULE = '''
-"""Columns of steepest safety: those of largest ``e_j^power / [H_s⁻¹]_jj`` go back."""
+"""Columns of steepest safety: those of largest ``e_j^power / [H_s⁻¹]_jj`` are restored."""
 
 from __future__ import annotations
 
@@ -140,23 +140,23 @@ def adapt(weight: Weight, options: Reads) -> Adapted:
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import adapt_columns, budget, largest
 
-    n_keep = budget(weight, options)
+    n_restored = budget(weight, options)
     score = weight.update.energy ** options.steepness / weight.diagonal["safety"].cpu()
-    return adapt_columns(weight, options, Selection(largest(score, n_keep), n_keep))
+    return adapt_columns(weight, options, Selection(largest(score, n_restored), n_restored))
 
 
 def check(weight, options, said, found) -> Redone:
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import budget, check_columns
 
-    n_keep, kept = budget(weight, options), said["kept"]
-    wrong = [] if int(kept.sum()) == n_keep else [f"{n_keep} columns have to be put back."]
-    return check_columns(weight, options, Selection(kept, n_keep), said, wrong)
+    n_restored, restored = budget(weight, options), said["restored"]
+    wrong = [] if int(restored.sum()) == n_restored else [f"{n_restored} columns have to be restored."]
+    return check_columns(weight, options, Selection(restored, n_restored), said, wrong)
 
 
 RULE = Rule(
     name="steep",
-    does="the steepest columns go back",
+    does="the steepest columns are restored",
     paper="steepness ([Nobody](https://example.org/steep))",
     sets=("safety",),
     options=(*hpa.STEP, "steepness"),
@@ -164,7 +164,7 @@ RULE = Rule(
     check=check,
     by_columns=True,
     computes=True,
-    of_samples=("kept",),
+    of_samples=("restored",),
     share=hpa.share,
 )
 '''
@@ -215,7 +215,7 @@ def test_a_new_rule_is_on_the_command_line(with_steep: Path) -> None:
 def test_a_new_rule_is_in_the_documentation(with_steep: Path) -> None:
     _run(with_steep, "docs/rules.py")
     options = "`--p-max` (15), `--p-min` (5), `--no-orthogonal`, `--steepness` (0.5)"
-    row = f"| `steep` | the steepest columns go back | {options} | safety |\n"
+    row = f"| `steep` | the steepest columns are restored | {options} | safety |\n"
     assert row in (with_steep / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
@@ -263,8 +263,8 @@ def test_a_new_rule_merges(with_steep: Path, tiny: Callable[..., TinyCase], tmp_
     plan, merged, claims, rerun, swept, _ = _run(with_steep, script, json.dumps(calls)).split("=====\n")
     assert "share" in plan
     assert "15.0%" in plan
-    assert "put back by steep" in merged
-    assert "which columns were put back rests on the report (kept): give --safety-calib" in " ".join(claims.split())
+    assert "restored by steep" in merged
+    assert "which columns were restored rests on the report (restored): give --safety-calib" in " ".join(claims.split())
     assert "are not" not in rerun
     assert "control" in swept
 
@@ -274,7 +274,7 @@ def test_a_new_rule_merges(with_steep: Path, tiny: Callable[..., TinyCase], tmp_
     assert report["task"] is None
     adapted = [record for record in report["linears"] if record["outcome"] == "adapted"]
     assert adapted
-    assert all(record["kept"] and record["share"] and record["safety_tokens"] for record in adapted)
+    assert all(record["restored"] and record["share"] and record["safety_tokens"] for record in adapted)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "The method is steepness ([Nobody](https://example.org/steep))" in card
     assert "`steepness = 2`" in card

@@ -276,9 +276,11 @@ def test_room_for_all(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_number_is_the_only_difference(tiny: Tiny, tmp_path: Path) -> None:
-    """More columns back, from one file: they are nested, as the scores are the same."""
+    """More columns restored, from one file: they are nested, as the scores are the same."""
     case, outs = tiny("llama"), {tmp_path / str(p): HPAConfig(p_max=float(p), selection="safety") for p in (5, 15, 40)}
     reports = [*run(case, outs, stats=tmp_path / "stats").values()]
-    kept = [{r.name: set(r.kept_columns) for r in report.linears if r.outcome == "adapted"} for report in reports]
-    assert all(kept[0][name] <= kept[1][name] <= kept[2][name] for name in kept[0])
-    assert sum(map(len, kept[0].values())) < sum(map(len, kept[2].values()))
+    restored = [
+        {r.name: set(r.restored_columns) for r in report.linears if r.outcome == "adapted"} for report in reports
+    ]
+    assert all(restored[0][name] <= restored[1][name] <= restored[2][name] for name in restored[0])
+    assert sum(map(len, restored[0].values())) < sum(map(len, restored[2].values()))

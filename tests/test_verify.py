@@ -81,7 +81,7 @@ def test_a_single_file(tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("kind", ["kept", "merged", "untouched"])
+@pytest.mark.parametrize("kind", ["restored", "merged", "untouched"])
 def test_one_flipped_bit(kind: str, name: str, published: Callable[[str], Published]) -> None:
     damaged = published(name)
     linear, other = TARGETS[name]
@@ -91,10 +91,10 @@ def test_one_flipped_bit(kind: str, name: str, published: Callable[[str], Publis
         expected = rf"{other}: 1 of \d+ values are not NEW's{where}\."
     else:
         record = next(record for record in damaged.report.linears if record.name == linear)
-        column = next(j for j in range(record.columns) if (j in record.kept_columns) == (kind == "kept"))
+        column = next(j for j in range(record.columns) if (j in record.restored_columns) == (kind == "restored"))
         shard = damaged.overwrite(linear, 3, column, lambda bits: bits ^ 1)
-        what = r"outside the columns put back are not NEW − \S+ · OLD"
-        what = "in columns put back are not OLD's" if kind == "kept" else what
+        what = r"outside the restored columns are not NEW − \S+ · OLD"
+        what = "in restored columns are not OLD's" if kind == "restored" else what
         expected = rf"{linear}: 1 of {record.rows * record.columns} values {what}, first in column {column}\."
     digests = rf"{shard} is not the file that the merge wrote: SHA-256 [0-9a-f]{{64}} expected, [0-9a-f]{{64}} found\."
     check(damaged.alone(), digests)
@@ -116,11 +116,11 @@ def test_another_device_may_round_otherwise(
 ) -> None:
     damaged = published()
     record = next(record for record in damaged.report.linears if record.name == TARGETS["llama"][0])
-    column = next(j for j in range(record.columns) if j not in record.kept_columns)
+    column = next(j for j in range(record.columns) if j not in record.restored_columns)
     damaged.overwrite(record.name, 0, column, lambda bits: bits ^ bit)  # by one or two units in the last place
     seal(damaged.out, run=dataclasses.replace(damaged.report.run, device=device))
     assert len(damaged.with_inputs()) == found
-    damaged.overwrite(record.name, 0, record.kept_columns[0], lambda bits: bits ^ 1)
+    damaged.overwrite(record.name, 0, record.restored_columns[0], lambda bits: bits ^ 1)
     seal(damaged.out)
     assert len(damaged.with_inputs()) == found + 1
 

@@ -83,7 +83,7 @@ def test_new_with_no_column_and_no_kappa(published: Make) -> None:
 
     def change(record: LinearRecord) -> LinearRecord:
         none = pack_columns(torch.zeros(record.columns, dtype=torch.bool))
-        return dataclasses.replace(record, kept=none, kappa=0.0, energy_put_back=0.0) if record.kept else record
+        return dataclasses.replace(record, restored=none, kappa=0.0, energy_restored=0.0) if record.restored else record
 
     forge(forged.out, change)
     assert forged.alone() == []
@@ -91,8 +91,8 @@ def test_new_with_no_column_and_no_kappa(published: Make) -> None:
     adapted = [record.name for record in forged.report.linears if record.outcome == "adapted"]
     for name in adapted:
         assert any(sentence.startswith(f"{name}: kappa is 0 in the report, and ") for sentence in found)
-        assert any(sentence.startswith(f"{name}: 0 columns are put back in the report, and ") for sentence in found)
-        assert any("outside the columns put back are not NEW − " in s for s in found if s.startswith(f"{name}: "))
+        assert any(sentence.startswith(f"{name}: 0 columns are restored in the report, and ") for sentence in found)
+        assert any("outside the restored columns are not NEW − " in s for s in found if s.startswith(f"{name}: "))
 
 
 OUTCOMES: list[tuple[Outcome, Change, str]] = [
@@ -190,7 +190,7 @@ def test_noise_by_safe_delta(published: Make) -> None:
     forge(made.out, lambda record: change(record) if record.outcome == "adapted" else record)
     found = " ".join(made.with_inputs())
     assert all(f"{name}: " in found for name in adapted)
-    assert "put back are not OLD's" in found
+    assert "restored are not OLD's" in found
     samples = made.again()
     assert all(any(s.startswith(f"{name}: ") for s in samples.problems) for name in adapted)
 
@@ -210,17 +210,17 @@ def test_what_only_the_samples_say_is_counted(method: str, sound: Make) -> None:
 
 
 def mask(columns: int, *chosen: int) -> str:
-    kept = torch.zeros(columns, dtype=torch.bool)
-    kept[list(chosen)] = True
-    return pack_columns(kept)
+    restored = torch.zeros(columns, dtype=torch.bool)
+    restored[list(chosen)] = True
+    return pack_columns(restored)
 
 
 WRONG: list[tuple[Change, str]] = [
     ({"kappa": 0.0}, ": kappa is 0 in the report, and "),
     ({"kappa": None}, " is adapted, and the report does not say with which columns and κ."),
-    ({"kept": None}, " is adapted, and the report does not say with which columns and κ."),
-    ({"kept": mask(64, 1, 2, 3)}, ": 3 columns are put back in the report, and 8 have to be."),
-    ({"n_keep": 7}, ": n_keep is 7 in the report, and 8 comes out."),
+    ({"restored": None}, " is adapted, and the report does not say with which columns and κ."),
+    ({"restored": mask(64, 1, 2, 3)}, ": 3 columns are restored in the report, and 8 have to be."),
+    ({"n_restored": 7}, ": n_restored is 7 in the report, and 8 comes out."),
     ({"n_focus": 64}, ": n_focus is 64 in the report, and 16 comes out."),
     ({"n_shared": 17}, ": two sets of 16 of 64 columns cannot share 17."),
     ({"alpha": 0.9}, ": α is 0.9 in the report, and lies between 0.4 and 0.8."),
@@ -229,7 +229,7 @@ WRONG: list[tuple[Change, str]] = [
     ({"block": 0}, ": block is 0 in the report, and 1 comes out."),
     ({"blocks": 8}, ": blocks is 8 in the report, and 4 comes out."),
     ({"relative_update": 0.01}, ": relative_update is 0.01 in the report, and "),
-    ({"energy_put_back": 0.99}, ": energy_put_back is 0.98999999999999999 in the report, and "),
+    ({"energy_restored": 0.99}, ": energy_restored is 0.98999999999999999 in the report, and "),
     ({"distance": 0.5}, ": distance is 0.5 in the report, and "),
     ({"old_norm": 3.0}, ": old_norm is 3 in the report, and "),
     ({"safety_tokens": 0}, " is adapted in the report, though no token came to it."),
@@ -237,7 +237,7 @@ WRONG: list[tuple[Change, str]] = [
     ({"stack": "model"}, ": stack is model in the report, and model.layers comes out."),
     ({"shared_rows": 100}, ": shared_rows is 100 in the report, and missing comes out."),
     ({"rows": 113}, " is [113, 64] in the report and [112, 64] in NEW, as [outputs, inputs]."),
-    ({"kept_share": 0.5}, ": kept_share is 0.5 in the report, and missing comes out."),
+    ({"restored_share": 0.5}, ": restored_share is 0.5 in the report, and missing comes out."),
     ({"safety_budget": 0.5}, ": safety_budget is 0.5 in the report, and missing comes out."),
     ({"outcome": "excluded"}, " is excluded in the report, and has to be adapted: "),
 ]
@@ -263,10 +263,10 @@ def test_columns_that_no_samples_choose(published: Make, tmp_path: Path) -> None
     forged = Published(case, tmp_path / "other", report)
     assert forged.with_inputs() == []
     record = next(record for record in report.linears if record.name == LINEAR)
-    assert min(record.kept_columns) >= 30
-    wrong = mask(64, *range(record.n_keep or 0))
-    forge(forged.out, lambda r: dataclasses.replace(r, kept=wrong) if r.name == LINEAR else r)
-    assert [s for s in forged.with_inputs() if "columns put back did not change, and no samples choose them." in s]
+    assert min(record.restored_columns) >= 30
+    wrong = mask(64, *range(record.n_restored or 0))
+    forge(forged.out, lambda r: dataclasses.replace(r, restored=wrong) if r.name == LINEAR else r)
+    assert [s for s in forged.with_inputs() if "restored columns did not change, and no samples choose them." in s]
 
 
 def test_the_columns_that_can_be_chosen() -> None:
@@ -346,7 +346,7 @@ def test_a_history_that_olds_own_report_does_not_have(published: Make, tmp_path:
 def test_a_device_that_rounds_otherwise_is_said(published: Make) -> None:
     forged = published()
     record = next(record for record in forged.report.linears if record.name == LINEAR)
-    column = next(j for j in range(record.columns) if j not in record.kept_columns)
+    column = next(j for j in range(record.columns) if j not in record.restored_columns)
     forged.overwrite(LINEAR, 0, column, lambda bits: bits ^ 1)
     seal(forged.out, run=dataclasses.replace(forged.report.run, device="cuda:0"))
     result = forged.full()

@@ -68,12 +68,12 @@ def test_other_columns_that_fit_the_budget(published: Make) -> None:
     """What OLD and NEW cannot tell: the worst columns in the place of the best, with every figure as it has to be."""
     forged = published()
     record = next(record for record in forged.report.linears if record.name == LINEAR)
-    others = [j for j in range(record.columns) if j not in record.kept_columns][: len(record.kept_columns)]
-    kept = torch.zeros(record.columns, dtype=torch.bool)
-    kept[others] = True
-    forge(forged.out, lambda r: dataclasses.replace(r, kept=pack_columns(kept)) if r.name == LINEAR else r)
+    others = [j for j in range(record.columns) if j not in record.restored_columns][: len(record.restored_columns)]
+    restored = torch.zeros(record.columns, dtype=torch.bool)
+    restored[others] = True
+    forge(forged.out, lambda r: dataclasses.replace(r, restored=pack_columns(restored)) if r.name == LINEAR else r)
     found = forged.again().problems
-    assert f"{LINEAR}: kept in the report is not what comes out." in found
+    assert f"{LINEAR}: restored in the report is not what comes out." in found
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_merge_of_another_machine(published: Make) -> None:
     """Rounding is accepted, and said; what is more is not."""
     made = published()
     record = next(record for record in made.report.linears if record.name == LINEAR)
-    column = next(j for j in range(record.columns) if j not in record.kept_columns)
+    column = next(j for j in range(record.columns) if j not in record.restored_columns)
     seal(made.out, **elsewhere(made.report))
     result = made.again()
     assert result.problems == ()
@@ -249,7 +249,7 @@ def test_a_merge_of_another_machine(published: Make) -> None:
     assert result.problems == ()
     assert "1 values differ from what comes out here as rounding on another machine can." in result.unchecked
     made.overwrite(LINEAR, 1, column, lambda bits: bits ^ 4)
-    made.overwrite(LINEAR, 0, record.kept_columns[0], lambda bits: bits ^ 1)  # OLD's is OLD's on any machine
+    made.overwrite(LINEAR, 0, record.restored_columns[0], lambda bits: bits ^ 1)  # OLD's is OLD's on any machine
     seal(made.out)
     assert f"{LINEAR}: 2 of 7168 values are not what comes out, first in column " in " ".join(made.again().problems)
 
@@ -312,21 +312,21 @@ def test_a_tie_that_rounding_decides() -> None:
     config = HPAConfig(selection="safety")
 
     def chosen(energy: torch.Tensor) -> Any:
-        return select_columns(energy, inverse[0], inverse[1], n_keep=8, n_focus=16, selection="safety")
+        return select_columns(energy, inverse[0], inverse[1], n_restored=8, n_focus=16, selection="safety")
 
     first = chosen(energy)
     order = torch.sort(first.epsilon, descending=True).indices
     tied = energy.clone()
     tied[order[8]] = float(first.epsilon[order[7]] * inverse[0][order[8]]) * (1 - 1e-6)
     here = chosen(tied)
-    swapped = here.kept.clone()
+    swapped = here.restored.clone()
     swapped[order[7]], swapped[order[8]] = False, True
     assert explains(swapped, here, config)
-    assert explains(here.kept, here, config)
+    assert explains(here.restored, here, config)
     apart = energy.clone()
     apart[order[8]] = float(first.epsilon[order[7]] * inverse[0][order[8]]) * 0.9
     assert not explains(swapped, chosen(apart), config)
-    worst = here.kept.clone()
+    worst = here.restored.clone()
     worst[order[0]], worst[order[-1]] = False, True
     worst[order[1]], worst[order[-2]] = False, True
     worst[order[2]], worst[order[-3]] = False, True

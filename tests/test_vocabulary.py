@@ -84,16 +84,16 @@ def test_against_the_reference(name: str, tiny: Tiny, tmp_path: Path) -> None:
     expected = merge_linear(old, new[:512], safety, task, (blocks, blocks), Settings())
     record = next(record for record in report.linears if record.name == key)
     assert expected.margin > expected.rtol, "a near tie: another vocabulary"
-    assert set(record.kept_columns) == expected.kept
+    assert set(record.restored_columns) == expected.restored
     assert record.kappa == pytest.approx(expected.kappa, abs=SUM)
     assert record.alpha == pytest.approx(expected.alpha, abs=0.4 * expected.rtol)
     found = load_tensors(tmp_path / "out")[key]
     torch.testing.assert_close(found[:512].double(), expected.weight, rtol=1e-6, atol=1e-6)
-    kept = record.kept_columns
-    put_back = float(expected.energy[kept].sum() / expected.energy.sum())
-    assert record.energy_put_back == pytest.approx(put_back, rel=SUM)
+    restored = record.restored_columns
+    restored_share = float(expected.energy[restored].sum() / expected.energy.sum())
+    assert record.energy_restored == pytest.approx(restored_share, rel=SUM)
     everything = (new - torch.cat([old, torch.zeros(64, old.shape[1])])).double().square().sum(dim=0)
-    assert record.energy_put_back != pytest.approx(float(everything[kept].sum() / everything.sum()), abs=1e-6)
+    assert record.energy_restored != pytest.approx(float(everything[restored].sum() / everything.sum()), abs=1e-6)
 
 
 def test_padding_is_growth_and_olds_padding_too(tiny: Tiny, tmp_path: Path) -> None:

@@ -41,8 +41,14 @@ def differences(found: Any, golden: Any, where: str = "") -> Iterator[str]:
 
 
 def main(found: str, golden: str) -> int:
-    reports = (json.loads(Path(name).read_text(encoding="utf-8")) for name in (found, golden))
-    lines = list(differences(*reports))
+    reports = [json.loads(Path(name).read_text(encoding="utf-8")) for name in (found, golden)]
+    versions = [report["schema_version"] for report in reports]
+    if versions[0] != versions[1]:
+        lines = [
+            "schema_version is {} and was {}: fields have other names, make the golden report anew".format(*versions)
+        ]
+    else:
+        lines = list(differences(*reports))
     print("\n".join(lines) or "the reports agree")
     return int(bool(lines))
 

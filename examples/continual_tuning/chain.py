@@ -100,7 +100,7 @@ def _step(chain: Chain, folder: Path, work: Path, step: int, old: Path, safety: 
 def _of_report(report: hpa_merge.MergeReport) -> dict[str, float]:
     """Means over the adapted linears of what the merge says of them."""
     figures: dict[str, float] = {}
-    for name in ("relative_update", "energy_put_back", "kappa", "alpha"):
+    for name in ("relative_update", "energy_restored", "kappa", "alpha"):
         values = [abs(v) for linear in report.linears if (v := getattr(linear, name, None)) is not None]
         if values:
             figures[name] = sum(values) / len(values)

@@ -21,8 +21,8 @@ from hpa_merge.files.disk import Foreign, open_written
 __all__ = ["Journal", "fingerprint_in", "is_locked"]
 
 MARK = "hpa-merge journal"
-FORMAT = 2
-"""The first key of the first line, and its value: 2 has a digest of each tensor."""
+FORMAT = 3
+"""The first key of the first line, and its value: 3 has records of report schema 2."""
 
 BEGINNING = f'{{"{MARK}": '.encode()
 

@@ -120,8 +120,8 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
 
     OLD is the checkpoint before tuning and NEW the one after it, or a PEFT adapter that was trained on OLD: folders, or
     names on the Hub (org/name[@revision]). From both, a few safety samples and some samples of the new task, hpa-merge
-    works out which input columns of every linear weight go back to their old values, and writes the result to OUT. It
-    trains nothing and never holds a whole model in memory.
+    works out which input columns of every linear weight are restored to their old values, and writes the result to OUT.
+    It trains nothing and never holds a whole model in memory.
     """
     paths, options = read_options(context, given)
     rule = find_rule(method_of(options))

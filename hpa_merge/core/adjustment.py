@@ -3,7 +3,7 @@
     ΔW = W_new − W_old
     e_j = (1/r) Σ_i ΔW_ij²                        column energy
     κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F                 the share of W_old in the update
-    Ŵ = W_old on the kept columns, W̃ = W_new − κ W_old elsewhere
+    Ŵ = W_old on the restored columns, W̃ = W_new − κ W_old elsewhere
 
 Weights are ``[r, c]`` in any floating dtype (a transposed view will do). The sums are float64 and the fused weight is
 float32 or better, by blocks of rows that stay in the processor's cache, so that nothing of a weight's size is made.
@@ -82,27 +82,27 @@ def squared_norm(a: Tensor) -> float:
     return float(total)
 
 
-def fuse(old: Tensor, new: Tensor, kept: Tensor, kappa: float) -> Tensor:
-    """``Ŵ``: ``old`` on the kept columns, bit for bit in ``new``'s dtype; ``new − kappa · old`` elsewhere.
+def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float) -> Tensor:
+    """``Ŵ``: ``old`` on the restored columns, bit for bit in ``new``'s dtype; ``new − kappa · old`` elsewhere.
 
     Args:
         old, new: ``[r, c]``.
-        kept: ``M``, ``[c]`` bool.
+        restored: ``M``, ``[c]`` bool.
         kappa: ``κ``; 0 leaves ``new`` bit for bit.
 
     Returns:
         ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
     """
     _check(old, new)
-    if kept.shape != old.shape[1:] or kept.dtype != torch.bool:
-        raise ValueError(f"a mask of shape [{old.shape[1]}] expected, found {list(kept.shape)} of {kept.dtype}")
-    kept = kept.to(new.device)
+    if restored.shape != old.shape[1:] or restored.dtype != torch.bool:
+        raise ValueError(f"a mask of shape [{old.shape[1]}] expected, found {list(restored.shape)} of {restored.dtype}")
+    restored = restored.to(new.device)
     fused = torch.empty(new.shape, dtype=new.dtype, device=new.device)
     dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
     for block in row_blocks(old.shape):
         w_old, w_new = old[block], new[block]
         adjusted = w_new if kappa == 0.0 else torch.sub(w_new.to(dtype), w_old.to(dtype), alpha=kappa).to(new.dtype)
-        fused[block] = torch.where(kept, w_old.to(new.dtype), adjusted)
+        fused[block] = torch.where(restored, w_old.to(new.dtype), adjusted)
     return fused
 
 

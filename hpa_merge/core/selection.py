@@ -1,8 +1,8 @@
-"""Which input columns of a linear weight go back to their old values.
+"""Which input columns of a linear weight are restored to their old values.
 
     ε̄_j = e_j / [H_s⁻¹]_jj        safety focus score          ζ̄_j = e_j / [H_t⁻¹]_jj        task focus score
     S, T = the n_focus columns of largest ε̄, ζ̄               O = S ∩ T                       shared positions
-    φ_j = ε̄_j − α ζ̄_j            balanced score              M                               kept columns
+    φ_j = ε̄_j − α ζ̄_j            balanced score              M                               restored columns
 
 Everything is a vector over the ``c`` columns, on the CPU in float64; ties go to the lower index. Budgets are exact
 rational arithmetic on the decimals that the user typed, so that no column hangs on a rounding error.
@@ -20,18 +20,18 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Selection:
-    """The kept columns of one weight, and how they came about.
+    """The restored columns of one weight, and how they came about.
 
     Attributes:
-        kept: ``M``, ``[c]`` bool.
-        n_keep, n_focus: the column budgets.
+        restored: ``M``, ``[c]`` bool.
+        n_restored, n_focus: the column budgets.
         n_shared: ``|O|``; None, like the rest, where no focus sets were made.
         alpha: ``α``.
         epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``.
     """
 
-    kept: Tensor
-    n_keep: int
+    restored: Tensor
+    n_restored: int
     n_focus: int | None = None
     n_shared: int | None = None
     alpha: float | None = None
@@ -46,7 +46,7 @@ def retained_share(block: int, blocks: int, p_max: float, p_min: float) -> Fract
 
 
 def column_budget(share: Fraction, columns: int, ratio: float = 1.0) -> int:
-    """``min(c, ⌊ratio · share/100 · c + ½⌋)``: ``n_keep`` with ``ratio`` 1, ``n_focus`` with the focus ratio."""
+    """``min(c, ⌊ratio · share/100 · c + ½⌋)``: ``n_restored`` with ``ratio`` 1, ``n_focus`` with the focus ratio."""
     return min(columns, math.floor(Fraction(str(ratio)) * share * columns / 100 + Fraction(1, 2)))
 
 
@@ -55,22 +55,22 @@ def select_columns(
     inverse_safety: Tensor,
     inverse_task: Tensor,
     *,
-    n_keep: int,
+    n_restored: int,
     n_focus: int,
     alpha_min: float = 0.4,
     alpha_max: float = 0.8,
     selection: Literal["balanced", "safety", "shared"] = "balanced",
     saliency: Literal["quotient", "product"] = "quotient",
 ) -> Selection:
-    """The kept columns ``M``.
+    """The restored columns ``M``.
 
     Args:
         energy: ``e_j``, ``[c]``, not negative.
         inverse_safety, inverse_task: ``[H_s⁻¹]_jj`` and ``[H_t⁻¹]_jj``, ``[c]``, positive.
-        n_keep, n_focus: the budgets, as :func:`column_budget` gives them.
+        n_restored, n_focus: the budgets, as :func:`column_budget` gives them.
         alpha_min, alpha_max: the bounds of ``α``; the paper's ``α₀`` and ``α₁``.
-        selection: ``balanced`` (the method); ``safety`` (the ``n_keep`` columns of largest ``ε̄``) and ``shared`` (the
-            ``n_keep`` columns of ``O`` of largest ``φ``) are the ablations of the paper's table.
+        selection: ``balanced`` (the method); ``safety`` (the ``n_restored`` columns of largest ``ε̄``) and ``shared``
+            (the ``n_restored`` columns of ``O`` of largest ``φ``) are the ablations of the paper's table.
         saliency: ``quotient`` (optimal-brain-surgeon), or ``product`` for the reading ``e_j · [H⁻¹]_jj``.
 
     Raises:
@@ -98,13 +98,13 @@ def select_columns(
     task_focus = _largest(zeta, everything, n_focus)  # T
     shared = safety_focus & task_focus  # O
     if selection == "safety":
-        kept = _largest(epsilon, everything, n_keep)
+        restored = _largest(epsilon, everything, n_restored)
     elif selection == "shared":
-        kept = _largest(phi, shared, n_keep)
+        restored = _largest(phi, shared, n_restored)
     else:
-        kept = _largest(epsilon, safety_focus & ~shared, n_keep)
-        kept |= _largest(phi, shared, n_keep - int(kept.sum()))
-    return Selection(kept, n_keep, n_focus, n_shared=int(shared.sum()), alpha=alpha, epsilon=epsilon, zeta=zeta)
+        restored = _largest(epsilon, safety_focus & ~shared, n_restored)
+        restored |= _largest(phi, shared, n_restored - int(restored.sum()))
+    return Selection(restored, n_restored, n_focus, n_shared=int(shared.sum()), alpha=alpha, epsilon=epsilon, zeta=zeta)
 
 
 def balance(weight_safety: Tensor, weight_task: Tensor, alpha_min: float, alpha_max: float) -> float:

@@ -27,7 +27,7 @@ def next_steps(files: DemoFiles, out: Path) -> str:
     """Commands to copy; ``out`` is where the demo's own merge lies."""
     command = f"hpa-merge {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-2"
     return f"""Try next
-  the same by hand, with more put back
+  the same by hand, with more restored
     {command} --p-max 30
   an ablation of the paper
     {command} --selection safety --overwrite

@@ -40,12 +40,12 @@ def record_of_adapted(unit: Unit, pair: LinearPair, adapted: Adapted, moved: Mov
 def _decisions(adapted: Adapted) -> dict[str, Any]:
     """What the report says of how a weight was adapted, by field."""
     decisions = {"share": adapted.share, "kappa": adapted.kappa, **adapted.figures}
-    decisions["energy_put_back"] = adapted.energy_put_back
+    decisions["energy_restored"] = adapted.energy_restored
     if (selection := adapted.selection) is not None:
-        decisions |= {name: getattr(selection, name) for name in ("n_keep", "n_focus", "n_shared", "alpha")}
-        decisions["kept"] = pack_columns(selection.kept)
+        decisions |= {name: getattr(selection, name) for name in ("n_restored", "n_focus", "n_shared", "alpha")}
+        decisions["restored"] = pack_columns(selection.restored)
         if selection.epsilon is not None and selection.zeta is not None:
-            decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.kept))
+            decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.restored))
     if "new_columns" in decisions:
         decisions["new_columns"] = pack_columns(decisions["new_columns"])
     return decisions

@@ -1,7 +1,7 @@
-"""Whole blocks of the text stack go back to OLD: ``W = W_old`` in the chosen blocks, ``W_new`` everywhere else.
+"""Whole blocks of the text stack are restored: ``W = W_old`` in the chosen blocks, ``W_new`` everywhere else.
 
 Li et al. (arXiv 2408.17003) find the safety of a model in a few layers in its middle, and leave those alone in tuning;
-here they are put back after it. Their 6 to 14 are of models with 32 blocks.
+here they are restored after it. Their 6 to 14 are of models with 32 blocks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Options:
 
     blocks: str = option(
         "6-14",
-        "blocks: those of the text stack that are put back, counted from 0, such as 0-2,7.",
+        "blocks: those of the text stack to restore, counted from 0, such as 0-2,7.",
         Bound(lambda text: bool(numbers(text)), "block numbers and ranges of them, such as 0-2,7"),
     )
 
@@ -63,7 +63,7 @@ def check_model(options: Options, architecture: str, blocks: int) -> None:
 
 def adapt(weight: Weight, options: Options) -> Adapted:
     """``W_old``: the weights of other blocks do not come here."""
-    figures = {"kept_share": 1.0, "energy_put_back": 1.0}
+    figures = {"restored_share": 1.0, "energy_restored": 1.0}
     return Adapted(weight.old.to(weight.new.dtype), weight.update, figures=figures)
 
 
@@ -78,7 +78,7 @@ def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tens
 RULE = Rule(
     name="blocks",
     does="whole blocks of the text stack are OLD's ([Li et al.](https://arxiv.org/abs/2408.17003): the safety layers)",
-    paper="whole blocks put back, as in [Li et al.](https://arxiv.org/abs/2408.17003)",
+    paper="whole blocks restored, as in [Li et al.](https://arxiv.org/abs/2408.17003)",
     options=("blocks",),
     adapt=adapt,
     check=check,

@@ -1,4 +1,4 @@
-"""What the rules by columns have in common: OLD's on the kept columns, ``W_new − κ W_old`` elsewhere.
+"""What the rules by columns have in common: OLD's on the restored columns, ``W_new − κ W_old`` elsewhere.
 
 HPA and its two controls differ in nothing but the choice of the columns, which they hand in.
 """
@@ -18,7 +18,7 @@ __all__ = ["adapt_columns", "budget", "check_columns", "largest"]
 
 
 def budget(weight: Weight, options: Options, ratio: float = 1.0) -> int:
-    """``n_keep`` at the depth of a weight; ``n_focus`` with the focus ratio."""
+    """``n_restored`` at the depth of a weight; ``n_focus`` with the focus ratio."""
     share = retained_share(weight.block, weight.blocks, options.p_max, options.p_min)
     return column_budget(share, weight.old.shape[1], ratio)
 
@@ -42,10 +42,10 @@ def check_columns(
     if said["kappa"] is not None and close(said["kappa"], kappa, slack(weight.old, weight.update)):
         kappa = said["kappa"]
     adapted = _fused(weight, options, selection, kappa)
-    here = selection.kept.expand_as(adapted.weight)
+    here = selection.restored.expand_as(adapted.weight)
     compared = (
-        (here, False, "in columns put back are not OLD's"),
-        (~here, True, f"outside the columns put back are not NEW − {kappa:.3g} · OLD"),
+        (here, False, "in restored columns are not OLD's"),
+        (~here, True, f"outside the restored columns are not NEW − {kappa:.3g} · OLD"),
     )
     return Redone(adapted, compared, tuple(f"{weight.name}: {problem}" for problem in problems))
 
@@ -59,5 +59,5 @@ def largest(score: Tensor, count: int) -> Tensor:
 
 def _fused(weight: Weight, options: Options, selection: Selection, kappa: float) -> Adapted:
     share = retained_share(weight.block, weight.blocks, options.p_max, options.p_min)
-    fused = fuse(weight.old, weight.new, selection.kept, kappa)
+    fused = fuse(weight.old, weight.new, selection.restored, kappa)
     return Adapted(fused, weight.update, float(share), selection, kappa)

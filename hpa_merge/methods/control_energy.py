@@ -1,6 +1,6 @@
-"""A control: as many columns as HPA puts back, those that changed most, without any curvature.
+"""A control: as many columns as HPA restores, those that changed most, without any curvature.
 
-    M = the n_keep columns of largest e_j = (1/r) Σ_i ΔW_ij²
+    M = the n_restored columns of largest e_j = (1/r) Σ_i ΔW_ij²
 
 What HPA gains over it is what the curvatures and the balance are worth.
 """
@@ -28,8 +28,8 @@ def adapt(weight: Weight, options: hpa.Options) -> Adapted:
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import adapt_columns, budget, largest
 
-    n_keep = budget(weight, options)
-    return adapt_columns(weight, options, Selection(largest(weight.update.energy, n_keep), n_keep))
+    n_restored = budget(weight, options)
+    return adapt_columns(weight, options, Selection(largest(weight.update.energy, n_restored), n_restored))
 
 
 def check(weight: Weight, options: hpa.Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -37,20 +37,20 @@ def check(weight: Weight, options: hpa.Options, said: Mapping[str, Any], found: 
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import budget, check_columns, largest
 
-    n_keep, kept, energy = budget(weight, options), said["kept"], weight.update.energy
-    chosen = largest(energy, n_keep)
-    swapped = energy[chosen ^ kept]
+    n_restored, restored, energy = budget(weight, options), said["restored"], weight.update.energy
+    chosen = largest(energy, n_restored)
+    swapped = energy[chosen ^ restored]
     apart = float(swapped.max() - swapped.min()) / float(swapped.max()) if len(swapped) and swapped.max() > 0 else 0.0
-    if int(kept.sum()) == n_keep and apart <= TIE:
-        chosen = kept
-    wrong = [] if kept.equal(chosen) else [f"the columns put back are not the {n_keep} that changed most."]
-    return check_columns(weight, options, Selection(chosen, n_keep), said, wrong)
+    if int(restored.sum()) == n_restored and apart <= TIE:
+        chosen = restored
+    wrong = [] if restored.equal(chosen) else [f"the restored columns are not the {n_restored} that changed most."]
+    return check_columns(weight, options, Selection(chosen, n_restored), said, wrong)
 
 
 RULE = Rule(
     name="energy",
     does="control: HPA's shares, the columns that changed most",
-    paper="a control: as many columns as Harmonious Parameter Adaptation puts back, but those that changed most",
+    paper="a control: as many columns as Harmonious Parameter Adaptation restores, but those that changed most",
     bibtex=hpa.BIBTEX,
     options=hpa.STEP,
     adapt=adapt,

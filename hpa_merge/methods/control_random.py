@@ -1,6 +1,6 @@
-"""A control: as many columns as HPA puts back, drawn at random.
+"""A control: as many columns as HPA restores, drawn at random.
 
-    M = n_keep columns, drawn by the seed and the name of the weight
+    M = n_restored columns, drawn by the seed and the name of the weight
 
 It knows nothing of the weight but its name: what HPA gains over it is what knowing anything is worth.
 """
@@ -29,8 +29,8 @@ class Seeded(hpa.Options):
     seed: int = 0
 
 
-def random_columns(columns: int, n_keep: int, seed: int, name: str) -> Tensor:
-    """Mask ``[c]`` of ``n_keep`` columns drawn at random: the same for the same ``seed`` and tensor ``name``.
+def random_columns(columns: int, n_restored: int, seed: int, name: str) -> Tensor:
+    """Mask ``[c]`` of ``n_restored`` columns drawn at random: the same for the same ``seed`` and tensor ``name``.
 
     The name is part of the seed, so that a weight's columns do not depend on which weights were drawn before it.
     """
@@ -39,7 +39,7 @@ def random_columns(columns: int, n_keep: int, seed: int, name: str) -> Tensor:
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
     mask = torch.zeros(columns, dtype=torch.bool)
-    mask[torch.randperm(columns, generator=generator)[:n_keep]] = True
+    mask[torch.randperm(columns, generator=generator)[:n_restored]] = True
     return mask
 
 
@@ -48,9 +48,9 @@ def adapt(weight: Weight, options: Seeded) -> Adapted:
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import adapt_columns, budget
 
-    n_keep = budget(weight, options)
-    drawn = random_columns(weight.old.shape[1], n_keep, options.seed, weight.name)
-    return adapt_columns(weight, options, Selection(drawn, n_keep))
+    n_restored = budget(weight, options)
+    drawn = random_columns(weight.old.shape[1], n_restored, options.seed, weight.name)
+    return adapt_columns(weight, options, Selection(drawn, n_restored))
 
 
 def check(weight: Weight, options: Seeded, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -58,16 +58,17 @@ def check(weight: Weight, options: Seeded, said: Mapping[str, Any], found: Tenso
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import budget, check_columns
 
-    n_keep, seed = budget(weight, options), options.seed
-    drawn = random_columns(weight.old.shape[1], n_keep, seed, weight.name)
-    wrong = [] if drawn.equal(said["kept"]) else [f"the columns put back are not the {n_keep} that seed {seed} draws."]
-    return check_columns(weight, options, Selection(drawn, n_keep), said, wrong)
+    n_restored, seed = budget(weight, options), options.seed
+    drawn = random_columns(weight.old.shape[1], n_restored, seed, weight.name)
+    other = f"the restored columns are not the {n_restored} that seed {seed} draws."
+    wrong = [] if drawn.equal(said["restored"]) else [other]
+    return check_columns(weight, options, Selection(drawn, n_restored), said, wrong)
 
 
 RULE = Rule(
     name="random",
     does="control: HPA's shares, random columns, drawn by `--seed` and the weight's name",
-    paper="a control: as many columns as Harmonious Parameter Adaptation puts back, but random ones",
+    paper="a control: as many columns as Harmonious Parameter Adaptation restores, but random ones",
     bibtex=hpa.BIBTEX,
     options=hpa.STEP,
     adapt=adapt,

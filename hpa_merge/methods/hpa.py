@@ -1,14 +1,14 @@
-"""Harmonious Parameter Adaptation (Wang et al., CVPR 2026, arXiv 2511.20158): whole input columns go back to OLD.
+"""Harmonious Parameter Adaptation (Wang et al., CVPR 2026, arXiv 2511.20158): it restores whole input columns.
 
     ε̄_j = e_j / [H_s⁻¹]_jj,  ζ̄_j = e_j / [H_t⁻¹]_jj      focus scores; e_j = (1/r) Σ_i ΔW_ij²
-    p = p_max − (l/L)(p_max − p_min)                     the share of the columns that goes back, in percent
+    p = p_max − (l/L)(p_max − p_min)                     the share of the columns that is restored, in percent
     S, T = the n_focus columns of largest ε̄, ζ̄          O = S ∩ T
-    M = S∖O by ε̄, then O by φ_j = ε̄_j − α ζ̄_j           the n_keep columns that go back
+    M = S∖O by ε̄, then O by φ_j = ε̄_j − α ζ̄_j           the n_restored columns to restore
     Ŵ = W_old on M, W_new − κ W_old elsewhere            κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F
 
 The mathematics is that of :mod:`hpa_merge.core`, where each of these is computed: :mod:`~hpa_merge.core.hessian`,
 :mod:`~hpa_merge.core.adjustment`, :mod:`~hpa_merge.core.selection`. The controls :mod:`control_random` and
-:mod:`control_energy` put back as many columns, and take the same step elsewhere.
+:mod:`control_energy` restore as many columns, and take the same step elsewhere.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ Wang, Meng},
 class Options:
     """HPA's own; the defaults are the paper's."""
 
-    p_max: float = option(15.0, "Percent of the columns put back in the first block.", PERCENT)
-    p_min: float = option(5.0, "Percent of the columns put back after the last block.", PERCENT, most="p_max")
+    p_max: float = option(15.0, "Percent of the columns restored in the first block.", PERCENT)
+    p_min: float = option(5.0, "Percent of the columns restored after the last block.", PERCENT, most="p_max")
     focus_ratio: float = option(
         2.0,
-        "Size of the focus sets, as a multiple of the columns put back.",
+        "Size of the focus sets, as a multiple of the restored columns.",
         Bound(lambda x: x >= 1.0, "at least 1, for the columns come from the focus set"),
     )
     alpha_min: float = option(
@@ -60,7 +60,7 @@ class Options:
     )
     alpha_max: float = option(0.8, "Greatest weight of the task score in the balanced score.", NOT_NEGATIVE)
     selection: Literal["balanced", "safety", "shared"] = option(
-        "balanced", "Which columns are put back: the method, or one of its two ablations."
+        "balanced", "Which columns are restored: the method, or one of its two ablations."
     )
     orthogonal: bool = option(True, "Remove from the update what points along the old weights.")
     saliency: Literal["quotient", "product"] = option(
@@ -77,7 +77,7 @@ def adapt(weight: Weight, options: Options) -> Adapted:
         weight.update.energy,
         weight.diagonal["safety"],
         weight.diagonal["task"],
-        n_keep=budget(weight, options),
+        n_restored=budget(weight, options),
         n_focus=budget(weight, options, options.focus_ratio),
         alpha_min=options.alpha_min,
         alpha_max=options.alpha_max,
@@ -99,31 +99,31 @@ def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tens
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import budget, check_columns
 
-    n_keep, n_focus = budget(weight, options), budget(weight, options, options.focus_ratio)
-    selection = Selection(said["kept"], n_keep, n_focus, said["n_shared"], said["alpha"])
+    n_restored, n_focus = budget(weight, options), budget(weight, options, options.focus_ratio)
+    selection = Selection(said["restored"], n_restored, n_focus, said["n_shared"], said["alpha"])
     return check_columns(weight, options, selection, said, _impossible(weight, options, selection, said))
 
 
 def _impossible(weight: Weight, options: Options, selection: Selection, said: Mapping[str, Any]) -> Iterator[str]:
     """What of the choice of columns cannot have come of any samples."""
     energy, n_shared, alpha = weight.update.energy, selection.n_shared, selection.alpha
-    n_keep, n_focus, kept = selection.n_keep, selection.n_focus or 0, int(selection.kept.sum())
+    n_restored, n_focus, restored = selection.n_restored, selection.n_focus or 0, int(selection.restored.sum())
     columns = len(energy)
     if n_shared is None or not max(0, 2 * n_focus - columns) <= n_shared <= n_focus:
         yield f"two sets of {n_focus} of {columns} columns cannot share {n_shared}."
         return
-    wanted = min(n_keep, n_shared) if options.selection == "shared" else n_keep
-    if kept != wanted:
-        yield f"{kept} columns are put back in the report, and {wanted} have to be."
-    allowed = allowed_columns(energy, n_keep if options.selection == "safety" else n_focus)
-    if beyond := int((selection.kept & ~allowed).sum()):
-        yield f"{beyond} of the columns put back did not change, and no samples choose them."
+    wanted = min(n_restored, n_shared) if options.selection == "shared" else n_restored
+    if restored != wanted:
+        yield f"{restored} columns are restored in the report, and {wanted} have to be."
+    allowed = allowed_columns(energy, n_restored if options.selection == "safety" else n_focus)
+    if beyond := int((selection.restored & ~allowed).sum()):
+        yield f"{beyond} of the restored columns did not change, and no samples choose them."
     low, high = options.alpha_min, options.alpha_max
     if alpha is None or not low * (1 - TIE) <= alpha <= high * (1 + TIE):
         yield f"α is {alpha} in the report, and lies between {low:g} and {high:g}."
     cells = said["saliency"].values()
-    totals = sum(columns for columns, _ in cells), sum(of_kept for _, of_kept in cells)
-    if totals != (int((energy > 0).sum()), int(selection.kept[energy > 0].sum())):
+    totals = sum(columns for columns, _ in cells), sum(of_restored for _, of_restored in cells)
+    if totals != (int((energy > 0).sum()), int(selection.restored[energy > 0].sum())):
         yield "saliency does not have each column that changed once."
 
 
@@ -146,29 +146,29 @@ def explains(said: Tensor, selection: Selection, options: Options) -> bool:
     :data:`~hpa_merge.core.rounding.NEAR` of a threshold.
 
     Args:
-        said: the report's kept columns, ``[c]`` bool.
+        said: the report's restored columns, ``[c]`` bool.
         selection: the one that was made here.
     """
     from hpa_merge.core.rounding import NEAR
     from hpa_merge.methods.columns import largest
 
     if selection.epsilon is None or selection.zeta is None or selection.alpha is None or selection.n_focus is None:
-        return said.equal(selection.kept)
+        return said.equal(selection.restored)
     epsilon, zeta, n_focus = selection.epsilon, selection.zeta, selection.n_focus
     phi = epsilon - selection.alpha * zeta
     width = NEAR * (epsilon + selection.alpha * zeta)  # of φ, which is a difference
-    everything = selection.kept | ~selection.kept
+    everything = selection.restored | ~selection.restored
     if options.selection == "safety":
-        near = _at(epsilon, selection.n_keep, NEAR * epsilon, everything)
+        near = _at(epsilon, selection.n_restored, NEAR * epsilon, everything)
     else:
         near = _at(epsilon, n_focus, NEAR * epsilon, everything) | _at(zeta, n_focus, NEAR * zeta, everything)
         shared = largest(epsilon, n_focus) & largest(zeta, n_focus)
         alone = largest(epsilon, n_focus) & ~shared
         if options.selection == "balanced":
-            near |= _at(epsilon, selection.n_keep, NEAR * epsilon, alone)
-        left = selection.n_keep - (int(alone.sum()) if options.selection == "balanced" else 0)
+            near |= _at(epsilon, selection.n_restored, NEAR * epsilon, alone)
+        left = selection.n_restored - (int(alone.sum()) if options.selection == "balanced" else 0)
         near |= _at(phi, left, width, shared)
-    return int((said ^ selection.kept).sum()) <= 2 * int(near.sum())
+    return int((said ^ selection.restored).sum()) <= 2 * int(near.sum())
 
 
 def _at(score: Tensor, count: int, width: Tensor, among: Tensor) -> Tensor:
@@ -192,6 +192,6 @@ RULE = Rule(
     explains=explains,
     by_columns=True,
     computes=True,
-    of_samples=("n_shared", "alpha", "kept", "saliency"),
+    of_samples=("n_shared", "alpha", "restored", "saliency"),
     share=share,
 )

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpa_merge.methods import surgery
 from hpa_merge.methods.rule import PERCENT, Rule, option
-from hpa_merge.methods.weight import Adapted, Redone, Weight, put_back
+from hpa_merge.methods.weight import Adapted, Redone, Weight, restored_figures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +99,7 @@ def adapt(weight: Weight, options: Compensated) -> Adapted:
     old, new = weight.old, weight.new
     rest = ~model_patch(old, new, weight.diagonal["task"], options.patch_share)
     made = surgery.operate(new, old, rest, weight.inverse.get("task"), new.dtype)
-    return Adapted(made, weight.update, figures=put_back(weight, rest))
+    return Adapted(made, weight.update, figures=restored_figures(weight, rest))
 
 
 def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -110,13 +110,13 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
     from hpa_merge.core.rounding import differing
 
     old, new, size, problems = weight.old, weight.new, weight.old.numel(), []
-    kept, of_old = size - patch_size(options.patch_share, size), ~differing(found, old.to(new.dtype))
-    if int(of_old.sum()) < kept:
-        problems.append(f"{weight.name}: {int(of_old.sum())} of {size} values are OLD's, and {kept} have to be.")
-    if said["energy_put_back"] is None:
-        problems.append(f"{weight.name}: the report does not say how much of the update was put back.")
-    figures = {"kept_share": kept / size if size else 0.0, "energy_put_back": said["energy_put_back"]}
-    free = ~of_old if options.compensation and kept else of_old & False
+    restored, of_old = size - patch_size(options.patch_share, size), ~differing(found, old.to(new.dtype))
+    if int(of_old.sum()) < restored:
+        problems.append(f"{weight.name}: {int(of_old.sum())} of {size} values are OLD's, and {restored} have to be.")
+    if said["energy_restored"] is None:
+        problems.append(f"{weight.name}: the report does not say how much of the update lies in what was restored.")
+    figures = {"restored_share": restored / size if size else 0.0, "energy_restored": said["energy_restored"]}
+    free = ~of_old if options.compensation and restored else of_old & False
     made = found.where(of_old | free, new)
     compared = ((~of_old & ~free, False, "are neither OLD's nor NEW's"),)
     return Redone(Adapted(made, weight.update, figures=figures), compared, tuple(problems), int(free.sum()))
@@ -133,6 +133,6 @@ RULE = Rule(
     options=("patch_share", "compensation"),
     adapt=adapt,
     check=check,
-    of_samples=("energy_put_back",),
+    of_samples=("energy_restored",),
     bytes_per_value=19,  # masks, and scores that are put in order
 )

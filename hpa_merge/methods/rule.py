@@ -68,14 +68,14 @@ class Rule:
             ``[H⁻¹]_jj``.
         whole_inverse: whether it takes all of ``H⁻¹`` with these options.
         options: the options that it uses, of those that are some rule's.
-        by_columns: whether it puts back whole columns, and says which.
+        by_columns: whether it restores whole columns, and says which.
         computes: whether values are computed from OLD's and NEW's, so that another machine may round them otherwise;
             compensation is not counted.
         base: of a rule that compensates by all of ``H⁻¹``, whose values that moves: ``old`` or ``new``.
         of_samples: fields of the report's record of a weight that the samples decide.
         explains: whether rounding on another machine can turn the rule's columns into those of a report, ``[c]`` bool.
         bytes_per_value: what choosing takes in memory, for each value of a weight.
-        share: the percentage of the columns that goes back at depth ``l`` of ``L``; None where there is no such thing.
+        share: the percentage of the columns to restore at depth ``l`` of ``L``; None where there is no such thing.
         touches: whether it touches the weights of a unit, by whether that is of the text, and its block.
         check_model: raises :class:`~hpa_merge.errors.ConfigError` where the options do not fit a model, by its class
             and the number of blocks of its text.
@@ -94,7 +94,7 @@ class Rule:
     computes: bool = False
     base: Literal["", "old", "new"] = ""
     of_samples: tuple[str, ...] = ()
-    explains: Callable[[Tensor, Selection, Any], bool] = lambda said, selection, options: said.equal(selection.kept)
+    explains: Callable[[Tensor, Selection, Any], bool] = lambda said, selection, options: said.equal(selection.restored)
     bytes_per_value: int = 0
     share: Callable[[Any, int, int], float | None] = lambda options, block, blocks: None
     touches: Callable[[Any, bool, int | None], bool] = lambda options, text, block: True

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from hpa_merge.methods import surgery
 from hpa_merge.methods.rule import NOT_NEGATIVE, Rule, option
-from hpa_merge.methods.weight import Adapted, Redone, Weight, put_back
+from hpa_merge.methods.weight import Adapted, Redone, Weight, restored_figures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def adapt(weight: Weight, options: Compensated) -> Adapted:
     chosen = select_deltas(old, new, weight.update.energy, weight.diagonal["safety"], budget)
     mask = chosen.mask(len(old))
     figures = {
-        **put_back(weight, ~mask),
+        **restored_figures(weight, ~mask),
         "new_columns": chosen.whole,
         "split_column": chosen.split,
         "split_rows": chosen.rows if chosen.split is not None else None,
@@ -130,11 +130,14 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
     if cost is None or budget is None or cost > budget or split.count(None) == 1:
         problems.append(f"{weight.name}: the report does not say how safety was spent.")
     rest = ~mask
-    figures = {**put_back(weight, rest), **{name: said[name] for name in SPENT}}
+    figures = {**restored_figures(weight, rest), **{name: said[name] for name in SPENT}}
     # A row of which nothing is NEW's has nothing to make up for.
     free = rest & (mask & differing(old, new)).any(dim=1, keepdim=True) if options.compensation else rest & False
     made = found.where(free, new.where(mask, old.to(new.dtype)))
-    compared = ((mask, False, "that the report calls NEW's are not"), (rest & ~free, False, "put back are not OLD's"))
+    compared = (
+        (mask, False, "that the report calls NEW's are not"),
+        (rest & ~free, False, "that the report calls restored are not OLD's"),
+    )
     return Redone(Adapted(made, weight.update, figures=figures), compared, tuple(problems), int(free.sum()))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hpa_merge.core import InverseHessian, Selection, Update
 
-__all__ = ["Adapted", "Redone", "Weight", "put_back"]
+__all__ = ["Adapted", "Redone", "Weight", "restored_figures"]
 
 ROWS = 256
 """Rows that are gone over at once."""
@@ -54,7 +54,7 @@ class Adapted:
         weight: ``Ŵ``, ``[r, c]`` in NEW's dtype.
         update: what was measured of ``ΔW``.
         share: ``p`` in percent; None where the method has none, as below.
-        selection: the kept columns.
+        selection: the restored columns.
         kappa: the ``κ`` that was used: 0 without the orthogonal step.
         figures: what else the report says of it, by field.
     """
@@ -67,12 +67,12 @@ class Adapted:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def energy_put_back(self) -> float | None:
-        """The share of ``‖ΔW‖²_F`` that lies in what is put back; None where nothing is as a whole."""
+    def energy_restored(self) -> float | None:
+        """The share of ``‖ΔW‖²_F`` that lies in what is restored; None where nothing is as a whole."""
         if self.selection is None:
-            return self.figures.get("energy_put_back")
+            return self.figures.get("energy_restored")
         energy = self.update.energy
-        return float(energy[self.selection.kept].sum() / energy.sum()) if self.update.change > 0.0 else 0.0
+        return float(energy[self.selection.restored].sum() / energy.sum()) if self.update.change > 0.0 else 0.0
 
     @property
     def relative_update(self) -> float | None:
@@ -99,7 +99,7 @@ class Redone:
     open: int = 0
 
 
-def put_back(weight: Weight, mask: Tensor) -> dict[str, float]:
+def restored_figures(weight: Weight, mask: Tensor) -> dict[str, float]:
     """How much of a weight, and of the square of its update, lies in the values ``mask`` ``[r, c]``."""
     mask, change = mask.to(weight.old.device), 0.0
     for begin in range(0, len(mask), ROWS):
@@ -107,6 +107,6 @@ def put_back(weight: Weight, mask: Tensor) -> dict[str, float]:
         delta = weight.new[rows].double() - weight.old[rows].double()
         change += float(delta.square_()[mask[rows]].sum())
     return {
-        "kept_share": int(mask.sum()) / mask.numel() if mask.numel() else 0.0,
-        "energy_put_back": change / weight.update.change if weight.update.change > 0.0 else 0.0,
+        "restored_share": int(mask.sum()) / mask.numel() if mask.numel() else 0.0,
+        "energy_restored": change / weight.update.change if weight.update.change > 0.0 else 0.0,
     }

@@ -21,7 +21,7 @@ from hpa_merge.report.saliency import CELLS_PER_DECADE, Cells
 __all__ = ["comparison", "heat_map", "picture_of", "plane"]
 
 ACCENT, PLAIN = "#e07b10", "#64748b"
-"""Orange for what was put back and for OUT, slate for the rest: both stand out from white and from black."""
+"""Orange for what was restored and for OUT, slate for the rest: both stand out from white and from black."""
 
 CHARACTER, LETTERS = 6.1, 20
 """Width of a letter of a label in pixels, and the most letters of one."""
@@ -103,13 +103,14 @@ def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any
 
 
 def plane(cells: Cells) -> dict[str, Any]:
-    """Where the columns lie by ``ζ̄``, to the right, and ``ε̄``, upward; in each cell how many of them were put back."""
+    """Where the columns lie by ``ζ̄``, to the right, and ``ε̄``, upward; in each cell how many of them were restored."""
     step = 1 / CELLS_PER_DECADE
     rows = [
-        {"x": j * step, "y": i * step, "columns": columns, "kept": kept} for (i, j), (columns, kept) in cells.items()
+        {"x": j * step, "y": i * step, "columns": columns, "restored": restored}
+        for (i, j), (columns, restored) in cells.items()
     ]
     base = alt.Chart(alt.NamedData("cells")).transform_calculate(
-        x2=f"datum.x + {step}", y2=f"datum.y + {step}", share="datum.kept / datum.columns"
+        x2=f"datum.x + {step}", y2=f"datum.y + {step}", share="datum.restored / datum.columns"
     )
     base = base.transform_joinaggregate(top="max(y)", right="max(x)").transform_filter(
         f"datum.y > datum.top - {DECADES} && datum.x > datum.right - {DECADES}"
@@ -126,7 +127,7 @@ def plane(cells: Cells) -> dict[str, Any]:
         color=alt.Color(
             "share:Q",
             scale=alt.Scale(range=[PLAIN, ACCENT], domain=[0, 1]),
-            legend=alt.Legend(title="put back, % of a cell's columns", format=".0%", gradientLength=150, tickCount=3),
+            legend=alt.Legend(title="restored, % of a cell's columns", format=".0%", gradientLength=150, tickCount=3),
         ),
         opacity=alt.Opacity(
             "columns:Q",
@@ -135,7 +136,7 @@ def plane(cells: Cells) -> dict[str, Any]:
         ),
         tooltip=[
             alt.Tooltip("columns:Q", title="columns", format=","),
-            alt.Tooltip("kept:Q", title="put back", format=","),
+            alt.Tooltip("restored:Q", title="restored", format=","),
             alt.Tooltip("y:Q", title="log10 ε̄ from", format=".2f"),
             alt.Tooltip("x:Q", title="log10 ζ̄ from", format=".2f"),
         ],

@@ -69,7 +69,7 @@ def figures_of(report: MergeReport) -> dict[str, Figure]:
         ImportError: Altair is not there.
     """
     panels = panels_of(report.linears)
-    things = "columns" if any(record.kept is not None for record in report.linears) else "values"
+    things = "columns" if any(record.restored is not None for record in report.linears) else "values"
     measures = [replace(m, unit=m.unit.replace("columns", things)) for m in MEASURES if _has(panels, m)]
     figures = {measure.file: _map(panels, measure, report.config) for measure in measures}
     if by_place := cells_by_place(panels):
@@ -184,25 +184,25 @@ def _plane(by_place: Mapping[tuple[str, str], Cells]) -> Figure:
     from hpa_merge.render.charts import plane
 
     cells = join_cells(by_place.values())
-    columns, kept = (sum(counts[k] for counts in cells.values()) for k in (0, 1))
-    above = sum(of_kept for (i, j), (_, of_kept) in cells.items() if i > j)
+    columns, restored = (sum(counts[k] for counts in cells.values()) for k in (0, 1))
+    above = sum(of_restored for (i, j), (_, of_restored) in cells.items() if i > j)
     ranked = sorted(cells.items(), key=lambda item: (-item[0][0], item[0][1]))
     rows = tuple(
-        (f"{i / 4:.2f} to {(i + 1) / 4:.2f}", f"{j / 4:.2f} to {(j + 1) / 4:.2f}", str(of_all), str(of_kept))
-        for (i, j), (of_all, of_kept) in ranked
+        (f"{i / 4:.2f} to {(i + 1) / 4:.2f}", f"{j / 4:.2f} to {(j + 1) / 4:.2f}", str(of_all), str(of_restored))
+        for (i, j), (of_all, of_restored) in ranked
     )
-    told = f"{kept:,} of {columns:,} changed columns were put back ({percent(kept / columns)})"
+    told = f"{restored:,} of {columns:,} changed columns were restored ({percent(restored / columns)})"
     return Figure(
         "Which columns: safety's score against the task's",
         "columns",
         "Every input column by how much safety (ε̄, upward) and the new task (ζ̄, to the right) rest on its change; on "
         "the dashed line both scores are equal. What is eight powers of ten under the largest is in the table alone.",
-        "The columns put back, in orange, lie at the top, and to the left of others that are as high: there safety "
+        "The restored columns, in orange, lie at the top, and to the left of others that are as high: there safety "
         "rests on the change and the task does not. Orange at the top right alone: both rest on the same columns.",
         f"A map of the columns of all layers by their two scores. {told}"
-        + (f", {percent(above / kept)} of these in cells where safety's score is the larger." if kept else "."),
+        + (f", {percent(above / restored)} of these in cells where safety's score is the larger." if restored else "."),
         plane(cells),
-        (Table("Columns by score", ("log10 ε̄", "log10 ζ̄", "columns", "put back"), rows),),
+        (Table("Columns by score", ("log10 ε̄", "log10 ζ̄", "columns", "restored"), rows),),
         {place: pack_cells(of_place) for place, of_place in by_place.items()},
     )
 

@@ -27,6 +27,9 @@ DRAWING = Limits(computing=300.0, waiting=900.0)
 LIBRARIES = ("hpa-merge", "altair", "vl-convert-python", "Jinja2")
 """Distributions that what is drawn depends on, and the fonts that are installed."""
 
+FORM = {"schema_version": str(SCHEMA_VERSION)}
+"""The form of the report that is drawn: a page of an earlier one has other words."""
+
 MEMORY = 2**33
 """Bytes that drawing may take: 8 GiB; the library that makes pictures takes half a gigabyte."""
 
@@ -136,7 +139,7 @@ def draw(report: MergeReport) -> Drawing:
     for name, length in found["files"].items():
         files[name] = bytes(content[place : place + length])
         place += length
-    return Drawing(files, found["pictures"], {name: version(name) for name in LIBRARIES})
+    return Drawing(files, found["pictures"], {name: version(name) for name in LIBRARIES} | FORM)
 
 
 @cache

@@ -68,7 +68,7 @@ def page_of(
     if report.run.finished:
         origin.append(("made", report.run.finished))
     return _template().render(
-        title=f"What was put back into {report.architecture}",
+        title=f"What was restored in {report.architecture}",
         version=hpa_merge.__version__,
         policy=_policy(programs),
         style=_asset("page.css"),

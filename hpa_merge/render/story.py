@@ -6,7 +6,7 @@ from hpa_merge.config import option_fields, uses
 from hpa_merge.render.figures import Table
 from hpa_merge.report.records import CalibrationRecord, Outcome
 from hpa_merge.report.rounds import round_of
-from hpa_merge.report.rows import mean, put_back
+from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text, counted, from_first_text, listed, percent, seconds_text
 
@@ -40,9 +40,9 @@ def tiles(report: MergeReport) -> Facts:
     """The figures that stand at the top, each with what it is."""
     adapted = [record for record in report.linears if record.outcome == "adapted"]
     found = [(f"of {counted(len(report.linears), 'linear weight')} adapted", f"{len(adapted):,}")]
-    if (back := put_back(adapted)) is not None:
-        found.append((f"of their {_things(report)} put back", percent(back)))
-    if (energy := mean(record.energy_put_back for record in adapted)) is not None:
+    if (share := restored_share(adapted)) is not None:
+        found.append((f"of their {_things(report)} restored", percent(share)))
+    if (energy := mean(record.energy_restored for record in adapted)) is not None:
         found.append(("of the update's energy undone, mean", percent(energy)))
     if (shared := mean((r.n_shared or 0) / r.n_focus if r.n_focus else None for r in adapted)) is not None:
         found.append(("of safety's columns wanted by the task too, mean", percent(shared)))
@@ -59,15 +59,17 @@ def summary(report: MergeReport) -> list[str]:
         f"{report.architecture} has {counted(len(report.linears), 'linear weight')}; "
         f"{len(adapted)} of them were adapted by the method {report.method}."
     )
-    back, energy = put_back(adapted), mean(record.energy_put_back for record in adapted)
-    if back is not None:
-        first += f" Of these, {percent(back)} of the {_things(report)} have the values of OLD, the model before tuning."
+    share, energy = restored_share(adapted), mean(record.energy_restored for record in adapted)
+    if share is not None:
+        first += (
+            f" Of these, {percent(share)} of the {_things(report)} have the values of OLD, the model before tuning."
+        )
     if energy is not None:
-        first += f" What was put back held {percent(energy)} of the change that tuning had made, on average; the rest"
+        first += f" What was restored held {percent(energy)} of the change that tuning had made, on average; the rest"
         first += " of it stayed" + (", but for what the orthogonal step took off." if _turned(report) else ".")
-    kept = [f"{count} {LEFT[outcome]}" for outcome in LEFT if (count := report.count(outcome))]
+    left = [f"{count} {LEFT[outcome]}" for outcome in LEFT if (count := report.count(outcome))]
     others = sum(report.passed_through.values())
-    second = f"Of the other linear weights, {'; '.join(kept)}. " if kept else ""
+    second = f"Of the other linear weights, {'; '.join(left)}. " if left else ""
     if others:
         second += f"{counted(others, 'tensor')} that cannot be adapted, such as norms and embeddings, came from NEW"
         second += " byte for byte."
@@ -136,11 +138,11 @@ def history_table(report: MergeReport) -> Table | None:
         rows.append(
             (
                 *(str(place), record.old, record.new, record.finished, record.method),
-                *(str(record.adapted), _percent(record.put_back), _percent(record.energy_put_back)),
+                *(str(record.adapted), _percent(record.restored_share), _percent(record.energy_restored)),
                 *(_percent(moved), from_first_text(record.drift), _measured(record.evaluation)),
             )
         )
-    head = ("round", "OLD", "NEW", "finished", "method", "adapted", "put back", "energy")
+    head = ("round", "OLD", "NEW", "finished", "method", "adapted", "restored", "energy")
     return Table("The rounds, the first one first", (*head, "moved", "from the first", "evaluation"), tuple(rows), True)
 
 
@@ -189,8 +191,8 @@ def versions_table(report: MergeReport) -> Table:
 
 
 def _things(report: MergeReport) -> str:
-    """What is put back as a whole: columns, or values with methods that do not go by columns."""
-    return "columns" if any(record.kept is not None for record in report.linears) else "values"
+    """What is restored as a whole: columns, or values with methods that do not go by columns."""
+    return "columns" if any(record.restored is not None for record in report.linears) else "values"
 
 
 def _turned(report: MergeReport) -> bool:

@@ -24,7 +24,7 @@ __all__ = ["FORMAT", "SCHEMA_VERSION", "Inspection", "Named", "inspect"]
 
 FORMAT = "hpa-merge inspection"
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @final

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from hpa_merge.report.records import LinearRecord
-from hpa_merge.report.rows import mean, put_back
+from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.words import number, percent
 
 __all__ = ["MEASURES", "Measure"]
@@ -52,29 +52,29 @@ def _bounds(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
 MEASURES = (
     Measure(
         "hpa_columns.png",
-        "What was put back",
+        "What was restored",
         "% of the columns",
         "The share of a weight's input columns (of its values, with methods that do not go by columns) that is OLD's "
         "again.",
-        "Where whole columns are put back it falls evenly with depth, from p_max to p_min, alike for all "
+        "Where whole columns are restored it falls evenly with depth, from p_max to p_min, alike for all "
         "projections of a block. A grey cell was not adapted.",
-        put_back,
+        restored_share,
     ),
     Measure(
         "hpa_energy.png",
         "How much of the update that undoes",
         "% of ‖ΔW‖²",
-        "The share of the squared change that tuning made to a weight which lies in what was put back.",
-        "More than the share of the columns: those put back are among those that tuning changed most. But well under "
-        "100 %, for the rest is what is left of the new task.",
-        lambda records: mean(record.energy_put_back for record in records),
+        "The share of the squared change that tuning made to a weight which lies in what was restored.",
+        "More than the share of the columns: the restored ones are among those that tuning changed most. But well "
+        "under 100 %, for the rest is what is left of the new task.",
+        lambda records: mean(record.energy_restored for record in records),
     ),
     Measure(
         "hpa_overlap.png",
         "How far safety and task want the same columns",
         "% of the safety focus set",
         "The share of the columns of largest ε̄ (safety) that are among those of largest ζ̄ (task) too.",
-        "Low: then safety can be put back without touching what the task rests on. Near 100 % every column that safety "
+        "Low: then safety can be restored without touching what the task rests on. Near 100 % every column that safety "
         "wants is one that the task wants, and α decides.",
         lambda records: mean(map(_overlap, records)),
         domain=lambda config: (0.0, 1.0),

@@ -17,17 +17,17 @@ def pack_columns(mask: Tensor) -> str:
     return base64.b64encode(bytes((bits * weights).sum(dim=1).tolist())).decode("ascii")
 
 
-def saliency_cells(epsilon: Tensor, zeta: Tensor, kept: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
+def saliency_cells(epsilon: Tensor, zeta: Tensor, restored: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
     """The cells that hold columns; those whose ``ε̄`` or ``ζ̄`` is 0 are in none.
 
     Args:
         epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``, not negative.
-        kept: the columns put back, ``[c]`` bool.
+        restored: the restored columns, ``[c]`` bool.
     """
     there = (epsilon > 0) & (zeta > 0)
     axes = [torch.floor(CELLS_PER_DECADE * score[there].double().log10()).long() for score in (epsilon, zeta)]
     keys, cell = torch.stack(axes).unique(dim=1, return_inverse=True)  # [2, cells], [columns that are there]
     columns = torch.bincount(cell, minlength=keys.shape[1])
-    of_kept = torch.bincount(cell[kept[there]], minlength=keys.shape[1])
-    counts = zip(columns.tolist(), of_kept.tolist(), strict=True)
+    of_restored = torch.bincount(cell[restored[there]], minlength=keys.shape[1])
+    counts = zip(columns.tolist(), of_restored.tolist(), strict=True)
     return dict(zip(((i, j) for i, j in keys.T.tolist()), counts, strict=True))

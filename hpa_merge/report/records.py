@@ -43,20 +43,20 @@ class LinearRecord:
         rows, columns: ``r`` and ``c``.
         block, blocks: depth ``l`` of ``L``.
         share: the retained share ``p`` of that depth, in percent.
-        n_keep, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
-        kept: the columns put back, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
+        n_restored, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
+        restored: the restored columns, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
             ``j // 8``; :func:`unpack_columns` reads it.
         alpha, kappa: ``α`` and ``κ``.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_put_back: the share of ``‖ΔW‖²_F`` that lies in what is put back.
-        kept_share: the share of its values that is OLD's, compensated or not, where that is no matter of columns.
-        new_columns: the columns that are wholly NEW's, as ``kept``; of Safe Delta, as the next ones.
+        energy_restored: the share of ``‖ΔW‖²_F`` that lies in what is restored.
+        restored_share: the share of its values that is OLD's, compensated or not, where that is no matter of columns.
+        new_columns: the columns that are wholly NEW's, as ``restored``; of Safe Delta, as the next ones.
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
         safety_tokens, task_tokens: tokens that reached it.
         saliency: how the columns lie by ``ε̄`` and ``ζ̄``; None where the method has no such scores. Four numbers for
-            each cell of the plane that is not empty, ``i,j,columns,kept`` with a space between cells: it holds the
-            columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, of which ``kept`` are put back. Columns that
+            each cell of the plane that is not empty, ``i,j,columns,restored`` with a space between cells: it holds the
+            columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, of which so many are restored. Columns that
             tuning did not change have no place there.
         shared_rows: of a head whose vocabulary grew the rows that OLD has too; the others are NEW's.
         distance: ``‖W_out − W_old‖_F``, of the weight as it was written, whatever became of it; over the rows that both
@@ -73,18 +73,18 @@ class LinearRecord:
     block: int | None = None
     blocks: int | None = None
     share: float | None = None
-    n_keep: int | None = None
+    n_restored: int | None = None
     n_focus: int | None = None
     n_shared: int | None = None
-    kept: str | None = None
+    restored: str | None = None
     alpha: float | None = None
     kappa: float | None = None
     relative_update: float | None = None
-    energy_put_back: float | None = None
+    energy_restored: float | None = None
     safety_tokens: int = 0
     task_tokens: int = 0
     shared_rows: int | None = None
-    kept_share: float | None = None
+    restored_share: float | None = None
     new_columns: str | None = None
     split_column: int | None = None
     split_rows: int | None = None
@@ -100,16 +100,16 @@ class LinearRecord:
         return self.distance / self.old_norm if self.distance is not None and self.old_norm else None
 
     @property
-    def share_put_back(self) -> float | None:
+    def share_of_old(self) -> float | None:
         """The share of its values that is OLD's; None where none is as it was."""
-        if self.kept_share is not None:
-            return self.kept_share
-        return None if self.kept is None else count_columns(self.kept) / self.columns if self.columns else 0.0
+        if self.restored_share is not None:
+            return self.restored_share
+        return None if self.restored is None else count_columns(self.restored) / self.columns if self.columns else 0.0
 
     @property
-    def kept_columns(self) -> list[int]:
-        """The columns put back, ascending."""
-        return [] if self.kept is None else unpack_columns(self.kept, self.columns)
+    def restored_columns(self) -> list[int]:
+        """The restored columns, ascending."""
+        return [] if self.restored is None else unpack_columns(self.restored, self.columns)
 
 
 @final
@@ -163,7 +163,8 @@ class RunRecord:
             made before there were such.
         machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in reports
             that were made before it was noted.
-        drawn_with: versions of what drew the page and the pictures; empty where nothing was drawn, or not by one.
+        drawn_with: versions of what drew the page and the pictures, and the ``schema_version`` of the
+            report that they show; empty where nothing was drawn, or not by one.
     """
 
     old: str
@@ -226,8 +227,8 @@ class RoundRecord:
         config: the options.
         safety, task: the calibration sets; None where the method looked at none.
         adapted: how many linears were adapted.
-        put_back: the share of those linears' values that is OLD's; None where the method has no such thing.
-        energy_put_back: the mean over those linears, as a share; None likewise.
+        restored_share: the share of those linears' values that is OLD's; None where the method has no such thing.
+        energy_restored: the mean over those linears, as a share; None likewise.
         evaluation: what was measured of that round's OUT; None where nothing was.
         architecture: class name of the model.
         adapter: what kind of PEFT adapter NEW was; empty where it was a checkpoint.
@@ -242,8 +243,8 @@ class RoundRecord:
     safety: CalibrationRecord | None
     task: CalibrationRecord | None
     adapted: int
-    put_back: float | None = None
-    energy_put_back: float | None = None
+    restored_share: float | None = None
+    energy_restored: float | None = None
     evaluation: dict[str, Any] | None = None
     architecture: str = ""
     adapter: str = ""

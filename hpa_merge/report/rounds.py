@@ -1,7 +1,7 @@
 """A round as the reports of the rounds after it remember it."""
 
 from hpa_merge.report.records import RoundRecord
-from hpa_merge.report.rows import mean, put_back
+from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["round_of"]
@@ -19,8 +19,8 @@ def round_of(report: MergeReport) -> RoundRecord:
         safety=report.safety,
         task=report.task,
         adapted=len(adapted),
-        put_back=put_back(adapted),
-        energy_put_back=mean(record.energy_put_back for record in adapted),
+        restored_share=restored_share(adapted),
+        energy_restored=mean(record.energy_restored for record in adapted),
         evaluation=report.evaluation,
         architecture=report.architecture,
         adapter=run.adapter,

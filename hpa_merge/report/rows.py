@@ -23,23 +23,23 @@ __all__ = [
     "mean",
     "measured",
     "projection_of",
-    "put_back",
     "ranges",
+    "restored_share",
     "short",
 ]
 
 By = Literal["depth", "projection", "linear"]
 
-PACKED = ("kept", "new_columns")
+PACKED = ("restored", "new_columns")
 """Fields that are bit masks; a row has ranges in their place."""
 
-DERIVED = ("projection", "put_back", "drift", "kept_columns")
+DERIVED = ("projection", "drift", "restored_columns")
 
 COLUMNS = (*(item.name for item in fields(LinearRecord) if item.name not in PACKED), *DERIVED)
 """Of the row of a linear, in their order."""
 
 FIGURES = (
-    *("linears", "share", "put_back", "energy_put_back", "shared", "alpha", "kappa", "relative_update"),
+    *("linears", "share", "restored_share", "energy_restored", "shared", "alpha", "kappa", "relative_update"),
     *("distance", "old_norm", "drift"),
 )
 
@@ -48,12 +48,12 @@ GROUP_COLUMNS = {"depth": ("where", "block", "blocks", *FIGURES), "projection": 
 
 
 def linear_row(record: LinearRecord) -> dict[str, Any]:
-    """Every figure of a linear by its name in the report, and what follows: columns put back are ranges."""
+    """Every figure of a linear by its name in the report, and what follows: restored columns are ranges."""
     return {name: getattr(record, name) for name in COLUMNS if name not in DERIVED} | {
         "projection": projection_of(record.name),
-        "put_back": record.share_put_back,
+        "restored_share": record.share_of_old,
         "drift": record.drift,
-        "kept_columns": None if record.kept is None else ranges(record.kept_columns),
+        "restored_columns": None if record.restored is None else ranges(record.restored_columns),
     }
 
 
@@ -85,8 +85,8 @@ def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
     return {
         "linears": len(records),
         "share": mean(r.share for r in records),
-        "put_back": put_back(records),
-        "energy_put_back": mean(r.energy_put_back for r in records),
+        "restored_share": restored_share(records),
+        "energy_restored": mean(r.energy_restored for r in records),
         "shared": mean(shared),
         "alpha": mean(r.alpha for r in records),
         "kappa": mean(r.kappa for r in records),
@@ -97,11 +97,11 @@ def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
     }
 
 
-def put_back(records: Sequence[LinearRecord]) -> float | None:
+def restored_share(records: Sequence[LinearRecord]) -> float | None:
     """The share of the columns that is OLD's, or of the values where no columns are; None where nothing is."""
-    by_columns = all(record.kept is not None for record in records)
+    by_columns = all(record.restored is not None for record in records)
     sizes = [
-        (share, r.columns * (1 if by_columns else r.rows)) for r in records if (share := r.share_put_back) is not None
+        (share, r.columns * (1 if by_columns else r.rows)) for r in records if (share := r.share_of_old) is not None
     ]
     if not sizes:
         return None

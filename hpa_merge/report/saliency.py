@@ -1,7 +1,7 @@
 """How the columns of a weight lie by their two focus scores: few cells in the place of many columns.
 
 The plane of ``log10 ε̄`` and ``log10 ζ̄`` is cut into cells of a quarter decade; a cell counts its columns and those of
-them that are put back. What can be drawn of a million columns fits into some hundred characters so.
+them that are restored. What can be drawn of a million columns fits into some hundred characters so.
 """
 
 from collections import Counter
@@ -12,12 +12,12 @@ __all__ = ["CELLS_PER_DECADE", "Cells", "join_cells", "pack_cells", "unpack_cell
 CELLS_PER_DECADE = 4
 
 Cells = Mapping[tuple[int, int], tuple[int, int]]
-"""By ``(i, j)``, the columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, and how many of them are put back."""
+"""By ``(i, j)``, the columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, and how many of them are restored."""
 
 
 def pack_cells(cells: Cells) -> str:
-    """Cells as :class:`hpa_merge.report.records.LinearRecord` has them: ``i,j,columns,kept``, a space between two."""
-    return " ".join(f"{i},{j},{columns},{kept}" for (i, j), (columns, kept) in sorted(cells.items()))
+    """Cells as :class:`hpa_merge.report.records.LinearRecord` has them: ``i,j,columns,restored``, a space between."""
+    return " ".join(f"{i},{j},{columns},{restored}" for (i, j), (columns, restored) in sorted(cells.items()))
 
 
 def unpack_cells(packed: str) -> dict[tuple[int, int], tuple[int, int]]:
@@ -28,17 +28,17 @@ def unpack_cells(packed: str) -> dict[tuple[int, int], tuple[int, int]]:
     """
     cells = {}
     for cell in packed.split():
-        i, j, columns, kept = map(int, cell.split(","))
-        cells[i, j] = columns, kept
+        i, j, columns, restored = map(int, cell.split(","))
+        cells[i, j] = columns, restored
     return cells
 
 
 def join_cells(several: Iterable[Cells]) -> dict[tuple[int, int], tuple[int, int]]:
     """The cells of several weights as if their columns were those of one."""
     columns: Counter[tuple[int, int]] = Counter()
-    kept: Counter[tuple[int, int]] = Counter()
+    restored: Counter[tuple[int, int]] = Counter()
     for cells in several:
-        for place, (of_cell, of_kept) in cells.items():
+        for place, (of_cell, of_restored) in cells.items():
             columns[place] += of_cell
-            kept[place] += of_kept
-    return {place: (count, kept[place]) for place, count in columns.items()}
+            restored[place] += of_restored
+    return {place: (count, restored[place]) for place, count in columns.items()}

@@ -19,6 +19,7 @@ from hpa_merge.files import parsing
 from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import REPORT
 from hpa_merge.methods import method_of
+from hpa_merge.report.earlier import RENAMED, brought_up
 from hpa_merge.report.records import (
     CalibrationRecord,
     ComponentRecord,
@@ -30,7 +31,7 @@ from hpa_merge.report.records import (
 )
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @final
@@ -105,13 +106,15 @@ class MergeReport:
 
 
 def read_report(folder: Path, role: str = "OUT") -> MergeReport:
-    """The report that lies in a merged folder; fields that this version does not know are passed over.
+    """The report that lies in a merged folder, of this schema or an earlier one.
+
+    Fields that this version does not know are passed over.
 
     Args:
         role: what the messages call the folder.
 
     Raises:
-        CheckpointError: there is none, it cannot be read, or it is of another schema.
+        CheckpointError: there is none, it cannot be read, or it is of a later schema.
     """
     try:
         find_inside(folder, REPORT)
@@ -129,8 +132,9 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         if not isinstance(content, dict) or "schema_version" not in content:
             raise ValueError("it has no schema_version")
         version = content["schema_version"]
-        if version == SCHEMA_VERSION:
-            check_lengths(content)
+        check_lengths(content)
+        content = brought_up(content)
+        if content["schema_version"] == SCHEMA_VERSION:
             report: MergeReport = _typed(MergeReport, content, "the report")
             check_meaning(report)
             return report
@@ -144,8 +148,9 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         raise CheckpointError(
             f"{place}: {path.name} is not a report of hpa-merge ({error}): fetch the folder again, or merge again."
         ) from error
+    versions = " and ".join(map(str, (*RENAMED, SCHEMA_VERSION)))
     raise CheckpointError(
-        f"{place}: {path.name} has schema_version {version!r} and this version reads {SCHEMA_VERSION}: "
+        f"{place}: {path.name} has schema_version {version!r} and this version reads {versions}: "
         "use the version of hpa-merge that made it."
     )
 

@@ -88,9 +88,9 @@ def _of_linear(record: LinearRecord) -> Iterator[str]:
     rows, columns = record.rows, record.columns
     most: dict[str, float | None] = {
         **dict.fromkeys(("rows", "columns"), AXIS),
-        **dict.fromkeys(("n_keep", "n_focus", "n_shared"), columns),
+        **dict.fromkeys(("n_restored", "n_focus", "n_shared"), columns),
         **{"shared_rows": rows, "split_rows": rows, "split_column": columns - 1, "block": record.blocks},
-        **dict.fromkeys(("energy_put_back", "kept_share"), 1.0 + 1e-6),  # shares of 1, but for rounding
+        **dict.fromkeys(("energy_restored", "restored_share"), 1.0 + 1e-6),  # shares of 1, but for rounding
         "share": 100.0,
     }
     for field in dataclasses.fields(LinearRecord):
@@ -104,7 +104,7 @@ def _of_linear(record: LinearRecord) -> Iterator[str]:
             possible = 0 <= value <= (MOST if bound is None else bound)
         if not possible:
             yield name
-    for name in ("kept", "new_columns"):
+    for name in ("restored", "new_columns"):
         packed = getattr(record, name)
         if packed is not None and not _is_mask(packed, columns):
             yield name
@@ -136,14 +136,14 @@ def _is_mask(packed: str, columns: int) -> bool:
 
 
 def _are_cells(packed: str, columns: int) -> bool:
-    """Whether a text has cells of no more columns than there are, and in each no more kept than it holds."""
+    """Whether a text has cells of no more columns than there are, and in each no more restored than it holds."""
     if len(packed) > max(CELLS, 64 * columns):
         return False
     try:
         cells = unpack_cells(packed).values()
     except ValueError:
         return False
-    return all(0 <= kept <= count for count, kept in cells) and sum(count for count, _ in cells) <= columns
+    return all(0 <= restored <= count for count, restored in cells) and sum(count for count, _ in cells) <= columns
 
 
 def _is_path(name: str) -> bool:

@@ -241,21 +241,21 @@ class Comparison:
         free: tuple[str, ...] = ("saliency", "n_shared")
         slacks |= dict.fromkeys(("alpha", "safety_cost", "safety_budget"), NEAR)
         if self.config.whole_inverse:
-            slacks |= dict.fromkeys(("distance", "energy_put_back", "kept_share"), NEAR)
+            slacks |= dict.fromkeys(("distance", "energy_restored", "restored_share"), NEAR)
             free = ("new_columns", "split_column", "split_rows")
         self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
 
     def _as_said(self, said: LinearRecord, adapted: Adapted, old: Tensor, new: Tensor) -> Adapted:
         """What comes out with the report's columns, where they are others and rounding explains it."""
         selection = adapted.selection
-        if selection is None or said.kept is None or said.columns != len(selection.kept):
+        if selection is None or said.restored is None or said.columns != len(selection.restored):
             return adapted
-        kept = mask_of(said.kept, said.columns)
-        if torch.equal(kept, selection.kept) or not self.config.rule.explains(kept, selection, self.config):
+        restored = mask_of(said.restored, said.columns)
+        if torch.equal(restored, selection.restored) or not self.config.rule.explains(restored, selection, self.config):
             return adapted
         self._chosen.append(said.name)
-        weight = with_new_rows(fuse(old, new[: len(old)], kept, adapted.kappa or 0.0), new)
-        return replace(adapted, weight=weight, selection=replace(selection, kept=kept))
+        weight = with_new_rows(fuse(old, new[: len(old)], restored, adapted.kappa or 0.0), new)
+        return replace(adapted, weight=weight, selection=replace(selection, restored=restored))
 
     def _rounding(self, adapted: Adapted, ours: Tensor, wrong: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """Where two weights, ``[r, c]``, differ as rounding on another machine explains; a mask.
@@ -267,7 +267,7 @@ class Comparison:
         expected, config = adapted.weight.cpu(), self.config
         near = wrong & neighbours(ours, expected)
         if adapted.selection is not None:
-            near &= ~adapted.selection.kept
+            near &= ~adapted.selection.restored
         elif not config.whole_inverse and not config.rule.computes:
             near &= False
         if config.whole_inverse and bool(wrong.any()):

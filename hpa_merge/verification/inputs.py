@@ -29,7 +29,7 @@ from hpa_merge.verification.values import said_of, told
 
 __all__ = ["Claims", "check_folder", "slacks_of"]
 
-ROUNDED = ("relative_update", "distance", "old_norm", "energy_put_back")
+ROUNDED = ("relative_update", "distance", "old_norm", "energy_restored")
 """Figures of a record that are sums over a weight, or follow from such."""
 
 
@@ -126,7 +126,7 @@ class Claims:
         adapted, changed = self._outcomes["adapted"], sum(self._outcomes.values()) - self._outcomes["unchanged"]
         files = " and ".join(f"--{purpose}-calib" for purpose in self._config.sets)
         if adapted and rule.of_samples:
-            what = f"which {'columns' if rule.by_columns else 'values'} were put back"
+            what = f"which {'columns' if rule.by_columns else 'values'} were restored"
             say.append(f"In {adapted} linears {what} rests on the report ({', '.join(rule.of_samples)}): give {files}.")
         if self._open:
             say.append(f"{self._open} values of these linears follow from the samples alone: give {files}.")
@@ -211,7 +211,7 @@ class Claims:
                 "[outputs, inputs]."
             )
             return
-        if config.rule.by_columns and (record.kept is None or record.kappa is None):
+        if config.rule.by_columns and (record.restored is None or record.kappa is None):
             yield f"{record.name} is adapted, and the report does not say with which columns and κ."
             return
         yield from told(record.name, differing(found[rows:], new[rows:]), "in rows that OLD has not are not NEW's")

@@ -9,7 +9,7 @@ from hpa_merge.report.records import LinearRecord
 
 __all__ = ["compare_records"]
 
-PACKED = ("kept", "new_columns", "saliency")
+PACKED = ("restored", "new_columns", "saliency")
 """Fields that nobody reads in a sentence."""
 
 

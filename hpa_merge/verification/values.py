@@ -32,5 +32,5 @@ def mask_of(packed: str | None, columns: int) -> Tensor:
 
 def said_of(record: LinearRecord) -> dict[str, Any]:
     """What the report says of a linear, by field, as :attr:`hpa_merge.methods.Rule.check` is given it."""
-    masks = {name: mask_of(getattr(record, name), record.columns) for name in ("kept", "new_columns")}
+    masks = {name: mask_of(getattr(record, name), record.columns) for name in ("restored", "new_columns")}
     return {**vars(record), **masks, "saliency": unpack_cells(record.saliency or "")}

@@ -50,8 +50,8 @@ def verify(
 
     With OLD and NEW also everything that follows from them without a sample: layout, side files, and every tensor that
     is not adapted are NEW's or OLD's; which linears changed, ``κ``, the budgets, the energies and distances are those
-    of the report; the kept columns of every adapted linear are OLD's in NEW's dtype, and its other values those that
-    the formula gives. Which columns were chosen then rests on the report, and is said to.
+    of the report; the restored columns of every adapted linear are OLD's in NEW's dtype, and its other values those
+    that the formula gives. Which columns were chosen then rests on the report, and is said to.
 
     With the calibration files too, the merge is run again without writing, with the options that the report names, and
     every value and every figure of the report is compared with what comes out. What nothing can recompute, such as the

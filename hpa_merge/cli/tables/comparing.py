@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import figures_of, group_rows, measured
 from hpa_merge.report.words import from_first_text
 
-__all__ = ["FIGURES", "NONE", "comparison", "groups_table", "history_table", "plain_table", "shown"]
+__all__ = ["FIGURES", "NONE", "apart", "comparison", "groups_table", "history_table", "plain_table", "shown"]
 
 PLACES = ("OLD", "NEW", "safety set", "task set")
 """What differs in these is shown by the last part of its path, where that tells them apart."""
@@ -25,25 +26,28 @@ PLACES = ("OLD", "NEW", "safety set", "task set")
 NONE = "·"
 """In the place of a figure that there is none of."""
 
-FIGURES = ("back", "energy", "shared", "α", "κ", "update", "drift")
+FIGURES = ("restored", "energy", "shared", "α", "κ", "update", "drift")
 """Headings of what :func:`shown` gives."""
 
 LEGEND = (
-    "Means over the adapted linears. back: columns (or values) that are OLD's. energy: how much of the update's square "
-    "they hold. shared: how much of the safety focus set is in the task's too. update: ‖ΔW‖/‖W_old‖. "
+    "Means over the adapted linears. restored: columns (or values) that are OLD's. energy: how much of the update's "
+    "square they hold. shared: how much of the safety focus set is in the task's too. update: ‖ΔW‖/‖W_old‖. "
     "drift: ‖W_out − W_old‖/‖W_old‖ of all of them."
 )
 
 HISTORY_LEGEND = (
-    "back: columns (or values) of the adapted linears that are OLD's. drift: how far the linear weights moved in the "
-    "round; first: from the first model, measured, or at most (≤). ASR: attack success; tasks: mean performance; "
+    "restored: columns (or values) of the adapted linears that are OLD's. drift: how far the linear weights moved in "
+    "the round; first: from the first model, measured, or at most (≤). ASR: attack success; tasks: mean performance; "
     "percent."
 )
 
 
 def plain_table(title: str, *headings: str, words: int = 1) -> Table:
-    """A table of few lines; its first ``words`` columns may be folded, the others hold figures."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    """A table of few lines; its first ``words`` columns may be folded, the others hold figures.
+
+    Without edges, whose two characters are worth more to the words; :func:`apart` puts the blank line below.
+    """
+    table = Table(title=f"{title}\n", title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     table.pad_edge, table.collapse_padding = False, True
     for place, heading in enumerate(headings):
         if place < words:
@@ -51,6 +55,11 @@ def plain_table(title: str, *headings: str, words: int = 1) -> Table:
         else:
             table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def apart(table: Table) -> RenderableType:
+    """A table with a blank line below."""
+    return Padding(table, (0, 0, 1, 0), expand=False)
 
 
 def groups_table(named: Named, by: str) -> RenderableType:
@@ -66,60 +75,60 @@ def groups_table(named: Named, by: str) -> RenderableType:
             where = "" if row["where"] == before else row["where"]
             table.add_row(where, f"{row['block']}/{row['blocks']}", str(row["linears"]), *shown(row))
             before = row["where"]
-    return Group(table, Text(LEGEND, style="dim"))
+    return Group(apart(table), Text(LEGEND, style="dim"))
 
 
 def comparison(reports: Sequence[Named]) -> RenderableType:
-    """Several reports side by side: their means, the options that differ, and what is put back at each depth."""
+    """Several reports side by side: their means, the options that differ, and what is restored at each depth."""
     numbers = [str(number) for number in range(1, len(reports) + 1)]
     architectures = ", ".join(dict.fromkeys(each.report.architecture for each in reports))
     overview = plain_table(f"{architectures}: {len(reports)} merges", "", "OUT", "#", *FIGURES, words=2)
     for number, each in zip(numbers, reports, strict=True):
         row = figures_of([record for record in each.linears if record.outcome == "adapted"])
         overview.add_row(number, each.name, str(row["linears"]), *shown(row))
-    parts: list[RenderableType] = [overview]
+    parts = [apart(overview)]
     options = plain_table("What differs", "", *numbers, words=len(numbers) + 1)
     for name, values in _differences(reports).items():
         options.add_row(name, *values)
     if options.row_count:
-        parts.append(options)
-    depths = plain_table("Put back at each depth, percent", "where", "block", *numbers)
+        parts.append(apart(options))
+    depths = plain_table("Restored at each depth, percent", "where", "block", *numbers)
     found = [{(r["where"], r["block"], r["blocks"]): r for r in group_rows(each.linears, "depth")} for each in reports]
     before = ""
     for where, block, blocks in dict.fromkeys(key for rows in found for key in rows):
-        cells = (rows.get((where, block, blocks), {}).get("put_back") for rows in found)
+        cells = (rows.get((where, block, blocks), {}).get("restored_share") for rows in found)
         shares = (NONE if cell is None else f"{100 * cell:.1f}" for cell in cells)
         depths.add_row("" if where == before else where, f"{block}/{blocks}", *shares)
         before = where
-    return Group(*parts, depths, Text(LEGEND, style="dim"))
+    return Group(*parts, apart(depths), Text(LEGEND, style="dim"))
 
 
 def history_table(named: Named) -> RenderableType:
-    """Every round of a model: what went in, what was put back, how far it moved, and what was measured."""
+    """Every round of a model: what went in, what was restored, how far it moved, and what was measured."""
     rounds = [*named.report.history, round_of(named.report)]
     title = f"{named.report.architecture}, {named.name}: round {len(rounds)}"
-    table = plain_table(title, "", "when", "#", "back", "energy", "drift", "first", "ASR", "tasks")
+    table = plain_table(title, "", "when", "#", "restored", "energy", "drift", "first", "ASR", "tasks")
     for number, record in enumerate(rounds, start=1):
         scores, drift = measured(record.evaluation), record.drift
         table.add_row(
             str(number),
             record.finished[:10] or NONE,
             str(record.adapted),
-            _percent(record.put_back),
-            _percent(record.energy_put_back),
+            _percent(record.restored_share),
+            _percent(record.energy_restored),
             NONE if drift is None or drift.relative is None else percent(drift.relative),
             from_first_text(drift) or NONE,
             *(f"{scores[name]:.1f}" if name in scores else NONE for name in ("asr", "performance")),
         )
     facts = [(f"round {number}", "\n".join(_told(record))) for number, record in enumerate(rounds, start=1)]
-    return Group(table, facts_table(*facts), Text(HISTORY_LEGEND, style="dim"))
+    return Group(apart(table), facts_table(*facts), Text(HISTORY_LEGEND, style="dim"))
 
 
 def shown(row: Mapping[str, Any]) -> list[str]:
     """The figures of a group, in the order of the headings."""
     formats = {
-        "put_back": "{:.1%}",
-        "energy_put_back": "{:.0%}",
+        "restored_share": "{:.1%}",
+        "energy_restored": "{:.0%}",
         "shared": "{:.0%}",
         "alpha": "{:.2f}",
         "kappa": "{:+.0e}",

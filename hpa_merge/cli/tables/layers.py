@@ -1,9 +1,9 @@
-"""Single linears in the terminal: every figure, which columns are put back, and how the columns lie by their scores."""
+"""Single linears in the terminal: every figure, which columns are restored, and how the columns lie by their scores."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hpa_merge.cli.tables.comparing import FIGURES, NONE, plain_table, shown
+from hpa_merge.cli.tables.comparing import FIGURES, NONE, apart, plain_table, shown
 from hpa_merge.cli.tables.merging import facts_table
 from hpa_merge.report.inspecting import Named
 from hpa_merge.report.records import LinearRecord
@@ -20,13 +20,13 @@ VERSION = "version of "
 """How the names of versions begin in a fingerprint."""
 
 SHADES = "·▁▂▃▄▅▆▇█"
-"""None of a cell's columns is put back, up to all of them."""
+"""None of a cell's columns is restored, up to all of them."""
 
 SIZE = (48, 20)
 """The widest and the highest heat map, in characters."""
 
 MAP_LEGEND = (
-    "Each mark stands for the columns of about the same ε̄ (upwards) and ζ̄ (to the right): · none of them is put back, "
+    "Each mark stands for the columns of about the same ε̄ (upwards) and ζ̄ (to the right): · none of them is restored, "
     "▁ to █ the share that is."
 )
 
@@ -42,7 +42,7 @@ def layers_table(named: Named) -> RenderableType:
             figures = [record.outcome, *figures[1:]]
         table.add_row(_short_name(record), *figures)
     legend = f"Names without what all have. Of {MOST} linears or fewer every figure is shown: narrow --layer."
-    return Group(table, Text(legend, style="dim"))
+    return Group(apart(table), Text(legend, style="dim"))
 
 
 def statistics_table(summary: StatisticsSummary) -> RenderableType:
@@ -64,7 +64,7 @@ def statistics_table(summary: StatisticsSummary) -> RenderableType:
             size = NONE if linear.columns is None else str(linear.columns)
             table.add_row(linear.name, half.purpose, str(linear.tokens), size, *(_text(x, ".2e") for x in figures))
     legend = "min, median, max: of [H⁻¹]_jj over the columns; · where no token activates the linear."
-    return Group(facts_table(*facts), table, Text(legend, style="dim"))
+    return Group(facts_table(*facts), apart(table), Text(legend, style="dim"))
 
 
 def heat_map(saliency: str) -> str:
@@ -82,10 +82,10 @@ def heat_map(saliency: str) -> str:
     (low_i, high_i), (low_j, high_j) = ((min(axis), max(axis)) for axis in zip(*cells, strict=True))
     step_i, step_j = _step(high_i - low_i, SIZE[1]), _step(high_j - low_j, SIZE[0])
     pooled: dict[tuple[int, int], tuple[int, int]] = {}
-    for (i, j), (columns, kept) in cells.items():
+    for (i, j), (columns, restored) in cells.items():
         place = i // step_i, j // step_j
         before = pooled.get(place, (0, 0))
-        pooled[place] = before[0] + columns, before[1] + kept
+        pooled[place] = before[0] + columns, before[1] + restored
     across = range(low_j // step_j, high_j // step_j + 1)
     lines = []
     for i in range(high_i // step_i, low_i // step_i - 1, -1):
@@ -106,21 +106,21 @@ def _step(extent: int, most: int) -> int:
 def _single(record: LinearRecord) -> RenderableType:
     """Every figure of a linear."""
     row = linear_row(record)
-    skipped = ("name", "saliency", "kept_columns")
+    skipped = ("name", "saliency", "restored_columns")
     facts = [(name, _figure(value)) for name, value in row.items() if name not in skipped and value is not None]
-    if record.kept is not None:
-        facts.append(("columns put back", row["kept_columns"] or "none"))
+    if record.restored is not None:
+        facts.append(("restored columns", row["restored_columns"] or "none"))
     parts: list[RenderableType] = [Text(record.name, style="bold"), facts_table(*facts)]
     if record.saliency and (drawn := heat_map(record.saliency)):
         parts += [Text(drawn, no_wrap=True), Text(MAP_LEGEND, style="dim")]
     return Group(*parts, Text(""))
 
 
-def _mark(columns: int, kept: int) -> str:
+def _mark(columns: int, restored: int) -> str:
     """The shade of a cell: none, a little, …, all."""
-    if not kept:
+    if not restored:
         return SHADES[0]
-    return SHADES[max(1, min(8, round(8 * kept / columns)))] if columns else SHADES[0]
+    return SHADES[max(1, min(8, round(8 * restored / columns)))] if columns else SHADES[0]
 
 
 def _figure(value: object) -> str:

@@ -17,29 +17,29 @@ from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text
 
 LEGEND = (
-    "share: columns to put back. #: linears. back: columns put back. energy: how much of the update's square they "
-    "hold. shared: how much of the safety focus set is in the task's too. α, κ: means."
+    "share: columns to restore. #: linears. restored: columns that are OLD's. energy: how much of the update's square "
+    "they hold. shared: how much of the safety focus set is in the task's too. α, κ: means."
 )
 
 
 def merge_summary(report: MergeReport, out: str) -> RenderableType:
-    """What was kept at each depth, and what became of everything else."""
+    """What was restored at each depth, and what became of everything else."""
     table = Table(title=_title(report.architecture, {report.method}), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("where", min_width=12, overflow="fold")
-    for heading in ("block", "share", "#", "back", "energy", "shared", "α", "κ"):
+    for heading in ("block", "share", "#", "restored", "energy", "shared", "α", "κ"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = ""
     for (where, block, blocks), records in by_depth(report.linears).items():
-        kept, columns = sum(len(r.kept_columns) for r in records), sum(r.columns for r in records)
+        restored, columns = sum(len(r.restored_columns) for r in records), sum(r.columns for r in records)
         share = records[0].share
-        back, *others = _means(records)
+        share_of_old, *others = _means(records)
         table.add_row(
             "" if where == previous else where,
             f"{block}/{blocks}",
             "" if share is None else f"{share:.1f}%",
             str(len(records)),
-            back if records[0].kept is None else f"{kept}/{columns}",
+            share_of_old if records[0].restored is None else f"{restored}/{columns}",
             *others,
         )
         previous = where
@@ -101,7 +101,7 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
     table = Table(title=_title(first.architecture, methods), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("OUT", min_width=12, overflow="fold")
-    for heading in ("adapted", "back", "energy", "shared", "α", "κ"):
+    for heading in ("adapted", "restored", "energy", "shared", "α", "κ"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, report in reports.items():
         records = [record for record in report.linears if record.outcome == "adapted"]
@@ -114,7 +114,7 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
         ("time", f"{max(report.run.seconds for report in reports.values()):.1f} s on {first.run.device}"),
         ("written", f"{len(reports)} folders in {folder} (every figure in their hpa_report.json)"),
     )
-    legend = "adapted: linears. back: share of their columns put back. The rest: means over those linears."
+    legend = "adapted: linears. restored: share of their columns that is OLD's. The rest: means over those linears."
     return Group(table, facts, Text(legend, style="dim"))
 
 
@@ -144,17 +144,17 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
 
 
 def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
-    """Of adapted linears: what is put back, energy, shared, α, κ; nothing where the method has no such thing."""
-    kept, columns = sum(len(r.kept_columns) for r in records), sum(r.columns for r in records)
-    back = f"{100 * kept / columns if columns else 0.0:.1f}%"
-    if records[0].kept is None:
+    """Of adapted linears: what is restored, energy, shared, α, κ; nothing where the method has no such thing."""
+    restored, columns = sum(len(r.restored_columns) for r in records), sum(r.columns for r in records)
+    shown = f"{100 * restored / columns if columns else 0.0:.1f}%"
+    if records[0].restored is None:
         size = sum(r.rows * r.columns for r in records)
-        of_old = sum((r.kept_share or 0.0) * r.rows * r.columns for r in records)
-        back = "" if records[0].kept_share is None else f"{100 * of_old / size if size else 0.0:.1f}%"
+        of_old = sum((r.restored_share or 0.0) * r.rows * r.columns for r in records)
+        shown = "" if records[0].restored_share is None else f"{100 * of_old / size if size else 0.0:.1f}%"
     shared = [0.0 if not r.n_focus else (r.n_shared or 0) / r.n_focus for r in records if r.n_focus is not None]
     return (
-        back,
-        _mean((r.energy_put_back for r in records), lambda mean: f"{100 * mean:.0f}%"),
+        shown,
+        _mean((r.energy_restored for r in records), lambda mean: f"{100 * mean:.0f}%"),
         _mean(shared, lambda mean: f"{100 * mean:.0f}%"),
         _mean((r.alpha for r in records), lambda mean: f"{mean:.2f}"),
         _mean((r.kappa for r in records), lambda mean: f"{mean:+.0e}"),
@@ -175,7 +175,7 @@ def _mean(values: Iterable[float | None], shown: Callable[[float], str]) -> str:
 def _title(architecture: str, methods: set[str]) -> str:
     """Of a table: what the columns' headings are about."""
     return f"{architecture}: " + (
-        "columns put back" if methods == {DEFAULT} else f"put back by {', '.join(sorted(methods))}"
+        "restored columns" if methods == {DEFAULT} else f"restored by {', '.join(sorted(methods))}"
     )
 
 

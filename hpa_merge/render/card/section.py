@@ -1,4 +1,4 @@
-"""Our section of the model card, for people: what went back and what it cost, how to load it and to make it again."""
+"""Our section of the model card, for people: what was restored, what that cost, how to load it and make it again."""
 
 import shlex
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
         f"# {cell(new)}, merged with hpa-merge",
         _summary(report),
         *(f"![{cell(words)}]({name})" for name, words in figures.items()),
-        "## What went back",
+        "## What was restored",
         _facts(report),
         *(["## Evaluation", measured] if measured else []),
         "## How to load it",
@@ -58,7 +58,7 @@ def _summary(report: MergeReport) -> str:
     old, new = (_linked(report, name) for name in (report.run.old, report.run.new))
     adapter = f", an adapter on it ({cell(report.run.adapter)})" if report.run.adapter else ""
     return (
-        f"This model is {new}{adapter}, with a part of its weights put back towards {old}, the model before that "
+        f"This model is {new}{adapter}, with a part of its weights restored from {old}, the model before that "
         "tuning step. The aim is to keep the safety alignment and the earlier tasks of the one and the new task of the "
         f"other. Nothing was trained. {_told(report)} The method is {_paper(report)}; "
         "[`hpa_report.json`](hpa_report.json) says for every weight what was decided."
@@ -71,15 +71,17 @@ def _told(report: MergeReport) -> str:
     if not adapted:
         return "No linear weight was adapted."
     count = f"{len(adapted)} of its {len(report.linears)} linear weights were adapted"
-    columns = [record for record in adapted if record.kept is not None]
-    energies = [record.energy_put_back for record in adapted if record.energy_put_back is not None]
-    cost = f" What went back held {100 * fmean(energies):.1f} % of the update's square, on average." if energies else ""
+    columns = [record for record in adapted if record.restored is not None]
+    energies = [record.energy_restored for record in adapted if record.energy_restored is not None]
+    cost = (
+        f" What was restored held {100 * fmean(energies):.1f} % of the update's square, on average." if energies else ""
+    )
     if columns:
-        share = sum(len(r.kept_columns) for r in columns) / max(1, sum(r.columns for r in columns))
+        share = sum(len(r.restored_columns) for r in columns) / max(1, sum(r.columns for r in columns))
         return f"{count}: {100 * share:.1f} % of their input columns have the old values again, bit for bit.{cost}"
     size = sum(r.rows * r.columns for r in adapted)
-    if size and all(record.kept_share is not None for record in adapted):
-        share = sum((r.kept_share or 0.0) * r.rows * r.columns for r in adapted) / size
+    if size and all(record.restored_share is not None for record in adapted):
+        share = sum((r.restored_share or 0.0) * r.rows * r.columns for r in adapted) / size
         return f"{count}: {100 * share:.1f} % of their values are old ones.{cost}"
     return f"{count}.{cost}"
 
@@ -173,7 +175,7 @@ def _limitations(report: MergeReport, measured: bool) -> str:
         else "No evaluation of it came with this card: nothing here shows how safe it is or how well it does its tasks."
     )
     return (
-        f"What went back was decided by {samples}; the method shows nothing about requests that are unlike them, and "
+        f"What is restored was chosen by {samples}; the method shows nothing about requests that are unlike them, and "
         f"is no proof of safety. {known} Evaluate the model on your own prompts before you use it. What "
         f"{_both(report)} may not be used for, this model may not be used for either."
     )

@@ -43,8 +43,8 @@
 
   function unpacked(text) {
     return text.split(" ").map((cell) => {
-      const [i, j, columns, kept] = cell.split(",").map(Number);
-      return { y: i / cells_per_decade, x: j / cells_per_decade, columns, kept };
+      const [i, j, columns, restored] = cell.split(",").map(Number);
+      return { y: i / cells_per_decade, x: j / cells_per_decade, columns, restored };
     });
   }
 
@@ -62,11 +62,11 @@
       spec.datasets.cells = chosen ?? first;
       body.replaceChildren(...(chosen?.sort((a, b) => b.y - a.y || a.x - b.x).map(row) ?? rows));
       table.caption.textContent = chosen === null ? caption : `${caption}: ${name}`;
-      const back = (chosen ?? []).reduce((sum, cell) => sum + cell.kept, 0);
+      const restored = (chosen ?? []).reduce((sum, cell) => sum + cell.restored, 0);
       const columns = (chosen ?? []).reduce((sum, cell) => sum + cell.columns, 0);
       element.setAttribute(
         "aria-label",
-        chosen === null ? label : `The columns of ${name} by their two scores: ${back} of ${columns} were put back.`,
+        chosen === null ? label : `The columns of ${name} by their two scores: ${restored} of ${columns} were restored.`,
       );
       draw(element);
     });
@@ -75,7 +75,7 @@
   function row(cell) {
     const line = document.createElement("tr"), step = 1 / cells_per_decade;
     const range = (from) => `${from.toFixed(2)} to ${(from + step).toFixed(2)}`;
-    [range(cell.y), range(cell.x), cell.columns, cell.kept].forEach((text, i) => {
+    [range(cell.y), range(cell.x), cell.columns, cell.restored].forEach((text, i) => {
       const field = document.createElement(i ? "td" : "th");
       if (!i) field.scope = "row";
       field.textContent = text;
