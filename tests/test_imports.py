@@ -6,11 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import hpa_merge
-
-ROOT = Path(hpa_merge.__file__).parent
-FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+from package_files import FILES, ROOT
 
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
