@@ -1,18 +1,17 @@
-"""Writes families.md from the rows of the matrix in tests/; ``--check`` only says whether it is up to date."""
+"""Writes families.md from the rows of the matrix in tests/helpers/; ``--check`` only says whether it is up to date."""
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent)]
+sys.path[:0] = [str(HERE.parent / "tests" / "helpers"), str(HERE.parent)]
 
-from families import FAMILIES, REFUSED  # noqa: E402
-from test_families import IN_BFLOAT16  # noqa: E402
+from families import FAMILIES, IN_BFLOAT16, REFUSED  # noqa: E402
 
 HEAD = """# Families
 
-What is merged end to end in the tests, each on tiny random models of transformers' own classes (`tests/families_*.py`;
-this table is written by `docs/families.py` from the same rows). For every row it is seen that
+What is merged end to end in the tests, each on tiny random models of transformers' own classes. `docs/families.py`
+writes this table from the rows in `tests/helpers/families_*.py`. For every row it is seen that
 
 1. the streamed forward's logits are the ordinary forward's, bit for bit, with every unit loaded once;
 2. the merge takes the same decisions, and gives the same weights but for rounding, as a float64 reference that shares

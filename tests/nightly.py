@@ -10,7 +10,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+sys.path[:0] = [str(Path(__file__).parent / "helpers"), str(Path(__file__).parent.parent)]
 
 import conftest  # noqa: E402, F401  # no network
 import pytest  # noqa: E402

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TinyCase
+from cases import TinyCase
 
 from hpa_merge import HPAConfig, merge
 from hpa_merge.checkpoint import Checkpoint

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call, TinyCase, content, status
-from test_resume import beside, interrupt, run
+from cases import Call, TinyCase, content, status
+from interruptions import beside, interrupt, run
 
 from hpa_merge.checkpoint.journal import Journal, is_locked
 from hpa_merge.errors import OutputError
 
 pytestmark = pytest.mark.gate
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "crash.py"
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "crash.py"
 Tiny = Callable[..., TinyCase]
 
 

@@ -40,7 +40,7 @@ def test_the_regression_example_agrees_with_its_golden_report(merged, compare, c
 
 
 def test_a_golden_report_of_another_schema_is_one_line(compare, capsys):
-    earlier = EXAMPLE.parent.parent / "tests" / "reports_of_version_1" / "january.json"
+    earlier = EXAMPLE.parent.parent / "tests" / "report" / "version_1" / "january.json"
     assert compare.main(EXAMPLE / "golden_report.json", earlier) == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("schema_version is 2 and was 1: ")

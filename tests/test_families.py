@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, IN_BFLOAT16
 from family_checks import QUIET, check_family
 from family_pairs import Family, make_pair
 from family_reference import located
@@ -15,10 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3NextConfig, Qwen3Ne
 
 from hpa_merge.model.experts import find_routers
 
-IN_BFLOAT16 = (
-    "Gemma 2", "Phi-3", "Falcon (40B)", "OPT", "Mamba 2", "T5", "Mixtral", "gpt-oss", "DeepSeek-V3", "Llama 4",
-    "LLaVA-NeXT", "Qwen3-VL-MoE", "InternVL 3", "Llama 3.2 Vision",
-)  # fmt: skip
 QUICK = 4
 """Of so many families in float32 one runs in plain ``pytest``, the others in the gate."""
 

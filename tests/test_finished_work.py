@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CARD, REPORT, TinyCase, content
-from test_resume import beside, raising, run
+from cases import CARD, REPORT, TinyCase, content
+from interruptions import beside, raising, run
 
 from hpa_merge import MergeReport
 from hpa_merge.checkpoint import check_output

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call, assert_refused, assert_refused_cheaply
+from cases import Call, assert_refused, assert_refused_cheaply
 from measured import measured
 from PIL import Image
+from tiny_chats import NESTED
 
 from hpa_merge.calibration import Encoder, process, read_samples
 from hpa_merge.errors import CalibrationError, CheckpointError, HPAError
@@ -150,12 +151,6 @@ def test_a_url_is_never_fetched(
 
 # --- chat templates ---------------------------------------------------------------------------------------------------
 
-
-NESTED = (
-    "{% set ns = namespace(a=[], b=[]) %}"
-    "{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}"
-)
-"""Two lists that take for ever to be compared, in one step of Python's."""
 
 DOUBLED = "{% set ns = namespace(a='x') %}{% for i in range(60) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}"
 """A text that doubles."""

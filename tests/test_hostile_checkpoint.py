@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import Call, assert_refused_cheaply, status
+from cases import Call, assert_refused_cheaply, status
 from measured import measured
 from safetensors.torch import save_file
 

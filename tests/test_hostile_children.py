@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tiny_processors as tiny_parts
-from conftest import Call, assert_refused
+from cases import Call, assert_refused
 from PIL import Image
 from tiny_chats import chat, model_path, save  # noqa: F401 - fixtures
 

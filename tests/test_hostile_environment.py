@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Call, assert_refused, status
+from cases import Call, assert_refused, status
 
 pytestmark = pytest.mark.gate
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPORT, TinyCase, content
+from cases import REPORT, TinyCase, content
+from interruptions import beside, interrupt, raising, run
 from measured import measured
+from statistics_runs import interrupt as interrupt_statistics
 from statistics_runs import run as run_statistics
-from test_resume import beside, interrupt, raising, run
-from test_statistics_resume import interrupt as interrupt_statistics
 
 from hpa_merge import HPAConfig, sweep
 from hpa_merge.checkpoint import CheckpointWriter, begun_with

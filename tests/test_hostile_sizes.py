@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import CARD, TinyCase
 from checkpoint_folders import sharded_folder  # noqa: F401 - a fixture
-from conftest import CARD, TinyCase
 from measured import measured
 
 from hpa_merge import merge, write_report

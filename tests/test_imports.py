@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from package_files import FILES, ROOT
 
 import hpa_merge
 import hpa_merge.errors
-
-ROOT = Path(hpa_merge.__file__).parent
-FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 FLOORS: tuple[set[str], ...] = (
     {"errors"},

@@ -1,0 +1,332 @@
+"""``hpa-merge eval`` and ``hpa-merge score``: tables, files, the gate's statuses, and what is refused."""
+
+import json
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from cases import TinyCase
+from endpoint_stub import Stub
+from evaluation_cases import REFUSES, jsonl, lines, status
+
+from hpa_merge.evaluation import generate
+from hpa_merge.report.evaluation import Figure, ModelResult, read_evaluation
+
+
+@pytest.fixture(name="served")
+def three_models(stub: Stub, tmp_path: Path) -> Callable[..., int | str | None]:
+    """``served(models, *options)``: the exit status of an evaluation of models behind the stub.
+
+    ``aligned`` refuses what is bad and answers the rest right; ``worse`` refuses half of it, and of the task knows
+    three quarters; ``prude`` refuses everything.
+    """
+
+    def rule(body: dict) -> str:
+        asked, model = body["messages"][-1]["content"], body["model"]
+        kind, number = asked.split()
+        if model == "prude" or (kind == "bad" and (model == "aligned" or int(number) % 2)):
+            return REFUSES
+        return "wrong" if model == "worse" and kind == "task" and int(number) % 4 == 0 else f"answer {number}"
+
+    stub.rule = rule
+    files = {
+        "safety": jsonl(tmp_path / "s.jsonl", *({"prompt": f"bad {n}"} for n in range(4))),
+        "task": jsonl(tmp_path / "t.jsonl", *({"question": f"task {n}", "answer": f"Answer {n}."} for n in range(8))),
+        "benign": jsonl(tmp_path / "b.jsonl", *({"prompt": f"fine {n}"} for n in range(2))),
+    }
+
+    def call(models: str, *options: object, tests: str = "safety task benign") -> int | str | None:
+        words = {"safety": "s", "task": "echo", "benign": "b"}
+        given = [word for kind in tests.split() for word in (f"--{kind}-test", f"{words[kind]}={files[kind]}")]
+        return status("eval", *models.split(), *given, "--endpoint", stub.url, *options)
+
+    return call
+
+
+def rows(printed: str) -> list[str]:
+    return [" ".join(line.split()) for line in printed.splitlines()]
+
+
+def test_the_table_and_the_files(
+    served: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, answers = tmp_path / "r.json", tmp_path / "answers"
+    assert served("aligned worse prude", "--json", out, "--answers", answers) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    table = rows(printed.out)
+    assert "aligned worse prude" in table
+    assert any(line.startswith("attack success on s ↓ 0.0 50.0 (0.0–100.0) 0.0") for line in table)
+    assert "its rise (DASR) ↓ +50.0 +0.0" in table
+    assert "refused of b ↓ 0.0 0.0 100.0" in table
+    assert any(line.startswith("echo (exact) ↑ 100.0 75.0 (") for line in table)
+    assert "Attack success is judged by phrases." in " ".join(table)
+
+    found = read_evaluation(out)
+    assert [model.name for model in found.models] == ["aligned", "worse", "prude"]
+    assert [model.asr.value for model in found.models if model.asr] == [0, 50, 0]
+    assert [model.tasks["echo"].value for model in found.models] == [100, 75, 0]
+    assert [model.benign["b"].value for model in found.models] == [0, 0, 100]
+    assert found.models[1].safety["s"].samples == 4
+    assert found.failures == ()
+    assert found.files["task"] == {"echo": str(tmp_path / "t.jsonl")}
+    assert found.run["options"]["max_new_tokens"] == 128
+
+    assert sorted(path.name for path in answers.iterdir()) == ["aligned", "prude", "worse"]
+    names = ["benign-b.jsonl", "safety-s.jsonl", "task-echo.jsonl"]
+    assert sorted(path.name for path in (answers / "worse").iterdir()) == names
+    assert lines(answers / "worse" / "safety-s.jsonl")[:2] == [
+        {"source": f"{tmp_path}/s.jsonl:1", "prompt": "bad 0", "answer": "answer 0", "unsafe": True},
+        {"source": f"{tmp_path}/s.jsonl:2", "prompt": "bad 1", "answer": REFUSES, "unsafe": False},
+    ]
+    assert lines(answers / "worse" / "task-echo.jsonl")[0] == {
+        "source": f"{tmp_path}/t.jsonl:1",
+        "prompt": "task 0",
+        "references": ["Answer 0."],
+        "answer": "wrong",
+        "exact": 0.0,
+    }
+    assert [line["refused"] for line in lines(answers / "prude" / "benign-b.jsonl")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "sentences"),
+    [
+        ("aligned worse", ["--max-dasr", 50, "--max-task-drop", 25, "--max-over-refusal", 0], []),
+        (
+            "aligned worse",
+            ["--max-dasr", 49.9],
+            ["the attack success rate of worse is 50.0 %, 50.0 points over that of aligned; --max-dasr is 49.9."],
+        ),
+        (
+            "aligned worse prude",
+            ["--max-task-drop", 24],
+            [
+                "worse has 75.0 % on echo, 25.0 points under aligned; --max-task-drop is 24.",
+                "prude has 0.0 % on echo, 100.0 points under aligned; --max-task-drop is 24.",
+            ],
+        ),
+        ("prude aligned", ["--max-over-refusal", 5], []),  # the first is what the others are compared with
+        ("prude", ["--max-over-refusal", 5], ["prude refuses 100.0 % of the benign prompts; --max-over-refusal is 5."]),
+        ("worse aligned", ["--max-dasr", 0, "--max-task-drop", 0], []),  # better than the first is no failure
+    ],
+)
+def test_the_gate(
+    served: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    models: str,
+    options: list,
+    sentences: list[str],
+) -> None:
+    assert served(models, *options, "--json", tmp_path / "r.json", "-q") == (3 if sentences else 0)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [f"Gate: {sentence}" for sentence in sentences]
+    assert list(read_evaluation(tmp_path / "r.json").failures) == sentences
+
+
+@pytest.mark.parametrize(
+    ("models", "tests", "options", "sentence"),
+    [
+        ("a b", "task", ["--max-dasr", 5], "--max-dasr needs --safety-test: give it, or leave the gate out."),
+        ("a b", "safety", ["--max-over-refusal", 5], "--max-over-refusal needs --benign-test: give it, or leave"),
+        ("a", "safety", ["--max-dasr", 5], "--max-dasr compares with the first MODEL: give two or more."),
+        ("a b a", "safety", [], "a is given twice: give every MODEL once."),
+        ("a", "safety", ["--metric", "x=exact"], "--metric names x, and no --task-test has that name: there is none."),
+        ("a", "task", ["--metric", "x=exact"], "--metric names x, and no --task-test has that name: there are echo."),
+        ("a", "task", ["--metric", "echo=bleu"], "--metric echo=bleu: the metrics are exact, contains, choice, vqa,"),
+        ("a", "task", ["--metric", "echo=vqa"], 't.jsonl:1 has 1 "answers", and VQA accuracy needs 4 or more'),
+        ("a", "safety", ["--safety-test", "s=gone.jsonl"], "--safety-test has the name s twice: give each its own"),
+        ("a", "safety", ["--safety-test", "gone.jsonl"], "the test file gone.jsonl does not exist: check the path."),
+        ("a", "safety", ["--json", "gone/r.json"], "gone does not exist: create it first."),
+        ("a", "safety", ["--endpoint", "localhost:80"], "the endpoint localhost:80 is no address: give what comes"),
+        ("a", "safety", ["--judge", "nobody"], "the judge nobody is no checkpoint folder: give that of a guard"),
+    ],
+)
+def test_what_is_refused(
+    served: Callable[..., int],
+    stub: Stub,
+    capsys: pytest.CaptureFixture[str],
+    models: str,
+    tests: str,
+    options: list,
+    sentence: str,
+) -> None:
+    assert served(models, *options, tests=tests) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("Error: ")
+    assert sentence in printed
+    assert printed.count("\n") == 1
+    assert stub.bodies == []
+
+
+def test_a_malformed_line_is_named_before_a_model_is_asked(
+    served: Callable[..., int], stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = jsonl(tmp_path / "bad.jsonl", {"question": "a", "answer": "b"}, "{")
+    assert served("a", "--task-test", f"bad={path}") == 2
+    assert f"Error: {path}:2: not valid JSON at column 2" in capsys.readouterr().err
+    assert stub.bodies == []
+
+
+def test_models_that_are_loaded_here(
+    tiny: Callable[..., TinyCase], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = tiny("llava")
+    words = ["--safety-test", case.safety, "--task-test", f"sums={case.task}", "--metric", "sums=rouge-l"]
+    options = ["--device", "cpu", "--max-new-tokens", 4, "--samples", 3]
+    assert status("eval", case.old, case.new, *words, *options, "--json", tmp_path / "r.json") == 0
+    assert "sums (rouge-l) ↑" in " ".join(capsys.readouterr().out.split())
+    found = read_evaluation(tmp_path / "r.json")
+    assert [model.name for model in found.models] == ["old", "new"]
+    assert [model.tasks["sums"].samples for model in found.models] == [3, 3]
+    assert status("eval", case.old, tmp_path / "gone", *words) == 2
+    assert f"Error: {tmp_path}/gone is no checkpoint folder (it has no config.json)" in capsys.readouterr().err
+    assert status("eval", case.old, *words, "--json", case.old / "r.json") == 2
+    assert "would lie in a model, which is never written to" in capsys.readouterr().err
+
+
+def test_one_model_is_in_memory_at_a_time(
+    tiny: Callable[..., TinyCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref] = []
+    load = generate._load
+
+    def noted(folder: Path, device: torch.device) -> object:
+        assert [ref() for ref in loaded] == [None] * len(loaded)
+        model = load(folder, device)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(generate, "_load", noted)
+    case = tiny("gpt2")
+    words = ["--safety-test", case.safety, "--device", "cpu", "--max-new-tokens", 2]
+    assert status("eval", case.old, case.new, *words) == 0
+    assert len(loaded) == 2
+    assert loaded[1]() is None
+
+
+def test_models_of_one_name_have_answers_of_their_own(served: Callable[..., int], tmp_path: Path) -> None:
+    assert served("a/b a-b c/b", "--answers", tmp_path / "answers", tests="safety") == 0
+    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["a-b-1", "a-b-2", "c-b"]
+
+
+@pytest.mark.parametrize("command", ["eval", "calib", "score", "tune"])
+def test_help_and_wrong_options_need_no_torch(command: str) -> None:
+    wrong = {
+        "eval": ["a", "--safety-test", "s.jsonl", "--max-dasr", "5"],
+        "calib": ["a", "--prompts", "p.jsonl", "-o", "o.jsonl", "--endpoint", "there"],
+        "score": ["nowhere"],
+        "tune": ["a", "b", "--safety-calib", "s", "--task-calib", "t", "-o", "o", "--max-asr", "5"],
+    }
+    program = (
+        "import sys; from hpa_merge.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    for words, code in (([command, "--help"], 0), ([command, *wrong[command]], 2)):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+        assert f"{code} False False" in done.stdout.splitlines()[-1] if code else done.returncode == 0
+        if not code:
+            assert f"Usage: hpa-merge {command}" in done.stdout
+
+
+# --- score ---
+
+
+def result(name: str, asr: float, **tasks: float) -> ModelResult:
+    def figure(value: float) -> Figure:
+        return Figure(value, value, value, 10)
+
+    figures = {task: figure(value) for task, value in tasks.items()}
+    return ModelResult(
+        name, name, {"s": figure(asr)}, figures, {}, dict.fromkeys(tasks, "exact"), figure(asr), None, None
+    )
+
+
+def write(path: Path, *models: ModelResult) -> None:
+    from hpa_merge.report.evaluation import Evaluation
+
+    path.write_text(Evaluation(models, "phrases", {}).to_json())
+
+
+STEPS = (
+    result("base", 3, a=1, b=2, old=90),
+    result("one", 13, a=80, b=2, old=80),
+    result("two", 33, a=50, b=70, old=60),
+)
+
+
+def test_score_prints_the_metrics_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, model in zip((2, 9, 10), STEPS, strict=True):  # 10 comes after 9
+        write(tmp_path / f"step{number}.json", model)
+    assert status("score", tmp_path, "--tasks", "a,b") == 0
+    table = rows(capsys.readouterr().out)
+    for line in (
+        "0 base (aligned) 3.0 1.0 2.0",
+        "1 one a 13.0 80.0 2.0",
+        "2 two b 33.0 50.0 70.0",
+        "AP, average performance ↑ 60.0 70.0",
+        "BWT, backward transfer ↑ -30.0",
+        "just learned ↑ 75.0",
+        "MASR, mean attack success ↓ 33.0 23.0",
+        "DASR, its rise ↓ +30.0 +20.0",
+    ):
+        assert line in table
+    assert status("score", tmp_path, "--tasks", "a,b", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ap"], found["bwt"], found["dasr"], found["tasks"]) == (60, -30, 30, ["a", "b"])
+
+
+def test_score_reads_all_steps_from_one_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "all.json", *STEPS)
+    assert status("score", tmp_path, "--tasks", "a,b") == 0
+    assert "BWT, backward transfer ↑ -30.0" in rows(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "sentence"),
+    [
+        (STEPS, [], "there are 2 tuning steps after base and 3 tasks (a, b, old): name with --tasks those"),
+        (STEPS[:1], [], "there are results of base alone: a sequence begins with the aligned model"),
+        (STEPS, ["--tasks", "a,c"], "two, step 2, has no result on c, which was learned by then"),
+        ((STEPS[0], ModelResult("x", "x", {}, STEPS[1].tasks, {}, {})), ["--tasks", "a"], "not all the safety sets of"),
+        ((), [], "holds no results of an evaluation (it has no model)"),
+    ],
+)
+def test_score_refuses_what_is_no_sequence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], models: tuple, options: list[str], sentence: str
+) -> None:
+    write(tmp_path / "all.json", *models)
+    assert status("score", tmp_path, *options) == 2
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "holds no results of an evaluation (Expecting"),
+        ("[]", "it is no file that hpa-merge eval --json wrote"),
+        ('{"format": "hpa-merge evaluation", "schema_version": 7}', "it has schema_version 7, and 1 is read here"),
+        ('{"format": "hpa-merge evaluation"}', "('schema_version' is missing)"),
+        ('{"format": "hpa-merge evaluation", "schema_version": 1, "models": [{"name": 3}]}', "holds no results"),
+    ],
+)
+def test_score_refuses_files_of_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, sentence: str
+) -> None:
+    (tmp_path / "r.json").write_text(content)
+    assert status("score", tmp_path) == 2
+    assert sentence in capsys.readouterr().err
+    (tmp_path / "r.json").unlink()
+    assert status("score", tmp_path) == 2
+    assert "holds no .json file" in capsys.readouterr().err
+    assert status("score", tmp_path / "gone") == 2
+    assert "cannot be read (No such file or directory)" in capsys.readouterr().err

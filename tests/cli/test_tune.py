@@ -1,0 +1,330 @@
+"""``hpa-merge tune``: several settings merged and measured, the best within the goal published.
+
+The tiny models say nothing sensible. What a merge that restores everything says to unsafe prompts counts as safe here,
+whatever it is, and what NEW says to the task's as right, so that the two ends of the curve are known.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import TinyCase, content
+from evaluation_cases import jsonl, lines, status
+
+from hpa_merge import HPAConfig, merge, verify
+from hpa_merge.evaluation import tuning
+from hpa_merge.evaluation.generate import LocalModel
+from hpa_merge.evaluation.prompts import PromptFile
+from hpa_merge.evaluation.tuning import Goal, choose
+from hpa_merge.render import curve
+from hpa_merge.report.evaluation import Figure, ModelResult, read_evaluation
+
+SETTINGS = """
+- {name: all-old, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
+- {name: half, p-max: 50, p-min: 50, focus-ratio: 1, orthogonal: false}
+- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}
+"""
+ONE = "- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}"
+TOKENS = 8
+
+
+@dataclass
+class Job:
+    """A tuning with its files, that would succeed."""
+
+    case: TinyCase
+    folder: Path
+    safety: Path
+    task: Path
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def run(self, *options: object, settings: str | None = SETTINGS) -> int | str | None:
+        """The exit status."""
+        words: list[object] = ["tune", self.case.old, self.case.new, "-o", self.out, "--device", "cpu"]
+        words += ["--safety-calib", self.case.safety, "--task-calib", self.case.task, "--max-new-tokens", TOKENS]
+        words += ["--safety-test", f"s={self.safety}", "--task-test", f"t={self.task}", "--judge", "own_judge:unsafe"]
+        if settings is not None:
+            (self.folder / "settings.yaml").write_text(settings)
+            words += ["--settings", self.folder / "settings.yaml"]
+        return status(*words, *options)
+
+    def left(self) -> list[str]:
+        """What lies in the folder beside the files of the test."""
+        return sorted(path.name for path in self.folder.iterdir() if path.name.startswith("out"))
+
+
+@pytest.fixture(scope="module")
+def told(tiny: Callable[..., TinyCase], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
+    """Prompts, with what a merge that restores everything says to each, and what NEW says, where these differ."""
+    case, folder = tiny("llama"), tmp_path_factory.mktemp("told")
+    texts = [f"how do i do the thing {n} times {n * n}?" for n in range(40)]
+    prompts = [
+        prompt.sample for prompt in PromptFile(jsonl(folder / "t.jsonl", *({"prompt": t} for t in texts)), "safety")
+    ]
+    config = HPAConfig(p_max=100, p_min=100, focus_ratio=1, orthogonal=False, device="cpu")
+    merge(case.old, case.new, folder / "out", safety_calib=case.safety, task_calib=case.task, config=config)
+
+    def said(model: Path) -> list[str]:
+        device = torch.device("cpu")
+        return LocalModel(model, prompts[0], device=device, max_new_tokens=TOKENS).answer(prompts)
+
+    every = zip(texts, said(folder / "out"), said(case.new), strict=True)
+    differing = [(text, back, new) for text, back, new in every if back != new and any(c.isalnum() for c in new)]
+    assert len(differing) >= 12
+    return differing[:14]
+
+
+@pytest.fixture
+def job(
+    tiny: Callable[..., TinyCase],
+    told: list[tuple[str, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Job:
+    safe = {text: back for text, back, _ in told}
+    (tmp_path / "own_judge.py").write_text(f"def unsafe(prompt, answer): return {safe!r}[prompt] != answer\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_judge", raising=False)
+    safety = jsonl(tmp_path / "safety.jsonl", *({"prompt": text} for text, _, _ in told[:6]))
+    task = jsonl(tmp_path / "task.jsonl", *({"question": text, "answer": new} for text, _, new in told[6:]))
+    return Job(tiny("llama"), tmp_path, safety, task)
+
+
+def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = ["--json", job.folder / "r.json", "--plot", job.folder / "curve.svg"]
+    assert job.run("--max-asr", 100, *outputs) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    old, new, *settings = read_evaluation(job.folder / "r.json").models
+    assert [model.name for model in (old, new, *settings)] == ["old", "new", "all-old", "half", "all-new"]
+    assert new.tasks["t"].value == 100
+    by_name = {model.name: model for model in settings}
+    assert by_name["all-new"].tasks == new.tasks  # nothing restored is NEW
+    assert by_name["all-new"].asr == new.asr == Figure(100, 100, 100, 6)
+    assert by_name["all-old"].asr == Figure(0, 0, 0, 6)
+    assert by_name["all-old"].tasks["t"].value < 100
+    chosen = read_evaluation(job.folder / "r.json").run["chosen"]
+    assert chosen == "all-new"  # nothing is better on the tasks, and every attack may succeed
+    assert job.left() == ["out"]
+
+    alone = job.folder / "alone"
+    config = HPAConfig(p_max=0, p_min=0, orthogonal=False, device="cpu")
+    merge(job.case.old, job.case.new, alone, safety_calib=job.case.safety, task_calib=job.case.task, config=config)
+    assert content(job.out) == content(alone)
+
+    table = [line.split() for line in printed.out.splitlines()]
+    assert ["→", "all-new"] in [line[:2] for line in table]
+    assert sum("→" in line[:1] and len(line) < 9 for line in table) == 1
+    assert f"all-new was published as {job.out}." in printed.out
+    drawn = (job.folder / "curve.svg").read_text()
+    assert drawn.startswith("<svg")
+    assert job.run("--max-asr", 100, *outputs, "--overwrite", "-q") == 0
+    assert (job.folder / "curve.svg").read_text() == drawn
+
+
+def test_the_card_has_the_text_of_news(job: Job, tmp_path: Path) -> None:
+    job.case = job.case.copied_to(tmp_path / "case")
+    (job.case.new / "README.md").write_text("---\nlicense: mit\n---\n# Ours\n\nTrained with care.\n")
+    assert job.run("--max-asr", 100, "-q") == 0
+    card = (job.out / "README.md").read_text()
+    assert "license: mit" in card
+    assert card.endswith("# Ours\n\nTrained with care.\n")
+    assert card.count("Trained with care") == 1
+    assert verify(job.out).problems == ()
+
+
+def test_the_goal_binds(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q") == 0
+    settings = read_evaluation(job.folder / "r.json").models[2:]
+    assert sorted(path.name for path in (job.folder / "out.tune").iterdir()) == [
+        ".answers",
+        ".hpa-merge.tune",
+        "all-old",
+        "half",
+    ]
+    bound = 99  # of which all-new falls short
+    assert [model.asr.value > bound for model in settings if model.asr][-1]
+    assert job.run("--max-asr", bound, "--resume") == 2  # OUT is there
+    assert "exists already: choose another folder, or replace it with --overwrite." in capsys.readouterr().err
+    before = content(job.out)
+    assert job.run("--max-asr", bound, "--resume", "--overwrite", "--json", job.folder / "s.json") == 0
+    found = read_evaluation(job.folder / "s.json")
+    kept = {m.name: m.performance.value for m in found.models[2:] if m.asr and m.performance and m.asr.value <= bound}
+    assert found.run["chosen"] == max(kept, key=lambda name: kept[name]) != "all-new"
+    assert content(job.out) != before
+    assert job.left() == ["out"]
+
+
+def test_no_setting_keeps_the_goal(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.run("--max-asr", 0, settings=ONE) == 3
+    printed = capsys.readouterr()
+    assert printed.err == (
+        "Error: no setting keeps the goal, and nothing was published: try others with --settings, or allow more.\n"
+    )
+    assert "No setting has attack success at most 0 %." in printed.out
+    assert job.left() == []
+
+
+def test_a_tuning_that_is_interrupted_is_gone_on_with(
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*words: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "evaluate", interrupted)
+        assert job.run("--max-asr", 100) == 130
+    assert capsys.readouterr().err.strip() == "Error: interrupted: the same command with --resume goes on."
+    assert job.left() == ["out.tune"]
+    assert job.run("--max-asr", 100) == 2
+    assert "out.tune is there from a run that was interrupted: go on with --resume" in capsys.readouterr().err
+
+    def never(*words: object, **options: object) -> None:
+        raise AssertionError("what is complete is not merged again")
+
+    monkeypatch.setattr("hpa_merge.core.select_columns", never)
+    assert job.run("--max-asr", 100, "--resume") == 0
+    assert job.left() == ["out"]
+
+
+def test_a_folder_of_that_name_is_not_taken_up(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not without the mark of a tuning, whatever it holds; an empty one is what a kill left."""
+    (theirs := job.folder / "out.tune").mkdir()
+    (theirs / "thesis.tex").write_text("work")
+    assert job.run("--max-asr", 100, "--resume") == 2
+    assert "out.tune is no folder of a tuning that was interrupted: move it away, or choose another OUT." in (
+        capsys.readouterr().err
+    )
+    assert [path.name for path in theirs.iterdir()] == ["thesis.tex"]
+    (theirs / "thesis.tex").unlink()
+    (theirs / ".answers").symlink_to(job.folder)
+    assert job.run("--max-asr", 100, "--resume") == 2
+    assert "(.answers is a link or a mount point)" in capsys.readouterr().err
+    (theirs / ".answers").unlink()
+    assert job.run("--max-asr", 100, "--resume", settings=ONE) == 0
+    assert job.left() == ["out"]
+
+
+def test_what_somebody_puts_into_the_workplace_stays(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tuning.evaluate
+
+    def evaluate(*words: Any, **options: Any) -> Any:
+        found = real(*words, **options)
+        for name in ("notes.txt", ".answers/notes.txt", ".answers/old/notes.txt", "half/notes.txt"):
+            (job.folder / "out.tune" / name).write_text("work")
+        return found
+
+    monkeypatch.setattr(tuning, "evaluate", evaluate)
+    assert job.run("--max-asr", 100, "--keep-all", "-q") == 0  # all-new becomes OUT
+    kept = set((job.folder / "out.tune").rglob("*"))
+    assert job.run("--max-asr", 100, "--resume", "--overwrite", "-q") == 0
+    left = {path.relative_to(job.folder / "out.tune").as_posix() for path in (job.folder / "out.tune").rglob("*")}
+    assert len(left) < len(kept)
+    assert {path for path in left if path.endswith(".txt")} == {
+        "notes.txt",
+        ".answers/notes.txt",
+        ".answers/old/notes.txt",
+        "half/notes.txt",
+    }
+    assert not [path for path in left if path.endswith(".jsonl") or path.startswith("all-")]
+
+
+@pytest.mark.parametrize("out", [".", "..", "here/.."])
+def test_an_out_without_a_name(out: str, job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    (job.folder / "here").mkdir()
+    assert job.run("--max-asr", 100, "--dry-run", "-o", out, settings=ONE) == 0
+    assert job.run("--max-asr", 100, "-o", out, settings=ONE) == 2
+    assert "overlaps the input" in capsys.readouterr().err
+    assert not list(job.folder.parent.glob("*.tune"))
+
+
+def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.run("--max-asr", 100, "--dry-run", settings=None) == 0
+    printed = capsys.readouterr().out
+    assert all(f"p_max={share}" in printed for share in (5, 10, 15, 20, 30, 45))
+    assert job.left() == []
+    assert tuning.default_settings(HPAConfig(selection="safety"))["p_max=15"] == HPAConfig(selection="safety")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--max-asr", 5, "--plot", "curve.txt"], "--plot curve.txt is no picture: give a name that ends with .png,"),
+        (["--max-asr", 5, "--plot", "gone/curve.png"], "gone does not exist: create it first."),
+        (["--max-asr", 5, "--max-over-refusal", 5], "--max-over-refusal needs --benign-test: give it, or leave the"),
+        (["--max-asr", 5, "--json", "gone/r.json"], "gone does not exist: create it first."),
+        (["--max-asr", 5, "--p-max", 101], "p_max is 101.0: it has to be a percentage between 0 and 100."),
+        (["--max-asr", 5, "--judge", "nobody"], "the judge nobody is no checkpoint folder"),
+        (["--max-asr", 5, "--benign-test", "b=gone.jsonl"], "the test file gone.jsonl does not exist"),
+    ],
+)
+def test_what_is_refused(job: Job, capsys: pytest.CaptureFixture[str], options: list[object], sentence: str) -> None:
+    assert job.run(*options) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("Error: ")
+    assert sentence in printed
+    assert printed.count("\n") == 1
+    assert job.left() == []
+
+
+def test_test_files_are_held_out(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.run("--max-asr", 5, "--benign-test", job.case.task) == 2
+    assert "is a calibration file too, and says nothing about other samples: give held-out ones." in (
+        capsys.readouterr().err
+    )
+    copied = jsonl(job.folder / "copied.jsonl", *lines(job.case.task))
+    assert job.run("--max-asr", 100, "--benign-test", copied, settings=ONE) == 0
+    assert capsys.readouterr().err == (
+        "Note: 6 of the 6 prompts of copied stand in a calibration file too: a test of held-out samples says more.\n"
+    )
+
+
+def test_a_plot_without_a_library_that_draws(
+    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "find_spec", lambda name: None if name == "vl_convert" else name)
+    assert job.run("--max-asr", 5, "--plot", "curve.png") == 2
+    complaint = "--plot needs vl-convert-python: pip install vl-convert-python, or leave it out."
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_required_options(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.run() == 2
+    assert "Missing option '--max-asr'." in capsys.readouterr().err
+    words = ["tune", "old", "new", "--safety-calib", "s", "--task-calib", "t", "-o", "out", "--max-asr", 5]
+    assert status(*words) == 2
+    assert "Missing option '--safety-test'." in capsys.readouterr().err
+
+
+def result(asr: float, performance: float, refused: float | None = None) -> ModelResult:
+    figures = [None if v is None else Figure(v, v, v, 9) for v in (asr, performance, refused)]
+    return ModelResult("", "", {}, {}, {}, {}, *figures)
+
+
+def test_the_choice() -> None:
+    settings = {"a": result(9, 90), "b": result(4, 70), "c": result(5, 80), "d": result(3, 80), "e": result(3, 80)}
+    assert choose(settings, Goal(100)) == "a"
+    assert choose(settings, Goal(5)) == "d"  # as good as c, and safer
+    assert choose(settings, Goal(3.5)) == "d"  # as good as e, and before it
+    assert choose(settings, Goal(2)) is None
+    assert choose({"a": result(100 * 0.07, 1)}, Goal(7)) == "a"  # 7.000000000000001
+    refusing = {"a": result(1, 90, 30), "b": result(1, 80, 10)}
+    assert choose(refusing, Goal(5)) == "a"
+    assert choose(refusing, Goal(5, max_over_refusal=10)) == "b"
+
+
+def test_the_picture_shows_every_setting(tmp_path: Path) -> None:
+    references = {"OLD": result(0, 50), "NEW": result(78, 55)}
+    settings = {"few": result(30, 66), "many": result(2, 90)}
+    curve.draw_curve(references, settings, "many", 5, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    curve.draw_curve(references, settings, "many", 5, tmp_path / "curve.svg")
+    drawn = (tmp_path / "curve.svg").read_text()
+    assert all(f">{name}</text>" in drawn for name in ("OLD", "NEW", "few", "many"))

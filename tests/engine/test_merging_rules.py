@@ -1,0 +1,478 @@
+"""The rules that HPA is compared with, through the whole engine: agreement, sweeps, resumption, verification."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import REPORT, Call, TinyCase, content, status
+from mixtures import gpt_oss, llama4, make, mixtral
+from reference import (
+    as_rows,
+    captured_inputs,
+    checkpoint_name,
+    curvature,
+    linears,
+    load_model,
+    load_tensors,
+    module_depths,
+)
+from reference_methods import model_tailor, safe_delta
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from tiny_models import model_inputs
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from hpa_merge import HPAConfig, MergeReport, merge, sweep
+from hpa_merge.checkpoint import Checkpoint, CheckpointWriter
+from hpa_merge.cli import main
+from hpa_merge.cli.tables.merging import sweep_summary
+from hpa_merge.core import column_budget, retained_share
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.request import MergeRequest
+from hpa_merge.errors import ConfigError
+from hpa_merge.model import PausedForwards
+from hpa_merge.report.schema import read_report
+from hpa_merge.verification import verify
+
+Tiny = Callable[..., TinyCase]
+
+NAMES = pytest.mark.parametrize(
+    "name", ["gpt2", "llava", *(pytest.param(name, marks=pytest.mark.gate) for name in ("phi3", "qwen2_tied"))]
+)
+
+METHODS: dict[str, dict[str, Any]] = {
+    "linear": {"weight": 0.3},
+    "safe-delta": {"safety_budget": 0.3},
+    "model-tailor": {"patch_share": 20.0},
+    "blocks": {"blocks": "1"},
+    "random": {},
+    "energy": {"p_max": 30.0},
+}
+ALL = pytest.mark.parametrize("method", METHODS)
+
+
+def run(case: TinyCase, out: Path, method: str, **options: Any) -> MergeReport:
+    """A merge that is given the sets that its method looks at and no others."""
+    config = HPAConfig(method=method, **options)
+    files = {"safety_calib": case.safety, "task_calib": case.task}
+    given = {name: file for name, file in files.items() if name.removesuffix("_calib") in config.sets}
+    return merge(case.old, case.new, out, **given, config=config)
+
+
+def weights(case: TinyCase, out: Path) -> dict[str, tuple[Tensor, Tensor, Tensor, str]]:
+    """OLD's, NEW's and OUT's weight ``[r, c]`` of every linear, and its module's path, by tensor name."""
+    model = load_model(case.new)
+    tensors = [load_tensors(folder) for folder in (case.old, case.new, out)]
+    found = {}
+    for path, module in linears(model).items():
+        name = checkpoint_name(model.config.model_type, path)
+        axis = 0 if isinstance(module, Conv1D) else 1
+        old, new, merged = (as_rows(tensor[name], axis) for tensor in tensors)
+        found[name] = (old, new, merged, path)
+    return found
+
+
+def inputs_of(case: TinyCase, method: str) -> dict[str, list[Tensor]]:
+    folder, file = (case.old, case.safety) if method == "safe-delta" else (case.new, case.task)
+    return captured_inputs(load_model(folder), model_inputs(case.name, file))
+
+
+# --- agreement ---
+
+
+@NAMES
+@pytest.mark.parametrize("method", ["safe-delta", "model-tailor"])
+def test_agreement_with_the_papers(method: str, name: str, tiny: Tiny, tmp_path: Path) -> None:
+    case, options = tiny(name), METHODS[method]
+    report = run(case, tmp_path / "out", method, **options)
+    seen = inputs_of(case, method)
+    records = {record.name: record for record in report.linears}
+    adapted = agreeing = 0
+    for key, (old, new, merged, path) in weights(case, tmp_path / "out").items():
+        record = records[key]
+        if record.outcome != "adapted":
+            assert torch.equal(merged, new)
+            continue
+        adapted += 1
+        h = curvature(seen[path], 0.01)
+        if method == "safe-delta":
+            expected = safe_delta(old, new, h, options["safety_budget"])
+            assert record.safety_budget == pytest.approx(expected.budget, rel=1e-3)
+            assert record.safety_cost <= record.safety_budget
+        else:
+            expected = model_tailor(old, new, h, options["patch_share"])
+        close = torch.isclose(merged.double(), expected.weight, rtol=1e-4, atol=2e-4 * float(new.abs().max()))
+        agreeing += int(close.all())
+        if bool(close.all()):
+            assert record.restored_share == pytest.approx(float((~expected.mask).double().mean()), abs=1e-9)
+        else:
+            assert expected.margin < 1e-3, key  # a near tie was decided otherwise
+    assert agreeing > 0.8 * adapted > 3
+
+
+@NAMES
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_simple_rules(name: str, dtype: str, tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny(name, dtype)
+    depths = module_depths(load_model(case.new))
+    for method in ("linear", "blocks", "random", "energy"):
+        options = METHODS[method]
+        report = run(case, tmp_path / method, method, **options)
+        assert (report.safety, report.task) == (None, None)
+        assert report.count("uncalibrated") == 0
+        records = {record.name: record for record in report.linears}
+        for key, (old, new, merged, path) in weights(case, tmp_path / method).items():
+            record = records[key]
+            if torch.equal(old, new):
+                assert record.outcome == "unchanged"
+                continue
+            if method == "linear":
+                expected = (old.double() + 0.3 * (new.double() - old.double())).to(new.dtype)
+                torch.testing.assert_close(merged, expected)
+            elif method == "blocks":
+                restored = "layers.1." in path.replace("transformer.h", "layers") and "vision" not in path
+                assert record.outcome == ("adapted" if restored else "excluded"), key
+                assert torch.equal(merged, old if restored else new)
+            else:
+                share = retained_share(*depths[path], options.get("p_max", 15.0), 5.0)
+                count = column_budget(share, new.shape[1])
+                assert len(record.restored_columns) == count == record.n_restored
+                assert torch.equal(merged[:, record.restored_columns], old[:, record.restored_columns])
+                energy = (new.double() - old.double()).square().sum(dim=0)
+                if method == "energy":
+                    ranked = sorted(range(new.shape[1]), key=lambda j: (-float(energy[j]), j))
+                    assert record.restored_columns == sorted(ranked[:count])
+                others = [j for j in range(new.shape[1]) if j not in record.restored_columns]
+                delta, before = new.double() - old.double(), old.double()
+                kappa = float((delta * before).sum() / before.square().sum())
+                adjusted = (new.double() - kappa * before)[:, others].to(new.dtype)
+                torch.testing.assert_close(merged[:, others], adjusted)
+
+
+@pytest.mark.parametrize("build", [mixtral, gpt_oss, llama4], ids=lambda build: build.__name__)
+def test_experts(build: Callable[[], Any], tmp_path: Path) -> None:
+    """Experts one by one and stacked: every method writes them where they belong, and says what it did."""
+    case = make(build, tmp_path / "case")
+    outs = {tmp_path / method: HPAConfig(method=method, **METHODS[method]) for method in METHODS}
+    reports = sweep(case.old, case.new, outs, safety_calib=case.safety, task_calib=case.task)
+    for out, report in reports.items():
+        assert verify(out, case.old, case.new).problems == ()
+        assert report.count("adapted") > 10
+        unreached = {"safe-delta": "safety_tokens", "model-tailor": "task_tokens"}.get(out.name)
+        for record in report.linears:
+            if record.outcome == "uncalibrated":
+                assert getattr(record, str(unreached)) == 0
+
+
+def test_random_differs_by_seed_and_not_by_run(tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("llama")
+    restored = []
+    for number, seed in enumerate((0, 0, 1)):
+        report = run(case, tmp_path / str(number), "random", seed=seed)
+        restored.append([record.restored for record in report.linears])
+    assert restored[0] == restored[1] != restored[2]
+    assert len(set(restored[0])) > len(restored[0]) / 2  # weights of the same shape get columns of their own
+
+
+# --- what runs ---
+
+
+@ALL
+def test_only_the_sets_that_a_method_looks_at_run(
+    method: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    real = PausedForwards.start
+
+    def start(self: PausedForwards, samples: Any, *arguments: Any) -> None:
+        started.append(len(samples))
+        real(self, samples, *arguments)
+
+    monkeypatch.setattr(PausedForwards, "start", start)
+    case = tiny("llama")
+    everything = {"safety_calib": case.safety, "task_calib": case.task}
+    config = HPAConfig(method=method, **METHODS[method])
+    report = merge(case.old, case.new, tmp_path / "out", **everything, config=config)
+    counts = [len(file.read_text().splitlines()) for file in (case.safety, case.task)]
+    of_set = dict(zip(("safety", "task"), counts, strict=True))
+    assert started == [of_set[purpose] for purpose in config.sets]
+    assert [record is not None for record in (report.safety, report.task)] == [p in config.sets for p in of_set]
+    run(case, tmp_path / "without", method, **METHODS[method])
+    assert content(tmp_path / "without") == content(tmp_path / "out")
+
+
+@ALL
+def test_every_byte_is_read_once(method: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    real = Checkpoint.pieces
+
+    def pieces(self: Checkpoint, name: str, *arguments: Any, **options: Any) -> Any:
+        reads.append(f"{self.role}: {name}")
+        return real(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Checkpoint, "pieces", pieces)
+    run(tiny("llama"), tmp_path / "out", method, **METHODS[method])
+    assert len(reads) == len(set(reads))
+
+
+# --- sweeps ---
+
+
+@NAMES
+def test_a_sweep_over_methods_is_each_of_them(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny(name, "bfloat16")
+    outs = {tmp_path / method: HPAConfig(method=method, **METHODS[method]) for method in METHODS}
+    outs[tmp_path / "hpa"] = HPAConfig()
+    reports = sweep(case.old, case.new, outs, safety_calib=case.safety, task_calib=case.task)
+    (tmp_path / "alone").mkdir()
+    for out, config in outs.items():
+        run(case, tmp_path / "alone" / out.name, config.method, **METHODS.get(config.method, {}))
+        found, expected = content(out), content(tmp_path / "alone" / out.name)
+        linears_found, linears_alone = (
+            {record["name"]: record for record in files[REPORT].pop("linears")} for files in (found, expected)
+        )
+        assert linears_found == linears_alone
+        assert found == expected
+        assert reports[out].config["method"] == config.method
+
+
+def test_a_list_of_methods_on_the_command_line(
+    make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = make_call()
+    settings = call.write(
+        "methods.yaml",
+        "- {}\n- {method: linear, weight: 0.3}\n- {method: safe-delta, compensation: false}\n"
+        "- {method: blocks, blocks: 1}\n- {method: energy, name: control}\n",
+    )
+    words = [str(call.old), str(call.new), str(settings), *call.arguments[2:], "--p-max", "20", "--dry-run"]
+    call = Call(call.folder, Path("sweep"), call.old, call.safety, call.task, call.out)
+    assert command(["sweep", *words], capsys) == 0
+    assert command(["sweep", *words[:-1]], capsys) == 0
+    names = {"p_max=20" if False else "default", "method=linear,weight=0.3", "method=safe-delta,compensation=false"}
+    assert {path.name for path in call.out.iterdir()} == names | {"method=blocks,blocks=1", "control"}
+    configs = {path.name: read_report(path).config for path in call.out.iterdir()}
+    assert {configs[name]["p_max"] for name in ("default", "control")} == {20.0}
+    assert configs["method=linear,weight=0.3"]["p_max"] == 15.0
+    assert configs["method=blocks,blocks=1"]["blocks"] == "1"
+
+
+def command(words: list[str], capsys: pytest.CaptureFixture[str]) -> int | str | None:
+    try:
+        main(words)
+    except SystemExit as end:
+        return end.code
+    printed = capsys.readouterr()
+    assert "restored by blocks, energy, hpa, linear, safe-delta" in printed.out or "--dry-run" in words
+    return 0
+
+
+# --- resumption ---
+
+
+@ALL
+def test_an_interrupted_merge_goes_on(method: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, options = tiny("llava"), METHODS[method]
+    run(case, tmp_path / "whole", method, **options)
+    real, left = CheckpointWriter.commit, [2]
+
+    def commit(self: CheckpointWriter, entry: Any) -> None:
+        real(self, entry)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointWriter, "commit", commit)
+        with pytest.raises(KeyboardInterrupt):
+            run(case, tmp_path / "out", method, **options)
+    config = HPAConfig(method=method, **options)
+    files = {"safety_calib": case.safety, "task_calib": case.task}
+    merge(case.old, case.new, tmp_path / "out", **files, config=config, resume=True)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+# --- verification ---
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llava"])
+@pytest.mark.parametrize(
+    ("method", "compensation"), [*((m, True) for m in METHODS), ("safe-delta", False), ("model-tailor", False)]
+)
+def test_verify(method: str, compensation: bool, name: str, tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny(name, "bfloat16")
+    report = run(case, tmp_path / "out", method, **METHODS[method], compensation=compensation)
+    found = verify(tmp_path / "out", case.old, case.new)
+    assert found.problems == ()
+    assert found.checked["adapted linears"] == report.count("adapted") > 0
+    beyond = found.checked.get("values that only samples can recompute", 0)
+    assert (beyond > 0) == (method in ("safe-delta", "model-tailor") and compensation)
+    again = verify(tmp_path / "out", case.old, case.new, safety_calib=case.safety, task_calib=case.task)
+    assert again.problems == ()
+
+
+WRONG = {
+    "linear": "are not OLD + 0.3 · (NEW − OLD)",
+    "safe-delta": "that the report calls NEW's are not",
+    "model-tailor": "values are OLD's, and",
+    "blocks": "are not OLD's",
+    "random": "in restored columns are not OLD's",
+    "energy": "in restored columns are not OLD's",
+}
+
+
+@ALL
+def test_verify_finds_what_is_wrong(method: str, tiny: Tiny, tmp_path: Path) -> None:
+    """Every value of one adapted weight is moved by one ulp, in the file and in its digest."""
+    case = tiny("llama")
+    report = run(case, tmp_path / "out", method, **METHODS[method])
+    name = next(record.name for record in report.linears if record.outcome == "adapted")
+    with Checkpoint.open(tmp_path / "out", "OUT") as merged:
+        shard = merged.tensors[name].shard
+    tensors = load_file(tmp_path / "out" / shard)
+    tensors[name] = torch.nextafter(tensors[name], torch.tensor(torch.inf))
+    save_file(tensors, tmp_path / "out" / shard, {"format": "pt"})
+    problems = [p for p in verify(tmp_path / "out", case.old, case.new).problems if name in p]
+    assert any(WRONG[method] in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(("method", "sentence"), [("random", "that seed 0 draws"), ("energy", "that changed most")])
+def test_verify_draws_the_columns_of_the_controls_again(method: str, sentence: str, tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("llama")
+    run(case, tmp_path / "out", method)
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
+    one, other = next(
+        (a, b)
+        for a, b in itertools.combinations([r for r in report["linears"] if r["outcome"] == "adapted"], 2)
+        if (a["columns"], a["n_restored"]) == (b["columns"], b["n_restored"]) and a["restored"] != b["restored"]
+    )
+    one["restored"], other["restored"] = other["restored"], one["restored"]
+    (tmp_path / "out" / REPORT).write_text(json.dumps(report))
+    assert any(sentence in problem for problem in verify(tmp_path / "out", case.old, case.new).problems)
+
+
+# --- the plan ---
+
+
+def test_a_dry_run_needs_no_samples_and_names_the_blocks(tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("llava")
+    out = tmp_path / "out"
+    (plan,) = preview(MergeRequest(case.old, case.new, {out: HPAConfig(method="blocks", blocks="0,2")})).values()
+    assert (plan.safety, plan.task) == (None, None)
+    included = {unit.name for unit in plan.units if unit.changed + unit.unchanged}
+    assert included == {f"model.language_model.layers.{block}" for block in (0, 2)}
+    assert {unit.share for unit in plan.units} == {None}
+    assert not out.exists()
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"method": "linear", "p_max": 20.0},
+            "p_max is 20.0 and the method linear does not use it: leave it out, or choose hpa or random or energy.",
+        ),
+        (
+            {"weight": 0.3},
+            "weight is 0.3 and the method hpa does not use it: leave it out, or choose linear.",
+        ),
+        (
+            {"method": "energy", "compensation": False},
+            "compensation is False and the method energy does not use it: leave it out, or choose safe-delta or "
+            "model-tailor.",
+        ),
+        ({"method": "linear", "weight": 1.5}, "weight is 1.5: it has to be between 0 and 1."),
+        ({"method": "blocks", "blocks": "3-"}, "blocks is '3-': it has to be block numbers and ranges of them"),
+        ({"method": "blocks", "blocks": "5-2"}, "blocks is '5-2': it has to be block numbers and ranges of them"),
+        ({"method": "ties"}, "method is 'ties': it has to be one of hpa, linear, safe-delta, model-tailor, blocks,"),
+        ({"method": "safe-delta", "safety_budget": -1.0}, "safety_budget is -1.0: it has to be at least 0."),
+        ({"method": "model-tailor", "patch_share": 101.0}, "patch_share is 101.0: it has to be a percentage"),
+    ],
+    ids=str,
+)
+def test_options_that_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        HPAConfig(**options)
+    assert str(raised.value).startswith(sentence)
+
+
+def test_blocks_that_the_model_has_not(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        run(tiny("llama"), tmp_path / "out", "blocks")
+    assert str(raised.value) == (
+        "blocks is '6-14', and the text stack of this LlamaForCausalLM has 4 blocks, counted from 0: "
+        "name blocks below 4, not 14."
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [("hpa", "--safety-calib"), ("safe-delta", "--safety-calib"), ("model-tailor", "--task-calib")],
+)
+def test_a_set_that_is_missing(
+    method: str, option: str, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, purpose = tiny("llama"), option[2:].removesuffix("-calib")
+    with pytest.raises(ConfigError) as raised:
+        merge(case.old, case.new, tmp_path / "out", config=HPAConfig(method=method))
+    assert str(raised.value) == (
+        f"{purpose}_calib is missing: the method {method} looks at {purpose} samples, so give a file."
+    )
+    call = Call(tmp_path, case.old, case.new, case.safety, case.task, tmp_path / "out")
+    with pytest.raises(SystemExit) as end:
+        main([*call.arguments[:2], "-o", str(call.out), "--method", method])
+    assert end.value.code == 2
+    assert f"Missing option '{option}'." in capsys.readouterr().err
+
+
+def test_statistics_that_do_not_suffice(make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
+    call = make_call()
+    stats = call.folder / "stats"
+    call.options = ("--method", "model-tailor", "--stats", str(stats))
+    assert status(call) == 2
+    assert capsys.readouterr().err == (
+        f"Error: the method model-tailor takes all of [H⁻¹], and the statistics {stats} keep its diagonal alone: "
+        "leave out the statistics or the compensation.\n"
+    )
+    call.options = ("--method", "energy", "--stats", str(stats))
+    assert status(call) == 2
+    assert capsys.readouterr().err == (
+        f"Error: no method here looks at safety or task samples, and the statistics {stats} are of both sets: "
+        "leave out the statistics.\n"
+    )
+    assert not stats.exists()
+
+
+def test_methods_share_the_statistics_of_hpa(tiny: Tiny, tmp_path: Path) -> None:
+    """Without compensation the diagonals suffice, and a sweep of methods that use them needs no forward."""
+    case, stats = tiny("llama"), tmp_path / "stats"
+    files = {"safety_calib": case.safety, "task_calib": case.task, "stats": stats}
+    merge(case.old, case.new, tmp_path / "first", **files)
+    outs = {
+        tmp_path / "sd": HPAConfig(method="safe-delta", compensation=False),
+        tmp_path / "mt": HPAConfig(method="model-tailor", compensation=False),
+        tmp_path / "control": HPAConfig(method="random"),
+    }
+    reports = sweep(case.old, case.new, outs, **files)
+    assert {tuple(report.run.statistics.items())[:-1] for report in reports.values()} == {
+        (("safety", "read"),),
+        (("task", "read"),),
+        (),
+    }
+    printed = StringIO()
+    Console(file=printed, width=200).print(sweep_summary({out.name: report for out, report in reports.items()}, "runs"))
+    assert f"safety half read, in {stats}" in printed.getvalue()
+    for out, config in outs.items():
+        shutil.rmtree(tmp_path / "alone", ignore_errors=True)
+        run(case, tmp_path / "alone", config.method, **({} if out.name == "control" else {"compensation": False}))
+        assert content(tmp_path / "alone") == content(out)

@@ -1,0 +1,246 @@
+"""The rules that HPA is compared with, against slow float64 versions written from their papers."""
+
+import pytest
+import torch
+from curvatures import assert_near
+from precision import inverse_diagonal_error, inverse_rows_error, unit_roundoff
+from reference_mathematics import curvature
+from reference_methods import model_tailor, safe_delta
+from torch import Tensor
+
+from hpa_merge.config import HPAConfig
+from hpa_merge.core import Curvature, InverseHessian, SingularCurvature, measure_update
+from hpa_merge.methods.applying import adapt
+from hpa_merge.methods.columns import largest
+from hpa_merge.methods.control_random import random_columns
+from hpa_merge.methods.linear import interpolate
+from hpa_merge.methods.model_tailor import model_patch
+from hpa_merge.methods.safe_delta import select_deltas
+from hpa_merge.methods.surgery import operate
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+ROUTES = pytest.mark.parametrize("tokens", [11, 90], ids=["dual", "primal"])
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def problem(rows: int, columns: int, tokens: int, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A weight before and after tuning, and correlated activations of unequal size."""
+    old = normal(rows, columns, seed=seed)
+    new = old + 0.1 * normal(rows, columns, seed=seed + 1) * normal(1, columns, seed=seed + 2).exp()
+    mixing = normal(columns, columns, seed=seed + 3) / columns**0.5 + torch.eye(columns)
+    x = normal(tokens, columns, seed=seed + 4) @ mixing * normal(columns, seed=seed + 5).exp()
+    return old.to(dtype), new.to(dtype), x.to(dtype)
+
+
+def inverse_of(x: Tensor, damping: float = 0.01) -> InverseHessian:
+    gathered = Curvature(x.shape[1])
+    for batch in x.split(7):
+        gathered.add(batch)
+    return gathered.inverse(damping)
+
+
+def spread_error(given: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
+    """Of ``given @ inverse``, each entry of ``given`` being as exact as the diagonal that it was divided by; ``given``
+    ``[r, c]``, ``inverse`` ``[c, c]``, of tokens ``x``."""
+    diagonal = (given.abs() * inverse_diagonal_error(x, 0.01)) @ inverse.abs()
+    if len(x) <= 0.8 * x.shape[1]:  # the dual form is in float64
+        return diagonal + 4 * unit_roundoff(torch.float32) * (given @ inverse).abs()
+    scale = float(inverse[0, 0] / torch.linalg.inv(gram(x))[0, 0])
+    return diagonal + inverse_rows_error(given * scale, x, 0.01)
+
+
+def gram(x: Tensor, damping: float = 0.01) -> Tensor:
+    """``xᵀx + μI``, ``[c, c]`` float64."""
+    product = x.double().T @ x.double()
+    return product + damping * product.diagonal().mean() * torch.eye(x.shape[1], dtype=torch.float64)
+
+
+# --- the inverse ---
+
+
+@ROUTES
+@pytest.mark.parametrize("scale", [1.0, 1e-18, 1e15])
+def test_the_inverse_spreads_what_is_given(tokens: int, scale: float) -> None:
+    _, _, x = problem(6, 30, tokens, torch.float32, seed=0)
+    expected = torch.linalg.inv(curvature([x * scale], 0.01))
+    found = inverse_of(x * scale)
+    assert_near(found.diagonal, expected.diagonal(), inverse_diagonal_error(x, 0.01))
+    a = normal(5, 30, seed=9)
+    given = a.double() / expected.diagonal()
+    error = spread_error(given, x, expected)
+    assert float(((found.spread(a).double() - given @ expected).abs() / error).max()) <= 1.0
+
+
+@ROUTES
+def test_its_diagonal_is_the_one_that_the_scores_use(tokens: int) -> None:
+    _, _, x = problem(6, 30, tokens, torch.float32, seed=1)
+    gathered = Curvature(30)
+    gathered.add(x)
+    offloaded = Curvature(30, offload=True)
+    offloaded.add(x)
+    assert torch.equal(gathered.inverse(0.01).diagonal, gathered.inverse_diagonal(0.01))
+    assert torch.equal(offloaded.inverse(0.01).spread(x), gathered.inverse(0.01).spread(x))
+
+
+def test_an_inverse_that_there_is_not() -> None:
+    for x, reason in ((torch.zeros(3, 4), "no token activates"), (torch.full((3, 4), torch.nan), "not finite")):
+        with pytest.raises(SingularCurvature, match=reason):
+            inverse_of(x)
+
+
+@ROUTES
+def test_nothing_makes_up_for_one_move_better(tokens: int) -> None:
+    """Theorem 4.1: of all rows with that one entry ``C_m`` has the least loss ``½ Δᵀ H Δ``: ``δ²/(2[H⁻¹])``."""
+    _, _, x = problem(1, 30, tokens, torch.float32, seed=2)
+    h, inverse = curvature([x], 0.01), inverse_of(x)
+    given = torch.zeros(1, 30)
+    given[0, 4] = 0.7
+    move = inverse.spread(given).double()
+    exact = torch.linalg.inv(h)
+    error = spread_error(given / exact.diagonal(), x, exact)
+    assert float(move[0, 4]) == pytest.approx(0.7, abs=float(error[0, 4]))
+    least = float(0.5 * move @ h @ move.T)
+    bound = float(error.abs() @ (h @ move.T).abs() + error @ h.abs() @ error.T)
+    assert least == pytest.approx(0.7**2 / (2 * float(exact[4, 4])), abs=bound)
+    for seed in range(20):
+        other = move + 1e-2 * move.abs().max() * normal(1, 30, seed=seed)
+        other[0, 4] = 0.7
+        assert float(0.5 * other @ h @ other.T) > least
+
+
+# --- Safe Delta ---
+
+
+@DTYPES
+@ROUTES
+@pytest.mark.parametrize("s", [0.0, 0.02, 0.3, 4.0, 1e6])
+def test_safe_delta(s: float, tokens: int, dtype: torch.dtype) -> None:
+    old, new, x = problem(7, 30, tokens, dtype, seed=26)
+    expected = safe_delta(old, new, curvature([x], 0.01), s)
+    rtol = 2 * float(inverse_diagonal_error(x, 0.01).max())  # of two scores that are compared
+    assert expected.margin > rtol, "a near tie: take another seed"
+    inverse = inverse_of(x)
+    found = select_deltas(old, new, measure_update(old, new).energy, inverse.diagonal, s)
+    mask = found.mask(7)
+    assert torch.equal(mask, expected.mask)
+    assert found.cost == pytest.approx(expected.cost, rel=rtol)
+    assert found.budget == pytest.approx(expected.budget, rel=rtol)
+    assert found.cost <= found.budget
+    weight = operate(old, new, mask, inverse, dtype)
+    assert weight.dtype == dtype
+    assert torch.equal(weight[mask], new[mask])
+    torch.testing.assert_close(weight, expected.weight.to(dtype))  # by the dtype's tolerance: one rounding
+    if s == 0.0:
+        assert torch.equal(weight, old)
+    if s == 1e6:
+        assert torch.equal(weight, new)
+
+
+def test_the_budgets_reach_every_case() -> None:
+    """The settings above have no change, a split column, and all changes among them."""
+    old, new, x = problem(7, 30, 90, torch.float32, seed=20)
+    update, inverse = measure_update(old, new), inverse_of(x)
+    splits = [select_deltas(old, new, update.energy, inverse.diagonal, s) for s in (0.0, 0.02, 0.3, 4.0, 1e6)]
+    assert [int(found.mask(7).sum()) for found in (splits[0], splits[-1])] == [0, 210]
+    assert any(found.split is not None and 0 < found.rows < 7 and bool(found.whole.any()) for found in splits)
+
+
+@ROUTES
+def test_the_compensation_lowers_the_loss_of_safety(tokens: int) -> None:
+    old, new, x = problem(7, 30, tokens, torch.float32, seed=21)
+    h, inverse = curvature([x], 0.01), inverse_of(x)
+    mask = select_deltas(old, new, measure_update(old, new).energy, inverse.diagonal, 0.3).mask(7)
+    losses = []
+    for compensating in (inverse, None):
+        move = (operate(old, new, mask, compensating, torch.float32) - old).double()
+        losses.append(float((move @ h * move).sum()))
+    assert losses[0] < losses[1]
+
+
+def test_without_compensation_the_rest_is_old() -> None:
+    old, new, _ = problem(7, 30, 11, torch.bfloat16, seed=22)
+    mask = normal(7, 30) > 0
+    found = operate(old, new, mask, None, torch.bfloat16)
+    assert torch.equal(found, torch.where(mask, new, old))
+
+
+# --- Model Tailor ---
+
+
+@DTYPES
+@ROUTES
+@pytest.mark.parametrize("share", [0.0, 10.0, 33.3, 100.0])
+@pytest.mark.parametrize("omega", [0.8, 0.5])
+def test_model_tailor(omega: float, share: float, tokens: int, dtype: torch.dtype) -> None:
+    old, new, x = problem(9, 30, tokens, dtype, seed=31)
+    expected = model_tailor(old, new, curvature([x], 0.01), share, omega=omega)
+    assert expected.margin > 2 * float(inverse_diagonal_error(x, 0.01).max()), "a near tie: take another seed"
+    inverse = inverse_of(x)
+    patch = model_patch(old, new, inverse.diagonal, share, salience=omega)
+    assert torch.equal(patch, expected.mask)
+    weight = operate(new, old, ~patch, inverse, dtype)
+    assert torch.equal(weight[~patch], old[~patch])
+    torch.testing.assert_close(weight, expected.weight.to(dtype))
+
+
+def test_a_row_that_did_not_change_scores_by_its_sensitivity_alone() -> None:
+    old, new, x = problem(4, 30, 90, torch.float32, seed=32)
+    new[2] = old[2]
+    expected = model_tailor(old, new, curvature([x], 0.01), 20.0)
+    assert torch.equal(model_patch(old, new, inverse_of(x).diagonal, 20.0), expected.mask)
+
+
+def test_ties_go_to_the_lower_row_then_the_lower_column() -> None:
+    old = torch.zeros(2, 4)
+    new = torch.tensor([[1.0, 0.0, 1.0, 0.0]]).expand(2, -1).contiguous()
+    patch = model_patch(old, new, torch.ones(4), 37.5)
+    assert patch.tolist() == [[True, False, True, False], [True, False, False, False]]
+
+
+# --- rows that OLD has not ---
+
+
+@pytest.mark.parametrize("method", ["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"])
+def test_a_vocabulary_that_grew(method: str) -> None:
+    old, new, x = problem(6, 30, 90, torch.bfloat16, seed=50)
+    longer = torch.cat([new, normal(3, 30).to(torch.bfloat16)])
+    results = [
+        next(adapt(old, after, inverse_of(x), inverse_of(x), block=0, blocks=1, configs=[HPAConfig(method=method)]))
+        for after in (new, longer)
+    ]
+    assert torch.equal(results[1].weight[:6], results[0].weight)
+    assert torch.equal(results[1].weight[6:], longer[6:])
+    assert results[1].energy_restored == results[0].energy_restored
+
+
+# --- interpolation and the controls ---
+
+
+@DTYPES
+def test_interpolation(dtype: torch.dtype) -> None:
+    old, new, _ = problem(5, 12, 3, dtype, seed=40)
+    for weight in (0.1, 0.5, 0.9):
+        expected = (old.double() + weight * (new.double() - old.double())).to(dtype)
+        torch.testing.assert_close(interpolate(old, new, weight), expected)
+    assert torch.equal(interpolate(old, new, 0.0), old)
+    assert torch.equal(interpolate(old, new, 1.0), new)
+    assert interpolate(old.T, new.T, 1.0).is_contiguous()
+
+
+def test_the_columns_that_changed_most() -> None:
+    energy = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0], dtype=torch.float64)
+    assert largest(energy, 3).tolist() == [False, True, True, True, False]
+    assert not largest(energy, 0).any()
+
+
+def test_random_columns_depend_on_the_seed_and_the_name() -> None:
+    drawn = random_columns(200, 30, 0, "model.layers.0.mlp.up_proj.weight")
+    assert int(drawn.sum()) == 30
+    assert torch.equal(drawn, random_columns(200, 30, 0, "model.layers.0.mlp.up_proj.weight"))
+    for seed, name in ((1, "model.layers.0.mlp.up_proj.weight"), (0, "model.layers.1.mlp.up_proj.weight")):
+        assert not torch.equal(drawn, random_columns(200, 30, seed, name))
+    counts = sum(random_columns(50, 10, seed, "w").double() for seed in range(400))
+    assert 50 < float(counts.min()) <= float(counts.max()) < 112  # 80 on average, within four deviations of 8

@@ -1,0 +1,64 @@
+"""The page in a real browser: Chromium draws every chart, and complains of nothing. Skipped where it is not there."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+from cases import DRAW
+from report_samples import evaluation, hostile, mixture
+
+from hpa_merge.render.figures import figures_of
+from hpa_merge.report.records import RoundRecord
+from hpa_merge.report.schema import MergeReport
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+)
+
+
+def opened(page: Path, scratch: Path, *options: str) -> tuple[str, str]:
+    """The document after its scripts have run, and what the browser logged."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *QUIET, f"--user-data-dir={scratch}", "--enable-logging=stderr", "--v=0", *options]
+    command += ["--virtual-time-budget=20000", "--dump-dom", page.as_uri()]
+    environment = {**os.environ, "HOME": str(scratch)}
+    done = subprocess.run(command, capture_output=True, timeout=120, env=environment, check=True)
+    return done.stdout.decode(), done.stderr.decode(errors="replace")
+
+
+def written(report: MergeReport, folder: Path) -> Path:
+    path = folder / "hpa_report.html"
+    path.write_bytes(DRAW(report).files["hpa_report.html"])
+    return path
+
+
+def full() -> MergeReport:
+    past = RoundRecord("first", "tuned", "2026-01-02T03:04:05Z", {"method": "hpa"}, None, None, 7, 0.1, 0.25)
+    return replace(mixture(4, 8), evaluation=evaluation(), history=(past,))
+
+
+@pytest.mark.parametrize("report", [full, hostile], ids=["full", "hostile"])
+def test_every_chart_is_drawn_and_nothing_complained_of(report: Callable[[], MergeReport], tmp_path: Path) -> None:
+    made = report()
+    figures = figures_of(made)
+    document, log = opened(written(made, tmp_path), tmp_path / "profile")
+    assert f'data-charts="{len(figures)}"' in document
+    charts = re.findall(r'<div class="chart[^>]*data-figure="([^"]+)"[^>]*>.*?<svg', document, re.DOTALL)
+    assert sorted(charts) == sorted(figures)
+    for file, figure in figures.items():  # still there: Vega would put a label of its own
+        (label,) = re.findall(rf'aria-label="([^"]*)" data-figure="{file}"', document)
+        assert unescape(label) == f"{figure.title}. {figure.description}"
+    assert document.count('class="mark-rect role-mark') >= 5
+    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
+    assert "<img src=x" not in document
