@@ -6,27 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from package_files import FILES, ROOT
+from package_files import FILES, FLOORS, ROOT
 
 import hpa_merge
 import hpa_merge.errors
-
-FLOORS: tuple[set[str], ...] = (
-    {"errors"},
-    {"core", "files"},
-    {"isolation", "methods"},
-    {"config"},
-    {"calibration", "checkpoint", "model"},
-    {"inputs"},
-    {"report"},
-    {"engine", "render"},
-    {"evaluation", "verification"},
-    {"publishing"},
-    {"demo"},
-    {"api"},
-    {"cli"},
-)
-"""The parts of the package from the ground up: each imports those on lower floors alone, besides itself."""
 
 
 def imports(file: Path) -> Iterator[str]:

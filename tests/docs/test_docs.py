@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from package_files import FLOORS
 from pages import PAGES, ROOT, anchors, links
 
 import hpa_merge
@@ -119,8 +120,10 @@ def test_the_architecture_names_what_there_is() -> None:
     package = ROOT / "hpa_merge"
     rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").is_file()}
     modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "__main__.py"}
-    named = set(re.findall(r"^\| \d+ \| `([^`]+)`", text, re.MULTILINE))
-    assert named == rooms | modules
+    named = {name: int(floor) for floor, name in re.findall(r"^\| (\d+) \| `([^`]+)`", text, re.MULTILINE)}
+    assert named.keys() == rooms | modules
+    floors = {name: number for number, floor in enumerate(FLOORS, start=1) for name in floor}
+    assert {name.rstrip("/").removesuffix(".py"): floor for name, floor in named.items()} == floors
     files = {name for name in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", text) if not name.startswith("tests/")}
     assert len(files) > 15
     assert not [name for name in files if not (package / name).is_file()]

@@ -6,3 +6,20 @@ import hpa_merge
 
 ROOT = Path(hpa_merge.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+FLOORS: tuple[set[str], ...] = (
+    {"errors"},
+    {"core", "files"},
+    {"isolation", "methods"},
+    {"config"},
+    {"calibration", "checkpoint", "model"},
+    {"inputs"},
+    {"report"},
+    {"engine", "render"},
+    {"evaluation", "verification"},
+    {"publishing"},
+    {"demo"},
+    {"api"},
+    {"cli"},
+)
+"""The parts of the package from the ground up: each imports those on lower floors alone, besides itself."""
