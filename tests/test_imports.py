@@ -83,6 +83,19 @@ def test_what_is_delicate_has_one_home() -> None:
     assert not [str(file) for file in FILES if foreign(file) & {"httpx", "httpx2", "httpcore", "requests", "urllib3"}]
 
 
+def test_tests_import_helpers_and_lie_in_the_rooms_that_they_test() -> None:
+    """No test file imports another one; a folder of tests is a room of the package, or it is no room's."""
+    tests = Path(__file__).parent
+    for file in tests.rglob("*.py"):
+        if file.name == "nightly.py":  # a program; it begins as a session of tests does
+            continue
+        names = {name.split(".")[0] for name in imports(file)}
+        assert not [name for name in names if name == "conftest" or (tests / f"{name}.py").is_file()], file
+        assert not [name for name in names if name.startswith("test_")], file
+    folders = {file.parent.name for file in tests.glob("*/test_*.py")} - {"docs", "helpers"}
+    assert folders <= {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
+
+
 def test_only_the_command_prints() -> None:
     for file in FILES:
         if file.parts[0] == "cli":

@@ -1,4 +1,4 @@
-"""checkpoint/behind.py: the writer's calls in their order, each byte written once, nothing claimed after an error."""
+"""async_writer.py: the writer's calls in their order, each byte written once, nothing claimed after an error."""
 
 import errno
 import json

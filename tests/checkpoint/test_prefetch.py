@@ -1,4 +1,4 @@
-"""checkpoint/ahead.py: the same tensors as without it, each byte read once, never more held than may be."""
+"""checkpoint/prefetch.py: the same tensors as without it, each byte read once, never more held than may be."""
 
 import errno
 import gc

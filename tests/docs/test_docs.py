@@ -103,6 +103,13 @@ def test_what_the_python_reference_has_comes_from_the_docstrings(site: Path) -> 
     assert ":class:" not in text
 
 
+def test_the_guarantees_name_test_files_that_are_there() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]*test_[a-z_]+\.py)`", page))
+    assert len(named) > 30
+    assert not [name for name in named if not (ROOT / "tests" / name).is_file()]
+
+
 def test_the_readme_names_every_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in COMMANDS if f"`hpa-merge {name}" not in readme] == []
