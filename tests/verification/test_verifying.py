@@ -215,7 +215,7 @@ def test_a_report_of_another_merge(published: Callable[[], Published], tiny: Tin
         (None, r"has no hpa_report\.json: give a folder that hpa-merge has made"),
         ("[]", r"is not a report of hpa-merge \(it has no schema_version\)"),
         ("{", r"is not a report of hpa-merge \(Expecting property name"),
-        ('{"schema_version": 2}', "has schema_version 2 and this version reads 1"),
+        ('{"schema_version": 3}', "has schema_version 3 and this version reads 1 and 2"),
         ('{"schema_version": 1}', r"\(the report has no architecture\)"),
         ('{"schema_version": 1, "manifest": {"a": 1}}', r"\(manifest\.a cannot be 1\)"),
         ('{"schema_version": 1, "linears": [{"name": "a"}]}', r"\(an entry of linears has no outcome\)"),
