@@ -44,7 +44,7 @@ def tiles(report: MergeReport) -> Facts:
         found.append((f"of their {_things(report)} restored", percent(share)))
     if (energy := mean(record.energy_restored for record in adapted)) is not None:
         found.append(("of the update's energy undone, mean", percent(energy)))
-    if (shared := mean((r.n_shared or 0) / r.n_focus if r.n_focus else None for r in adapted)) is not None:
+    if (shared := mean(record.overlap for record in adapted)) is not None:
         found.append(("of safety's columns wanted by the task too, mean", percent(shared)))
     run = report.run
     memory = run.peak_host_bytes if run.peak_device_bytes is None else run.peak_device_bytes

@@ -39,12 +39,6 @@ class Measure:
     centred: bool = False
 
 
-def _overlap(record: LinearRecord) -> float | None:
-    if record.n_focus is None or record.n_shared is None:
-        return None
-    return record.n_shared / record.n_focus if record.n_focus else 0.0
-
-
 def _bounds(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return config.get("alpha_min"), config.get("alpha_max")
 
@@ -76,7 +70,7 @@ MEASURES = (
         "The share of the columns of largest ε̄ (safety) that are among those of largest ζ̄ (task) too.",
         "Low: then safety can be restored without touching what the task rests on. Near 100 % every column that safety "
         "wants is one that the task wants, and α decides.",
-        lambda records: mean(map(_overlap, records)),
+        lambda records: mean(record.overlap for record in records),
         domain=lambda config: (0.0, 1.0),
     ),
     Measure(

@@ -107,6 +107,11 @@ class LinearRecord:
         return None if self.restored is None else count_columns(self.restored) / self.columns if self.columns else 0.0
 
     @property
+    def overlap(self) -> float | None:
+        """``|S ∩ T| / |S|``, the share of safety's focus set that is the task's too; None where that set is empty."""
+        return self.n_shared / self.n_focus if self.n_focus and self.n_shared is not None else None
+
+    @property
     def restored_columns(self) -> list[int]:
         """The restored columns, ascending."""
         return [] if self.restored is None else unpack_columns(self.restored, self.columns)

@@ -79,7 +79,6 @@ def group_rows(records: Sequence[LinearRecord], by: By) -> list[dict[str, Any]]:
 
 def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
     """Means over linears; the distance is that of all together."""
-    shared = [(r.n_shared or 0) / r.n_focus if r.n_focus else 0.0 for r in records if r.n_focus is not None]
     compared = [(r.distance, r.old_norm) for r in records if r.distance is not None and r.old_norm is not None]
     distance, norm = (hypot(*column) for column in zip(*compared, strict=True)) if compared else (None, None)
     return {
@@ -87,7 +86,7 @@ def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
         "share": mean(r.share for r in records),
         "restored_share": restored_share(records),
         "energy_restored": mean(r.energy_restored for r in records),
-        "shared": mean(shared),
+        "shared": mean(r.overlap for r in records),
         "alpha": mean(r.alpha for r in records),
         "kappa": mean(r.kappa for r in records),
         "relative_update": mean(r.relative_update for r in records),

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -12,7 +11,7 @@ from rich.text import Text
 from hpa_merge.methods import DEFAULT
 from hpa_merge.report.planned import PlanReport
 from hpa_merge.report.records import CalibrationRecord, ComponentRecord, DriftRecord, LinearRecord, RunRecord
-from hpa_merge.report.rows import short
+from hpa_merge.report.rows import figures_of, short
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text
 
@@ -145,31 +144,20 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
 
 def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
     """Of adapted linears: what is restored, energy, shared, α, κ; nothing where the method has no such thing."""
-    restored, columns = sum(len(r.restored_columns) for r in records), sum(r.columns for r in records)
-    shown = f"{100 * restored / columns if columns else 0.0:.1f}%"
-    if records[0].restored is None:
-        size = sum(r.rows * r.columns for r in records)
-        of_old = sum((r.restored_share or 0.0) * r.rows * r.columns for r in records)
-        shown = "" if records[0].restored_share is None else f"{100 * of_old / size if size else 0.0:.1f}%"
-    shared = [0.0 if not r.n_focus else (r.n_shared or 0) / r.n_focus for r in records if r.n_focus is not None]
-    return (
-        shown,
-        _mean((r.energy_restored for r in records), lambda mean: f"{100 * mean:.0f}%"),
-        _mean(shared, lambda mean: f"{100 * mean:.0f}%"),
-        _mean((r.alpha for r in records), lambda mean: f"{mean:.2f}"),
-        _mean((r.kappa for r in records), lambda mean: f"{mean:+.0e}"),
-    )
+    means = figures_of(records)
+    shown: dict[str, Callable[[float], str]] = {
+        "restored_share": lambda mean: f"{100 * mean:.1f}%",
+        "energy_restored": lambda mean: f"{100 * mean:.0f}%",
+        "shared": lambda mean: f"{100 * mean:.0f}%",
+        "alpha": lambda mean: f"{mean:.2f}",
+        "kappa": lambda mean: f"{mean:+.0e}",
+    }
+    return tuple("" if means[name] is None else text(means[name]) for name, text in shown.items())
 
 
 def _adapter(kind: str) -> list[tuple[str, str]]:
     """That NEW is an adapter, if it is one."""
     return [("NEW", f"a PEFT adapter on OLD: {kind}")] if kind else []
-
-
-def _mean(values: Iterable[float | None], shown: Callable[[float], str]) -> str:
-    """The mean of those that there are, as ``shown``; nothing where there are none."""
-    there = [value for value in values if value is not None]
-    return shown(fmean(there)) if there else ""
 
 
 def _title(architecture: str, methods: set[str]) -> str:

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import PurePath
-from statistics import fmean
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.methods import find_rule, users
@@ -12,6 +11,7 @@ from hpa_merge.render.card.markdown import cell, code, plain, table
 from hpa_merge.render.card.results import results_section
 from hpa_merge.render.card.usage import is_original_llava, snippet_of
 from hpa_merge.report.records import CalibrationRecord, Outcome
+from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import from_first_text
 
@@ -71,19 +71,13 @@ def _told(report: MergeReport) -> str:
     if not adapted:
         return "No linear weight was adapted."
     count = f"{len(adapted)} of its {len(report.linears)} linear weights were adapted"
-    columns = [record for record in adapted if record.restored is not None]
-    energies = [record.energy_restored for record in adapted if record.energy_restored is not None]
-    cost = (
-        f" What was restored held {100 * fmean(energies):.1f} % of the update's square, on average." if energies else ""
-    )
-    if columns:
-        share = sum(len(r.restored_columns) for r in columns) / max(1, sum(r.columns for r in columns))
+    energy, share = mean(record.energy_restored for record in adapted), restored_share(adapted)
+    cost = "" if energy is None else f" What was restored held {100 * energy:.1f} % of the update's square, on average."
+    if share is None:
+        return f"{count}.{cost}"
+    if adapted[0].restored is not None:
         return f"{count}: {100 * share:.1f} % of their input columns have the old values again, bit for bit.{cost}"
-    size = sum(r.rows * r.columns for r in adapted)
-    if size and all(record.restored_share is not None for record in adapted):
-        share = sum((r.restored_share or 0.0) * r.rows * r.columns for r in adapted) / size
-        return f"{count}: {100 * share:.1f} % of their values are old ones.{cost}"
-    return f"{count}.{cost}"
+    return f"{count}: {100 * share:.1f} % of their values are old ones.{cost}"
 
 
 def _rounds(report: MergeReport) -> str:
@@ -107,7 +101,7 @@ def _facts(report: MergeReport) -> str:
     }
     counts = [f"{report.count(outcome)} {words}" for outcome, words in outcomes.items() if report.count(outcome)]
     adapted = [record for record in report.linears if record.outcome == "adapted"]
-    shared = [(r.n_shared or 0) / r.n_focus for r in adapted if r.n_focus]
+    shared = mean(record.overlap for record in adapted)
     parts = [f"{part.name}: {part.policy}" for part in report.components]
     others = [f"{count} {kind}" for kind, count in report.passed_through.items()]
     rows = [
@@ -115,7 +109,7 @@ def _facts(report: MergeReport) -> str:
         ["linear weights", ", ".join(counts)],
         ["parts", cell(", ".join(parts))],
         ["taken from NEW as they are", cell(", ".join(others))],
-        ["safety's columns that the task wants too", f"{100 * fmean(shared):.0f} %" if shared else ""],
+        ["safety's columns that the task wants too", "" if shared is None else f"{100 * shared:.0f} %"],
         ["safety samples", _calibration(report.safety)],
         ["task samples", _calibration(report.task)],
         ["rounds", _rounds(report)],
