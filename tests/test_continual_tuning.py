@@ -16,7 +16,9 @@ BASES = 3
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("peft")
-    return tmp_path_factory.mktemp("continual_tuning")
+    made = tmp_path_factory.mktemp("continual_tuning")
+    run(made)
+    return made
 
 
 def run(folder: Path) -> str:
@@ -31,7 +33,6 @@ def results(folder: Path) -> list[dict]:
 
 @pytest.mark.gate
 def test_hpa_lets_fewer_attacks_through_than_sequential_tuning(folder: Path) -> None:
-    run(folder)
     rates = defaultdict(dict)
     for row in results(folder):
         rates[row["method"], row["step"]][row["base"]] = fmean(row["attacks"].values())

@@ -37,7 +37,7 @@ def whole(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 def test_a_call_that_fails(lasting: bool, overwrite: bool, whole: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
     """One call fails, or every one after it too; what may fail without harm (a folder's sync, a kernel copy) does."""
-    case, old = tiny("gpt2"), {"config.json": b"{}", "model.safetensors": b"of the old one"}
+    case, old = tiny("gpt2"), {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": b"of the old one"}
 
     def attempt(folder: Path, fails: Callable[[int, str], int | None]) -> tuple[Disk, Exception | None]:
         folder.mkdir()

@@ -132,11 +132,15 @@ def _code(out: Path) -> set[str]:
 
 
 def _object(path: Path, limits: parsing.Limits) -> Mapping[str, Any] | None:
-    """The JSON object in a regular file, links refused, within limits; None if there is none."""
+    """The JSON object in a regular file, links refused, within limits; None if there is none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not path.is_file() or path.is_symlink():
+        return None
     try:
-        if path.is_symlink():
-            return None
         content = parsing.read_json(path, limits)
-    except (OSError, ValueError):
+    except ValueError:
         return None
     return content if isinstance(content, dict) else None

@@ -1,5 +1,6 @@
 """What lies in a checkpoint folder beside its weights, and which of it belongs into a merged model."""
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ TEXT_BYTES = 2**22
 
 TEXTS_BYTES = 2**24
 """Of all those of a folder together: 16 MiB; what comes after them names nothing."""
+
+
+LEADS_NOWHERE = (errno.ELOOP, errno.ENOENT)
+"""Errors of a link that leads out of the folder, in a circle, or to no file."""
 
 
 @final
@@ -51,7 +56,7 @@ def find_side_files(folder: Path, own: set[str]) -> SideFiles:
         own: names, directly in the folder, of the files that the caller looks after.
 
     Raises:
-        OSError: a subfolder cannot be read.
+        OSError: a subfolder, or a file that belongs to the model, cannot be read.
     """
     paths = [path for path in _walk(folder) if path.as_posix() not in own]
     wanted = belonging(paths, _Texts(folder).read)
@@ -78,13 +83,18 @@ def _is_own(folder: Path, path: Path, wanted: set[PurePath]) -> bool:
     """Whether it is a regular file of the folder's own; where a link leads to another one, that has to belong too.
 
     What has another content than its name says is not: a pickle, an archive.
+
+    Raises:
+        OSError: it cannot be read, and is not left out for that.
     """
     try:
         real = find_inside(folder, path)
         with open_inside(folder, path) as file:
             beginning = file.read(TEXT_BYTES)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in LEADS_NOWHERE:
+            return False
+        raise
     if not holds_what_it_says(path, beginning):
         return False
     root = Path(os.path.realpath(folder))
@@ -105,11 +115,17 @@ class _Texts:
         self._found: dict[PurePath, str] = {}
 
     def read(self, path: PurePath) -> str:
-        """A file as text; empty where it is none that can be read, is long, or is not the folder's own."""
+        """A file as text; empty where it may not be read, is long, or is not the folder's own.
+
+        Raises:
+            OSError: the disk fails.
+        """
         if path not in self._found:
             try:
                 content = read_inside(self._folder, path, min(TEXT_BYTES, self._left))
-            except OSError:
+            except OSError as error:
+                if error.errno not in (*LEADS_NOWHERE, errno.EFBIG, errno.EACCES):
+                    raise
                 content = b""
             self._left -= len(content)
             self._found[path] = content.decode("utf-8", "replace")

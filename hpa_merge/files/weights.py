@@ -37,16 +37,21 @@ def looks_like_weights(name: str) -> bool:
 
 
 def has_header(path: Path) -> bool:
-    """Whether it is a safetensors file: begins with a length and as long a JSON object; links are followed."""
-    try:
-        if not path.is_file():
+    """Whether it is a safetensors file: begins with a length and as long a JSON object; links are followed.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(INDEX.size, os.fstat(file.fileno()).st_size - 8):
             return False
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(INDEX.size, os.fstat(file.fileno()).st_size - 8):
-                return False
-            return isinstance(parse_json(file.read(length), INDEX), dict)
-    except (OSError, ValueError):
+        head = file.read(length)
+    try:
+        return isinstance(parse_json(head, INDEX), dict)
+    except ValueError:
         return False
 
 

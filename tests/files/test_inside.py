@@ -19,7 +19,7 @@ from hpa_merge.files import inside as inside_module
 from hpa_merge.files.inside import NotInside, TooLong, find_inside, open_inside, read_inside
 from hpa_merge.files.names import REPORT
 from hpa_merge.render.redraw import write_report
-from hpa_merge.report.schema import read_report
+from hpa_merge.report.schema import SCHEMA_VERSION, read_report
 from hpa_merge.verification import verify
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----"
@@ -341,4 +341,4 @@ def test_an_out_in_the_hubs_cache_is_verified(case: TinyCase, tmp_path: Path) ->
         path.rename(blobs / str(number))
         (snapshot / path.name).symlink_to(f"../../blobs/{number}")
     assert verify(snapshot).problems == ()
-    assert json.loads(read_inside(snapshot, REPORT, 2**24))["schema_version"] == 1
+    assert json.loads(read_inside(snapshot, REPORT, 2**24))["schema_version"] == SCHEMA_VERSION
