@@ -39,7 +39,7 @@ class HPAError(Exception):
 
 
 class InputError(HPAError):
-    """The input or the options are wrong; the user can mend it."""
+    """The input or the options are wrong; the user can fix it."""
 
 
 class ConfigError(InputError):

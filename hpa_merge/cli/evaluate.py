@@ -88,7 +88,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
 
 
 def _check_gate(models: tuple[str, ...], given: dict[str, Any]) -> None:
-    """See that the gate has something to compare.
+    """Check that the gate has something to compare.
 
     Raises:
         EvaluationError: it has not.

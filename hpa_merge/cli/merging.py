@@ -259,7 +259,7 @@ def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[st
 
 
 def _require(context: click.Context, paths: Mapping[str, Any], names: Collection[str]) -> None:
-    """See that these paths are given.
+    """Check that these paths are given.
 
     Raises:
         MissingParameter: one is not.

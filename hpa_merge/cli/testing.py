@@ -133,7 +133,7 @@ def options(*groups: Options) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def check_tests(given: Mapping[str, Any], *needed: str) -> None:
-    """See that the test files are named apart, those ``needed`` are there, and metrics are of tasks.
+    """Check that the test files are named apart, those ``needed`` are there, and metrics are of tasks.
 
     Raises:
         UsageError, EvaluationError: they are not.
@@ -169,7 +169,7 @@ def check_endpoint(given: Mapping[str, Any]) -> None:
 
 
 def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
-    """See that the models are checkpoint folders, or names on the Hub, where no server has them.
+    """Check that the models are checkpoint folders, or names on the Hub, where no server has them.
 
     Raises:
         EvaluationError: one is not, or is given twice.

@@ -109,7 +109,7 @@ def _history(old: Checkpoint, content: str) -> tuple[tuple[RoundRecord, ...], tu
 
 
 def _check_first(first: Checkpoint, history: tuple[RoundRecord, ...], old: str, notes: tuple[str, ...]) -> None:
-    """See that ``first`` is the model that the history began with.
+    """Check that ``first`` is the model that the history began with.
 
     Raises:
         CheckpointError: it is not.

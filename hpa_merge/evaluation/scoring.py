@@ -36,7 +36,7 @@ def default_metric(prompts: PromptFile) -> str:
 
 
 def check_metric(metric: str, prompts: PromptFile) -> None:
-    """See that every record has what the metric needs, and that its library is there.
+    """Check that every record has what the metric needs, and that its library is there.
 
     Raises:
         EvaluationError: it has not.

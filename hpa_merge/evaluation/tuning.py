@@ -159,7 +159,7 @@ def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
 
 
 def check_held_out(suite: Suite, calibration: Iterable[Path]) -> None:
-    """See that no test file is a calibration file.
+    """Check that no test file is a calibration file.
 
     Raises:
         EvaluationError: one is.

@@ -251,7 +251,7 @@ def _choose_others(files: Collection[str]) -> list[str]:
 
 
 def _check_room(found: Collection[_Found]) -> None:
-    """See that there is room for what is missing.
+    """Check that there is room for what is missing.
 
     Raises:
         CheckpointError: there is not.

@@ -73,7 +73,7 @@ class Adapter:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
-        """Build the model and the adapter's layers in it, and see that all of it fits.
+        """Build the model and the adapter's layers in it, and check that all of it fits.
 
         Args:
             folder: the adapter's.
@@ -157,7 +157,7 @@ class Adapter:
         return called, placed
 
     def _check_placed(self) -> None:
-        """See that every tensor of the adapter has its place in the model.
+        """Check that every tensor of the adapter has its place in the model.
 
         Raises:
             CheckpointError: one has not; names the first.
@@ -222,7 +222,7 @@ class Adapter:
         return _Layer(path, from_base, from_adapter, on_disk)
 
     def _check_reverts(self) -> None:
-        """See that what the layers change can be brought back to the tensors on disk.
+        """Check that what the layers change can be brought back to the tensors on disk.
 
         Raises:
             CheckpointError: transformers makes a parameter of several tensors, and cannot take it apart.

@@ -220,7 +220,7 @@ class MetaModel:
                 module._buffers[leaf] = value
 
     def _complete(self, role: str) -> None:
-        """Tie what is tied, compute the buffers that the checkpoint does not hold, and see that nothing is missing.
+        """Tie what is tied, compute the buffers that the checkpoint does not hold, and check that nothing is missing.
 
         As ``from_pretrained`` does it, and by the same methods.
 

@@ -134,7 +134,7 @@ def _projector_depth(raw: Mapping[str, Any]) -> int:
 
 
 def _check_variant(raw: Mapping[str, Any], role: str) -> None:
-    """See that nothing is asked for that other classes than transformers' LLaVA compute.
+    """Check that nothing is asked for that other classes than transformers' LLaVA compute.
 
     Raises:
         CheckpointError: something is.
@@ -161,7 +161,7 @@ def _check_variant(raw: Mapping[str, Any], role: str) -> None:
 
 
 def _check_tower(raw: Mapping[str, Any], vision: CLIPVisionConfig, header: Mapping[str, Any], role: str) -> None:
-    """See that the tower's config is that of the tower that the projector was trained with.
+    """Check that the tower's config is that of the tower that the projector was trained with.
 
     Raises:
         CheckpointError: it is another one's.

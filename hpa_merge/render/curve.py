@@ -16,7 +16,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def check_picture(path: Path) -> None:
-    """See that a picture can be drawn there.
+    """Check that a picture can be drawn there.
 
     Raises:
         EvaluationError: a library that draws is missing, the name has another ending, or the folder does not exist.
