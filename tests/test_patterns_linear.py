@@ -14,6 +14,8 @@ from measured import measured
 
 import hpa_merge
 
+pytestmark = pytest.mark.gate
+
 ROOT = Path(hpa_merge.__file__).parent
 
 LENGTH, SHORT = 2**16, 2**11

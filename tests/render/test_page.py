@@ -27,6 +27,8 @@ from hpa_merge.report.measures import MEASURES
 from hpa_merge.report.records import DriftRecord, RoundRecord
 from hpa_merge.verification import verify
 
+pytestmark = pytest.mark.gate
+
 Tiny = Callable[..., TinyCase]
 PAGE = "hpa_report.html"
 VOID = {"meta", "link", "img", "br"}

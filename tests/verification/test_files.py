@@ -21,6 +21,8 @@ from hpa_merge.render import folder
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
+pytestmark = pytest.mark.gate
+
 Make = Callable[..., Published]
 PAGE, PICTURE = "hpa_report.html", "hpa_columns.png"
 
