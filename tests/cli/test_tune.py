@@ -23,6 +23,8 @@ from hpa_merge.evaluation.tuning import Goal, choose
 from hpa_merge.render import curve
 from hpa_merge.report.evaluation import Figure, ModelResult, read_evaluation
 
+pytestmark = pytest.mark.gate
+
 SETTINGS = """
 - {name: all-old, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
 - {name: half, p-max: 50, p-min: 50, focus-ratio: 1, orthogonal: false}

@@ -22,6 +22,8 @@ from hpa_merge.errors import CheckpointError, OutputError
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.schema import read_report
 
+pytestmark = pytest.mark.gate
+
 Tiny = Callable[..., TinyCase]
 
 SCORES = {"format": "hpa-merge evaluation", "schema_version": 1, "models": [{"asr": {"value": 3.25}}]}

@@ -12,6 +12,8 @@ from statistics_runs import described, in_text, interrupt, raising, run, started
 from hpa_merge.core import Curvature
 from hpa_merge.errors import OutputError
 
+pytestmark = pytest.mark.gate
+
 BOTH = {"safety": "computed", "task": "computed"}
 Tiny = Callable[..., TinyCase]
 

@@ -17,6 +17,8 @@ from hpa_merge.engine import memory as forecast
 from hpa_merge.errors import CalibrationError, ConfigError, OutputError
 from hpa_merge.model import PausedForwards
 
+pytestmark = pytest.mark.gate
+
 Tiny = Callable[..., TinyCase]
 
 SETTINGS: dict[str, dict[str, Any]] = {
