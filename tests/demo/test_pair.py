@@ -17,6 +17,8 @@ from hpa_merge.demo.samples import encode, read_samples, write_samples
 from hpa_merge.demo.scenes import IMAGE_SIZE, REFUSAL, Sample, new_task, old_task, refusals, vocabulary
 from hpa_merge.errors import OutputError
 
+pytestmark = pytest.mark.gate
+
 
 @pytest.fixture(scope="module")
 def scores(demo: DemoFiles) -> tuple[DemoScores, DemoScores]:

@@ -23,6 +23,8 @@ from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import ConfigError, NumericalError
 from hpa_merge.verification import verify
 
+pytestmark = pytest.mark.gate
+
 Tiny = Callable[..., TinyCase]
 COMPONENTS = ("vision", "projector", "language", "head", "embeddings")
 

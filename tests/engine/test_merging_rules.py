@@ -41,6 +41,8 @@ from hpa_merge.model import PausedForwards
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
+pytestmark = pytest.mark.gate
+
 Tiny = Callable[..., TinyCase]
 
 NAMES = pytest.mark.parametrize(

@@ -16,6 +16,8 @@ import hpa_merge.methods.applying
 from hpa_merge.errors import OutputError
 from hpa_merge.model import PausedForwards
 
+pytestmark = pytest.mark.gate
+
 VERSION = hpa_merge.__version__
 Tiny = Callable[..., TinyCase]
 

@@ -22,6 +22,8 @@ from hpa_merge.methods.hpa import explains
 from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.schema import read_report
 
+pytestmark = pytest.mark.gate
+
 Make = Callable[..., Published]
 Tiny = Callable[..., TinyCase]
 METHODS = ("safe-delta", "model-tailor", "linear", "blocks", "random", "energy")
