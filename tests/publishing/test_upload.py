@@ -28,7 +28,10 @@ from hpa_merge.publishing.upload import is_stale
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<:DeprecationWarning")  # huggingface_hub, of httpx
+pytestmark = [
+    pytest.mark.gate,
+    pytest.mark.filterwarnings("ignore:Use 'content=<:DeprecationWarning"),  # huggingface_hub, of httpx
+]
 
 Tiny = Callable[..., TinyCase]
 
