@@ -61,10 +61,10 @@ def merge(
         first: the first aligned model of OLD's history, a folder or a name on the Hub: its linear weights are compared
             with OUT's, for the exact drift from it. In the first round OLD is that model.
         max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
-        max_host_memory: bytes that may be taken on the host beside a CUDA device.
+        max_host_memory: bytes that may be taken on the host next to a CUDA device.
         overwrite: replace ``out`` where it exists.
-        resume: go on with what an interrupted run with the same arguments left beside ``out``, if it left anything.
-        page: draw the report as ``hpa_report.html`` and pictures beside it.
+        resume: continue what an interrupted run with the same arguments left next to ``out``, if anything.
+        page: draw the report as ``hpa_report.html`` and pictures next to it.
         on_progress: called before each unit, and at the end.
 
     Returns:

@@ -87,7 +87,7 @@ def test_a_signal_ends_the_run_soon(slow: str, number: int, make_call: Callable[
         said = process.communicate(timeout=600)[1]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert process.returncode == 130
-    assert said.strip() == ("Error: interrupted: the same command with --resume goes on.")
+    assert said.strip() == ("Error: interrupted: the same command with --resume continues.")
     assert beside(call.out) == ["out.partial", "out.partial.journal"]
     assert len(Path(f"{call.out}.partial.journal").read_bytes().splitlines()) == 2
     assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 30  # of which the imports take 5

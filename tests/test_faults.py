@@ -1,4 +1,4 @@
-"""A disk that is full, broken or closed, at any call: a sentence, no OUT, and when it is mended --resume goes on."""
+"""A disk that is full, broken or closed, at any call: a sentence, no OUT, and --resume works once it is fixed."""
 
 import errno
 import os

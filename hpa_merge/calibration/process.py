@@ -134,7 +134,7 @@ class EncoderProcess:
         except Stopped as stopped:
             raise CalibrationError(
                 f"{source}: what the checkpoint's tokenizer, processor or chat template does with this sample is too "
-                f"much ({stopped}): change or remove it, or see whether the checkpoint is sound."
+                f"much ({stopped}): change or remove it, or check whether the checkpoint is sound."
             ) from stopped
         tensors = safetensors.torch.load(bytes(data))
         return {name: tensor.clone() for name, tensor in tensors.items()}  # in memory as torch aligns it

@@ -196,7 +196,7 @@ def busy(partial: Path) -> str:
 
 def left_behind(partial: Path) -> str:
     """The sentence for a folder that an interrupted run left."""
-    return f"{partial} is there from a run that was interrupted: go on with --resume, or delete it."
+    return f"{partial} is there from a run that was interrupted: resume it with --resume, or delete it."
 
 
 def _size(count: float) -> str:

@@ -38,7 +38,7 @@ class SideFiles:
     Attributes:
         copied: config, tokenizer, processor, templates, licence …: they belong into OUT byte for byte.
         left_out: all else: other weights, what training left, links out of the folder, what is no file or has another
-            content than its name says. A subfolder of which nothing is copied is named in the place of its files.
+            content than its name says. A subfolder without any copied file is named instead of its files.
     """
 
     copied: tuple[Path, ...]

@@ -11,7 +11,7 @@ from hpa_merge.cli.terminal import complain
 INTERRUPTED = 130
 """The exit status of a run that a signal has ended."""
 
-INTERRUPTION = "interrupted: the same command with --resume goes on."
+INTERRUPTION = "interrupted: the same command with --resume continues."
 """For commands that have ``--resume``."""
 
 STOPPED = "interrupted: run it again."

@@ -98,7 +98,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         click.option("--max-host-memory", type=Size(), help="Most that may be taken on the host beside a GPU."),
         click.option("--config", "config_file", type=FILE, help="These options as YAML."),
         click.option("--overwrite", is_flag=True, help="Replace OUT where it exists."),
-        click.option("--resume", is_flag=True, help="Go on with what an interrupted run left beside OUT."),
+        click.option("--resume", is_flag=True, help="Resume what an interrupted run left next to OUT."),
         click.option("--page/--no-page", default=True, help="Draw the report as a page.  [default: page]"),
         click.option("--dry-run", is_flag=True, help="Check everything, show the plan, write nothing."),
         click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),

@@ -31,7 +31,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
 
     Raises:
         ConfigError: the file cannot be read, is no such list or too long a one; an entry has an unknown option, a wrong
-            value, a name that is no plain folder name or stands twice, or another value than the first of an option
+            value, a name that is not a plain folder name or occurs twice, or another value than the first of an option
             that the statistics depend on. Names the file and the place in the list.
     """
     try:

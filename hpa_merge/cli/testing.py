@@ -223,7 +223,7 @@ def check_place(
         overwrite: a picture that is there may be replaced, whoever drew it.
 
     Raises:
-        EvaluationError: it cannot, would change a checkpoint, or replace a file that is no output of such a command.
+        EvaluationError: it cannot be written, would change a checkpoint, or replace a file of somebody else.
     """
     if path is None:
         return

@@ -207,5 +207,5 @@ class CalibrationRun:
         reason = (str(cause).strip().splitlines() or [""])[0]
         return CalibrationError(
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
-            "mend the sample or take it out."
+            "fix the sample or remove it."
         )

@@ -122,7 +122,7 @@ def explaining(memory: Memory, device: torch.device) -> Iterator[None]:
         room = "" if free is None else f" and {free / 1e9:.1f} GB are free now"
         raise ResourceError(
             f"the memory of {'the host' if memory.device is None else device} is full: this merge takes up to "
-            f"{expected / 1e9:.1f} GB there{room}: set max_memory to what may be taken and go on with --resume, or "
+            f"{expected / 1e9:.1f} GB there{room}: set max_memory to what may be taken and resume with --resume, or "
             "begin anew with fewer task_samples, a smaller max_length, or another device."
         ) from error
 

@@ -75,7 +75,7 @@ class Observed:
         if not math.isfinite(curvature.peak):
             raise NumericalError(
                 f"the {self._purpose} activations that reach {linear.name} hold NaN or infinity: "
-                f"see whether {self._role} can be run in its dtype at all."
+                f"check whether {self._role} can be run in its dtype at all."
             )
         return curvature
 

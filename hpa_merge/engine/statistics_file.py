@@ -113,8 +113,8 @@ def write_statistics(path: Path, statistics: Sequence[ModelStatistics]) -> None:
         write_whole(path, save(tensors, {MARK: json.dumps(content)}), through=True)
     except OSError as error:
         raise OutputError(
-            f"the statistics {path} cannot be written ({error.strerror or error}): see to the disk and the "
-            "permissions; the same command with --resume goes on."
+            f"the statistics {path} cannot be written ({error.strerror or error}): check the disk and the "
+            "permissions; the same command with --resume continues."
         ) from error
 
 

@@ -141,7 +141,7 @@ class LocalModel:
                 ) from error
             raise EvaluationError(
                 f"{prompts[0].source}: {self._folder} cannot answer this prompt"
-                f"{' and those after it' if len(prompts) > 1 else ''} ({reason(error)}): see that it suits the model."
+                f"{' and those after it' if len(prompts) > 1 else ''} ({reason(error)}): check that it suits the model."
             ) from error
         return self._encoder.decode(ids if seq2seq else ids[:, length:])
 

@@ -175,7 +175,7 @@ class FunctionJudge:
             verdict = self._function(prompt.text, answer)
         except Exception as error:  # the function is the user's
             raise EvaluationError(
-                f"the judge {self.name} fails on {prompt.source} ({type(error).__name__}: {error}): mend it."
+                f"the judge {self.name} fails on {prompt.source} ({type(error).__name__}: {error}): fix it."
             ) from error
         if not isinstance(verdict, bool):
             raise EvaluationError(

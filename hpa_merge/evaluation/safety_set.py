@@ -86,7 +86,7 @@ def make_safety_set(
     if len(kept) < count:
         raise EvaluationError(
             f"of the {asked} prompts of {prompts.path}, {len(kept)} were answered safely, and {count} are asked for: "
-            "give more prompts, lower --n, or see that the model is aligned."
+            "give more prompts, lower --n, or check that the model is aligned."
         )
     return SafetySet(tuple(kept), asked, dropped)
 

@@ -209,7 +209,7 @@ def _claim(place: Path, *, resume: bool) -> None:
         OutputError: it is there and is not to be resumed, or is none; or it cannot be made.
     """
     if os.path.lexists(place) and not resume:
-        raise OutputError(f"{place} is there from a run that was interrupted: go on with --resume, or delete it.")
+        raise OutputError(f"{place} is there from a run that was interrupted: resume it with --resume, or delete it.")
     with telling(f"the folder {place} cannot be made"):
         for folder in (place, place / ANSWERS):
             if folder.is_symlink() or any(mount_points(folder)):

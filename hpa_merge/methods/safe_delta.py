@@ -131,7 +131,7 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
         problems.append(f"{weight.name}: the report does not say how safety was spent.")
     rest = ~mask
     figures = {**restored_figures(weight, rest), **{name: said[name] for name in SPENT}}
-    # A row of which nothing is NEW's has nothing to make up for.
+    # A row without any value of NEW needs no compensation.
     free = rest & (mask & differing(old, new)).any(dim=1, keepdim=True) if options.compensation else rest & False
     made = found.where(free, new.where(mask, old.to(new.dtype)))
     compared = (

@@ -75,11 +75,11 @@ def _reason(error: BaseException, repo: str) -> str:
         return f": {TOKEN}"
     if isinstance(error, OSError) and error.errno is not None:
         return (
-            f": OUT cannot be read ({error.strerror}): see that nothing changes it while it is uploaded, and {AGAIN}."
+            f": OUT cannot be read ({error.strerror}): check that nothing changes it while it is uploaded, and {AGAIN}."
         )
     if isinstance(error, ValueError) and "metadata in README.md" in str(error):
         why = without_secrets(" ".join(str(error).split()[4:])) or "no reason given"
-        return f": the Hub does not take the metadata of README.md ({why}): mend the top of that file and {AGAIN}."
+        return f": the Hub does not take the metadata of README.md ({why}): fix the top of that file and {AGAIN}."
     return f": the upload failed ({type(error).__name__}): {AGAIN}."
 
 

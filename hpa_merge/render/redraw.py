@@ -62,7 +62,7 @@ def write_report(
         drawing = folder.draw(report)
     except folder.NotDrawn as error:
         raise OutputError(
-            f"the report cannot be drawn ({error}): see whether altair and vl-convert-python work here, with "
+            f"the report cannot be drawn ({error}): check whether altair and vl-convert-python work here, with "
             "pip install --force-reinstall altair vl-convert-python, and whether there is memory for them."
         ) from error
     if names_weights_alone(report):

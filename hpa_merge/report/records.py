@@ -49,7 +49,7 @@ class LinearRecord:
         alpha, kappa: ``α`` and ``κ``.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
         energy_restored: the share of ``‖ΔW‖²_F`` that lies in what is restored.
-        restored_share: the share of its values that is OLD's, compensated or not, where that is no matter of columns.
+        restored_share: the share of its values that is OLD's, compensated or not, for rules that choose single values.
         new_columns: the columns that are wholly NEW's, as ``restored``; of Safe Delta, as the next ones.
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.

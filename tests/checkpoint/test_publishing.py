@@ -184,7 +184,7 @@ def test_leftovers_of_another_run(old: Path, tmp_path: Path) -> None:
     out, partial, replaced = (tmp_path / name for name in ("out", "out.partial", "out.replaced"))
     partial.mkdir()
     assert refused(out, old) == (
-        f"{partial} is there from a run that was interrupted: go on with --resume, or delete it."
+        f"{partial} is there from a run that was interrupted: resume it with --resume, or delete it."
     )
     partial.rename(replaced)
     assert refused(out, old) == (

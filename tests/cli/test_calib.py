@@ -60,7 +60,7 @@ def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> 
         make_safety_set(prompts, Rule(refuses_even), PhraseJudge(), 22)
     assert str(raised.value) == (
         f"of the 42 prompts of {prompts.path}, 21 were answered safely, and 22 are asked for: give more prompts, "
-        "lower --n, or see that the model is aligned."
+        "lower --n, or check that the model is aligned."
     )
 
 

@@ -190,7 +190,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert status(call) == 130
     assert capsys.readouterr() == (
         "",
-        "\nError: interrupted: the same command with --resume goes on.\n",
+        "\nError: interrupted: the same command with --resume continues.\n",
     )  # a new line after "^C"
     assert sorted(path.name for path in call.folder.iterdir()) == ["new", "old"]
 

@@ -50,7 +50,7 @@ def test_a_terminal_that_is_closed(call: Call) -> None:
         process.send_signal(signal.SIGHUP)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 130
-    assert said.strip() == "Error: interrupted: the same command with --resume goes on."
+    assert said.strip() == "Error: interrupted: the same command with --resume continues."
     assert beside(call.out) == ["out.partial", "out.partial.journal"]
 
 

@@ -17,7 +17,7 @@ JSON = '{\n "format": "hpa-merge evaluation",\n "schema_version": 1}'
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A checkpoint that is no input of the command."""
+    """A checkpoint that the command does not read."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")

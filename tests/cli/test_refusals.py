@@ -261,7 +261,7 @@ def nan_after_the_last_linear_qwen2_tied(call: Call) -> None:
 
 
 @refused(
-    "the task activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: see whether NEW"
+    "the task activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check whether NEW"
     " can be run in its dtype at all."
 )
 def activations_overflow_float16(call: Call) -> None:
@@ -269,7 +269,7 @@ def activations_overflow_float16(call: Call) -> None:
 
 
 @refused(
-    "the safety activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: see whether "
+    "the safety activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check whether "
     "OLD can be run in its dtype at all."
 )
 def activations_overflow(call: Call) -> None:

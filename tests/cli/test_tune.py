@@ -183,7 +183,7 @@ def test_a_tuning_that_is_interrupted_is_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(tuning, "evaluate", interrupted)
         assert job.run("--max-asr", 100) == 130
-    assert capsys.readouterr().err.strip() == "Error: interrupted: the same command with --resume goes on."
+    assert capsys.readouterr().err.strip() == "Error: interrupted: the same command with --resume continues."
     assert job.left() == ["out.tune"]
     assert job.run("--max-asr", 100) == 2
     assert "out.tune is there from a run that was interrupted: go on with --resume" in capsys.readouterr().err

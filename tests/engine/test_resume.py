@@ -176,7 +176,7 @@ def test_a_leftover_is_named_with_both_ways_on(tiny: Tiny, tmp_path: Path) -> No
     case, out = tiny("gpt2"), tmp_path / "out"
     interrupt(case, out)
     assert refused(case, out) == (
-        f"{out}.partial is there from a run that was interrupted: go on with --resume, or delete it."
+        f"{out}.partial is there from a run that was interrupted: resume it with --resume, or delete it."
     )
     shutil.rmtree(f"{out}.partial")  # the journal stays, and says nothing of what comes now
     run(case, out, p_max=20.0)

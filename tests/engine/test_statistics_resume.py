@@ -115,8 +115,8 @@ def test_a_full_disk_leaves_what_can_be_resumed(
         with pytest.raises(OutputError) as caught:
             run(case, out, stats)
     assert str(caught.value) == (
-        f"the statistics {stats} cannot be written (No space left on device): see to the disk and the permissions; "
-        "the same command with --resume goes on."
+        f"the statistics {stats} cannot be written (No space left on device): check the disk and the permissions; "
+        "the same command with --resume continues."
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.partial", "out.partial.journal"]
     started.clear()

@@ -413,5 +413,5 @@ def test_a_command_that_is_ended_while_it_encodes(
     assert gone(*others)
     if number != signal.SIGKILL:
         assert process.returncode == 130
-        assert printed.strip() == "Error: interrupted: the same command with --resume goes on."
+        assert printed.strip() == "Error: interrupted: the same command with --resume continues."
     assert not call.out.exists()

@@ -494,7 +494,7 @@ def test_no_network(hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPatch) 
         (OfflineModeIsEnabled(), ": HF_HUB_OFFLINE keeps the Hub out of reach: unset it to publish."),
         (
             PermissionError(13, "Permission denied"),
-            ": OUT cannot be read (Permission denied): see that nothing changes it while it is uploaded, and run the "
+            ": OUT cannot be read (Permission denied): check that nothing changes it while it is uploaded, and run the "
             "same command again, which sends only what has not arrived.",
         ),
         (
@@ -534,7 +534,7 @@ def test_a_name_that_the_hub_does_not_allow(hub: UploadHub, out: Path) -> None:
 def test_a_card_that_the_hub_does_not_take(hub: UploadHub, out: Path) -> None:
     (out / CARD).write_bytes(b"---\nlicense: [mit\n---\n")
     assert refused(out) == (
-        f"{ID}: the Hub does not take the metadata of README.md (- bad indentation): mend the top of that file and run "
+        f"{ID}: the Hub does not take the metadata of README.md (- bad indentation): fix the top of that file and run "
         "the same command again, which sends only what has not arrived."
     )
     (out / CARD).write_bytes("Modèle".encode("latin-1"))
