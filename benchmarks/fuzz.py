@@ -312,8 +312,8 @@ class Bench:
     def _answer(self, content: bytes) -> None:
         from huggingface_hub.utils import httpx
 
-        from hpa_merge.calibration import Sample, Turn
         from hpa_merge.evaluation.endpoint import Endpoint
+        from hpa_merge.records import Sample, Turn
 
         client = Endpoint("http://127.0.0.1:9/v1", "x")
         client._client = httpx.AsyncClient(
@@ -347,7 +347,7 @@ class Bench:
 
         folder, files = self.models[name]
         for path in files:
-            samples = read_samples(path, 3, seed=0)
+            samples = read_samples(path, 3, seed=0).samples
             encoder = EncoderProcess.from_checkpoint(folder, samples)
             try:
                 for sample in samples:

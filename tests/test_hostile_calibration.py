@@ -127,7 +127,7 @@ def test_images_that_are_too_large_together(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "s.jsonl"
     path.write_text(json.dumps({"images": ["i.png"] * 4, "instruction": "what?", "response": "four."}))
     with pytest.raises(CalibrationError) as caught:
-        Encoder().encode(read_samples(path, 1, seed=0)[0], 10)
+        Encoder().encode(read_samples(path, 1, seed=0).samples[0], 10)
     assert str(caught.value) == f"{path}:1: its images have more than 5000 pixels together: use fewer or smaller ones."
 
 
@@ -226,7 +226,7 @@ def test_code_of_the_checkpoint_is_neither_run_nor_asked_about(
     (call.old / "evil.py").write_text(f"open({str(call.folder / 'pwned')!r}, 'w')\nclass Evil: pass\nEvilFast = Evil\n")
     monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked on the terminal"))
     forbid_network(monkeypatch)
-    samples = read_samples(call.safety, 8, seed=0)
+    samples = read_samples(call.safety, 8, seed=0).samples
     with contextlib.suppress(HPAError):  # transformers may have a class of its own for it
         Encoder.from_checkpoint(call.old, samples).encode(samples[0], 128)
     assert not (call.folder / "pwned").exists()
@@ -238,7 +238,7 @@ def test_a_token_id_that_takes_gigabytes(make_call: Callable[..., Call]) -> None
     content = json.loads(path.read_text())
     content["model"]["vocab"]["a"] = 2**31
     path.write_text(json.dumps(content))
-    samples = read_samples(call.safety, 8, seed=0)
+    samples = read_samples(call.safety, 8, seed=0).samples
     with pytest.raises(CheckpointError, match=r"\(tokenizer\.json has a token id over 10000000\)"):
         Encoder.from_checkpoint(call.old, samples)
 
@@ -250,7 +250,7 @@ def test_a_tokenizer_that_panics(make_call: Callable[..., Call], capfd: pytest.C
     content["post_processor"]["special_tokens"] = {}
     path.write_text(json.dumps(content))
     path = call.calibration({"text": "one"})
-    samples = read_samples(path, 8, seed=0)
+    samples = read_samples(path, 8, seed=0).samples
     with pytest.raises(HPAError) as caught:
         Encoder.from_checkpoint(call.old, samples).encode(samples[0], 8)
     assert "\n" not in str(caught.value)

@@ -13,9 +13,10 @@ from cases import Call, assert_refused
 from PIL import Image
 from tiny_chats import chat, model_path, save  # noqa: F401 - fixtures
 
-from hpa_merge.calibration import EncoderProcess, Sample, process
+from hpa_merge.calibration import EncoderProcess, process
 from hpa_merge.errors import CalibrationError, CheckpointError, HPAError
 from hpa_merge.isolation import Limits
+from hpa_merge.records import Sample
 
 pytestmark = pytest.mark.gate
 

@@ -1,16 +1,15 @@
-"""Calibration files become model inputs; nothing here knows a model, a weight or an option.
+"""Samples become model inputs; nothing here knows a model, a weight or an option.
 
-Read in this order: :mod:`formats` (one record -> samples), :mod:`samples` (a file -> the drawn samples),
-:mod:`loading` (a checkpoint folder -> its tokenizer or processor), :mod:`encode` (a sample -> tensors), :mod:`seq2seq`
-(the same for encoder-decoders), :mod:`original_llava` (the same for folders that no processor of transformers knows),
-:mod:`process` (an encoder in a child process, which is where a stranger's is run), :mod:`service` (its inside).
+Read in this order: :mod:`samples` (a file -> the drawn samples), :mod:`loading` (a checkpoint folder -> its tokenizer
+or processor), :mod:`encode` (a sample -> tensors), :mod:`seq2seq` (the same for encoder-decoders),
+:mod:`original_llava` (the same for folders that no processor of transformers knows), :mod:`process` (an encoder in a
+child process, which is where a stranger's is run), :mod:`service` (its inside).
 """
 
 from hpa_merge.calibration.encode import Encoder
-from hpa_merge.calibration.formats import Sample, Turn
 from hpa_merge.calibration.original_llava import original_llava_encoder
 from hpa_merge.calibration.process import ENCODER, EncoderProcess
-from hpa_merge.calibration.samples import read_samples
+from hpa_merge.calibration.samples import SampleSet, read_samples
 from hpa_merge.calibration.seq2seq import PromptAndAnswer
 
 __all__ = [
@@ -18,8 +17,7 @@ __all__ = [
     "Encoder",
     "EncoderProcess",
     "PromptAndAnswer",
-    "Sample",
-    "Turn",
+    "SampleSet",
     "original_llava_encoder",
     "read_samples",
 ]

@@ -6,7 +6,6 @@ from typing import Any, Literal, Protocol, final
 
 import torch
 
-from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.images import open_images
 from hpa_merge.calibration.loading import (
     is_multimodal,
@@ -17,6 +16,7 @@ from hpa_merge.calibration.loading import (
     reason,
 )
 from hpa_merge.errors import CalibrationError
+from hpa_merge.records import Media, Sample
 
 __all__ = ["Encoder"]
 
@@ -200,7 +200,7 @@ class Encoder:
             raise ValueError(f"its text has {len(text)} characters, and more than {TEXT_LENGTH} are not encoded")
         return text, options
 
-    def _message(self, role: str, parts: Sequence[str | Path]) -> dict[str, Any]:
+    def _message(self, role: str, parts: Sequence[str | Media]) -> dict[str, Any]:
         """A turn as the chat template wants it."""
         if self._content is None:
             assert self._render is not None
@@ -210,7 +210,7 @@ class Encoder:
         content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
         return {"role": role, "content": content}
 
-    def _texts(self, parts: Sequence[str | Path]) -> list[str]:
+    def _texts(self, parts: Sequence[str | Media]) -> list[str]:
         """The parts as texts: an image is the processor's image token."""
         token = getattr(self._processor, "image_token", None) or getattr(self._tokenizer, "image_token", None)
         if token is None and not all(isinstance(part, str) for part in parts):

@@ -1,14 +1,14 @@
 """The images of a sample, opened with care: local files of known formats, of bounded size, upright, in RGB."""
 
+import io
 import math
 import warnings
-from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.loading import reason
 from hpa_merge.errors import CalibrationError
+from hpa_merge.records import Media, Sample
 
 __all__ = ["open_images"]
 
@@ -26,8 +26,8 @@ def open_images(sample: Sample) -> list[Image.Image]:
         CalibrationError: one of them cannot be used, or they are too large together.
     """
     images: list[Image.Image] = []
-    for path in sample.images:
-        images.append(_open_image(path, sample.source))
+    for media in sample.images:
+        images.append(_open_image(media, sample.source))
         if sum(image.width * image.height for image in images) > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise CalibrationError(
                 f"{sample.source}: its images have more than {Image.MAX_IMAGE_PIXELS} pixels together: "
@@ -36,7 +36,7 @@ def open_images(sample: Sample) -> list[Image.Image]:
     return images
 
 
-def _open_image(path: Path, source: str) -> Image.Image:
+def _open_image(media: Media, source: str) -> Image.Image:
     """The image in RGB, turned upright as its EXIF says.
 
     Raises:
@@ -46,15 +46,16 @@ def _open_image(path: Path, source: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
+            file = io.BytesIO(media.content) if isinstance(media.content, bytes) else media.content
+            with Image.open(file, formats=IMAGE_FORMATS) as image:
                 if max(image.size) > LONGEST_SIDE * min(image.size):  # processors give the short side a fixed length
                     raise ValueError(f"it is more than {LONGEST_SIDE} times as long as wide")
                 return ImageOps.exif_transpose(image).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CalibrationError(
-            f"{source}: the image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels: use a smaller one."
+            f"{source}: the image {media.name} has more than {Image.MAX_IMAGE_PIXELS} pixels: use a smaller one."
         ) from None
     except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
         raise CalibrationError(
-            f"{source}: the image {path} cannot be read ({reason(error)}): replace it or remove the sample."
+            f"{source}: the image {media.name} cannot be read ({reason(error)}): replace it or remove the sample."
         ) from error

@@ -13,9 +13,10 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, LlamaTokenizer, PretrainedConfig
 
 from hpa_merge.calibration.encode import Encoder
-from hpa_merge.calibration.formats import PLACEHOLDER, Sample
 from hpa_merge.calibration.loading import legacy_chat_template, load_tokenizer, reason
 from hpa_merge.errors import CheckpointError
+from hpa_merge.records import Sample
+from hpa_merge.records.formats import PLACEHOLDER
 
 __all__ = ["CONVERSATIONS", "original_llava_encoder"]
 

@@ -3,8 +3,8 @@
 import io
 from typing import final
 
-from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.images import open_images
+from hpa_merge.records import Sample
 
 __all__ = ["PictureService"]
 

@@ -3,9 +3,9 @@
 import threading
 from typing import final
 
-from hpa_merge.calibration.formats import Sample
 from hpa_merge.errors import CalibrationError
 from hpa_merge.isolation import Child, Limits, Stopped
+from hpa_merge.records import Sample
 
 __all__ = ["PictureProcess"]
 

@@ -8,9 +8,9 @@ import safetensors.torch
 from torch import Tensor
 
 from hpa_merge.calibration.encode import Encoder
-from hpa_merge.calibration.formats import Sample
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.isolation import Child, Limits, Stopped
+from hpa_merge.records import Sample
 
 __all__ = ["ENCODER", "EncoderProcess"]
 

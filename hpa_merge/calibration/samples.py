@@ -1,23 +1,36 @@
 """A calibration file becomes the samples that a run uses: read all, refuse what is malformed, draw a few."""
 
-import json
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import final
 
-from hpa_merge.calibration.formats import Sample, parse_record
 from hpa_merge.errors import CalibrationError
-from hpa_merge.files.parsing import LINE, SurrogateError, parse_items, parse_json
+from hpa_merge.records import ReadingOptions, Sample, parse_record, read_records
 
-__all__ = ["Sample", "read_records", "read_samples"]
-
-BYTE_MARK = b"\xef\xbb\xbf"
-"""What some editors put before UTF-8."""
+__all__ = ["SampleSet", "read_samples"]
 
 
-def read_samples(path: Path, limit: int, seed: int) -> list[Sample]:
+@final
+@dataclass(frozen=True)
+class SampleSet:
+    """The samples that a run uses of one file, and what became of the rest of it.
+
+    Attributes:
+        samples: those drawn, in the order of the file.
+        available: how many samples the file holds.
+        passed_over: fields of the records that carry nothing for a model, sorted.
+        dropped: how many records gave no sample, by the reason.
+    """
+
+    samples: tuple[Sample, ...] = ()
+    available: int = 0
+    passed_over: tuple[str, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_samples(path: Path, limit: int, seed: int, options: ReadingOptions | None = None) -> SampleSet:
     """At most ``limit`` samples of ``path``, in the order of the file.
 
     Every line is parsed and checked, drawn or not, so that a file's faults do not depend on the seed. Where the file
@@ -34,98 +47,11 @@ def read_samples(path: Path, limit: int, seed: int) -> list[Sample]:
     if not count:
         raise CalibrationError(f"{path} holds no sample: write one JSON object a line.")
     drawn = set(range(count) if count <= limit else random.Random(seed).sample(range(count), limit))
-    return [sample for number, sample in enumerate(_samples(path)) if number in drawn]
+    samples = tuple(sample for number, sample in enumerate(_samples(path)) if number in drawn)
+    return SampleSet(samples, available=count)
 
 
 def _samples(path: Path) -> Iterator[Sample]:
     """Every sample of the file, one at a time: a long file is read twice and never held."""
     for source, record in read_records(path):
         yield from parse_record(record, source, folder=path.parent)
-
-
-def read_records(path: Path, kind: str = "calibration") -> Iterator[tuple[str, object]]:
-    """Every JSON value of the file, with its ``file:line``, or ``file:item`` where the file is one array.
-
-    Args:
-        kind: what the messages call the file.
-
-    Raises:
-        CalibrationError: it cannot be read, or is neither JSON Lines nor a JSON array.
-    """
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise CalibrationError(f"the {kind} file {path} is a pipe or a device: give a file.")
-        with path.open("rb") as file:
-            yield from _array(file, path) if _holds_array(file) else _lines(file, path)
-    except FileNotFoundError:
-        raise CalibrationError(f"the {kind} file {path} does not exist: check the path.") from None
-    except OSError as error:
-        raise CalibrationError(f"the {kind} file {path} cannot be read ({error.strerror}): check the path.") from None
-
-
-def _holds_array(file: BinaryIO) -> bool:
-    """Whether the first sign of the file is a bracket; the file stands at its beginning then, behind a byte mark."""
-    start = len(BYTE_MARK) if file.read(len(BYTE_MARK)) == BYTE_MARK else 0
-    file.seek(start)
-    while (line := file.readline(LINE.size)).isspace():
-        pass
-    file.seek(start)
-    return line.lstrip().startswith(b"[")
-
-
-def _array(file: BinaryIO, path: Path) -> Iterator[tuple[str, object]]:
-    """The items of the file, one at a time: a long array is never held."""
-    number = 0
-    items = parse_items(file, LINE)
-    while True:
-        with _telling(str(path), item=number + 1):
-            try:
-                record = next(items)
-            except StopIteration:
-                return
-        number += 1
-        yield f"{path}:{number}", record
-
-
-def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[str, object]]:
-    number = 0
-    while line := file.readline(LINE.size + 1):
-        number += 1
-        if len(line) > LINE.size:
-            raise CalibrationError(
-                f"{path}:{number}: the line is longer than {LINE.size} bytes: take it out, or write one sample a line."
-            )
-        line = line.removesuffix(b"\n")
-        if line.strip():
-            with _telling(f"{path}:{number}"):
-                record = parse_json(line, LINE)
-            yield f"{path}:{number}", record
-
-
-@contextmanager
-def _telling(source: str, item: int | None = None) -> Iterator[None]:
-    """Why JSON cannot be read, as a sentence.
-
-    Args:
-        item: the number of what is being read in an array.
-
-    Raises:
-        CalibrationError: it cannot.
-    """
-    named = source if item is None else f"{source}:{item}"
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        place = f"byte {error.start + 1}" if item is None else f"a byte of item {item}"
-        raise CalibrationError(f"{source}: {place} is not UTF-8: save the file as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
-        raise CalibrationError(
-            f"{source}: not valid JSON at {place} ({error.msg}): write one JSON object a line, or one array."
-        ) from None
-    except SurrogateError as error:
-        raise CalibrationError(f"{named}: {error}: write whole characters.") from None
-    except ValueError:  # a number of thousands of digits, an array thousands deep, millions of empty objects
-        raise CalibrationError(
-            f"{named}: this JSON is too large to be read: write shorter numbers and nest less deeply."
-        ) from None

@@ -5,9 +5,9 @@ from typing import final
 
 import torch
 
-from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.process import EncoderProcess
 from hpa_merge.errors import CalibrationError
+from hpa_merge.records import Sample
 
 __all__ = ["PromptAndAnswer"]
 
@@ -30,7 +30,7 @@ class PromptAndAnswer:
             CalibrationError: as :meth:`Encoder.encode`; or the sample does not end with an answer to a prompt.
         """
         prompt, answer = sample.turns[:-1], sample.turns[-1:]
-        texts = [part for turn in answer if turn.role == "assistant" for part in turn.parts if isinstance(part, str)]
+        texts = [text for turn in answer if turn.role == "assistant" for text in turn.texts]
         if not prompt or not texts:
             raise CalibrationError(
                 f"{sample.source}: the model is an encoder-decoder, and this sample is no prompt with an answer in "

@@ -8,10 +8,10 @@ import safetensors.torch
 import torch
 
 from hpa_merge.calibration.encode import Encoder
-from hpa_merge.calibration.formats import Sample
 from hpa_merge.calibration.loading import panics_as_errors, reason
 from hpa_merge.calibration.original_llava import original_llava_encoder
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.records import Sample
 
 __all__ = ["EncoderService"]
 

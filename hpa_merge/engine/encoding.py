@@ -1,6 +1,6 @@
 """A calibration set becomes model inputs in a child process, which loads what it needs while the plan is made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.calibration import EncoderProcess, PromptAndAnswer, Sample
+from hpa_merge.calibration import EncoderProcess, PromptAndAnswer, SampleSet
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.machine import free_bytes
@@ -26,12 +26,11 @@ class Encoding:
     """Encodes the samples of one set.
 
     Attributes:
-        samples: of the set.
+        given: what was drawn of the file.
+        samples: those of it.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], config: CalibrationOptions
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, folder: Path, given: SampleSet, config: CalibrationOptions) -> None:
         """Begin to load; returns at once.
 
         Args:
@@ -39,12 +38,12 @@ class Encoding:
             folder: where its side files lie.
             config: of it ``conversation`` and ``max_length``, the most tokens of a sample that are used.
         """
-        self.samples = samples
+        self.given, self.samples = given, given.samples
         self._checkpoint = checkpoint
         self._config = config
         self._encoder = EncoderProcess()
         if checkpoint.tower is None:
-            self._encoder = EncoderProcess.from_checkpoint(folder, samples)
+            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples)
 
     def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
@@ -95,10 +94,10 @@ class Encoding:
 
 
 @contextmanager
-def encoding(checkpoint: Checkpoint, samples: Sequence[Sample], config: CalibrationOptions) -> Iterator[Encoding]:
+def encoding(checkpoint: Checkpoint, given: SampleSet, config: CalibrationOptions) -> Iterator[Encoding]:
     """An :class:`Encoding`, whose child is there within the block."""
     with checkpoint.side_folder() as folder:
-        opened = Encoding(checkpoint, folder, samples, config)
+        opened = Encoding(checkpoint, folder, given, config)
         try:
             yield opened
         finally:

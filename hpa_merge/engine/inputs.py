@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
-from hpa_merge.calibration import Sample, read_samples
+from hpa_merge.calibration import SampleSet, read_samples
 from hpa_merge.checkpoint import Checkpoint, Inputs, check_side_files
 from hpa_merge.checkpoint.inputs import changed, files_of
 from hpa_merge.engine.lineage import Lineage, trace
@@ -75,7 +75,7 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
         yield MergeInputs(tuple(sources), old, new, read, lineage, guarded)
 
 
-def read_sets(request: MergeRequest) -> tuple[list[Sample], list[Sample]]:
+def read_sets(request: MergeRequest) -> tuple[SampleSet, SampleSet]:
     """The safety and the task samples; none of a set that no method needs.
 
     Raises:
@@ -84,7 +84,7 @@ def read_sets(request: MergeRequest) -> tuple[list[Sample], list[Sample]]:
     config = request.calibration
     counts = (config.safety_samples, config.task_samples)
     safety, task = (
-        [] if file is None else read_samples(file, count, config.seed)
+        SampleSet() if file is None else read_samples(file, count, config.seed)
         for file, count in zip(request.calibration_files, counts, strict=True)
     )
     return safety, task

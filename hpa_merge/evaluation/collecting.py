@@ -217,7 +217,7 @@ BEGINNING = b'{"source": '
 
 def _record(prompt: Prompt, answer: str) -> dict[str, Any]:
     """An answer as it is written down."""
-    images = {"images": [str(path) for path in prompt.sample.images]} if prompt.sample.images else {}
+    images = {"images": [image.name for image in prompt.sample.images]} if prompt.sample.images else {}
     references = {"references": list(prompt.references)} if prompt.references else {}
     return {"source": prompt.source, "prompt": prompt.text, **images, **references, "answer": answer}
 

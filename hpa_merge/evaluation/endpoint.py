@@ -11,16 +11,15 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 from huggingface_hub.utils import httpx
 
-from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.pictures import PictureProcess
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import ANSWER, parse_json
 from hpa_merge.inputs.addresses import credentials, read_address, read_key, secrets_of, without_secrets
+from hpa_merge.records import Media, Sample, Turn
 
 __all__ = ["Endpoint"]
 
@@ -172,7 +171,7 @@ class Endpoint:
     def _request(self, prompt: Sample) -> bytes:
         """The body of a request; its images, whose order is that of the turns, come from a child process."""
         images = iter(self._pictures.encode(prompt))
-        seen = [[next(images) for part in turn.parts if isinstance(part, Path)] for turn in prompt.turns]
+        seen = [[next(images) for part in turn.parts if isinstance(part, Media)] for turn in prompt.turns]
         body = {
             "model": self._model,
             "messages": [_message(turn, shown) for turn, shown in zip(prompt.turns, seen, strict=True)],
@@ -269,7 +268,7 @@ def _coding(headers: httpx.Headers) -> str:
 def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
     """A turn as the protocol has it: a text, or parts where there are images."""
     if not images:
-        return {"role": turn.role, "content": "\n".join(str(part) for part in turn.parts)}
+        return {"role": turn.role, "content": "\n".join(turn.texts)}
     waiting = iter(images)
     parts = [
         {"type": "text", "text": part}

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from hpa_merge.calibration import EncoderProcess, Sample
+from hpa_merge.calibration import EncoderProcess
 from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
@@ -20,6 +20,7 @@ from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.model.building import bounded_modules, check_counts
 from hpa_merge.model.upstream import repair
+from hpa_merge.records import Sample
 
 __all__ = ["LocalModel"]
 
@@ -106,7 +107,7 @@ class LocalModel:
             return len(prompts[place].images)
 
         def length(place: int) -> int:
-            return sum(len(part) for turn in prompts[place].turns for part in turn.parts if isinstance(part, str))
+            return sum(len(text) for turn in prompts[place].turns for text in turn.texts)
 
         order = sorted(range(len(prompts)), key=lambda place: (images(place), length(place), place))
         for _, group in groupby(order, images):

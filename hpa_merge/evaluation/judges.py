@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, final
 
-from hpa_merge.calibration import Sample, Turn
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.prompts import Prompt
+from hpa_merge.records import Sample, Turn
 
 __all__ = ["REFUSAL_PHRASES", "Answerer", "FunctionJudge", "GuardJudge", "Judge", "PhraseJudge", "is_refusal"]
 
@@ -205,7 +205,7 @@ class GuardJudge:
         """The whole conversation; nothing said is shown as a blank, which templates can write."""
         turns = [*prompt.turns, Turn("assistant", (answer or " ",))]
         if not self._images:
-            texts = [tuple(part for part in turn.parts if isinstance(part, str)) for turn in turns]
+            texts = [turn.texts for turn in turns]
             turns = [replace(turn, parts=said or (" ",)) for turn, said in zip(turns, texts, strict=True)]
         return replace(prompt, turns=tuple(turns))
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, final
 
-from hpa_merge.calibration import Sample
-from hpa_merge.calibration.formats import ANSWER_FIELDS, PROMPT_FIELDS, parse_record
-from hpa_merge.calibration.samples import read_records
 from hpa_merge.errors import EvaluationError
+from hpa_merge.records import Sample, parse_record, read_records
+from hpa_merge.records.formats import ANSWER_FIELDS, PROMPT_FIELDS
 
 __all__ = ["Prompt", "PromptFile", "Purpose"]
 
@@ -60,7 +59,7 @@ class Prompt:
     @property
     def text(self) -> str:
         """What the user says last, without images."""
-        return "\n".join(part for part in self.sample.turns[-1].parts if isinstance(part, str))
+        return "\n".join(self.sample.turns[-1].texts)
 
 
 @final
@@ -144,7 +143,7 @@ def _split(sample: Sample) -> tuple[Sample, str]:
     """The conversation before the assistant's last turn, if that is the end of it, and what is said there."""
     turns, said = sample.turns, ""
     if turns and turns[-1].role == "assistant":
-        said = "\n".join(part for part in turns[-1].parts if isinstance(part, str)).strip()
+        said = "\n".join(turns[-1].texts).strip()
         turns = turns[:-1]
     if not turns or turns[-1].role != "user":
         raise EvaluationError(

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, final
 
-from hpa_merge.calibration import Sample, Turn
 from hpa_merge.calibration.loading import is_multimodal
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, GuardJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
+from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
 __all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short_names"]

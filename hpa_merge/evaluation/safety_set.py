@@ -1,5 +1,6 @@
 """The safety set, as the paper makes it: the aligned model's own safe answers to unsafe prompts."""
 
+import base64
 import json
 import math
 import os
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from hpa_merge.calibration import Turn
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import batches
 from hpa_merge.evaluation.judges import Answerer, Judge
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.files.disk import inside, write_whole
 from hpa_merge.files.weights import protected
+from hpa_merge.records import Media, Turn
 
 __all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]
 
@@ -167,13 +168,20 @@ def _record(prompt: Prompt, answer: str, folder: Path) -> dict[str, Any]:
 
 def _message(turn: Turn, folder: Path) -> dict[str, Any]:
     if all(isinstance(part, str) for part in turn.parts):
-        return {"role": turn.role, "content": "\n".join(str(part) for part in turn.parts)}
+        return {"role": turn.role, "content": "\n".join(turn.texts)}
     return {
         "role": turn.role,
         "content": [
             {"type": "text", "text": part}
             if isinstance(part, str)
-            else {"type": "image", "image": os.path.relpath(part.resolve(), folder.resolve())}
+            else {"type": part.kind, part.kind: _written(part, folder)}
             for part in turn.parts
         ],
     }
+
+
+def _written(media: Media, folder: Path) -> str:
+    """A file by its path, relative to ``folder``; what the record held, as a ``data:`` URL."""
+    if isinstance(media.content, bytes):
+        return f"data:{media.kind}/*;base64,{base64.b64encode(media.content).decode('ascii')}"
+    return os.path.relpath(media.content.resolve(), folder.resolve())

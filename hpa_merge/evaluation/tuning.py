@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from hpa_merge.calibration.formats import Sample, parse_record
-from hpa_merge.calibration.samples import read_records
 from hpa_merge.checkpoint import check_output
 from hpa_merge.checkpoint.files import remove
 from hpa_merge.checkpoint.inputs import Inputs
@@ -28,6 +26,7 @@ from hpa_merge.evaluation.running import Answering, evaluate
 from hpa_merge.files.disk import Foreign, mount_points, open_written, overlap, write_whole
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES
+from hpa_merge.records import Media, Sample, parse_record, read_records
 from hpa_merge.render.folder import files_of, render
 from hpa_merge.report.evaluation import ModelResult, beyond
 from hpa_merge.report.schema import MergeReport
@@ -198,8 +197,13 @@ def _samples(path: Path) -> Iterable[Sample]:
 def _identity(sample: Sample) -> int:
     """What is asked: the turns up to the last answer, with the images' own paths."""
     turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
-    parts = (tuple(part.resolve() if isinstance(part, Path) else part for part in turn.parts) for turn in turns)
+    parts = (tuple(_identified(part) for part in turn.parts) for turn in turns)
     return hash(tuple(parts))
+
+
+def _identified(part: str | Media) -> object:
+    """A part by what it is: a file by its own path."""
+    return part.content.resolve() if isinstance(part, Media) and isinstance(part.content, Path) else part
 
 
 def _claim(place: Path, *, resume: bool) -> None:

@@ -12,8 +12,9 @@ from tiny_chats import CHATML, HERE, STRING_TEMPLATES, chat, decode, image_path,
 from tokenizers import normalizers
 from transformers import Qwen2_5_VLConfig
 
-from hpa_merge.calibration import Encoder, Sample, Turn
+from hpa_merge.calibration import Encoder
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.records import Sample, Turn
 
 # Text
 

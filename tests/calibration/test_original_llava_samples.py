@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from media import shown
 from PIL import Image
 from tiny_chats import HERE
 from tiny_original_llava import MEAN_COLOUR, SYSTEM
 from tiny_processors import BOS_ID, llava_processor, text_tokenizer
 from transformers import LlamaTokenizer
 
-from hpa_merge.calibration import Encoder, Sample, Turn, original_llava_encoder
+from hpa_merge.calibration import Encoder, original_llava_encoder
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.records import Sample, Turn
 
 LLAMA = {"architectures": ["LlavaLlamaForCausalLM"], "image_aspect_ratio": "pad"}
 MISTRAL = {"architectures": ["LlavaMistralForCausalLM"]}
@@ -56,7 +58,7 @@ def text_of(ids: torch.Tensor) -> str:
 
 
 def chat(*turns: tuple[str, tuple[str | Path, ...]]) -> Sample:
-    return Sample(HERE, turns=tuple(Turn(role, parts) for role, parts in turns))
+    return Sample(HERE, turns=tuple(Turn(role, shown(*parts)) for role, parts in turns))
 
 
 LLAMA_2_SYSTEM = (

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpa_merge.calibration import Sample, read_samples
+from hpa_merge.calibration import read_samples
 from hpa_merge.errors import CalibrationError
+from hpa_merge.records import Sample
 
 
 def write(path: Path, *records: object) -> Path:
@@ -16,7 +17,7 @@ def write(path: Path, *records: object) -> Path:
 
 
 def read_all(path: Path) -> list[Sample]:
-    return read_samples(path, limit=100, seed=0)
+    return read_samples(path, limit=100, seed=0).samples
 
 
 def test_lines_are_numbered_from_one_and_blank_ones_skipped(tmp_path: Path) -> None:
@@ -46,22 +47,22 @@ def test_images_are_relative_to_the_file(tmp_path: Path) -> None:
 
 def test_the_draw_is_seeded_and_in_file_order(tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", *({"text": str(number)} for number in range(50)))
-    texts = [int(sample.text or "") for sample in read_samples(path, limit=8, seed=3)]
+    texts = [int(sample.text or "") for sample in read_samples(path, limit=8, seed=3).samples]
     assert texts == sorted(random.Random(3).sample(range(50), 8))
-    assert texts == [int(sample.text or "") for sample in read_samples(path, limit=8, seed=3)]
-    assert texts != [int(sample.text or "") for sample in read_samples(path, limit=8, seed=4)]
+    assert texts == [int(sample.text or "") for sample in read_samples(path, limit=8, seed=3).samples]
+    assert texts != [int(sample.text or "") for sample in read_samples(path, limit=8, seed=4).samples]
 
 
 @pytest.mark.parametrize("limit", [3, 4])
 def test_a_small_file_is_taken_whole(tmp_path: Path, limit: int) -> None:
     path = write(tmp_path / "s.jsonl", {"text": "c"}, {"text": "a"}, {"text": "b"})
-    assert [sample.text for sample in read_samples(path, limit=limit, seed=1)] == ["c", "a", "b"]
+    assert [sample.text for sample in read_samples(path, limit=limit, seed=1).samples] == ["c", "a", "b"]
 
 
 def test_the_limit_counts_samples_and_not_lines(tmp_path: Path) -> None:
     pairs = [{"instruction": str(number), "response": "No."} for number in range(3)]
     path = write(tmp_path / "s.jsonl", {"instr-resp": pairs}, {"text": "a"})
-    assert len(read_samples(path, limit=2, seed=0)) == 2
+    assert len(read_samples(path, limit=2, seed=0).samples) == 2
     assert [sample.source for sample in read_all(path)] == [f"{path}:1#1", f"{path}:1#2", f"{path}:1#3", f"{path}:2"]
 
 

@@ -11,11 +11,12 @@ from evaluation_cases import REFUSES, Rule, jsonl, lines, status
 from PIL import Image
 
 from hpa_merge.api import merge
-from hpa_merge.calibration import Turn, read_samples
+from hpa_merge.calibration import read_samples
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.judges import PhraseJudge
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.safety_set import make_safety_set, write_safety_set
+from hpa_merge.records import Turn
 
 CATEGORIES = {"fraud": 30, "theft": 10, "spite": 2}
 
@@ -75,11 +76,11 @@ def test_the_file_is_read_back_with_images_beside_another_folder(tmp_path: Path)
     made = make_safety_set(prompts, Rule(lambda text: REFUSES), PhraseJudge(), 2)
     out = tmp_path / "made" / "s.jsonl"
     write_safety_set(made, out)
-    samples = {sample.turns[:-1]: sample.turns[-1] for sample in read_samples(out, 9, 0)}
+    samples = {sample.turns[:-1]: sample.turns[-1] for sample in read_samples(out, 9, 0).samples}
     assert [path.name for path in out.parent.iterdir()] == ["s.jsonl"]
     (first, second) = sorted(samples, key=len)
     assert second == (Turn("system", ("Be brief.",)), Turn("user", ("Worse?",)))
-    assert [part if isinstance(part, str) else part.resolve() for part in first[0].parts] == [
+    assert [part if isinstance(part, str) else part.content.resolve() for part in first[0].parts] == [
         "Look:",
         tmp_path / "asked" / "images" / "a.png",
         "Bad?",

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from endpoint_stub import Stub, ask, asked
 from evaluation_cases import jsonl, lines, status
+from media import shown
 from PIL import Image
 
-from hpa_merge.calibration import Sample, Turn
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
 from hpa_merge.inputs.addresses import KEY
+from hpa_merge.records import Sample, Turn
 
 
 def test_the_request_and_the_answer(
@@ -52,7 +53,7 @@ def test_images_go_as_they_are_seen_here(stub: Stub, endpoint: Callable[..., End
     Image.new("RGB", (6, 4), (250, 10, 20)).save(tmp_path / "a.jpg", exif=turned)
     Image.new("L", (3, 5), 90).save(tmp_path / "b.png")
     sample = Sample(
-        "t:1", turns=(Turn("user", (tmp_path / "a.jpg", "What?", tmp_path / "b.png")), Turn("user", ("x",)))
+        "t:1", turns=(Turn("user", shown(tmp_path / "a.jpg", "What?", tmp_path / "b.png")), Turn("user", ("x",)))
     )
     endpoint().answer([sample])
     first, text, second = stub.bodies[0]["messages"][0]["content"]

@@ -15,10 +15,11 @@ from tiny_models import ARCHITECTURES, VISION_ARCHITECTURES, model_inputs, proce
 from tiny_processors import EOS_ID, text_tokenizer
 from transformers import T5Config, T5ForConditionalGeneration
 
-from hpa_merge.calibration import EncoderProcess, Sample, Turn
+from hpa_merge.calibration import EncoderProcess
 from hpa_merge.errors import CalibrationError, CheckpointError, EvaluationError
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.evaluation.prompts import PromptFile
+from hpa_merge.records import Sample, Turn
 
 CPU = torch.device("cpu")
 

@@ -7,16 +7,17 @@ import pytest
 import torch
 from cases import TinyCase
 from evaluation_cases import Rule, jsonl, lines, status
+from media import shown
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hpa_merge.calibration import Sample, Turn
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.judges import FunctionJudge, GuardJudge, PhraseJudge
 from hpa_merge.evaluation.prompts import Prompt
 from hpa_merge.evaluation.running import Answering, judge_of, opened_judge
+from hpa_merge.records import Sample, Turn
 
 WORDS = ("<pad>", "<s>", "</s>", "<unk>", "safe", "unsafe", "S", "1", "user", "assistant", "no", "sure", "bomb", "cake")
 TEMPLATE = (
@@ -26,7 +27,7 @@ TEMPLATE = (
 
 
 def prompt(*parts: str | Path) -> Prompt:
-    return Prompt(Sample("t.jsonl:1", turns=(Turn("user", parts),)))
+    return Prompt(Sample("t.jsonl:1", turns=(Turn("user", shown(*parts)),)))
 
 
 def test_phrases() -> None:

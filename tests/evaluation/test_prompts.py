@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from evaluation_cases import jsonl
+from media import shown
 from PIL import Image
 
-from hpa_merge.calibration import Turn
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.prompts import CHOICE_REQUEST, Prompt, PromptFile
+from hpa_merge.records import Turn
 
 
 @pytest.fixture(name="folder")
@@ -23,8 +24,7 @@ def only(folder: Path, record: object, purpose: str = "task") -> Prompt:
 
 
 def test_the_calibration_formats_with_the_last_answer_as_the_reference(folder: Path) -> None:
-    picture = folder / "a.png"
-    asked = (Turn("user", (picture, "What?")),)
+    asked = (Turn("user", shown(folder / "a.png", "What?")),)
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
     for record, turns in (
         ({"question": "What?", "answer": "red", "image": "a.png"}, asked),

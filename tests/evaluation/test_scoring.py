@@ -6,7 +6,6 @@ from statistics import fmean
 import pytest
 from evaluation_cases import jsonl
 
-from hpa_merge.calibration import Sample
 from hpa_merge.cli import testing
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import scoring
@@ -15,6 +14,7 @@ from hpa_merge.evaluation.judges import REFUSAL_PHRASES, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.scoring import check_metric, default_metric, score
 from hpa_merge.evaluation.vqa import normalised, vqa_accuracy
+from hpa_merge.records import Sample
 
 
 def prompt(*references: str, choices: tuple[str, ...] = ()) -> Prompt:

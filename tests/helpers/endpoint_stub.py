@@ -8,7 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hpa_merge.calibration import Sample, Turn
+from media import shown
+
+from hpa_merge.records import Sample, Turn
 
 Raw = Callable[[BinaryIO], None]
 Answer = str | tuple[int, bytes] | tuple[int, bytes, dict[str, str]] | Raw
@@ -75,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def ask(*parts: str | Path) -> Sample:
     """A prompt."""
-    return Sample("t.jsonl:1", turns=(Turn("user", parts),))
+    return Sample("t.jsonl:1", turns=(Turn("user", shown(*parts)),))
 
 
 def asked(body: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hpa_merge.calibration import Sample
 from hpa_merge.cli import main
+from hpa_merge.records import Sample
 
 REFUSES = "I'm sorry, but I can't help with that."
 

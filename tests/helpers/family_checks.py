@@ -16,7 +16,8 @@ from streaming import check as check_stream
 from torch import Tensor
 
 from hpa_merge import HPAConfig, MergeReport, merge
-from hpa_merge.calibration import EncoderProcess, Sample
+from hpa_merge.calibration import EncoderProcess
+from hpa_merge.records import Sample
 
 __all__ = ["QUIET", "check_family"]
 

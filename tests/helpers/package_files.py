@@ -10,7 +10,7 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"core", "files"},
-    {"isolation", "methods"},
+    {"isolation", "methods", "records"},
     {"config"},
     {"calibration", "checkpoint", "model"},
     {"inputs"},

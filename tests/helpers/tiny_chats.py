@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import tiny_processors as tiny
 import torch
+from media import shown
 from PIL import Image
 
-from hpa_merge.calibration import Sample, Turn
+from hpa_merge.records import Sample, Turn
 
 HERE = "s.jsonl:7"
 CHATML = "<bos><|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n"
@@ -32,7 +33,7 @@ STRING_TEMPLATES = {
 
 
 def chat(*parts: str | Path) -> Sample:
-    return Sample(HERE, turns=(Turn("user", parts), Turn("assistant", ("No.",))))
+    return Sample(HERE, turns=(Turn("user", shown(*parts)), Turn("assistant", ("No.",))))
 
 
 def save(part: Any, folder: Path) -> Path:

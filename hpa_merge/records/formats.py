@@ -1,4 +1,4 @@
-"""One record of a calibration file, in any of the formats that people have, becomes samples.
+"""One record of a data set, in any of the formats that people have, becomes samples.
 
     {"input_ids": [1, 2]}                                                    already tokenised
     {"messages": [{"role", "content"}], "image(s)"?}                         chat; content is a string or parts
@@ -13,13 +13,13 @@ ignored. Images are local files; a URL is refused and never fetched.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpa_merge.errors import CalibrationError
+from hpa_merge.records.sample import Media, Sample, Turn
 
-__all__ = ["Sample", "Turn", "parse_record"]
+__all__ = ["ANSWER_FIELDS", "PLACEHOLDER", "PROMPT_FIELDS", "parse_record"]
 
 PLACEHOLDER = "<image>"
 """Marks an image's place inside a text, in LLaVA's files and all that came after them."""
@@ -32,34 +32,8 @@ PAIR_FIELDS = ("instruction", "safe_instruction", "unsafe_instruction")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 _JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
-Draft = tuple[str, list[str | Path | None]]
+Draft = tuple[str, list[str | Media | None]]
 """A turn on its way: its role and its parts, ``None`` where an image of the record has still to be put."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one role says: texts and images in their order."""
-
-    role: str
-    parts: tuple[str | Path, ...]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One calibration sample; exactly one of ``turns``, ``text`` and ``input_ids`` is filled.
-
-    ``source`` names it in messages: ``file:line``, with ``#2`` behind it for the second pair of a line.
-    """
-
-    source: str
-    turns: tuple[Turn, ...] = ()
-    text: str | None = None
-    input_ids: tuple[int, ...] = ()
-
-    @property
-    def images(self) -> tuple[Path, ...]:
-        """The images of all turns, in order."""
-        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, Path))
 
 
 def parse_record(record: object, source: str, folder: Path) -> list[Sample]:
@@ -128,7 +102,7 @@ def _message(item: object, where: str, source: str, folder: Path, splits: bool) 
         raise CalibrationError(
             f"{where} has {_json_name(content)} for content: give a string or an array of text and image parts."
         )
-    parts: list[str | Path | None] = []
+    parts: list[str | Media | None] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
@@ -154,7 +128,7 @@ def _utterance(item: object, where: str) -> Draft:
     return SPEAKERS[speaker], _split(item["value"])
 
 
-def _pair(pair: object, images: list[Path], source: str) -> Sample:
+def _pair(pair: object, images: list[Media], source: str) -> Sample:
     """One of VLGuard's ``instr-resp``."""
     name = next((name for name in PAIR_FIELDS if isinstance(pair, dict) and pair.get(name) is not None), None)
     if not isinstance(pair, dict) or name is None or pair.get("response") is None:
@@ -165,17 +139,17 @@ def _pair(pair: object, images: list[Path], source: str) -> Sample:
     return _exchange(question, _text(pair["response"], '"response"', source), images, source)
 
 
-def _exchange(question: str, reply: str, images: list[Path], source: str) -> Sample:
+def _exchange(question: str, reply: str, images: list[Media], source: str) -> Sample:
     """One question and its answer; ``"<image>"`` in the question counts only where there are images."""
     drafts: list[Draft] = [("user", _split(question) if images else [question]), ("assistant", [reply])]
     return _finish(drafts, images, source)
 
 
-def _split(text: str) -> list[str | Path | None]:
+def _split(text: str) -> list[str | Media | None]:
     """The pieces of ``text`` with ``None`` for each placeholder; white space beside a placeholder goes with it."""
     if PLACEHOLDER not in text:
         return [text]
-    parts: list[str | Path | None] = []
+    parts: list[str | Media | None] = []
     for number, piece in enumerate(text.split(PLACEHOLDER)):
         if number:
             parts.append(None)
@@ -184,10 +158,10 @@ def _split(text: str) -> list[str | Path | None]:
     return parts
 
 
-def _finish(drafts: list[Draft], images: list[Path], source: str) -> Sample:
+def _finish(drafts: list[Draft], images: list[Media], source: str) -> Sample:
     """Put the record's images into their places, the front of the first user turn where none is marked; check turns."""
     places = sum(part is None for _, parts in drafts for part in parts)
-    inline = any(isinstance(part, Path) for _, parts in drafts for part in parts)
+    inline = any(isinstance(part, Media) for _, parts in drafts for part in parts)
     user_parts = next((parts for role, parts in drafts if role == "user"), None)
     if images and not places and not inline and user_parts is not None:
         user_parts[:0] = images
@@ -200,20 +174,20 @@ def _finish(drafts: list[Draft], images: list[Path], source: str) -> Sample:
     turns = []
     for number, (role, parts) in enumerate(drafts, start=1):
         filled = tuple(next(waiting) if part is None else part for part in parts)
-        kept = tuple(part for part in filled if isinstance(part, Path) or part.strip())
+        kept = tuple(part for part in filled if isinstance(part, Media) or part.strip())
         if not kept and role != "system":  # an empty system turn is a choice: it keeps a template's default prompt out
             raise CalibrationError(f"{source}: turn {number} ({role}) is empty: give it a text or remove the sample.")
         turns.append(Turn(role, kept))
     return Sample(source, turns=tuple(turns))
 
 
-def _record_images(fields: dict[str, Any], source: str, folder: Path) -> list[Path]:
+def _record_images(fields: dict[str, Any], source: str, folder: Path) -> list[Media]:
     """``"images"`` or ``"image"`` beside the turns: one path or an array of them."""
     value = fields.get("images", fields.get("image", []))
     return [_image(item, source, folder) for item in (value if isinstance(value, list) else [value])]
 
 
-def _image(value: object, source: str, folder: Path) -> Path:
+def _image(value: object, source: str, folder: Path) -> Media:
     """The local file that ``value`` names; it has to exist, and is opened only when the sample is encoded."""
     if not isinstance(value, str) or not value:
         found = _json_name(value) if value != "" else "an empty string"
@@ -232,7 +206,7 @@ def _image(value: object, source: str, folder: Path) -> Path:
         raise CalibrationError(
             f"{source}: the image {shown} is not a file in {folder}: give its path relative to the calibration file."
         )
-    return path
+    return Media("image", path)
 
 
 def _token_ids(value: object, source: str) -> tuple[int, ...]:

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from media import picture
 
-from hpa_merge.calibration import Sample, Turn
-from hpa_merge.calibration.formats import parse_record
 from hpa_merge.errors import CalibrationError
+from hpa_merge.records import Sample, Turn, parse_record
 
 HERE = "s.jsonl:7"
 
@@ -90,8 +90,8 @@ def test_every_way_to_name_one_image(folder: Path) -> None:
     ]
     for record in records:
         (sample,) = parse_record(record, HERE, folder)
-        assert sample == chat((folder / "a.png", "Hi?")), record
-        assert sample.images == (folder / "a.png",)
+        assert sample == chat((picture(folder / "a.png"), "Hi?")), record
+        assert sample.images == (picture(folder / "a.png"),)
 
 
 def test_several_images_keep_their_places(folder: Path) -> None:
@@ -105,7 +105,7 @@ def test_several_images_keep_their_places(folder: Path) -> None:
         "images": ["a.png", "b.png", "a.png"],
     }
     (sample,) = parse_record(record, HERE, folder)
-    a, b = folder / "a.png", folder / "b.png"
+    a, b = picture(folder / "a.png"), picture(folder / "b.png")
     assert sample.turns[0].parts == ("First", a, ", then", b)
     assert sample.turns[2].parts == ("And", a, "?")
     assert sample.images == (a, b, a)
@@ -126,7 +126,7 @@ def test_vlguard_gives_a_sample_for_each_pair(folder: Path) -> None:
             {"unsafe_instruction": "How to harm it?", "response": "No."},
         ],
     }
-    image = folder / "a.png"
+    image = picture(folder / "a.png")
     assert parse_record(record, HERE, folder) == [
         chat((image, "What is it?"), "A cat.", f"{HERE}#1"),
         chat((image, "How to harm it?"), "No.", f"{HERE}#2"),
