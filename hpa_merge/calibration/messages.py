@@ -109,7 +109,7 @@ class Messages:
             Exception: what the template raises with the preferred form, where it raises with each.
         """
         marked, marks = twin(sample)
-        best: tuple[int, Verdict] | None = None
+        best: tuple[tuple[int, int], Verdict] | None = None
         failure: Exception | None = None
         for form in self._forms(sample):
             try:
@@ -124,10 +124,10 @@ class Messages:
                 lost = [mark for mark in marks if mark.word not in written]
             media = self._lost_media(marked, form, reply, text)
             found = _verdict(sample, form, lost, media, reply)
-            count = sum(mark.kind in ("text", "tool call", "tools") for mark in lost) + len(media)
-            if best is None or count < best[0]:
-                best = count, found
-            if not count:
+            losses = sum(mark.kind in ("text", "tool call", "tools") for mark in lost), len(media)
+            if best is None or losses < best[0]:
+                best = losses, found
+            if not any(losses):
                 break
         if best is None:
             assert failure is not None
