@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.shell_completion import CompletionItem
 
-from hpa_merge.config import option_fields, option_metavar
+from hpa_merge.cli.options import config_option
 from hpa_merge.errors import EvaluationError
 from hpa_merge.inputs.addresses import read_address, read_key
 
@@ -107,22 +107,7 @@ MACHINE_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
 
-
-def _template_option(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option of the chat template, as a merge has it."""
-    default, text = option_fields()[name]
-    many = {"multiple": True} if isinstance(default, tuple) else {}
-    return click.option(
-        f"--{name.replace('_', '-')}",
-        default=default,
-        help=text,
-        metavar=option_metavar(name),
-        show_default=bool(default),
-        **many,
-    )
-
-
-TEMPLATE_OPTIONS = tuple(map(_template_option, ("chat_template", "template_arg", "template_date")))
+TEMPLATE_OPTIONS = tuple(map(config_option, ("chat_template", "template_arg", "template_date")))
 
 ENDPOINT_OPTIONS = (
     click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),

@@ -129,7 +129,7 @@ class Encoding:
             if unfit and self._purpose == "safety":
                 raise CalibrationError(f"{sample.source}: {unfit}: {TOO_LONG}.")
             if unfit:
-                self.tally.drop(f"longer than {length} tokens")
+                self.tally.drop(f"does not fit into {length} tokens")
                 continue
             taken += sum(value.nbytes for value in made.inputs.values())
             if free is not None and taken > SHARE * free:
