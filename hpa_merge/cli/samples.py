@@ -1,6 +1,5 @@
 """``hpa-merge samples``: a file of samples as a model gets them."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import click
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.terminal import HELP, complain, libraries
 from hpa_merge.cli.testing import FILE, options
-from hpa_merge.config import CalibrationOptions, HPAConfig
+from hpa_merge.config import HPAConfig
 
 DRAWN = ("max_length", "seed", "conversation", "chat_template", "template_arg", "template_date")
 """Options of a merge that decide what a model gets of a file."""
@@ -47,7 +46,7 @@ def samples_command(
     encoded, so that what is cut, dropped or refused is known before the merge.
     """
     config = HPAConfig(**given).calibration
-    defaults = {item.name: item.default for item in fields(CalibrationOptions)}
+    drawn = samples or (config.safety_samples if purpose == "safety" else config.task_samples)
     with libraries(verbose, encoding=True):
         from rich.console import Console
 
@@ -56,8 +55,8 @@ def samples_command(
         from hpa_merge.cli.tables.samples import shown_set
         from hpa_merge.engine.showing import show_samples
 
-        drawn = read_samples(file, samples or defaults[f"{purpose}_samples"], config.seed)
-        found = show_samples(file, drawn, model, purpose, config, first=first, tower=vision_tower)
+        given_samples = read_samples(file, drawn, config.seed)
+        found = show_samples(file, given_samples, model, purpose, config, first=first, tower=vision_tower)
     console = Console(highlight=False, markup=False)
     rows = [(f"{purpose} set", calibration_text(found.record))]
     rows += [("chat template", found.record.template)] if found.record.template else []
