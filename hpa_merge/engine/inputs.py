@@ -84,8 +84,8 @@ def read_sets(request: MergeRequest) -> tuple[SampleSet, SampleSet]:
     config = request.calibration
     counts = (config.safety_samples, config.task_samples)
     safety, task = (
-        SampleSet() if file is None else read_samples(file, count, config.seed)
-        for file, count in zip(request.calibration_files, counts, strict=True)
+        SampleSet() if file is None else read_samples(file, count, config.seed, purpose=purpose)
+        for file, count, purpose in zip(request.calibration_files, counts, ("safety", "task"), strict=True)
     )
     return safety, task
 

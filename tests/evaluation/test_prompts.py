@@ -8,8 +8,9 @@ from media import shown
 from PIL import Image
 
 from hpa_merge.errors import CalibrationError, EvaluationError
-from hpa_merge.evaluation.prompts import CHOICE_REQUEST, Prompt, PromptFile
+from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.records import Turn
+from hpa_merge.records.layouts.choices import CHOICE_REQUEST
 
 
 @pytest.fixture(name="folder")
