@@ -14,7 +14,7 @@ from hpa_merge.records.options import ReadingOptions
 
 __all__ = ["Fields", "Reading", "is_empty", "json_name", "quoted", "refused"]
 
-LABEL = 200
+LABEL = 100
 """Characters of the longest text that may stand in a field that carries nothing, such as a source's name."""
 
 DEEPEST = 20

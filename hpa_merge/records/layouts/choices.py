@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
@@ -148,13 +149,11 @@ def _listed(fields: Fields, name: str) -> tuple[list[str], Sequence[Any]]:
     if isinstance(value, str):
         value = _literal(value)
     if isinstance(value, Mapping):
-        if isinstance(value.get("text"), list):
-            inner = fields.within(value, fields.named(name))
+        inner = fields.within(value, fields.named(name))
+        if isinstance(inner.peek("text"), list):
             return _texts(fields, name, inner.take("text")), inner.take("label") or inner.take("labels") or ()
-        keys = [str(key).strip().upper() for key in value]
-        if keys == list(ascii_uppercase[: len(keys)]):
-            kept = [each for each in value.values() if not is_empty(each)]
-            return _texts(fields, name, kept), keys[: len(kept)]
+        letters = _filled(inner, _LETTERS)
+        return [inner.written(letter) for letter in letters], [letter.upper() for letter in letters]
     if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
         inner_all = [fields.within(each, f"a choice of {fields.named(name)}") for each in value]
         texts = [each.take(each.filled("text", "value", "content", "option") or "text") for each in inner_all]
@@ -185,12 +184,13 @@ def _literal(text: str) -> Any:
 
 
 def _columns(fields: Fields) -> tuple[str, ...] | None:
-    """The columns that hold a choice each: as many as are filled from the first."""
-    for names in _COLUMNS:
-        if fields.filled(names[0]) and fields.filled(names[1]):
-            count = next((place for place, name in enumerate(names) if not fields.filled(name)), len(names))
-            return names[:count]
-    return None
+    """The columns that hold a choice each."""
+    return next((found for names in _COLUMNS if len(found := _filled(fields, names)) > 1), None)
+
+
+def _filled(fields: Fields, names: Sequence[str]) -> tuple[str, ...]:
+    """The names whose fields are filled, from the first one without a gap."""
+    return tuple(takewhile(fields.filled, names))
 
 
 def _unlettered(texts: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hpa_merge.records.fields import Fields, is_empty
 
-__all__ = ["call_of", "calls_of", "parsed", "take_tools"]
+__all__ = ["calls_of", "parsed", "take_tools"]
 
 TOOLS = ("tools", "functions")
 
@@ -47,31 +47,22 @@ def calls_of(fields: Fields, value: Any, name: str) -> tuple[Mapping[str, Any], 
     if is_empty(value):
         return ()
     calls = value if isinstance(value, list) else [value]
-    return tuple(call_of(fields, call, name) for call in calls)
+    return tuple(_call(fields, call, name) for call in calls)
 
 
-def call_of(fields: Fields, value: Any, name: str) -> Mapping[str, Any]:
+def _call(fields: Fields, value: Any, name: str) -> Mapping[str, Any]:
     """One call, ``{"name", "arguments"}`` or OpenAI's with ``"function"`` around it."""
-    call = value.get("function") if isinstance(value, Mapping) and "function" in value else value
-    if isinstance(call, Mapping) and isinstance(call.get("name"), str) and call["name"]:
-        arguments = parsed(call.get("arguments", call.get("parameters", {})))
-        if isinstance(arguments, Mapping):
-            known = {"name", "arguments", "parameters"}
-            more = {key for key, each in call.items() if key not in known and not is_empty(each)}
-            more |= {
-                key
-                for key, each in value.items()
-                if call is not value and key not in ("id", "type", "function", "index") and not is_empty(each)
-            }
-            if call is value:
-                more -= {"id", "type"}
-            if not more:
-                identity = {"id": str(value["id"])} if value.get("id") else {}
-                return {
-                    **identity,
-                    "type": "function",
-                    "function": {"name": call["name"], "arguments": dict(arguments)},
-                }
+    if isinstance(value, Mapping):
+        outer = fields.within(value, f"a call in {fields.named(name)}")
+        function = outer.take("function") if "function" in outer else None
+        call = outer.within(function, outer.where) if isinstance(function, Mapping) else outer
+        called = call.take("name")
+        arguments = parsed(call.take(call.filled("arguments", "parameters") or "arguments"))
+        arguments = {} if arguments is None else arguments
+        if isinstance(called, str) and called and isinstance(arguments, Mapping):
+            identity = {"id": str(outer.take("id"))} if outer.filled("id") else {}
+            outer.take("type")
+            return {**identity, "type": "function", "function": {"name": called, "arguments": dict(arguments)}}
     raise fields.error(
         f'{fields.named(name)} has a call that cannot be read: write {{"name": "…", "arguments": {{…}}}}, the '
         "arguments as an object or as its JSON."
