@@ -59,8 +59,8 @@ def take_media(fields: Fields) -> dict[MediaKind, list[Media]]:
 
 def media_field(fields: Fields) -> str | None:
     """The first field that holds a medium."""
-    names = (name for kind in KINDS for name in MEDIA_NAMES[kind] if fields.filled(name))
-    return next(names, next((name for name in NEUTRAL_MEDIA if _kind_of_field(fields, name)), None))
+    named = [name for kind in KINDS for name in MEDIA_NAMES[kind] if fields.filled(name)]
+    return next(iter([*named, *(name for name in NEUTRAL_MEDIA if _kind_of_field(fields, name))]), None)
 
 
 def _kind_of_field(fields: Fields, name: str) -> MediaKind | None:
@@ -135,8 +135,7 @@ def _from_object(fields: Fields, inner: Fields, kind: MediaKind, name: str) -> l
         if inner.filled(given):
             inner.pass_over("path", "format", "media_type", "type", "sampling_rate")
             value = inner.take(given)
-            if isinstance(value, str):
-                value = _decoded(fields, value, name)
+            value = _decoded(fields, value, name) if isinstance(value, str) else value
             return read_media(fields, value, kind, name)
     given = inner.filled("path", "url", kind, f"{kind}_url", *NEUTRAL_MEDIA, *MEDIA_NAMES[kind])
     if given is None:

@@ -54,7 +54,7 @@ def read(case: Case, record: object, folder: Path) -> frozenset[str]:
     return parse_record(record, "s.jsonl:1", folder, ReadingOptions(**case.options), case.purpose).passed_over
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(case=st.sampled_from(ACCEPTED), name=NAMES, content=CONTENT, data=st.data())
 def test_unknown_content_is_never_accepted(
     case: Case, name: str, content: Any, data: st.DataObject, folder: Path
@@ -75,7 +75,7 @@ def test_unknown_content_is_never_accepted(
         assert top in known & passed_over  # it lies in a field that is known not to be fed, and that is named
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(case=st.sampled_from(ACCEPTED), name=NAMES, data=st.data())
 def test_what_carries_nothing_changes_nothing(case: Case, name: str, data: st.DataObject, folder: Path) -> None:
     record = json.loads(json.dumps(data.draw(st.sampled_from(case.records))).replace("{folder}", str(folder)))

@@ -29,7 +29,6 @@ from hpa_merge.records.options import ReadingOptions
 
 __all__ = ["LAYOUTS", "Layout", "Parsed", "parse_record"]
 
-_UNSAFE = (("safe_prompt", False),)
 _ANY_CHAT = "|".join(CHATS)
 _ANY_PROMPT = "|".join(PROMPTS)
 
@@ -64,21 +63,25 @@ LAYOUTS = (
     Layout("WildJailbreak", ("vanilla|adversarial", "data_type"), read_wildjailbreak),
     Layout("HarmBench", ("behavior", "behavior_id"), read_harmbench),
     Layout(
-        "JailbreakBench", ("goal", "target", "behavior"), Question(("goal",), (), ("target", "behavior"), more=_UNSAFE)
+        "JailbreakBench",
+        ("goal", "target", "behavior"),
+        Question(("goal",), (), ("target", "behavior"), safe_prompt=False),
     ),
-    Layout("AdvBench", ("goal", "target"), Question(("goal",), (), ("target",), more=_UNSAFE)),
-    Layout("StrongREJECT", ("forbidden_prompt",), Question(("forbidden_prompt",), more=_UNSAFE)),
+    Layout("AdvBench", ("goal", "target"), Question(("goal",), (), ("target",), safe_prompt=False)),
+    Layout("StrongREJECT", ("forbidden_prompt",), Question(("forbidden_prompt",), safe_prompt=False)),
     Layout(
         "JailBreakV-28K",
         ("jailbreak_query",),
         Question(
-            ("jailbreak_query",), aside=("redteam_query", "policy", "format", "from", "transfer_from_llm"), more=_UNSAFE
+            ("jailbreak_query",),
+            aside=("redteam_query", "policy", "format", "from", "transfer_from_llm"),
+            safe_prompt=False,
         ),
     ),
     Layout(
         "FigStep",
         ("question", "instruction", "category_id", "task_id"),
-        Question(("question",), aside=("instruction",), more=_UNSAFE),
+        Question(("question",), aside=("instruction",), safe_prompt=False),
     ),
     Layout("MM-SafetyBench", ("changed_question|rephrased_question|rephrased_question_sd",), read_mm_safetybench),
     Layout("XSTest", ("prompt", "type", "focus"), read_xstest, _without("completion", "response")),
@@ -180,8 +183,9 @@ def parse_record(
 
 def _layout(fields: Fields) -> Layout | None:
     """The first layout whose fields are filled, or else the first whose fields are there."""
-    for has in (lambda names: fields.filled(*names) is not None, lambda names: any(name in fields for name in names)):
+    filled = {name for name in fields.known() if fields.filled(name)}
+    for names in (filled, fields.known()):
         for layout in LAYOUTS:
-            if all(has(need.split("|")) for need in layout.needs) and layout.applies(fields):
+            if all(names.intersection(need.split("|")) for need in layout.needs) and layout.applies(fields):
                 return layout
     return None

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from hpa_merge.records.example import Example
@@ -27,17 +26,21 @@ def build(
     fields: Fields,
     drafts: Sequence[Draft],
     *,
-    media: Mapping[MediaKind, list[Media]] | None = None,
     source: str = "",
-    **more: Any,
+    media: Mapping[MediaKind, list[Media]] | None = None,
+    references: tuple[str, ...] = (),
+    choices: tuple[str, ...] = (),
+    category: str | None = None,
+    safe_prompt: bool | None = None,
 ) -> Example:
     """The example of a conversation, whose answer is its last turn where that is the assistant's.
 
     Args:
         fields: of the record, from which everything else that belongs to the conversation is taken.
-        media: of the record, where they are taken already, because they serve several examples.
         source: what messages call the example, where it is not the only one of its record.
-        more: what is known of the example already, by the names of :class:`Example`; it wins.
+        media, category: of the record, where they are taken already, because they serve several examples.
+        references: the right answers, where the last turn is not the only one.
+        safe_prompt: where the layout says it, and not a label.
 
     Raises:
         CalibrationError: something of it cannot be read.
@@ -45,23 +48,21 @@ def build(
     drafts = [*_system(fields, drafts), *_history(fields), *drafts]
     if drafts and drafts[-1].role == "assistant" and _says_nothing(drafts[-1]):
         drafts.pop()  # there is no answer
-    media = take_media(fields) if media is None else media
-    turns = finish(fields, drafts, media)
+    turns = finish(fields, drafts, take_media(fields) if media is None else media)
     answer = turns[-1] if turns and turns[-1].role == "assistant" else None
     said = "\n".join(answer.texts).strip() if answer else ""
-    answered = answer is not None or bool(more.get("references"))
-    safe_prompt, good_answer = read_labels(fields, answered)
-    example = Example(
+    labelled, good_answer = read_labels(fields, answered=answer is not None or bool(references))
+    return Example(
         source or fields.reading.source,
         turns=turns[:-1] if answer else turns,
         answer=answer,
-        references=(said,) if said else (),
-        category=take_category(fields),
+        references=references or ((said,) if said else ()),
+        choices=choices,
+        category=take_category(fields) if category is None else category,
         tools=take_tools(fields),
-        safe_prompt=safe_prompt,
+        safe_prompt=labelled if safe_prompt is None else safe_prompt,
         good_answer=good_answer,
     )
-    return replace(example, **more)
 
 
 def take_turns(fields: Fields, name: str, unit: str = "message", items: Sequence[Any] = ()) -> list[Draft]:

@@ -8,7 +8,7 @@ from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
-from hpa_merge.records.fields import Fields, is_empty, json_name
+from hpa_merge.records.fields import Fields, json_name
 from hpa_merge.records.layouts.tools import parsed
 
 __all__ = ["CHOICE_REQUEST", "has_choices", "letter_of", "take_choices", "take_letter", "with_choices"]

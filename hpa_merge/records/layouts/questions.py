@@ -1,6 +1,6 @@
 """A question and its answer: Alpaca and all that came after it, question answering, and multiple choice."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 from hpa_merge.records.example import Example
@@ -8,7 +8,6 @@ from hpa_merge.records.fields import Fields
 from hpa_merge.records.layouts.answers import ANSWERS, take_answer
 from hpa_merge.records.layouts.building import build, said_by, take_turns
 from hpa_merge.records.layouts.choices import take_choices, take_letter, with_choices
-from hpa_merge.records.media import take_media
 from hpa_merge.records.places import Draft
 
 __all__ = ["PROMPTS", "Question"]
@@ -30,7 +29,7 @@ class Question:
         context: fields that are read with the prompt.
         one_based: the index of the right choice counts from 1.
         yes_no: the answer is a boolean, true for yes.
-        more: what is known of every record of the layout, by the names of :class:`Example`.
+        safe_prompt: what is known of every prompt of the layout.
     """
 
     prompts: tuple[str, ...] = PROMPTS
@@ -39,7 +38,7 @@ class Question:
     context: tuple[str, ...] = CONTEXTS
     one_based: bool = False
     yes_no: bool = False
-    more: tuple[tuple[str, Any], ...] = ()
+    safe_prompt: bool | None = None
 
     def __call__(self, fields: Fields) -> list[Example]:
         """The example of a record.
@@ -48,31 +47,25 @@ class Question:
             CalibrationError: something of it cannot be read.
         """
         name = fields.filled(*self.prompts) or next(name for name in self.prompts if name in fields)
-        if isinstance(fields.peek(name), list | dict):
-            return [self._of_messages(fields, name)]
+        fields.pass_over(*self.aside)
+        if isinstance(fields.peek(name), list | dict):  # TRL's messages in the place of texts
+            drafts, references = take_answer(fields, self.answers)
+            return [self._built(fields, [*take_turns(fields, name), *drafts], references)]
         question = self._question(fields, name)
         choices, labels = take_choices(fields)
-        fields.pass_over(*self.aside)
         if choices:
             letter = take_letter(fields, choices, labels, one_based=self.one_based)
-            example = build(fields, [Draft("user", [with_choices(question, choices)])], **self._known(choices, letter))
-            return [example]
+            asked = [Draft("user", [with_choices(question, choices)])]
+            return [self._built(fields, asked, (letter,) if letter else (), choices)]
         drafts, references = self._answer(fields)
-        fields.pass_over("rejected", "rejected_response", "rejected_responses")
-        media = take_media(fields)
-        asked = said_by("user", question)
-        for draft in drafts:
-            _written_out(fields, question, draft)
-        example = build(fields, [*asked, *drafts], media=media)
-        return [replace(example, **dict(self.more), **({"references": references} if references else {}))]
+        _pass_over_text(fields, [question, *(part for draft in drafts for part in draft.parts)])
+        return [self._built(fields, [*said_by("user", question), *drafts], references)]
 
-    def _of_messages(self, fields: Fields, name: str) -> Example:
-        """TRL's conversational form: messages in the place of texts."""
-        drafts = take_turns(fields, name)
-        answer, references = take_answer(fields, self.answers)
-        fields.pass_over("rejected", "rejected_response", *self.aside)
-        example = build(fields, [*drafts, *answer])
-        return replace(example, **dict(self.more), **({"references": references} if references else {}))
+    def _built(
+        self, fields: Fields, drafts: list[Draft], references: tuple[str, ...], choices: tuple[str, ...] = ()
+    ) -> Example:
+        fields.pass_over("rejected", "rejected_response", "rejected_responses")
+        return build(fields, drafts, references=references, choices=choices, safe_prompt=self.safe_prompt)
 
     def _question(self, fields: Fields, name: str) -> str:
         text = fields.text(name)
@@ -88,13 +81,10 @@ class Question:
             return [Draft("assistant", ["yes" if fields.take(name) else "no"])], ()
         return take_answer(fields, self.answers)
 
-    def _known(self, choices: tuple[str, ...], letter: str) -> dict[str, Any]:
-        return {"choices": choices, "references": (letter,) if letter else (), **dict(self.more)}
 
-
-def _written_out(fields: Fields, question: str, answer: Draft) -> None:
+def _pass_over_text(fields: Fields, parts: list[Any]) -> None:
     """Alpaca's ``text`` holds prompt and answer once more, in a template: it is passed over."""
     text = fields.peek("text")
-    parts = [question, *(part for part in answer.parts if isinstance(part, str))]
-    if isinstance(text, str) and all(line.strip() in text for part in parts for line in part.split("\n")):
+    lines = [line.strip() for part in parts if isinstance(part, str) for line in part.split("\n")]
+    if isinstance(text, str) and all(line in text for line in lines):
         fields.pass_over("text")
