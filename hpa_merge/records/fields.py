@@ -12,16 +12,13 @@ from hpa_merge.records.example import Purpose
 from hpa_merge.records.names import carries_nothing, fold, is_media_id, is_safety_label, is_tensor
 from hpa_merge.records.options import ReadingOptions
 
-__all__ = ["Fields", "Reading", "is_empty", "json_name", "quoted", "refused"]
+__all__ = ["Fields", "Reading", "is_empty", "json_name", "option", "quoted"]
 
 LABEL = 100
 """Characters of the longest text that may stand in a field that carries nothing, such as a source's name."""
 
 DEEPEST = 20
 """Objects in objects, of which more are taken for content."""
-
-SHOWN = 6
-"""Names in a sentence, at most."""
 
 MESSAGE_NAMES = frozenset({"role", "from", "content", "value", "tool_calls", "reasoning_content"})
 """What ``--map`` may rename within a message; everything else is renamed in the record alone."""
@@ -87,7 +84,7 @@ class Fields:
         for name, value in values.items():
             if value is None:
                 continue
-            if name in ignored or fold(name) in ignored:
+            if name in ignored:
                 reading.passed_over.add(name)
             else:
                 self._put(fold(name), name, value)
@@ -101,7 +98,7 @@ class Fields:
             if not is_empty(self._values[folded]):
                 raise self.reading.error(
                     f'"{self._given[folded]}" and "{name}"{self._of()} are two fields for one thing: choose with '
-                    f"--ignore-field {_option(self._given[folded])} or --ignore-field {_option(name)}."
+                    f"--ignore-field {option(self._given[folded])} or --ignore-field {option(name)}."
                 )
         elif folded in self._values:
             return
@@ -238,7 +235,7 @@ class Fields:
         reading = self.reading
         if is_tensor(name) or isinstance(value, bytes) or (is_media_id(name) and not reading.media):
             return True
-        if reading.purpose != "task" and is_safety_label(name) and not name.endswith("category"):
+        if reading.purpose != "task" and is_safety_label(name):
             return True
         if not isinstance(value, str):
             return False
@@ -275,32 +272,7 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def refused(fields: Fields, layout: str, left: list[str], known: frozenset[str]) -> CalibrationError:
-    """What to do about fields that hold content and were not read.
-
-    Args:
-        layout: how the record was read.
-        left: the fields, as :meth:`Reading.left` gives them.
-        known: names that some layout reads.
-    """
-    shown = ", ".join(left[:SHOWN]) + (f" and {len(left) - SHOWN} more" if len(left) > SHOWN else "")
-    first = left[0].split('"')[1]
-    if any(fold(name.split('"')[1].split(".")[0]) in known for name in left if name.endswith('"')):
-        return fields.error(
-            f"it is read as {layout}, by {quoted(fields.taken())}, but {shown} {_holds(left)} content too: choose one "
-            f"reading, and pass the other's fields over with --ignore-field, such as --ignore-field {_option(first)}."
-        )
-    return fields.error(
-        f"{shown} {_holds(left)} content that is not read (it is read as {layout}): say what it is with "
-        f"--map WANTED={_option(first)}, or pass it over with --ignore-field {_option(first)}."
-    )
-
-
-def _holds(left: list[str]) -> str:
-    return "holds" if len(left) == 1 else "hold"
-
-
-def _option(name: str) -> str:
+def option(name: str) -> str:
     """A name as a shell takes it."""
     return name if re.fullmatch(r"[\w.-]+", name) else "'" + name.replace("'", "'\\''") + "'"
 

@@ -57,8 +57,9 @@ def read_labels(fields: Fields, answered: bool) -> tuple[bool | None, bool | Non
     answer = _first(fields, ANSWER_LABELS)
     if (wanted := _first(fields, WANTED_LABELS)) is not None:
         answer = wanted if answer is None else answer and wanted
-    if answered and isinstance(fields.peek("label"), bool):  # of TRL's KTO
-        wanted = bool(fields.take("label"))
+    label = fields.peek("label")
+    if answered and (isinstance(label, bool) or str(label).casefold() in ("true", "false")):  # TRL's KTO
+        wanted = meaning(fields, "label", fields.take("label"))
         answer = wanted if answer is None else answer and wanted
     if fields.reading.purpose == "safety" and answered and fields.filled(*REFUSAL_LABELS):
         refused = _first(fields, REFUSAL_LABELS)

@@ -172,6 +172,12 @@ def _from_text(fields: Fields, value: str, kind: MediaKind) -> Media:
     elif _BASE64.match(text):
         return Media(kind, _decoded(fields, text, kind))
     folder = fields.reading.options.media_folder or fields.reading.folder
+    named = kind_of_file(text)
+    if named is not None and (kind == "image") != (named == "image") and not text.casefold().endswith(".gif"):
+        raise fields.error(
+            f"the {kind} {shown} is {_WORDS[named]} by its name: name the field by what it holds, and give the "
+            "frames of a video as one file."
+        )
     path = folder / text
     try:
         exists = path.is_file()

@@ -103,7 +103,10 @@ def _put(
         spoken: tuple[str, ...] = ("assistant",)
         queue = [media[number - 1] for number in numbers]
     elif not places + asked and (not said or said != len(media)):
-        if media:
+        standing = [part for _, part in parts if isinstance(part, Media) and part.kind == kind]
+        if standing and media and standing != media:
+            raise _mismatch(fields, kind, 0, len(media))
+        if not standing:
             users[0].parts[:0] = media
         return
     elif places + asked == len(media):

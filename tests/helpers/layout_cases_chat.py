@@ -225,7 +225,7 @@ CHAT = (
         "messages and another prompt",
         "merged files",
         messages(HI, NO, prompt="Who?", completion="Me."),
-        refused='it is read as conversation, by "messages", but "prompt", "completion" hold content too: choose one '
+        refused='it is read as a conversation, by "messages", but "prompt", "completion" hold content too: choose one '
         "reading, and pass the other's fields over with --ignore-field, such as --ignore-field prompt.",
     ),
     Case(
@@ -248,8 +248,8 @@ CHAT = (
         "a note of unknown meaning",
         "one's own files",
         messages(HI, NO, remarks="Answer in verse"),
-        refused='"remarks" holds content that is not read (it is read as conversation): say what it is with --map '
-        "WANTED=remarks, or pass it over with --ignore-field remarks.",
+        refused='"remarks" holds content that is not read (the record is read as a conversation): say '
+        "what it is with --map, such as --map system=remarks, or pass it over with --ignore-field remarks.",
     ),
     Case(
         "a note that is ignored",
@@ -263,11 +263,15 @@ CHAT = (
         "a field of unknown meaning in a message",
         "one's own files",
         messages({**HI, "mood": "quite angry"}, NO),
-        refused='"mood" of message 1 holds content that is not read (it is read as conversation): say what it is with '
-        "--map WANTED=mood, or pass it over with --ignore-field mood.",
+        refused='"mood" of message 1 holds content that is not read (the record is read as a conversation): '
+        "pass it over with --ignore-field mood.",
     ),
 )
 
+NO_PROMPT = (
+    "no prompt: a test needs a question, or a conversation whose last word, or the last before the answer, is the "
+    "user's."
+)
 CALL = {"name": "weather", "arguments": {"town": "Bonn"}}
 OFFER = {"name": "weather", "description": "Looks up", "parameters": {"type": "object", "properties": {}}}
 WRAPPED = {"type": "function", "function": OFFER}
@@ -293,9 +297,7 @@ TOOLS = (
             tools=[WRAPPED],
         ),
         f"tools: weather / {ASKED} / tool<c1>: none / assistant: Dry.",
-        prompt="",
-        refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        refused_test=NO_PROMPT,
     ),
     Case(
         "an answer that is a call",
@@ -315,9 +317,7 @@ TOOLS = (
             tools=json.dumps([OFFER]),
         ),
         f"tools: weather / {ASKED} / tool: none / assistant: Dry.",
-        prompt="",
-        refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        refused_test=NO_PROMPT,
     ),
     Case(
         "tool_call and tool_response",
@@ -329,9 +329,7 @@ TOOLS = (
             DRY,
         ),
         f"{ASKED} / tool: none / assistant: Dry.",
-        prompt="",
-        refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        refused_test=NO_PROMPT,
     ),
     Case(
         "a function's answer by its name",
@@ -344,9 +342,29 @@ TOOLS = (
             functions=[OFFER],
         ),
         "tools: weather / user: Rain? / assistant: call weather({}) / tool<weather>: none / assistant: Dry.",
-        prompt="",
-        refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        refused_test=NO_PROMPT,
+    ),
+    Case(
+        "tool_use and tool_result",
+        "Anthropic",
+        messages(
+            RAIN,
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": {"town": "Bonn"}}],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "none"}]},
+            DRY,
+        ),
+        f"{ASKED} / tool<c1>: none / assistant: Dry.",
+        refused_test=NO_PROMPT,
+    ),
+    Case(
+        "a part of unknown type",
+        "OpenAI's files",
+        messages({"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}, NO),
+        refused='message 1 has a part of type "file" that is no text, image, video or sound: write '
+        '{"type": "text", "text": …} or {"type": "image", "image": …}.',
     ),
     Case(
         "a call that cannot be read",

@@ -192,8 +192,8 @@ MEDIA = (
         "an image that only its data set can look up",
         "VQAv2's and OK-VQA's questions",
         ({"image_id": 458752, "question": "What?", "question_id": 1, "answer": "No."},),
-        refused='"image_id" holds content that is not read (it is read as question): say what it is with --map '
-        "WANTED=image_id, or pass it over with --ignore-field image_id.",
+        refused='"image_id" names a medium by a number, and the record does not hold it: add the image to the '
+        "record, or pass it over with --ignore-field image_id.",
     ),
     Case(
         "a text next to an image",
@@ -207,8 +207,8 @@ MEDIA = (
         "pixels",
         "processed data sets",
         ({"input_ids": [1, 2], "pixel_values": [[0.5]]},),
-        refused='"pixel_values" holds content that is not read (it is read as token ids): say what it is with --map '
-        "WANTED=pixel_values, or pass it over with --ignore-field pixel_values.",
+        refused='"pixel_values" holds content that is not read (the record is read as token ids): '
+        "pass it over with --ignore-field pixel_values.",
     ),
     Case(
         "a video",
@@ -242,6 +242,25 @@ MEDIA = (
         asked({"type": "input_audio", "input_audio": {"data": PNG64, "format": "wav"}}, WHAT),
         "user: [audio of 73 bytes] | What? / assistant: No.",
         passed=("format",),
+    ),
+    Case(
+        "a video of frames",
+        "Qwen2-VL",
+        asked({"type": "video", "video": ["a.png", "b.png"]}, WHAT),
+        refused="the video a.png is an image by its name: name the field by what it holds, and give the frames of a "
+        "video as one file.",
+    ),
+    Case(
+        "images in parts, and once more next to them",
+        "TRL",
+        asked({"type": "image", "image": "a.png"}, WHAT, images=["a.png"]),
+        SEEN,
+    ),
+    Case(
+        "images in parts, and others next to them",
+        "merged files",
+        asked({"type": "image", "image": "a.png"}, WHAT, images=["b.png"]),
+        refused=TWO_FOR_ONE.format(1).replace("1 times", "0 times"),
     ),
     Case(
         "a decoded sound",

@@ -89,16 +89,15 @@ PAIRS = (
         "two answers",
         "merged files",
         one(instruction="Hi?", output="Yes.", response="No."),
-        refused='it is read as question, by "instruction", "response", but "output" holds content too: choose one '
-        "reading, and pass the other's fields over with --ignore-field, such as --ignore-field output.",
+        refused='it is read as a prompt and its answer, by "instruction", "response", but "output" holds content '
+        "too: choose one reading, and pass the other's fields over with --ignore-field, such as --ignore-field output.",
     ),
     Case(
         "two prompts",
         "MathVista",
         one(question="Hi?", query="Say: Hi?", answer="No."),
-        refused='it is read as question, by "question", "answer", but "query" holds content too: choose one reading, '
-        "and "
-        "pass the other's fields over with --ignore-field, such as --ignore-field query.",
+        refused='it is read as a prompt and its answer, by "question", "answer", but "query" holds content too: '
+        "choose one reading, and pass the other's fields over with --ignore-field, such as --ignore-field query.",
     ),
     Case(
         "names of one's own",
@@ -111,15 +110,15 @@ PAIRS = (
         "a rationale of unknown use",
         "chain-of-thought files",
         one(question="Hi?", answer="No.", rationale="It is late."),
-        refused='"rationale" holds content that is not read (it is read as question): say what it is with --map '
-        "WANTED=rationale, or pass it over with --ignore-field rationale.",
+        refused='"rationale" holds content that is not read (the record is read as a prompt and its answer): say '
+        "what it is with --map, such as --map system=rationale, or pass it over with --ignore-field rationale.",
     ),
     Case(
         "texts within metadata",
         "one's own files",
         one(prompt="Hi?", response="No.", metadata={"source": "web", "system": "Be brief."}),
-        refused='"metadata.system" holds content that is not read (it is read as question): say what it is with --map '
-        "WANTED=metadata.system, or pass it over with --ignore-field metadata.system.",
+        refused='"metadata.system" holds content that is not read (the record is read as a prompt and its answer): '
+        "pass it over with --ignore-field metadata.system.",
     ),
     Case(
         "a template within the prompt",
@@ -204,8 +203,8 @@ PREFERENCES = (
         "several answers of which none is marked",
         "UltraFeedback's first form",
         one(instruction="Hi?", completions=[{"model": "m", "response": "No."}, {"model": "n", "response": "Yes."}]),
-        refused='"completions.response" holds content that is not read (it is read as question): say what it is with '
-        "--map WANTED=completions.response, or pass it over with --ignore-field completions.response.",
+        refused='"completions.response" holds content that is not read (the record is read as a prompt and its '
+        "answer): pass it over with --ignore-field completions.response.",
     ),
     Case(
         "ranked answers",

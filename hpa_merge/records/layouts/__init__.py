@@ -12,7 +12,7 @@ from typing import final
 
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records.example import Example, Purpose
-from hpa_merge.records.fields import Fields, Reading, json_name, quoted, refused
+from hpa_merge.records.fields import Fields, Reading, json_name, quoted
 from hpa_merge.records.layouts.choices import LISTS, RIGHT
 from hpa_merge.records.layouts.conversations import CHATS, read_conversation
 from hpa_merge.records.layouts.plain import read_ids, read_text
@@ -26,6 +26,7 @@ from hpa_merge.records.layouts.safety import (
     read_xstest,
 )
 from hpa_merge.records.options import ReadingOptions
+from hpa_merge.records.refusal import refused
 
 __all__ = ["LAYOUTS", "Layout", "Parsed", "parse_record"]
 
@@ -111,16 +112,16 @@ LAYOUTS = (
         Question(aside=("ocr_tokens", "ocr_info", "image_classes")),
     ),
     Layout("ChartQA", ("query", "label"), Question(("query",), ("label",))),
-    Layout("LLaVA questions", ("question_id", "text"), Question(("text",), ("label", "answer"))),
+    Layout("LLaVA's questions", ("question_id", "text"), Question(("text",), ("label", "answer"))),
     Layout(
-        "preference of conversations",
+        "two conversations",
         ("chosen",),
         read_preference,
         lambda fields: holds_conversations(fields) and not fields.filled(*CHATS),
     ),
-    Layout("conversation", (_ANY_CHAT,), read_conversation),
-    Layout("question", (_ANY_PROMPT,), Question()),
-    Layout("input and output", ("input",), Question(("input",))),
+    Layout("a conversation", (_ANY_CHAT,), read_conversation),
+    Layout("a prompt and its answer", (_ANY_PROMPT,), Question()),
+    Layout("an input and its output", ("input",), Question(("input",))),
     Layout("plain text", ("text",), read_text),
 )
 """Where several apply, the first does."""

@@ -137,9 +137,9 @@ def letter_of(
                 f"the answer {said!r:.40} is a number in a string, and may count from 0 or from 1: give a letter from "
                 f"A to {letters[-1]}, the text of a choice, or a number that counts from 0."
             )
-    shown = f"{value!r:.40}" if isinstance(value, str) else json_name(value)
+    shown = f"the answer {value!r:.40}" if isinstance(value, str) else f"an answer that is {json_name(value)}"
     raise fields.error(
-        f"the answer {shown} is none of the choices: give a letter from A to {letters[-1]}, or the text of a choice."
+        f"{shown} is none of the choices: give a letter from A to {letters[-1]}, or the text of a choice."
     )
 
 

@@ -25,7 +25,8 @@ def read_conversation(fields: Fields) -> list[Example]:
     """
     name = fields.filled(*CHATS) or next(name for name in CHATS if name in fields)
     value = fields.peek(name)
-    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+    texts = value if isinstance(value, list) and all(isinstance(each, str) for each in value) else []
+    if len(texts) > 1 or (texts and name == "turns"):
         drafts = _texts(fields, name)
     elif isinstance(value, dict):
         raise fields.error(f"{fields.named(name)} is an object: give an array.")

@@ -75,10 +75,10 @@ def read_message(record: Fields, item: Any, number: int, unit: str = "message") 
         value = fields.text("refusal")
     if value is None and not draft.tool_calls:
         raise fields.error(_no_content(where, unit, value))
-    draft.parts = _parts(fields, value, where, unit, draft)
-    if role in ("user", "assistant", "system", "tool"):
-        draft.media = take_media(fields)
-    return [draft]
+    results: list[Draft] = []
+    draft.parts = _parts(fields, value, where, unit, draft, results)
+    draft.media = take_media(fields)
+    return [*results, draft] if draft.parts or draft.media or not results else results
 
 
 def _both(fields: Fields, where: str, unit: str) -> list[Draft]:
@@ -97,8 +97,15 @@ def _content_name(fields: Fields) -> str | None:
     return fields.filled(*CONTENT_NAMES) or next((name for name in CONTENT_NAMES if name in fields), None)
 
 
-def _parts(fields: Fields, value: Any, where: str, unit: str, draft: Draft) -> list[str | Media | Place]:
-    """The parts of a content: one text, or an array of texts and media."""
+def _parts(
+    fields: Fields, value: Any, where: str, unit: str, draft: Draft, results: list[Draft]
+) -> list[str | Media | Place]:
+    """The parts of a content: one text, or an array of texts and media.
+
+    Args:
+        draft: whose calls and thoughts are put into it, where parts hold them.
+        results: where the turns of tools are put, whose results stand in Anthropic's user messages.
+    """
     if value is None:
         return []
     if isinstance(value, str):
@@ -112,7 +119,13 @@ def _parts(fields: Fields, value: Any, where: str, unit: str, draft: Draft) -> l
         if isinstance(item, str):
             parts.append(item)
         elif isinstance(item, Mapping):
-            parts += _part(fields.within(item, f"part {number} of {where}"), where, draft)
+            part = fields.within(item, f"part {number} of {where}")
+            if part.peek("type") == "tool_result":
+                part.take("type")
+                said = _parts(part, part.take("content"), part.where, "message", draft, results)
+                results.append(Draft("tool", said, tool_call_id=part.optional_text("tool_use_id")))
+            else:
+                parts += _part(part, where, draft)
         else:
             raise fields.error(_no_part(where))
     return parts
@@ -130,11 +143,15 @@ def _part(part: Fields, where: str, draft: Draft) -> list[str | Media | Place]:
         draft.reasoning = part.optional_text("thinking", "text")
         part.pass_over("signature")
         return []
+    if kind == "tool_use" and draft.role == "assistant":
+        call = {"id": part.take("id"), "name": part.take("name"), "arguments": part.take("input")}
+        draft.tool_calls += calls_of(part, call, "input")
+        return []
     found = _MEDIA_TYPES.get(kind) if isinstance(kind, str) else None
     if kind is None:
         found = next((each for each in KINDS if part.filled(*MEDIA_NAMES[each])), None)
     if found is None:
-        raise part.error(_no_part(where))
+        raise part.error(_no_part(where, kind))
     own = (found, f"{found}_url", f"input_{found}", "source", "path", "url", "file", *MEDIA_NAMES[found])
     name = part.filled(*own) or next((each for each in own if part.filled(each)), None)
     if name is None:
@@ -157,8 +174,9 @@ def _no_content(where: str, unit: str, value: Any) -> str:
     return f"{where} has {json_name(value)} for content: give a string or an array of text and image parts."
 
 
-def _no_part(where: str) -> str:
+def _no_part(where: str, kind: Any = None) -> str:
+    of_type = f' of type "{kind:.40}"' if isinstance(kind, str) else ""
     return (
-        f"{where} has a part that is no text, image, video or sound: "
+        f"{where} has a part{of_type} that is no text, image, video or sound: "
         'write {"type": "text", "text": …} or {"type": "image", "image": …}.'
     )
