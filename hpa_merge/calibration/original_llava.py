@@ -15,8 +15,7 @@ from transformers import CLIPImageProcessorPil, LlamaTokenizer, PretrainedConfig
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.loading import legacy_chat_template, load_tokenizer, reason
 from hpa_merge.errors import CheckpointError
-from hpa_merge.records import Sample
-from hpa_merge.records.formats import PLACEHOLDER
+from hpa_merge.records import PLACEHOLDER, Sample
 
 __all__ = ["CONVERSATIONS", "original_llava_encoder"]
 
