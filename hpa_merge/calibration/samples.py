@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import final
 
 from hpa_merge.errors import CalibrationError
-from hpa_merge.records import ReadingOptions, Sample, parse_record, read_records
+from hpa_merge.records import DataSource, ReadingOptions, Sample, local_source, parse_record, read_records
 
 __all__ = ["SampleSet", "read_samples"]
 
@@ -30,28 +30,33 @@ class SampleSet:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_samples(path: Path, limit: int, seed: int, options: ReadingOptions | None = None) -> SampleSet:
+def read_samples(
+    path: str | Path | DataSource, limit: int, seed: int, options: ReadingOptions | None = None
+) -> SampleSet:
     """At most ``limit`` samples of ``path``, in the order of the file.
 
     Every line is parsed and checked, drawn or not, so that a file's faults do not depend on the seed. Where the file
     holds more than ``limit`` samples, ``limit`` of them are drawn without replacement by ``random.Random(seed)``.
 
     Args:
-        path: JSON Lines, or one JSON array; UTF-8. Blank lines are skipped.
+        path: a file in any of the containers of :mod:`hpa_merge.records.containers`, or what was located of one.
+        options: how its records are read.
 
     Raises:
         CalibrationError: the file cannot be read or holds nothing, or a line (named ``file:line``, the items of an
             array ``file:item``) is malformed.
     """
-    count = sum(1 for _ in _samples(path))
+    source, options = path if isinstance(path, DataSource) else local_source(path), options or ReadingOptions()
+    count = sum(1 for _ in _samples(source, options))
     if not count:
-        raise CalibrationError(f"{path} holds no sample: write one JSON object a line.")
+        raise CalibrationError(f"{source.name} holds no sample: write one JSON object a line.")
     drawn = set(range(count) if count <= limit else random.Random(seed).sample(range(count), limit))
-    samples = tuple(sample for number, sample in enumerate(_samples(path)) if number in drawn)
+    samples = tuple(sample for number, sample in enumerate(_samples(source, options)) if number in drawn)
     return SampleSet(samples, available=count)
 
 
-def _samples(path: Path) -> Iterator[Sample]:
+def _samples(source: DataSource, options: ReadingOptions) -> Iterator[Sample]:
     """Every sample of the file, one at a time: a long file is read twice and never held."""
-    for source, record in read_records(path):
-        yield from parse_record(record, source, folder=path.parent)
+    folder = options.media_folder or source.folder
+    for place, record in read_records(source, names=options.names):
+        yield from parse_record(record, place, folder=folder)

@@ -14,6 +14,7 @@ from hpa_merge.cli.testing import (
     FILE,
     MACHINE_OPTIONS,
     QUIET,
+    READING_OPTIONS,
     TEST_OPTIONS,
     answering,
     check_endpoint,
@@ -21,6 +22,7 @@ from hpa_merge.cli.testing import (
     check_place,
     check_tests,
     options,
+    reading,
     test_files,
     write,
 )
@@ -46,7 +48,8 @@ PASSED_ON = ("samples", "judge", "seed", "answers", "max_dasr", "max_task_drop",
 
 @click.command(context_settings=HELP)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
-@options(TEST_OPTIONS, ANSWER_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS, GATE_OPTIONS, OUTPUT_OPTIONS, QUIET)
+@options(TEST_OPTIONS, READING_OPTIONS, ANSWER_OPTIONS, MACHINE_OPTIONS)
+@options(ENDPOINT_OPTIONS, GATE_OPTIONS, OUTPUT_OPTIONS, QUIET)
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
     """Ask every MODEL the same prompts and compare what comes back.
 
@@ -75,6 +78,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
                 benign_tests=dict(given["benign_test"]),
                 metrics=dict(given["metric"]),
                 **{name: given[name] for name in PASSED_ON},
+                **reading(given),
                 on_progress=on_progress,
                 **answering(given),
             )

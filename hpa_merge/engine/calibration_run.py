@@ -16,6 +16,7 @@ from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
 from hpa_merge.model.alignment import aligned
+from hpa_merge.records import Sample
 from hpa_merge.report.records import CalibrationRecord
 
 __all__ = ["CalibrationRun"]
@@ -58,9 +59,14 @@ class CalibrationRun:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all samples; what a decoder reads apart from the encoder counts too."""
-        names = ("input_ids", "decoder_input_ids")
-        return sum(inputs[name].numel() for inputs in self.inputs for name in names if name in inputs)
+        """Tokens of all samples."""
+        return sum(map(_tokens, self.inputs))
+
+    def counted(self, samples: Collection[Sample]) -> tuple[int, int]:
+        """How many of these are used, and their tokens."""
+        wanted = set(map(id, samples))
+        used = [each for sample, each in zip(self._samples, self.inputs, strict=True) if id(sample) in wanted]
+        return len(used), sum(map(_tokens, used))
 
     def record_into(self, statistics: ModelStatistics, linears: Mapping[Unit, Sequence[LinearTensor]]) -> None:
         """Keep the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
@@ -209,3 +215,8 @@ class CalibrationRun:
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
             "fix the sample or remove it."
         )
+
+
+def _tokens(inputs: Mapping[str, Tensor]) -> int:
+    """The tokens of a sample; what a decoder reads apart from the encoder counts too."""
+    return sum(inputs[name].numel() for name in ("input_ids", "decoder_input_ids") if name in inputs)

@@ -19,7 +19,7 @@ from string import ascii_uppercase
 from typing import Any, Literal, final
 
 from hpa_merge.errors import EvaluationError
-from hpa_merge.records import Sample, parse_record, read_records
+from hpa_merge.records import DataSource, ReadingOptions, Sample, local_source, parse_record, read_records
 from hpa_merge.records.formats import ANSWER_FIELDS, PROMPT_FIELDS
 
 __all__ = ["Prompt", "PromptFile", "Purpose"]
@@ -67,22 +67,33 @@ class PromptFile:
     """The prompts of a file, one at a time as often as they are asked for, and never held together.
 
     Attributes:
-        path: the file.
+        source: where the records lie.
         count: how many prompts there are.
         example: the first prompt with an image, or else the first: it says what is needed of a checkpoint.
     """
 
-    def __init__(self, path: Path, purpose: Purpose, *, limit: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        source: str | Path | DataSource,
+        purpose: Purpose,
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        options: ReadingOptions | None = None,
+    ) -> None:
         """Read and check the whole file.
 
         Args:
+            source: where the records lie.
+            options: how they are read.
             limit: at most so many prompts, drawn without replacement by ``random.Random(seed)``.
 
         Raises:
             CalibrationError: the file cannot be read, or a record is malformed.
             EvaluationError: a record is no prompt, or the file holds none.
         """
-        self.path = path
+        self.source = source if isinstance(source, DataSource) else local_source(source, "test")
+        self._options = options or ReadingOptions()
         self._purpose = purpose
         self._drawn: frozenset[int] | None = None
         first: Prompt | None = None
@@ -94,7 +105,9 @@ class PromptFile:
                 pictured = prompt
             count += 1
         if first is None:
-            raise EvaluationError(f"{path} holds no prompt for a {purpose} test: write one JSON object a line.")
+            raise EvaluationError(
+                f"{self.source.name} holds no prompt for a {purpose} test: write one JSON object a line."
+            )
         self.example = pictured or first
         if limit is not None and limit < count:
             self._drawn, count = frozenset(random.Random(seed).sample(range(count), limit)), limit
@@ -102,8 +115,9 @@ class PromptFile:
 
     def __iter__(self) -> Iterator[Prompt]:
         number = 0
-        for source, record in read_records(self.path, "test"):
-            for prompt in _parse(record, source, self.path.parent, self._purpose):
+        folder = self._options.media_folder or self.source.folder
+        for place, record in read_records(self.source, "test", self._options.names):
+            for prompt in _parse(record, place, folder, self._purpose):
                 if self._drawn is None or number in self._drawn:
                     yield prompt
                 number += 1

@@ -6,6 +6,7 @@ records), :mod:`formats` (one record -> samples). Calibration files and test fil
 
 from hpa_merge.records.containers import DataSource, local_source, read_records
 from hpa_merge.records.formats import parse_record
+from hpa_merge.records.given import reading_of_sets, reading_options
 from hpa_merge.records.options import ReadingOptions
 from hpa_merge.records.sample import Media, MediaKind, Sample, Turn
 
@@ -19,4 +20,6 @@ __all__ = [
     "local_source",
     "parse_record",
     "read_records",
+    "reading_of_sets",
+    "reading_options",
 ]

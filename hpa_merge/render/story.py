@@ -225,7 +225,8 @@ def _calibration(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
     counts = (counted(record.samples, "sample"), counted(record.tokens, "token"), counted(record.images, "image"))
-    return f"{record.file}: {', '.join(counts)}"
+    parts = "".join(f"; {counted(part.samples, 'sample')} of {part.file}" for part in record.parts)
+    return f"{record.file}: {', '.join(counts)}{parts}"
 
 
 def _percent(share: float | None) -> str:

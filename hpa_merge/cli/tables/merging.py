@@ -237,7 +237,9 @@ def facts_table(*rows: tuple[str, str]) -> Table:
 def calibration_text(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
-    return f"{record.samples} samples, {record.tokens} tokens, {record.images} images from {record.file}"
+    counts = f"{record.samples} samples, {record.tokens} tokens, {record.images} images"
+    parts = ", ".join(f"{part.samples} from {part.file} ({part.tokens} tokens)" for part in record.parts)
+    return f"{counts}: {parts}" if parts else f"{counts} from {record.file}"
 
 
 def _memory(host: int, device: int | None) -> str:

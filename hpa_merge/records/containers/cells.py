@@ -9,12 +9,14 @@ from hpa_merge.files.parsing import LINE, parse_json
 __all__ = ["STRUCTURED", "parse_cells"]
 
 STRUCTURED = frozenset(
-    "answers audio audios choices conversation conversations history image images input_ids instr-resp messages options "
-    "tools video videos".split()
+    (
+        *("answers", "audio", "audios", "choices", "conversation", "conversations", "history", "image", "images"),
+        *("input_ids", "instr-resp", "messages", "options", "tools", "video", "videos"),
+    )
 )
 """Fields that are arrays or objects wherever they are no plain text, such as the path of an image."""
 
-TURNS = frozenset("chosen completion prompt rejected".split())
+TURNS = frozenset(("chosen", "completion", "prompt", "rejected"))
 """Fields that are text, or an array of messages, each with its role."""
 
 

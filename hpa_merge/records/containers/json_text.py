@@ -19,7 +19,10 @@ LINE_SUFFIXES = (".jsonl", ".ndjson")
 """Files of lines by their names, where a first line is broken or too long to tell."""
 
 OF_RECORDS = frozenset(
-    "text prompt instruction question query goal behavior input output response answer completion input_ids".split()
+    (
+        *("text", "prompt", "instruction", "question", "query", "goal", "behavior", "input", "output", "response"),
+        *("answer", "completion", "input_ids"),
+    )
 )
 """Fields of single records: an object that has one of them holds no records."""
 

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: gzip is unpacked within bounds, and what no reader is for is refused by its name."""
+"""What a file is by its first bytes: gzip is unpacked within bounds, and foreign formats are refused by name."""
 
 import gzip
 import io
@@ -84,7 +84,7 @@ class Unpacked(gzip.GzipFile):
         self._taken += len(content)
         if self._taken > self._most:
             raise CalibrationError(
-                f"{self._label} unpacks to more than {self._most} bytes, {RATIO} for each of its own: no data set does, "
-                "so check it, or unpack it yourself."
+                f"{self._label} unpacks to more than {self._most} bytes, {RATIO} for each of its own: no data set "
+                "does, so check it, or unpack it yourself."
             )
         return content

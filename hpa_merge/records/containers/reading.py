@@ -2,12 +2,12 @@
 
 import gzip
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from hpa_merge.errors import CalibrationError
-from hpa_merge.records.containers.cells import parse_cells
+from hpa_merge.records.containers.cells import STRUCTURED, parse_cells
 from hpa_merge.records.containers.delimited import SUFFIXES, read_delimited
 from hpa_merge.records.containers.json_text import beginning, read_json_text
 from hpa_merge.records.containers.packed import GZIP, HEAD, Unpacked, refuse_foreign
@@ -18,19 +18,21 @@ __all__ = ["read_records"]
 
 
 def read_records(
-    given: str | Path | DataSource, kind: str = "calibration", structured: Collection[str] = ()
+    given: str | Path | DataSource, kind: str = "calibration", names: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, object]]:
     """Every record with its place: ``file:line``, ``file:item`` of an array, ``file:row`` of a table.
 
     Args:
         given: a file, a folder of ``save_to_disk``, or what :func:`hpa_merge.inputs.data_sets.locate_data` found.
         kind: what the messages call it.
-        structured: fields whose cells in a table are JSON, besides those that always are.
+        names: the field of the file that holds what a layout calls otherwise, by the layout's name for it: its cells in
+            a table are JSON where the layout's would be.
 
     Raises:
         CalibrationError: it cannot be read, or is none of the containers that are.
     """
     source = given if isinstance(given, DataSource) else local_source(given, kind)
+    structured = {found for wanted, found in (names or {}).items() if wanted in STRUCTURED}
     running = 0
     for file in source.files:
         label = str(file) if source.place is None else f"{source.place.strip(' :')} ({file.name})"

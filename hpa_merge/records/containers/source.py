@@ -105,7 +105,7 @@ def _shards(folder: Path, whole: Path, name: str, place: str) -> DataSource:
     names = _strings(state, "_data_files")
     for each in names:
         if Path(each).name != each:
-            raise CalibrationError(f"{state} names {each:.80}, which is no file of its folder: save the data set again.")
+            raise CalibrationError(f"{state} names {each:.80}, no file of its folder: save the data set again.")
     return DataSource(name, tuple(folder / each for each in names), whole, whole, place=place)
 
 

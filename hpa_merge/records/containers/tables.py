@@ -13,7 +13,7 @@ from hpa_merge.isolation import Child, Limits, Stopped
 __all__ = ["BYTES", "EXTRA", "is_table", "read_table"]
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
-"""How these files begin: Parquet, Arrow's files (Feather of version 2), and Arrow's streams, as datasets writes them."""
+"""How these files begin: Parquet, Arrow's files (Feather of version 2), and its streams, as datasets writes them."""
 
 SERVICE = "hpa_merge.records.containers.table_service:TableService"
 
@@ -29,7 +29,7 @@ MEMORY = 2**32
 """Bytes for what is unpacked at a time, a page of Parquet or a batch of Arrow, and for the rows made of it: 4 GiB."""
 
 BYTES = "\0bytes"
-"""The key that stands for bytes in the JSON of a row, with the number of what comes behind it; no column is called so."""
+"""The key that stands for bytes in the JSON of a row, with the number of what comes behind it."""
 
 
 def is_table(head: bytes) -> bool:
