@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx
 
@@ -82,8 +82,6 @@ def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
     with telling(name, repo, revision, "data set"):
         files, snapshot, reached = _listed(repo, revision)
         commit, note = snapshot.name, ""
-        if README in files and reached:
-            hf_hub_download(repo, README, repo_type="dataset", revision=commit)
         chosen = _choose(name, found, files, snapshot / README)
         missing = {file: files[file] for file in chosen["files"] if not (snapshot / file).exists()}
         if missing and not reached:
@@ -112,22 +110,14 @@ def _listed(repo: str, revision: str | None) -> tuple[Mapping[str, int], Path, b
     Raises:
         Exception: as huggingface_hub raises it.
     """
+    snapshot = Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=[README]))
     try:
-        info = HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
-    except (httpx.HTTPError, OfflineModeIsEnabled, HfHubHTTPError) as error:
-        if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
-            raise
-        snapshot = Path(
-            snapshot_download(
-                repo, repo_type="dataset", revision=revision, allow_patterns=[README], local_files_only=True
-            )
-        )
+        info = HfApi().dataset_info(repo, revision=snapshot.name, files_metadata=True, timeout=TIMEOUT)
+        return {entry.rfilename: entry.size or 0 for entry in info.siblings or []}, snapshot, True
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled):
         files = listed_before(repo, snapshot.name, "dataset")
         files = files or {p.relative_to(snapshot).as_posix(): 0 for p in snapshot.rglob("*") if not p.is_dir()}
         return files, snapshot, False
-    cache = Path(constants.HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"
-    files = {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
-    return files, cache / "snapshots" / str(info.sha), True
 
 
 def _choose(name: str, found: re.Match[str], files: Mapping[str, int], readme: Path) -> dict[str, Any]:
