@@ -14,6 +14,7 @@ from hpa_merge.cli.testing import (
     FILE,
     MACHINE_OPTIONS,
     QUIET,
+    READING_OPTIONS,
     TEMPLATE_OPTIONS,
     TEST_OPTIONS,
     answering,
@@ -22,6 +23,7 @@ from hpa_merge.cli.testing import (
     check_place,
     check_tests,
     options,
+    reading,
     test_files,
     write,
 )
@@ -49,6 +51,7 @@ PASSED_ON = ("samples", "judge", "seed", "answers", "max_dasr", "max_task_drop",
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
 @options(
     TEST_OPTIONS,
+    READING_OPTIONS,
     ANSWER_OPTIONS,
     TEMPLATE_OPTIONS,
     MACHINE_OPTIONS,
@@ -85,6 +88,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
                 benign_tests=dict(given["benign_test"]),
                 metrics=dict(given["metric"]),
                 **{name: given[name] for name in PASSED_ON},
+                **reading(given),
                 on_progress=on_progress,
                 **answering(given),
             )

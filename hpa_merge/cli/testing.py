@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpa_merge.cli.options import config_option
+from hpa_merge.config import FOLDER, IGNORED, MAP
 from hpa_merge.errors import EvaluationError
 from hpa_merge.inputs.addresses import read_address, read_key
 
@@ -126,6 +127,24 @@ QUIET = (
     click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
 )
 
+READING_OPTIONS = (
+    click.option(
+        "--map",
+        multiple=True,
+        metavar=MAP,
+        help="The field GIVEN is what layouts call WANTED, in the files of SET. Repeatable.",
+    ),
+    click.option(
+        "--ignore-field", multiple=True, metavar=IGNORED, help="A field that carries nothing for a model. Repeatable."
+    ),
+    click.option(
+        "--image-folder",
+        multiple=True,
+        metavar=FOLDER,
+        help="Where relative paths of images start, instead of each file's own folder. Repeatable.",
+    ),
+)
+
 Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
 
 
@@ -190,6 +209,11 @@ def test_files(given: Mapping[str, Any]) -> list[Path]:
     return [Path(path) for kind in ("safety_test", "task_test", "benign_test") for _, path in given[kind]]
 
 
+def reading(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How the files are read, from the options."""
+    return {name: given[name] for name in ("map", "ignore_field", "image_folder")}
+
+
 def suite_of(given: Mapping[str, Any]) -> "Suite":
     """The test files, read and checked.
 
@@ -197,9 +221,18 @@ def suite_of(given: Mapping[str, Any]) -> "Suite":
         InputError: a file cannot be read, or a record is malformed, or has not what its metric needs.
     """
     from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.records import reading_of_sets
 
     safety, tasks, benign = (dict(given[kind]) for kind in ("safety_test", "task_test", "benign_test"))
-    return Suite.of(safety, tasks, benign, dict(given["metric"]), samples=given["samples"], seed=given["seed"])
+    return Suite.of(
+        safety,
+        tasks,
+        benign,
+        dict(given["metric"]),
+        samples=given["samples"],
+        seed=given["seed"],
+        reading=reading_of_sets(given["map"], given["ignore_field"], given["image_folder"]),
+    )
 
 
 def answering(given: Mapping[str, Any]) -> "AnsweringOptions":

@@ -15,6 +15,7 @@ from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
 from hpa_merge.model.alignment import aligned
+from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]
 
@@ -61,6 +62,12 @@ class CalibrationRun:
     def tokens(self) -> int:
         """Tokens of all samples."""
         return self.tally.tokens
+
+    def counted(self, samples: Collection[Sample]) -> tuple[int, int]:
+        """How many of these are used, and their tokens."""
+        wanted = set(map(id, samples))
+        used = [each for sample, each in zip(self._samples, self.inputs, strict=True) if id(sample) in wanted]
+        return len(used), sum(map(_tokens, used))
 
     def record_into(self, statistics: ModelStatistics, linears: Mapping[Unit, Sequence[LinearTensor]]) -> None:
         """Keep the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
@@ -200,3 +207,8 @@ class CalibrationRun:
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
             "fix the sample or remove it."
         )
+
+
+def _tokens(inputs: Mapping[str, Tensor]) -> int:
+    """The tokens of a sample; what a decoder reads apart from the encoder counts too."""
+    return sum(inputs[name].numel() for name in ("input_ids", "decoder_input_ids") if name in inputs)

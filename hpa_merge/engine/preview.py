@@ -10,7 +10,6 @@ from hpa_merge.engine.components import component_records
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest, Progress, silent
 from hpa_merge.engine.setup import Prepared, prepare
-from hpa_merge.inputs.hub import commits_of
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import Unit
 from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
@@ -62,7 +61,7 @@ def _of_out(
         adapter=new.overlay.kind if new.overlay else "",
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
-        commits=commits_of(prepared.inputs.sources),
+        commits=prepared.inputs.commits,
         components=component_records(out.config, plan.new, outcomes),
         samples=tuple(
             ShownSet(each.purpose, each.run.tally.shapes, each.run.shown)

@@ -86,8 +86,8 @@ def make_safety_set(
     kept = [sample for category, share in shares.items() for sample in found[category][:share]]
     if len(kept) < count:
         raise EvaluationError(
-            f"of the {asked} prompts of {prompts.path}, {len(kept)} were answered safely, and {count} are asked for: "
-            "give more prompts, lower --n, or check that the model is aligned."
+            f"of the {asked} prompts of {prompts.source.name}, {len(kept)} were answered safely, and {count} are asked "
+            "for: give more prompts, lower --n, or check that the model is aligned."
         )
     return SafetySet(tuple(kept), asked, dropped)
 

@@ -224,8 +224,9 @@ def _measured(evaluation: dict[str, Any] | None) -> str:
 def _calibration(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
+    parts = "".join(f"; {counted(part.samples, 'sample')} of {part.file}" for part in record.parts)
     passed = f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else ""
-    return f"{record.file}: {set_text(record)}{passed}"
+    return f"{record.file}: {set_text(record)}{parts}{passed}"
 
 
 def _percent(share: float | None) -> str:

@@ -51,7 +51,7 @@ def test_the_draw_is_the_seed_s(prompts: PromptFile) -> None:
         return [prompt.source for prompt, _ in made.samples]
 
     assert drawn(0) == drawn(0) != drawn(1)
-    assert Counter(source.split(":")[0] for source in drawn(0)) == {str(prompts.path): 6}
+    assert Counter(source.split(":")[0] for source in drawn(0)) == {prompts.source.name: 6}
 
 
 def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> None:
@@ -60,8 +60,8 @@ def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> 
     with pytest.raises(EvaluationError) as raised:
         make_safety_set(prompts, Rule(refuses_even), PhraseJudge(), 22)
     assert str(raised.value) == (
-        f"of the 42 prompts of {prompts.path}, 21 were answered safely, and 22 are asked for: give more prompts, "
-        "lower --n, or check that the model is aligned."
+        f"of the 42 prompts of {prompts.source.name}, 21 were answered safely, and 22 are asked for: give more "
+        "prompts, lower --n, or check that the model is aligned."
     )
 
 

@@ -35,7 +35,7 @@ def ready(tiny: Tiny, tmp_path: Path) -> Any:
     """A job that is prepared, and its memory as another device and other limits would have it."""
     case = tiny("llama")
     outs = {tmp_path / "out": HPAConfig()}
-    with prepare(MergeRequest(case.old, case.new, outs, case.safety, case.task)) as prepared:
+    with prepare(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))) as prepared:
 
         def allotted(device: str, limits: Limits = ANY, runs: tuple[bool, bool] = (True, True)) -> Memory:
             checkpoints = (prepared.inputs.old, prepared.inputs.new)

@@ -21,7 +21,7 @@ Tiny = Callable[..., TinyCase]
 
 
 def look(case: TinyCase, out: Path, **options: Any) -> PlanReport:
-    return preview(MergeRequest(case.old, case.new, {out: HPAConfig(**options)}, case.safety, case.task))[out]
+    return preview(MergeRequest(case.old, case.new, {out: HPAConfig(**options)}, case.safety, (case.task,)))[out]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "llava"])
@@ -63,7 +63,7 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
 
     def host(device: str = "cpu", **options: Any) -> tuple[int, int | None]:
         outs = {tmp_path / "out": HPAConfig(**options)}
-        with prepare(MergeRequest(case.old, case.new, outs, case.safety, case.task)) as ready:
+        with prepare(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))) as ready:
             checkpoints, configs = (ready.inputs.old, ready.inputs.new), list(outs.values())
             where = torch.device(device)
             expected = allot(
