@@ -98,6 +98,7 @@ class Encoder:
         if sample.input_ids:
             input_ids = torch.tensor([sample.input_ids[:max_length]])  # (1, n)
             return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        _check_kinds([sample])
         images, text = open_images(sample), ""
         try:
             with panics_as_errors():
@@ -143,6 +144,7 @@ class Encoder:
         Raises:
             CalibrationError: as :meth:`encode`; names the prompt.
         """
+        _check_kinds(prompts)
         images, texts = [open_images(prompt) for prompt in prompts], ("",)
         padding = {"padding": True, "padding_side": side} if len(prompts) > 1 else {}
         if padding and self._tokenizer.pad_token is None:  # its attention mask is 0, so any token will do
@@ -228,6 +230,18 @@ class Encoder:
         ids.update(getattr(self._processor, "image_token_ids", []))
         ids.discard(None)
         return [index for index, token in enumerate(input_ids[0].tolist()) if token in ids] if ids else None
+
+
+def _check_kinds(samples: Sequence[Sample]) -> None:
+    """Check that no sample holds media of a kind that no processor is given.
+
+    Raises:
+        CalibrationError: one does; names it and the kind.
+    """
+    for sample in samples:
+        for media in sample.media:
+            if media.kind != "image":
+                raise CalibrationError(f"{sample.source} has {media.kind}, which is not read: remove the sample.")
 
 
 def _left_out(sample: Sample) -> CalibrationError:

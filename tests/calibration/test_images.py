@@ -16,6 +16,7 @@ from transformers import Qwen2_5_VLConfig
 
 from hpa_merge.calibration import Encoder
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.records.sample import Media, MediaKind
 
 # Images
 
@@ -193,6 +194,13 @@ def test_a_processor_without_image_token_and_template(image: Path) -> None:
     processor.image_token = None
     with pytest.raises(CalibrationError, match="the processor names no image token and has no chat template"):
         Encoder(processor=processor).encode(chat(image, "Hi?"), 100)
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_other_media_are_refused(kind: MediaKind, tmp_path: Path) -> None:
+    sample = chat(Media(kind, tmp_path / "a.mp4"), "Hi?")
+    with pytest.raises(CalibrationError, match=rf"^s\.jsonl:7 has {kind}, which is not read: remove the sample\.$"):
+        Encoder(processor=tiny.llava_processor()).encode(sample, 100)
 
 
 # What is missing from a checkpoint
