@@ -6,7 +6,6 @@ from typing import Any, Literal, Protocol, final
 
 import torch
 
-from hpa_merge.calibration.images import open_images
 from hpa_merge.calibration.loading import (
     is_multimodal,
     legacy_chat_template,
@@ -15,6 +14,7 @@ from hpa_merge.calibration.loading import (
     panics_as_errors,
     reason,
 )
+from hpa_merge.calibration.media import open_images
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records import Media, Sample
 
