@@ -1,7 +1,7 @@
 """Files of video and audio, opened with PyAV: local, of formats that name no other file, whole.
 
-FFmpeg, which PyAV is, takes a playlist for a video whatever its file is called, and fetches what stands in it. So formats
-are admitted by name, and nothing is opened but the file itself.
+FFmpeg, on which PyAV stands, takes a playlist for a video whatever its file is called, and fetches what stands in it. So
+formats are admitted by name, and nothing is opened but the file itself.
 """
 
 import io
@@ -16,8 +16,8 @@ from hpa_merge.records import Media
 __all__ = ["demuxed", "opened"]
 
 FORMATS = (
-    "aac", "aiff", "amr", "apng", "asf", "au", "avi", "caf", "flac", "flv", "gif", "ivf", "matroska", "mov", "mp3", "mp4",
-    "mpeg", "mpegts", "ogg", "w64", "wav", "webm",
+    "aac", "aiff", "amr", "apng", "asf", "au", "avi", "caf", "flac", "flv", "gif", "ivf", "matroska", "mov", "mp3",
+    "mp4", "mpeg", "mpegts", "ogg", "w64", "wav", "webm",
 )  # fmt: skip
 """By the names that FFmpeg has for them. None of them leads to another file."""
 

@@ -50,8 +50,8 @@ class Clip:
 
     Attributes:
         timeline: of the whole video.
-        indices: where in it the frames stand, were they evenly spaced: frame ``i`` is shown ``i / rate`` seconds after the
-            beginning.
+        indices: where in it the frames stand, were they evenly spaced: frame ``i`` is shown ``i / rate`` seconds after
+            the beginning.
         frames: ``[n, height, width, 3]``.
     """
 
@@ -85,8 +85,6 @@ def open_video(media: Media, source: str, choose: Callable[[Timeline], Sequence[
                 timeline = Timeline(total, timeline.rate * total / timeline.total, timeline.size)
                 indices = _chosen(choose, timeline)
                 frames, _ = _in_order(container, stream, indices)
-        if len({frame.shape for frame in frames}) > 1:
-            raise ValueError("its frames have several sizes")
         return Clip(timeline, tuple(indices), np.stack(frames))
 
 
@@ -136,9 +134,7 @@ def _chosen(choose: Callable[[Timeline], Sequence[int]], timeline: Timeline) -> 
     indices = [int(index) for index in choose(timeline)]
     height, width = timeline.size
     if len(indices) * height * width > PIXELS:
-        raise ValueError(
-            f"{len(indices)} of its frames with {width}x{height} pixels have more than {PIXELS} together: make it smaller"
-        )
+        raise ValueError(f"{len(indices)} of its frames with {width}x{height} pixels have more than {PIXELS} together")
     return indices
 
 
@@ -148,7 +144,7 @@ def _in_order(container: Any, stream: Any, wanted: Sequence[int]) -> tuple[list[
     number, kept, last = -1, {}, set(wanted)
     for number, frame in enumerate(container.decode(stream)):
         if number in last:
-            kept[number] = _upright(frame)
+            kept[number] = _upright(frame, stream)
     return [kept[number] for number in wanted if number in kept], number + 1
 
 
@@ -160,18 +156,19 @@ def _sought(container: Any, stream: Any, wanted: Sequence[int]) -> list[NDArray[
         frame = next((frame for frame in container.decode(stream) if frame.pts is None or frame.pts >= time), None)
         if frame is None or frame.pts != time:
             return None
-        kept.append(_upright(frame))
+        kept.append(_upright(frame, stream))
     return kept
 
 
-def _upright(frame: Any) -> NDArray[np.uint8]:
+def _upright(frame: Any, stream: Any) -> NDArray[np.uint8]:
     """The frame as it is shown, ``[height, width, 3]``.
 
     Raises:
-        ValueError: a part of it is missing.
+        ValueError: a part of it is missing, or it has another size than the stream says.
     """
-    if frame.is_corrupt:
-        raise ValueError("it is damaged")
+    context = stream.codec_context
+    if frame.is_corrupt or (frame.height, frame.width) != (context.height, context.width):
+        raise ValueError("it is damaged, or its frames have several sizes")
     see_through = any(component.is_alpha for component in frame.format.components)
     if see_through or frame.format.name == "pal8":
         pixels = np.asarray(as_rgb(Image.fromarray(frame.to_ndarray(format="rgba"))))
