@@ -1,7 +1,7 @@
 """Files of video and audio, opened with PyAV: local, of formats that name no other file, whole.
 
-FFmpeg, on which PyAV stands, takes a playlist for a video whatever its file is called, and fetches what stands in it. So
-formats are admitted by name, and nothing is opened but the file itself.
+FFmpeg, on which PyAV stands, takes a playlist for a video whatever its file is called, and fetches what stands in it.
+So formats are admitted by name, and nothing is opened but the file itself.
 """
 
 import io

@@ -78,13 +78,13 @@ def open_video(media: Media, source: str, choose: Callable[[Timeline], Sequence[
         known = [time for time in times if time is not None]
         frames = None
         if len(set(known)) == len(times) > FAR:
-            frames = _sought(container, stream, [known[place] for place in wanted])
+            frames = _sought(container, stream, [known[place] for place in wanted], timeline.size)
         if frames is None:
-            frames, total = _in_order(container, stream, wanted)
+            frames, total = _in_order(container, stream, wanted, timeline.size)
             if total != timeline.total:  # a packet may hold no frame, or several
                 timeline = Timeline(total, timeline.rate * total / timeline.total, timeline.size)
                 indices = _chosen(choose, timeline)
-                frames, _ = _in_order(container, stream, indices)
+                frames, _ = _in_order(container, stream, indices, timeline.size)
         return Clip(timeline, tuple(indices), np.stack(frames))
 
 
@@ -138,17 +138,21 @@ def _chosen(choose: Callable[[Timeline], Sequence[int]], timeline: Timeline) -> 
     return indices
 
 
-def _in_order(container: Any, stream: Any, wanted: Sequence[int]) -> tuple[list[NDArray[np.uint8]], int]:
+def _in_order(
+    container: Any, stream: Any, wanted: Sequence[int], size: tuple[int, int]
+) -> tuple[list[NDArray[np.uint8]], int]:
     """The frames by their numbers, decoded from the beginning, as far as there are so many; and how many there are."""
     container.seek(0, backward=True, any_frame=False)
     number, kept, last = -1, {}, set(wanted)
     for number, frame in enumerate(container.decode(stream)):
         if number in last:
-            kept[number] = _upright(frame, stream)
+            kept[number] = _upright(frame, size)
     return [kept[number] for number in wanted if number in kept], number + 1
 
 
-def _sought(container: Any, stream: Any, wanted: Sequence[int]) -> list[NDArray[np.uint8]] | None:
+def _sought(
+    container: Any, stream: Any, wanted: Sequence[int], size: tuple[int, int]
+) -> list[NDArray[np.uint8]] | None:
     """The frames that are shown at these times, in order; ``None`` where one is not found at its time."""
     kept = []
     for time in wanted:
@@ -156,18 +160,17 @@ def _sought(container: Any, stream: Any, wanted: Sequence[int]) -> list[NDArray[
         frame = next((frame for frame in container.decode(stream) if frame.pts is None or frame.pts >= time), None)
         if frame is None or frame.pts != time:
             return None
-        kept.append(_upright(frame, stream))
+        kept.append(_upright(frame, size))
     return kept
 
 
-def _upright(frame: Any, stream: Any) -> NDArray[np.uint8]:
+def _upright(frame: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The frame as it is shown, ``[height, width, 3]``.
 
     Raises:
         ValueError: a part of it is missing, or it has another size than the stream says.
     """
-    context = stream.codec_context
-    if frame.is_corrupt or (frame.height, frame.width) != (context.height, context.width):
+    if frame.is_corrupt or (frame.height, frame.width) != size:
         raise ValueError("it is damaged, or its frames have several sizes")
     see_through = any(component.is_alpha for component in frame.format.components)
     if see_through or frame.format.name == "pal8":

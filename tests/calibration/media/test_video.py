@@ -188,5 +188,4 @@ def test_a_claim_of_huge_frames(header: bool) -> None:
         place = content.index(b"strf") + 12
         huge = huge[:place] + struct.pack("<ii", 20000, 20000) + huge[place + 8 :]
     assert huge != content
-    found = refusal(huge)
-    assert "of its frames with 20000x20000 pixels have more than" in found if header else "damaged" in found
+    assert "damaged" in refusal(huge)
