@@ -6,6 +6,9 @@ or processor), :mod:`encode` (a sample -> tensors), :mod:`seq2seq` (the same for
 child process, which is where a stranger's is run), :mod:`service` (its inside).
 """
 
+from hpa_merge.calibration import torchvision  # noqa: F401 - before transformers
+
+# isort: split
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.original_llava import original_llava_encoder
 from hpa_merge.calibration.process import ENCODER, EncoderProcess
