@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.shell_completion import CompletionItem
 
+from hpa_merge.cli.options import config_option
 from hpa_merge.errors import EvaluationError
 from hpa_merge.inputs.addresses import read_address, read_key
 
@@ -106,6 +107,8 @@ MACHINE_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
 
+TEMPLATE_OPTIONS = tuple(map(config_option, ("max_frames", "chat_template", "template_arg", "template_date")))
+
 ENDPOINT_OPTIONS = (
     click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),
     click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Requests at once."),
@@ -201,7 +204,10 @@ def suite_of(given: Mapping[str, Any]) -> "Suite":
 
 def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
     """How answers are made, from the options."""
-    names = ("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout")
+    names = (
+        *("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout"),
+        *("max_frames", "chat_template", "template_arg", "template_date"),
+    )
     return cast("AnsweringOptions", {name: given[name] for name in names if name in given})
 
 

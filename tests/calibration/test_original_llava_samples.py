@@ -233,5 +233,5 @@ def test_what_a_sample_cannot_be_is_said(folders: tuple[Path, Path], picture: Pa
             encoder(folders, sample, LLAMA).encode(sample, 2048)
         assert str(caught.value).startswith(f"{HERE}: ")
     sample = chat(("user", (picture, "What?")), ("assistant", ("A cat.",)))
-    with pytest.raises(CalibrationError, match="its images do not fit into 40 tokens"):
+    with pytest.raises(CalibrationError, match="its images and its answer do not fit into 40 tokens"):
         encoder(folders, sample, LLAMA).encode(sample, 40)

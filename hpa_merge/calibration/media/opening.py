@@ -1,6 +1,6 @@
 """The media of a sample as its processor takes them: frames that it samples itself, sounds at its rate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -9,17 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
+from hpa_merge.calibration.loading import PARTS, WORDS
 from hpa_merge.calibration.media.audio import open_audio
 from hpa_merge.calibration.media.images import open_images
 from hpa_merge.calibration.media.video import Clip, Timeline, open_video
 from hpa_merge.errors import CalibrationError
-from hpa_merge.records import Media, Sample
+from hpa_merge.records import Sample
 from hpa_merge.records.sample import MediaKind
 
-__all__ = ["PARTS", "Opened", "open_media", "processor_arguments"]
-
-PARTS: dict[MediaKind, str] = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
-"""The part of a processor that takes media of a kind."""
+__all__ = ["Opened", "Sound", "open_media", "processor_arguments"]
 
 SECONDS = 300.0
 """The longest sound, where the processor sets no limit of its own."""
@@ -30,17 +28,32 @@ NOT_FOR_SAMPLING = {"device", "do_convert_rgb", "do_sample_frames", "input_data_
 
 @final
 @dataclass(frozen=True)
-class Opened:
-    """What a processor is given of a sample besides its text; each kind in the order of the turns.
+class Sound:
+    """A sound of one channel.
 
     Attributes:
-        rate: samples a second of the sounds; 0 without any.
+        samples: ``[n]``.
+        rate: so many a second.
     """
+
+    samples: NDArray[np.float32]
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.samples) / self.rate
+
+
+@final
+@dataclass(frozen=True)
+class Opened:
+    """What a processor is given of a sample besides its text: its media, each in the order of the turns."""
 
     images: tuple[Image.Image, ...] = ()
     videos: tuple[Clip, ...] = ()
-    audios: tuple[NDArray[np.float32], ...] = ()
-    rate: int = 0
+    sounds: tuple[Sound, ...] = ()
+    kinds: tuple[MediaKind, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -50,18 +63,16 @@ class Opened:
     @property
     def seconds(self) -> float:
         """Of all its sounds."""
-        return sum(len(sound) for sound in self.audios) / self.rate if self.audios else 0.0
+        return sum(sound.seconds for sound in self.sounds)
 
-    def describe(self) -> list[str]:
-        """The size of each, images first, then videos, then sounds."""
-        return [
-            *(f"{image.width}x{image.height} pixels" for image in self.images),
-            *(
-                f"{len(clip.frames)} of {clip.timeline.total} frames, {clip.frames.shape[2]}x{clip.frames.shape[1]} pixels"
-                for clip in self.videos
-            ),
-            *(f"{len(sound) / self.rate:.1f} seconds" for sound in self.audios),
-        ]
+    @property
+    def sizes(self) -> list[str]:
+        """Of each medium, in the order of the turns, in words."""
+        pictures = (f"{image.width}x{image.height} pixels" for image in self.images)
+        clips = (f"{len(clip.indices)} of {clip.timeline.total} frames" for clip in self.videos)
+        sounds = (f"{sound.seconds:.1f} seconds" for sound in self.sounds)
+        of_kind: dict[MediaKind, Iterator[str]] = {"image": pictures, "video": clips, "audio": sounds}
+        return [next(of_kind[kind]) for kind in self.kinds]
 
 
 def open_media(sample: Sample, processor: Any, max_frames: int) -> Opened:
@@ -77,17 +88,17 @@ def open_media(sample: Sample, processor: Any, max_frames: int) -> Opened:
     for media in sample.media:
         if getattr(processor, PARTS[media.kind], None) is None:
             raise CalibrationError(
-                f"{sample.source} has {media.kind}, and the checkpoint's processor takes none: remove the sample."
+                f"{sample.source} has {WORDS[media.kind]}, and the checkpoint's processor takes none: remove them."
             )
-    of_kind: dict[MediaKind, list[Media]] = {kind: [m for m in sample.media if m.kind == kind] for kind in PARTS}
-    rate = int(processor.feature_extractor.sampling_rate) if of_kind["audio"] else 0
+    kinds = tuple(media.kind for media in sample.media)
     choose = _sampling(getattr(processor, "video_processor", None), max_frames)
-    return Opened(
-        tuple(open_images(sample)),
-        tuple(open_video(media, sample.source, choose) for media in of_kind["video"]),
-        tuple(open_audio(media, sample.source, rate, _longest(processor)) for media in of_kind["audio"]),
-        rate,
-    )
+    clips = [open_video(media, sample.source, choose) for media in sample.media if media.kind == "video"]
+    sounds: list[Sound] = []
+    if "audio" in kinds:
+        rate, longest = int(processor.feature_extractor.sampling_rate), _longest(processor)
+        waves = [open_audio(media, sample.source, rate, longest) for media in sample.media if media.kind == "audio"]
+        sounds = [Sound(wave, rate) for wave in waves]
+    return Opened(tuple(open_images(sample)), tuple(clips), tuple(sounds), kinds)
 
 
 def processor_arguments(opened: Sequence[Opened]) -> dict[str, Any]:
@@ -102,9 +113,9 @@ def processor_arguments(opened: Sequence[Opened]) -> dict[str, Any]:
         if len(rates) == 1:  # what Qwen2.5-Omni takes in place of the metadata
             arguments["fps"] = rates.pop()
         arguments |= {"video_metadata": metadata, "do_sample_frames": False}
-    if opened[0].audios:
-        arguments["audio"] = [sound for each in opened for sound in each.audios]
-        arguments["sampling_rate"] = opened[0].rate
+    if opened[0].sounds:
+        arguments["audio"] = [sound.samples for each in opened for sound in each.sounds]
+        arguments["sampling_rate"] = opened[0].sounds[0].rate
     return arguments
 
 

@@ -8,12 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpa_merge.cli.tables.samples import shown_set
 from hpa_merge.methods import DEFAULT
 from hpa_merge.report.planned import PlanReport
 from hpa_merge.report.records import CalibrationRecord, ComponentRecord, DriftRecord, LinearRecord, RunRecord
 from hpa_merge.report.rows import figures_of, short
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text
+from hpa_merge.report.words import bytes_text, set_text
 
 LEGEND = (
     "share: columns to restore. #: linears. restored: columns that are OLD's. energy: how much of the update's square "
@@ -90,7 +91,8 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("history", sentence) for sentence in plan.history),
         *_commits(plan.commits),
     )
-    return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
+    share = Text("A unit outside the stacks has the share of where it runs. Nothing was written.")
+    return Group(table, facts, share, *map(shown_set, plan.samples))
 
 
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
@@ -237,7 +239,8 @@ def facts_table(*rows: tuple[str, str]) -> Table:
 def calibration_text(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
-    return f"{record.samples} samples, {record.tokens} tokens, {record.images} images from {record.file}"
+    passed = f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else ""
+    return f"{set_text(record)} from {record.file}{passed}"
 
 
 def _memory(host: int, device: int | None) -> str:

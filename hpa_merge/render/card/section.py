@@ -13,7 +13,7 @@ from hpa_merge.render.card.usage import is_original_llava, snippet_of
 from hpa_merge.report.records import CalibrationRecord, Outcome
 from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import from_first_text
+from hpa_merge.report.words import from_first_text, set_text
 
 __all__ = ["section_of"]
 
@@ -193,8 +193,7 @@ def _paper(report: MergeReport) -> str:
 def _calibration(record: CalibrationRecord | None) -> str:
     if record is None:
         return ""
-    images = f", {record.images} images" if record.images else ""
-    return f"{record.samples} samples, {record.tokens} tokens{images} from {code(PurePath(record.file).name)}"
+    return f"{cell(set_text(record))} from {code(PurePath(record.file).name)}"
 
 
 def _name(report: MergeReport, given: str) -> str:

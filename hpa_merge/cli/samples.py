@@ -1,0 +1,66 @@
+"""``hpa-merge samples``: a file of samples as a model gets them."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpa_merge.cli.options import config_option
+from hpa_merge.cli.terminal import HELP, complain, libraries
+from hpa_merge.cli.testing import FILE, options
+from hpa_merge.config import CalibrationOptions, HPAConfig
+
+DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "template_arg", "template_date")
+"""Options of a merge that decide what a model gets of a file."""
+
+
+@click.command(context_settings=HELP)
+@click.argument("file", type=FILE)
+@click.option("--model", type=FILE, required=True, metavar="FOLDER", help="OLD for a safety set, NEW for a task set.")
+@click.option(
+    "--purpose",
+    type=click.Choice(["safety", "task"]),
+    default="task",
+    show_default=True,
+    help="As which set a merge would take FILE.",
+)
+@click.option("--n", "first", type=click.IntRange(min=0), default=3, show_default=True, help="Samples shown.")
+@click.option("--samples", type=click.IntRange(min=1), help="Samples used at most.  [default: safety 8, task 128]")
+@options(tuple(map(config_option, DRAWN)))
+@click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout.")
+@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
+def samples_command(
+    file: Path,
+    model: Path,
+    purpose: str,
+    first: int,
+    samples: int | None,
+    vision_tower: Path | None,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Show the samples of FILE as the model gets them.
+
+    The text is shown with its special tokens and with every line break, the media with their size, and the answer by
+    itself, each with its tokens; long texts are shortened in the middle. All samples that a merge would draw are
+    encoded, so that what is cut, dropped or refused is known before the merge.
+    """
+    config = HPAConfig(**given).calibration
+    defaults = {item.name: item.default for item in fields(CalibrationOptions)}
+    with libraries(verbose, encoding=True):
+        from rich.console import Console
+
+        from hpa_merge.calibration import read_samples
+        from hpa_merge.cli.tables.merging import calibration_text, facts_table
+        from hpa_merge.cli.tables.samples import shown_set
+        from hpa_merge.engine.showing import show_samples
+
+        drawn = read_samples(file, samples or defaults[f"{purpose}_samples"], config.seed)
+        found = show_samples(file, drawn, model, purpose, config, first=first, tower=vision_tower)
+    console = Console(highlight=False, markup=False)
+    rows = [(f"{purpose} set", calibration_text(found.record))]
+    rows += [("chat template", found.record.template)] if found.record.template else []
+    console.print(facts_table(*rows), shown_set(found.shown), sep="\n")
+    for sentence in found.notes:
+        complain(sentence, "Note")
