@@ -16,6 +16,7 @@ from hpa_merge.errors import ChangedError
 from hpa_merge.inputs.hub import Source, locate
 from hpa_merge.inputs.opening import open_new
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.records import Purpose
 
 __all__ = ["MergeInputs", "open_inputs", "read_sets"]
 
@@ -84,9 +85,10 @@ def read_sets(request: MergeRequest) -> tuple[SampleSet, SampleSet]:
     """
     config = request.calibration
     counts = (config.safety_samples, config.task_samples)
+    purposes: tuple[Purpose, Purpose] = ("safety", "task")
     safety, task = (
-        SampleSet() if file is None else read_samples(file, count, config.seed)
-        for file, count in zip(request.calibration_files, counts, strict=True)
+        SampleSet() if file is None else read_samples(file, count, config.seed, purpose=purpose)
+        for file, count, purpose in zip(request.calibration_files, counts, purposes, strict=True)
     )
     return safety, task
 

@@ -189,7 +189,7 @@ def overlaps(suite: Suite, calibration: Iterable[Path]) -> list[str]:
 def _samples(path: Path) -> Iterable[Sample]:
     for source, record in read_records(path):
         try:
-            yield from parse_record(record, source, path.parent)
+            yield from (example.prompt for example in parse_record(record, source, path.parent).examples)
         except CalibrationError:  # the merge says it
             return
 
