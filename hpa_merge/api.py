@@ -162,7 +162,7 @@ def calibrate(
         on_progress: called before each batch of prompts.
         **answering: how answers are made: ``device``, ``batch_size``, ``max_new_tokens``, and for a server that speaks
             OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds; for models that are loaded here
-            ``chat_template``, ``template_arg`` and ``template_date``, as :class:`HPAConfig` has them.
+            ``max_frames``, ``chat_template``, ``template_arg`` and ``template_date``, as :class:`HPAConfig` has them.
 
     Returns:
         The samples, and how many prompts were asked and answers dropped.
@@ -254,6 +254,7 @@ def evaluate(
         "samples": samples,
         "seed": seed,
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
+        "max_frames": how.max_frames,
         "chat_template": how.chat_template,
         "template_arg": list(how.template_arg),
         "template_date": how.template_date,

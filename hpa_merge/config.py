@@ -43,6 +43,9 @@ DAY = Bound(_is_day, "a day as 2024-07-26")
 TEMPLATE_DATE = "2024-07-26"
 """The day that Llama 3's own chat templates take where they have no clock."""
 
+MAX_FRAMES = 8
+"""Frames of a video: of most models, 2,048 tokens hold so many."""
+
 RESERVED = {
     "add_generation_prompt",
     "chat_template",
@@ -84,6 +87,7 @@ class CalibrationOptions:
         (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
     )
     max_length: int = option(2048, "Tokens of a sample used at most.", COUNT)
+    max_frames: int = option(MAX_FRAMES, "Frames of a video used at most.", COUNT)
     seed: int = option(0, "Seed of the draw.")
     conversation: Conversation = option("auto", "Prompts of a checkpoint in LLaVA's own layout.")
     chat_template: str = option("", "Chat template: a FILE, or a NAME that the checkpoint has.", metavar="FILE|NAME")

@@ -12,7 +12,7 @@ from hpa_merge.cli.testing import FILE, READING_OPTIONS, options
 from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.records.example import Purpose
 
-DRAWN = ("max_length", "seed", "conversation", "chat_template", "template_arg", "template_date")
+DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "template_arg", "template_date")
 """Options of a merge that decide what a model gets of a file."""
 
 

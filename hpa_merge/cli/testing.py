@@ -108,7 +108,7 @@ MACHINE_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
 
-TEMPLATE_OPTIONS = tuple(map(config_option, ("chat_template", "template_arg", "template_date")))
+TEMPLATE_OPTIONS = tuple(map(config_option, ("max_frames", "chat_template", "template_arg", "template_date")))
 
 ENDPOINT_OPTIONS = (
     click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),
@@ -239,7 +239,7 @@ def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
     """How answers are made, from the options."""
     names = (
         *("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout"),
-        *("chat_template", "template_arg", "template_date"),
+        *("max_frames", "chat_template", "template_arg", "template_date"),
     )
     return cast("AnsweringOptions", {name: given[name] for name in names if name in given})
 

@@ -82,8 +82,8 @@ class Encoding:
             folder: where its side files lie.
             given: what was drawn of the file.
             purpose: ``safety`` or ``task``.
-            config: of it ``conversation``, what it says of the chat template, and ``max_length``, the most tokens of a
-                sample that are used.
+            config: of it ``conversation``, what it says of the chat template, and ``max_length`` and ``max_frames``,
+                the most tokens of a sample and frames of a video that are used.
             show: how many samples are shown.
 
         Raises:
@@ -99,7 +99,7 @@ class Encoding:
         self._template = template_options(config.chat_template, config.template_arg, config.template_date)
         self._encoder = EncoderProcess()
         if checkpoint.tower is None:
-            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template)
+            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template, config.max_frames)
 
     def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.

@@ -170,6 +170,11 @@ class Endpoint:
 
     def _request(self, prompt: Sample) -> bytes:
         """The body of a request; its images, whose order is that of the turns, come from a child process."""
+        for media in prompt.media:
+            if media.kind != "image":
+                raise EvaluationError(
+                    f"{prompt.source} has {media.kind}, which is not sent to an endpoint: remove the prompt."
+                )
         images = iter(self._pictures.encode(prompt))
         seen = [[next(images) for part in turn.parts if isinstance(part, Media)] for turn in prompt.turns]
         body = {

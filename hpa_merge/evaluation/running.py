@@ -9,7 +9,7 @@ from typing import Self, TypedDict, final
 
 from hpa_merge.calibration import TemplateOptions
 from hpa_merge.calibration.loading import is_multimodal
-from hpa_merge.config import TEMPLATE_DATE, CalibrationOptions
+from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions
 from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
@@ -34,6 +34,7 @@ class AnsweringOptions(TypedDict, total=False):
     endpoint: str | None
     concurrency: int
     timeout: float
+    max_frames: int
     chat_template: str
     template_arg: tuple[str, ...]
     template_date: str
@@ -49,8 +50,8 @@ class Answering:
         max_new_tokens: the longest answer.
         endpoint: the address of a server; then models are names that the server has for them.
         concurrency, timeout: requests under way at once, and seconds that one may take.
-        chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has them; of models
-            that are loaded here, and not of a guard model.
+        max_frames, chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has
+            them; of models that are loaded here, and not of a guard model.
 
     Raises:
         ConfigError: the chat template cannot be read, or an argument is none.
@@ -63,6 +64,7 @@ class Answering:
     endpoint: str | None = None
     concurrency: int = 8
     timeout: float = 120.0
+    max_frames: int = MAX_FRAMES
     chat_template: str = ""
     template_arg: tuple[str, ...] = ()
     template_date: str = TEMPLATE_DATE
@@ -82,6 +84,7 @@ class Answering:
             config.device,
             batch_size,
             max_new_tokens,
+            max_frames=config.max_frames,
             chat_template=config.chat_template,
             template_arg=config.template_arg,
             template_date=config.template_date,
@@ -168,7 +171,9 @@ def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
 
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
-    model_here = LocalModel(source.folder, example, device=device, template=how.template, **sizes)
+    model_here = LocalModel(
+        source.folder, example, device=device, template=how.template, max_frames=how.max_frames, **sizes
+    )
     try:
         yield model_here
     finally:

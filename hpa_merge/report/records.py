@@ -157,6 +157,8 @@ class CalibrationRecord:
         file: where it was read from: a file, a folder, or a data set on the Hub; several have `` + `` between them.
         samples, tokens: how many were used.
         images, videos, audios: how many stand in those samples.
+        frames: how many of those videos were used, together.
+        seconds: how long those sounds are, together.
         turns: of all their conversations together.
         answers: how many samples end with an answer.
         truncated: how many samples lost tokens of their prompt, or of a plain text.
@@ -173,6 +175,8 @@ class CalibrationRecord:
     images: int
     videos: int = 0
     audios: int = 0
+    frames: int = 0
+    seconds: float = 0.0
     turns: int | None = None
     answers: int | None = None
     truncated: int | None = None

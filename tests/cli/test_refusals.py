@@ -178,7 +178,7 @@ def image_missing(call: Call) -> None:
 
 @refused(
     "{safety}:1 has images, and {old} has no image processor: remove the images, or add "
-    "preprocessor_config.json to the folder if the model sees images."
+    "preprocessor_config.json to the folder if the model takes images."
 )
 def image_for_a_text_model(call: Call) -> None:
     call.write("cat.png", "not an image")

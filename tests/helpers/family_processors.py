@@ -1,6 +1,7 @@
 """Real processors of vision-language families, tiny and built from nothing; the ids of their special tokens.
 
-torchvision is not needed: video processors are left out, and images go through the classes that use Pillow.
+Video processors are left out, which need torchvision; images go through the classes that transformers takes, with it or
+without.
 """
 
 from functools import cache
@@ -32,7 +33,7 @@ def _make(name: str, images: Any, text: str, specials: dict[str, str] | None = N
 
 
 def _images(name: str, **options: Any) -> Any:
-    return getattr(transformers, f"{name}Pil")(**options)
+    return getattr(transformers, name)(**options)
 
 
 def _qwen_images(name: str = "Qwen2VLImageProcessor", patch: int = 14) -> Any:
