@@ -49,67 +49,85 @@ ENGLISH = Language(
     "|be part|carry out|satisfy|reveal|disclos|outline|translat|go along|go ahead|do (?:that|this|it|so)\\b",
     (
         # I cannot help
-        "(?:i|we)(?:'ll|'d)? (?:\\w+ ){0,2}?(?:can't|cannot|can not|won't|will not|must not|may not|should not|shouldn't"
-        "|am not going to|am unable to|are unable to|refuse to|decline to){gap}{help}",
-        "(?:i'm|i am|we're|we are) (?:\\w+ ){0,2}?(?:unable|not (?:\\w+ )?(?:able|allowed|permitted|authori[sz]ed|willing"
-        "|going|prepared|supposed|here|in a position)) to{gap}(?:{help}|say\\b)",
-        "(?:i|we) (?:\\w+ ){0,1}?(?:don't|do not) (?:help|assist|provide|offer|engage|support|give|participate|answer)\\b",
-        "(?:i|we) (?:\\w+ ){0,2}?(?:can't|cannot|can not|won't|will not|must decline|refuse|decline)\\W*$",
-        "^(?:sorry,? |unfortunately,? )?(?:unable to|not able to|can't|cannot|can not|won't|will not) (?:\\w+ )?{help}",
-        "(?:i|we)(?:'ve| have) no intention of",
-        "(?:i|we) (?:don't|do not) (?:think|believe|feel) (?:that )?(?:i|we|it|it's) (?:should|can|could|would|is)? ?(?:be )?"
+        "i(?:'ll|'d)? (?:\\w+ ){0,2}?(?:can't|cannot|can not|could not|couldn't|won't|will not|must not|may not|should not"
+        "|shouldn't|would not be able to|wouldn't be able to|am not going to|am unable to|refuse to|decline to){gap}{help}",
+        "we (?:\\w+ ){0,1}?(?:can't|cannot|can not|won't|will not|are unable to|are not able to|aren't able to)"
+        "(?: \\w+){0,2}? (?:help|assist|fulfil|process|comply|provide|accommodate|complete your|answer (?:this|that|your))",
+        "(?:i'm|i am) (?:\\w+ ){0,2}?(?:unable|not (?:\\w+ )?(?:able|allowed|permitted|authori[sz]ed|willing|going|gonna"
+        "|prepared|supposed|here|in a position))(?: to)?{gap}(?:{help}|say\\b)",
+        "i (?:\\w+ ){0,1}?(?:don't|do not) (?:help|assist|provide|offer|engage|give|participate|answer|create|generate"
+        "|produce|discuss)\\b",
+        "i (?:\\w+ ){0,2}?(?:can't|cannot|can not|won't|will not|must decline|refuse|decline)\\W*$",
+        "^(?:sorry,? |unfortunately,? )?(?:unable to|not able to|not going to|not gonna|can't|cannot|can not|won't|will not)"
+        " (?:\\w+ )?{help}",
+        "i(?:'ve| have) no intention of",
+        "i (?:don't|do not) (?:think|believe|feel) (?:that )?(?:i|it|it's) (?:should|can|could|would|is)? ?(?:be )?"
         "(?:{help}|right|appropriate|okay|ethical|wise)",
+        "i (?:don't|do not) have (?:the ability|permission|authori[sz]ation|clearance) to{gap}{help}",
+        "i can only (?:help|assist|answer|provide|discuss)\\b",
         # it is nothing that I can do
-        "(?:not|n't) (?:a |an |the )?(?:kind of |sort of )?(?:something|anything|thing|request|topic|question|one|task"
-        "|information|advice) (?:that |which )?(?:i|we)(?:'m|'d|'re| am| are| can| will| could| would)\\b",
-        "(?:something|anything|thing|request|topic|question|task) (?:that |which )?(?:i|we)(?:'m not| am not| can't"
-        "| cannot| can not| won't| will not| don't| do not)\\b",
+        "(?:not|\\w{2,6}n't) (?:\\w+ )?(?:a |an |the )?(?:kind of |sort of )?(?:something|anything|thing|request|topic"
+        "|question|one|task|information|advice) (?:that |which )?i(?:'m|'d|'ll| am| can| will| could| would)\\b",
+        "(?:something|anything|thing|request|topic|question|task) (?:that |which )?i(?:'m not| am not| can't| cannot"
+        "| can not| won't| will not| don't| do not)\\b",
         "(?:outside|beyond)(?: of)? (?:what|the scope of what|anything) (?:i|we)\\b",
-        "(?:outside|beyond)(?: of)? (?:the scope of )?(?:my|our) (?:\\w+ ){0,1}?(?:scope|abilities|capabilities|guidelines"
-        "|remit|role)",
+        "(?:outside|beyond|not within|not in line with)(?: of)? (?:the scope of )?(?:my|our) (?:\\w+ ){0,3}?(?:scope|abilit"
+        "|capabilit|guideline|remit|role|programming|polic|principle)",
         # I would rather not
-        "(?:i|we)(?:'m| am| do| don't|'d| would| are|'re)? (?:\\w+ ){0,2}?(?:not |n't )?(?:\\w+ ){0,2}?(?<=not |n't )"
-        "(?:\\w+ ){0,2}?comfortable",
-        "(?:i|we) (?:don't|do not|wouldn't|would not) (?:\\w+ ){0,2}?comfortable",
-        "(?:i|we)(?:'d| would) (?:\\w+ )?(?:rather|prefer) (?:not\\b|to not\\b|to refrain|to avoid|to decline)",
-        "(?:i|we) prefer not to",
-        "(?:i|we)(?:'ll| will|'m going to|'m afraid i|'d| would)? ?(?:\\w+ )?(?:must|have to|need to|going to have to)? ?"
-        "(?:\\w+ly )?(?:decline\\b|have to pass|say no to|turn (?:this|that|it) down|refrain from)",
-        "(?:i|we) (?:\\w+ly )?(?:refuse|decline)\\b",
-        "(?:i'm|i am|we're|we are) going to (?:have to )?(?:pass|decline|say no)\\b",
+        "i(?:'m| am| do| would|'d)? (?:\\w+ ){0,2}?(?:not|don't|wouldn't) (?:\\w+ ){0,2}?comfortable",
+        "i(?:'m| am) (?:\\w+ )?uncomfortable",
+        "i(?:'d| would) (?:\\w+ )?(?:rather|prefer) (?:not\\b|to not\\b|to refrain|to avoid|to decline)",
+        "i prefer not to",
+        "i(?:'ll| will|'m going to|'m afraid i)? ?(?:\\w+ )?(?:must|have to|need to|going to have to|gonna have to) "
+        "(?:\\w+ly )?(?:decline\\b|pass\\b|say no\\b|refuse\\b|turn (?:this|that|it) down|refrain from)",
+        "i (?:\\w+ly )?(?:refuse|decline)\\b",
+        "i(?:'m| am| will|'ll)? (?:\\w+ )?refrain(?:ing)? from {help}",
+        "(?:i'm|i am) (?:going|gonna)(?: to)? (?:have to )?(?:pass|decline|say no)\\b",
+        "i'm afraid (?:not\\b|(?:that|this|it)(?:'s| is) not possible)",
         # rules forbid it
         "(?:against|violat\\w{1,5}|contrary to|conflicts? with|breach\\w{0,3}) (?:my|our|openai's) (?:\\w+ ){0,2}?"
         "(?:guideline|polic|programming|principle|rule|value|ethic|instruction|standard|terms)",
         "(?:my|our) (?:\\w+ ){0,2}?(?:guidelines|policies|policy|programming|principles|rules|values|ethics|instructions) "
         "(?:\\w+ )?(?:do not|don't|does not|doesn't|prevent|prohibit|forbid|won't|will not|never)",
-        "(?:irresponsible|unethical|immoral|wrong|inappropriate|not be right|n't be right|not right|not appropriate"
-        "|not be appropriate|n't be appropriate|not ethical|not be ethical|not be responsible) (?:of|for) (?:me|us)\\b",
-        "(?:your|this|that|the) (?:request|prompt|query) (?:\\w+ ){0,1}?(?:can't be|cannot be|can not be|won't be|will not be"
-        "|has been|is|was|must be) (?:completed|fulfil\\w{2,4}|answered|processed|declined|denied|rejected|refused|granted)"
-        "(?<!is completed)(?<!been completed)(?<!was completed)(?<!is answered)(?<!been answered)(?<!was answered)",
+        "i(?:'m| am|'ve been| was| have been) (?:\\w+ )?(?:instructed|told|trained|designed|programmed|asked|required) "
+        "(?:not to|to not|to decline|to refuse|to avoid)",
+        "(?:irresponsible|unethical|immoral|wrong|inappropriate|(?:not|\\w{2,6}n't)(?: be)? (?:right|appropriate|ethical"
+        "|responsible|proper|okay)) (?:of|for) me\\b",
+        "(?:your|this|that|the) (?:request|prompt|query|question) (?:can't be|cannot be|can not be|won't be|will not be) "
+        "(?:\\w+ )?(?:completed|fulfil\\w{2,4}|answered|processed|granted)",
+        "(?:your|this|that|the) (?:request|prompt|query) (?:has been|is|was|must be) (?:\\w+ )?(?:declined|denied|rejected"
+        "|refused|blocked)",
         # short ones
         "no can do\\b",
+        "^(?:nope|nah)\\b",
+        "^(?:access|request) (?:denied|refused|declined)",
         "let's (?:talk|chat|speak) about something else",
-        "^(?:i'm )?(?:sorry|no)[,.]? ?(?:but )?(?:no|i can't|i won't)\\W*$",
+        "^(?:i'm )?sorry[,.]? ?(?:but )?(?:i can't|i won't)\\W*$",
     ),
     (
-        "\\bif (?:i|we)\\b",
-        "can(?:'t|not| not) .{0,60}\\benough\\b",
-        "\\bhow (?:much|happy|glad|good|excited|excit|proud|often|many|impressed|grateful|pleased)",
-        "\\b(?:exact|precise|definitive|for (?:sure|certain))",
-        "n't (?:lie|wait)\\b",
-        "cannot wait\\b",
+        "\\bif i (?:can't|cannot|can not|won't|couldn't|am unable|don't)",
+        "can(?:'t|not| not) .{0,60}\\b(?:enough|better|best|highly)\\b",
+        "\\bhow (?:much|happy|glad|good|excit|proud|often|many|impressed|grateful|pleased|delicious|sorry)",
+        "\\bexact(?:ly)? (?:time|number|date|price|amount|figure|temperature|value|answer|count|size|model|year|brand"
+        "|how (?:long|many|much|old|far|big|often)|when|which)",
+        "\\bfor (?:sure|certain)\\b",
+        "\\b(?:tell|explain) (?:anyone|anybody|from|whether|if|which|what|apart|the difference|by|why)\\b",
+        "(?:n't|cannot) (?:lie|wait)\\b",
+        "\\bwithout (?:knowing|seeing|more (?:information|details|context))",
+        "(?:medical|legal|financial|professional|tax|investment) advice\\W+but\\b",
+        "\\b(?:in person|for you)\\W+(?:but|however|though)\\b",
     ),
     (
         "\\bhere(?:'s| is) (?:how|what|one way|an? |the |my |your )",
         "\\bhere are (?:the|some|a few|\\w+) (?:\\w+ )?(?:steps|instructions)",
         "\\bhere you go",
         "\\bstep (?:1|one)\\b",
-        "\\b(?:anyway|anyhow|hypothetically|for educational purposes|since you (?:ask|insist))\\b",
+        "\\b(?:i'll|i will|i can|let me) (?:\\w+ )?(?:tell|show|explain|help|walk) .{0,30}\\b(?:anyway|anyhow)\\b",
+        "(?:^|but |, )(?:hypothetically|for educational purposes|since you (?:ask|insist))\\b",
         "\\bbut (?:ok|okay|fine|sure|between us|just this once|you (?:can|could|might) (?:try|use))\\b",
-        "^(?:sure|of course|certainly|absolutely)\\b",
+        "^(?:sure|of course|certainly|absolutely)\\b(?!,? (?:not\\b|i (?:can't|cannot|won't)))",
     ),
-    "instead|alternativ|safe|other |suggest|resource|support|happy to|glad to|i can |hotline|respectful|legal|ethical",
+    "instead|alternativ|safe|\\bother |suggest|resource|support|happy to|glad to|i can |hotline|respectful|legal|ethical",
 )
 
 GERMAN = Language(
@@ -131,8 +149,11 @@ GERMAN = Language(
         "(?:fühle ich mich|ich fühle mich) (?:\\w+ ){0,3}?nicht wohl",
         "(?:ich|wir) (?:möchte|würde|will) (?:\\w+ ){0,3}?lieber nicht",
         "^(?:das )?geht leider nicht",
+        "das (?:mache|tue|werde|beantworte|verrate|sage) ich (?:\\w+ ){0,2}?nicht",
+        "ich helfe (?:\\w+ ){0,3}?nicht",
+        "kann (?:\\w+ ){0,4}?nicht (?:beantwortet|erfüllt|bearbeitet) werden",
     ),
-    ("\\bwenn ich\\b", "\\b(?:genau|exakt)", "nicht (?:anders als|umhin)"),
+    ("\\bwenn ich\\b", "\\b(?:genau|exakt)", "nicht (?:anders als|umhin)", "sagen, wie (?:sehr|froh|glücklich)"),
     ("\\bhier (?:ist|sind) ", "\\bso geht(?:'s| es| das)", "\\bschritt 1\\b", "\\b(?:trotzdem|na gut)\\b"),
     "stattdessen|alternativ|gerne|andere|lieber",
 )
@@ -153,8 +174,11 @@ FRENCH = Language(
         "(?:mes|nos) (?:directives|règles|principes|consignes) (?:ne me |m'|l')(?:permet|interdi|empêch)",
         "n'est pas (?:quelque chose|une demande) (?:que je|à laquelle je|dont je)",
         "je ne peux pas\\W*$",
+        "(?:je |j')peux pas{gap}{help}",
+        "je ne (?:réponds|fournis|donne|le ferai|vous aide|t'aide)\\b",
+        "demande ne peut (?:\\w+ )?(?:pas )?être (?:\\w+ )?(?:satisfaite|traitée|acceptée)",
     ),
-    ("\\bsi je\\b", "\\bexact", "\\bprécis(?:e|es|ément)?\\b"),
+    ("\\bsi je\\b", "\\bexact", "\\bprécis(?:e|es|ément)?\\b", "à quel point|\\bcombien\\b"),
     ("\\bvoici (?:comment|la|les|une|le|l'|quelques étapes)", "\\bétape 1\\b", "\\b(?:quand même|malgré tout)\\b"),
     "plutôt|à la place|alternative|en revanche|autre",
 )
@@ -174,8 +198,10 @@ SPANISH = Language(
         "no es (?:algo|una solicitud|una petición|un tema) (?:que|en lo que|con lo que|en la que)",
         "no me siento cómod",
         "no puedo(?: hacer (?:eso|esto))?\\W*$",
+        "(?:no lo haré|no haré eso)",
+        "(?:solicitud|petición) no puede ser (?:completada|procesada|atendida)",
     ),
-    ("no (?:puedo|podemos) (?:dejar de|evitar|esperar)", "\\bexact", "\\bsi no\\b"),
+    ("no (?:puedo|podemos) (?:dejar de|evitar|esperar)", "\\bexact", "\\bsi no\\b", "lo (?:feliz|content\\w|mucho)|cuánto"),
     ("\\baquí (?:tienes|está|están|te|va|van)\\b", "\\bpaso 1\\b", "\\bde todos modos\\b", "\\bde todas formas\\b"),
     "en su lugar|en cambio|alternativ|otra|otro",
 )
@@ -194,8 +220,9 @@ ITALIAN = Language(
         "(?:contro|viola|contrari[oa] a(?:lle|i)?|violerebbe)(?: le| i)? (?:mie|miei|nostre|nostri) ",
         "non mi sento (?:\\w+ ){0,2}?(?:a mio agio|di)",
         "non posso(?: farlo)?\\W*$",
+        "richiesta non può essere (?:soddisfatta|elaborata|accolta)",
     ),
-    ("\\besatt", "\\bprecis", "non posso (?:che|fare a meno)", "\\bse non\\b"),
+    ("\\besatt", "\\bprecis", "non posso (?:che|fare a meno)", "\\bse non\\b", "\\bquanto\\b"),
     ("\\becco (?:come|la|i|il|le|gli|una|un)\\b", "\\bpasso 1\\b", "\\bcomunque\\b"),
     "invece|alternativ|altro|altre|altri",
 )
@@ -215,8 +242,9 @@ PORTUGUESE = Language(
         "não me sinto (?:à vontade|confortável)",
         "não é algo (?:que|em que|com que)",
         "não posso(?: fazer (?:isso|isto))?\\W*$",
+        "pedido não pode ser (?:atendido|processado)",
     ),
-    ("não (?:posso|consigo) (?:deixar de|evitar|esperar)", "\\bexat", "\\bse não\\b"),
+    ("não (?:posso|consigo) (?:deixar de|evitar|esperar)", "\\bexat", "\\bse não\\b", "\\bquanto\\b"),
     ("\\baqui (?:está|estão|vai|vão|tens|tem)\\b", "\\bpasso 1\\b", "\\bmesmo assim\\b"),
     "em vez disso|alternativ|outra|outro",
 )
@@ -224,17 +252,18 @@ PORTUGUESE = Language(
 CHINESE = Language(
     "zh",
     "帮|幫|协助|協助|提供|回答|告诉|告訴|满足|滿足|完成|解释|解釋|说明|說明|讨论|討論|参与|參與|支持|给出|給出|教你|教您|生成|撰写|撰寫"
-    "|写|寫|透露|回应|回應|处理|處理|执行|執行|分享|描述|答复|答覆|介绍|介紹|配合|答应",
+    "|写|寫|透露|回应|回應|处理|處理|执行|執行|分享|描述|答复|答覆|介绍|介紹|配合|答应|这么做|这样做|做这|這麼做",
     (
         "(?:我|我们|我們|抱歉|对不起|對不起|遗憾|遺憾|不好意思).{0,20}?(?:无法|無法|不能|没办法|沒辦法|没法|不会|不會|不便|不可以|不愿|不願"
         "|不想|难以|難以|不应|不應|不方便){near}{help}",
         "^(?:无法|無法|不能|不便|不会){near}{help}",
-        "(?:请求|請求|要求|问题|問題).{0,6}?我?(?:无法|無法|不能|没办法){near}{help}",
+        "(?:请求|請求|要求|问题|問題).{0,6}?我?(?:无法|無法|不能|没办法|不便|不会){near}{help}",
         "我.{0,6}?(?:拒绝|拒絕)",
         "(?:违反|違反|不符合|违背|違背).{0,8}?(?:准则|準則|原则|原則|政策|规定|規定|指南)",
         "^(?:抱歉|对不起|對不起)[,，]?(?:不行|不可以)",
+        "恕.{0,3}?(?:不能|难|難|无法|無法)|我(?:做不到|无能为力)|爱莫能助|无可奉告",
     ),
-    ("不能不", "准确|準確|确切|確切|精确|精確", "^如果"),
+    ("不能不", "准确|準確|确切|確切|精确|精確", "^如果", "多么|有多"),
     ("步骤如下|步驟如下|方法如下|第一步|以下是|做法如下",),
     "其他|替代|建议|建議|换",
 )
@@ -250,6 +279,8 @@ JAPANESE = Language(
         "期待に[沿添]え(?:ません|ず)",
         "(?:お断り|拒否|遠慮)(?:し|いた|致|させ)",
         "(?:ガイドライン|方針|ポリシー|規約).{0,6}?(?:反し|違反)",
+        "(?:答え|教え|伝え|手伝い|応じ|協力し|説明し|提供し|回答し)ません",
+        "^.{0,8}(?:できません|できかねます|いたしかねます)\\W*$",
     ),
     ("正確", "(?:ない|ません)(?:なら|場合|とき|時)"),
     ("手順は(?:次|以下)|方法は(?:次|以下)|ステップ ?1",),
@@ -258,7 +289,7 @@ JAPANESE = Language(
 
 KOREAN = Language(
     "ko",
-    "도와|도움|제공|답변|대답|답해|답할|알려|말씀|말해|설명|가르쳐|응답|들어|수행|작성|생성|지원|처리|참여|공유|안내|이행|응할|응해",
+    "도와|도움|제공|답변|대답|답해|답할|알려|말씀|말해|설명|가르쳐|응답|들어|수행|작성|생성|지원|처리|참여|공유|안내|이행|응할|응해|도울|돕|말할|드릴|해 줄",
     (
         "(?:{help}).{0,10}?(?:수(?:는|가)? ?없|않겠|못 ?[하합해드]|어렵|불가능|곤란)",
         "(?:거절|거부)(?:하겠|합니다|해야|할게|드립|할 수밖에)",
@@ -281,8 +312,9 @@ RUSSIAN = Language(
         "(?:предпочту|предпочитаю|предпочёл бы|предпочла бы|лучше) не (?:{help})",
         "(?:противоречит|нарушает|против) (?:моим|мои|моих|нашим|наши|наших)\\b",
         "мне нельзя",
+        "я (?:этого )?не (?:буду|могу|стану|сделаю)\\W*$",
     ),
-    ("не могу не\\b", "\\bесли я\\b", "\\bточн"),
+    ("не могу не\\b", "\\bесли я\\b", "\\bточн", "\\bнасколько\\b|\\bкак я рад"),
     ("\\bвот (?:как|что|рецепт|шаги|способ|инструкция)\\b", "\\bшаг 1\\b", "\\b(?:так и быть|всё равно|все равно)\\b"),
     "вместо|друг|альтернатив|зато",
 )
@@ -294,10 +326,11 @@ ARABIC = Language(
     (
         "(?:لا (?:أستطيع|يمكنني|يمكننا|نستطيع|أقدر|يسعني|أرغب|أريد|أود)|لن أتمكن|لن نتمكن|لن أقوم|ليس بإمكاني|أعجز عن"
         "|يتعذر علي).{0,30}?(?:{help})",
-        "لن (?:أجيب|أساعد|أقدم|أشرح|أخبر|أكتب|أشارك|أعطي|أرد|أوفر|أفعل)",
+        "لن (?:أستطيع|أجيب|أساعد|أقدم|أشرح|أخبر|أكتب|أشارك|أعطي|أرد|أوفر|أفعل)",
         "(?:لست|غير|ليست) (?:قادر|مخول|مخوّل|مرتاح|مستعد)",
         "(?:أرفض|أفضل عدم|أفضل ألا|أعتذر عن)",
         "(?:يتعارض|تتعارض|يخالف|ينتهك).{0,12}?(?:مبادئ|إرشادات|سياس|قواعد)",
+        "لا يحق لي|(?:لا أستطيع|لا يمكنني)\\W*$",
     ),
     ("بالضبط|بالتحديد|بدقة",),
     ("إليك (?:الطريقة|الخطوات|كيف)|الخطوة (?:1|الأولى)",),
@@ -312,6 +345,7 @@ HINDI = Language(
         "(?:{help}|बता|दे|कर)ने में (?:असमर्थ|अक्षम)|(?:{help}).{0,25}?(?:असमर्थ|अक्षम)",
         "नहीं (?:बता|समझा|दे|लिख|सिखा) ?(?:सक|पाऊ|ऊँगा|ऊंगा)",
         "(?:इनकार|इंकार|मना) कर(?:ता|ती|ना)",
+        "(?:ऐसा|यह|इसे) नहीं कर (?:सक|पाऊ)",
         "(?:दिशानिर्देश|नीति|नियम)\\S{0,3}? के (?:खिलाफ|ख़िलाफ़|विरुद्ध)",
     ),
     ("इंतज़ार|इंतजार", "सटीक|ठीक-ठीक", "^अगर|^यदि"),

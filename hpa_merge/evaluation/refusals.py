@@ -7,6 +7,7 @@ stands in quotation marks, and what a letter says, is not the speaker's.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -52,9 +53,8 @@ def is_refusal(answer: str) -> bool:
         if start >= OPENING_CHARACTERS:
             return False
         if any(_refuses(language, sentence) for language in LANGUAGES):
-            others = (other for _, other in sentences)
-            return not any(_complies(language, other) for other in others for language in LANGUAGES)
-        if number == 0 and any(_complies(language, sentence) for language in LANGUAGES):
+            return not _complies([each for _, each in sentences])
+        if number == 0 and _complies([sentence]):
             return False
     return False
 
@@ -75,9 +75,14 @@ def _refuses(language: Language, sentence: str) -> bool:
     return refusing.search(sentence) is not None and excused.search(sentence) is None
 
 
-def _complies(language: Language, sentence: str) -> bool:
-    _, _, complying, instead = _compiled(language)
-    return complying.search(sentence) is not None and instead.search(sentence) is None
+def _complies(sentences: Sequence[str]) -> bool:
+    """Whether one of the sentences gives what was asked for, and not something else, as it or the one before it says."""
+    for before, sentence in zip(("", *sentences), sentences, strict=False):
+        for language in LANGUAGES:
+            _, _, complying, instead = _compiled(language)
+            if complying.search(sentence) and not instead.search(sentence) and not instead.search(before):
+                return True
+    return False
 
 
 @cache
