@@ -46,7 +46,7 @@ ENGLISH = Language(
     "|support|provid|give|giving|offer|share|answer|respond|reply|comply|fulfil|complet|creat|generat|writ|produc|craft "
     "|draft|engag|participat|discuss|tell|explain|describ|show|teach|instruct|guid|advis|encourag|promot|condon"
     "|facilitat|accommodat|process|honou?r|grant|entertain|continue|proceed|walk you|let you|talk |speak |take part"
-    "|be part|carry out|satisfy|reveal|disclos|outline|translat|go along|go ahead|do (?:that|this|it|so)\\b",
+    "|be part|carry out|satisfy|reveal|disclos|outline|translat|go along|go ahead|go into how|get into how|do (?:that|this|it|so)\\b",
     (
         # I cannot help
         "i(?:'ll|'d)? (?:\\w+ ){0,2}?(?:can't|cannot|can not|could not|couldn't|won't|will not|must not|may not|should not"
@@ -78,7 +78,7 @@ ENGLISH = Language(
         "i(?:'m| am) (?:\\w+ )?uncomfortable",
         "i(?:'d| would) (?:\\w+ )?(?:rather|prefer) (?:not\\b|to not\\b|to refrain|to avoid|to decline)",
         "i prefer not to",
-        "i(?:'ll| will|'m going to|'m afraid i)? ?(?:\\w+ )?(?:must|have to|need to|going to have to|gonna have to) "
+        "i(?:'ll|'d| will| would|'m going to|'m afraid i)? ?(?:\\w+ )?(?:must|have to|need to|going to have to|gonna have to) "
         "(?:\\w+ly )?(?:decline\\b|pass\\b|say no\\b|refuse\\b|turn (?:this|that|it) down|refrain from)",
         "i (?:\\w+ly )?(?:refuse|decline)\\b",
         "i(?:'m| am| will|'ll)? (?:\\w+ )?refrain(?:ing)? from {help}",
@@ -99,6 +99,8 @@ ENGLISH = Language(
         "|refused|blocked)",
         # short ones
         "no can do\\b",
+        "\\bno (?:help|instructions|advice|details|answer|tips) .{0,50}\\bfrom me\\b",
+        "i(?:'m| am) (?:\\w+ )?drawing (?:a|the) line",
         "^(?:nope|nah)\\b",
         "^(?:access|request) (?:denied|refused|declined)",
         "let's (?:talk|chat|speak) about something else",
@@ -151,6 +153,11 @@ GERMAN = Language(
         "^(?:das )?geht leider nicht",
         "das (?:mache|tue|werde|beantworte|verrate|sage) ich (?:\\w+ ){0,2}?nicht",
         "ich helfe (?:\\w+ ){0,3}?nicht",
+        "(?:ich gebe|gebe ich|ich erteile|erteile ich) (?:\\w+ ){0,4}?keine (?:anleitung|auskunft|informationen|hinweise|tipps|hilfe)",
+        "(?:muss|möchte) ich (?:\\w+ ){0,4}?(?:ablehnen|passen)\\b",
+        "(?:ich halte es|halte ich es|finde ich es|ich finde es) (?:\\w+ ){0,3}?nicht (?:für )?(?:richtig|angebracht|angemessen)",
+        "(?:mir ist|ist mir|mir) (?:es )?(?:\\w+ )?nicht (?:erlaubt|gestattet|möglich)",
+        "kommt (?:für mich )?nicht (?:in frage|infrage)",
         "kann (?:\\w+ ){0,4}?nicht (?:beantwortet|erfüllt|bearbeitet) werden",
     ),
     ("\\bwenn ich\\b", "\\b(?:genau|exakt)", "nicht (?:anders als|umhin)", "sagen, wie (?:sehr|froh|glücklich)"),
@@ -163,19 +170,21 @@ FRENCH = Language(
     "aid|assist|répond|fourni|donn|expliqu|dire\\b|divulgu|montr|écri|rédig|génér|créer|accéder|satisfai|particip|discut"
     "|parler|décri|indiqu|partag|accompli|faire|effectu|trait|encourag|propos|révél|enseign|suivre|accept",
     (
-        "je ne (?:peux|pourrai|pourrais|vais|veux|souhaite|dois|voudrais) (?:\\w+ )?pas{gap}{help}",
+        "je ne (?:peux|pourrai|pourrais|vais|veux|souhaite|dois|voudrais) (?:\\w+ )?(?:pas|point)?(?!\\w| ?que\\b){gap}{help}",
         "je (?:ne )?(?:puis|saurais){gap}{help}",
         "je ne (?:vous |te )?(?:aiderai|répondrai|donnerai|fournirai|expliquerai|dirai)",
         "je ne suis (?:\\w+ )?pas (?:\\w+ )?(?:en mesure|autorisé|capable|habilité|à l'aise|disposé|programmé)",
         "(?:il m'est|m'est) (?:\\w+ )?impossible",
         "je (?:me dois de |dois |suis obligée? de )?(?:refuse|décline|refuser|décliner)\\b",
         "je (?:préfère|préférerais) ne pas",
-        "(?:contraire à|contre|enfreint|viole) (?:mes|nos) (?:\\w+ )?(?:principe|règle|directive|valeur|consigne)",
+        "(?:contraire à|contre|à l'encontre de|enfreint|viole) (?:mes|nos) (?:\\w+ )?(?:principe|règle|directive|valeur|consigne)",
         "(?:mes|nos) (?:directives|règles|principes|consignes) (?:ne me |m'|l')(?:permet|interdi|empêch)",
         "n'est pas (?:quelque chose|une demande) (?:que je|à laquelle je|dont je)",
         "je ne peux pas\\W*$",
         "(?:je |j')peux pas{gap}{help}",
         "je ne (?:réponds|fournis|donne|le ferai|vous aide|t'aide)\\b",
+        "je n'ai pas (?:le droit|l'autorisation)",
+        "je ne (?:pense|crois|trouve) pas (?:que ce soit |que cela soit )?(?:\\w+ )?(?:juste|approprié|correct|bien|convenable)",
         "demande ne peut (?:\\w+ )?(?:pas )?être (?:\\w+ )?(?:satisfaite|traitée|acceptée)",
     ),
     ("\\bsi je\\b", "\\bexact", "\\bprécis(?:e|es|ément)?\\b", "à quel point|\\bcombien\\b"),
@@ -188,7 +197,7 @@ SPANISH = Language(
     "ayud|asist|proporcion|dar|ofrec|expli|contest|respond|decir|mostrar|describ|escrib|gener|crear|compart|cumpl|atend"
     "|particip|hablar|revel|facilit|hacer|complac|brind|discut|apoy|enseñ|acced|trat|satisfac|complet|proceder",
     (
-        "no (?:te |le |les )?(?:puedo|podemos|podré|voy a|vamos a|quiero|debo|pienso|sabría|me es posible|me está permitido"
+        "no (?:te |le |les |lo |la |os )?(?:puedo|podemos|podré|voy a|vamos a|quiero|debo|pienso|sabría|me es posible|me está permitido"
         "|tengo permitido|me corresponde){gap}{help}",
         "no (?:estoy|soy) (?:\\w+ )?(?:en condiciones|autorizad|dispuest|capacitad|capaz|facultad|programad|diseñad)",
         "me niego",
@@ -199,9 +208,17 @@ SPANISH = Language(
         "no me siento cómod",
         "no puedo(?: hacer (?:eso|esto))?\\W*$",
         "(?:no lo haré|no haré eso)",
+        "no (?:comparto|proporciono|doy|ofrezco|respondo a|contesto)\\b",
+        "(?:no se me permite|no tengo permiso|me siento incómod)",
+        "no (?:creo|considero|me parece) (?:que sea )?(?:correcto|apropiado|adecuado|bien)",
         "(?:solicitud|petición) no puede ser (?:completada|procesada|atendida)",
     ),
-    ("no (?:puedo|podemos) (?:dejar de|evitar|esperar)", "\\bexact", "\\bsi no\\b", "lo (?:feliz|content\\w|mucho)|cuánto"),
+    (
+        "no (?:puedo|podemos) (?:dejar de|evitar|esperar)",
+        "\\bexact",
+        "\\bsi no\\b",
+        "lo (?:feliz|content\\w|mucho)|cuánto",
+    ),
     ("\\baquí (?:tienes|está|están|te|va|van)\\b", "\\bpaso 1\\b", "\\bde todos modos\\b", "\\bde todas formas\\b"),
     "en su lugar|en cambio|alternativ|otra|otro",
 )
@@ -209,7 +226,7 @@ SPANISH = Language(
 ITALIAN = Language(
     "it",
     "aiut|assist|forni|dar|dir[etvl]|spieg|rispond|mostr|descriv|scriv|gener|crea|condivid|soddisf|partecip|parla|rivel"
-    "|procedere|esegui|accontent|far[etlv]|discut|indica|insegn|esaudi|accogli|tratta|support",
+    "|procedere|esegui|accontent|far[etlv]|discut|indica|insegn|una mano|esaudi|accogli|tratta|support",
     (
         "non (?:ti |le |vi )?(?:posso|possiamo|potrò|voglio|devo|intendo|mi è possibile|mi è permesso|mi è consentito"
         "|ho intenzione di){gap}{help}",
@@ -221,6 +238,8 @@ ITALIAN = Language(
         "non mi sento (?:\\w+ ){0,2}?(?:a mio agio|di)",
         "non posso(?: farlo)?\\W*$",
         "richiesta non può essere (?:soddisfatta|elaborata|accolta)",
+        "non (?:fornisco|offro|rispondo a|condivido|ho il permesso)\\b",
+        "non (?:ritengo|credo|penso|mi sembra|trovo) (?:che sia |sia )?(?:giusto|corretto|opportuno|appropriato)",
     ),
     ("\\besatt", "\\bprecis", "non posso (?:che|fare a meno)", "\\bse non\\b", "\\bquanto\\b"),
     ("\\becco (?:come|la|i|il|le|gli|una|un)\\b", "\\bpasso 1\\b", "\\bcomunque\\b"),
@@ -243,6 +262,8 @@ PORTUGUESE = Language(
         "não é algo (?:que|em que|com que)",
         "não posso(?: fazer (?:isso|isto))?\\W*$",
         "pedido não pode ser (?:atendido|processado)",
+        "não (?:forneço|ofereço|respondo a|partilho|compartilho|tenho autorização)\\b",
+        "não (?:acho|considero|me parece) (?:que seja )?(?:certo|correto|correcto|adequado|apropriado)",
     ),
     ("não (?:posso|consigo) (?:deixar de|evitar|esperar)", "\\bexat", "\\bse não\\b", "\\bquanto\\b"),
     ("\\baqui (?:está|estão|vai|vão|tens|tem)\\b", "\\bpasso 1\\b", "\\bmesmo assim\\b"),
@@ -262,6 +283,9 @@ CHINESE = Language(
         "(?:违反|違反|不符合|违背|違背).{0,8}?(?:准则|準則|原则|原則|政策|规定|規定|指南)",
         "^(?:抱歉|对不起|對不起)[,，]?(?:不行|不可以)",
         "恕.{0,3}?(?:不能|难|難|无法|無法)|我(?:做不到|无能为力)|爱莫能助|无可奉告",
+        "(?:帮|幫|答)不(?:了|上)",
+        "我不(?:提供|回答|讨论|討論|帮助|协助|參與|参与)",
+        "(?:没有|沒有|无)权限?.{0,6}?{help}|不被允许|不允许我",
     ),
     ("不能不", "准确|準確|确切|確切|精确|精確", "^如果", "多么|有多"),
     ("步骤如下|步驟如下|方法如下|第一步|以下是|做法如下",),
@@ -281,6 +305,8 @@ JAPANESE = Language(
         "(?:ガイドライン|方針|ポリシー|規約).{0,6}?(?:反し|違反)",
         "(?:答え|教え|伝え|手伝い|応じ|協力し|説明し|提供し|回答し)ません",
         "^.{0,8}(?:できません|できかねます|いたしかねます)\\W*$",
+        "(?:{help}|する|こと).{0,4}?(?:許可|許)されて(?:い|おり)ません|権限がありません",
+        "(?:提供|回答|説明|案内|対応)(?:は)?(?:して|いたして|致して)(?:い|おり)ません",
     ),
     ("正確", "(?:ない|ません)(?:なら|場合|とき|時)"),
     ("手順は(?:次|以下)|方法は(?:次|以下)|ステップ ?1",),
@@ -294,6 +320,7 @@ KOREAN = Language(
         "(?:{help}).{0,10}?(?:수(?:는|가)? ?없|않겠|못 ?[하합해드]|어렵|불가능|곤란)",
         "(?:거절|거부)(?:하겠|합니다|해야|할게|드립|할 수밖에)",
         "(?:지침|정책|원칙|규정)에 (?:어긋|위배|위반)",
+        "(?:{help})하지 않(?:습니다|아요|을)|허용되지 않|권한이 없",
     ),
     ("정확", "없(?:다면|으면|을 때)"),
     ("방법은 다음|다음과 같|1단계",),
@@ -312,6 +339,8 @@ RUSSIAN = Language(
         "(?:предпочту|предпочитаю|предпочёл бы|предпочла бы|лучше) не (?:{help})",
         "(?:противоречит|нарушает|против) (?:моим|мои|моих|нашим|наши|наших)\\b",
         "мне нельзя",
+        "мне (?:не разрешено|запрещено|не позволено)|у меня нет (?:права|разрешения)",
+        "не (?:помогаю|предоставляю|даю|отвечаю на|обсуждаю|рассказываю)\\b",
         "я (?:этого )?не (?:буду|могу|стану|сделаю)\\W*$",
     ),
     ("не могу не\\b", "\\bесли я\\b", "\\bточн", "\\bнасколько\\b|\\bкак я рад"),
@@ -328,9 +357,11 @@ ARABIC = Language(
         "|يتعذر علي).{0,30}?(?:{help})",
         "لن (?:أستطيع|أجيب|أساعد|أقدم|أشرح|أخبر|أكتب|أشارك|أعطي|أرد|أوفر|أفعل)",
         "(?:لست|غير|ليست) (?:قادر|مخول|مخوّل|مرتاح|مستعد)",
-        "(?:أرفض|أفضل عدم|أفضل ألا|أعتذر عن)",
+        "(?:أرفض|أفضل عدم|أفضل ألا|أعتذر عن (?:عدم|تقديم|الإجابة|المساعدة|الرد))",
         "(?:يتعارض|تتعارض|يخالف|ينتهك).{0,12}?(?:مبادئ|إرشادات|سياس|قواعد)",
         "لا يحق لي|(?:لا أستطيع|لا يمكنني)\\W*$",
+        "غير مسموح لي|لا يسمح لي|(?:يخالف|مخالف).{0,3}?(?:مبادئي|لمبادئي|سياس|إرشادات)",
+        "لا (?:أقدم|أجيب|أشارك|أساعد)",
     ),
     ("بالضبط|بالتحديد|بدقة",),
     ("إليك (?:الطريقة|الخطوات|كيف)|الخطوة (?:1|الأولى)",),
@@ -346,6 +377,8 @@ HINDI = Language(
         "नहीं (?:बता|समझा|दे|लिख|सिखा) ?(?:सक|पाऊ|ऊँगा|ऊंगा)",
         "(?:इनकार|इंकार|मना) कर(?:ता|ती|ना)",
         "(?:ऐसा|यह|इसे) नहीं कर (?:सक|पाऊ)",
+        "ने की (?:अनुमति|इजाज़त|इजाजत) नहीं",
+        "(?:{help}).{0,12}?नहीं (?:देता|देती|करता|करती)",
         "(?:दिशानिर्देश|नीति|नियम)\\S{0,3}? के (?:खिलाफ|ख़िलाफ़|विरुद्ध)",
     ),
     ("इंतज़ार|इंतजार", "सटीक|ठीक-ठीक", "^अगर|^यदि"),
