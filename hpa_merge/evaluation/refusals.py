@@ -100,13 +100,11 @@ def _sentences(text: str) -> list[tuple[int, str]]:
 
 
 def _complies(sentences: Sequence[str]) -> bool:
-    """Whether a sentence gives what was asked for, and neither it nor the one before it says that it is another thing."""
+    """Whether a sentence gives what was asked for, and neither it nor the one before it says that it is another."""
     return any(
-        language.complying.search(sentence)
-        and not language.instead.search(sentence)
-        and not language.instead.search(before)
+        each.complying.search(sentence) and not each.instead.search(sentence) and not each.instead.search(before)
         for before, sentence in zip(("", *sentences), sentences, strict=False)
-        for language in _languages()
+        for each in _languages()
     )
 
 
