@@ -146,7 +146,8 @@ def calibrate(
         overwrite: replace ``out`` if it exists.
         on_progress: called before each batch of prompts.
         **answering: how answers are made: ``device``, ``batch_size``, ``max_new_tokens``, and for a server that speaks
-            OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds.
+            OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds; for models that are loaded here
+            ``chat_template``, ``template_arg`` and ``template_date``, as :class:`HPAConfig` has them.
 
     Returns:
         The samples, and how many prompts were asked and answers dropped.
@@ -222,6 +223,9 @@ def evaluate(
         "samples": samples,
         "seed": seed,
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
+        "chat_template": how.chat_template,
+        "template_arg": list(how.template_arg),
+        "template_date": how.template_date,
         **bounds,
     }
     return Evaluation(
@@ -290,7 +294,7 @@ def tune(
         suite,
         running.judge_of(judge),
         Goal(max_asr, max_over_refusal),
-        Answering(config.device, batch_size, max_new_tokens),
+        Answering.of(config, batch_size, max_new_tokens),
         seed=config.seed,
         keep_all=keep_all,
         on_merge=on_merge,

@@ -14,7 +14,7 @@ from transformers.utils.import_utils import is_protobuf_available, is_sentencepi
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.files.parsing import TOKENIZER, read_json
 
-__all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "panics_as_errors", "reason"]
+__all__ = ["is_multimodal", "load_processor", "load_tokenizer", "panics_as_errors", "processor_template", "reason"]
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _FILES = ("tokenizer", "processor", "preprocessor", "chat_template", "special_tokens", "added_tokens", "vocab")
@@ -172,10 +172,18 @@ def is_multimodal(folder: Path) -> bool:
     return any((folder / file).is_file() for file in _PROCESSOR_FILES)
 
 
-def legacy_chat_template(folder: Path) -> str | None:
-    """The template in ``chat_template.json``, where processors kept it before 2025; tokenizers do not look there."""
-    template = _read_json(folder / "chat_template.json").get("chat_template")
-    return template if isinstance(template, str) else None
+def processor_template(folder: Path) -> str | dict[str, str] | None:
+    """The chat template that lies where only processors look; what a tokenizer finds too is not looked for.
+
+    It is in ``processor_config.json``, or in ``chat_template.json``, where it was before 2025; several by their names.
+    """
+    for file in ("processor_config.json", "chat_template.json"):
+        found = _read_json(folder / file).get("chat_template")
+        if isinstance(found, str) and found:
+            return found
+        if isinstance(found, dict) and found and all(isinstance(text, str) for text in found.values()):
+            return found
+    return None
 
 
 def reason(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from hpa_merge.cli.testing import (
     FILE,
     MACHINE_OPTIONS,
     QUIET,
+    TEMPLATE_OPTIONS,
     answering,
     check_endpoint,
     check_folders,
@@ -24,7 +25,7 @@ from hpa_merge.cli.testing import (
 @click.option("--prompts", type=FILE, required=True, help="Unsafe prompts, JSON Lines, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
 @click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="How many samples.")
-@options(ANSWER_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
+@options(ANSWER_OPTIONS, TEMPLATE_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 @options(QUIET)
 def calib_command(

@@ -14,6 +14,7 @@ from hpa_merge.cli.testing import (
     FILE,
     MACHINE_OPTIONS,
     QUIET,
+    TEMPLATE_OPTIONS,
     TEST_OPTIONS,
     answering,
     check_endpoint,
@@ -46,7 +47,16 @@ PASSED_ON = ("samples", "judge", "seed", "answers", "max_dasr", "max_task_drop",
 
 @click.command(context_settings=HELP)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
-@options(TEST_OPTIONS, ANSWER_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS, GATE_OPTIONS, OUTPUT_OPTIONS, QUIET)
+@options(
+    TEST_OPTIONS,
+    ANSWER_OPTIONS,
+    TEMPLATE_OPTIONS,
+    MACHINE_OPTIONS,
+    ENDPOINT_OPTIONS,
+    GATE_OPTIONS,
+    OUTPUT_OPTIONS,
+    QUIET,
+)
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
     """Ask every MODEL the same prompts and compare what comes back.
 

@@ -14,7 +14,7 @@ import hpa_merge
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
-from hpa_merge.config import HPAConfig, option_fields, option_words, read_yaml
+from hpa_merge.config import HPAConfig, option_fields, option_metavar, option_words, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
 
@@ -70,11 +70,13 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
         if isinstance(default, bool):
             flag = f"{flag}/--no-{name.replace('_', '-')}"
         elif isinstance(default, tuple):
-            settings |= {"multiple": True, "metavar": "REGEX", "show_default": False}
+            settings |= {"multiple": True, "show_default": False}
         elif words := option_words(name):
             settings["type"] = click.Choice(words)
         else:
-            settings["type"] = type(default)
+            settings |= {"type": type(default), "show_default": default != ""}
+        if metavar := option_metavar(name):
+            settings["metavar"] = metavar
         command = click.option(flag, name, **settings)(command)
     return command
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.shell_completion import CompletionItem
 
+from hpa_merge.config import option_fields, option_metavar
 from hpa_merge.errors import EvaluationError
 from hpa_merge.inputs.addresses import read_address, read_key
 
@@ -106,6 +107,23 @@ MACHINE_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
 
+
+def _template_option(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option of the chat template, as a merge has it."""
+    default, text = option_fields()[name]
+    many = {"multiple": True} if isinstance(default, tuple) else {}
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        default=default,
+        help=text,
+        metavar=option_metavar(name),
+        show_default=bool(default),
+        **many,
+    )
+
+
+TEMPLATE_OPTIONS = tuple(map(_template_option, ("chat_template", "template_arg", "template_date")))
+
 ENDPOINT_OPTIONS = (
     click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),
     click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Requests at once."),
@@ -201,7 +219,10 @@ def suite_of(given: Mapping[str, Any]) -> "Suite":
 
 def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
     """How answers are made, from the options."""
-    names = ("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout")
+    names = (
+        *("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout"),
+        *("chat_template", "template_arg", "template_date"),
+    )
     return cast("AnsweringOptions", {name: given[name] for name in names if name in given})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 from hpa_merge.calibration import SampleSet, read_samples
@@ -97,5 +98,7 @@ def _guarded(
     opened = [*read, *([lineage.first] if lineage.first is not None else [])]
     towers = [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
     folders = [*(source.guarded for source in sources), *towers]
-    files = [path for path in (request.safety_calib, request.task_calib, *request.reads) if path is not None]
+    template = Path(request.calibration.chat_template)
+    given = (request.safety_calib, request.task_calib, template if template.is_file() else None, *request.reads)
+    files = [path for path in given if path is not None]
     return Inputs.of(folders, files, [path for checkpoint in opened for path in files_of(checkpoint)])

@@ -65,7 +65,8 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
-        return (*of_sources, *self.inputs.lineage.notes, *self.statistics_notes)
+        of_samples = (note for each in self.sets for note in each.run.tally.notes)
+        return (*of_sources, *self.inputs.lineage.notes, *self.statistics_notes, *of_samples)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -80,7 +81,7 @@ class Prepared:
     def records(self, config: HPAConfig) -> dict[str, CalibrationRecord | None]:
         """What was used of each set; None for a set that the method does not need."""
         return {
-            each.purpose: each.run.description(each.file)
+            each.purpose: each.run.tally.record(each.file)
             if each.file is not None and each.purpose in config.sets
             else None
             for each in self.sets
@@ -100,8 +101,11 @@ class Prepared:
 
 
 @contextmanager
-def prepare(request: MergeRequest) -> Iterator[Prepared]:
+def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
     """Open and check everything, without running a model or writing; the inputs are closed at the end of the block.
+
+    Args:
+        show: how many samples of each set are shown.
 
     Raises:
         InputError: the input or the options are wrong.
@@ -114,7 +118,7 @@ def prepare(request: MergeRequest) -> Iterator[Prepared]:
     with open_inputs(request) as inputs:
         places, needed = inputs.guarded.places, needed_bytes(inputs.new)
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
-        prepared = plan_merge(request, inputs)
+        prepared = plan_merge(request, inputs, show)
         finished = {
             out: report
             for out, report in complete.items()
@@ -125,7 +129,7 @@ def prepare(request: MergeRequest) -> Iterator[Prepared]:
         yield replace(prepared, finished=finished)
 
 
-def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
+def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Prepared:
     """Encode the samples, plan every OUT, read the statistics file, and allot the memory.
 
     Raises:
@@ -137,7 +141,10 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
     old, new = inputs.read
     safety, task = read_sets(request)
     device = resolve_device(config.device)
-    with encoding(old, safety, config) as safety_in, encoding(new, task, config) as task_in:
+    with (
+        encoding(old, safety, "safety", config, show) as safety_in,
+        encoding(new, task, "task", config, show) as task_in,
+    ):
         plan = make_plan(old, new, configs, device)
         runs = (
             CalibrationRun("safety", Weights(old, device), plan.old, safety_in, config),

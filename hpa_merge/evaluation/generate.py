@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from hpa_merge.calibration import EncoderProcess
+from hpa_merge.calibration import EncoderProcess, TemplateOptions
 from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
@@ -41,12 +41,20 @@ class LocalModel:
     """
 
     def __init__(
-        self, folder: Path, example: Sample, *, device: torch.device, batch_size: int = 8, max_new_tokens: int = 128
+        self,
+        folder: Path,
+        example: Sample,
+        *,
+        device: torch.device,
+        batch_size: int = 8,
+        max_new_tokens: int = 128,
+        template: TemplateOptions | None = None,
     ) -> None:
         """Load the checkpoint, in the dtype it is stored in.
 
         Args:
             example: what the prompts are like: with images, if any has some.
+            template: what the user says of the chat template.
 
         Raises:
             CheckpointError: it cannot be loaded, or weights are missing.
@@ -55,7 +63,7 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = EncoderProcess.from_checkpoint(folder, [example])
+        self._encoder = EncoderProcess.from_checkpoint(folder, [example], template)
         try:
             self._model = _load(folder, device)
             end = self._encoder.end

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, final
+from typing import Self, TypedDict, final
 
+from hpa_merge.calibration import TemplateOptions
 from hpa_merge.calibration.loading import is_multimodal
+from hpa_merge.config import TEMPLATE_DATE, CalibrationOptions
+from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
@@ -31,6 +34,9 @@ class AnsweringOptions(TypedDict, total=False):
     endpoint: str | None
     concurrency: int
     timeout: float
+    chat_template: str
+    template_arg: tuple[str, ...]
+    template_date: str
 
 
 @final
@@ -43,6 +49,12 @@ class Answering:
         max_new_tokens: the longest answer.
         endpoint: the address of a server; then models are names that the server has for them.
         concurrency, timeout: requests under way at once, and seconds that one may take.
+        chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has them; of models
+            that are loaded here, and not of a guard model.
+
+    Raises:
+        ConfigError: the chat template cannot be read, or an argument is none.
+        EvaluationError: a server is given a chat template.
     """
 
     device: str = "auto"
@@ -51,6 +63,34 @@ class Answering:
     endpoint: str | None = None
     concurrency: int = 8
     timeout: float = 120.0
+    chat_template: str = ""
+    template_arg: tuple[str, ...] = ()
+    template_date: str = TEMPLATE_DATE
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None and (self.chat_template or self.template_arg):
+            raise EvaluationError(
+                "a chat template is given, and the endpoint writes prompts with its own: leave out --chat-template and "
+                "--template-arg, or start the server with them."
+            )
+        _ = self.template
+
+    @classmethod
+    def of(cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int) -> Self:
+        """Answers of models that are calibrated with ``config``: on the same device, by the same chat template."""
+        return cls(
+            config.device,
+            batch_size,
+            max_new_tokens,
+            chat_template=config.chat_template,
+            template_arg=config.template_arg,
+            template_date=config.template_date,
+        )
+
+    @property
+    def template(self) -> TemplateOptions:
+        """What the options say of the chat template."""
+        return template_options(self.chat_template, self.template_arg, self.template_date)
 
 
 def evaluate(
@@ -128,7 +168,7 @@ def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
 
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
-    model_here = LocalModel(source.folder, example, device=device, **sizes)
+    model_here = LocalModel(source.folder, example, device=device, template=how.template, **sizes)
     try:
         yield model_here
     finally:
@@ -168,7 +208,7 @@ def opened_judge(judge: Judge | Path, example: Sample | None, how: Answering) ->
         return
     images = is_multimodal(judge)
     shown = example if images else Sample(example.source, turns=(Turn("user", (" ",)),))
-    local = replace(how, endpoint=None, max_new_tokens=VERDICT_TOKENS)
+    local = Answering(how.device, how.batch_size, VERDICT_TOKENS)
     with opened(str(judge), shown, local) as guard:
         yield GuardJudge(str(judge), guard, images=images)
 

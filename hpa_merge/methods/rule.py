@@ -38,15 +38,16 @@ PERCENT = Bound(lambda x: 0.0 <= x <= 100.0, "a percentage between 0 and 100")
 SHARE = Bound(lambda x: 0.0 <= x <= 1.0, "between 0 and 1")
 
 
-def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "") -> Any:
+def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "", metavar: str = "") -> Any:
     """The field of an option: of a number, a word, a list of words, or a switch, as its default is.
 
     Args:
         text: its help.
         bound: what its value has to be, beyond the default's type and the words of a ``Literal``.
         most: the option that it may not be greater than.
+        metavar: what the help calls its value.
     """
-    return field(default=default, metadata={"help": text, "bound": bound, "most": most})
+    return field(default=default, metadata={"help": text, "bound": bound, "most": most, "metavar": metavar})
 
 
 @final

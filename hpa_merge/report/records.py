@@ -138,12 +138,34 @@ class ComponentRecord:
 @final
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """What was used of one calibration set."""
+    """What was used of one calibration set; reports that were made before a count was kept have None in its place.
+
+    Attributes:
+        file: the calibration file.
+        samples, tokens: how many were used.
+        images, videos, audios: how many stand in those samples.
+        turns: of all their conversations together.
+        answers: how many samples end with an answer.
+        truncated: how many samples lost tokens of their prompt, or of a plain text.
+        available: how many samples the file holds.
+        dropped: how many of those drawn were not used, by the reason.
+        passed_over: fields of the records that carry nothing for a model.
+        template: which chat template wrote the conversations, in words.
+    """
 
     file: str
     samples: int
     tokens: int
     images: int
+    videos: int = 0
+    audios: int = 0
+    turns: int | None = None
+    answers: int | None = None
+    truncated: int | None = None
+    available: int | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
+    template: str = ""
 
     def __post_init__(self) -> None:
         make_writable(self)

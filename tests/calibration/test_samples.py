@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from media import picture
 
 from hpa_merge.calibration import read_samples
 from hpa_merge.errors import CalibrationError
@@ -17,7 +18,7 @@ def write(path: Path, *records: object) -> Path:
 
 
 def read_all(path: Path) -> list[Sample]:
-    return read_samples(path, limit=100, seed=0).samples
+    return list(read_samples(path, limit=100, seed=0).samples)
 
 
 def test_lines_are_numbered_from_one_and_blank_ones_skipped(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_images_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.png").touch()
     path = write(tmp_path / "data" / "s.jsonl", {"prompt": "x", "output": "y", "image": "a.png"})
-    assert read_all(path)[0].images == (tmp_path / "data" / "a.png",)
+    assert read_all(path)[0].images == (picture(tmp_path / "data" / "a.png"),)
 
 
 def test_the_draw_is_seeded_and_in_file_order(tmp_path: Path) -> None:
