@@ -32,7 +32,7 @@ def opened(folder: Path, example: Sample, **options: int) -> LocalModel:
 def as_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers are the ids of their tokens, so that white space, special tokens and what has no text count too."""
 
-    def decode(encoder: EncoderProcess, ids: torch.Tensor) -> list[str]:
+    def decode(encoder: EncoderProcess, ids: torch.Tensor, kept: frozenset[str]) -> list[str]:
         return [written(row) for row in ids]
 
     monkeypatch.setattr(EncoderProcess, "decode", decode)
