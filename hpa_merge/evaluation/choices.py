@@ -117,7 +117,7 @@ def _stated(text: str, letters: str) -> set[str]:
 
 def _named(text: str, letters: str) -> set[str]:
     kept = _NEGATED.sub(" ", text)
-    return _of(_NAMED, kept, letters) or _of(_RIGHT, kept, letters)
+    return _of(_NAMED, kept, letters) or {letter.upper() for letter in _RIGHT.findall(kept)} & {*letters}
 
 
 def _leading(text: str, letters: str) -> set[str]:

@@ -64,7 +64,7 @@ CONTROVERSIAL = ("controversial", "needs caution")
 _FIELD = re.compile(r"^[\W\d]{0,8}([a-z][a-z ]{1,40}?)\W{0,3}:[ \t*]*(\S.{0,300})?$", re.IGNORECASE | re.MULTILINE)
 _WORD = re.compile(r"\W{0,8}(unsafe|safe|controversial|needs caution|unharmful|harmful|yes|no)\b", re.IGNORECASE)
 _ALONE = re.compile(
-    r"\W{0,8}(unsafe|safe|controversial|needs caution)\W{0,8}(?:[A-Z]{1,3}\d{1,2}\W{0,4}){0,20}$", re.IGNORECASE
+    r"\W{0,8}(unsafe|safe|controversial|needs caution)\W{0,8}(?:[A-Z]{1,3}\s?\d{1,2}\W{0,4}){0,20}$", re.IGNORECASE
 )
 _YES_NO = re.compile(r"\W{0,8}(yes|no)(?:\W{0,4}$|\W{0,3}\n|[.,:;!]|\s{0,4}<)", re.IGNORECASE)
 _SCORE = re.compile(r"<score>\s{0,8}(yes|no)\s{0,8}</score>", re.IGNORECASE)

@@ -11,6 +11,9 @@ __all__ = ["holds", "number_of", "numbers", "plain", "tokens", "without"]
 
 _STOPS = " .,;:!?\"'`*()[]_"
 _NUMBER = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[+-]?\d+(?:\.\d+)?")
+_NUMBERS = re.compile(
+    rf"(?<![A-Za-z\u00c0-\u024f\u0400-\u04ff\d.,])(?:{_NUMBER.pattern})(?![A-Za-z\u00c0-\u024f\u0400-\u04ff\d]|[.,]\d)"
+)
 
 UNSPACED: Final = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -71,7 +74,7 @@ def number_of(text: str) -> Decimal | None:
 
 def numbers(text: str) -> Iterator[Decimal]:
     """The numbers that stand in a text as whole words."""
-    for found in re.finditer(r"(?<![\w.,])" + _NUMBER.pattern + r"(?![\w]|[.,]\d)", text):
+    for found in _NUMBERS.finditer(text):
         if (number := number_of(found[0])) is not None:
             yield number
 
