@@ -1,6 +1,6 @@
 """``hpa-merge tune``: several settings merged and measured, the best within the goal published.
 
-The tiny models say nothing sensible. What a merge that restores everything says to unsafe prompts counts as safe here,
+The tiny models say nothing sensible, and none of it counts as broken. What a merge that restores everything says to unsafe prompts counts as safe here,
 whatever it is, and what NEW says to the task's as right, so that the two ends of the curve are known.
 """
 
@@ -16,7 +16,7 @@ from cases import TinyCase, content
 from evaluation_cases import jsonl, lines, status
 
 from hpa_merge import HPAConfig, merge, verify
-from hpa_merge.evaluation import tuning
+from hpa_merge.evaluation import collecting, judges, tuning
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.tuning import Goal, choose
@@ -93,6 +93,8 @@ def job(
     safe = {text: back for text, back, _ in told}
     (tmp_path / "own_judge.py").write_text(f"def unsafe(prompt, answer): return {safe!r}[prompt] != answer\n")
     monkeypatch.chdir(tmp_path)
+    for module in (judges, collecting):
+        monkeypatch.setattr(module, "fault_of", lambda answer: "")
     monkeypatch.delitem(sys.modules, "own_judge", raising=False)
     safety = jsonl(tmp_path / "safety.jsonl", *({"prompt": text} for text, _, _ in told[:6]))
     task = jsonl(tmp_path / "task.jsonl", *({"question": text, "answer": new} for text, _, new in told[6:]))
