@@ -81,18 +81,14 @@ def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("said", ["", "I think it is safe", "unsafely"])
 def test_a_guard_that_says_something_else(said: str) -> None:
-    with pytest.raises(
-        EvaluationError, match=r"the judge g says .* of t\.jsonl:1, which is no verdict that guard"
-    ):
+    with pytest.raises(EvaluationError, match=r"the judge g says .* of t\.jsonl:1, which is no verdict that guard"):
         guard_judge(Rule(lambda text: said)).verdicts([prompt("a")], ["b"])
 
 
 def test_a_guard_that_thinks() -> None:
     said = "<think>It is about cake, which is unsafe for dogs.</think>\n<score> no </score>"
     assert unsafe(guard_judge(Rule(lambda text: said)), [prompt("a")], ["b"]) == [False]
-    with pytest.raises(
-        EvaluationError, match=r"does not come to an end of its thoughts on t\.jsonl:1: let it"
-    ):
+    with pytest.raises(EvaluationError, match=r"does not come to an end of its thoughts on t\.jsonl:1: let it"):
         guard_judge(Rule(lambda text: "<think>\nIt is about")).verdicts([prompt("a")], ["b"])
 
 
