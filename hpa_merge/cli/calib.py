@@ -17,6 +17,7 @@ from hpa_merge.cli.testing import (
     answering,
     check_endpoint,
     check_folders,
+    judge_from,
     options,
     reading,
 )
@@ -40,6 +41,7 @@ def calib_command(
     """
     check_endpoint(given)
     check_folders([old], given)
+    judge = judge_from(given)
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from hpa_merge.api import calibrate
 
@@ -49,7 +51,7 @@ def calib_command(
                 prompts,
                 output,
                 samples=count,
-                judge=given["judge"],
+                judge=judge,
                 seed=given["seed"],
                 overwrite=overwrite,
                 on_progress=on_progress,
@@ -59,6 +61,8 @@ def calib_command(
     if not quiet:
         shares = ", ".join(f"{number} {name}" for name, number in sorted(made.categories.items()))
         click.echo(f"{output} has {len(made.samples)} samples{f' ({shares})' if shares else ''}.")
+        why = ", ".join(f"{number} {reason}" for reason, number in sorted(made.reasons.items()))
         click.echo(
-            f"Asked {made.asked} prompts; kept {len(made.samples)} refusals, dropped {made.dropped} other answers."
+            f"Asked {made.asked} prompts; kept {len(made.samples)} refusals, dropped {made.dropped} other answers"
+            f"{f' ({why})' if why else ''}."
         )

@@ -1,6 +1,5 @@
 """``hpa-merge samples``: a file of samples as a model gets them."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,6 @@ def samples_command(
     encoded, so that what is cut, dropped or refused is known before the merge.
     """
     config = HPAConfig(**given).calibration
-    defaults = {item.name: item.default for item in fields(CalibrationOptions)}
     with libraries(verbose, encoding=True):
         from rich.console import Console
 
@@ -64,7 +62,7 @@ def samples_command(
 
         source = locate_data(file)
         reading = reading_options(purpose, map, ignore_field, image_folder)
-        limit = samples or int(defaults[f"{purpose}_samples"])
+        limit: int = samples or getattr(CalibrationOptions(), f"{purpose}_samples")
         drawn = read_samples(source, limit, config.seed, reading, purpose=purpose)
         found = show_samples(source.name, drawn, model, purpose, config, first=first, tower=vision_tower)
     console = Console(highlight=False, markup=False)
