@@ -73,7 +73,8 @@ class Hessian:
             return (rows @ x.T) @ x
         assert self.gram is not None
         lower = self.gram.tril().to(rows.dtype) * factor
-        return rows @ lower + rows @ lower.T - rows * lower.diagonal()  # G = L + Lᵀ − diag(L)
+        product: Tensor = rows @ lower + rows @ lower.T - rows * lower.diagonal()  # G = L + Lᵀ − diag(L)
+        return product
 
 
 def compromise(old: Tensor, new: Tensor, safety: Hessian, task: Hessian, weight: float) -> Tensor:
