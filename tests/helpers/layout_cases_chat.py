@@ -268,10 +268,6 @@ CHAT = (
     ),
 )
 
-NO_PROMPT = (
-    "no prompt: a test needs a question, or a conversation whose last word, or the last before the answer, is the "
-    "user's."
-)
 CALL = {"name": "weather", "arguments": {"town": "Bonn"}}
 OFFER = {"name": "weather", "description": "Looks up", "parameters": {"type": "object", "properties": {}}}
 WRAPPED = {"type": "function", "function": OFFER}
@@ -297,7 +293,6 @@ TOOLS = (
             tools=[WRAPPED],
         ),
         f"tools: weather / {ASKED} / tool<c1>: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "an answer that is a call",
@@ -317,7 +312,6 @@ TOOLS = (
             tools=json.dumps([OFFER]),
         ),
         f"tools: weather / {ASKED} / tool: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "tool_call and tool_response",
@@ -329,7 +323,6 @@ TOOLS = (
             DRY,
         ),
         f"{ASKED} / tool: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "a function's answer by its name",
@@ -342,7 +335,6 @@ TOOLS = (
             functions=[OFFER],
         ),
         "tools: weather / user: Rain? / assistant: call weather({}) / tool<weather>: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "tool_use and tool_result",
@@ -357,7 +349,6 @@ TOOLS = (
             DRY,
         ),
         f"{ASKED} / tool<c1>: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "a part of unknown type",

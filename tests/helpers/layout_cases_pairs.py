@@ -224,7 +224,7 @@ PLAIN = (
         "text:  as it is \n",
         prompt="",
         refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        "answer, is the user's or a tool's.",
     ),
     Case(
         "plain text with what it is about",
@@ -234,7 +234,7 @@ PLAIN = (
         passed=("timestamp", "token_count", "url"),
         prompt="",
         refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        "answer, is the user's or a tool's.",
     ),
     Case(
         "token ids",
@@ -244,7 +244,7 @@ PLAIN = (
         passed=("attention_mask", "labels"),
         prompt="",
         refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        "answer, is the user's or a tool's.",
     ),
     Case(
         "token ids and their text",
