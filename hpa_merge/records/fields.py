@@ -79,6 +79,7 @@ class Fields:
         self._given: dict[str, str] = {}
         self._values: dict[str, Any] = {}
         self._taken: set[str] = set()
+        self._aside: set[str] = set()
         reading.objects.append(self)
         ignored = reading.options.ignored
         for name, value in values.items():
@@ -106,7 +107,7 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         """Whether the field is there and was not taken."""
-        return name in self._values and name not in self._taken
+        return name in self._values and name not in self._taken | self._aside
 
     def filled(self, *names: str) -> str | None:
         """The first of the names whose field holds something and was not taken."""
@@ -182,7 +183,7 @@ class Fields:
         for name in names:
             if self.filled(name):
                 self.reading.passed_over.add(self._given[name])
-            self._taken.add(name)
+            self._aside.add(name)
 
     def taken(self) -> list[str]:
         """The fields that were read and hold something, as the record names them."""
@@ -190,7 +191,7 @@ class Fields:
 
     def folded(self) -> list[str]:
         """The names of the fields that were not taken, as layouts know them."""
-        return [name for name in self._values if name not in self._taken]
+        return [name for name in self._values if name in self]
 
     def known(self) -> set[str]:
         """The names of all fields that are not null, as layouts know them."""
@@ -207,11 +208,11 @@ class Fields:
     def left(self) -> list[str]:
         """The fields that hold content and were not taken; notes those that carry nothing."""
         found: dict[str, None] = {}
-        for folded, value in self._values.items():
-            name = self._given[folded]
-            content = [] if folded in self._taken else list(self._content(name, value, name))
+        for folded in self.folded():
+            name, value = self._given[folded], self._values[folded]
+            content = list(self._content(name, value, name))
             found.update(dict.fromkeys(content))
-            if not (content or folded in self._taken or is_empty(value)):
+            if not (content or is_empty(value)):
                 self.reading.passed_over.add(name)
         return [f'"{path}"{self._of()}' for path in found]
 
@@ -223,8 +224,12 @@ class Fields:
         if depth == DEEPEST:
             yield path
         elif isinstance(value, Mapping):
-            for each, inner in value.items():
-                yield from self._content(str(each), inner, f"{path}.{each}", depth + 1)
+            inner = [
+                found
+                for each, held in value.items()
+                for found in self._content(str(each), held, f"{path}.{each}", depth + 1)
+            ]
+            yield from [path] if inner and value.keys() & {"role", "from"} else inner
         elif isinstance(value, list | tuple):
             for item in value:
                 yield from self._content(name, item, path, depth + 1)

@@ -63,7 +63,7 @@ _NOTHING_ENDINGS = (
     *("_id", "_ids", "_idx", "_index", "_uuid", "_uid", "_hash", "_sha256", "_md5", "_url", "_urls", "_uri", "_link"),
     *("_date", "_time", "_timestamp", "_at", "_lang", "_language", "_split", "_version", "_license", "_dataset"),
     *("_score", "_scores", "_rating", "_confidence", "_width", "_height", "_size", "_count", "_category", "_topic"),
-    *("_model", "_type", "_level", "_source", "_categories"),
+    *("_model", "_type", "_level", "_source", "_categories", "_set_name"),
 )
 
 _TENSORS = re.compile(r"pixel_values|input_features|grid_thw|(^|_)embed(s|ding|dings)?$|^(input|token)_ids$")

@@ -225,8 +225,9 @@ CHAT = (
         "messages and another prompt",
         "merged files",
         messages(HI, NO, prompt="Who?", completion="Me."),
-        refused='it is read as a conversation, by "messages", but "prompt", "completion" hold content too: choose one '
-        "reading, and pass the other's fields over with --ignore-field, such as --ignore-field prompt.",
+        refused='"prompt", "completion" hold content that is not read (the record is read as a conversation, by '
+        '"messages"): say what it is with --map, such as --map system=prompt, or pass it over with '
+        "--ignore-field prompt.",
     ),
     Case(
         "messages and the same prompt",
@@ -248,8 +249,9 @@ CHAT = (
         "a note of unknown meaning",
         "one's own files",
         messages(HI, NO, remarks="Answer in verse"),
-        refused='"remarks" holds content that is not read (the record is read as a conversation): say '
-        "what it is with --map, such as --map system=remarks, or pass it over with --ignore-field remarks.",
+        refused='"remarks" holds content that is not read (the record is read as a conversation, by '
+        '"messages"): say what it is with --map, such as --map system=remarks, or pass it over with '
+        "--ignore-field remarks.",
     ),
     Case(
         "a note that is ignored",
@@ -263,8 +265,8 @@ CHAT = (
         "a field of unknown meaning in a message",
         "one's own files",
         messages({**HI, "mood": "quite angry"}, NO),
-        refused='"mood" of message 1 holds content that is not read (the record is read as a conversation): '
-        "pass it over with --ignore-field mood.",
+        refused='"mood" of message 1 holds content that is not read (the record is read as a conversation, by '
+        '"messages"): pass it over with --ignore-field mood.',
     ),
 )
 

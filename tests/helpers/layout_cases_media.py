@@ -207,8 +207,8 @@ MEDIA = (
         "pixels",
         "processed data sets",
         ({"input_ids": [1, 2], "pixel_values": [[0.5]]},),
-        refused='"pixel_values" holds content that is not read (the record is read as token ids): '
-        "pass it over with --ignore-field pixel_values.",
+        refused='"pixel_values" holds content that is not read (the record is read as token ids, by '
+        '"input_ids"): pass it over with --ignore-field pixel_values.',
     ),
     Case(
         "a video",

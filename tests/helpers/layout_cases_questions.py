@@ -397,7 +397,8 @@ QUESTIONS = (
         "a class as the answer",
         "classification sets",
         one(question="What mood?", label="cheerful"),
-        refused='"label" is \'cheerful\', and a label of safety is a boolean or one of "safe", "unsafe", "harmful", '
-        '"unharmful": change it, or pass it over with --ignore-field.',
+        refused='"label" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"question"): say what it is with --map, such as --map answer=label, or pass it over with '
+        "--ignore-field label.",
     ),
 )

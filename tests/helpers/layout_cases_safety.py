@@ -194,8 +194,9 @@ SAFETY = (
         "moderation sets, as safety set",
         one(prompt="How?", response="So.", toxicity=0.9),
         purpose="safety",
-        refused='"toxicity" may be a label of safety, and its meaning is not known: if it is true of a safe answer, '
-        "say so with --map is_safe=toxicity, or pass it over with --ignore-field toxicity.",
+        refused='"toxicity" may be a label of safety, and its meaning is not known: say which answer it is true '
+        "of, a safe one with --map is_safe=toxicity or an unsafe one with --map unsafe_answer=toxicity, "
+        "or pass it over with --ignore-field toxicity.",
     ),
     prompts(
         "AdvBench",

@@ -22,8 +22,8 @@ _COLUMNS: tuple[tuple[str, ...], ...] = tuple(
     tuple(pattern.format(sign) for sign in signs)
     for patterns, signs in (
         (("{}", "option_{}", "choice_{}", "answer_{}", "op{}"), _LETTERS[:10]),
-        (("option{}", "choice{}", "option_{}", "choice_{}", "sol{}", "answer{}", "ending{}"), range(1, 11)),
         (("option{}", "choice{}", "option_{}", "choice_{}", "answer{}", "ending{}"), range(10)),
+        (("option{}", "choice{}", "option_{}", "choice_{}", "sol{}", "answer{}", "ending{}"), range(1, 11)),
     )
     for pattern in patterns
 )
