@@ -9,7 +9,7 @@ from typing import Any, final
 
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records.example import Purpose
-from hpa_merge.records.names import carries_nothing, fold, is_media_id, is_safety_label, is_tensor
+from hpa_merge.records.names import carries_nothing, fold, is_media_id, is_safety_label, is_said, is_tensor
 from hpa_merge.records.options import ReadingOptions
 
 __all__ = ["Fields", "Reading", "is_empty", "json_name", "option", "quoted"]
@@ -22,6 +22,9 @@ DEEPEST = 20
 
 MESSAGE_NAMES = frozenset({"role", "from", "content", "value", "tool_calls", "reasoning_content"})
 """What ``--map`` may rename within a message; everything else is renamed in the record alone."""
+
+TURN = frozenset({"role", "content", "from", "value"})
+"""The fields of a turn, two of which make an object one."""
 
 _JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d(e[-+]?\d+)?%?|true|false|nan|none|null|n/a|-", re.IGNORECASE)
@@ -224,12 +227,9 @@ class Fields:
         if depth == DEEPEST:
             yield path
         elif isinstance(value, Mapping):
-            inner = [
-                found
-                for each, held in value.items()
-                for found in self._content(str(each), held, f"{path}.{each}", depth + 1)
-            ]
-            yield from [path] if inner and value.keys() & {"role", "from"} else inner
+            for each, inner in value.items():
+                of_turn = value.keys() & TURN if each in TURN else ()  # a turn is named as a whole
+                yield from self._content(str(each), inner, path if len(of_turn) > 1 else f"{path}.{each}", depth + 1)
         elif isinstance(value, list | tuple):
             for item in value:
                 yield from self._content(name, item, path, depth + 1)
@@ -242,11 +242,11 @@ class Fields:
             return True
         if reading.purpose != "task" and is_safety_label(name):
             return True
-        if not isinstance(value, str):
+        text = value.strip() if isinstance(value, str) else json.dumps(value, default=str)
+        if text in reading.texts:
             return False
-        text = value.strip()
-        if text in reading.texts or _NUMBER.fullmatch(text):
-            return False
+        if not isinstance(value, str) or _NUMBER.fullmatch(text):
+            return is_said(name)
         if _FILE.fullmatch(text) and not reading.media:
             return True
         short = len(text) <= LABEL and "\n" not in text

@@ -16,7 +16,7 @@ ANSWER_LABELS = (
     *("unsafe_answer", "is_response_unsafe", "is_response_harmful", "response_harmful", "harmful_response"),
 )
 WANTED_LABELS = ("kto_tag",)
-REFUSAL_LABELS = ("response_refusal_label", "is_refusal", "refusal_label")
+REFUSAL_LABELS = ("response_refusal_label", "is_refusal", "refusal_label", "refused")
 EITHER = (
     *("safety", "safe", "is_benign", "harmful", "is_harmful", "unsafe", "is_unsafe", "malicious", "is_malicious"),
     "label",

@@ -202,6 +202,14 @@ CHAT = (
         note="records without an answer are dropped and counted, as long as others have one",
     ),
     Case(
+        "an answer that is null",
+        "OpenAI's logs, among others that have one",
+        (*messages(HI, NO), *messages(HI, {"role": "assistant", "content": None})),
+        SHORT,
+        dropped={"it has no answer": 1},
+        refused_test='the prompt has no answer to compare with: add "answer" or "answers".',
+    ),
+    Case(
         "an empty turn amid a conversation",
         "ShareGPT",
         spoken(HUMAN, {"from": "gpt", "value": ""}, HUMAN, GPT),

@@ -49,6 +49,24 @@ MEDIA = (
         "user: First | [image a.png] | , then | [image b.png] / assistant: No.",
     ),
     Case(
+        "The Cauldron",
+        "The Cauldron",
+        (
+            {
+                "images": [{"bytes": None, "path": "a.png"}],
+                "texts": [{"user": "What?", "assistant": "No.", "source": "x"}],
+            },
+        ),
+        SEEN,
+        passed=("source",),
+    ),
+    Case(
+        "a place in capitals",
+        "one's own files",
+        told("What? <IMAGE>", images=["a.png"]),
+        "user: What? | [image a.png] / assistant: No.",
+    ),
+    Case(
         "numbered places",
         "Phi, Mantis",
         told("<|image_2|> or <|image_1|>?", images=["a.png", "b.png"]),

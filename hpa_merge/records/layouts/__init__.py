@@ -29,7 +29,7 @@ from hpa_merge.records.refusal import refused
 
 __all__ = ["LAYOUTS", "Layout", "Parsed", "parse_record"]
 
-_ANY_CHAT = "|".join(CHATS)
+_ANY_CHAT = "|".join(name for name in CHATS if name != "texts")
 _ANY_PROMPT = "|".join(PROMPTS)
 
 
@@ -125,6 +125,7 @@ LAYOUTS = (
         lambda fields: holds_conversations(fields) and not fields.filled(*CHATS),
     ),
     Layout("a conversation", (_ANY_CHAT,), read_conversation),
+    Layout("the Cauldron", ("images", "texts"), read_conversation),
     Layout("a prompt and its answer", (_ANY_PROMPT,), Question()),
     Layout("an input and its output", ("input",), Question(("input",))),
     Layout("plain text", ("text",), read_text),
