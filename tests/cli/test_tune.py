@@ -186,7 +186,7 @@ def test_a_tuning_that_is_interrupted_is_gone_on_with(
     assert capsys.readouterr().err.strip() == "Error: interrupted: the same command with --resume continues."
     assert job.left() == ["out.tune"]
     assert job.run("--max-asr", 100) == 2
-    assert "out.tune is there from a run that was interrupted: go on with --resume" in capsys.readouterr().err
+    assert "out.tune is there from a run that was interrupted: resume it with --resume" in capsys.readouterr().err
 
     def never(*words: object, **options: object) -> None:
         raise AssertionError("what is complete is not merged again")

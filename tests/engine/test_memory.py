@@ -157,7 +157,7 @@ def test_memory_runs_out(
             run(case, tmp_path / "out")
     sentence = str(caught.value)
     assert sentence.startswith("the memory of the host is full: this merge takes up to ")
-    assert "set max_memory to what may be taken and go on with --resume" in sentence
+    assert "set max_memory to what may be taken and resume with --resume" in sentence
     assert run(case, tmp_path / "out", resume=True, max_memory=100 * GB) == expected
 
 

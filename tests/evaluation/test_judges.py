@@ -73,7 +73,7 @@ def test_a_guard_that_says_something_else(said: str) -> None:
 
 
 def test_what_a_guard_is_shown() -> None:
-    for images, parts in ((True, (Path("a.png"), "What?")), (False, ("What?",))):
+    for images, parts in ((True, shown(Path("a.png"), "What?")), (False, ("What?",))):
         guard = Rule(lambda text: "safe")
         GuardJudge("g", guard, images=images).unsafe([prompt(Path("a.png"), "What?")], ["That."])
         assert guard.asked[0][0].turns == (Turn("user", parts), Turn("assistant", ("That.",)))
