@@ -186,6 +186,7 @@ class Endpoint:
             "max_tokens": self._max_new_tokens,
             "temperature": 0,
             "seed": 0,
+            **({"tools": list(prompt.tools)} if prompt.tools else {}),
         }
         if self._arguments:
             body["chat_template_kwargs"] = self._arguments
@@ -298,7 +299,7 @@ def _coding(headers: httpx.Headers) -> str:
 def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
     """A turn as the protocol has it: a text, or parts where there are images."""
     if not images:
-        return {"role": turn.role, "content": "\n".join(turn.texts)}
+        return {"role": turn.role, "content": "\n".join(turn.texts), **turn.extras}
     waiting = iter(images)
     parts = [
         {"type": "text", "text": part}
@@ -306,7 +307,7 @@ def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
         else {"type": "image_url", "image_url": {"url": _data_url(next(waiting))}}
         for part in turn.parts
     ]
-    return {"role": turn.role, "content": parts}
+    return {"role": turn.role, "content": parts, **turn.extras}
 
 
 def _data_url(image: bytes) -> str:

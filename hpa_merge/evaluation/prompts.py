@@ -52,7 +52,7 @@ class Prompt:
     @property
     def text(self) -> str:
         """What the user says last, without media."""
-        return "\n".join(self.sample.turns[-1].texts)
+        return "\n".join(next((turn.texts for turn in reversed(self.sample.turns) if turn.role == "user"), ()))
 
 
 @final
@@ -137,10 +137,11 @@ def _prompt(example: Example, purpose: Purpose) -> Prompt:
     Raises:
         EvaluationError: it is no prompt, or a task without an answer.
     """
-    if not example.turns or example.turns[-1].role != "user":
+    roles = [turn.role for turn in example.turns]
+    if "user" not in roles or roles[-1] not in ("user", "tool"):
         raise EvaluationError(
             f"{example.source}: no prompt: a test needs a question, or a conversation whose last word, or the last "
-            "before the answer, is the user's."
+            "before the answer, is the user's or a tool's."
         )
     if purpose == "task" and not example.references:
         raise EvaluationError(f'{example.source}: the prompt has no answer to compare with: add "answer" or "answers".')

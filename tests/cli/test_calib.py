@@ -91,6 +91,24 @@ def test_the_file_is_read_back_with_images_beside_another_folder(tmp_path: Path)
     assert record["messages"][0]["content"][1] == {"type": "image", "image": "../asked/images/a.png"}
 
 
+def test_tools_and_their_calls_are_read_back(tmp_path: Path) -> None:
+    call = {"type": "function", "id": "c1", "function": {"name": "lock", "arguments": {"open": True}}}
+    offer = {"type": "function", "function": {"name": "lock", "parameters": {}}}
+    said = [
+        {"role": "user", "content": "Open it."},
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "A lock."},
+        {"role": "tool", "tool_call_id": "c1", "content": "shut"},
+    ]
+    prompts = PromptFile(jsonl(tmp_path / "p.jsonl", {"messages": said, "tools": [offer]}), "safety")
+    made = make_safety_set(prompts, Rule(lambda text: REFUSES), PhraseJudge(), 1)
+    write_safety_set(made, tmp_path / "s.jsonl")
+    (sample,) = read_samples(tmp_path / "s.jsonl", 1, 0, purpose="safety").samples
+    assert sample.turns[:-1] == made.samples[0][0].sample.turns
+    assert sample.turns[1].tool_calls == (call,)
+    assert sample.turns[1].reasoning == "A lock."
+    assert sample.tools == (offer,)
+
+
 @pytest.mark.parametrize("name", ["qwen2_tied", "llava", "qwen2_5_vl"])
 def test_the_command_s_file_goes_into_a_merge(
     name: str,
