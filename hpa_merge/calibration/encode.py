@@ -142,7 +142,7 @@ class Encoder:
         """
         encoded = self.prepare(sample, max_length)
         if encoded.unfit:
-            raise CalibrationError(f"{sample.source}: {encoded.unfit}: raise --max-length, or shorten the sample.")
+            raise CalibrationError(f"{sample.source}: {encoded.unfit}: raise --max-length, or shorten the texts.")
         return encoded.inputs
 
     def prepare(self, sample: Sample, max_length: int) -> Encoded:

@@ -8,7 +8,7 @@ import click
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.terminal import HELP, complain, libraries
 from hpa_merge.cli.testing import FILE, READING_OPTIONS, options
-from hpa_merge.config import CalibrationOptions, HPAConfig
+from hpa_merge.config import HPAConfig
 from hpa_merge.records.example import Purpose
 
 DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "template_arg", "template_date")
@@ -62,7 +62,7 @@ def samples_command(
 
         source = locate_data(file)
         reading = reading_options(purpose, map, ignore_field, image_folder)
-        limit: int = samples or getattr(CalibrationOptions(), f"{purpose}_samples")
+        limit = samples or (config.safety_samples if purpose == "safety" else config.task_samples)
         drawn = read_samples(source, limit, config.seed, reading, purpose=purpose)
         found = show_samples(source.name, drawn, model, purpose, config, first=first, tower=vision_tower)
     console = Console(highlight=False, markup=False)

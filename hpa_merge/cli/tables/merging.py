@@ -91,8 +91,8 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("history", sentence) for sentence in plan.history),
         *_commits(plan.commits),
     )
-    share = Text("A unit outside the stacks has the share of where it runs. Nothing was written.")
-    return Group(table, facts, share, *map(shown_set, plan.samples))
+    ending = Text("\nA unit outside the stacks has the share of where it runs. Nothing was written.")
+    return Group(table, facts, *map(shown_set, plan.samples), ending)
 
 
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
@@ -141,7 +141,8 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         ("peak, at most about", _memory(first.peak_host_bytes, first.peak_device_bytes) + f", on {first.device}"),
         *(("statistics", sentence) for sentence in first.statistics),
     )
-    return Group(table, facts, Text("Nothing was written."))
+    samples = {shown.purpose: shown for plan in plans.values() for shown in plan.samples}
+    return Group(table, facts, *map(shown_set, samples.values()), Text("\nNothing was written."))
 
 
 def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
