@@ -17,8 +17,8 @@ A file of ``refusal_phrases/`` has lists of regular expressions over text in low
 
 Every other list has a name that stands for its entries in the patterns: ``{helping}`` for the verbs of which a refusal
 says that they will not happen. ``{gap}`` is at most 40 characters before the beginning of a word, and ``{near}`` at
-most 12 in a language without blanks. Where ``whole_words`` is true, a refusing pattern begins with a word. Every
-repetition in a pattern is bounded, so that a search takes time linear in the text.
+most 12 in a language without blanks. Where ``whole_words`` is true, a refusing pattern begins with a word. The
+patterns see the beginning of an answer alone, so that its length costs no time.
 """
 
 import re
