@@ -39,7 +39,14 @@ def renamed(entries: list[dict[str, Any]], names: dict[str, str]) -> list[dict[s
 
 def as_version_2(content: dict[str, Any]) -> dict[str, Any]:
     linears, history = renamed(content["linears"], LINEAR), renamed(content["history"], ROUND)
-    return content | {"schema_version": 2, "linears": linears, "history": history}
+    sets = {purpose: with_parts(content[purpose]) for purpose in ("safety", "task")}
+    history = [past | {purpose: with_parts(past[purpose]) for purpose in sets} for past in history]
+    return content | sets | {"schema_version": 2, "linears": linears, "history": history}
+
+
+def with_parts(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A calibration set with the field that it has had since there may be several sources."""
+    return record and record | {"parts": []}
 
 
 def as_version_1(folder: Path) -> None:
