@@ -1,11 +1,12 @@
 """The data sets of a run by their names: a path, or ``org/name[:config][:split][@revision]`` on the Hub.
 
 A path that exists wins. Of a data set on the Hub the files of one split are fetched into its cache, at one commit, and
-read as any other file is; no code of a data set is ever run. Without the Hub the cache is read.
+read as any other file is; no code of a data set is ever run. Without the Hub the cache is read. A folder here may have
+the same form, as ``hf download`` leaves one.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from glob import escape
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,7 @@ from hpa_merge.inputs.hub import TIMEOUT, check_room, listed_before
 from hpa_merge.inputs.hub_errors import telling, unreachable
 from hpa_merge.isolation import Child, Limits, Stopped
 from hpa_merge.records import DataSource, local_source
-from hpa_merge.records.containers.source import split_path
+from hpa_merge.records.containers.source import is_saved, split_path
 from hpa_merge.records.containers.tables import EXTRA
 
 __all__ = ["is_data_set", "locate_data"]
@@ -34,6 +35,9 @@ NAME = re.compile(
 
 READ = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".gz")
 """How the names of files end that are read; a name on the Hub does not end so."""
+
+CONVERTED = "refs/convert/parquet"
+"""Where the Hub keeps its own copy of a data set in Parquet."""
 
 README = "README.md"
 """It says which files belong to a configuration and to a split."""
@@ -58,8 +62,7 @@ def is_data_set(given: str | Path) -> bool:
     """Whether it is a name on the Hub: it has that form, and there is no such path."""
     if NAME.fullmatch(str(given)) is None or str(given).lower().endswith(READ):
         return False
-    path, _ = split_path(given)
-    return not path.exists()
+    return not split_path(given)[0].exists()
 
 
 def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
@@ -72,17 +75,20 @@ def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
         CalibrationError: it is not there or may not be read, or it cannot be known which split is meant; the Hub cannot
             be reached, and the cache has not all of it; the disk is full.
     """
+    name = f"the {kind} data {given}"
     if not is_data_set(given):
-        return local_source(given, kind)
+        path, *parts = split_path(given)
+        if not path.is_dir() or is_saved(path):
+            return local_source(given, kind)
+        return _folder(str(given), path, parts, name)
+    _check_library(name)
     found = NAME.fullmatch(str(given))
     assert found is not None
-    repo, revision, name = found["repo"], found["revision"], f"the {kind} data {given}"
-    if find_spec("datasets") is None:
-        raise CalibrationError(f"{name} is on the Hub, whose data sets are read with the library datasets: {EXTRA}.")
+    repo, revision, parts = found["repo"], found["revision"], list(filter(None, (found["first"], found["second"])))
     with telling(name, repo, revision, "data set"):
         files, snapshot, reached = _listed(repo, revision)
         commit, note = snapshot.name, ""
-        chosen = _choose(name, found, files, snapshot / README)
+        chosen = _choose(name, repo, parts, files, snapshot, converted=(revision or "").endswith(CONVERTED))
         missing = {file: files[file] for file in chosen["files"] if not (snapshot / file).exists()}
         if missing and not reached:
             raise CalibrationError(
@@ -120,33 +126,68 @@ def _listed(repo: str, revision: str | None) -> tuple[Mapping[str, int], Path, b
         return files, snapshot, False
 
 
-def _choose(name: str, found: re.Match[str], files: Mapping[str, int], readme: Path) -> dict[str, Any]:
+def _folder(given: str, folder: Path, parts: Sequence[str], name: str) -> DataSource:
+    """The files of a split in a folder that has the form of a data set on the Hub.
+
+    Raises:
+        CalibrationError: as :func:`locate_data`.
+    """
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    visible = (path.relative_to(folder) for path in paths)
+    files = {path.as_posix(): 0 for path in visible if not any(part.startswith(".") for part in path.parts)}
+    chosen = _choose(name, str(folder), parts, files, folder)
+    found = tuple(folder / file for file in chosen["files"])
+    return DataSource(given, found, folder, folder, place=f"{folder} {chosen['split']} ")
+
+
+def _check_library(name: str) -> None:
+    """Check that ``datasets`` is there.
+
+    Raises:
+        CalibrationError: it is not.
+    """
+    if find_spec("datasets") is None:
+        raise CalibrationError(f"{name} has the form of the Hub's, which the library datasets reads: {EXTRA}.")
+
+
+def _choose(
+    name: str, shown: str, parts: Sequence[str], files: Mapping[str, int], folder: Path, *, converted: bool = False
+) -> dict[str, Any]:
     """The split that is meant, and its files.
+
+    Args:
+        name, shown: what the messages call the data set, and how an example of a choice begins.
+        parts: the configuration, the split, or both.
+        folder: with the README.
+        converted: it is the Hub's own copy in Parquet.
 
     Raises:
         CalibrationError: there is none, or several; its files are of a kind that is not read.
     """
-    repo, first, second = found["repo"], found["first"] or "", found["second"] or ""
+    first, second = [*parts, "", ""][:2]
+    readme = folder / README
     paths = [path for path in files if not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts]
     if len(paths) > MOST_FILES:
         raise CalibrationError(f"{name} has {len(paths)} files, more than {MOST_FILES}: fetch what you need of it.")
     data = [path for path in paths if path.lower().endswith(READ)]
-    script = f"{repo.partition('/')[2]}.py"
+    script = f"{PurePosixPath(shown).name}.py"
     if not data and script in files:
         raise CalibrationError(
-            f"{name} is made by code of its own ({script}), which is never run: give its Parquet copy, {repo}"
-            "@refs/convert/parquet, where the Hub has one."
+            f"{name} is made by code of its own ({script}), which is never run: give its Parquet copy, {shown}"
+            f"@{CONVERTED}, where the Hub has one."
         )
-    with TemporaryDirectory(prefix="hpa-merge-") as folder:  # the names alone, for a library that compares them
+    if not data:
+        raise CalibrationError(f"{name} holds no file of JSON, CSV, Parquet or Arrow: check the name, or give a file.")
+    _check_library(name)
+    with TemporaryDirectory(prefix="hpa-merge-") as work:  # the names alone, for a library that compares them
         for path in paths:
-            place = Path(folder, path)
+            place = Path(work, "names", path)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(read_bounded(readme, README_BYTES) if path == README and readme.exists() else b"")
-        converted = (found["revision"] or "").endswith("refs/convert/parquet")
         child = Child(SERVICE, MEMORY)
         try:
             chosen: dict[str, Any]
-            chosen, _ = child.call("choose", name, repo, folder, first, second, converted, limits=CHOOSING)
+            chosen, _ = child.call("choose", name, shown, work, first, second, converted, limits=CHOOSING)
         except Stopped as stopped:
             raise CalibrationError(
                 f"{name}: what its {README} says of its files takes too much ({stopped}): give a file of it."

@@ -25,7 +25,7 @@ class SplitService:
 
         Args:
             name: what the messages call the data set.
-            folder: with empty files of its files' names, and its README.
+            folder: holds a folder ``names``, with empty files of its files' names and its README.
             first, second: configuration and split, or one of them, or neither: empty.
             converted: the Hub's own copy in Parquet, ``configuration/split/number.parquet``.
 
@@ -33,13 +33,13 @@ class SplitService:
             CalibrationError: there is none, or several.
         """
         try:
-            configs = _converted(Path(folder)) if converted else _found(folder)
+            configs = _converted(Path(folder, "names")) if converted else _found(folder)
             config, split = _chosen(name, repo, configs, first, second)
             splits = configs.splits(config)
         except CalibrationError:
             raise
         except Exception as error:  # whatever the library raises at a stranger's README and names
-            said = " ".join(str(error).replace(folder, repo).split())
+            said = " ".join(str(error).replace(f"{folder}/names", repo).replace(folder, repo).split())
             raise CalibrationError(
                 f"{name}: it cannot be known which files belong together ({type(error).__name__}: {said:.200}): give "
                 "a file of it."
@@ -95,10 +95,10 @@ def _found(folder: str) -> _Configs:
     """The configurations as ``datasets`` finds them; the folder is all that it is given."""
     import datasets
 
-    place = os.path.realpath(folder)
+    place = os.path.realpath(f"{folder}/names")
 
     def splits(config: str) -> Splits:
-        builder = datasets.load_dataset_builder(place, name=config, cache_dir=f"{place}/.cache")
+        builder = datasets.load_dataset_builder(place, name=config, cache_dir=f"{folder}/cache")
         files = builder.config.data_files or {}
         return {str(split): [os.path.relpath(file, place) for file in found] for split, found in files.items()}
 

@@ -112,6 +112,7 @@ def test_configurations_and_splits(hub: Hub, given: str, prompts: list[str]) -> 
     assert [record["prompt"] for _, record in read_records(locate_data(NAME + given))] == prompts  # type: ignore[index]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -129,12 +130,14 @@ def test_what_cannot_be_chosen(hub: Hub, given: str, sentence: str) -> None:
     assert said.endswith(".")
 
 
+@pytest.mark.gate
 def test_configurations_without_a_default(hub: Hub) -> None:
     (served(hub) / "README.md").write_text(CONFIGS.replace("  default: true\n", ""))
     said = "has several configurations: choose one of main, extra, as in lab/refusals:main."
     assert refused(NAME) == f"the calibration data {NAME} {said}"
 
 
+@pytest.mark.gate
 def test_names_of_files_say_the_splits_where_no_readme_does(hub: Hub) -> None:
     (served(hub) / "README.md").unlink()
     shutil.rmtree(served(hub) / "more")
@@ -142,6 +145,7 @@ def test_names_of_files_say_the_splits_where_no_readme_does(hub: Hub) -> None:
     assert len(list(read_records(locate_data(NAME)))) == 4
 
 
+@pytest.mark.gate
 def test_the_code_of_a_data_set_is_never_run(hub: Hub) -> None:
     for name in ("data", "more"):
         shutil.rmtree(served(hub) / name)
@@ -151,6 +155,7 @@ def test_the_code_of_a_data_set_is_never_run(hub: Hub) -> None:
     )
 
 
+@pytest.mark.gate
 def test_the_hub_s_own_copy_in_parquet_keeps_configurations_apart(hub: Hub, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     for config, split in (("a", "train"), ("a", "test"), ("b", "train")):
@@ -164,17 +169,39 @@ def test_the_hub_s_own_copy_in_parquet_keeps_configurations_apart(hub: Hub, tmp_
     assert "several configurations: choose one of a, b" in refused(f"lab/old@{branch}")
 
 
-@pytest.mark.parametrize("files", [("a.jpg", "b.jpg"), ("a.txt",)])
-def test_files_of_other_kinds_are_refused(hub: Hub, tmp_path: Path, files: tuple[str, ...]) -> None:
+@pytest.mark.gate
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (("a.jpg", "b.jpg"), "no file of JSON, CSV, Parquet or Arrow: check the name, or give a file."),
+        (("a.txt", "b.txt", "notes.json"), "files such as a.txt, and only JSON, CSV, Parquet and Arrow are read: "),
+    ],
+)
+def test_files_of_other_kinds_are_refused(hub: Hub, tmp_path: Path, files: tuple[str, ...], sentence: str) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in files:
         (folder / name).write_bytes(b"x")
     hub.repositories["datasets/lab/pictures"] = Repository({"main": folder})
     said = refused("lab/pictures")
-    assert said.startswith(f"the calibration data lab/pictures holds files such as {files[0]}, and only JSON, CSV, ")
+    assert said.startswith(f"the calibration data lab/pictures holds {sentence}")
 
 
+@pytest.mark.gate
+def test_a_folder_as_hf_download_leaves_it(hub: Hub) -> None:
+    folder = served(hub)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "train.parquet").write_bytes(b"no part of it")
+    found = locate_data(f"{folder}:train")
+    assert [place for place, _ in read_records(found)] == [f"{folder} train {number}" for number in (1, 2, 3, 4)]
+    assert (found.guarded, found.commit) == (folder, "")
+    assert [record for _, record in read_records(locate_data(f"{folder}:extra:train"))] == [{"prompt": "m"}]
+    assert refused(str(folder)) == (
+        f"the calibration data {folder} has several splits: choose one of train, test, as in {folder}:main:train."
+    )
+
+
+@pytest.mark.gate
 @pytest.mark.parametrize(
     "readme",
     [
@@ -209,6 +236,7 @@ def test_offline_the_cache_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
+@pytest.mark.gate
 def test_private_gated_and_missing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused("lab/none") == (
         "the calibration data lab/none is no file or folder here, and no data set on the Hub that you may see: check "
@@ -229,7 +257,7 @@ def test_private_gated_and_missing(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
 def test_without_the_library_the_command_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_sets, "find_spec", lambda name: None)
     assert refused(NAME) == (
-        f"the calibration data {NAME} is on the Hub, whose data sets are read with the library datasets: "
+        f"the calibration data {NAME} has the form of the Hub's, which the library datasets reads: "
         "pip install 'hpa-merge[data]'."
     )
 

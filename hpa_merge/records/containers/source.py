@@ -7,7 +7,7 @@ from typing import final
 from hpa_merge.errors import CalibrationError
 from hpa_merge.files.parsing import CONFIG, read_json
 
-__all__ = ["DataSource", "local_source"]
+__all__ = ["DataSource", "is_saved", "local_source", "split_path"]
 
 DICT_FILE, STATE_FILE = "dataset_dict.json", "state.json"
 """What ``save_to_disk`` writes: the splits of a DatasetDict, and the files of a Dataset."""
@@ -53,18 +53,26 @@ def local_source(given: str | Path, kind: str = "calibration") -> DataSource:
     Raises:
         CalibrationError: it does not exist, or is a folder of another kind or with several splits.
     """
-    path, part = split_path(given)
+    path, *parts = split_path(given)
+    part = ":".join(parts)
     if path.is_dir():
         return _saved(path, part, str(given), kind)
     return DataSource(str(given), (path,), path.parent, path, field=part)
 
 
-def split_path(given: str | Path) -> tuple[Path, str]:
-    """The path, and what stands behind its last colon where there is no such path with it, and one without."""
-    head, colon, part = str(given).rpartition(":")
-    if colon and head and part and not _exists(Path(given)) and _exists(Path(head)):
-        return Path(head), part
-    return Path(given), ""
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` of ``datasets`` wrote a folder."""
+    return (folder / DICT_FILE).is_file() or (folder / STATE_FILE).is_file()
+
+
+def split_path(given: str | Path) -> tuple[Path, *tuple[str, ...]]:
+    """The path, and what stands behind its last colons, up to two, where there is a path without that and none with."""
+    words = str(given).split(":")
+    for count in range(min(3, len(words))):
+        head, parts = ":".join(words[: len(words) - count]), words[len(words) - count :]
+        if head and all(parts) and _exists(Path(head)):
+            return Path(head), *parts
+    return (Path(given),)
 
 
 def _exists(path: Path) -> bool:
@@ -86,7 +94,7 @@ def _saved(folder: Path, split: str, name: str, kind: str) -> DataSource:
                 f"the {kind} data {folder} {said}: choose one of {', '.join(splits)}, as in {folder}:{splits[0]}."
             )
         return _shards(folder / split, folder, name, f"{folder} {split} ")
-    if not (folder / STATE_FILE).is_file():
+    if not is_saved(folder):
         raise CalibrationError(
             f"the {kind} data {folder} is a folder, and none that save_to_disk of datasets wrote: give a file of it."
         )
