@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AUDIO_KINDS", "SIZE", "VIDEO_KINDS", "number_of", "sound", "tone", "video"]
+__all__ = ["AUDIO_KINDS", "SIZE", "VIDEO_KINDS", "exact_video", "number_of", "sound", "tone", "video"]
 
 SIZE = 48, 64
 """Height and width of a frame."""
@@ -88,6 +88,19 @@ def video(
             frame.pts = round(1000 * times[number]) if times else number
             frame.time_base = stream.codec_context.time_base
             container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def exact_video(frames: NDArray[np.uint8], rate: int) -> bytes:
+    """Frames ``[n, h, w, 3]`` that are decoded as they are: Matroska, FFV1, RGB."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
 
