@@ -69,8 +69,8 @@ class Hessian:
     def multiply(self, rows: Tensor, factor: float) -> Tensor:
         """``rows · factor · G``, ``[r, c]``, in the dtype of ``rows``."""
         if self.tokens is not None:
-            x = self.tokens.to(rows.dtype) * factor**0.5
-            return (rows @ x.T) @ x
+            x = self.tokens.to(rows.dtype) * float(factor**0.5)
+            return torch.mm(torch.mm(rows, x.T), x)
         assert self.gram is not None
         lower = self.gram.tril().to(rows.dtype) * factor
         product: Tensor = rows @ lower + rows @ lower.T - rows * lower.diagonal()  # G = L + Lᵀ − diag(L)
