@@ -139,32 +139,37 @@ class Checkpoint:
         return tensor
 
     def pieces(self, name: str, nbytes: int = CHUNK, *, into: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
-        """The elements of a tensor on disk in their order, flat, each piece read as it is come to; none if it is empty.
+        """The elements of a tensor on disk in order, flat, each piece read when it is asked for; none if it is empty.
 
         Args:
-            nbytes: of a piece at most, in whole elements, of which it has at least one.
-            into: a contiguous tensor on the CPU, of that dtype and number of elements: its parts are filled and given,
-                in the place of memory of their own.
+            nbytes: the most bytes of a piece, which has at least one element.
+            into: a contiguous tensor on the CPU with that dtype and number of elements, to read into; its parts are
+                yielded. Without it, each piece has its own memory.
 
         Raises:
             KeyError: there is no such tensor.
-            CheckpointError: its file cannot be read any more.
+            CheckpointError: its file can no longer be read.
         """
         info = self.tensors[name]
         size = info.dtype.itemsize
         numel, step = info.nbytes // size, max(1, nbytes // size)
         for begin in range(0, numel, step):
             count = min(step, numel - begin)
-            piece = torch.empty(count, dtype=info.dtype) if into is None else into.view(-1)[begin : begin + count]
-            try:
-                target = piece.view(torch.uint8).numpy().data
-                read_at(self.descriptor(info.shard), target, info.start + begin * size)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{self.role} {self.folder}: the tensor {name} cannot be read from {info.shard} "
-                    f"({error.strerror or error}): check the disk, and that nothing changes the folder during a merge."
-                ) from error
-            yield piece
+            yield self.piece(name, begin, count, into=None if into is None else into.view(-1)[begin : begin + count])
+
+    def piece(self, name: str, begin: int, count: int, *, into: torch.Tensor | None = None) -> torch.Tensor:
+        """The elements ``begin:begin + count`` of a tensor on disk, flat; ``into`` and errors as in :meth:`pieces`."""
+        info = self.tensors[name]
+        piece = torch.empty(count, dtype=info.dtype) if into is None else into
+        try:
+            target = piece.view(torch.uint8).numpy().data
+            read_at(self.descriptor(info.shard), target, info.start + begin * info.dtype.itemsize)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.role} {self.folder}: the tensor {name} cannot be read from {info.shard} "
+                f"({error.strerror or error}): check the disk, and that nothing changes the folder during a merge."
+            ) from error
+        return piece
 
     def descriptor(self, shard: str) -> int:
         """The number of a shard's open file, for reading at an offset; good until :meth:`close`.

@@ -18,6 +18,7 @@ from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.machine import describe, peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.engine.plan import LinearPair, OutPlan
+from hpa_merge.engine.remaining import Remaining
 from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
@@ -68,7 +69,7 @@ class MergeOutput:
         )
         self._async = AsyncWriter(self._writer, prepared.memory.queued)
         self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, of which some slices are in their place
-        self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
+        self._left = Remaining(self._new, plan.from_old, self._writer.remaining())
         resumed = self._writer.resumed
         with self._believing():
             linears = {unit.name: pairs for unit, pairs in prepared.plan.linears.items()}
@@ -77,7 +78,6 @@ class MergeOutput:
         self._begun = len(self.records)
 
     def restore(self, statistics: ModelStatistics) -> None:
-        """Put into ``statistics`` what an interrupted run has recorded of them."""
         with self._believing():
             for entry in self._writer.resumed:
                 if statistics.purpose in entry.get("statistics", ()):
@@ -100,7 +100,6 @@ class MergeOutput:
             ) from error
 
     def lacks(self, unit: Unit) -> bool:
-        """Whether the linears of ``unit`` are not durable yet."""
         return unit.name not in self._finished
 
     def put(self, linear: MergedLinear) -> None:
@@ -110,25 +109,11 @@ class MergeOutput:
         self.records.append(linear.record())
 
     def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
-        """Write those of these tensors that are not written: NEW's, or OLD's if the options say so.
-
-        Args:
-            old: gives OLD's tensors by key; None: these have to wait.
-            new: gives NEW's tensors by key while they are loaded; None: those that are computed are computed for this.
-
-        Raises:
-            NumericalError: one does not fit into NEW's dtype.
-        """
-        for key in keys:
-            if key not in self._left or (key in self.plan.from_old and old is None):
-                continue
-            del self._left[key]
-            if key in self.plan.from_old and old is not None:
-                self._async.write(key, self._as_new(key, old(self.plan.from_old[key])))
-            elif self._new.computes(key):
-                self._async.write(key, (new or self._new.read)(key))
-            else:
+        for key, role, tensor in self._left.take(keys, old, new):
+            if tensor is None:
                 self._async.copy(key)
+            else:
+                self._async.write(key, self._as_new(key, tensor) if role == "OLD" else tensor)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
         """Make the linears of ``unit`` durable, with the statistics that a resumed run needs."""
@@ -139,29 +124,16 @@ class MergeOutput:
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
-        """Write everything else, piece by piece: NEW's, or OLD's if the options say so.
-
-        Raises:
-            NumericalError: a tensor of OLD holds NaN or infinity, or does not fit into NEW's dtype.
-        """
-        self.pass_on(tuple(self._left))
+        self.pass_on(self._left)
         if self._left:
-            self._async.flush()  # a commit may still wait there, and none may be made while others write
-        for key in tuple(self._left):
-            pieces = (self._as_new(key, piece) for piece in old.pieces(self.plan.from_old[key]))
-            self._writer.write_pieces(key, pieces)
-            del self._left[key]
+            self._async.flush()  # a commit may still wait there, and none may run while something else is written
+        for key, pieces in self._left.take_rest(old):
+            self._writer.write_pieces(key, (self._as_new(key, piece) for piece in pieces))
 
     def flush(self) -> None:
-        """Wait until everything is written.
-
-        Raises:
-            OutputError: something could not be.
-        """
         self._async.flush()
 
     def piece(self, name: str, begin: int, count: int) -> Tensor:
-        """Elements of a tensor of OUT, which is written in full: flat, on the CPU."""
         return self._writer.piece(name, begin, count)
 
     def publish(self, render: Render, started: float, from_first: float | None = None) -> MergeReport:
@@ -241,7 +213,7 @@ class MergeOutput:
 
     def _write(self, linear: LinearTensor, tensor: Tensor, weight: Tensor) -> None:
         """Queue a weight, ``[r, c]``; a slice of a stack is put into its place in a copy of NEW's ``tensor``."""
-        self._left.pop(linear.key, None)
+        self._left.remove(linear.key)
         if linear.part is None:
             self._async.write(linear.key, linear.turned(weight))
         else:

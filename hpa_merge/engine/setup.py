@@ -153,8 +153,7 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
         CalibrationSet(files[0], runs[0], keys[0], known.get("safety")),
         CalibrationSet(files[1], runs[1], keys[1], known.get("task")),
     )
-    memory = allot(plan, inputs.read, runs, [each.runs for each in sets], device, configs, request.limits)
-    return Prepared(inputs, plan, sets, memory, notes)
+    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes)
 
 
 def _key(

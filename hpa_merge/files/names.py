@@ -1,17 +1,12 @@
-"""Names of files, and marks in them, that more than one part of the package knows; nothing is imported for them."""
+"""Names of files that more than one part of the package knows. Imports nothing."""
 
-__all__ = ["CARD", "CARD_BYTES", "REPORT", "STATISTICS", "STATISTICS_FORMAT"]
+__all__ = ["CARD", "CARD_BYTES", "REPORT"]
 
 CARD = "README.md"
 """The model card of an OUT, which people may edit."""
 
 CARD_BYTES = 2**23
-"""The longest card of an OUT: 8 MiB. NEW's card has half of them at most, and our section comes on top."""
+"""The longest card of an OUT: 8 MiB. NEW's card has at most half of that, and our section is added."""
 
 REPORT = "hpa_report.json"
-"""The report beside the weights of an OUT."""
-
-STATISTICS = "hpa-merge statistics"
-"""The one key of a statistics file's metadata: safetensors writes several in no fixed order."""
-
-STATISTICS_FORMAT = 1
+"""The report next to the weights of an OUT."""

@@ -12,8 +12,8 @@ from cases import TinyCase
 from safetensors.torch import load_file, save_file
 from statistics_runs import described, run
 
-from hpa_merge.engine.statistics_file import MARK
 from hpa_merge.errors import StatisticsError
+from hpa_merge.files.statistics import MARK
 
 O_PROJ = "model.layers.2.self_attn.o_proj.weight"
 Tiny = Callable[..., TinyCase]
@@ -50,7 +50,7 @@ def test_what_is_none_of_ours_is_never_written_over(kind: str, tiny: Tiny, tmp_p
         stats.write_bytes({"truncated": whole[:-8], "header": whole[:100], "format": whole}[kind])
     sentence = refused(case, tmp_path / "out", stats)
     assert sentence.startswith(f"{stats} is not a whole statistics file of hpa-merge ({reason}")
-    assert sentence.endswith("), and nothing else is written over: give another path, or delete the file.")
+    assert sentence.endswith("), and nothing else is overwritten: give another path, or delete the file.")
 
 
 def damage(stats: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:

@@ -190,7 +190,7 @@ def test_noise_by_safe_delta(published: Make) -> None:
     forge(made.out, lambda record: change(record) if record.outcome == "adapted" else record)
     found = " ".join(made.with_inputs())
     assert all(f"{name}: " in found for name in adapted)
-    assert "restored are not OLD's" in found
+    assert "restored in the report and not OLD's in OUT" in found
     samples = made.again()
     assert all(any(s.startswith(f"{name}: ") for s in samples.problems) for name in adapted)
 
