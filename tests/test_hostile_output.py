@@ -355,7 +355,7 @@ def test_bytes_that_a_broken_disk_has_lost(damage: str, tiny: Tiny, tmp_path: Pa
         file.write(bytes([byte[0] ^ 1]) if damage == "one byte" else bytes(stop - start))
     report = run(case, out, resume=True)
     assert without_warnings(out) == without_warnings(tmp_path / "whole")
-    noted = [note for note in report.run.notes if "were not on the disk as they had been written" in note]
+    noted = [note for note in report.run.notes if "had other bytes on the disk than were written" in note]
     assert len(noted) == (damage != "the head")
 
 

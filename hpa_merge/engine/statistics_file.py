@@ -1,4 +1,4 @@
-"""The file that keeps column statistics, so that a merge with other options runs no sample."""
+"""The file that stores column statistics, so that a merge with other options runs no sample."""
 
 import json
 import os
@@ -17,7 +17,7 @@ __all__ = ["check_place", "read_statistics", "write_statistics"]
 
 
 def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> None:
-    """Whether the file may lie there; nothing is created.
+    """Check that the file may lie there; nothing is created.
 
     Raises:
         StatisticsError: it would lie in OLD, NEW or an OUT, or in a folder that does not exist or cannot be written to.
@@ -49,17 +49,17 @@ def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> Non
 def read_statistics(
     path: Path, keys: Sequence[StatisticsKey], anew: Collection[str] = ()
 ) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
-    """Read what the file at ``path``, if there is one, holds of the statistics that are wanted.
+    """Read the statistics that fit ``keys`` from the file at ``path``, if there is one.
 
     Args:
-        keys: what they have to be of.
-        anew: purposes of those that are computed whatever the file holds.
+        keys: what the statistics have to depend on.
+        anew: purposes of the statistics that are computed whatever the file holds.
 
     Returns:
         The statistics that fit, by purpose; why the others are computed, a sentence each.
 
     Raises:
-        StatisticsError: the file is no statistics file, or a damaged one; it is never overwritten.
+        StatisticsError: the file is damaged, or is not a statistics file; it is never overwritten.
     """
     found: dict[str, ModelStatistics] = {}
     notes = []
@@ -85,10 +85,10 @@ def read_statistics(
 
 
 def write_statistics(path: Path, statistics: Sequence[ModelStatistics]) -> None:
-    """Write the file at ``path``; after an error it is as it was before.
+    """Write the file at ``path``; after an error it is unchanged.
 
     Raises:
-        OutputError: the disk is full, or refuses.
+        OutputError: the disk is full or refuses.
     """
     content = {"format": FORMAT, **{each.purpose: each.description() for each in statistics}}
     tensors = {name: vector for each in statistics for name, vector in each.tensors().items()}
