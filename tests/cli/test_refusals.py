@@ -64,7 +64,7 @@ def new_no_checkpoint(call: Call) -> None:
     (call.new / "config.json").unlink()
 
 
-@refused("OLD {old} is a file: give the folder that it lies in.")
+@refused("OLD {old} is a file: give its folder.")
 def old_a_file(call: Call) -> None:
     call.old = call.old / "config.json"
 

@@ -78,7 +78,10 @@ POSITIVE = f"({NAME} holds a value that is not finite and positive)"
         (lambda text, v: text["task"]["tokens"].pop(O_PROJ), "(its task half does not name each linear with its"),
         (lambda text, v: text["task"]["tokens"].update({O_PROJ: -1}), "(its task half does not name each linear with"),
         (lambda text, v: text["task"]["visits"].append("lm_head"), "(its task half does not have the SHA-256"),
-        (lambda text, v: text["task"]["visits"].append("nowhere"), "(its task half names units that the model does not have"),
+        (
+            lambda text, v: text["task"]["visits"].append("nowhere"),
+            "(its task half names units that the model does not have",
+        ),
         (lambda text, v: text["task"]["visits"].reverse(), "(its task half does not have the SHA-256"),
         (lambda text, v: text.pop("task"), "('task')"),
         (lambda text, v: text.update(task=[]), "("),

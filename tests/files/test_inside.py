@@ -238,7 +238,9 @@ def test_but_they_are_files_with_weights(target: str, sharded: Path, tmp_path: P
     shard.symlink_to(target)
     with pytest.raises(CheckpointError) as caught:
         Checkpoint.open(sharded, "NEW")
-    assert "it leads to no file with weights" in str(caught.value) or "neither a file nor a folder" in str(caught.value)
+    assert "it does not lead to a file with weights" in str(caught.value) or "neither a file nor a folder" in str(
+        caught.value
+    )
 
 
 def test_an_adapters_folder(single: Path, secret: Path) -> None:
