@@ -304,7 +304,7 @@ def as_json(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
         (as_json(evaluation={"asr": float("nan")}), "hpa_report.json is not a report of hpa-merge (NaN is no finite"),
         (
             lambda report: as_json(evaluation={"asr": 7})(report).replace(b" 7}", b" 1e999}"),
-            "1e999 is no finite number",
+            "1e999 is not a finite number",
         ),
         (as_json(evaluation={"name": "\ud800"}), "half a pair of surrogates"),
     ],
