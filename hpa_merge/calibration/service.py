@@ -1,6 +1,6 @@
 """What runs in an encoder's child process: an :class:`Encoder` whose tensors go out as bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -25,9 +25,11 @@ class EncoderService:
     def __init__(self) -> None:
         self._encoder = Encoder()
 
-    def load(self, folder: Path, example: Sample, options: TemplateOptions) -> tuple[dict[str, Any], bytes]:
+    def load(
+        self, folder: Path, example: Sample, options: TemplateOptions, max_frames: int
+    ) -> tuple[dict[str, Any], bytes]:
         """Load what samples like ``example`` need; the token that ends a text, and which chat template there is."""
-        return self._take(lambda: Encoder.from_checkpoint(folder, [example], options))
+        return self._take(lambda: Encoder.from_checkpoint(folder, [example], options, max_frames))
 
     def load_original_llava(
         self, folder: Path, tower: Path, config: Mapping[str, Any], example: Sample, options: Mapping[str, Any]
@@ -43,7 +45,8 @@ class EncoderService:
     def prepare(self, sample: Sample, max_length: int) -> tuple[dict[str, Any], bytes]:
         """:meth:`Encoder.prepare`."""
         made = self._encoder.prepare(sample, max_length)
-        return {"cut": made.cut, "unfit": made.unfit, "notes": made.notes}, _packed(made.inputs, sample)
+        names = ("cut", "unfit", "notes", "frames", "seconds")
+        return {name: getattr(made, name) for name in names}, _packed(made.inputs, sample)
 
     def show(self, sample: Sample, max_length: int) -> tuple[list[Piece], bytes]:
         """:func:`hpa_merge.calibration.showing.pieces`."""
@@ -53,7 +56,7 @@ class EncoderService:
         """:meth:`Encoder.encode_prompts`."""
         return None, _packed(self._encoder.encode_prompts(prompts, reply=reply, side=side), prompts[0])
 
-    def decode(self, ids: list[list[int]]) -> tuple[list[str], bytes]:
+    def decode(self, ids: list[list[int]], kept: Collection[str]) -> tuple[list[str], bytes]:
         """:meth:`Encoder.decode`.
 
         Raises:
@@ -61,7 +64,7 @@ class EncoderService:
         """
         try:
             with panics_as_errors():
-                return self._encoder.decode(torch.tensor(ids)), b""
+                return self._encoder.decode(torch.tensor(ids), kept), b""
         except Exception as error:  # whatever a stranger's tokenizer raises
             raise CheckpointError(f"the tokenizer cannot turn an answer into text ({reason(error)})") from error
 

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from hpa_merge.calibration.feeding import open_media
 from hpa_merge.calibration.truncation import answer_of
 from hpa_merge.records import Sample
 
@@ -43,14 +42,14 @@ def pieces(encoder: "Encoder", sample: Sample, max_length: int) -> list[Piece]:
     places = _Places(encoder, made.text, ids)
     first, end = _answer(encoder, made, places)
     cuts = {places.of(place): lost for place, lost in _cuts(sample, made)}
-    names = iter(_names(sample))
+    stretches = list(_stretches(ids, encoder.media_ids if sample.media else set(), first, end, cuts))
+    names = iter(_names(encoder, sample, sum(kind == "media" for kind, *_ in stretches)))
     found = []
-    for kind, start, stop in _stretches(ids, encoder.media_ids if sample.media else set(), first, end, cuts):
+    for kind, start, stop in stretches:
         if start in cuts:
             found.append(Piece("cut", f"{cuts[start]} characters", 0))
         if kind == "media":
-            name = next(names, ("image", "more of it"))
-            found.append(Piece(*name, stop - start))
+            found.append(Piece(*next(names), stop - start))
         else:
             text = encoder.tokenizer.decode(
                 ids[start:stop], skip_special_tokens=False, clean_up_tokenization_spaces=False
@@ -99,12 +98,14 @@ def _stretches(
             start = place
 
 
-def _names(sample: Sample) -> list[tuple[str, str]]:
-    """Of each medium its kind, and its name and size."""
-    return [
-        (media.kind, f"{media.name}, {image.width}x{image.height} pixels")
-        for media, image in zip(sample.media, open_media(sample), strict=True)
-    ]
+def _names(encoder: "Encoder", sample: Sample, runs: int) -> list[tuple[str, str]]:
+    """Of each run of media tokens a kind, and the medium's name and size; some processors write a video as several."""
+    sizes = encoder.opened(sample).sizes
+    names = [(media.kind, f"{media.name}, {size}") for media, size in zip(sample.media, sizes, strict=True)]
+    if len(names) == runs:
+        return [*names]
+    kind = sample.media[0].kind
+    return [(kind, "; ".join(name for _, name in names)), *[(kind, "more of this")] * (runs - 1)]
 
 
 def _answer(encoder: "Encoder", made: "Encoded", places: _Places) -> tuple[int, int]:

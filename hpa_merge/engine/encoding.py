@@ -21,6 +21,9 @@ from hpa_merge.report.planned import ShownPiece, ShownSample
 
 __all__ = ["Encoding", "encoding", "template_options"]
 
+TWICE = {"pixel_values", "pixel_values_videos"}
+"""Inputs that go through one vision tower or projector one after the other; a unit is run once."""
+
 TEMPLATE_BYTES = 2**20
 """The longest file of a chat template; of real ones, the longest has 30 kB."""
 
@@ -80,8 +83,8 @@ class Encoding:
             folder: where its side files lie.
             given: what was drawn of the file.
             purpose: ``safety`` or ``task``.
-            config: of it ``conversation``, what it says of the chat template, and ``max_length``, the most tokens of a
-                sample that are used.
+            config: of it ``conversation``, what it says of the chat template, and ``max_length`` and ``max_frames``,
+                the most tokens of a sample and frames of a video that are used.
             show: how many samples are shown.
 
         Raises:
@@ -97,7 +100,7 @@ class Encoding:
         self._template = template_options(config.chat_template, config.template_arg, config.template_date)
         self._encoder = EncoderProcess()
         if checkpoint.tower is None:
-            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template)
+            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template, config.max_frames)
 
     def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
@@ -122,6 +125,11 @@ class Encoding:
         used: list[Sample] = []
         for sample in self.samples:
             made = encoder.prepare(sample, length)
+            if made.inputs.keys() >= TWICE:
+                raise CalibrationError(
+                    f"{sample.source} has images and videos, for which the model runs the same layers twice: give the "
+                    "images and the videos in samples of their own."
+                )
             unfit = made.unfit
             if self._purpose == "safety" and made.cut and not sample.turns:
                 unfit = (

@@ -137,7 +137,9 @@ def _places(report: MergeReport) -> Iterator[str]:
         yield from (name for name in (each.old, each.new) if name not in each.commits)
     parts: tuple[MergeReport | RoundRecord, ...] = (report, *report.history)
     for part in parts:
-        yield from (record.file for record in (part.safety, part.task) if record is not None)
+        sets = [record for record in (part.safety, part.task) if record is not None]
+        on_hub = part.run.commits if isinstance(part, MergeReport) else part.commits
+        yield from (file for record in sets for file in record.files if file not in on_hub)
         if isinstance(template := part.config.get("chat_template"), str) and template:
             yield template
         if isinstance(part.evaluation, dict):

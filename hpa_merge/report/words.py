@@ -50,9 +50,10 @@ def set_text(record: CalibrationRecord) -> str:
     drawn = record.available is not None and record.available > record.samples
     parts = [f"{record.samples} of {counted(record.available or 0, 'sample')}" if drawn else ""]
     parts += [counted(record.samples, "sample") * (not drawn), counted(record.tokens, "token")]
-    for thing in ("turn", "image", "video", "audio"):
+    for thing, name in {"turn": "turn", "image": "image", "video": "video", "frame": "frame", "audio": "sound"}.items():
         if count := getattr(record, f"{thing}s"):
-            parts.append(counted(count, thing))
+            parts.append(counted(count, name))
+    parts += [f"{seconds_text(record.seconds)} of sound"] if record.seconds else []
     if record.turns and record.answers is not None and record.answers < record.samples:
         parts.append(f"{record.answers} with an answer")
     if record.truncated:

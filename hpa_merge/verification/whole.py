@@ -21,7 +21,10 @@ __all__ = ["check_calibration", "check_whole", "options_of"]
 PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
 """Fields of a round that say where its files lay, or what was measured since: a published report has others."""
 
-COUNTS = ("samples", "tokens", "images", "videos", "audios", "turns", "answers", "truncated", "available")
+COUNTS = (
+    *("samples", "tokens", "images", "videos", "audios", "frames", "seconds"),
+    *("turns", "answers", "truncated", "available"),
+)
 """What a record of a calibration set counts."""
 
 SUMS = 1e-7

@@ -16,6 +16,7 @@ from transformers import Qwen2_5_VLConfig
 
 from hpa_merge.calibration import Encoder
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.records.sample import Media, MediaKind
 
 # Images
 
@@ -192,6 +193,15 @@ def test_a_processor_without_image_token_and_template(image: Path) -> None:
         Encoder(processor=processor).encode(chat(image, "Hi?"), 100)
 
 
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_other_media_are_refused(kind: MediaKind, tmp_path: Path) -> None:
+    sample = chat(Media(kind, tmp_path / "a.mp4"), "Hi?")
+    what = {"video": "videos", "audio": "sounds"}[kind]
+    with pytest.raises(CalibrationError) as caught:
+        Encoder(processor=tiny.llava_processor()).encode(sample, 100)
+    assert str(caught.value) == f"s.jsonl:7 has {what}, and the checkpoint's processor takes none: remove them."
+
+
 # What is missing from a checkpoint
 
 
@@ -201,7 +211,7 @@ def test_images_with_a_text_model(model: Path, image: Path) -> None:
         Encoder.from_checkpoint(model, [chat("Hi?"), chat(image, "Hi?")])
     assert str(caught.value) == (
         f"s.jsonl:7 has images, and {model} has no image processor: "
-        "remove the images, or add preprocessor_config.json to the folder if the model sees images."
+        "remove the images, or add preprocessor_config.json to the folder if the model takes images."
     )
 
 

@@ -240,8 +240,9 @@ def facts_table(*rows: tuple[str, str]) -> Table:
 def calibration_text(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
+    parts = "; ".join(f"{part.samples} from {part.file} ({part.tokens} tokens)" for part in record.parts)
     passed = f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else ""
-    return f"{set_text(record)} from {record.file}{passed}"
+    return f"{set_text(record)}: {parts}{passed}" if parts else f"{set_text(record)} from {record.file}{passed}"
 
 
 def _memory(host: int, device: int | None) -> str:
