@@ -21,8 +21,10 @@ from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
 from hpa_merge.evaluation.tuning import Goal, Tuning
 from hpa_merge.inputs.addresses import shown
+from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
 from hpa_merge.isolation import kept
+from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.render.folder import render
 from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation, gate
 from hpa_merge.report.schema import MergeReport
@@ -36,7 +38,8 @@ def merge(
     out: str | Path,
     *,
     safety_calib: str | Path | None = None,
-    task_calib: str | Path | None = None,
+    task_calib: str | Path | Sequence[str | Path] | None = None,
+    image_folder: str | Path | Sequence[str | Path] | None = None,
     config: HPAConfig | None = None,
     vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
@@ -56,6 +59,10 @@ def merge(
             on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files, if the method looks at them; docs/calibration.md has the formats.
+            A string may also name a data set on the Hub, ``org/name[:config][:split][@revision]``. Of ``task_calib``
+            there may be several, of which ``config.task_share`` has the shares.
+        image_folder: where relative paths of images start, instead of each file's own folder; ``safety:FOLDER`` and
+            ``task:FOLDER`` are of one set.
         config: the options; the paper's by default.
         vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
             folder that their config.json names.
@@ -83,6 +90,7 @@ def merge(
         {out: config or HPAConfig()},
         safety_calib=safety_calib,
         task_calib=task_calib,
+        image_folder=image_folder,
         vision_tower=vision_tower,
         stats=stats,
         first=first,
@@ -131,6 +139,9 @@ def calibrate(
     samples: int = 8,
     judge: str | Guard = "phrases",
     seed: int = 0,
+    map: Sequence[str] = (),
+    ignore_field: Sequence[str] = (),
+    image_folder: Sequence[str | Path] = (),
     overwrite: bool = False,
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
@@ -140,17 +151,21 @@ def calibrate(
     Args:
         model: the aligned model: a folder, a name on the Hub or, with ``endpoint``, the name that the server has for
             it.
-        prompts: unsafe prompts, JSON Lines. If they have a ``category``, each category gets as many samples as another.
+        prompts: unsafe prompts, a file or the name of a data set on the Hub. If they have a ``category``, each category
+            gets as many samples as another.
         out: the file to write, JSON Lines of conversations.
         samples: how many samples to make.
         judge: what tells a refusal: ``phrases``, the folder of a guard model, ``module:function``, or a
             :class:`Guard`, which says more of a guard model.
         seed: of the order in which prompts are asked.
+        map: ``WANTED=GIVEN`` each: the field GIVEN of the prompts is what layouts call WANTED.
+        ignore_field: fields of the prompts that carry nothing for a model.
+        image_folder: where relative paths of images start, instead of the file's own folder.
         overwrite: replace ``out`` if it exists.
         on_progress: called before each batch of prompts.
         **answering: how answers are made: ``device``, ``batch_size``, ``max_new_tokens``, and for a server that speaks
             OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds; for models that are loaded here
-            ``chat_template``, ``template_arg`` and ``template_date``, as :class:`HPAConfig` has them.
+            ``max_frames``, ``chat_template``, ``template_arg`` and ``template_date``, as :class:`HPAConfig` has them.
 
     Returns:
         The samples, and how many prompts were asked and answers dropped.
@@ -160,7 +175,10 @@ def calibrate(
         ResourceError: memory ran out.
     """
     check_place(Path(out), [Path(model), Path(prompts)], overwrite)
-    file, chosen, how = PromptFile(Path(prompts), "safety"), running.judge_of(judge), Answering(**answering)
+    source = locate_data(prompts, "test")
+    check_place(Path(out), [source.guarded], overwrite)
+    file = PromptFile(source, "safety", options=reading_options("safety", map, ignore_field, image_folder))
+    chosen, how = running.judge_of(judge), Answering(**answering)
     example = file.example.sample
     with running.opened(str(model), example, how) as answerer, running.opened_judge(chosen, example, how) as asked:
         made = make_safety_set(file, answerer, asked, samples, seed=seed, on_progress=on_progress)
@@ -178,6 +196,9 @@ def evaluate(
     samples: int | None = None,
     judge: str | Guard = "phrases",
     seed: int = 0,
+    map: Sequence[str] = (),
+    ignore_field: Sequence[str] = (),
+    image_folder: Sequence[str | Path] = (),
     answers: str | Path | None = None,
     max_dasr: float | None = None,
     max_task_drop: float | None = None,
@@ -196,6 +217,10 @@ def evaluate(
         samples: prompts of a file used at most, drawn with ``seed``.
         judge: what tells an attack's success: as in :func:`calibrate`.
         seed: of the draws and of the bootstrap.
+        map: ``[SET:]WANTED=GIVEN`` each: the field GIVEN is what layouts call WANTED; SET is ``safety``, ``task`` or
+            ``benign``, and without it the files of all are meant.
+        ignore_field: ``[SET:]NAME`` each: fields that carry nothing for a model.
+        image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
         answers: a folder that gets every answer, JSON Lines in a folder for each model.
         max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``:
             percent of broken answers with which a model still passes the first or the third.
@@ -213,7 +238,13 @@ def evaluate(
     if how.endpoint is None:  # all are there before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
-        safety_tests or {}, task_tests or {}, benign_tests or {}, metrics or {}, samples=samples, seed=seed
+        safety_tests or {},
+        task_tests or {},
+        benign_tests or {},
+        metrics or {},
+        samples=samples,
+        seed=seed,
+        reading=reading_of_sets(map, ignore_field, image_folder),
     )
     with ExitStack() as stack:
         folder = answers or stack.enter_context(TemporaryDirectory(prefix="hpa-merge-"))
@@ -228,6 +259,7 @@ def evaluate(
         "samples": samples,
         "seed": seed,
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
+        "max_frames": how.max_frames,
         "chat_template": how.chat_template,
         "template_arg": list(how.template_arg),
         "template_date": how.template_date,
@@ -304,13 +336,21 @@ def tune(
         InputError, NumericalError, ResourceError: as :func:`merge` and :func:`evaluate`.
     """
     config = config or HPAConfig()
-    suite = Suite.of(safety_tests, task_tests, benign_tests or {}, metrics or {}, samples=samples, seed=config.seed)
-    files = [Path(file) for file in (options.get("safety_calib"), options.get("task_calib")) if file is not None]
-    tuning.check_held_out(suite, files)
     chosen = settings or tuning.default_settings(config)
     outs = tuning.setting_folders(Path(out), chosen)
+    request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
+    suite = Suite.of(
+        safety_tests,
+        task_tests,
+        benign_tests or {},
+        metrics or {},
+        samples=samples,
+        seed=config.seed,
+        reading=reading_of_sets(config.map, config.ignore_field, request.image_folder),
+    )
+    tuning.check_held_out(suite, request)
     return tuning.tune(
-        MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options),
+        request,
         Path(out),
         suite,
         running.judge_of(judge),

@@ -9,6 +9,9 @@ see it), :mod:`process` (an encoder in a child process, which is where a strange
 inside).
 """
 
+from hpa_merge.calibration import torchvision  # noqa: F401 - before transformers
+
+# isort: split
 from hpa_merge.calibration.encode import Encoded, Encoder
 from hpa_merge.calibration.original_llava import original_llava_encoder
 from hpa_merge.calibration.process import ENCODER, EncoderProcess

@@ -9,8 +9,9 @@ from typing import Any, final
 
 import torch
 
-from hpa_merge.calibration.feeding import Tensors, open_media, processor_inputs, repeats, truncated
+from hpa_merge.calibration.feeding import Tensors, processor_inputs, repeats, truncated
 from hpa_merge.calibration.loading import (
+    WORDS,
     is_multimodal,
     load_processor,
     load_tokenizer,
@@ -18,16 +19,23 @@ from hpa_merge.calibration.loading import (
     processor_template,
     reason,
 )
+from hpa_merge.calibration.media import Opened, open_media
 from hpa_merge.calibration.templates import TemplateOptions, find_template
 from hpa_merge.calibration.truncation import answer_of, shortened
 from hpa_merge.calibration.writing import Writer, Written
+from hpa_merge.config import MAX_FRAMES
 from hpa_merge.errors import CalibrationError, HPAError
 from hpa_merge.records import Sample
+from hpa_merge.records.sample import MediaKind
 
 __all__ = ["Encoded", "Encoder"]
 
-IMAGE_TOKEN_IDS = ("image_token_id", "image_break_token_id", "image_end_token_id", "boi_token_id", "eoi_token_id")
-"""Where processors and tokenizers of transformers keep the ids of the tokens that an image becomes."""
+TOKEN_IDS: dict[MediaKind, tuple[str, ...]] = {
+    "image": ("image_token_id", "image_break_token_id", "image_end_token_id", "boi_token_id", "eoi_token_id"),
+    "video": ("video_token_id",),
+    "audio": ("audio_token_id",),
+}
+"""Where processors and tokenizers of transformers keep the ids of the tokens that media become."""
 
 
 @final
@@ -42,6 +50,8 @@ class Encoded:
         cut: how many tokens it lost.
         unfit: why it does not fit, a clause; empty where it does.
         notes: what the template leaves out on purpose, a clause each.
+        frames: of its videos, together.
+        seconds: of its sounds, together.
         text: what was tokenised.
         sample: the sample as it was cut; None of token ids.
     """
@@ -50,6 +60,8 @@ class Encoded:
     cut: int = 0
     unfit: str = ""
     notes: tuple[str, ...] = ()
+    frames: int = 0
+    seconds: float = 0.0
     text: str = field(default="", repr=False)
     sample: Sample | None = field(default=None, repr=False)
 
@@ -75,17 +87,20 @@ class Encoder:
         template: Any = None,
         multimodal: bool = False,
         options: TemplateOptions | None = None,
+        max_frames: int = MAX_FRAMES,
     ) -> None:
         """Use :meth:`from_checkpoint`; this is for parts that are loaded already.
 
         Args:
-            tokenizer: for samples without images; a processor's own where it is ``None``.
-            processor: for samples with images.
+            tokenizer: for samples without media; a processor's own where it is ``None``.
+            processor: for samples with media.
             template: a processor's chat template, where the processor itself is not there to give it.
             multimodal: the tokenizer is a processor's, whether or not that is there.
             options: what the user says of the template.
+            max_frames: frames of a video that are used, at most.
         """
         self._processor = processor
+        self._max_frames = max_frames
         self.tokenizer = processor.tokenizer if tokenizer is None and processor is not None else tokenizer
         found = find_template(self.tokenizer, processor, template, options or TemplateOptions())
         parts = multimodal or processor is not None
@@ -93,7 +108,11 @@ class Encoder:
 
     @classmethod
     def from_checkpoint(
-        cls, folder: Path, samples: Sequence[Sample], options: TemplateOptions | None = None
+        cls,
+        folder: Path,
+        samples: Sequence[Sample],
+        options: TemplateOptions | None = None,
+        max_frames: int = MAX_FRAMES,
     ) -> "Encoder":
         """Loads what ``samples`` need: a processor where there are media, else a tokenizer, nothing for token ids.
 
@@ -104,7 +123,7 @@ class Encoder:
         """
         for sample in samples:
             if sample.media:
-                return cls(processor=load_processor(folder, sample.source), options=options)
+                return cls(processor=load_processor(folder, sample), options=options, max_frames=max_frames)
         for sample in samples:
             if not sample.input_ids:
                 return cls(
@@ -123,47 +142,58 @@ class Encoder:
         """
         encoded = self.prepare(sample, max_length)
         if encoded.unfit:
-            raise CalibrationError(f"{sample.source}: {encoded.unfit}: raise --max-length, or shorten the sample.")
+            raise CalibrationError(f"{sample.source}: {encoded.unfit}: raise --max-length, or shorten the texts.")
         return encoded.inputs
 
     def prepare(self, sample: Sample, max_length: int) -> Encoded:
         """One sample with ``n ≤ max_length`` tokens.
 
         A conversation that is too long loses of its prompt, as :mod:`hpa_merge.calibration.truncation` says; a plain
-        text and token ids lose their tail. Neither an answer nor an image is ever cut.
+        text and token ids lose their tail. Neither an answer nor a medium is ever cut.
 
         Raises:
-            CalibrationError: an image cannot be read, the template or the processor refuses the sample or leaves
+            CalibrationError: a medium cannot be read, the template or the processor refuses the sample or leaves
                 something of it out, or no token comes out.
         """
         if sample.input_ids:
             input_ids = torch.tensor([sample.input_ids[:max_length]])  # (1, n)
             inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
             return Encoded(inputs, cut=len(sample.input_ids) - input_ids.shape[1])
-        media = open_media(sample)
+        media = self.opened(sample)
+
+        def encoded(inputs: Tensors, cut: int, written: Written, used: Sample) -> Encoded:
+            return Encoded(inputs, cut, "", written.notes, media.frames, media.seconds, written.text, used)
+
         with self._refusing([sample], "sample"):
             written = self.writer.write(sample)
             inputs = self._tensors([written], [media])
             self._check(inputs["input_ids"], sample)
             length = inputs["input_ids"].shape[1]
             if length <= max_length:
-                return Encoded(inputs, 0, "", written.notes, written.text, sample)
+                return encoded(inputs, 0, written, sample)
             if sample.text is not None:
-                cut = truncated(inputs, 0, max_length)
-                return Encoded(cut, length - max_length, "", written.notes, written.text, sample)
+                return encoded(truncated(inputs, 0, max_length), length - max_length, written, sample)
             whole = length - self.count(written.text)  # what media and special tokens take beside the text
             shorter = shortened(sample, lambda other: whole + self.count(self.writer.write(other).text) <= max_length)
             if shorter is not None:
                 written = self.writer.write(shorter)
                 inputs = self._tensors([written], [media])
                 if (kept := inputs["input_ids"].shape[1]) <= max_length:
-                    return Encoded(inputs, length - kept, "", written.notes, written.text, shorter)
-        parts = [name for name, there in (("images", sample.images), ("answer", answer_of(sample))) if there]
+                    return encoded(inputs, length - kept, written, shorter)
+        parts = [*_words(sample), *(["answer"] if answer_of(sample) else [])]
         unfit = (
             f"its {' and its '.join(parts) or 'turns'} do{'es' * (parts == ['answer'])} not fit into {max_length} "
             f"tokens, the sample has {length}"
         )
         return Encoded({}, unfit=unfit)
+
+    def opened(self, sample: Sample) -> Opened:
+        """The media of a sample, as the processor takes them.
+
+        Raises:
+            CalibrationError: one of them cannot be read, or the processor takes none of its kind.
+        """
+        return open_media(sample, self._processor, self._max_frames)
 
     def encode_prompts(self, prompts: Sequence[Sample], *, reply: bool, side: str) -> Tensors:
         """The inputs of ``model.generate(**inputs)`` for several prompts, padded to the longest; none is ever cut.
@@ -179,7 +209,7 @@ class Encoder:
         Raises:
             CalibrationError: as :meth:`prepare`; names the prompt.
         """
-        media = [open_media(prompt) for prompt in prompts]
+        media = [self.opened(prompt) for prompt in prompts]
         padding = {"padding": True, "padding_side": side} if len(prompts) > 1 else {}
         if padding and self.tokenizer.pad_token is None:  # its attention mask is 0, so any token will do
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
@@ -223,27 +253,34 @@ class Encoder:
 
     @property
     def media_ids(self) -> set[int]:
-        """The ids of the tokens that images become, as far as the processor says."""
-        ids = {getattr(part, name, None) for part in (self._processor, self.tokenizer) for name in IMAGE_TOKEN_IDS}
-        ids.update(getattr(self._processor, "image_token_ids", []))
-        return {number for number in ids if number is not None}
+        """The ids of the tokens that media become, as far as the processor says."""
+        return set().union(*map(self._ids_of, TOKEN_IDS))
+
+    def _ids_of(self, kind: MediaKind) -> set[int]:
+        """The ids of the tokens that media of a kind become; a video may become images."""
+        ids = {getattr(part, name, None) for part in (self._processor, self.tokenizer) for name in TOKEN_IDS[kind]}
+        ids.update(getattr(self._processor, f"{kind}_token_ids", []))
+        found = {number for number in ids if number is not None}
+        return found | self._ids_of("image") if kind == "video" else found
 
     def _tensors(self, written: Sequence[Written], media: Sequence[Any], **options: Any) -> Tensors:
         if not written[0].special:
             options["add_special_tokens"] = False
         inputs = processor_inputs(self.tokenizer, self._processor, [each.text for each in written], media, **options)
-        if written[0].plain and len(written) == 1 and not media[0]:
+        if written[0].plain and len(written) == 1 and not media[0].kinds:
             before, after = repeats(self.tokenizer, written[0].text, inputs["input_ids"][0].tolist())
             if before or after:
                 return truncated(inputs, before, inputs["input_ids"].shape[1] - after)
         return inputs
 
     def _check(self, input_ids: torch.Tensor, sample: Sample, what: str = "sample") -> None:
-        """Check that ``input_ids`` ``[1, n]`` are some tokens, and hold images where the sample does."""
+        """Check that ``input_ids`` ``[1, n]`` are some tokens, and hold media where the sample does."""
         if input_ids.shape[1] == 0:
             raise CalibrationError(f"{sample.source}: the tokenizer makes no token of this {what}: remove it.")
-        if sample.images and (ids := self.media_ids) and not ids & set(input_ids[0].tolist()):
-            raise _left_out(sample)
+        found = set(input_ids[0].tolist())
+        for kind in dict.fromkeys(media.kind for media in sample.media):
+            if (ids := self._ids_of(kind)) and not ids & found:
+                raise _left_out(sample, WORDS[kind])
 
     def _each(self, prompts: Sequence[Sample], *, reply: bool, side: str) -> None:
         """Encode each by itself, so that the one that is refused gets the sentence."""
@@ -274,8 +311,13 @@ class Encoder:
             ) from error
 
 
-def _left_out(sample: Sample) -> CalibrationError:
+def _words(sample: Sample) -> list[str]:
+    """The kinds of media in a sample."""
+    return [WORDS[kind] for kind in dict.fromkeys(media.kind for media in sample.media)]
+
+
+def _left_out(sample: Sample, what: str) -> CalibrationError:
     return CalibrationError(
-        f"{sample.source}: the checkpoint's chat template leaves its images out: give the checkpoint a template that "
-        "writes them, or remove the images."
+        f"{sample.source}: the checkpoint's chat template leaves its {what} out: give the checkpoint a template that "
+        f"writes them, or remove the {what}."
     )

@@ -1,43 +1,31 @@
-"""Texts and the media in them become tensors: the one place where media are opened and handed to a processor."""
+"""Texts and the media in them become tensors: the one place where media are handed to a processor."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
-from hpa_merge.calibration.images import open_images
-from hpa_merge.errors import CalibrationError
-from hpa_merge.records import Sample
+from hpa_merge.calibration.media import Opened, processor_arguments
 
-__all__ = ["Tensors", "open_media", "processor_inputs", "repeats", "truncated"]
+__all__ = ["Tensors", "processor_inputs", "repeats", "truncated"]
 
 Tensors = dict[str, torch.Tensor]
 
-
-def open_media(sample: Sample) -> list[Image.Image]:
-    """What the processor is given of a sample besides its text.
-
-    Raises:
-        CalibrationError: something cannot be opened, or is of a kind that no processor is given.
-    """
-    for media in sample.media:
-        if media.kind != "image":
-            raise CalibrationError(f"{sample.source} has {media.kind}, which is not read: remove the sample.")
-    return open_images(sample)
+OF_MEDIA = ("pixel_", "image_", "video_", "audio_", "feature_", "input_features")
+"""How the names of tensors begin that do not go along the tokens."""
 
 
 def processor_inputs(
-    tokenizer: Any, processor: Any, texts: Sequence[str], media: Sequence[list[Image.Image]], **options: Any
+    tokenizer: Any, processor: Any, texts: Sequence[str], media: Sequence[Opened], **options: Any
 ) -> Tensors:
     """The tensors of several texts, as the processor makes them where they have media, else the tokenizer.
 
     Args:
-        media: what :func:`open_media` gives, of each text; of all or of none.
+        media: of each text; of all or of none.
         options: of the tokenizer's call.
     """
-    if media[0]:
-        outputs = processor(text=list(texts), images=list(media), return_tensors="pt", **options)
+    if media[0].kinds:
+        outputs = processor(text=list(texts), **processor_arguments(media), return_tensors="pt", **options)
     else:
         outputs = tokenizer(list(texts), return_tensors="pt", **options)
     return {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
@@ -67,8 +55,6 @@ def truncated(inputs: Tensors, start: int, end: int) -> Tensors:
     media's."""
     tokens = inputs["input_ids"].shape[1]
     return {
-        name: value[:, start:end]
-        if value.shape[:2] == (1, tokens) and not name.startswith(("pixel_", "image_"))
-        else value
+        name: value[:, start:end] if value.shape[:2] == (1, tokens) and not name.startswith(OF_MEDIA) else value
         for name, value in inputs.items()
     }

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any, Literal, final
 
@@ -109,7 +110,7 @@ class Messages:
             Exception: what the template raises with the preferred form, where it raises with each.
         """
         marked, marks = twin(sample)
-        best: tuple[int, Verdict] | None = None
+        best: tuple[tuple[int, int], Verdict] | None = None
         failure: Exception | None = None
         for form in self._forms(sample):
             try:
@@ -124,10 +125,10 @@ class Messages:
                 lost = [mark for mark in marks if mark.word not in written]
             media = self._lost_media(marked, form, reply, text)
             found = _verdict(sample, form, lost, media, reply)
-            count = sum(mark.kind in ("text", "tool call", "tools") for mark in lost) + len(media)
-            if best is None or count < best[0]:
-                best = count, found
-            if not count:
+            losses = sum(mark.kind in ("text", "tool call", "tools") for mark in lost), len(media)
+            if best is None or losses < best[0]:
+                best = losses, found
+            if not any(losses):
                 break
         if best is None:
             assert failure is not None
@@ -145,7 +146,7 @@ class Messages:
 
     def _lost_media(self, marked: Sample, form: Form, reply: bool, text: str) -> list[str]:
         """The kinds of media of which one could be taken out without any change to what is written."""
-        lost = []
+        lost: list[str] = []
         for number, turn in enumerate(marked.turns):
             for place, part in enumerate(turn.parts):
                 if isinstance(part, Media) and turn.role in form.parts:
@@ -182,11 +183,11 @@ def twin(sample: Sample) -> tuple[Sample, list[Mark]]:
             parts=tuple(text(part, number) if isinstance(part, str) else part for part in turn.parts),
             reasoning=mark("reasoning", number) if turn.reasoning else "",
             name=mark("speaker", number) if turn.name and turn.role != "tool" else turn.name,
-            tool_calls=tuple(_marked_call(call, lambda n=number: mark("tool call", n)) for call in turn.tool_calls),
+            tool_calls=tuple(_marked_call(call, partial(mark, "tool call", number)) for call in turn.tool_calls),
         )
         for number, turn in enumerate(sample.turns)
     ]
-    tools = tuple(_marked_tool(tool, lambda: mark("tools", -1)) for tool in sample.tools)
+    tools = tuple(_marked_tool(tool, partial(mark, "tools", -1)) for tool in sample.tools)
     return replace(sample, turns=tuple(turns), tools=tools), marks
 
 

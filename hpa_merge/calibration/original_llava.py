@@ -16,8 +16,7 @@ from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.loading import load_tokenizer, processor_template, reason
 from hpa_merge.calibration.templates import TemplateOptions
 from hpa_merge.errors import CheckpointError
-from hpa_merge.records import Sample
-from hpa_merge.records.formats import PLACEHOLDER
+from hpa_merge.records import PLACEHOLDER, Sample
 
 __all__ = ["CONVERSATIONS", "original_llava_encoder"]
 

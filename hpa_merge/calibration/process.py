@@ -10,9 +10,11 @@ from torch import Tensor
 from hpa_merge.calibration.encode import Encoded, Encoder
 from hpa_merge.calibration.showing import Piece, pieces
 from hpa_merge.calibration.templates import TemplateOptions
+from hpa_merge.config import MAX_FRAMES
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.isolation import Child, Limits, Stopped
 from hpa_merge.records import Sample
+from hpa_merge.records.sample import MediaKind
 
 __all__ = ["ENCODER", "EncoderProcess"]
 
@@ -23,9 +25,9 @@ LOADING = Limits(computing=120.0, waiting=600.0)
 """To load a tokenizer or a processor. Gemma 3's tokenizer, of the largest ones (33 MB, 6,400 added tokens), takes
 seconds."""
 
-SAMPLE = Limits(computing=30.0, waiting=300.0)
+SAMPLE = Limits(computing=120.0, waiting=600.0)
 """To encode one sample, or one batch of prompts. The longest text, two million characters, takes some seconds, and so
-do images of 89 million pixels."""
+do images of 89 million pixels; a video has to be decoded from one keyframe to the next."""
 
 MEMORY = 2**33
 """Bytes for the tokenizer, the processor, and what they make of one sample: 8 GiB. The largest tokenizers take 1 GiB;
@@ -49,7 +51,11 @@ class EncoderProcess:
 
     @classmethod
     def from_checkpoint(
-        cls, folder: Path, samples: Sequence[Sample], options: TemplateOptions | None = None
+        cls,
+        folder: Path,
+        samples: Sequence[Sample],
+        options: TemplateOptions | None = None,
+        max_frames: int = MAX_FRAMES,
     ) -> "EncoderProcess":
         """Load what ``samples`` need, as :meth:`Encoder.from_checkpoint` does; returns at once.
 
@@ -57,7 +63,7 @@ class EncoderProcess:
         """
         process = cls()
         if (example := _example(samples)) is not None:
-            process._begin("load", folder, example, options or TemplateOptions())
+            process._begin("load", folder, example, options or TemplateOptions(), max_frames)
         return process
 
     @classmethod
@@ -80,7 +86,7 @@ class EncoderProcess:
         if sample.input_ids:
             return Encoder().prepare(sample, max_length)
         found, tensors = self._called(sample.source, "prepare", sample, max_length)
-        return Encoded(tensors, found["cut"], found["unfit"], tuple(found["notes"]))
+        return Encoded(tensors, **{**found, "notes": tuple(found["notes"])})
 
     def show(self, sample: Sample, max_length: int) -> list[Piece]:
         """As :func:`hpa_merge.calibration.showing.pieces`; raises as :meth:`prepare`."""
@@ -162,6 +168,8 @@ class EncoderProcess:
 
 
 def _example(samples: Sequence[Sample]) -> Sample | None:
-    """The sample that asks most of the encoder: one with media, else one with text; None where all are token ids."""
+    """The sample that asks most of the encoder; None where all are token ids."""
     texts = [sample for sample in samples if not sample.input_ids]
-    return next((sample for sample in texts if sample.media), texts[0] if texts else None)
+    asks: list[MediaKind | None] = ["video", "audio", "image", None]  # torchvision is for the first alone
+    kinds: list[set[MediaKind | None]] = [{media.kind for media in sample.media} or {None} for sample in texts]
+    return next((sample for kind in asks for sample, has in zip(texts, kinds, strict=True) if kind in has), None)

@@ -25,9 +25,11 @@ class EncoderService:
     def __init__(self) -> None:
         self._encoder = Encoder()
 
-    def load(self, folder: Path, example: Sample, options: TemplateOptions) -> tuple[dict[str, Any], bytes]:
+    def load(
+        self, folder: Path, example: Sample, options: TemplateOptions, max_frames: int
+    ) -> tuple[dict[str, Any], bytes]:
         """Load what samples like ``example`` need; the token that ends a text, and which chat template there is."""
-        return self._take(lambda: Encoder.from_checkpoint(folder, [example], options))
+        return self._take(lambda: Encoder.from_checkpoint(folder, [example], options, max_frames))
 
     def load_original_llava(
         self, folder: Path, tower: Path, config: Mapping[str, Any], example: Sample, options: Mapping[str, Any]
@@ -43,7 +45,8 @@ class EncoderService:
     def prepare(self, sample: Sample, max_length: int) -> tuple[dict[str, Any], bytes]:
         """:meth:`Encoder.prepare`."""
         made = self._encoder.prepare(sample, max_length)
-        return {"cut": made.cut, "unfit": made.unfit, "notes": made.notes}, _packed(made.inputs, sample)
+        names = ("cut", "unfit", "notes", "frames", "seconds")
+        return {name: getattr(made, name) for name in names}, _packed(made.inputs, sample)
 
     def show(self, sample: Sample, max_length: int) -> tuple[list[Piece], bytes]:
         """:func:`hpa_merge.calibration.showing.pieces`."""

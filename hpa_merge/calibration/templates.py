@@ -160,17 +160,19 @@ def variables(text: str) -> set[str]:
     return set(chat_template_utils._get_template_variables(text)) - GIVEN
 
 
+_module: Any = chat_template_utils
+
+
 @contextmanager
 def _clock(date: str) -> Iterator[None]:
     """Let ``strftime_now`` of a template tell midnight of this day; a template has no other clock."""
-    moment = datetime.fromisoformat(date)
 
     class Pinned(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> "Pinned":
             return moment
 
-    module: Any = chat_template_utils
+    moment, module = Pinned.fromisoformat(date), _module
     clock, module.datetime = module.datetime, Pinned
     try:
         yield

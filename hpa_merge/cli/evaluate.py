@@ -15,6 +15,7 @@ from hpa_merge.cli.testing import (
     MACHINE_OPTIONS,
     MAX_BROKEN,
     QUIET,
+    READING_OPTIONS,
     TEMPLATE_OPTIONS,
     TEST_OPTIONS,
     answering,
@@ -24,6 +25,7 @@ from hpa_merge.cli.testing import (
     check_tests,
     judge_from,
     options,
+    reading,
     test_files,
     write,
 )
@@ -52,6 +54,7 @@ PASSED_ON = ("samples", "seed", "answers", "max_dasr", "max_task_drop", "max_ove
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
 @options(
     TEST_OPTIONS,
+    READING_OPTIONS,
     ANSWER_OPTIONS,
     TEMPLATE_OPTIONS,
     MACHINE_OPTIONS,
@@ -90,6 +93,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
                 metrics=dict(given["metric"]),
                 judge=judge,
                 **{name: given[name] for name in PASSED_ON},
+                **reading(given),
                 on_progress=on_progress,
                 **answering(given),
             )

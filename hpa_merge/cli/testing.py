@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.shell_completion import CompletionItem
 
-from hpa_merge.config import option_fields, option_metavar
+from hpa_merge.cli.options import config_option
+from hpa_merge.config import FOLDER, IGNORED, MAP
 from hpa_merge.errors import EvaluationError
 from hpa_merge.inputs.addresses import read_address, read_key
 
@@ -132,22 +133,7 @@ MACHINE_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
 
-
-def _template_option(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option of the chat template, as a merge has it."""
-    default, text = option_fields()[name]
-    many = {"multiple": True} if isinstance(default, tuple) else {}
-    return click.option(
-        f"--{name.replace('_', '-')}",
-        default=default,
-        help=text,
-        metavar=option_metavar(name),
-        show_default=bool(default),
-        **many,
-    )
-
-
-TEMPLATE_OPTIONS = tuple(map(_template_option, ("chat_template", "template_arg", "template_date")))
+TEMPLATE_OPTIONS = tuple(map(config_option, ("max_frames", "chat_template", "template_arg", "template_date")))
 
 ENDPOINT_OPTIONS = (
     click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),
@@ -164,6 +150,24 @@ ENDPOINT_OPTIONS = (
 QUIET = (
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
     click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
+)
+
+READING_OPTIONS = (
+    click.option(
+        "--map",
+        multiple=True,
+        metavar=MAP,
+        help="The field GIVEN is what layouts call WANTED, in the files of SET. Repeatable.",
+    ),
+    click.option(
+        "--ignore-field", multiple=True, metavar=IGNORED, help="A field that carries nothing for a model. Repeatable."
+    ),
+    click.option(
+        "--image-folder",
+        multiple=True,
+        metavar=FOLDER,
+        help="Where relative paths of images start, instead of each file's own folder. Repeatable.",
+    ),
 )
 
 Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
@@ -230,6 +234,11 @@ def test_files(given: Mapping[str, Any]) -> list[Path]:
     return [Path(path) for kind in ("safety_test", "task_test", "benign_test") for _, path in given[kind]]
 
 
+def reading(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How the files are read, from the options."""
+    return {name: given[name] for name in ("map", "ignore_field", "image_folder")}
+
+
 def suite_of(given: Mapping[str, Any]) -> "Suite":
     """The test files, read and checked.
 
@@ -237,9 +246,18 @@ def suite_of(given: Mapping[str, Any]) -> "Suite":
         InputError: a file cannot be read, or a record is malformed, or has not what its metric needs.
     """
     from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.records import reading_of_sets
 
     safety, tasks, benign = (dict(given[kind]) for kind in ("safety_test", "task_test", "benign_test"))
-    return Suite.of(safety, tasks, benign, dict(given["metric"]), samples=given["samples"], seed=given["seed"])
+    return Suite.of(
+        safety,
+        tasks,
+        benign,
+        dict(given["metric"]),
+        samples=given["samples"],
+        seed=given["seed"],
+        reading=reading_of_sets(given["map"], given["ignore_field"], given["image_folder"]),
+    )
 
 
 def judge_from(given: Mapping[str, Any]) -> "str | Guard":
@@ -266,7 +284,7 @@ def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
     """How answers are made, from the options."""
     names = (
         *("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout"),
-        *("chat_template", "template_arg", "template_date"),
+        *("max_frames", "chat_template", "template_arg", "template_date"),
     )
     return cast("AnsweringOptions", {name: given[name] for name in names if name in given})
 

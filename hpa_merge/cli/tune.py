@@ -55,7 +55,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     started, inputs = time.monotonic(), [Path(old), Path(new)]
     paths, base = read_options(context, given)
     out = paths.pop("output")
-    files = [given["config_file"], given["settings"], paths["safety_calib"], paths["task_calib"]]
+    files = [given["config_file"], given["settings"], paths["safety_calib"], *paths["task_calib"]]
     files = [*test_files(given), *filter(None, files)]
     check_tests(given, "safety_test", "task_test")
     if given["max_over_refusal"] is not None and not given["benign_test"]:
@@ -89,13 +89,13 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         if given["plot"] is not None:
             check_picture(given["plot"])
         outs = setting_folders(out, settings or default_settings(config))
-        suite, judge = suite_of(given | {"seed": config.seed}), judge_of(named)
-        calibration = (paths["safety_calib"], paths["task_calib"])
-        check_held_out(suite, calibration)
-        notes = overlaps(suite, calibration)
         request = request_of(
             context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=given["settings"]
         )
+        reading = {"map": config.map, "ignore_field": config.ignore_field, "image_folder": request.image_folder}
+        suite, judge = suite_of(given | reading | {"seed": config.seed}), judge_of(named)
+        check_held_out(suite, request)
+        notes = overlaps(suite, request)
         if given["dry_run"]:
             with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
                 plans = preview(request, on_progress)

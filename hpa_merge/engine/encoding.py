@@ -21,7 +21,8 @@ from hpa_merge.report.planned import ShownPiece, ShownSample
 
 __all__ = ["Encoding", "encoding", "template_options"]
 
-TOO_LONG = "raise --max-length, or shorten the sample"
+TWICE = {"pixel_values", "pixel_values_videos"}
+"""Inputs that go through one vision tower or projector one after the other; a unit is run once."""
 
 TEMPLATE_BYTES = 2**20
 """The longest file of a chat template; of real ones, the longest has 30 kB."""
@@ -82,8 +83,8 @@ class Encoding:
             folder: where its side files lie.
             given: what was drawn of the file.
             purpose: ``safety`` or ``task``.
-            config: of it ``conversation``, what it says of the chat template, and ``max_length``, the most tokens of a
-                sample that are used.
+            config: of it ``conversation``, what it says of the chat template, and ``max_length`` and ``max_frames``,
+                the most tokens of a sample and frames of a video that are used.
             show: how many samples are shown.
 
         Raises:
@@ -99,7 +100,7 @@ class Encoding:
         self._template = template_options(config.chat_template, config.template_arg, config.template_date)
         self._encoder = EncoderProcess()
         if checkpoint.tower is None:
-            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template)
+            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template, config.max_frames)
 
     def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
@@ -116,20 +117,28 @@ class Encoding:
             ResourceError: they do not fit into memory together.
         """
         encoder, length = self._opened(meta), self._length(meta)
+        remedy = "shorten the texts, because the model has no more positions"
+        if length == self._config.max_length:
+            remedy = "raise --max-length, or shorten the texts"
         free, taken = free_bytes(torch.device("cpu")), 0
         inputs: list[dict[str, Tensor]] = []
         used: list[Sample] = []
         for sample in self.samples:
             made = encoder.prepare(sample, length)
+            if made.inputs.keys() >= TWICE:
+                raise CalibrationError(
+                    f"{sample.source} has images and videos, for which the model runs the same layers twice: give the "
+                    "images and the videos in samples of their own."
+                )
             unfit = made.unfit
             if self._purpose == "safety" and made.cut and not sample.turns:
                 unfit = (
                     f"it is {made.cut} tokens longer than {length}, and its end, where a refusal stands, would be cut"
                 )
             if unfit and self._purpose == "safety":
-                raise CalibrationError(f"{sample.source}: {unfit}: {TOO_LONG}.")
+                raise CalibrationError(f"{sample.source}: {unfit}: {remedy}.")
             if unfit:
-                self.tally.drop(f"longer than {length} tokens")
+                self.tally.drop(f"does not fit into {length} tokens")
                 continue
             taken += sum(value.nbytes for value in made.inputs.values())
             if free is not None and taken > SHARE * free:
@@ -145,7 +154,7 @@ class Encoding:
         if self.samples and not used:
             raise CalibrationError(
                 f"{self.samples[0].source}: none of the {len(self.samples)} {self._purpose} samples fits into {length} "
-                f"tokens: {TOO_LONG}."
+                f"tokens: {remedy}."
             )
         self.samples = tuple(used)
         self.tally.template = self._encoder.template
@@ -175,8 +184,9 @@ class Encoding:
     def _length(self, meta: MetaModel) -> int:
         """The most tokens of a sample."""
         context = getattr(meta.model.config.get_text_config(), "max_position_embeddings", None)
-        known = isinstance(context, int) and context > 0
-        return min(self._config.max_length, context) if known else self._config.max_length
+        if isinstance(context, int) and context > 0:
+            return min(self._config.max_length, context)
+        return self._config.max_length
 
 
 def _shown(sample: Sample, made: Encoded, pieces: Iterable[Piece]) -> ShownSample:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from hpa_merge.calibration import Encoded, SampleSet
 from hpa_merge.records import Media, Sample, Turn
@@ -34,6 +34,7 @@ class Tally:
         self._purpose = purpose
         self._given = given
         self._counts: Counter[str] = Counter()
+        self._seconds = 0.0
         self._dropped = Counter(given.dropped)
         self._noted: dict[str, list[str]] = {}
 
@@ -50,6 +51,8 @@ class Tally:
         self._counts["answers"] += sample.turns[-1:] != () and sample.turns[-1].role == "assistant"
         self._counts["truncated"] += made.cut > 0
         self._counts.update(f"{media.kind}s" for media in sample.media)
+        self._counts["frames"] += made.frames
+        self._seconds += made.seconds
         self.shapes[_shape(sample)] += 1
         for note in made.notes:
             self._noted.setdefault(note, []).append(sample.source)
@@ -69,14 +72,16 @@ class Tally:
 
     def record(self, file: str | Path) -> CalibrationRecord:
         """What was used of the calibration file."""
-        names = ("samples", "tokens", "images", "videos", "audios", "turns", "answers", "truncated")
+        names = ("samples", "tokens", "images", "videos", "frames", "audios", "turns", "answers", "truncated")
+        counts: dict[str, Any] = {name: self._counts[name] for name in names}
         return CalibrationRecord(
             file=str(file),
             available=self._given.available,
             passed_over=self._given.passed_over,
             dropped=dict(sorted(self._dropped.items())),
             template=self.template,
-            **{name: self._counts[name] for name in names},
+            seconds=round(self._seconds, 3),
+            **counts,
         )
 
 

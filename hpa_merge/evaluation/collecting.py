@@ -23,6 +23,8 @@ from hpa_merge.evaluation.verdicts import Verdict
 from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
 from hpa_merge.files.weights import is_checkpoint_folder
+from hpa_merge.inputs.data_sets import locate_data
+from hpa_merge.records import ReadingOptions
 from hpa_merge.report.evaluation import ModelResult
 
 __all__ = ["Suite", "assess", "batches", "check_answers", "collect", "is_answers"]
@@ -60,12 +62,14 @@ class Suite:
         *,
         samples: int | None = None,
         seed: int = 0,
+        reading: Mapping[str, ReadingOptions] | None = None,
     ) -> Self:
         """The test files of these paths, by name, read and checked.
 
         Args:
             metrics: of tasks that are not scored by what their file suggests.
             samples: prompts of a file used at most, drawn with ``seed``.
+            reading: how the records of the files are read, by what they are for.
 
         Raises:
             EvaluationError: there is no file, or a metric of no task.
@@ -73,7 +77,11 @@ class Suite:
         """
 
         def read(paths: Mapping[str, str | Path], purpose: Purpose) -> dict[str, PromptFile]:
-            return {name: PromptFile(Path(path), purpose, limit=samples, seed=seed) for name, path in paths.items()}
+            options = (reading or {}).get(purpose)
+            return {
+                name: PromptFile(locate_data(path, "test"), purpose, limit=samples, seed=seed, options=options)
+                for name, path in paths.items()
+            }
 
         if not (safety or tasks or benign):
             raise EvaluationError("there is no test file: give safety, task or benign tests.")
@@ -101,7 +109,7 @@ class Suite:
         """The paths, by purpose and name."""
         found: dict[str, dict[str, str]] = {"safety": {}, "task": {}, "benign": {}}
         for purpose, name, prompts in self:
-            found[purpose][name] = str(prompts.path)
+            found[purpose][name] = prompts.source.name
         return found
 
     @property
@@ -124,7 +132,7 @@ def check_answers(suite: Suite, folder: Path) -> None:
             path = _file(folder, purpose, name)
             if not path.exists():
                 continue
-            read = any(path.samefile(prompts.path) for _, _, prompts in suite)
+            read = any(path.samefile(each) for _, _, prompts in suite for each in prompts.source.files)
             with path.open("rb") as file:
                 if read or file.read(len(BEGINNING)) not in (b"", BEGINNING):
                     what = "is a test file" if read else "holds no answers of hpa-merge eval"

@@ -173,6 +173,11 @@ class Endpoint:
 
     def _request(self, prompt: Sample) -> bytes:
         """The body of a request; its images, whose order is that of the turns, come from a child process."""
+        for media in prompt.media:
+            if media.kind != "image":
+                raise EvaluationError(
+                    f"{prompt.source} has {media.kind}, which is not sent to an endpoint: remove the prompt."
+                )
         images = iter(self._pictures.encode(prompt))
         seen = [[next(images) for part in turn.parts if isinstance(part, Media)] for turn in prompt.turns]
         body: dict[str, Any] = {
@@ -181,6 +186,7 @@ class Endpoint:
             "max_tokens": self._max_new_tokens,
             "temperature": 0,
             "seed": 0,
+            **({"tools": list(prompt.tools)} if prompt.tools else {}),
         }
         if self._arguments:
             body["chat_template_kwargs"] = self._arguments
@@ -293,7 +299,7 @@ def _coding(headers: httpx.Headers) -> str:
 def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
     """A turn as the protocol has it: a text, or parts where there are images."""
     if not images:
-        return {"role": turn.role, "content": "\n".join(turn.texts)}
+        return {"role": turn.role, "content": "\n".join(turn.texts), **turn.extras}
     waiting = iter(images)
     parts = [
         {"type": "text", "text": part}
@@ -301,7 +307,7 @@ def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
         else {"type": "image_url", "image_url": {"url": _data_url(next(waiting))}}
         for part in turn.parts
     ]
-    return {"role": turn.role, "content": parts}
+    return {"role": turn.role, "content": parts, **turn.extras}
 
 
 def _data_url(image: bytes) -> str:

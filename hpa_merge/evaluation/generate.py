@@ -16,6 +16,7 @@ from hpa_merge.calibration import EncoderProcess, TemplateOptions
 from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
+from hpa_merge.config import MAX_FRAMES
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.evaluation.thinking import MARKS, mark_at_end
@@ -53,12 +54,14 @@ class LocalModel:
         batch_size: int = 8,
         max_new_tokens: int = 128,
         template: TemplateOptions | None = None,
+        max_frames: int = MAX_FRAMES,
     ) -> None:
         """Load the checkpoint, in the dtype it is stored in.
 
         Args:
             example: what the prompts are like: with images, if any has some.
             template: what the user says of the chat template.
+            max_frames: frames of a video that are used, at most.
 
         Raises:
             CheckpointError: it cannot be loaded, or weights are missing.
@@ -67,7 +70,7 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = EncoderProcess.from_checkpoint(folder, [example], template)
+        self._encoder = EncoderProcess.from_checkpoint(folder, [example], template, max_frames)
         try:
             self._model = _load(folder, device)
             end = self._encoder.end
@@ -115,16 +118,19 @@ class LocalModel:
             torch.cuda.empty_cache()
 
     def _batches(self, prompts: Sequence[Sample]) -> Iterator[list[int]]:
-        """Places of prompts with as many images each, the short ones first."""
+        """Places of prompts with as many images each, the short ones first; those with other media one by one."""
 
         def images(place: int) -> int:
             return len(prompts[place].images)
 
+        def alone(place: int) -> int:
+            return place + 1 if any(media.kind != "image" for media in prompts[place].media) else 0
+
         def length(place: int) -> int:
             return sum(len(text) for turn in prompts[place].turns for text in turn.texts)
 
-        order = sorted(range(len(prompts)), key=lambda place: (images(place), length(place), place))
-        for _, group in groupby(order, images):
+        order = sorted(range(len(prompts)), key=lambda place: (images(place), alone(place), length(place), place))
+        for _, group in groupby(order, lambda place: (images(place), alone(place))):
             places = list(group)
             for start in range(0, len(places), self._batch_size):
                 yield places[start : start + self._batch_size]

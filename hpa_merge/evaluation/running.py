@@ -9,7 +9,7 @@ from typing import Any, Self, TypedDict, final
 
 from hpa_merge.calibration import TemplateOptions
 from hpa_merge.calibration.loading import is_multimodal
-from hpa_merge.config import TEMPLATE_DATE, CalibrationOptions, template_arguments
+from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, template_arguments
 from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
@@ -35,6 +35,7 @@ class AnsweringOptions(TypedDict, total=False):
     endpoint: str | None
     concurrency: int
     timeout: float
+    max_frames: int
     chat_template: str
     template_arg: tuple[str, ...]
     template_date: str
@@ -50,8 +51,8 @@ class Answering:
         max_new_tokens: the longest answer.
         endpoint: the address of a server; then models are names that the server has for them.
         concurrency, timeout: requests under way at once, and seconds that one may take.
-        chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has them; of models
-            that are loaded here, and not of a guard model.
+        max_frames, chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has
+            them; of models that are loaded here, and not of a guard model.
 
     Raises:
         ConfigError: the chat template cannot be read, or an argument is none.
@@ -64,6 +65,7 @@ class Answering:
     endpoint: str | None = None
     concurrency: int = 8
     timeout: float = 120.0
+    max_frames: int = MAX_FRAMES
     chat_template: str = ""
     template_arg: tuple[str, ...] = ()
     template_date: str = TEMPLATE_DATE
@@ -83,6 +85,7 @@ class Answering:
             config.device,
             batch_size,
             max_new_tokens,
+            max_frames=config.max_frames,
             chat_template=config.chat_template,
             template_arg=config.template_arg,
             template_date=config.template_date,
@@ -173,7 +176,9 @@ def opened(
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
     template = replace(how.template, defaults=defaults or {})
-    model_here = LocalModel(source.folder, example, device=device, template=template, **sizes)
+    model_here = LocalModel(
+        source.folder, example, device=device, template=template, max_frames=how.max_frames, **sizes
+    )
     try:
         yield model_here
     finally:

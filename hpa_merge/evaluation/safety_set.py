@@ -102,8 +102,8 @@ def make_safety_set(
         longer = "raise --max-new-tokens, " if reasons["unfinished"] else ""
         faults = "".join(f", {number} {FAULTS[fault]}" for fault, number in reasons.items() if fault in FAULTS)
         raise EvaluationError(
-            f"of the {asked} prompts of {prompts.path}, {len(kept)} were answered safely{faults}, and {count} are "
-            f"asked for: {longer}give more prompts, lower --n, or check that the model is aligned."
+            f"of the {asked} prompts of {prompts.source.name}, {len(kept)} were answered safely{faults}, and {count} "
+            f"are asked for: {longer}give more prompts, lower --n, or check that the model is aligned."
         )
     return SafetySet(tuple(kept), asked, dict(reasons))
 
@@ -179,14 +179,16 @@ def _record(prompt: Prompt, answer: str, folder: Path) -> dict[str, Any]:
     """A sample as a calibration file has it."""
     messages = [_message(turn, folder) for turn in prompt.sample.turns]
     record: dict[str, Any] = {"messages": [*messages, {"role": "assistant", "content": answer}]}
+    if prompt.sample.tools:
+        record["tools"] = list(prompt.sample.tools)
     return record | ({"category": prompt.category} if prompt.category else {})
 
 
 def _message(turn: Turn, folder: Path) -> dict[str, Any]:
+    message = {"role": turn.role, **turn.extras}
     if all(isinstance(part, str) for part in turn.parts):
-        return {"role": turn.role, "content": "\n".join(turn.texts)}
-    return {
-        "role": turn.role,
+        return message | {"content": "\n".join(turn.texts)}
+    return message | {
         "content": [
             {"type": "text", "text": part}
             if isinstance(part, str)

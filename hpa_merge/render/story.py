@@ -9,7 +9,7 @@ from hpa_merge.report.records import CalibrationRecord, Outcome
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, from_first_text, listed, percent, seconds_text
+from hpa_merge.report.words import bytes_text, counted, from_first_text, listed, percent, seconds_text, set_text
 
 __all__ = [
     "cost",
@@ -228,8 +228,9 @@ def _measured(evaluation: dict[str, Any] | None) -> str:
 def _calibration(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
-    counts = (counted(record.samples, "sample"), counted(record.tokens, "token"), counted(record.images, "image"))
-    return f"{record.file}: {', '.join(counts)}"
+    parts = "".join(f"; {counted(part.samples, 'sample')} of {part.file}" for part in record.parts)
+    passed = f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else ""
+    return f"{record.file}: {set_text(record)}{parts}{passed}"
 
 
 def _percent(share: float | None) -> str:

@@ -35,8 +35,8 @@ class ShownPiece:
     """A stretch of a sample's tokens.
 
     Attributes:
-        kind: ``text``, ``answer``, the kind of a medium, or ``ids``.
-        text: as the tokenizer decodes it, with special tokens; of a medium its name and its size.
+        kind: ``text``, ``answer``, the kind of a medium, ``ids``, or ``cut`` where the prompt lost of its text.
+        text: as the tokenizer decodes it, with special tokens; of a medium its name and its size; of a cut how much.
         tokens: how many there are.
     """
 

@@ -52,7 +52,7 @@ def test_the_draw_is_the_seed_s(prompts: PromptFile) -> None:
         return [prompt.source for prompt, _ in made.samples]
 
     assert drawn(0) == drawn(0) != drawn(1)
-    assert Counter(source.split(":")[0] for source in drawn(0)) == {str(prompts.path): 6}
+    assert Counter(source.split(":")[0] for source in drawn(0)) == {prompts.source.name: 6}
 
 
 def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> None:
@@ -61,8 +61,8 @@ def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> 
     with pytest.raises(EvaluationError) as raised:
         make_safety_set(prompts, Rule(refuses_even), PhraseJudge(), 22)
     assert str(raised.value) == (
-        f"of the 42 prompts of {prompts.path}, 21 were answered safely, and 22 are asked for: give more prompts, "
-        "lower --n, or check that the model is aligned."
+        f"of the 42 prompts of {prompts.source.name}, 21 were answered safely, and 22 are asked for: give more "
+        "prompts, lower --n, or check that the model is aligned."
     )
 
 
@@ -89,6 +89,24 @@ def test_the_file_is_read_back_with_images_beside_another_folder(tmp_path: Path)
     assert set(samples.values()) == {Turn("assistant", (REFUSES,))}
     record = next(record for record in lines(out) if "category" not in record)
     assert record["messages"][0]["content"][1] == {"type": "image", "image": "../asked/images/a.png"}
+
+
+def test_tools_and_their_calls_are_read_back(tmp_path: Path) -> None:
+    call = {"type": "function", "id": "c1", "function": {"name": "lock", "arguments": {"open": True}}}
+    offer = {"type": "function", "function": {"name": "lock", "parameters": {}}}
+    said = [
+        {"role": "user", "content": "Open it."},
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "A lock."},
+        {"role": "tool", "tool_call_id": "c1", "content": "shut"},
+    ]
+    prompts = PromptFile(jsonl(tmp_path / "p.jsonl", {"messages": said, "tools": [offer]}), "safety")
+    made = make_safety_set(prompts, Rule(lambda text: REFUSES), PhraseJudge(), 1)
+    write_safety_set(made, tmp_path / "s.jsonl")
+    (sample,) = read_samples(tmp_path / "s.jsonl", 1, 0, purpose="safety").samples
+    assert sample.turns[:-1] == made.samples[0][0].sample.turns
+    assert sample.turns[1].tool_calls == (call,)
+    assert sample.turns[1].reasoning == "A lock."
+    assert sample.tools == (offer,)
 
 
 @pytest.mark.parametrize("name", ["qwen2_tied", "llava", "qwen2_5_vl"])
