@@ -18,10 +18,11 @@ from hpa_merge.core.compromise import ROWS as COMBINED_ROWS
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
 from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
 from hpa_merge.engine.plan import Plan
+from hpa_merge.engine.request import Limits
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.errors import ConfigError, ResourceError
 
-__all__ = ["Limits", "Memory", "allot", "explaining"]
+__all__ = ["Memory", "allot", "explaining"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
@@ -31,15 +32,6 @@ LIBRARIES = 80 * 10**6
 
 QUEUE = 2**31
 """The most bytes that are prefetched of each model or queued for each OUT."""
-
-
-@final
-@dataclass(frozen=True)
-class Limits:
-    """The most bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` next to a CUDA device."""
-
-    device: int | None = None
-    host: int | None = None
 
 
 @final

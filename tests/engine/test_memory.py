@@ -14,8 +14,8 @@ import hpa_merge.engine.setup
 from hpa_merge import HPAConfig, merge
 from hpa_merge.cli.merging import Size
 from hpa_merge.core import Curvature
-from hpa_merge.engine.memory import Limits, Memory, allot
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.memory import Memory, allot
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.setup import prepare
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.errors import ConfigError, ResourceError

@@ -10,9 +10,9 @@ from cases import CARD, REPORT, TinyCase
 from safetensors.torch import load_file, save_file
 
 from hpa_merge import HPAConfig, merge
-from hpa_merge.engine.memory import Limits, allot
+from hpa_merge.engine.memory import allot
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.setup import prepare
 from hpa_merge.errors import NumericalError
 from hpa_merge.report.planned import PlanReport
