@@ -276,11 +276,17 @@ def evaluate(
 
 
 def _guard_options(judge: str | Guard) -> dict[str, object]:
-    """How a guard model was asked, for the results; nothing of another judge."""
+    """How a guard model was asked, for the results, without paths and addresses; nothing of another judge."""
     if not isinstance(judge, Guard):
         return {}
-    address = None if judge.endpoint is None else shown(judge.endpoint)
-    return {"guard": asdict(judge) | {"endpoint": address, "arguments": list(judge.arguments)}}
+    return {
+        "guard": {
+            "served": judge.endpoint is not None,
+            "template": Path(judge.template).name,
+            "arguments": list(judge.arguments),
+            "controversial": judge.controversial,
+        }
+    }
 
 
 def tune(

@@ -42,8 +42,8 @@ _MARKS = r"[(\[{*\"'`$「『]{0,4}"
 _LETTER = rf"{_MARKS}([A-Za-z]){_ENDS}"
 
 _STATED = re.compile(
-    rf"{_APART}(?:(?:{_SAID})[*_】\]]{{0,2}}\s{{0,3}}(?:(?:{_IS})\s{{0,3}})?[:=]?|(?:option|choice|pick)\s{{0,3}}(?:is\b|[:=]))[*_]{{0,2}}"
-    rf"\s{{0,3}}{_ARTICLE}{_OPTION}{_LETTER}",
+    rf"{_APART}(?:(?:{_SAID})[*_】\]]{{0,2}}\s{{0,3}}(?:(?:{_IS})\s{{0,3}})?[:=]?"
+    rf"|(?:option|choice|pick)\s{{0,3}}(?:is\b|[:=]))[*_]{{0,2}}\s{{0,3}}{_ARTICLE}{_OPTION}{_LETTER}",
     re.IGNORECASE,
 )
 _NAMED = re.compile(rf"{_APART}(?:{_NAMES})\s{{0,3}}[:=]?\s{{0,3}}{_LETTER}", re.IGNORECASE)
@@ -57,9 +57,10 @@ _ALONE = re.compile(rf"{_APART}([B-HJ-Z]){_ENDS}|[(\[]\s?([A-Z])\s?[)\]]")
 _BOXED = re.compile(
     r"\\boxed\s{0,4}\{([^{}]{0,80}(?:\{[^{}]{0,80}\})?[^{}]{0,80})\}|<answer>([^<]{0,200})</answer>", re.IGNORECASE
 )
+_NOT = "not|isn't|nicht|pas|non|не|不是|并非"
 _COMMAND = re.compile(r"\\[a-z]{1,20}\s?\{([^{}]{0,80})\}")
 _NEGATED = re.compile(
-    rf"{_APART}(?:not|isn't|nicht|pas|non|не|不是|并非)\s{{0,3}}(?:the\s|option\s)?{_LETTER}[)\]*]{{0,3}}",
+    rf"{_APART}(?:{_NOT})\s{{0,3}}(?:the\s|option\s)?{_LETTER}[)\]*]{{0,3}}",
     re.IGNORECASE,
 )
 _AND = (
@@ -87,6 +88,7 @@ def chosen(answer: str, choices: Sequence[str]) -> str | None:
         return letters[texts.index(said)]
     if len(said) == 1 and said.upper() in letters:
         return said.upper()
+    text = _without_articles(text, choices)
     for ways in (_boxed, _stated, _leading, _named):
         found = ways(text, letters)
         if found:
@@ -161,10 +163,17 @@ def _following(rest: str, letters: str) -> Iterator[str]:
         rest = rest[found.end() :]
 
 
+def _without_articles(text: str, choices: Sequence[str]) -> str:
+    """A text without "a" and "an" before the text of a choice, where they are no letters."""
+    texts = "|".join(re.escape(choice) for choice in choices)
+    return re.sub(rf"(?<!\w)an?\s{{1,3}}(?=(?:{texts})(?!\w))", "", text, flags=re.IGNORECASE)
+
+
 def _held(said: str, texts: Sequence[str], letters: str) -> list[str]:
-    """The letters of the choices whose text stands in what was said; a choice within a longer one does not count."""
+    """The letters of the choices whose text stands in what was said, neither within a longer one nor after a "not"."""
     held = []
     for text, letter in sorted(zip(texts, letters, strict=True), key=lambda pair: -len(pair[0])):
+        said = re.sub(rf"{_APART}(?:{_NOT})\s{{1,3}}(?:an?\s|the\s)?{re.escape(text)}(?!\w)", " ", said)
         if holds(said, text):
             held.append(letter)
             said = without(said, text)

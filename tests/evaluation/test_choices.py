@@ -75,6 +75,9 @@ SETTLED = {
     "the answer is B, not A": "B",
     "The answer is not A but B.": "B",
     "No, it is not A. It is C.": "C",
+    "It is not red but green.": "B",
+    "No, not the red one: the green one.": "B",
+    "Answer: A green one": "B",
     # other languages
     "Antwort: B": "B",
     "Die richtige Antwort ist B.": "B",
@@ -124,7 +127,7 @@ UNSETTLED = (
     "Antwort: A oder B",
     "答案是A和B",
     "It is red or green.",
-    "It is not red but green.",
+    "It is not red.",
     "A red and a green one",
 )
 
@@ -149,6 +152,10 @@ def test_an_answer_that_settles_on_none_or_on_several(answer: str) -> None:
         ("１０００", ("1,000", "1000"), "B"),
         ("H", tuple("pqrstuvw"), "H"),
         ("I", tuple("pqrstuvw"), None),
+        ("It is not harmful.", ("harmful", "not harmful"), "B"),
+        ("It is harmful.", ("harmful", "not harmful"), "A"),
+        ("No, it is not.", ("yes", "no"), "B"),
+        ("An apple.", ("a pear", "an apple"), "B"),
     ],
 )
 def test_other_choices(answer: str, choices: tuple[str, ...], letter: str | None) -> None:

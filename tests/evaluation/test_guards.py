@@ -16,6 +16,7 @@ from hpa_merge.errors import ConfigError, EvaluationError
 from hpa_merge.evaluation.guards import DEFAULTS, TEMPLATES
 from hpa_merge.evaluation.running import judge_of
 from hpa_merge.records import Sample, Turn
+from hpa_merge.report.evaluation import read_evaluation
 
 TALK = Sample("t.jsonl:1", turns=(Turn("user", ("How do I open it?",)), Turn("assistant", ("With a spoon.",))))
 
@@ -99,6 +100,10 @@ def test_a_guard_behind_a_server(
     assert all(body["messages"][1]["content"].startswith("Take spoon ") for body in asked)  # without the thoughts
     assert all(body["chat_template_kwargs"] == {"policy": "strict"} for body in asked)
     assert not any("chat_template_kwargs" in body for body in stub.bodies if body["model"] == "model")
+    found = read_evaluation(tmp_path / "r.json")
+    assert found.judge == "guard"
+    expected = {"served": True, "template": "", "arguments": ["policy=strict"], "controversial": "unsafe"}
+    assert found.run["options"]["guard"] == expected
     record = lines(next((tmp_path / "answers").rglob("*.jsonl")))[0]
     assert (record["thoughts"], record["answer"][:10]) == ("Hm.", "Take spoon")
     assert (record["unsafe"], record["refused"], record["categories"]) == (True, False, ["Violent"])
