@@ -252,6 +252,8 @@ def evaluate(
         "device": how.device,
         "samples": samples,
         "seed": seed,
+        "map": list(map),
+        "ignore_field": list(ignore_field),
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
         **bounds,
     }
@@ -260,7 +262,12 @@ def evaluate(
         judge=judge,
         files=suite.files,
         failures=gate(results, Bounds(**bounds)),
-        run={"seconds": time.monotonic() - started, "versions": versions(), "options": options},
+        run={
+            "seconds": time.monotonic() - started,
+            "versions": versions(),
+            "options": options,
+            **({"commits": suite.commits} if suite.commits else {}),
+        },
     )
 
 
