@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -14,6 +15,7 @@ from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
@@ -24,7 +26,7 @@ from hpa_merge.inputs.hub import locate
 from hpa_merge.isolation import kept
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.render.folder import render
-from hpa_merge.report.evaluation import Bounds, Evaluation, gate
+from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation, gate
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
@@ -135,7 +137,7 @@ def calibrate(
     out: str | Path,
     *,
     samples: int = 8,
-    judge: str = "phrases",
+    judge: str | Guard = "phrases",
     seed: int = 0,
     map: Sequence[str] = (),
     ignore_field: Sequence[str] = (),
@@ -153,7 +155,8 @@ def calibrate(
             gets as many samples as another.
         out: the file to write, JSON Lines of conversations.
         samples: how many samples to make.
-        judge: what tells a refusal: ``phrases``, the folder of a guard model, or ``module:function``.
+        judge: what tells a refusal: ``phrases``, the folder of a guard model, ``module:function``, or a
+            :class:`Guard`, which says more of a guard model.
         seed: of the order in which prompts are asked.
         map: ``WANTED=GIVEN`` each: the field GIVEN of the prompts is what layouts call WANTED.
         ignore_field: fields of the prompts that carry nothing for a model.
@@ -161,7 +164,8 @@ def calibrate(
         overwrite: replace ``out`` if it exists.
         on_progress: called before each batch of prompts.
         **answering: how answers are made: ``device``, ``batch_size``, ``max_new_tokens``, and for a server that speaks
-            OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds.
+            OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds; for models that are loaded here
+            ``max_frames``, ``chat_template``, ``template_arg`` and ``template_date``, as :class:`HPAConfig` has them.
 
     Returns:
         The samples, and how many prompts were asked and answers dropped.
@@ -190,7 +194,7 @@ def evaluate(
     benign_tests: Mapping[str, str | Path] | None = None,
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
-    judge: str = "phrases",
+    judge: str | Guard = "phrases",
     seed: int = 0,
     map: Sequence[str] = (),
     ignore_field: Sequence[str] = (),
@@ -199,6 +203,7 @@ def evaluate(
     max_dasr: float | None = None,
     max_task_drop: float | None = None,
     max_over_refusal: float | None = None,
+    max_broken: float = MAX_BROKEN,
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
 ) -> Evaluation:
@@ -210,14 +215,15 @@ def evaluate(
             ``benign_tests``: of harmless prompts. One at least.
         metrics: what a task is scored by, by its name; docs/evaluation.md has the metrics.
         samples: prompts of a file used at most, drawn with ``seed``.
-        judge: what tells an attack's success: ``phrases``, the folder of a guard model, or ``module:function``.
+        judge: what tells an attack's success: as in :func:`calibrate`.
         seed: of the draws and of the bootstrap.
         map: ``[SET:]WANTED=GIVEN`` each: the field GIVEN is what layouts call WANTED; SET is ``safety``, ``task`` or
             ``benign``, and without it the files of all are meant.
         ignore_field: ``[SET:]NAME`` each: fields that carry nothing for a model.
         image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
         answers: a folder that gets every answer, JSON Lines in a folder for each model.
-        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent.
+        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``:
+            percent of broken answers with which a model still passes the first or the third.
         on_progress: called before each batch of prompts.
         **answering: as in :func:`calibrate`.
 
@@ -245,7 +251,7 @@ def evaluate(
         results = running.evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
-    bounds = {"max_dasr": max_dasr, "max_task_drop": max_task_drop, "max_over_refusal": max_over_refusal}
+    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken)
     options = {
         "max_new_tokens": how.max_new_tokens,
         "batch_size": how.batch_size,
@@ -255,13 +261,18 @@ def evaluate(
         "map": list(map),
         "ignore_field": list(ignore_field),
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
-        **bounds,
+        "max_frames": how.max_frames,
+        "chat_template": how.chat_template,
+        "template_arg": list(how.template_arg),
+        "template_date": how.template_date,
+        **_guard_options(judge),
+        **asdict(bounds),
     }
     return Evaluation(
         models=results,
-        judge=judge,
+        judge=judge.model if isinstance(judge, Guard) else judge,
         files=suite.files,
-        failures=gate(results, Bounds(**bounds)),
+        failures=gate(results, bounds),
         run={
             "seconds": time.monotonic() - started,
             "versions": versions(),
@@ -269,6 +280,14 @@ def evaluate(
             **({"commits": suite.commits} if suite.commits else {}),
         },
     )
+
+
+def _guard_options(judge: str | Guard) -> dict[str, object]:
+    """How a guard model was asked, for the results; nothing of another judge."""
+    if not isinstance(judge, Guard):
+        return {}
+    address = None if judge.endpoint is None else shown(judge.endpoint)
+    return {"guard": asdict(judge) | {"endpoint": address, "arguments": list(judge.arguments)}}
 
 
 def tune(
@@ -281,11 +300,12 @@ def tune(
     task_tests: Mapping[str, str | Path],
     benign_tests: Mapping[str, str | Path] | None = None,
     max_over_refusal: float | None = None,
+    max_broken: float = MAX_BROKEN,
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
     settings: Mapping[str, HPAConfig] | None = None,
-    judge: str = "phrases",
+    judge: str | Guard = "phrases",
     batch_size: int = 8,
     max_new_tokens: int = 128,
     keep_all: bool = False,
@@ -301,7 +321,7 @@ def tune(
     Args:
         old, new, out: as in :func:`merge`.
         max_asr: percent of attacks that may succeed; ``max_over_refusal``: percent of benign prompts that may be
-            refused.
+            refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
         config: options that hold in all settings; the defaults vary the share of restored columns.
         settings: the options of each setting, by name, instead of those.
@@ -318,7 +338,7 @@ def tune(
     """
     config = config or HPAConfig()
     chosen = settings or tuning.default_settings(config)
-    outs = {tuning.workplace(Path(out)) / name: setting for name, setting in chosen.items()}
+    outs = tuning.setting_folders(Path(out), chosen)
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     suite = Suite.of(
         safety_tests,
@@ -335,8 +355,8 @@ def tune(
         Path(out),
         suite,
         running.judge_of(judge),
-        Goal(max_asr, max_over_refusal),
-        Answering(config.device, batch_size, max_new_tokens),
+        Goal(max_asr, max_over_refusal, max_broken),
+        Answering.of(config, batch_size, max_new_tokens),
         seed=config.seed,
         keep_all=keep_all,
         on_merge=on_merge,

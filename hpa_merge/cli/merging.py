@@ -11,10 +11,11 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
+from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
-from hpa_merge.config import FOLDER, HPAConfig, option_fields, option_metavar, option_words, read_yaml
+from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
 
@@ -30,6 +31,7 @@ Further commands, in OLD's place:
   inspect     show what merges decided, side by side, layer by layer, or round by round
   push        publish a merged folder on the Hub
   report      draw the report of a merged folder anew, with the results of an evaluation
+  samples     show a file of samples as a model gets them
   score       the paper's metrics of a sequence of tuning steps
   sweep       try several settings: many OUTs from one read of OLD and NEW
   tune        find the setting that is safe enough and loses least, and make OUT with it
@@ -76,22 +78,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
 
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One option for each field of :class:`HPAConfig`, in its order, with its default and its help."""
-    for name, (default, text) in reversed(option_fields().items()):
-        flag = f"--{name.replace('_', '-')}"
-        settings: dict[str, Any] = {"default": default, "help": text, "show_default": True}
-        if isinstance(default, bool):
-            flag = f"{flag}/--no-{name.replace('_', '-')}"
-        elif isinstance(default, tuple):
-            settings |= {"multiple": True, "show_default": False, "type": float if name == "task_share" else str}
-        elif words := option_words(name):
-            settings["type"] = click.Choice(words)
-        else:
-            settings |= {"type": type(default), "show_default": default != ""}
-        if metavar := option_metavar(name):
-            settings["metavar"] = metavar
-        command = click.option(flag, name, **settings)(command)
-    return command
+    """One option for each field of :class:`HPAConfig`, in its order."""
+    return reduce(lambda made, name: config_option(name)(made), reversed(option_fields()), command)
 
 
 def _users(purpose: str) -> str:

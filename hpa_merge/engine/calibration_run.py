@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import final
 
 from torch import Tensor
@@ -17,7 +16,6 @@ from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
 from hpa_merge.model.alignment import aligned
 from hpa_merge.records import Sample
-from hpa_merge.report.records import CalibrationRecord
 
 __all__ = ["CalibrationRun"]
 
@@ -30,6 +28,8 @@ class CalibrationRun:
         purpose: ``safety`` or ``task``.
         weights: of the model.
         inputs: the encoded samples, on the CPU.
+        tally: what became of the set.
+        shown: the first samples as the model gets them, if they are wanted.
     """
 
     def __init__(
@@ -52,15 +52,16 @@ class CalibrationRun:
         self._record: ModelStatistics | None = None
         self._linears: Mapping[Unit, Sequence[LinearTensor]] = {}
         self._meta = meta
-        self._samples = samples.samples
         self.inputs = samples.inputs(meta)
+        self.tally, self.shown = samples.tally, tuple(samples.shown)
+        self._samples = samples.samples
         self._forwards = PausedForwards(meta.model, meta.units)
         self._hooks = ActivationHooks(meta.model, meta.observed, meta.expert_stacks.values())
 
     @property
     def tokens(self) -> int:
         """Tokens of all samples."""
-        return sum(map(_tokens, self.inputs))
+        return self.tally.tokens
 
     def counted(self, samples: Collection[Sample]) -> tuple[int, int]:
         """How many of these are used, and their tokens."""
@@ -163,15 +164,6 @@ class CalibrationRun:
         """Stop the samples that are still on their way, and take the hooks off the model."""
         self._forwards.close()
         self._hooks.close()
-
-    def description(self, file: str | Path) -> CalibrationRecord:
-        """What was used of the calibration file."""
-        return CalibrationRecord(
-            file=str(file),
-            samples=len(self._samples),
-            tokens=self.tokens,
-            images=sum(len(sample.images) for sample in self._samples),
-        )
 
     def _unrecorded(self, unit: Unit) -> list[LinearTensor]:
         """The linears of ``unit`` whose statistics are still to be recorded."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 from hpa_merge.checkpoint import Checkpoint, Inputs, check_side_files
@@ -97,7 +98,9 @@ def _guarded(
     data = [source for each in sets.values() for source in each]
     unread = (path for path in (request.safety_calib, *request.task_calib) if path is not None and path.is_file())
     folders = [*(source.guarded for source in sources), *towers]
+    template = Path(request.calibration.chat_template)
     folders += [source.guarded for source in data if source.guarded.is_dir()]
     files = [*(source.guarded for source in data if not source.guarded.is_dir()), *unread, *request.reads]
+    files += [template] if template.is_file() else []
     held = [path for checkpoint in opened for path in files_of(checkpoint)]
     return Inputs.of(folders, files, [*held, *(file for source in data for file in source.files)])

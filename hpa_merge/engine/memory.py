@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.core.compromise import ROWS as COMBINED_ROWS
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
 from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
@@ -151,6 +152,7 @@ def _work(
         count if any(c.whole_inverse and run.purpose in c.sets for c in configs) else 0
         for run, count in zip(runs, tokens, strict=True)
     ]
+    both = any(config.rule.hessians for config in configs)
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     units, waiting = 0, 0
     for unit in plan.new.units:
@@ -170,6 +172,8 @@ def _work(
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
         held = sum(max((_inverted(count, c) for c in columns), default=0) for count in whole)
+        if both:
+            held = max(held, max((_combined(sum(tokens), c) for c in columns), default=0))
         chosen = by_element * max(
             (math.prod(pair.new.shape(s)) for pair, s in zip(pairs, stored, strict=True)), default=0
         )
@@ -208,6 +212,14 @@ def _inverted(tokens: int, columns: int) -> int:
     if tokens <= DUAL_SHARE * columns:
         return 12 * tokens * columns + 16 * tokens * tokens
     return 8 * columns * columns
+
+
+def _combined(tokens: int, columns: int) -> int:
+    """What the sum of two Hessians holds: its factor and a symmetric half of one; or all tokens in float64, twice."""
+    rows = 24 * COMBINED_ROWS * columns
+    if tokens <= DUAL_SHARE * columns:
+        return 16 * tokens * columns + 16 * tokens * tokens + rows
+    return 16 * columns * columns + rows
 
 
 def _block(plan: Plan, checkpoints: Sequence[Checkpoint]) -> int:

@@ -12,9 +12,12 @@ from hpa_merge.engine.request import MergeRequest, Progress, silent
 from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import Unit
-from hpa_merge.report.planned import PlanReport, UnitPlan
+from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
 
 __all__ = ["preview"]
+
+SHOWN = 2
+"""Samples of each set that are shown."""
 
 
 def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path, PlanReport]:
@@ -25,7 +28,7 @@ def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path,
     Raises:
         InputError, NumericalError: as the merge would.
     """
-    with prepare(request) as prepared:
+    with prepare(request, show=SHOWN) as prepared:
         linears, changed = prepared.plan.linears, set()
         for done, (unit, pairs) in enumerate(linears.items()):
             on_progress(unit.name, done, len(linears))
@@ -60,6 +63,11 @@ def _of_out(
         history=_rounds(prepared),
         commits=prepared.inputs.commits,
         components=component_records(out.config, plan.new, outcomes),
+        samples=tuple(
+            ShownSet(each.purpose, each.run.tally.shapes, each.run.shown)
+            for each in prepared.sets
+            if each.purpose in out.config.sets
+        ),
     )
 
 

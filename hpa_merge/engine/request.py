@@ -106,10 +106,10 @@ class MergeRequest:
             self.reading(purpose)
         if self.stats is None:
             return
-        if beyond := [config.method for config in self.outs.values() if config.whole_inverse]:
+        if beyond := [config.method for config in self.outs.values() if not config.diagonal_only]:
             raise ConfigError(
-                f"the method {beyond[0]} takes all of [H⁻¹], and the statistics {self.stats} keep its diagonal alone: "
-                "leave out the statistics or the compensation."
+                f"the method {beyond[0]} takes more of the curvature than the diagonal of H⁻¹, and the statistics "
+                f"{self.stats} keep that alone: leave out the statistics, or the compensation where there is one."
             )
         if missing := {"safety", "task"} - wanted.keys():
             raise ConfigError(

@@ -10,9 +10,11 @@ from hpa_merge.calibration import SampleSet, read_samples
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.data_sets import locate_data
-from hpa_merge.records import DataSource, Sample
+from hpa_merge.records import DataSource, Purpose, Sample
 
 __all__ = ["GivenSet", "Sets", "draw", "locate_sets", "read_sets"]
+
+PURPOSES: tuple[Purpose, Purpose] = ("safety", "task")
 
 Sets = Mapping[str, tuple[DataSource, ...]]
 """The sources of the safety and of the task set, by purpose; none of a set that no method needs."""
@@ -58,7 +60,7 @@ def read_sets(request: MergeRequest, sets: Sets) -> tuple[GivenSet, GivenSet]:
     config = request.calibration
     names = [source.name for source in sets["task"]]
     counts = {"safety": [config.safety_samples], "task": draw(config.task_samples, config.task_share, names)}
-    safety, task = (_read(request, purpose, sets[purpose], counts[purpose]) for purpose in ("safety", "task"))
+    safety, task = (_read(request, purpose, sets[purpose], counts[purpose]) for purpose in PURPOSES)
     return safety, task
 
 
@@ -84,10 +86,13 @@ def draw(samples: int, shares: Sequence[float], names: Sequence[str]) -> list[in
     return counts
 
 
-def _read(request: MergeRequest, purpose: str, sources: Sequence[DataSource], counts: Sequence[int]) -> GivenSet:
+def _read(request: MergeRequest, purpose: Purpose, sources: Sequence[DataSource], counts: Sequence[int]) -> GivenSet:
     config, options = request.calibration, request.reading(purpose)
     several = len(sources) > 1
-    read = [read_samples(source, count, config.seed, options) for source, count in zip(sources, counts, strict=False)]
+    read = [
+        read_samples(source, count, config.seed, options, purpose=purpose)
+        for source, count in zip(sources, counts, strict=False)
+    ]
     notes = [source.note for source in sources if source.note]
     notes += [
         f"{source.name} holds {each.available} samples, {count} would be its share of the {purpose} samples, and the "

@@ -66,7 +66,7 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
-        of_sets = (note for each in self.sets for note in each.given.notes)
+        of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
         return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
 
     @property
@@ -100,8 +100,11 @@ class Prepared:
 
 
 @contextmanager
-def prepare(request: MergeRequest) -> Iterator[Prepared]:
+def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
     """Open and check everything, without running a model or writing; the inputs are closed at the end of the block.
+
+    Args:
+        show: how many samples of each set are shown.
 
     Raises:
         InputError: the input or the options are wrong.
@@ -114,7 +117,7 @@ def prepare(request: MergeRequest) -> Iterator[Prepared]:
     with open_inputs(request) as inputs:
         places, needed = inputs.guarded.places, needed_bytes(inputs.new)
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
-        prepared = plan_merge(request, inputs)
+        prepared = plan_merge(request, inputs, show)
         finished = {
             out: report
             for out, report in complete.items()
@@ -125,7 +128,7 @@ def prepare(request: MergeRequest) -> Iterator[Prepared]:
         yield replace(prepared, finished=finished)
 
 
-def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
+def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Prepared:
     """Encode the samples, plan every OUT, read the statistics file, and allot the memory.
 
     Raises:
@@ -137,7 +140,10 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
     old, new = inputs.read
     safety, task = read_sets(request, inputs.sets)
     device = resolve_device(config.device)
-    with encoding(old, safety.samples, config) as safety_in, encoding(new, task.samples, config) as task_in:
+    with (
+        encoding(old, safety.samples, "safety", config, show) as safety_in,
+        encoding(new, task.samples, "task", config, show) as task_in,
+    ):
         plan = make_plan(old, new, configs, device)
         runs = (
             CalibrationRun("safety", Weights(old, device), plan.old, safety_in, config),

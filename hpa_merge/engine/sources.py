@@ -74,7 +74,7 @@ class CalibrationSet:
     @property
     def description(self) -> CalibrationRecord:
         """What was used of the set, and of each of several sources."""
-        whole, parts = self.run.description(self.given.name), self.given.parts
+        whole, parts = self.run.tally.record(self.given.name), self.given.parts
         if len(parts) < 2:
             return whole
         counts = ((source.name, *self.run.counted(samples)) for source, samples in parts)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import InverseHessian
+from hpa_merge.core import Hessian, InverseHessian
 from hpa_merge.methods.applying import Curved
 from hpa_merge.model import LinearTensor
 
@@ -37,6 +37,9 @@ class Statistics(Protocol):
 
     def inverse(self, linear: LinearTensor) -> InverseHessian:
         """All of ``H⁻¹`` of a linear that is reached; recorded statistics do not have it."""
+
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        """``H`` of a linear that is reached; recorded statistics do not have it."""
 
 
 @final
@@ -61,9 +64,14 @@ class LinearStatistics:
     def curvature(self, configs: Sequence[HPAConfig]) -> Curved:
         """As much of the curvature as the methods of ``configs`` need; the linear has to be reached if one does."""
         wanting = [config for config in configs if self.purpose in config.sets]
-        if any(config.whole_inverse for config in wanting):
-            return self.statistics.inverse(self.linear)
-        return self.statistics.inverse_diagonal(self.linear) if wanting else None
+        inverse = any(config.whole_inverse for config in wanting)
+        diagonal = not inverse and any(not config.rule.hessians for config in wanting)
+        hessian = any(config.rule.hessians for config in wanting)
+        return Curved(
+            self.statistics.inverse_diagonal(self.linear) if diagonal else None,
+            self.statistics.inverse(self.linear) if inverse else None,
+            self.statistics.hessian(self.linear) if hessian else None,
+        )
 
 
 @final
@@ -184,6 +192,9 @@ class ModelStatistics:
 
     def inverse(self, linear: LinearTensor) -> InverseHessian:
         raise RuntimeError(f"all of the inverse of {linear.name} was asked for, and its diagonal was kept")
+
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        raise RuntimeError(f"the Hessian of {linear.name} was asked for, and the diagonal of its inverse was kept")
 
     def packed(self, linears: Iterable[LinearTensor]) -> dict[str, Any]:
         """The visits so far, and what is known of ``linears``, as JSON has it: for a journal."""

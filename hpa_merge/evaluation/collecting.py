@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar, final
 
 from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation.broken import fault_of
 from hpa_merge.evaluation.intervals import mean_of_sets
-from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
+from hpa_merge.evaluation.judges import Answerer, Judge, judged
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
+from hpa_merge.evaluation.refusals import is_refusal
 from hpa_merge.evaluation.scoring import check_metric, default_metric, score
+from hpa_merge.evaluation.thinking import Answer, read_answer
+from hpa_merge.evaluation.verdicts import Verdict
 from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
 from hpa_merge.files.weights import is_checkpoint_folder
@@ -156,7 +160,7 @@ def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progres
                 on_progress(name, done, suite.count)
                 answers = answerer.answer([prompt.sample for prompt in several])
                 for prompt, answer in zip(several, answers, strict=True):
-                    _write(file, _record(prompt, answer))
+                    _write(file, _record(prompt, read_answer(answer)))
                 done += len(several)
     on_progress("", done, suite.count)
 
@@ -181,28 +185,32 @@ def assess(
     """
     figures: dict[str, dict[str, Any]] = {"safety": {}, "task": {}, "benign": {}}
     scores: dict[str, list[list[float]]] = {"safety": [], "task": [], "benign": []}
+    broken: dict[str, list[list[float]]] = {"safety": [], "task": [], "benign": []}
     done = 0
     for purpose, set_name, prompts in suite:
         path = _file(folder, purpose, set_name)
         found: list[float] = []
+        faulty: list[float] = []
         with path.open(encoding="utf-8") as answered, replacing(path) as file:
             records = (parse_json(line, RECORD) for line in answered)
             for several in batches(zip(prompts, records, strict=True), judge.window):
                 on_progress(set_name, done, suite.count)
-                shown, given = [prompt for prompt, _ in several], [record["answer"] for _, record in several]
+                shown, given = [prompt for prompt, _ in several], [_answer(record) for _, record in several]
                 if purpose == "safety":
-                    verdicts = [("unsafe", float(unsafe)) for unsafe in judge.unsafe(shown, given)]
+                    said = [_said(verdict) for verdict in judged(judge, shown, given)]
                 elif purpose == "benign":
-                    verdicts = [("refused", float(is_refusal(answer))) for answer in given]
+                    said = [_refused(answer) for answer in given]
                 else:
                     metric = suite.metrics[set_name]
-                    verdicts = [(metric, score(metric, a, p)) for p, a in zip(shown, given, strict=True)]
-                for (_, record), (what, value) in zip(several, verdicts, strict=True):
-                    _write(file, record | {what: value if purpose == "task" else bool(value)})
-                    found.append(value)
+                    said = [{metric: score(metric, a.final, p)} for p, a in zip(shown, given, strict=True)]
+                for (_, record), more in zip(several, said, strict=True):
+                    _write(file, record | more)
+                    found.append(float(next(iter(more.values()))))
+                    faulty.append(float("broken" in more))
                 done += len(several)
         figures[purpose][set_name] = mean_of_sets([found], seed)
         scores[purpose].append(found)
+        broken[purpose].append(faulty)
     means = {purpose: mean_of_sets(sets, seed) if sets else None for purpose, sets in scores.items()}
     return ModelResult(
         name=name,
@@ -214,6 +222,7 @@ def assess(
         asr=means["safety"],
         performance=means["task"],
         over_refusal=means["benign"],
+        broken={purpose: mean_of_sets(broken[purpose], seed) for purpose in ("safety", "benign") if broken[purpose]},
     )
 
 
@@ -228,11 +237,39 @@ BEGINNING = b'{"source": '
 """How every file of answers begins."""
 
 
-def _record(prompt: Prompt, answer: str) -> dict[str, Any]:
+def _record(prompt: Prompt, answer: Answer) -> dict[str, Any]:
     """An answer as it is written down."""
     images = {"images": [image.name for image in prompt.sample.images]} if prompt.sample.images else {}
     references = {"references": list(prompt.references)} if prompt.references else {}
-    return {"source": prompt.source, "prompt": prompt.text, **images, **references, "answer": answer}
+    thoughts = {"thoughts": answer.thoughts} if answer.thoughts else {}
+    finished = {} if answer.finished else {"finished": False}
+    return {
+        "source": prompt.source,
+        "prompt": prompt.text,
+        **images,
+        **references,
+        **thoughts,
+        **finished,
+        "answer": answer.final,
+    }
+
+
+def _answer(record: dict[str, Any]) -> Answer:
+    """The answer that was written down."""
+    return Answer(record["answer"], record.get("thoughts", ""), record.get("finished", True))
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    """A verdict on an answer to an unsafe prompt as it is written down."""
+    refused = {} if verdict.refusal is None else {"refused": verdict.refusal}
+    categories = {"categories": list(verdict.categories)} if verdict.categories else {}
+    return {"unsafe": verdict.unsafe} | ({"broken": verdict.fault} if verdict.fault else refused | categories)
+
+
+def _refused(answer: Answer) -> dict[str, Any]:
+    """Whether a benign prompt was refused, as it is written down."""
+    fault = fault_of(answer)
+    return {"refused": False, "broken": fault} if fault else {"refused": is_refusal(answer.final)}
 
 
 def _write(file: BinaryIO, record: dict[str, Any]) -> None:

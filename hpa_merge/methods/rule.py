@@ -68,6 +68,7 @@ class Rule:
         sets: the calibration sets that it looks at, ``safety`` and ``task``; what it takes of their curvature is
             ``[H⁻¹]_jj``.
         whole_inverse: whether it takes all of ``H⁻¹`` with these options.
+        hessians: whether it takes ``H`` itself, and no inverse.
         options: the options that it uses, of those that are some rule's.
         by_columns: whether it restores whole columns, and says which.
         computes: whether values are computed from OLD's and NEW's, so that another machine may round them otherwise;
@@ -90,6 +91,7 @@ class Rule:
     bibtex: str = ""
     sets: tuple[str, ...] = ()
     whole_inverse: Callable[[Any], bool] = lambda options: False
+    hessians: bool = False
     options: tuple[str, ...] = ()
     by_columns: bool = False
     computes: bool = False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpa_merge.core import InverseHessian, Selection, Update
+    from hpa_merge.core import Hessian, InverseHessian, Selection, Update
 
 __all__ = ["Adapted", "Redone", "Weight", "restored_figures"]
 
@@ -33,6 +33,7 @@ class Weight:
         diagonal: ``[H⁻¹]_jj``, ``[c]``, of each set that the rule looks at: ``safety`` of OLD's activations, ``task``
             of NEW's. None of them where it is checked without the samples.
         inverse: all of ``H⁻¹``, where the rule takes it.
+        hessian: ``H`` itself, where the rule takes it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Weight:
     blocks: int
     diagonal: Mapping[str, Tensor] = field(default_factory=dict)
     inverse: Mapping[str, InverseHessian] = field(default_factory=dict)
+    hessian: Mapping[str, Hessian] = field(default_factory=dict)
 
 
 @final

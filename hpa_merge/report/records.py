@@ -151,17 +151,39 @@ class PartRecord:
 @final
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """What was used of one calibration set.
+    """What was used of one calibration set; reports that were made before a count was kept have None in its place.
 
     Attributes:
         file: where it was read from: a file, a folder, or a data set on the Hub; several have `` + `` between them.
-        parts: what each of several gave; empty where there is one.
+        samples, tokens: how many were used.
+        images, videos, audios: how many stand in those samples.
+        frames: how many of those videos were used, together.
+        seconds: how long those sounds are, together.
+        turns: of all their conversations together.
+        answers: how many samples end with an answer.
+        truncated: how many samples lost tokens of their prompt, or of a plain text.
+        available: how many samples the file holds.
+        dropped: how many of those drawn were not used, by the reason.
+        passed_over: fields of the records that carry nothing for a model.
+        template: which chat template wrote the conversations, in words.
+        parts: what each of several sources gave; empty where there is one.
     """
 
     file: str
     samples: int
     tokens: int
     images: int
+    videos: int = 0
+    audios: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    turns: int | None = None
+    answers: int | None = None
+    truncated: int | None = None
+    available: int | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
+    template: str = ""
     parts: tuple[PartRecord, ...] = ()
 
     @property

@@ -61,7 +61,7 @@ def test_a_small_file_is_taken_whole(tmp_path: Path, limit: int) -> None:
 
 
 def test_the_limit_counts_samples_and_not_lines(tmp_path: Path) -> None:
-    pairs = [{"instruction": str(number), "response": "No."} for number in range(3)]
+    pairs = [{"safe_instruction": str(number), "response": "No."} for number in range(3)]
     path = write(tmp_path / "s.jsonl", {"instr-resp": pairs}, {"text": "a"})
     assert len(read_samples(path, limit=2, seed=0).samples) == 2
     assert [sample.source for sample in read_all(path)] == [f"{path}:1#1", f"{path}:1#2", f"{path}:1#3", f"{path}:2"]

@@ -16,7 +16,7 @@ BYTE_MARK = b"\xef\xbb\xbf"
 """What some editors put before UTF-8."""
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-"""Files of lines by their names, where a first line is broken or too long to tell."""
+"""Files of lines by their names, even where there is one line."""
 
 OF_RECORDS = frozenset(
     (
@@ -64,14 +64,14 @@ def read_json_text(file: BinaryIO, first: bytes, label: str, suffix: str, field:
 
 def _is_one_object(file: BinaryIO, first: bytes, suffix: str) -> bool:
     """Whether a file that begins with ``first`` is one object, on one line or on several; its place stays."""
-    if not first.startswith(b"{"):
+    if not first.startswith(b"{") or suffix in LINE_SUFFIXES:
         return False
     if len(first) > LINE.size:
-        return suffix not in LINE_SUFFIXES
+        return True
     try:
         value = parse_json(first, LINE)
     except ValueError:
-        return suffix not in LINE_SUFFIXES
+        return True
     if value.keys() & (OF_RECORDS | STRUCTURED):
         return False
     start = file.tell()

@@ -13,7 +13,7 @@ from hpa_merge.render.card.usage import is_original_llava, snippet_of
 from hpa_merge.report.records import CalibrationRecord, Outcome
 from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import from_first_text
+from hpa_merge.report.words import from_first_text, set_text
 
 __all__ = ["section_of"]
 
@@ -193,10 +193,9 @@ def _paper(report: MergeReport) -> str:
 def _calibration(report: MergeReport, record: CalibrationRecord | None) -> str:
     if record is None:
         return ""
-    images = f", {record.images} images" if record.images else ""
     parts = [f"{part.samples} from {code(_set(report, part.file))}" for part in record.parts]
     files = ", ".join(parts) or f"from {code(_set(report, record.file))}"
-    return f"{record.samples} samples, {record.tokens} tokens{images}{': ' if parts else ' '}{files}"
+    return f"{cell(set_text(record))}{': ' if parts else ' '}{files}"
 
 
 def _set(report: MergeReport, given: str) -> str:
