@@ -159,7 +159,7 @@ def test_a_tuning_replaces_what_may_be_replaced_only(tuned: Callable[..., Tuning
     def meanwhile() -> None:
         (out / "answers.jsonl").write_text("work")
 
-    with pytest.raises(OutputError, match=r"holds answers\.jsonl, which is no part of a checkpoint"):
+    with pytest.raises(OutputError, match=r"holds answers\.jsonl, which does not belong to a checkpoint"):
         tuned(out, meanwhile, overwrite=True)
     assert content(out) == before | {"answers.jsonl": b"work"}
     (out / "answers.jsonl").unlink()

@@ -1,4 +1,4 @@
-"""The mathematics of Harmonious Parameter Adaptation: tensors in, tensors out; nothing here but torch.
+"""The mathematics of Harmonious Parameter Adaptation: tensors in, tensors out; imports torch alone.
 
 A linear layer is ``y = x Wᵀ`` with ``W`` of shape ``[r, c]``: ``r`` outputs, ``c`` inputs. A *column* is one input.
 Read in this order: :mod:`hessian` (``[H⁻¹]_jj``), :mod:`adjustment` (``e_j``, ``κ``, ``Ŵ``), :mod:`selection` (``M``);

@@ -7,13 +7,12 @@ from typing import Self, TypedDict, Unpack, final
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions, HPAConfig, calibration_of
-from hpa_merge.engine.memory import Limits
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import is_remote
 from hpa_merge.records import ReadingOptions, reading_options
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["MergeOptions", "MergeRequest", "Progress", "Render", "silent"]
+__all__ = ["Limits", "MergeOptions", "MergeRequest", "Progress", "Render", "silent"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
@@ -41,6 +40,15 @@ class MergeOptions(TypedDict, total=False):
     overwrite: bool
     resume: bool
     page: bool
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """The most bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` next to a CUDA device."""
+
+    device: int | None = None
+    host: int | None = None
 
 
 @final

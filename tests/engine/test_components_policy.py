@@ -1,4 +1,4 @@
-"""Each component of the model merged, NEW's, or OLD's as a whole; and what of that cannot be asked for."""
+"""Each component of the model merged, NEW's, or OLD's as a whole; and the choices that are impossible."""
 
 import json
 from collections.abc import Callable
@@ -226,7 +226,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         "gpt2",
         {"head": "old"},
         "head is old, and the head of this GPT2LMHeadModel is tied to its embeddings: leave the option out, and set "
-        "embeddings in its place.",
+        "embeddings instead.",
     ),
     "included and not merged": (
         "llava",

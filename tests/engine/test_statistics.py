@@ -162,7 +162,7 @@ def test_the_safety_half_is_used_when_new_changes(tiny: Tiny, tmp_path: Path, st
     digests = [text["task"]["fingerprint"]["NEW"] for text in (before[0], described(stats))]
     assert note == (
         f"The statistics {stats} were made with NEW {digests[0]}, and now it is {digests[1]}: "
-        "the task half has to be computed anew."
+        "the task half has to be computed again."
     )
     run(case, tmp_path / "without")
     found, expected = content(tmp_path / "second"), content(tmp_path / "without")
@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_written_over(
     report = run(case, tmp_path / "second", stats, **options)
     assert started == ["OLD", "NEW"]
     assert report.warnings == [
-        f"The statistics {stats} were made with {expected}: the {half} half has to be computed anew."
+        f"The statistics {stats} were made with {expected}: the {half} half has to be computed again."
         for half in ("safety", "task")
     ]
     assert stats.read_bytes() != before
