@@ -258,6 +258,8 @@ def evaluate(
         "device": how.device,
         "samples": samples,
         "seed": seed,
+        "map": list(map),
+        "ignore_field": list(ignore_field),
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
         "max_frames": how.max_frames,
         "chat_template": how.chat_template,
@@ -271,7 +273,12 @@ def evaluate(
         judge=judge.model if isinstance(judge, Guard) else judge,
         files=suite.files,
         failures=gate(results, bounds),
-        run={"seconds": time.monotonic() - started, "versions": versions(), "options": options},
+        run={
+            "seconds": time.monotonic() - started,
+            "versions": versions(),
+            "options": options,
+            **({"commits": suite.commits} if suite.commits else {}),
+        },
     )
 
 

@@ -125,6 +125,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
             "max_asr": goal.max_asr,
             "max_over_refusal": goal.max_over_refusal,
             "max_broken": goal.max_broken,
+            **({"commits": suite.commits} if suite.commits else {}),
         }
         models = (found.old, found.new, *found.settings.values())
         write(given["json_file"], Evaluation(models, given["judge"], suite.files, run=run).to_json())

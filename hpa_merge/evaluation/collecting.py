@@ -113,6 +113,11 @@ class Suite:
         return found
 
     @property
+    def commits(self) -> dict[str, str]:
+        """The commit of each data set that is from the Hub, by its name."""
+        return {prompts.source.name: prompts.source.commit for _, _, prompts in self if prompts.source.commit}
+
+    @property
     def example(self) -> Prompt:
         """A prompt with an image, if any has one."""
         examples = [prompts.example for _, _, prompts in self]

@@ -81,7 +81,7 @@ def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
         if not path.is_dir() or is_saved(path):
             return local_source(given, kind)
         return _folder(str(given), path, parts, name)
-    _check_library(name)
+    _check_library(f"{name} is no file or folder here, and data sets on the Hub are read with the library datasets")
     found = NAME.fullmatch(str(given))
     assert found is not None
     repo, revision, parts = found["repo"], found["revision"], list(filter(None, (found["first"], found["second"])))
@@ -140,14 +140,14 @@ def _folder(given: str, folder: Path, parts: Sequence[str], name: str) -> DataSo
     return DataSource(given, found, folder, folder, place=f"{folder} {chosen['split']} ")
 
 
-def _check_library(name: str) -> None:
+def _check_library(sentence: str) -> None:
     """Check that ``datasets`` is there.
 
     Raises:
-        CalibrationError: it is not.
+        CalibrationError: it is not; ``sentence`` says why it is needed.
     """
     if find_spec("datasets") is None:
-        raise CalibrationError(f"{name} has the form of the Hub's, which the library datasets reads: {EXTRA}.")
+        raise CalibrationError(f"{sentence}: {EXTRA}.")
 
 
 def _choose(
@@ -178,7 +178,7 @@ def _choose(
         )
     if not data:
         raise CalibrationError(f"{name} holds no file of JSON, CSV, Parquet or Arrow: check the name, or give a file.")
-    _check_library(name)
+    _check_library(f"{name} is a folder as the Hub has them, which is read with the library datasets")
     with TemporaryDirectory(prefix="hpa-merge-") as work:  # the names alone, for a library that compares them
         for path in paths:
             place = Path(work, "names", path)

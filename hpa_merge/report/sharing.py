@@ -161,8 +161,12 @@ def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]
         for name in (model.get("model"), model.get("name")) if isinstance(model, dict) else ():
             if isinstance(name, str) and name not in on_hub and not (served and NAME.fullmatch(name)):
                 yield name
+    run = evaluation.get("run")
+    commits = run.get("commits") if isinstance(run, dict) else None
+    fetched = commits if isinstance(commits, dict) else {}
     for named in files.values() if isinstance(files, dict) else ():
-        yield from (place for place in (named.values() if isinstance(named, dict) else ()) if isinstance(place, str))
+        places = named.values() if isinstance(named, dict) else ()
+        yield from (place for place in places if isinstance(place, str) and place not in fetched)
     judge = evaluation.get("judge")
     if isinstance(judge, str):
         yield judge

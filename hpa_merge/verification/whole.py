@@ -97,6 +97,10 @@ def check_calibration(
                 ours, theirs = getattr(record, what), getattr(said, what)
                 if ours != theirs:
                     yield f"The {purpose} set's {what} is {ours!r}, and {theirs!r} in the report."
+            if [(part.samples, part.tokens) for part in record.parts] != [
+                (part.samples, part.tokens) for part in said.parts
+            ]:
+                yield f"The parts of the {purpose} set have other samples or tokens than in the report."
 
 
 def _of_model(report: MergeReport, plan: Plan) -> Iterator[str]:

@@ -257,8 +257,8 @@ def test_private_gated_and_missing(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
 def test_without_the_library_the_command_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_sets, "find_spec", lambda name: None)
     assert refused(NAME) == (
-        f"the calibration data {NAME} has the form of the Hub's, which the library datasets reads: "
-        "pip install 'hpa-merge[data]'."
+        f"the calibration data {NAME} is no file or folder here, and data sets on the Hub are read with the library "
+        "datasets: pip install 'hpa-merge[data]'."
     )
 
 

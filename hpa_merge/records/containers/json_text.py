@@ -8,7 +8,10 @@ from typing import BinaryIO
 from hpa_merge.errors import CalibrationError
 from hpa_merge.files.parsing import LINE, SurrogateError, parse_json
 from hpa_merge.files.parsing_long import parse_items, parse_members
-from hpa_merge.records.containers.cells import STRUCTURED
+from hpa_merge.records.containers.cells import MAYBE, STRUCTURED
+from hpa_merge.records.layouts.answers import ANSWERS
+from hpa_merge.records.layouts.questions import PROMPTS
+from hpa_merge.records.names import fold
 
 __all__ = ["BYTE_MARK", "beginning", "read_json_text"]
 
@@ -18,12 +21,7 @@ BYTE_MARK = b"\xef\xbb\xbf"
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 """Files of lines by their names, even where there is one line."""
 
-OF_RECORDS = frozenset(
-    (
-        *("text", "prompt", "instruction", "question", "query", "goal", "behavior", "input", "output", "response"),
-        *("answer", "completion", "input_ids"),
-    )
-)
+OF_RECORDS = frozenset((*PROMPTS, *ANSWERS, "text", "input", "goal", "behavior", "input_ids"))
 """Fields of single records: an object that has one of them holds no records."""
 
 
@@ -72,7 +70,7 @@ def _is_one_object(file: BinaryIO, first: bytes, suffix: str) -> bool:
         value = parse_json(first, LINE)
     except ValueError:
         return True
-    if value.keys() & (OF_RECORDS | STRUCTURED):
+    if {fold(name) for name in value} & (OF_RECORDS | STRUCTURED | MAYBE):
         return False
     start = file.tell()
     lines = iter(lambda: file.readline(LINE.size), b"")
@@ -85,7 +83,7 @@ def _object(file: BinaryIO, label: str, wanted: str) -> Iterator[tuple[int, obje
     """The items of the one field that is an array of objects, one at a time; where there is none, the object itself."""
     record: dict[str, object] = {}
     found, number, size = "", 0, 0
-    members = parse_members(file, LINE, lambda name: name == wanted if wanted else name not in STRUCTURED)
+    members = parse_members(file, LINE, lambda name: name == wanted if wanted else fold(name) not in STRUCTURED)
     while True:
         with _telling(label, item=number + 1):
             try:
@@ -103,7 +101,7 @@ def _object(file: BinaryIO, label: str, wanted: str) -> Iterator[tuple[int, obje
                 f'{label} is one object with several arrays of records, "{found}" and "{member.name}": choose one, as '
                 f"in {label}:{found}."
             )
-        if not wanted and found and (own := sorted(OF_RECORDS & record.keys())):
+        if not wanted and found and (own := sorted(name for name in record if fold(name) in OF_RECORDS)):
             raise CalibrationError(
                 f'{label} is one object with "{own[0]}" and an array "{found}", so that it may be one record or hold '
                 f"several: choose those with {label}:{found}, or write the record on one line of JSON Lines."

@@ -13,6 +13,7 @@ from hpa_merge.records.containers.json_text import beginning, read_json_text
 from hpa_merge.records.containers.packed import GZIP, HEAD, Unpacked, refuse_foreign
 from hpa_merge.records.containers.source import DataSource, local_source
 from hpa_merge.records.containers.tables import is_table, read_table
+from hpa_merge.records.names import fold
 
 __all__ = ["read_records"]
 
@@ -32,7 +33,7 @@ def read_records(
         CalibrationError: it cannot be read, or is none of the containers that are.
     """
     source = given if isinstance(given, DataSource) else local_source(given, kind)
-    structured = {found for wanted, found in (names or {}).items() if wanted in STRUCTURED}
+    mapped = {found for wanted, found in (names or {}).items() if fold(wanted) in STRUCTURED}
     running = 0
     for file in source.files:
         label = str(file) if source.place is None else f"{source.place.strip(' :')} ({file.name})"
@@ -41,7 +42,7 @@ def read_records(
                 running += 1
                 where = source.where(number, running)
                 if isinstance(record, _Row):
-                    record = parse_cells(record, where, structured)
+                    record = parse_cells(record, where, mapped)
                 yield where, record
         except FileNotFoundError:
             raise CalibrationError(f"the {kind} file {file} does not exist: check the path.") from None

@@ -55,10 +55,12 @@ def read_table(path: Path, label: str) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         child.call("open", path, label, limits=OPENING)
+        child.begin("rows", limits=ROWS)
         while True:
-            sizes, data = child.call("rows", limits=ROWS)
+            sizes, data = child.finish()
             if not sizes:
                 return
+            child.begin("rows", limits=ROWS)  # the next ones, while these are used
             rest = memoryview(data)
             for length, *blobs in sizes:
                 number += 1

@@ -1,6 +1,5 @@
 """Multiple choice: the choices of a question, and which of them is right."""
 
-import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
+from hpa_merge.files.printed import parse_printed
 from hpa_merge.records.fields import Fields, json_name
 from hpa_merge.records.layouts.tools import parsed
 
@@ -35,9 +35,6 @@ RIGHT = (
     *("completion", "target"),
 )
 """Fields that say which choice is right."""
-
-LONGEST_LIST = 100_000
-"""Characters of a list that stands in a string."""
 
 
 def has_choices(fields: Fields) -> bool:
@@ -172,15 +169,10 @@ def _texts(fields: Fields, name: str, value: Any) -> list[str]:
 
 def _literal(text: str) -> Any:
     """A list that was written into a string, as JSON or as Python has it."""
-    if not text.lstrip().startswith("[") or len(text) > LONGEST_LIST:
+    if not text.lstrip().startswith("["):
         return text
     value = parsed(text)
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return text
-    return value
+    return parse_printed(text) or text if isinstance(value, str) else value
 
 
 def _columns(fields: Fields) -> tuple[str, ...] | None:
