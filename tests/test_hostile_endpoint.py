@@ -12,7 +12,7 @@ import pytest
 from endpoint_stub import Raw, Stub, ask, asked, serving
 from PIL import Image
 
-from hpa_merge.calibration import pictures
+from hpa_merge.calibration.media import sending
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
 from hpa_merge.inputs.addresses import KEY
@@ -261,10 +261,10 @@ def test_images_are_opened_in_a_child(
     client = endpoint()
     assert client.answer([ask("a", tmp_path / "small.png")]) == ["fine"]
     client.close()
-    monkeypatch.setattr(pictures, "MEMORY", 2**24)
+    monkeypatch.setattr(sending, "MEMORY", 2**24)
     with pytest.raises(CalibrationError, match=r"its images take too much \(it takes more than .* of memory"):
         endpoint().answer([ask("a", tmp_path / "large.png")])
-    monkeypatch.setattr(pictures, "MEMORY", 2**32)
-    monkeypatch.setattr(pictures, "SAMPLE", Limits(0.01, 60.0))
+    monkeypatch.setattr(sending, "MEMORY", 2**32)
+    monkeypatch.setattr(sending, "SAMPLE", Limits(0.01, 60.0))
     with pytest.raises(CalibrationError, match=r"its images take too much \(it does not come to an end within 0.01"):
         endpoint().answer([ask("a", tmp_path / "large.png")])

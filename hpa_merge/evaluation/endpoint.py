@@ -15,11 +15,12 @@ from typing import Any, final
 
 from huggingface_hub.utils import httpx
 
-from hpa_merge.calibration.pictures import PictureProcess
+from hpa_merge.calibration.media.sending import SendingProcess
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import ANSWER, parse_json
 from hpa_merge.inputs.addresses import credentials, read_address, read_key, secrets_of, without_secrets
 from hpa_merge.records import Media, Sample, Turn
+from hpa_merge.records.sample import MediaKind
 
 __all__ = ["Endpoint"]
 
@@ -55,7 +56,8 @@ class Endpoint:
     """A model behind an endpoint; :class:`hpa_merge.evaluation.judges.Answerer`.
 
     Every request is greedy (``temperature`` 0) with a fixed seed; whether the answers are the same each time is the
-    server's affair. Images go as they are given to a model that is loaded here: upright, in RGB, as PNG in a data URL.
+    server's affair. Images go as they are given to a model that is loaded here: upright, in RGB, as PNG in a data URL;
+    sounds as WAV of one channel; videos not at all.
 
     The requests run in an event loop on a thread of its own, which a timeout or an interruption cancels at any moment,
     whatever the server does, and which works where the caller has an event loop too.
@@ -92,7 +94,7 @@ class Endpoint:
         self._timeout = timeout
         self._arguments = dict(arguments or {})
         self._secrets = secrets_of(url)
-        self._pictures = PictureProcess()
+        self._media = SendingProcess()
         self._slots = asyncio.Semaphore(concurrency)
         key = read_key()
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
@@ -120,7 +122,7 @@ class Endpoint:
         """Close the connections; a second time, do nothing."""
         if self._loop.is_closed():
             return
-        self._pictures.close()
+        self._media.close()
         asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -172,14 +174,9 @@ class Endpoint:
         raise AssertionError("the last try returns or raises")
 
     def _request(self, prompt: Sample) -> bytes:
-        """The body of a request; its images, whose order is that of the turns, come from a child process."""
-        for media in prompt.media:
-            if media.kind != "image":
-                raise EvaluationError(
-                    f"{prompt.source} has {media.kind}, which is not sent to an endpoint: remove the prompt."
-                )
-        images = iter(self._pictures.encode(prompt))
-        seen = [[next(images) for part in turn.parts if isinstance(part, Media)] for turn in prompt.turns]
+        """The body of a request; its media, whose order is that of the turns, come from a child process."""
+        contents = iter(self._media.encode(prompt))
+        seen = [[next(contents) for part in turn.parts if isinstance(part, Media)] for turn in prompt.turns]
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [_message(turn, shown) for turn, shown in zip(prompt.turns, seen, strict=True)],
@@ -296,22 +293,23 @@ def _coding(headers: httpx.Headers) -> str:
     return "" if coding == "identity" else coding
 
 
-def _message(turn: Turn, images: Sequence[bytes]) -> dict[str, Any]:
-    """A turn as the protocol has it: a text, or parts where there are images."""
-    if not images:
+def _message(turn: Turn, contents: Sequence[bytes]) -> dict[str, Any]:
+    """A turn as the protocol has it: a text, or parts where there are media, whose ``contents`` are PNG and WAV."""
+    if not contents:
         return {"role": turn.role, "content": "\n".join(turn.texts), **turn.extras}
-    waiting = iter(images)
+    waiting = iter(contents)
     parts = [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": _data_url(next(waiting))}}
+        {"type": "text", "text": part} if isinstance(part, str) else _part(part.kind, next(waiting))
         for part in turn.parts
     ]
     return {"role": turn.role, "content": parts, **turn.extras}
 
 
-def _data_url(image: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}"
+def _part(kind: MediaKind, content: bytes) -> dict[str, Any]:
+    data = base64.b64encode(content).decode("ascii")
+    if kind == "audio":
+        return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
 
 def _pause(tried: int, wanted: str | None) -> float:

@@ -4,20 +4,22 @@ import base64
 import io
 import json
 import threading
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from endpoint_stub import Stub, ask, asked
 from evaluation_cases import jsonl, lines, status
-from media import shown
+from media import picture, shown
 from PIL import Image
 
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
 from hpa_merge.inputs.addresses import KEY
-from hpa_merge.records import Sample, Turn
+from hpa_merge.records import Media, Sample, Turn
 
 
 def test_the_request_and_the_answer(
@@ -81,6 +83,33 @@ def test_images_go_as_they_are_seen_here(stub: Stub, endpoint: Callable[..., End
         assert head == "data:image/png;base64"
         with Image.open(io.BytesIO(base64.b64decode(content))) as image:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", size)
+
+
+def test_sounds_go_as_wav(stub: Stub, endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from recordings import sound, tone
+
+    left, right = tone(440, 0.25, 16000), tone(700, 0.25, 16000)
+    content = Media("audio", sound("flac", left, right))
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    endpoint().answer([Sample("t:1", turns=(Turn("user", (content, "What?", picture(tmp_path / "a.png"))),))])
+    first, text, second = stub.bodies[0]["messages"][0]["content"]
+    assert (first["type"], first["input_audio"]["format"]) == ("input_audio", "wav")
+    assert text == {"type": "text", "text": "What?"}
+    assert second["type"] == "image_url"
+    with wave.open(io.BytesIO(base64.b64decode(first["input_audio"]["data"]))) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (1, 16000, 4000)
+        samples = np.frombuffer(file.readframes(4000), "<i2") / 32768
+    assert np.abs(samples - (left + right) / 2).max() < 3 / 32768
+
+
+def test_videos_are_not_sent(endpoint: Callable[..., Endpoint]) -> None:
+    with pytest.raises(CalibrationError) as caught:
+        endpoint().answer([Sample("t:1", turns=(Turn("user", (Media("video", b""), "What?")),))])
+    assert str(caught.value) == (
+        "t:1 has videos, for which OpenAI's protocol has no place: ask the checkpoint without --endpoint, or give "
+        "frames of them as images."
+    )
 
 
 def test_answers_come_in_the_order_of_the_prompts(stub: Stub, endpoint: Callable[..., Endpoint]) -> None:

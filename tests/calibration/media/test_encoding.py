@@ -122,7 +122,7 @@ def test_two_videos_in_one_sample() -> None:
     other = Media("video", exact_video(FRAMES[::-1], 4))
     found = Encoder(processor=processor("qwen2_5_vl")).prepare(chat(VIDEO, "And: ", other), 1000)
     place = "<|vision_start|><|video_pad|><|vision_end|>"
-    media = {"videos": [[FRAMES, FRAMES[::-1]]], "video_metadata": [metadata()[0] * 2]}
+    media = {"videos": [[FRAMES, FRAMES[::-1].copy()]], "video_metadata": [metadata()[0] * 2]}
     assert_same(found.inputs, reference("qwen2_5_vl", CHATML.format(f"{place}And: {place}"), **media))
     assert found.frames == 12
 

@@ -76,7 +76,7 @@ EIGHT = np.rint(np.rint(RAMP) / 257).astype(np.uint8)
         of_16_bits("uint16", "TIFF", compression="tiff_lzw"),
         of_16_bits(">u2", "TIFF"),
         of_16_bits("uint16", "JPEG2000", irreversible=False),
-        of_16_bits("uint16", "PPM"),
+        b"P5 16 16 65535\n" + np.rint(RAMP).astype(">u2").tobytes(),
         tiff((65535 - np.rint(RAMP)).astype("<u2").tobytes(), bits=16, zero_is_white=True),
     ],
     ids=["png", "tiff", "lzw", "big-endian", "jpeg2000", "pgm", "white-is-zero"],
