@@ -27,7 +27,10 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD.format(count=len(CASES))]
     for kind, cases in KINDS.items():
-        rows = [f"| {case.name} | {case.origin} | {_fields(case)} | {_becomes(case)} |" for case in cases]
+        rows = [
+            f"| {_escaped(case.name)} | {_escaped(case.origin)} | {_fields(case)} | {_becomes(case)} |"
+            for case in cases
+        ]
         head = ["| layout | where it comes from | its fields | what becomes of it |", "| --- | --- | --- | --- |"]
         parts.append("\n".join([f"## {kind}\n", *head, *rows]) + "\n")
     return "\n".join(parts)

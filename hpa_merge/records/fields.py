@@ -81,8 +81,7 @@ class Fields:
         self.reading, self.where = reading, where
         self._given: dict[str, str] = {}
         self._values: dict[str, Any] = {}
-        self._taken: set[str] = set()
-        self._aside: set[str] = set()
+        self._read: list[str] = []
         reading.objects.append(self)
         ignored = reading.options.ignored
         for name, value in values.items():
@@ -96,6 +95,7 @@ class Fields:
             old, new = fold(given), fold(wanted)
             if old in self._values and old != new and (not where or new in MESSAGE_NAMES):
                 self._put(new, self._given.pop(old), self._values.pop(old))
+        self._open = dict(self._values)  # without those that a layout took
 
     def _put(self, folded: str, name: str, value: Any) -> None:
         if folded in self._values and not is_empty(value) and self._values[folded] != value:
@@ -110,11 +110,13 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         """Whether the field is there and was not taken."""
-        return name in self._values and name not in self._taken | self._aside
+        return name in self._open
 
     def filled(self, *names: str) -> str | None:
         """The first of the names whose field holds something and was not taken."""
-        return next((name for name in names if name in self and not is_empty(self._values[name])), None)
+        if self._open.keys().isdisjoint(names):
+            return None
+        return next((name for name in names if name in self._open and not is_empty(self._open[name])), None)
 
     def named(self, name: str) -> str:
         """The field as messages name it: as the record has it, and where."""
@@ -126,15 +128,16 @@ class Fields:
 
     def take(self, name: str) -> Any:
         """The field's value, which counts as read; None where there is none."""
-        if name not in self:
+        if name not in self._open:
             return None
-        self._taken.add(name)
-        self.reading.texts.update(_texts(self._values[name]))
-        return self._values[name]
+        value = self._open.pop(name)
+        self._read.append(name)
+        self.reading.texts.update(_texts(value))
+        return value
 
     def peek(self, name: str) -> Any:
         """The field's value, which does not count as read."""
-        return self._values.get(name) if name in self else None
+        return self._open.get(name)
 
     def text(self, name: str) -> str:
         """The field's text.
@@ -184,17 +187,16 @@ class Fields:
     def pass_over(self, *names: str) -> None:
         """Fields whose meaning is known, and that are not fed to a model: they are reported as passed over."""
         for name in names:
-            if self.filled(name):
+            if not is_empty(self._open.pop(name, None)):
                 self.reading.passed_over.add(self._given[name])
-            self._aside.add(name)
 
     def taken(self) -> list[str]:
         """The fields that were read and hold something, as the record names them."""
-        return [self._given[name] for name in self._values if name in self._taken and not is_empty(self._values[name])]
+        return [self._given[name] for name in self._values if name in self._read and not is_empty(self._values[name])]
 
     def folded(self) -> list[str]:
         """The names of the fields that were not taken, as layouts know them."""
-        return [name for name in self._values if name in self]
+        return list(self._open)
 
     def known(self) -> set[str]:
         """The names of all fields that are not null, as layouts know them."""
@@ -211,8 +213,8 @@ class Fields:
     def left(self) -> list[str]:
         """The fields that hold content and were not taken; notes those that carry nothing."""
         found: dict[str, None] = {}
-        for folded in self.folded():
-            name, value = self._given[folded], self._values[folded]
+        for folded, value in self._open.items():
+            name = self._given[folded]
             content = list(self._content(name, value, name))
             found.update(dict.fromkeys(content))
             if not (content or is_empty(value)):

@@ -26,6 +26,7 @@ _ENDINGS: dict[MediaKind, str] = {
 _WORDS: dict[MediaKind, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NUMBERED = re.compile(r"(image|img|video|audio)_(\d{1,2})")
+_ALL = frozenset((*NEUTRAL_MEDIA, *(name for names in MEDIA_NAMES.values() for name in names)))
 _BASE64 = re.compile(
     r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|AAAA[A-Za-z0-9+/]{2}Z0eX|SUkq|TU0AK|T2dnUw|ZkxhQ|SUQz)[A-Za-z0-9+/=_\s-]{60,}"
 )
@@ -39,6 +40,8 @@ def take_media(fields: Fields) -> dict[MediaKind, list[Media]]:
         CalibrationError: one is not a local file, or two fields hold media of one kind.
     """
     found: dict[MediaKind, list[Media]] = {}
+    if not any(name in _ALL or _NUMBERED.fullmatch(name) for name in fields.folded()):
+        return found
     for kind in KINDS:
         names = [name for name in MEDIA_NAMES[kind] if fields.filled(name)]
         numbered = [name for name, of in _numbered(fields) if of == kind]

@@ -1,6 +1,7 @@
 """What a field's name says: tables of names, and how a name is compared with them."""
 
 import re
+from functools import lru_cache
 
 __all__ = [
     "CATEGORY",
@@ -18,6 +19,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
+@lru_cache(maxsize=4096)
 def fold(name: str) -> str:
     """The name in lower case, its words joined by ``_``: ``answerKey``, ``Answer Key`` and ``answer-key`` are one."""
     return _OTHER.sub("_", _HUMP.sub("_", name).casefold()).strip("_") or name

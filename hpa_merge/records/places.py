@@ -69,13 +69,8 @@ def finish(fields: Fields, drafts: Sequence[Draft], media: Mapping[MediaKind, li
         if draft.media:
             for kind, own in draft.media.items():
                 _put(fields, [draft], kind, own)
-    for kind in KINDS:
-        of_kind = media.get(kind, [])
-        standing = any(part == Place("image") or _marks(part, "image") for each in drafts for part in each.parts)
-        if kind == "video" and of_kind and not media.get("image") and standing:
-            _put(fields, drafts, kind, of_kind, marked="image")  # LLaVA's video files mark a video by <image>
-        elif kind != "image" or not (media.get("video") and not of_kind):
-            _put(fields, drafts, kind, of_kind)
+    if any(media.values()) or any(not isinstance(part, str) or "<" in part for each in drafts for part in each.parts):
+        _place(fields, drafts, media)
     turns = []
     for number, draft in enumerate(drafts, start=1):
         kept = tuple(
@@ -86,6 +81,17 @@ def finish(fields: Fields, drafts: Sequence[Draft], media: Mapping[MediaKind, li
             raise fields.error(f"turn {number} ({draft.role}) is empty: give it a text or remove the sample.")
         turns.append(Turn(draft.role, kept, draft.tool_calls, draft.tool_call_id, draft.name, draft.reasoning))
     return tuple(turns)
+
+
+def _place(fields: Fields, drafts: Sequence[Draft], media: Mapping[MediaKind, list[Media]]) -> None:
+    """Put the record's own media; LLaVA's video files mark a video by ``<image>``."""
+    marked = any(part == Place("image") or _marks(part, "image") for each in drafts for part in each.parts)
+    for kind in KINDS:
+        of_kind = media.get(kind, [])
+        if kind == "video" and of_kind and not media.get("image") and marked:
+            _put(fields, drafts, kind, of_kind, marked="image")
+        elif kind != "image" or of_kind or not media.get("video"):
+            _put(fields, drafts, kind, of_kind)
 
 
 def _put(

@@ -233,7 +233,7 @@ MEDIA = (
         "LLaVA-Video, VideoChatGPT",
         ({"video": "v.mp4", "conversations": [HUMAN, GPT]},),
         "user: [video v.mp4] | What? / assistant: No.",
-        note="LLaVA's <image> marks the video where there is no image",
+        note="LLaVA's `<image>` marks the video where there is no image",
     ),
     Case(
         "videos",
