@@ -1,21 +1,21 @@
 """Every error that hpa-merge raises on purpose.
 
-    HPAError                     anything that we say in a sentence of our own
+    HPAError                     every error with a sentence for the user
     ├── InputError               the input or the options are wrong: exit status 2
     │   ├── ConfigError          an option is out of its range or contradicts another
-    │   ├── CheckpointError      OLD or NEW is missing, broken, or not what it has to be
-    │   ├── ChangedError         an input was changed while it was read: nothing of the work is kept
+    │   ├── CheckpointError      OLD or NEW is missing, broken, or does not fit the other
+    │   ├── ChangedError         an input was changed while it was read: no work is kept
     │   ├── CalibrationError     a calibration file, one of its lines, or one of its images
     │   ├── EvaluationError      a test file, an endpoint, a judge, or the results of an evaluation
     │   ├── OutputError          OUT exists, lies inside an input, or cannot be written
-    │   ├── PublishError         OUT cannot go to the Hub: it is not whole, or the Hub refuses or is not in reach
-    │   └── StatisticsError      a statistics file is none, is damaged, or may not lie where it is to lie
-    ├── ResourceError            memory ran out: exit status 2 too, because another option lets the merge go on
-    └── NumericalError           NaN or infinity met on the way, or a curvature that does not factor: exit status 2
-                                 too, because the remedy lies with the user's files or options
+    │   ├── PublishError         OUT cannot go to the Hub: it is not whole, or the Hub refuses or cannot be reached
+    │   └── StatisticsError      a statistics file is not ours, is damaged, or has a path where it must not lie
+    ├── ResourceError            memory ran out: exit status 2 too, because other options can avoid it
+    └── NumericalError           NaN or infinity, or a curvature that does not factor: exit status 2 too, because the
+                                 remedy lies in the user's files or options
 
-A message is one sentence that says what is wrong, where, and what to do. Mistakes of ours (a unit visited after it was
-merged, say) are not here: they are ``RuntimeError`` and end with exit status 1.
+A message is one sentence that says what is wrong, where, and what to do. Our own bugs (a unit visited after it was
+merged, say) are not here: they raise ``RuntimeError`` and end with exit status 1.
 """
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class HPAError(Exception):
-    """Base of every error that is raised with a sentence for the user; its text is shown as it is."""
+    """Base of every error with a sentence for the user; its text is shown unchanged."""
 
 
 class InputError(HPAError):
@@ -51,7 +51,7 @@ class CheckpointError(InputError):
 
 
 class ChangedError(InputError):
-    """An input was changed while it was read; what was made of it is of neither version."""
+    """An input was changed while it was read, so the result belongs to neither version."""
 
 
 class CalibrationError(InputError):
@@ -67,15 +67,15 @@ class OutputError(InputError):
 
 
 class PublishError(InputError):
-    """OUT cannot be published: it is not as its merge wrote it, or the Hub refuses it or cannot be reached."""
+    """OUT cannot be published: it has changed since its merge, or the Hub refuses it or cannot be reached."""
 
 
 class StatisticsError(InputError):
-    """A statistics file is none of ours, is damaged, or may not lie where it is to lie."""
+    """A statistics file is not ours, is damaged, or has a path where it must not lie."""
 
 
 class ResourceError(HPAError):
-    """The memory of the host or of the device is full; what is durable can be resumed."""
+    """The memory of the host or of the device is full; durable work can be resumed."""
 
 
 class NumericalError(HPAError):

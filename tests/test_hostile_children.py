@@ -215,7 +215,7 @@ def test_a_vocabulary_that_takes_too_much(
     TOKENIZERS["200,000 added tokens"](content)
     path.write_text(json.dumps(content))
     call.safety = call.task = call.calibration({"input_ids": [1, 2, 3]})
-    assert_refused(call, capsys, "the tokenizer.json of OLD or NEW takes too much to be read")
+    assert_refused(call, capsys, "the tokenizer.json of OLD or NEW cannot be read (")
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import BinaryIO, final
 __all__ = ["NotInside", "TooLong", "find_inside", "open_inside", "read_inside"]
 
 WITHOUT_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Flags for a path without links: a link that has replaced it since is not followed, a pipe not waited for."""
+"""Flags for a path whose links are resolved: a link or pipe that has replaced it is not followed or waited for."""
 
 
 @final

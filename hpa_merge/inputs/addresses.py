@@ -1,7 +1,7 @@
-"""What may be shown of an address, a header, and whatever else carries a secret; and the key for endpoints.
+"""Hide secrets in addresses, headers and texts before they are shown; and read the key for endpoints.
 
-An address of a server may hold a password (``http://user:password@host``) or a token (``?signature=…``). It is shown
-and recorded through :func:`shown` alone. Texts of libraries, which quote what they were given, are shown through
+The address of a server may hold a password (``http://user:password@host``) or a token (``?signature=…``). It is only
+shown and recorded through :func:`shown`. Libraries quote their arguments, so their texts are shown through
 :func:`without_secrets`.
 """
 
@@ -17,35 +17,35 @@ from hpa_merge.errors import EvaluationError
 __all__ = ["KEY", "credentials", "read_address", "read_key", "recorded", "secrets_of", "shown", "without_secrets"]
 
 KEY = "OPENAI_API_KEY"
-"""The environment variable that holds the key, for servers that want one."""
+"""The environment variable with the key, for servers that need one."""
 
 SECRETS = (KEY, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 """Environment variables whose values are never shown."""
 
 SHORTEST = 4
-"""Letters of a secret; a shorter value hides nothing, and would be found everywhere."""
+"""The fewest letters of a secret; a shorter value would be found everywhere."""
 
 HIDDEN = "***"
 
 LONGEST = 2**20
-"""Characters of a text that are shown at most."""
+"""The most characters of a text that are shown."""
 
 HOST = re.compile(r"[\w.-]*(:\d*)?|\[[0-9A-Fa-f:.%]+\](:\d*)?")
-"""What stands between ``//`` and the path of an address without a user."""
+"""The part between ``//`` and the path of an address without a user."""
 
 ADDRESS = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]{0,30}:/|https?:)/([^\s'"<>`,;)]+)""")
-"""An address in a sentence; a path that was made of one has lost a slash."""
+"""An address in a sentence, also with one slash, as a path made from it has."""
 
 TOKEN = re.compile(
     r"""\b(?:(?<=(?i:Bearer ))[^\s'",;]+|(?<=(?i:Basic ))[^\s'",;]+|hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,})"""
 )
-"""What is a token by its form."""
+"""A token, recognised by its form."""
 
 
 def shown(address: str) -> str:
     """An address without user, password, query and fragment.
 
-    Where a part of it cannot be told from a password, which may hold any sign, only its beginning is left.
+    If a part of it could belong to a password, which may hold any sign, only the beginning is kept.
     """
     scheme, mark, rest = address.partition("://")
     if not mark:
@@ -62,12 +62,12 @@ def read_address(address: str) -> str:
     """The address of a server without user and password.
 
     Raises:
-        EvaluationError: it is none, or has a query: tokens belong into the key.
+        EvaluationError: it is not an address, or has a query, although tokens belong in the key.
     """
     found = shown(address)
     if not re.match(r"https?://[^/]", found) or found.endswith(HIDDEN):
         raise EvaluationError(
-            f"the endpoint {found} is no address: give what comes before /chat/completions, "
+            f"the endpoint {found} is not an address: give what comes before /chat/completions, "
             "as http://localhost:8000/v1."
         )
     if re.search("[?#]", address.rpartition("@")[2]):
@@ -78,7 +78,7 @@ def read_address(address: str) -> str:
 
 
 def credentials(address: str) -> tuple[str, str] | None:
-    """User and password of an address; None where it has none."""
+    """User and password of an address; None if it has none."""
     authority = re.split("[/?#]", address.partition("://")[2], maxsplit=1)[0]
     user, at, _ = authority.rpartition("@")
     name, _, password = user.partition(":")
@@ -86,16 +86,16 @@ def credentials(address: str) -> tuple[str, str] | None:
 
 
 def read_key() -> str:
-    """The key for endpoints, without white space around it, such as the line end of the file that it came from.
+    """The key for endpoints, without white space around it, such as a line end from a file.
 
     Raises:
-        EvaluationError: it holds what no header may.
+        EvaluationError: it holds a character that a header must not have.
     """
     key = os.environ.get(KEY, "").strip()
     wrong = next((number for number, sign in enumerate(key, start=1) if not "!" <= sign <= "~"), None)
     if wrong is not None:
         raise EvaluationError(
-            f"{KEY} has a character that no key has (number {wrong} of {len(key)}: a blank, a line end, or none of "
+            f"{KEY} has a character that no key has (number {wrong} of {len(key)}: a blank, a line end, or not "
             "ASCII): set it to the key alone."
         )
     return key
@@ -108,7 +108,7 @@ def recorded(words: Sequence[str]) -> list[str]:
 
 
 def secrets_of(address: str) -> frozenset[str]:
-    """What must not be shown of the user and the password of an address, in the forms that a server repeats them in."""
+    """The user and the password of an address, which must not be shown, in every form that a server may repeat."""
     if (found := credentials(address)) is None:
         return frozenset()
     user, password = found
@@ -119,10 +119,10 @@ def secrets_of(address: str) -> frozenset[str]:
 
 
 def without_secrets(text: str, secrets: Collection[str] = ()) -> str:
-    """A text of a library's or a server's, without keys, and with addresses as they may be shown.
+    """The text of a library or a server without keys, and with addresses as :func:`shown`.
 
     Args:
-        secrets: what else must not be shown.
+        secrets: further texts that must not be shown.
     """
     text = ADDRESS.sub(lambda found: shown(f"{found[1].rstrip('/')}//{found[2]}"), text[:LONGEST])
     values = {*secrets, *(os.environ.get(name, "") for name in SECRETS)}
@@ -133,5 +133,5 @@ def without_secrets(text: str, secrets: Collection[str] = ()) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """A secret as it is, as Python and JSON write it, and as it stands in an address."""
+    """A secret as it is, as Python and JSON write it, and as an address quotes it."""
     return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret), quote(secret, safe="")}

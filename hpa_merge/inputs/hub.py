@@ -1,8 +1,7 @@
 """OLD and NEW by their names on the Hugging Face Hub: ``org/name[@revision]`` becomes a folder and a commit.
 
-The network, the cache and the tokens are huggingface_hub's alone. What a repository has is looked at before any weight
-is fetched, and of it only safetensors and side files are: no pickle, no other format. The cache is never written to by
-anybody else.
+Only huggingface_hub uses the network, the cache and the tokens. The list of a repository's files is checked before any
+weight is fetched. Only safetensors and side files are fetched: no pickle, no other format.
 """
 
 import re
@@ -37,12 +36,12 @@ __all__ = ["TIMEOUT", "Source", "check_room", "commits_of", "is_remote", "listed
 NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
 CONFIGS = ("config.json", "adapter_config.json")
-"""A repository without any of them holds no checkpoint, and no adapter."""
+"""A repository without any of these holds neither a checkpoint nor an adapter."""
 
 ADAPTER = "adapter_model.safetensors"
 
 TIMEOUT = 30.0
-"""Seconds that the Hub may take to say what a repository has."""
+"""Seconds that the Hub may take to list a repository."""
 
 
 @final
@@ -51,11 +50,11 @@ class Source:
     """Where a checkpoint lies.
 
     Attributes:
-        name: as it was given.
-        folder: with its files.
-        guarded: the folder that nothing is to be written into: ``folder``, or all that the cache has of the repository.
-        commit: its hash; None for a folder that is no download.
-        note: what the user should know of it; empty where there is nothing.
+        name: as given.
+        folder: the folder with its files.
+        guarded: the folder that must not be written to: ``folder``, or the repository's folder in the cache.
+        commit: the commit's hash; None for a folder that was not downloaded.
+        note: a sentence for the user, if there is one.
     """
 
     name: str
@@ -68,11 +67,11 @@ class Source:
 @final
 @dataclass(frozen=True)
 class _Found:
-    """A repository of which everything but the weights has been looked at.
+    """A repository whose files have been checked, except for the weights.
 
     Attributes:
         folder: the snapshot in the cache, with its config.
-        missing: files that are to be fetched, with their bytes.
+        missing: the files to fetch, with their bytes.
     """
 
     role: str
@@ -85,18 +84,19 @@ class _Found:
 
 
 def is_remote(given: str | Path) -> bool:
-    """Whether it is a name on the Hub: a string of that form, with no folder of that name here."""
+    """Whether it is a name on the Hub: a string of that form, and not the path of a local folder."""
     return isinstance(given, str) and NAME.fullmatch(given) is not None and not Path(given).exists()
 
 
 def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
-    """The folder of each checkpoint, by its role, OLD or NEW; those on the Hub are fetched into its cache.
+    """The folder of each checkpoint, by role, OLD or NEW; checkpoints on the Hub are fetched into its cache.
 
-    No weight is fetched before all have been looked at, and unless there is room for all of them.
+    No weight is fetched before all checkpoints have been checked and there is room for all of them.
 
     Raises:
-        CheckpointError: one is not there, may not be read, holds no safetensors or is quantised; the Hub cannot be
-            reached, and the cache has not all of it; the disk is full; a folder holds what is not to be read.
+        CheckpointError: a checkpoint does not exist, may not be read, has no safetensors or is quantised; the Hub
+            cannot be reached, and the cache is not complete; the disk is full; a folder holds something that must not
+            be read.
     """
     found = {role: _look(str(name), role) for role, name in given.items() if is_remote(name)}
     check_room({f"{each.role} {each.name}": sum(each.missing.values()) for each in found.values()})
@@ -112,7 +112,7 @@ def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
 
 
 def commits_of(sources: Iterable[Source]) -> dict[str, str]:
-    """The commit of each that is from the Hub, by its name with the revision."""
+    """The commit of each source from the Hub, by its name with the revision."""
     return {source.name: source.commit for source in sources if source.commit is not None}
 
 
@@ -123,11 +123,7 @@ def _source(given: str | Path, found: _Found | None) -> Source:
 
 
 def _look(name: str, role: str) -> _Found:
-    """What has to be fetched of a repository.
-
-    Raises:
-        CheckpointError: see :func:`locate`.
-    """
+    """What has to be fetched from a repository; errors as :func:`locate`."""
     match = NAME.fullmatch(name)
     assert match is not None
     repo, revision = match["repo"], match["revision"]
@@ -135,7 +131,7 @@ def _look(name: str, role: str) -> _Found:
         config = _fetch_config(repo, revision, role, name)
         folder, commit = config.parent, config.parent.name
         if config.name == CONFIGS[0]:
-            read_config(folder, role)  # what is quantised need not be fetched
+            read_config(folder, role)  # refuses a quantised model before its weights are fetched
         unreached: Exception | None = None
         note = ""
         try:
@@ -165,7 +161,7 @@ def _look(name: str, role: str) -> _Found:
 
 
 def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path:
-    """The configuration in the cache, fetched if the Hub is in reach; the folder that it is in is called as the commit.
+    """The configuration in the cache, fetched if the Hub can be reached; its folder has the name of the commit.
 
     Raises:
         CheckpointError: the repository has none.
@@ -175,7 +171,7 @@ def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path
     for config in CONFIGS:
         try:
             return Path(hf_hub_download(repo, config, revision=revision, local_files_only=unreached is not None))
-        except LocalEntryNotFoundError as error:  # the Hub is not in reach, as huggingface_hub has tried for a while
+        except LocalEntryNotFoundError as error:  # huggingface_hub has tried to reach the Hub for a while
             unreached = unreached or error
         except EntryNotFoundError:
             continue
@@ -185,13 +181,13 @@ def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path
 
 
 def listed_before(repo: str, commit: str, repo_type: str = "model") -> dict[str, int]:
-    """The files of a repository as huggingface_hub noted them at an earlier download; empty where it did not."""
+    """The files of a repository that huggingface_hub noted at an earlier download; empty if it did not."""
     try:
         return {
             entry.path: entry.size
             for entry in huggingface_hub.get_cached_repo_tree(repo, revision=commit, repo_type=repo_type)
         }
-    except Exception:  # an older huggingface_hub, or none was noted
+    except Exception:  # an older huggingface_hub, or no note
         return {}
 
 
@@ -199,11 +195,11 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
     """The weight files among ``files`` that :class:`~hpa_merge.checkpoint.Checkpoint` will read.
 
     Raises:
-        CheckpointError: there is none, or it cannot be known which.
+        CheckpointError: there is none, or several without an index.
     """
     found = sorted(f for f in files if f.endswith(".safetensors") and "/" not in f and not f.startswith("."))
     if INDEX in files:
-        shards = _shards(folder)  # none where the index is broken, which is told when it is opened
+        shards = _shards(folder)  # none if the index is broken; opening the checkpoint will say so
         if lost := sorted(shards.difference(files)):
             raise CheckpointError(
                 f"{role} {name} has no {lost[0]}, though its {INDEX} names it: give another revision, or tell its "
@@ -228,7 +224,7 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
 
 
 def _shards(folder: Path) -> set[str]:
-    """The names of the weight files in the index of a folder; empty where it has none, or a broken one."""
+    """The names of the weight files in the index of a folder; empty if it has no index, or a broken one."""
     try:
         return {str(shard) for shard in read_json(folder / INDEX, LIMITS)["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -236,21 +232,14 @@ def _shards(folder: Path) -> set[str]:
 
 
 def _choose_others(files: Collection[str]) -> list[str]:
-    """What belongs beside the weights as far as names say, and the report that knows of rounds before."""
+    """The side files, judged by their names, and the report with the history of the model."""
     paths = [path for path in map(PurePosixPath, files) if not path.is_absolute() and ".." not in path.parts]
     found = {path.as_posix() for path in candidates(paths)} | {REPORT, CONFIGS[1]}
     return [file for file in files if file in found and (file == REPORT or file not in MADE)]
 
 
 def check_room(missing: Mapping[str, int], kind: type[InputError] = CheckpointError) -> None:
-    """Check that there is room in the cache for what is missing.
-
-    Args:
-        missing: bytes that have to be fetched, by what the messages call that.
-
-    Raises:
-        InputError: there is not; of the ``kind``.
-    """
+    """Raise ``kind`` unless the cache has room for ``missing``: bytes to fetch, by what messages call it."""
     needed = sum(missing.values())
     cache = Path(constants.HF_HUB_CACHE)
     place = next((path for path in (cache, *cache.parents) if path.exists()), cache)

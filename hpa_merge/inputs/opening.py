@@ -1,4 +1,4 @@
-"""NEW as it was given: a checkpoint, or OLD with an adapter on top, merged tensor by tensor when it is read."""
+"""Open NEW: a checkpoint, or OLD with an adapter on top, which is merged tensor by tensor when it is read."""
 
 import hashlib
 import importlib.metadata
@@ -15,14 +15,14 @@ __all__ = ["open_new"]
 ROLE = "NEW"
 
 WORKING = 12
-"""Bytes that a merge takes for an element, beside the result: what is added in float32, and two steps towards it."""
+"""Bytes that merging takes for each element in addition to the result: the update in float32, and two steps before."""
 
 
 def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
-    """Open NEW, which was tuned from ``old``; of an adapter every tensor is looked at.
+    """Open NEW, which was tuned from ``old``; every tensor of an adapter is checked.
 
     Raises:
-        CheckpointError: it is no whole checkpoint, or an adapter that cannot be merged into OLD.
+        CheckpointError: it is not a whole checkpoint, or it is an adapter that cannot be merged into OLD.
         NumericalError: a tensor of the adapter holds NaN or infinity.
     """
     folder = Path(folder)
@@ -65,7 +65,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
 
 
 def _state(own: Checkpoint) -> bytes:
-    """What the adapter's part of the result depends on: its files, known as a checkpoint's are, and peft."""
+    """What the adapter's part of the result depends on: its files, identified like a checkpoint's, and peft."""
     state = hashlib.sha256(json.dumps(own.config, sort_keys=True).encode())
     for shard in own.shards:
         status = (own.folder / shard).stat()

@@ -1,7 +1,7 @@
-"""The vision tower of a checkpoint in LLaVA's own layout, which lies in a folder of its own.
+"""The vision tower of a checkpoint in LLaVA's own layout, which has its own folder.
 
-Its config.json and its image processor are always read from there, its weights where the checkpoint has none. Those
-are read only: they are no part of OUT.
+Its config.json and its image processor are always read from there, and its weights if the checkpoint has none. Such
+weights are only read; they do not become part of OUT.
 """
 
 from dataclasses import replace
@@ -16,29 +16,29 @@ from hpa_merge.model import TOWER, is_original_llava
 __all__ = ["with_tower"]
 
 ROLE = "the vision tower"
-"""What the messages call it."""
+"""Its name in messages."""
 
 VISION = "vision_model."
-"""How the vision model's keys begin in a whole CLIP model; where it lies alone they may begin with their own part."""
+"""The prefix of the vision model's keys in a whole CLIP model; a vision model alone may lack it."""
 
 
 def with_tower(checkpoint: Checkpoint, tower: Path | None, config: CalibrationOptions) -> Checkpoint:
-    """What is read in the place of ``checkpoint``: itself, but in LLaVA's own layout, there with its vision tower.
+    """The checkpoint to read: ``checkpoint`` itself or, in LLaVA's own layout, with its vision tower.
 
     Args:
-        tower: the folder of a CLIP model; where None, what config.json calls ``mm_vision_tower``, if that is a folder.
-        config: of it ``conversation``.
+        tower: the folder of a CLIP model; None for ``mm_vision_tower`` of config.json, if that is a folder.
+        config: only its ``conversation`` is used.
 
     Raises:
-        CheckpointError: there is no such folder, or what is in it is no whole model that can be read.
-        ConfigError: a tower, or the prompts of LLaVA's own layout, are asked for and the checkpoint has another one.
+        CheckpointError: there is no such folder, or it does not hold a whole model that can be read.
+        ConfigError: a tower or a conversation is given, and the checkpoint does not have LLaVA's own layout.
     """
     if not is_original_llava(checkpoint.config):
         for option, given in (("vision_tower", tower is not None), ("conversation", config.conversation != "auto")):
             if given:
                 raise ConfigError(
-                    f"{option} is given, and {checkpoint.role} {checkpoint.folder} has not LLaVA's own layout, which "
-                    "alone needs it: leave it out."
+                    f"{option} is only for LLaVA's own layout, and {checkpoint.role} {checkpoint.folder} does not have "
+                    "it: leave it out."
                 )
         return checkpoint
     folder = _find(checkpoint, tower)
@@ -59,11 +59,7 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: CalibrationOp
 
 
 def _find(checkpoint: Checkpoint, given: Path | None) -> Path:
-    """The folder of the tower.
-
-    Raises:
-        CheckpointError: it is not known.
-    """
+    """The folder of the tower; raises CheckpointError if it is not known."""
     named = checkpoint.config.get("mm_vision_tower")
     name = named if isinstance(named, str) and named else None
     places = [given] if given is not None else [Path(name), checkpoint.folder.parent / name] if name else []

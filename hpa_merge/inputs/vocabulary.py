@@ -1,4 +1,4 @@
-"""Whether a token has the same row in OLD and in NEW: a vocabulary may grow, and not be put into another order."""
+"""Check that a token has the same row in OLD and in NEW: a vocabulary may grow, but its order must not change."""
 
 import filecmp
 from pathlib import Path
@@ -14,10 +14,10 @@ FILE = "tokenizer.json"
 SERVICE = "hpa_merge.inputs.vocabulary:VocabularyService"
 
 READING = Limits(computing=120.0, waiting=600.0)
-"""To read two vocabularies; the largest take seconds."""
+"""For reading two vocabularies; the largest take seconds."""
 
 MEMORY = 2**33
-"""Bytes for both: 8 GiB; the largest take one."""
+"""Bytes for both: 8 GiB; the largest take one GiB."""
 
 
 @final
@@ -25,7 +25,7 @@ class VocabularyService:
     """What runs in the child, where a stranger's ``tokenizer.json`` is read."""
 
     def moved(self, old: Path, new: Path) -> tuple[list[tuple[int, str, int]], bytes]:
-        """The tokens of both folders that have another number in NEW: OLD's number, the token, NEW's number."""
+        """The tokens of both folders whose number differs in NEW: OLD's number, the token, NEW's number."""
         from tokenizers import Tokenizer
 
         try:
@@ -38,13 +38,13 @@ class VocabularyService:
 
 
 def check_order(old: Path, new: Path) -> None:
-    """Check that every token that both folders have has the same number in both.
+    """Check that every token of both folders has the same number in both.
 
-    Folders without a ``tokenizer.json`` that can be read say nothing of it; the samples need a tokenizer and will say
-    so. A reserved token that got another text is no token of both.
+    Nothing is checked without a readable ``tokenizer.json``; encoding the samples then raises an error. A reserved
+    token that got another text is not a token of both.
 
     Raises:
-        CheckpointError: one has another number, or reading them takes too much.
+        CheckpointError: a number differs, or reading the files takes too much time or memory.
     """
     try:
         if filecmp.cmp(old / FILE, new / FILE, shallow=False):
@@ -56,14 +56,13 @@ def check_order(old: Path, new: Path) -> None:
         moved, _ = child.call("moved", old, new, limits=READING)
     except Stopped as stopped:
         raise CheckpointError(
-            f"the {FILE} of OLD or NEW takes too much to be read ({stopped}): fetch both again, or set head and "
-            "embeddings to new."
+            f"the {FILE} of OLD or NEW cannot be read ({stopped}): fetch both again, or set head and embeddings to new."
         ) from stopped
     finally:
         child.close()
     for number, token, now in moved[:1]:
         raise CheckpointError(
-            f"the token {token!r} has the number {number} in OLD's {FILE} and {now} in NEW's, as {len(moved)} "
-            "tokens have another, so the rows of the two vocabularies do not belong together: keep OLD's order when "
-            "tokens are added, or set head and embeddings to new."
+            f"the token {token!r} has the number {number} in OLD's {FILE} and {now} in NEW's, and {len(moved)} "
+            "tokens in all have another number, so the rows of the two vocabularies do not match: keep OLD's order "
+            "when adding tokens, or set head and embeddings to new."
         )

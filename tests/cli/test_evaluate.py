@@ -212,7 +212,7 @@ def test_results_of_earlier_versions_have_no_broken_answers(served: Callable[...
         ("a", "safety", ["--safety-test", "s=gone.jsonl"], "--safety-test has the name s twice: give each its own"),
         ("a", "safety", ["--safety-test", "gone.jsonl"], "the test file gone.jsonl does not exist: check the path."),
         ("a", "safety", ["--json", "gone/r.json"], "gone does not exist: create it first."),
-        ("a", "safety", ["--endpoint", "localhost:80"], "the endpoint localhost:80 is no address: give what comes"),
+        ("a", "safety", ["--endpoint", "localhost:80"], "the endpoint localhost:80 is not an address: give what comes"),
         ("a", "safety", ["--judge", "nobody"], "the judge nobody is no checkpoint folder: give that of a guard"),
     ],
 )

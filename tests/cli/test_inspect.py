@@ -22,7 +22,7 @@ import hpa_merge
 from hpa_merge.cli import main
 from hpa_merge.cli.tables.layers import heat_map
 from hpa_merge.errors import CheckpointError, ConfigError, StatisticsError
-from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, measured, projection_of, ranges
+from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, ranges
 from hpa_merge.report.schema import MergeReport, read_report
 
 Tiny = Callable[..., TinyCase]
@@ -345,35 +345,6 @@ def test_nothing_is_written_over(outs: Path, tmp_path: Path, capsys: pytest.Capt
     assert "never written to" in refused(capsys, outs / "out1", "--json", "-o", there)
     assert "would replace" in refused(capsys, there, "--json", "-o", there)
     assert there.read_bytes() == before
-
-
-# --- what rows are made of ---
-
-
-def test_names_of_projections() -> None:
-    for name, wanted in {
-        "model.layers.0.self_attn.q_proj.weight": "q_proj",
-        "model.layers.0.mlp.experts.gate_up_proj[3]": "gate_up_proj",
-        "model.layers.0.block_sparse_moe.experts.5.w1.weight": "w1",
-        "model.mm_projector.0.weight": "mm_projector",
-        "lm_head.weight": "lm_head",
-        "0": "0",
-    }.items():
-        assert projection_of(name) == wanted
-
-
-def test_ranges() -> None:
-    assert ranges([]) == ""
-    assert ranges([3]) == "3"
-    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
-
-
-def test_what_was_measured() -> None:
-    assert measured(None) == measured({"models": 3}) == measured({"models": [3]}) == measured({"models": []}) == {}
-    models = [{"name": "a", "asr": {"value": 1}}, {"name": "b", "asr": {"value": 2.5}, "performance": None}]
-    assert measured({"models": models}) == {"asr": 2.5}
-    assert measured({"models": models, "out": "a"}) == {"asr": 1.0}
-    assert measured({"models": [{"asr": {"value": "high"}}]}) == {}
 
 
 def test_first_on_the_command_line(tiny: Tiny, outs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

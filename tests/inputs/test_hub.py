@@ -2,83 +2,29 @@
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
-from cases import CARD, REPORT, TinyCase, content
+from cases import TinyCase, content
 from changed_checkpoints import same
-from hub_server import SIGNATURE, Hub, Repository, serve
+from hub_pairs import NEW, OLD, reach, run, served_hub  # noqa: F401 - a fixture
+from hub_server import SIGNATURE, Hub
 from huggingface_hub import constants
-from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import httpx
 from reference import load_tensors
-from safetensors.torch import save_file
 
 import hpa_merge.inputs.hub
-from hpa_merge import HPAConfig, MergeReport, merge
-from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.cli import main
+from hpa_merge import HPAConfig, merge
 from hpa_merge.engine.preview import preview
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import CheckpointError, InputError, OutputError, StatisticsError
-from hpa_merge.inputs.hub import is_remote, locate
+from hpa_merge.inputs.hub import locate
 from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
-OLD, NEW = "lab/aligned", "lab/tuned"
-
-
-def reach(patch: pytest.MonkeyPatch, address: str) -> None:
-    """As HF_ENDPOINT would have done it before the start."""
-    patch.setattr(constants, "ENDPOINT", address)
-    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-
-
-@pytest.fixture
-def hub(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub with the tiny Llamas, among files that nobody wants; the cache is empty."""
-    case = tiny("llama").copied_to(tmp_path / "served")
-    for folder in (case.old, case.new):
-        for name in (
-            "pytorch_model.bin",
-            "onnx/model.onnx_data",
-            "original/params.json",
-            ".gitattributes",
-            "x.gguf",
-            "hpa_report.html",
-        ):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text("not for us")
-        (folder / "templates").mkdir()
-        (folder / "templates" / "chat.jinja").write_text("{{ messages }}")
-    other = tmp_path / "served" / "v1"
-    shutil.copytree(case.new, other)
-    (other / "generation_config.json").write_text('{"do_sample": false}')
-    hub = Hub(
-        {OLD: Repository({"main": case.old}), NEW: Repository({"main": case.new, "v1.0": other, "refs/pr/1": other})}
-    )
-    stop = serve(hub)
-    reach(monkeypatch, hub.address)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "cache" / "token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two tries
-    huggingface_hub.close_session()
-    yield hub
-    huggingface_hub.close_session()
-    stop()
-
-
-def run(case: TinyCase, out: Path, old: str = OLD, new: str = NEW, **others: Any) -> MergeReport:
-    return merge(old, new, out, safety_calib=case.safety, task_calib=case.task, **others)
 
 
 def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -88,115 +34,6 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
         for path in folder.rglob("*")
         if path.is_file()
     }
-
-
-# --- what comes of it ---
-
-
-def test_as_from_the_folders(hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
-    case = tiny("llama")
-    report = run(case, tmp_path / "out")
-    served = tmp_path / "served"
-    merge(served / "old", served / "new", tmp_path / "local", safety_calib=case.safety, task_calib=case.task)
-    found, expected = content(tmp_path / "out"), content(tmp_path / "local")
-    for each in (found, expected):
-        each[REPORT].pop("left_out"), each[REPORT].pop("warnings")  # the others were never fetched
-    assert metadata_load(tmp_path / "out" / CARD)["base_model"] == [OLD, NEW]
-    assert found.pop(CARD) != expected.pop(CARD)
-    assert found == expected
-    assert "templates/chat.jinja" in found
-    assert (report.run.old, report.run.new) == (OLD, NEW)
-    assert report.run.commits == {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
-    assert report.left_out == ()
-    unwanted = {"pytorch_model.bin", "model.onnx_data", "params.json", ".gitattributes", "x.gguf", "hpa_report.html"}
-    assert not hub.fetched() & unwanted
-    assert not {path.name for path in (tmp_path / "cache").rglob("*")} & unwanted
-    assert hub.tokens == {None}
-
-
-def test_rounds_from_the_hub(hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
-    """An OUT that was published comes back as OLD with its report; the first model is fetched to be compared with."""
-    case = tiny("llama")
-    run(case, tmp_path / "out1")
-    published = tmp_path / "served" / "out1"
-    shutil.copytree(tmp_path / "out1", published)
-    hub.repositories["lab/repaired"] = Repository({"main": published})
-    report = run(case, tmp_path / "out2", old="lab/repaired", first=OLD)
-    (before,) = report.history
-    assert (before.old, before.new) == (OLD, NEW)
-    assert before.commits == {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
-    commits = {name: hub.repositories[name].commits["main"] for name in (OLD, NEW, "lab/repaired")}
-    assert report.run.commits == commits
-    assert report.drift is not None
-    assert report.drift.from_first is not None
-    with pytest.raises(CheckpointError, match=f"^FIRST .* is not the model that this history began with: .* {OLD} as"):
-        run(case, tmp_path / "out3", old="lab/repaired", first=f"{NEW}@v1.0")
-
-
-@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "commit"])
-def test_revisions(revision: str, hub: Hub) -> None:
-    repository = hub.repositories[NEW]
-    if revision == "commit":
-        revision = repository.commits["v1.0"]
-    commit, folder = repository.folder(revision)
-    (source,) = locate({"NEW": f"{NEW}@{revision}"})
-    assert (source.name, source.commit, source.folder.name) == (f"{NEW}@{revision}", commit, commit)
-    there = source.folder / "generation_config.json"
-    assert there.read_bytes() == (folder / "generation_config.json").read_bytes()
-    assert source.note == ""
-
-
-def test_the_dry_run_says_the_commit(
-    hub: Hub, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = tiny("llama")
-    plan = preview(MergeRequest(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,)))[tmp_path / "out"]
-    commits = {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
-    assert plan.commits == commits
-    monkeypatch.setenv("COLUMNS", "200")
-    words = [f"{OLD}@main", NEW, "--safety-calib", case.safety, "--task-calib", case.task, "-o", tmp_path / "out"]
-    main([*map(str, words), "--dry-run"])
-    printed = capsys.readouterr().out
-    assert f"{OLD}@main, commit {commits[OLD]}" in printed
-    assert f"{NEW}, commit {commits[NEW]}" in printed
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_of_that_name_wins(hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny("llama").old, "lab/aligned")
-    assert not is_remote(OLD)
-    assert is_remote(f"{OLD}@main")
-    assert not is_remote(Path(NEW))
-    for other in ("./lab/x", "/lab/x", "lab", "lab/x/y", "lab/x@", "lab//x", "~/x", "lab/x@a@b", "lab/x ", "../x"):
-        assert not is_remote(other), other
-    (source,) = locate({"OLD": OLD})
-    assert (source.name, source.folder, source.guarded, source.commit) == (OLD, Path(OLD), Path(OLD), None)
-    assert not hub.asked
-
-
-def test_only_the_shards_of_the_index(hub: Hub, tmp_path: Path) -> None:
-    for name in ("consolidated.safetensors", "model-fp32.safetensors"):
-        shutil.copyfile(next((tmp_path / "served" / "new").glob("*.safetensors")), tmp_path / "served" / "new" / name)
-    (source,) = locate({"NEW": NEW})
-    with Checkpoint.open(source.folder, "NEW") as checkpoint:
-        assert {path.name for path in source.folder.glob("*.safetensors")} == set(checkpoint.shards)
-
-
-def test_an_adapter(hub: Hub, tmp_path: Path) -> None:
-    """Its files are fetched; what they are is for others to read."""
-    folder = tmp_path / "served" / "adapter"
-    folder.mkdir()
-    for name in ("adapter_config.json", "README.md", "optimizer.pt"):
-        (folder / name).write_text("{}")
-    save_file(load_tensors(next((tmp_path / "served").glob("old"))), folder / "adapter_model.safetensors")
-    hub.repositories["lab/adapter"] = Repository({"main": folder})
-    (source,) = locate({"NEW": "lab/adapter"})
-    assert sorted(p.name for p in source.folder.iterdir()) == [
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
 
 
 # --- the cache ---
@@ -516,27 +353,3 @@ def test_a_token_goes_to_the_hub_and_nowhere_else(
     assert same(
         load_tensors(tmp_path / "out")["model.norm.weight"], load_tensors(tiny("llama").new)["model.norm.weight"]
     )
-
-
-@pytest.mark.gate
-@pytest.mark.parametrize("name", ["lab/nothing", NEW])
-def test_the_command(name: str, hub: Hub, tiny: Tiny, tmp_path: Path) -> None:
-    """By itself, with HF_ENDPOINT; one sentence where it fails, nothing with -q."""
-    case = tiny("llama")
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.address,
-        "HF_HUB_CACHE": str(tmp_path / "cache"),
-        "HF_HUB_OFFLINE": "0",
-    }
-    words = [OLD, name, "--safety-calib", case.safety, "--task-calib", case.task, "-o", tmp_path / "out", "-q"]
-    command = [sys.executable, "-m", "hpa_merge", *map(str, words)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == ""
-    if name == NEW:
-        assert (done.returncode, done.stderr) == (0, "")
-        assert (tmp_path / "out" / REPORT).is_file()
-    else:
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"Error: NEW {name} is no folder here, and no model on the Hub that you may see")
-        assert done.stderr.count("\n") == 1

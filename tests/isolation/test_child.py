@@ -1,6 +1,5 @@
 """Children with limits: what they answer, how they are stopped, and that none is left."""
 
-import contextlib
 import errno
 import os
 import signal
@@ -9,12 +8,11 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cases import Call
-from tiny_chats import NESTED
+from processes import descendants
 
 from hpa_merge.errors import CalibrationError
 from hpa_merge.isolation import Child, Limits, Stopped, keeping, kept
@@ -365,53 +363,3 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
     )
     assert done.stdout.count("begins") == 1
     assert "RuntimeError: LookupError: what?" in done.stderr
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-def descendants(number: int) -> list[int]:
-    """Numbers of the processes that a process has started, and those that these have."""
-    found: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parent = (entry / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1]
-                found.setdefault(int(parent), []).append(int(entry.name))
-    inner = found.get(number, [])
-    return [*inner, *(deeper for child in inner for deeper in descendants(child))]
-
-
-def computing(numbers: list[int]) -> bool:
-    """Whether one of the processes has computed for a second: it is in the template, which does nothing else."""
-    for number in numbers:
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{number}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-            if int(fields[11]) / os.sysconf("SC_CLK_TCK") > 1:
-                return True
-    return False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_command_that_is_ended_while_it_encodes(
-    number: signal.Signals, make_call: Callable[..., Call], program: Path
-) -> None:
-    call = make_call()
-    for folder in (call.old, call.new):
-        (folder / "chat_template.jinja").write_text(NESTED + "{{ ns.a == ns.b }}")
-    process = subprocess.Popen([program, *call.arguments], stderr=subprocess.PIPE, text=True)
-    for _ in range(int(PATIENCE / 0.05)):
-        if computing(others := descendants(process.pid)):
-            break
-        assert process.poll() is None
-        time.sleep(0.05)
-    else:
-        pytest.fail("no child computes")
-    process.send_signal(number)
-    _, printed = process.communicate(timeout=PATIENCE)
-    assert gone(*others)
-    if number != signal.SIGKILL:
-        assert process.returncode == 130
-        assert printed.strip() == "Error: interrupted: the same command with --resume continues."
-    assert not call.out.exists()

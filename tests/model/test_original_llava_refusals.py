@@ -47,7 +47,7 @@ def _call(pair: Original, folder: Path) -> Call:
         ({"hidden_size": "64"}, "'64' for hidden_size"),
         ({"num_hidden_layers": 10**9}, "1e+09 for num_hidden_layers, which is too many"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "is quantised (quantization_config in config.json"),
-        ({"architectures": ["LlavaMptForCausalLM"]}, "has not LLaVA's own layout, which alone needs it: leave it out."),
+        ({"architectures": ["LlavaMptForCausalLM"]}, "does not have it: leave it out."),
     ],
 )
 def test_a_config_that_asks_for_something_else(
@@ -137,7 +137,7 @@ def test_options_of_this_layout_alone(
     made = make_call("llava")
     made.options = options
     option = options[0].removeprefix("--").replace("-", "_")
-    assert_refused(made, capsys, f"{option} is given, and OLD {made.old} has not LLaVA's own layout, which alone needs")
+    assert_refused(made, capsys, f"{option} is only for LLaVA's own layout, and OLD {made.old} does not have it: leave")
 
 
 def test_a_tower_is_looked_for_here_and_beside_the_checkpoint(

@@ -1,12 +1,18 @@
-"""A Hub on this machine, for the tests of publishing/."""
+"""A Hub on this machine and an OUT to publish, for the tests of publishing/."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+from cases import TinyCase
 from hub_uploads import TOKEN, UploadHub, serve
 from huggingface_hub import constants
+
+from hpa_merge import merge
+
+Tiny = Callable[..., TinyCase]
 
 
 @pytest.fixture
@@ -28,3 +34,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
     yield hub
     huggingface_hub.close_session()
     stop()
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyCase, Path]:
+    """One merge; not to be written to."""
+    case, out = tiny("llama", "bfloat16"), tmp_path_factory.mktemp("made") / "out"
+    merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task)
+    return case, out
+
+
+@pytest.fixture
+def out(made: tuple[TinyCase, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made[1], tmp_path / "out"))

@@ -1,11 +1,6 @@
 """``hpa_merge.push`` and its command, against a server on this machine that takes uploads as the Hub does."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +8,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from cases import CARD, REPORT, TinyCase
-from hub_uploads import SIGNATURE, TOKEN, Store, UploadHub, oid, variables
+from hub_uploads import SIGNATURE, TOKEN, Store, UploadHub
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.repocard import metadata_load
@@ -21,7 +16,7 @@ from pushing import ID, published, run
 from transformers import AutoModelForCausalLM
 
 import hpa_merge
-from hpa_merge import MergeReport, merge
+from hpa_merge import MergeReport
 from hpa_merge.errors import ConfigError, InputError
 from hpa_merge.inputs.hub import locate
 from hpa_merge.publishing.upload import is_stale
@@ -32,21 +27,6 @@ pytestmark = [
     pytest.mark.gate,
     pytest.mark.filterwarnings("ignore:Use 'content=<:DeprecationWarning"),  # huggingface_hub, of httpx
 ]
-
-Tiny = Callable[..., TinyCase]
-
-
-@pytest.fixture(scope="module")
-def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyCase, Path]:
-    """One merge; not to be written to."""
-    case, out = tiny("llama", "bfloat16"), tmp_path_factory.mktemp("made") / "out"
-    merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task)
-    return case, out
-
-
-@pytest.fixture
-def out(made: tuple[TinyCase, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made[1], tmp_path / "out"))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -248,124 +228,6 @@ def test_a_gitignore_there_leaves_nothing_out(hub: UploadHub, out: Path) -> None
     assert {*content(out), ".gitignore"} == set(published(hub))
 
 
-# --- interruptions ---
-
-
-@pytest.mark.parametrize("part", [None, 100_000])
-def test_dropped_connections(part: int | None, hub: UploadHub, out: Path) -> None:
-    """Where they come back soon nobody hears of it: in a large file, a part of one, a question, the commit."""
-    hub.part = part
-    hub.drops["PUT /storage/"] = 3
-    hub.drops[f"POST /api/models/{ID}/preupload"] = 1
-    hub.drops[f"POST /api/models/{ID}/commit"] = 1
-    hpa_merge.push(out, ID)
-    assert not any(hub.drops.values())
-    assert set(published(hub)) == set(content(out))
-    assert len(hub.repositories[ID].log) == 1
-    if part is not None:
-        assert any(count > 3 for asked, count in hub.asked.items() if asked.startswith("PUT /storage/"))
-
-
-def test_broken_off_in_a_large_file_and_gone_on(hub: UploadHub, out: Path) -> None:
-    """Nothing is there before the second run, which sends only what has not arrived."""
-    shards = sorted(out.glob("*.safetensors"))
-    last = oid(shards[-1].read_bytes())
-    hub.drops[f"PUT /storage/{last}"] = 1000
-    assert refused(out) == (
-        f"{ID}: the connection to the Hub at {hub.address} broke off: check the network and run the same command "
-        "again, which sends only what has not arrived."
-    )
-    assert published(hub) == {}
-    assert last not in hub.objects
-    arrived = set(hub.objects)
-    assert arrived
-    hub.drops.clear()
-    hub.received.clear()
-    hpa_merge.push(out, ID)
-    assert set(hub.received) == {oid(shard.read_bytes()) for shard in shards} - arrived
-    assert all(hub.received[name] == len(hub.objects[name]) for name in hub.received)
-    assert {name: c for name, c in published(hub).items() if name.endswith(".safetensors")} == {
-        shard.name: shard.read_bytes() for shard in shards
-    }
-
-
-def test_broken_off_in_the_commit_and_gone_on(hub: UploadHub, out: Path) -> None:
-    hub.drops[f"POST /api/models/{ID}/commit"] = 1000
-    assert "broke off" in refused(out)
-    assert published(hub) == {}
-    hub.drops.clear()
-    hub.received.clear()
-    hpa_merge.push(out, ID)
-    assert not hub.received
-    assert set(published(hub)) == set(content(out))
-
-
-def test_a_commit_whose_answer_is_lost(hub: UploadHub, out: Path) -> None:
-    """It is found again, and not made twice."""
-    hub.lose[f"POST /api/models/{ID}/commit"] = 1
-    report = hpa_merge.push(out, ID)
-    assert len(hub.repositories[ID].log) == 1
-    assert report.commit == hub.repositories[ID].heads["main"]
-
-
-def test_a_pull_request_is_not_opened_twice(hub: UploadHub, out: Path) -> None:
-    hub.repositories[ID] = Store()
-    hub.lose[f"POST /api/models/{ID}/commit"] = 1
-    assert "broke off" in refused(out, pull_request=True)
-    assert len(hub.repositories[ID].log) == 1
-
-
-def test_changed_by_somebody_else_meanwhile(hub: UploadHub, out: Path) -> None:
-    def change() -> None:
-        hub.repositories[ID].heads["main"] = "f" * 40
-
-    hub.before_commit = change
-    assert refused(out) == (
-        f"{ID} was changed by somebody else meanwhile: look at it, and run the same command again, which sends only "
-        "what has not arrived."
-    )
-
-
-@pytest.mark.parametrize("name", ["config.json", "shard"])
-def test_out_is_changed_meanwhile(name: str, hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = out / name if name != "shard" else next(out.glob("*.safetensors"))
-    before = huggingface_hub.HfApi.preupload_lfs_files
-
-    def upload(*arguments: Any, **options: Any) -> None:
-        if name == "shard":
-            stat = path.stat()
-            content = bytearray(path.read_bytes())
-            content[-1] ^= 1
-            path.write_bytes(content)
-            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        before(*arguments, **options)
-        if name != "shard":
-            path.write_text("{}")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", upload)
-    monkeypatch.setattr("hpa_merge.publishing.upload.SMALL", 0)  # each file is uploaded from its place
-    assert refused(out).startswith(f"OUT {out} was changed while it was uploaded, and nothing was published: ")
-    assert published(hub) == {}
-
-
-@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00002.safetensors"])
-def test_what_goes_up_is_what_was_verified(
-    name: str, hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A small file is read once: what is written into it later does not go up, whether or not that is noticed."""
-    before, prepared = content(out), huggingface_hub.HfApi.preupload_lfs_files
-
-    def upload(*arguments: Any, **options: Any) -> None:
-        stat = (out / name).stat()
-        (out / name).write_bytes(bytes(stat.st_size))
-        os.utime(out / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        prepared(*arguments, **options)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", upload)
-    hpa_merge.push(out, ID)
-    assert published(hub)[name] == before[name]
-
-
 # --- refusals ---
 
 
@@ -520,13 +382,6 @@ def test_names(name: str, hub: UploadHub, out: Path) -> None:
     assert not hub.asked
 
 
-def test_options_that_contradict(out: Path) -> None:
-    with pytest.raises(ConfigError, match="on the main branch only"):
-        hpa_merge.push(out, ID, branch="x", pull_request=True)
-    with pytest.raises(ConfigError, match="is no name of a branch"):
-        hpa_merge.push(out, ID, branch="a b")
-
-
 def test_a_name_that_the_hub_does_not_allow(hub: UploadHub, out: Path) -> None:
     assert refused(out, "lab/a--b") == "lab/a--b is no name that the Hub allows: give the repository as org/name."
 
@@ -539,98 +394,3 @@ def test_a_card_that_the_hub_does_not_take(hub: UploadHub, out: Path) -> None:
     )
     (out / CARD).write_bytes("Modèle".encode("latin-1"))
     assert refused(out) == (f"{out / CARD} is not UTF-8 (byte 3), which the Hub does not take: save it as UTF-8.")
-
-
-# --- the commands ---
-
-
-def test_the_command(hub: UploadHub, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("push", out, ID, "--private") == 0
-    printed = capsys.readouterr()
-    commit = hub.repositories[ID].heads["main"]
-    size = sum(map(len, published(hub).values())) / 1e6
-    assert printed.out == (
-        f"Made the private repository {ID}.\n"
-        f"With its name on the Hub and without local paths: {CARD}, {REPORT}.\n"
-        f"{out} is published, {len(published(hub))} files, {size:.1f} MB: {hub.address}/{ID}/commit/{commit}\n"
-    )
-    assert printed.err == ""
-    assert run("push", out, ID) == 0
-    assert f"{ID} holds all of {out} already: " in capsys.readouterr().out
-    assert run("push", out, "lab/second", "-q") == 0
-    assert capsys.readouterr() == ("", "")
-    assert run("push", out, "others/x") == 2
-    assert capsys.readouterr().err.startswith("Error: others/x: your token may not write there")
-
-
-def test_by_itself(hub: UploadHub, out: Path, tmp_path: Path) -> None:
-    """With HF_ENDPOINT, as a user has it."""
-    environment = os.environ | variables(hub, tmp_path / "cache")
-    command = [sys.executable, "-m", "hpa_merge", "push", str(out), ID]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].endswith(f"{hub.address}/{ID}/commit/{hub.repositories[ID].heads['main']}")
-    assert TOKEN not in done.stdout
-
-
-def words_of(case: TinyCase, out: Path) -> list[object]:
-    return [case.old, case.new, "--safety-calib", case.safety, "--task-calib", case.task, "-o", out]
-
-
-def test_merged_and_published(
-    hub: UploadHub, made: tuple[TinyCase, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = words_of(made[0], tmp_path / "out")
-    assert run(*words, "--push-to-hub", ID, "--private") == 0
-    assert f"{hub.address}/{ID}/commit/" in capsys.readouterr().out
-    assert hub.repositories[ID].private
-    assert set(published(hub)) == set(content(tmp_path / "out"))
-
-
-def test_merged_and_not_published(
-    hub: UploadHub, made: tuple[TinyCase, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """OUT stays, and the sentence says how to go on."""
-    hub.drops["PUT /storage/"] = 10**6
-    out = tmp_path / "my out"
-    assert run(*words_of(made[0], out), "--push-to-hub", ID, "--private", "-q") == 2
-    complaint = capsys.readouterr().err
-    assert complaint.count("\n") == 1
-    assert complaint.endswith(f" OUT {out} is complete; publish it with: hpa-merge push '{out}' {ID} --private\n")
-    assert not verify(out).problems
-
-
-def test_merged_and_interrupted(
-    hub: UploadHub,
-    made: tuple[TinyCase, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hpa_merge.publishing.upload.verify", interrupt)
-    assert run(*words_of(made[0], tmp_path / "out"), "--push-to-hub", ID, "-q") == 130
-    note = f"Note: OUT {tmp_path / 'out'} is complete; publish it with: hpa-merge push {tmp_path / 'out'} {ID}\n"
-    assert capsys.readouterr().err.startswith(note)
-    assert (tmp_path / "out" / CARD).is_file()
-
-
-def test_what_can_be_refused_is_refused_before_the_merge(
-    hub: UploadHub,
-    made: tuple[TinyCase, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words = words_of(made[0], tmp_path / "out")
-    assert run(*words, "--private") == 2
-    assert "--private is for --push-to-hub ID." in capsys.readouterr().err
-    assert run(*words, "--push-to-hub", "nothing") == 2
-    hub.repositories[ID] = Store()
-    assert run(*words, "--push-to-hub", ID, "--private") == 2
-    monkeypatch.delenv("HF_TOKEN")
-    assert run(*words, "--push-to-hub", ID) == 2
-    assert "cannot be uploaded without a token" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

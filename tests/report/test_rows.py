@@ -11,7 +11,7 @@ from hpa_merge.cli.tables.merging import merge_summary
 from hpa_merge.render.card import make
 from hpa_merge.render.story import tiles
 from hpa_merge.report.measures import MEASURES
-from hpa_merge.report.rows import figures_of
+from hpa_merge.report.rows import figures_of, measured, projection_of, ranges
 
 
 def test_the_overlap_is_that_of_weights_that_have_a_focus_set() -> None:
@@ -30,3 +30,29 @@ def test_the_overlap_is_that_of_weights_that_have_a_focus_set() -> None:
     Console(file=shown, width=200).print(merge_summary(report, "out"))
     assert "80%" in shown.getvalue()
     assert "40%" not in shown.getvalue()
+
+
+def test_names_of_projections() -> None:
+    for name, wanted in {
+        "model.layers.0.self_attn.q_proj.weight": "q_proj",
+        "model.layers.0.mlp.experts.gate_up_proj[3]": "gate_up_proj",
+        "model.layers.0.block_sparse_moe.experts.5.w1.weight": "w1",
+        "model.mm_projector.0.weight": "mm_projector",
+        "lm_head.weight": "lm_head",
+        "0": "0",
+    }.items():
+        assert projection_of(name) == wanted
+
+
+def test_ranges() -> None:
+    assert ranges([]) == ""
+    assert ranges([3]) == "3"
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
+
+
+def test_what_was_measured() -> None:
+    assert measured(None) == measured({"models": 3}) == measured({"models": [3]}) == measured({"models": []}) == {}
+    models = [{"name": "a", "asr": {"value": 1}}, {"name": "b", "asr": {"value": 2.5}, "performance": None}]
+    assert measured({"models": models}) == {"asr": 2.5}
+    assert measured({"models": models, "out": "a"}) == {"asr": 1.0}
+    assert measured({"models": [{"asr": {"value": "high"}}]}) == {}
