@@ -1,1 +1,1 @@
-"""OLD and NEW as they are given: a folder, a name on the Hub, an adapter, LLaVA's own layout."""
+"""OLD, NEW and data sets as they are given: a folder, a name on the Hub, an adapter, LLaVA's own layout."""

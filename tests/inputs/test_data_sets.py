@@ -104,6 +104,7 @@ def test_the_files_of_a_split_are_read_at_one_commit(hub: Hub) -> None:
     assert hub.fetched() == {"README.md", "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"}
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("given", "prompts"),
     [(":test", ["t"]), (":main:test", ["t"]), (":extra", ["m"]), (":extra:train", ["m"]), (":extra@main", ["m"])],
@@ -218,6 +219,7 @@ def test_readmes_that_say_nothing_of_use(hub: Hub, readme: str) -> None:
     assert "/tmp" not in said
 
 
+@pytest.mark.gate
 def test_offline_the_cache_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(read_records(locate_data(f"{NAME}:train")))
     offline(monkeypatch)
