@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from glob import escape
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from hpa_merge.inputs.hub import TIMEOUT, check_room, listed_before
 from hpa_merge.inputs.hub_errors import telling, unreachable
 from hpa_merge.isolation import Child, Limits, Stopped
 from hpa_merge.records import DataSource, local_source
-from hpa_merge.records.containers.source import is_saved, split_path
+from hpa_merge.records.containers.source import is_saved, own_files, split_path
 from hpa_merge.records.containers.tables import EXTRA
 
 __all__ = ["is_data_set", "locate_data"]
@@ -132,12 +133,12 @@ def _folder(given: str, folder: Path, parts: Sequence[str], name: str) -> DataSo
     Raises:
         CalibrationError: as :func:`locate_data`.
     """
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    paths = islice((path for path in folder.rglob("*") if path.is_file()), MOST_FILES + 1)
     visible = (path.relative_to(folder) for path in paths)
     files = {path.as_posix(): 0 for path in visible if not any(part.startswith(".") for part in path.parts)}
     chosen = _choose(name, str(folder), parts, files, folder)
-    found = tuple(folder / file for file in chosen["files"])
-    return DataSource(given, found, folder, folder, place=f"{folder} {chosen['split']} ")
+    files_of_split = own_files(folder, chosen["files"])
+    return DataSource(given, files_of_split, folder, folder, place=f"{folder} {chosen['split']} ")
 
 
 def _check_library(sentence: str) -> None:

@@ -67,6 +67,7 @@ def two_sets(case: TinyCase, folder: Path) -> tuple[Path, Path]:
     return folder / "new.jsonl", folder / "old"
 
 
+@pytest.mark.gate
 def test_the_report_says_what_each_set_gave(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llama")
     sets = two_sets(case, tmp_path)
@@ -135,6 +136,7 @@ def test_shares_that_do_not_fit_the_sets(tiny: Tiny, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.gate
 def test_images_start_in_the_folder_of_their_set(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llava")
     moved = tmp_path / "elsewhere.jsonl"

@@ -17,9 +17,11 @@ from pyarrow import parquet
 
 import hpa_merge
 from hpa_merge.errors import CalibrationError, OutputError
+from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.inputs import data_sets
 from hpa_merge.inputs.data_sets import is_data_set, locate_data
 from hpa_merge.records import read_records
+from hpa_merge.report.sharing import _places_of
 
 NAME = "lab/refusals"
 
@@ -104,6 +106,7 @@ def test_the_files_of_a_split_are_read_at_one_commit(hub: Hub) -> None:
     assert hub.fetched() == {"README.md", "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"}
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("given", "prompts"),
     [(":test", ["t"]), (":main:test", ["t"]), (":extra", ["m"]), (":extra:train", ["m"]), (":extra@main", ["m"])],
@@ -218,6 +221,7 @@ def test_readmes_that_say_nothing_of_use(hub: Hub, readme: str) -> None:
     assert "/tmp" not in said
 
 
+@pytest.mark.gate
 def test_offline_the_cache_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(read_records(locate_data(f"{NAME}:train")))
     offline(monkeypatch)
@@ -283,3 +287,12 @@ def test_a_merge_with_a_data_set_of_the_hub(hub: Hub, tiny: Callable[..., TinyCa
     with pytest.raises(OutputError):
         hpa_merge.merge(case.old, case.new, inside, safety_calib=NAME, **options)
     assert not os.path.lexists(inside)
+
+
+def test_an_evaluation_says_the_commits_and_keeps_the_names(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "tests.jsonl").write_bytes(as_lines([{"prompt": "p"}]))
+    local = str(tmp_path / "tests.jsonl")
+    suite = Suite.of({"hub": f"{NAME}:test", "local": local}, {}, {}, {})
+    assert suite.commits == {f"{NAME}:test": commit(hub)}
+    evaluation = {"files": suite.files, "run": {"commits": suite.commits}}
+    assert list(_places_of(evaluation, set())) == [local]

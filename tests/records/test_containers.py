@@ -392,6 +392,18 @@ def test_folders_that_are_not_as_save_to_disk_writes_them(tmp_path: Path, state:
     assert refused(tmp_path / "set").endswith(sentence)
 
 
+def test_a_folder_has_its_own_files_alone(tmp_path: Path) -> None:
+    save_to_disk(tmp_path / "set", RECORDS)
+    file = tmp_path / "set" / "data-00000-of-00001.arrow"
+    file.rename(tmp_path / "secret.arrow")
+    file.symlink_to(tmp_path / "secret.arrow")
+    assert refused(tmp_path / "set") == (
+        f"{file} is not read, because it is a link that leads out of the folder: put the file itself there."
+    )
+    file.unlink()
+    assert refused(tmp_path / "set") == f"{file} cannot be read (No such file or directory): check the data set."
+
+
 @pytest.mark.gate
 def test_what_datasets_itself_saves_is_read(tmp_path: Path) -> None:
     import datasets

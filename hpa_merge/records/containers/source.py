@@ -1,13 +1,15 @@
 """Where the records of a set lie on this machine: a file, a folder of ``save_to_disk``, or files of the Hub's cache."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from hpa_merge.errors import CalibrationError
+from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.parsing import CONFIG, read_json
 
-__all__ = ["DataSource", "is_saved", "local_source", "split_path"]
+__all__ = ["DataSource", "is_saved", "local_source", "own_files", "split_path"]
 
 DICT_FILE, STATE_FILE = "dataset_dict.json", "state.json"
 """What ``save_to_disk`` writes: the splits of a DatasetDict, and the files of a Dataset."""
@@ -114,7 +116,23 @@ def _shards(folder: Path, whole: Path, name: str, place: str) -> DataSource:
     for each in names:
         if Path(each).name != each:
             raise CalibrationError(f"{state} names {each:.80}, no file of its folder: save the data set again.")
-    return DataSource(name, tuple(folder / each for each in names), whole, whole, place=place)
+    return DataSource(name, own_files(folder, names), whole, whole, place=place)
+
+
+def own_files(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    """Files of a folder that somebody else may have made, as :mod:`hpa_merge.files.inside` has it.
+
+    Raises:
+        CalibrationError: one is a link that leads out of the folder, or is not there.
+    """
+    for name in names:
+        try:
+            find_inside(folder, name)
+        except NotInside as error:
+            raise CalibrationError(error.sentence(str(folder / name))) from None
+        except OSError as error:
+            raise CalibrationError(f"{folder / name} cannot be read ({error.strerror}): check the data set.") from None
+    return tuple(folder / name for name in names)
 
 
 def _strings(file: Path, field: str, *, optional: bool = False) -> list[str]:
