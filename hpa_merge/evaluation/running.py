@@ -71,10 +71,11 @@ class Answering:
     template_date: str = TEMPLATE_DATE
 
     def __post_init__(self) -> None:
-        if self.endpoint is not None and (self.chat_template or self.template_arg):
+        given = self.chat_template or self.template_arg or self.template_date != TEMPLATE_DATE
+        if self.endpoint is not None and given:
             raise EvaluationError(
-                "a chat template is given, and the endpoint writes prompts with its own: leave out --chat-template and "
-                "--template-arg, or start the server with them."
+                "a chat template is given, and the endpoint writes prompts with its own: leave out --chat-template, "
+                "--template-arg and --template-date, or start the server with them."
             )
         _ = self.template
 

@@ -18,8 +18,10 @@ from transformers import T5Config, T5ForConditionalGeneration
 from hpa_merge.calibration import EncoderProcess
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.errors import CalibrationError, CheckpointError, EvaluationError
+from hpa_merge.evaluation import running
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.evaluation.prompts import PromptFile
+from hpa_merge.evaluation.running import Answering
 from hpa_merge.evaluation.thinking import MARKS, Answer, read_answer
 from hpa_merge.records import Sample, Turn
 
@@ -135,6 +137,25 @@ def test_an_end_that_is_no_token_is_the_tokenizers(end: object, tiny: Callable[.
     before = opened(case.old, prompts[0], max_new_tokens=8).answer(prompts)
     path.write_text(json.dumps({"eos_token_id": end}))
     assert opened(case.old, prompts[0], max_new_tokens=8).answer(prompts) == before
+
+
+def test_a_template_that_is_given_writes_the_prompts(tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
+    """As if it were the checkpoint's own."""
+    case, file, own = tiny("llama"), tmp_path / "t.jinja", tmp_path / "own"
+    text = "{{ bos_token }}{{ strftime_now('%d') }}{{ mood }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    file.write_text(text)
+    shutil.copytree(case.old, own)
+    (own / "chat_template.jinja").write_text(text.replace("{{ mood }}", "7").replace("{{ strftime_now('%d') }}", "26"))
+    how = Answering("cpu", 1, 6, chat_template=str(file), template_arg=("mood=7",))
+    plain = Answering("cpu", 1, 6)
+    with running.opened(str(case.old), ask("Hi?"), how) as given, running.opened(str(own), ask("Hi?"), plain) as its:
+        assert given.answer([ask("Hi?")]) == its.answer([ask("Hi?")])
+
+
+def test_an_endpoint_has_a_template_of_its_own() -> None:
+    for options in ({"chat_template": "t.jinja"}, {"template_arg": ("a=1",)}, {"template_date": "2031-03-01"}):
+        with pytest.raises(EvaluationError, match="and the endpoint writes prompts with its own: leave out --chat"):
+            Answering(endpoint="http://localhost:8000/v1", **options)
 
 
 def test_the_checkpoint_is_only_read(tiny: Callable[..., TinyCase], tmp_path: Path) -> None:

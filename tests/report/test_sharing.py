@@ -38,6 +38,19 @@ def test_names_alone() -> None:
     assert for_others(shared) == shared
 
 
+def test_a_chat_template_has_its_name_alone() -> None:
+    """In this round and in those before; a template's name stays."""
+    report = report_of()
+    place = f"/home/{SECRET}/templates/chat.jinja"
+    past = dataclasses.replace(round_of(report), config=report.config | {"chat_template": place})
+    here = dataclasses.replace(report, config=report.config | {"chat_template": place}, history=(past,))
+    shared = for_others(here)
+    assert shared.config["chat_template"] == shared.history[0].config["chat_template"] == "chat.jinja"
+    assert SECRET not in shared.to_json()
+    named = dataclasses.replace(report, config=report.config | {"chat_template": "tool_use"})
+    assert for_others(named).config["chat_template"] == "tool_use"
+
+
 def test_nothing_to_hide() -> None:
     """The very same, so that its file goes up as it is."""
     report = report_of(
