@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
@@ -229,9 +230,14 @@ class Encoder:
 
     def decode(self, ids: torch.Tensor, kept: Collection[str] = ()) -> list[str]:
         """The texts of token ids ``[n, t]``, without white space around, and without special tokens but those kept."""
-        added = getattr(self.tokenizer, "added_tokens_decoder", {})
-        texts = {number: token.content for number, token in added.items() if token.content in kept}
+        vocabulary = self._vocabulary if kept else {}  # what Mistral's own tokenizers have too
+        texts = {vocabulary[token]: token for token in kept if token in vocabulary}
         return [self._decoded(row, texts).strip() for row in ids.tolist()]
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+        return vocabulary
 
     def _decoded(self, ids: Sequence[int], kept: Mapping[int, str]) -> str:
         """The text of token ids, with the texts of those kept."""

@@ -69,7 +69,6 @@ _ALONE = re.compile(
 _YES_NO = re.compile(r"\W{0,8}(yes|no)(?:\W{0,4}$|\W{0,3}\n|[.,:;!]|\s{0,4}<)", re.IGNORECASE)
 _SCORE = re.compile(r"<score>\s{0,8}(yes|no)\s{0,8}</score>", re.IGNORECASE)
 _ANSWER = re.compile(r"\[answer\]\W{0,4}(unsafe|safe|controversial)\b", re.IGNORECASE)
-_FENCE = re.compile(r"^\s*```(?:json)?\s*|\s*```\s*$")
 
 
 def read_verdict(said: str) -> Verdict | None:
@@ -156,7 +155,7 @@ FORMATS: Final = (
 
 def _fields(said: str) -> dict[str, str]:
     """The fields of what was said, by their names in lower case: of a JSON object, or of lines ``Name: value``."""
-    bare = _FENCE.sub("", said)
+    bare = said.removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     if bare.startswith("{"):
         try:
             found = parse_json(bare, ANSWER)

@@ -278,6 +278,28 @@ def test_the_marks_of_thoughts_are_kept_where_they_are_special_tokens() -> None:
     assert read_answer(encoder.decode(torch.tensor([ids]), MARKS)[0]) == Answer("no", "hm")
 
 
+def test_the_marks_are_kept_of_a_tokenizer_of_mistrals_own() -> None:
+    """It has no table of added tokens."""
+
+    class Own:
+        chat_template = bos_token = None
+
+        @property
+        def added_tokens_decoder(self) -> dict:
+            raise NotImplementedError
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"[THINK]": 34, "[/THINK]": 35, "</s>": 2, "hm": 40, "no": 41}
+
+        def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+            texts = {number: text for text, number in self.get_vocab().items()}
+            return "".join(texts[number] for number in ids if number >= 40 or not skip_special_tokens)
+
+    ids = torch.tensor([[34, 40, 35, 41, 2]])
+    assert Encoder(Own()).decode(ids) == ["hmno"]
+    assert Encoder(Own()).decode(ids, MARKS) == ["[THINK]hm[/THINK]no"]
+
+
 def test_thoughts_that_the_template_opens(tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
     """The tiny model's answer never has the mark that ends them, so all of it is thoughts."""
     case = tiny("llama").copied_to(tmp_path)

@@ -103,7 +103,7 @@ def test_each_format_reads_its_example_and_no_other_format_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["a " * 200_000, "a" * 400_000, "x: " * 100_000, "\n" * 400_000, "<score>" + " " * 400_000]
+    "said", ["a " * 200_000, "a" * 400_000, "x: " * 100_000, "\n" * 400_000, f"<score>{' ' * 400_000}x"]
 )
 def test_a_guard_that_says_very_much(said: str) -> None:
     """A pattern that takes more than time linear in what was said would not come to an end."""

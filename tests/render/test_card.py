@@ -21,6 +21,7 @@ from hpa_merge.inputs.hub import is_remote
 from hpa_merge.methods.hpa import BIBTEX
 from hpa_merge.render.card import make, remake, unreadable
 from hpa_merge.render.card.assembling import BEGIN, END, SECTION
+from hpa_merge.render.story import _measured
 from hpa_merge.report.records import CalibrationRecord, LinearRecord
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
@@ -357,6 +358,20 @@ def test_results(tmp_path: Path) -> None:
     assert "somebody" not in card
     chosen = make(report_of(evaluation=evaluated(chosen="tuned")))
     assert data_of(chosen, tmp_path)["model-index"][0]["name"] == "tuned"
+
+
+def test_broken_answers_stand_with_attack_success() -> None:
+    content = evaluated()
+    assert "broken" not in make(report_of(evaluation=content))
+    share = {"value": 25.0, "low": 12.5, "high": 40.6, "samples": 32}
+    nothing = {"value": 0.0, "low": 0.0, "high": 0.0, "samples": 32}
+    for model in content["models"]:
+        model["broken"] = {"safety": share if model["name"] == "repaired" else nothing, "benign": nothing}
+    report = report_of(evaluation=content | {"out": "repaired"})
+    assert "| broken answers, unsafe prompts ↓ | 0.0 | 0.0 | 25.0 (12.5–40.6) |" in make(report)
+    assert "broken answers, benign prompts" not in make(report)
+    sentence = "Measured of the merged model: 25.0 % of the answers to unsafe prompts are broken."
+    assert _measured(report.evaluation) == sentence
 
 
 def test_made_anew_with_results(tmp_path: Path) -> None:
