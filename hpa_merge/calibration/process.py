@@ -170,6 +170,8 @@ class EncoderProcess:
 def _example(samples: Sequence[Sample]) -> Sample | None:
     """The sample that asks most of the encoder; None where all are token ids."""
     texts = [sample for sample in samples if not sample.input_ids]
-    asks: list[MediaKind | None] = ["video", "audio", "image", None]  # torchvision is for the first alone
-    kinds: list[set[MediaKind | None]] = [{media.kind for media in sample.media} or {None} for sample in texts]
-    return next((sample for kind in asks for sample, has in zip(texts, kinds, strict=True) if kind in has), None)
+    asks: tuple[MediaKind, ...] = ("video", "audio", "image")  # torchvision is for the first alone
+    return next(
+        (sample for kind in asks for sample in texts if any(media.kind == kind for media in sample.media)),
+        texts[0] if texts else None,
+    )

@@ -16,7 +16,7 @@ from streaming import check as check_stream
 from torch import Tensor
 
 from hpa_merge import HPAConfig, MergeReport, merge
-from hpa_merge.calibration import EncoderProcess
+from hpa_merge.calibration import Encoded, EncoderProcess
 from hpa_merge.records import Sample
 
 __all__ = ["QUIET", "check_family"]
@@ -58,11 +58,11 @@ def _give_by_hand(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         tuple(sample["input_ids"][0].tolist()): sample for sample in (*pair.safety_inputs, *pair.task_inputs)
     }
 
-    def encode(self: EncoderProcess, sample: Sample, max_length: int) -> dict[str, Tensor]:
+    def prepare(self: EncoderProcess, sample: Sample, max_length: int) -> Encoded:
         assert sample.input_ids is not None
-        return dict(inputs[tuple(sample.input_ids)])
+        return Encoded(dict(inputs[tuple(sample.input_ids)]))
 
-    monkeypatch.setattr(EncoderProcess, "encode", encode)
+    monkeypatch.setattr(EncoderProcess, "prepare", prepare)
 
 
 def _check_unreached(family: Family, report: MergeReport) -> None:
