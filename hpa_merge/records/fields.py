@@ -258,14 +258,13 @@ class Fields:
         return f" of {self.where}" if self.where else ""
 
 
-def is_empty(value: Any) -> bool:
+def is_empty(value: Any, depth: int = 0) -> bool:
     """Whether a value is null, or an empty text, or holds nothing but such."""
     if isinstance(value, str):
         return not value.strip()
-    if isinstance(value, Mapping):
-        return all(is_empty(each) for each in value.values())
-    if isinstance(value, list | tuple):
-        return all(is_empty(each) for each in value)
+    if isinstance(value, Mapping | list | tuple):
+        held = value.values() if isinstance(value, Mapping) else value
+        return depth < DEEPEST and all(is_empty(each, depth + 1) for each in held)
     return value is None or value == b""
 
 
