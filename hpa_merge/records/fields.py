@@ -84,9 +84,7 @@ class Fields:
         self._read: list[str] = []
         reading.objects.append(self)
         ignored = reading.options.ignored
-        for name, value in values.items():
-            if value is None:
-                continue
+        for name, value in ((str(name), value) for name, value in values.items() if value is not None):
             if name in ignored:
                 reading.passed_over.add(name)
             else:
@@ -179,6 +177,11 @@ class Fields:
         if not value:
             raise self.error(f"{self.named(name)} is empty: fill it or remove the sample.")
         return value
+
+    def optional_items(self, *names: str) -> list[Any]:
+        """The array of the first of the names that is filled; empty where none is."""
+        name = self.filled(*names)
+        return self.items(name) if name else []
 
     def within(self, value: Mapping[str, Any], where: str) -> "Fields":
         """The fields of an object that was taken: it is accounted for as the record is."""
