@@ -84,9 +84,7 @@ class Fields:
         self._read: list[str] = []
         reading.objects.append(self)
         ignored = reading.options.ignored
-        for name, value in values.items():
-            if value is None:
-                continue
+        for name, value in ((str(name), value) for name, value in values.items() if value is not None):
             if name in ignored:
                 reading.passed_over.add(name)
             else:
@@ -180,6 +178,11 @@ class Fields:
             raise self.error(f"{self.named(name)} is empty: fill it or remove the sample.")
         return value
 
+    def optional_items(self, *names: str) -> list[Any]:
+        """The array of the first of the names that is filled; empty where none is."""
+        name = self.filled(*names)
+        return self.items(name) if name else []
+
     def within(self, value: Mapping[str, Any], where: str) -> "Fields":
         """The fields of an object that was taken: it is accounted for as the record is."""
         return Fields(value, self.reading, where)
@@ -258,14 +261,13 @@ class Fields:
         return f" of {self.where}" if self.where else ""
 
 
-def is_empty(value: Any) -> bool:
+def is_empty(value: Any, depth: int = 0) -> bool:
     """Whether a value is null, or an empty text, or holds nothing but such."""
     if isinstance(value, str):
         return not value.strip()
-    if isinstance(value, Mapping):
-        return all(is_empty(each) for each in value.values())
-    if isinstance(value, list | tuple):
-        return all(is_empty(each) for each in value)
+    if isinstance(value, Mapping | list | tuple):
+        held = value.values() if isinstance(value, Mapping) else value
+        return depth < DEEPEST and all(is_empty(each, depth + 1) for each in held)
     return value is None or value == b""
 
 

@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes
 
 from hpa_merge.records.fields import Fields, is_empty, json_name, quoted
 from hpa_merge.records.names import MEDIA_NAMES, NEUTRAL_MEDIA
@@ -164,10 +164,7 @@ def _from_text(fields: Fields, value: str, kind: MediaKind) -> Media:
             return Media(kind, _decoded(fields, unquote(body), kind))
         return Media(kind, unquote_to_bytes(body))
     if text[:5].casefold() == "file:":
-        parts = urlsplit(text)
-        host = "" if parts.netloc == "localhost" else parts.netloc  # Qwen's examples write file://a.png
-        text = f"{host}{parts.path}"
-        text = unquote(text)
+        text = _path(text)
     elif _URL.match(text):
         raise fields.error(
             f"the {kind} {shown} is a URL, and URLs are never fetched: save it as a file and give its path."
@@ -192,6 +189,12 @@ def _from_text(fields: Fields, value: str, kind: MediaKind) -> Media:
             "of the images with --image-folder."
         )
     return Media(kind, path)
+
+
+def _path(url: str) -> str:
+    """The path of a ``file:`` URL; of ``file://a.png``, as Qwen's examples write it, the relative one."""
+    rest = url[len("file:") :].removeprefix("//").removeprefix("localhost")
+    return unquote(re.split(r"[?#]", rest)[0])
 
 
 def _decoded(fields: Fields, text: str, name: str) -> bytes:

@@ -2,10 +2,12 @@
 
 from layout_cases import Case
 from layout_cases_chat import CHAT, TOOLS
+from layout_cases_choice import CHOICE
+from layout_cases_labelled import LABELLED
 from layout_cases_media import MEDIA
 from layout_cases_pairs import PAIRS, PLAIN, PREFERENCES
 from layout_cases_questions import QUESTIONS
-from layout_cases_safety import SAFETY
+from layout_cases_safety import ATTACKS
 
 __all__ = ["CASES", "KINDS"]
 
@@ -15,8 +17,9 @@ KINDS: dict[str, tuple[Case, ...]] = {
     "Images, videos and sounds": MEDIA,
     "A prompt and its answer": PAIRS,
     "Preferences": PREFERENCES,
-    "Questions and multiple choice": QUESTIONS,
-    "Safety sets": SAFETY,
+    "Multiple choice": CHOICE,
+    "Questions": QUESTIONS,
+    "Safety sets": (*LABELLED, *ATTACKS),
     "Plain text and token ids": PLAIN,
 }
 

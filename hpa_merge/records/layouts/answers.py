@@ -76,7 +76,7 @@ def _references(fields: Fields, name: str) -> tuple[str, ...]:
             value = inner.take("text")
             inner.pass_over("answer_start")
         elif inner.filled("value"):  # TriviaQA
-            value = [inner.written("value"), *(inner.take("aliases") or [])]
+            value = [inner.written("value"), *inner.optional_items("aliases")]
             inner.pass_over(
                 *("normalized_aliases", "normalized_value", "matched_wiki_entity_name", "type"),
                 *("normalized_matched_wiki_entity_name", "human_answers"),

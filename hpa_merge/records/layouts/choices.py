@@ -148,7 +148,7 @@ def _listed(fields: Fields, name: str) -> tuple[list[str], Sequence[Any]]:
     if isinstance(value, Mapping):
         inner = fields.within(value, fields.named(name))
         if isinstance(inner.peek("text"), list):
-            return _texts(fields, name, inner.take("text")), inner.take("label") or inner.take("labels") or ()
+            return _texts(fields, name, inner.take("text")), inner.optional_items("label", "labels")
         letters = _filled(inner, _LETTERS)
         return [inner.written(letter) for letter in letters], [letter.upper() for letter in letters]
     if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):

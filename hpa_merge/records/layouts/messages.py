@@ -140,7 +140,8 @@ def _part(part: Fields, where: str, draft: Draft) -> list[str | Media | Place]:
             raise part.error(_no_part(where))
         return [value]
     if kind == "thinking" and draft.role == "assistant":
-        draft.reasoning = part.optional_text("thinking", "text")
+        thoughts = (draft.reasoning, part.optional_text("thinking", "text"))
+        draft.reasoning = "\n".join(each for each in thoughts if each)
         part.pass_over("signature")
         return []
     if kind == "tool_use" and draft.role == "assistant":
@@ -153,14 +154,11 @@ def _part(part: Fields, where: str, draft: Draft) -> list[str | Media | Place]:
     if found is None:
         raise part.error(_no_part(where, kind))
     own = (found, f"{found}_url", f"input_{found}", "source", "path", "url", "file", *MEDIA_NAMES[found])
-    name = part.filled(*own) or next((each for each in own if part.filled(each)), None)
-    if name is None:
-        if part.filled("data", "bytes", "base64"):  # next to "type", as OpenAI's sound has it one object deeper
-            inner = part.filled("data", "bytes", "base64") or ""
-            return list(read_media(part, {inner: part.take(inner)}, found, inner))
-        return [Place(found)]
-    value = part.take(name)
-    return list(read_media(part, value, found, name))
+    if (name := part.filled(*own)) is not None:
+        return list(read_media(part, part.take(name), found, name))
+    if (name := part.filled("data", "bytes", "base64")) is not None:
+        return list(read_media(part, {name: part.take(name)}, found, name))
+    return [Place(found)]
 
 
 def _no_role(where: str, unit: str) -> str:

@@ -51,6 +51,8 @@ class Question:
         if isinstance(fields.peek(name), dict) and "stem" in fields.peek(name):  # ARC's and OpenBookQA's own files
             inner = fields.within(fields.take(name), fields.named(name))
             choices, labels = take_choices(inner)
+            if not choices:
+                raise fields.error(f'{fields.named(name)} has a stem and no choices: add them as "choices" to it.')
             letter = take_letter(fields, choices, labels)
             asked = [Draft("user", [with_choices(inner.text("stem"), choices)])]
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
