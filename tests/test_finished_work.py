@@ -122,7 +122,9 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.setattr(tuning, "choose", lambda settings, goal: min(settings))
         case = tiny("gpt2")
         outs = {workplace(out) / name: HPAConfig(p_max=p) for name, p in (("a", 15.0), ("b", 20.0))}
-        job = MergeRequest(case.old, case.new, outs, case.safety, case.task, skip_complete=True, page=False, **options)
+        job = MergeRequest(
+            case.old, case.new, outs, case.safety, (case.task,), skip_complete=True, page=False, **options
+        )
         return tuning.tune(job, out, Suite(), None, Goal(10.0), None)  # type: ignore[arg-type]
 
     return go

@@ -441,7 +441,7 @@ def test_side_files_that_out_cannot_have_are_found_at_the_start(tiny: Tiny, tmp_
     from hpa_merge.engine.request import MergeRequest
 
     case = tiny("gpt2").copied_to(tmp_path)
-    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,))
     strange = os.fsencode(case.new) + b"/caf\xe9.json"
     with open(strange, "wb"):  # noqa: PTH123 - a name that pathlib shows as it is
         pass
@@ -469,6 +469,6 @@ def test_a_sparse_side_file_is_counted_in_full(tiny: Tiny, tmp_path: Path) -> No
     case = tiny("gpt2").copied_to(tmp_path)
     with (case.new / "vocab.json").open("ab") as file:
         file.truncate(2 * 10**12)
-    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,))
     with pytest.raises(OutputError, match=r"needs 2\.0 TB and only"):
         preview(job)

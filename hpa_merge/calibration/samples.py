@@ -1,15 +1,28 @@
 """A calibration file becomes the samples that a run uses: read all, refuse what is malformed, draw a few."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from hpa_merge.errors import CalibrationError
-from hpa_merge.records import ReadingOptions, Sample, parse_record, read_records
+from hpa_merge.records import (
+    DataSource,
+    Example,
+    Purpose,
+    ReadingOptions,
+    Sample,
+    local_source,
+    parse_record,
+    read_records,
+)
 
 __all__ = ["SampleSet", "read_samples"]
+
+NO_ANSWER = "it has no answer"
+UNSAFE_ANSWER = "its answer is labelled unsafe, or not wanted"
 
 
 @final
@@ -20,7 +33,7 @@ class SampleSet:
     Attributes:
         samples: those drawn, in the order of the file.
         available: how many samples the file holds.
-        passed_over: fields of the records that carry nothing for a model, sorted.
+        passed_over: fields of the records that carry nothing for a model, or are known not to be fed, sorted.
         dropped: how many records gave no sample, by the reason.
     """
 
@@ -30,28 +43,88 @@ class SampleSet:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_samples(path: Path, limit: int, seed: int, options: ReadingOptions | None = None) -> SampleSet:
+def read_samples(
+    path: str | Path | DataSource,
+    limit: int,
+    seed: int,
+    options: ReadingOptions | None = None,
+    *,
+    purpose: Purpose = "task",
+) -> SampleSet:
     """At most ``limit`` samples of ``path``, in the order of the file.
 
     Every line is parsed and checked, drawn or not, so that a file's faults do not depend on the seed. Where the file
     holds more than ``limit`` samples, ``limit`` of them are drawn without replacement by ``random.Random(seed)``.
 
+    A record whose own labels rule it out for the purpose gives no sample, nor does a task record without an answer as
+    long as others have one.
+
     Args:
-        path: JSON Lines, or one JSON array; UTF-8. Blank lines are skipped.
+        path: a file in any of the containers of :mod:`hpa_merge.records.containers`, or what was located of one.
+        options: how its records are read.
+        purpose: what the set is for: which answer and which labels count.
 
     Raises:
-        CalibrationError: the file cannot be read or holds nothing, or a line (named ``file:line``, the items of an
-            array ``file:item``) is malformed.
+        CalibrationError: the file cannot be read or holds no sample, or a line (named ``file:line``, the items of an
+            array ``file:item``) is malformed, or is a safety record without an answer.
     """
-    count = sum(1 for _ in _samples(path))
+    given, options = path if isinstance(path, DataSource) else local_source(path), options or ReadingOptions()
+    passed_over: set[str] = set()
+    dropped: Counter[str] = Counter()
+    unanswered = ""
+    count = 0
+    for example, names in _examples(given, options, purpose):
+        passed_over |= names
+        reason = _reason(example, purpose)
+        if not reason:
+            count += 1
+        elif reason == NO_ANSWER and purpose == "safety":
+            raise _unanswered(example.source, purpose)
+        else:
+            dropped[reason] += 1
+            unanswered = unanswered or (example.source if reason == NO_ANSWER else "")
     if not count:
-        raise CalibrationError(f"{path} holds no sample: write one JSON object a line.")
+        raise _none(given.name, purpose, dropped, unanswered)
     drawn = set(range(count) if count <= limit else random.Random(seed).sample(range(count), limit))
-    samples = tuple(sample for number, sample in enumerate(_samples(path)) if number in drawn)
-    return SampleSet(samples, available=count)
+    fitting = (example for example, _ in _examples(given, options, purpose) if not _reason(example, purpose))
+    samples = tuple(
+        sample for number, example in enumerate(fitting) if number in drawn and (sample := example.sample) is not None
+    )
+    return SampleSet(samples, count, tuple(sorted(passed_over)), dict(dropped))
 
 
-def _samples(path: Path) -> Iterator[Sample]:
-    """Every sample of the file, one at a time: a long file is read twice and never held."""
-    for source, record in read_records(path):
-        yield from parse_record(record, source, folder=path.parent)
+def _examples(given: DataSource, options: ReadingOptions, purpose: Purpose) -> Iterator[tuple[Example, frozenset[str]]]:
+    """Every example of the file, one at a time: a long file is read twice and never held."""
+    for place, record in read_records(given, names=options.names):
+        parsed = parse_record(record, place, given.folder, options, purpose)
+        for example in parsed.examples:
+            yield example, parsed.passed_over
+
+
+def _reason(example: Example, purpose: Purpose) -> str:
+    """Why an example is no sample for the purpose; empty where it is one."""
+    if reason := example.unfit(purpose):
+        return reason
+    if example.sample is None:
+        return NO_ANSWER
+    return UNSAFE_ANSWER if example.good_answer is False else ""
+
+
+def _unanswered(source: str, purpose: Purpose) -> CalibrationError:
+    remedy = ", or let the aligned model answer with hpa-merge calib" if purpose == "safety" else ""
+    return CalibrationError(
+        f'{source}: there is no answer, and a model is calibrated with prompt and answer: add it as "response" or as '
+        f"the assistant's last turn{remedy}."
+    )
+
+
+def _none(path: str, purpose: Purpose, dropped: Mapping[str, int], unanswered: str) -> CalibrationError:
+    if not dropped:
+        return CalibrationError(f"{path} holds no sample: write one JSON object a line.")
+    if set(dropped) == {NO_ANSWER}:
+        return _unanswered(unanswered, purpose)
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.items())
+    return CalibrationError(
+        f"{path} holds no sample for the {purpose} set, because of each record {reasons}: give a file that has some, "
+        "or pass the labels over with --ignore-field."
+    )

@@ -15,6 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from hpa_merge.core.compromise import Hessian
 from hpa_merge.core.inverse import InverseHessian, dual_factor
 from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
 
@@ -137,6 +138,26 @@ class Curvature:
         factor, diagonal = factor_primal(self._gram, self.tokens, damping)
         scale = 4.0**self._exponent
         return InverseHessian(diagonal / scale, factor, self.tokens / 2 / scale, None, 0.0)
+
+    def hessian(self, damping: float) -> Hessian:
+        """``H`` as it was gathered: this curvature's own tokens or Gram matrix. On the device of the tokens.
+
+        Raises:
+            SingularCurvature: no token activates any column, or an activation is not finite.
+        """
+        peak = self._checked_peak()
+        if self.offload:
+            return self._loaded().hessian(damping)
+        if self._gram is None:
+            exponent, gram = _exponent(peak), None
+            tokens = _scaled(torch.cat(self._rows), exponent)
+            energy = sum(float(column_energy(piece.float()).sum()) for piece in tokens.split(CHUNK))
+        else:
+            self._fold()
+            self._buffer = None
+            exponent, tokens, gram = self._exponent, None, self._gram
+            energy = float(gram.diagonal().double().sum())
+        return Hessian(tokens, gram, 2 / self.tokens * 4.0**exponent, damping * energy / self.columns)
 
     def _checked_peak(self) -> float:
         """The peak; raises SingularCurvature if it is zero or not finite."""

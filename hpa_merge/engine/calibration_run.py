@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import final
 
 from torch import Tensor
@@ -16,7 +15,7 @@ from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
 from hpa_merge.model.alignment import aligned
-from hpa_merge.report.records import CalibrationRecord
+from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]
 
@@ -30,6 +29,8 @@ class CalibrationRun:
         role: ``OLD`` or ``NEW``.
         weights: the model's weights.
         inputs: the encoded samples, on the CPU.
+        tally: what became of the set.
+        shown: the first samples as the model gets them, if they are wanted.
     """
 
     def __init__(
@@ -45,16 +46,22 @@ class CalibrationRun:
         self._record: ModelStatistics | None = None
         self._linears: Mapping[Unit, Sequence[LinearTensor]] = {}
         self._meta = meta
-        self._samples = samples.samples
         self.inputs = samples.inputs(meta)
+        self.tally, self.shown = samples.tally, tuple(samples.shown)
+        self._samples = samples.samples
         self._forwards = PausedForwards(meta.model, meta.units)
         self._hooks = ActivationHooks(meta.model, meta.observed, meta.expert_stacks.values())
 
     @property
     def tokens(self) -> int:
-        """Tokens of all samples; the inputs of an encoder and of its decoder both count."""
-        names = ("input_ids", "decoder_input_ids")
-        return sum(inputs[name].numel() for inputs in self.inputs for name in names if name in inputs)
+        """Tokens of all samples."""
+        return self.tally.tokens
+
+    def counted(self, samples: Collection[Sample]) -> tuple[int, int]:
+        """How many of these are used, and their tokens."""
+        wanted = set(map(id, samples))
+        used = [each for sample, each in zip(self._samples, self.inputs, strict=True) if id(sample) in wanted]
+        return len(used), sum(map(_tokens, used))
 
     def record_into(self, statistics: ModelStatistics, linears: Mapping[Unit, Sequence[LinearTensor]]) -> None:
         """Record the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
@@ -136,15 +143,6 @@ class CalibrationRun:
         self._forwards.close()
         self._hooks.close()
 
-    def description(self, file: str | Path) -> CalibrationRecord:
-        """What was used of the calibration file."""
-        return CalibrationRecord(
-            file=str(file),
-            samples=len(self._samples),
-            tokens=self.tokens,
-            images=sum(len(sample.images) for sample in self._samples),
-        )
-
     def _unrecorded(self, unit: Unit) -> list[LinearTensor]:
         """The linears of ``unit`` whose statistics are not recorded yet."""
         record = self._record
@@ -183,3 +181,8 @@ class CalibrationRun:
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
             "fix the sample or remove it."
         )
+
+
+def _tokens(inputs: Mapping[str, Tensor]) -> int:
+    """The tokens of a sample; what a decoder reads apart from the encoder counts too."""
+    return sum(inputs[name].numel() for name in ("input_ids", "decoder_input_ids") if name in inputs)

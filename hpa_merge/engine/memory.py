@@ -14,13 +14,15 @@ from typing import final
 import torch
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.core.compromise import ROWS as COMBINED_ROWS
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
 from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
 from hpa_merge.engine.plan import Plan
+from hpa_merge.engine.request import Limits
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.errors import ConfigError, ResourceError
 
-__all__ = ["Limits", "Memory", "allot", "explaining"]
+__all__ = ["Memory", "allot", "explaining"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
@@ -30,15 +32,6 @@ LIBRARIES = 80 * 10**6
 
 QUEUE = 2**31
 """The most bytes that are prefetched of each model or queued for each OUT."""
-
-
-@final
-@dataclass(frozen=True)
-class Limits:
-    """The most bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` next to a CUDA device."""
-
-    device: int | None = None
-    host: int | None = None
 
 
 @final
@@ -137,6 +130,7 @@ def _work(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: 
         count if any(c.whole_inverse and each.purpose in c.sets for c in configs) else 0
         for each, count in zip(sets, tokens, strict=True)
     ]
+    both = any(config.rule.hessians for config in configs)
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     units, waiting = 0, 0
     for unit in plan.new.units:
@@ -156,6 +150,8 @@ def _work(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: 
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
         held = sum(max((_factored(count, c, 12) for _, c in shapes), default=0) for count in whole)
+        if both:
+            held = max(held, max((_combined(sum(tokens), c) for _, c in shapes), default=0))
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states, waiting
@@ -188,6 +184,14 @@ def _factored(tokens: int, columns: int, copies: int) -> int:
     if tokens <= DUAL_SHARE * columns:
         return copies * tokens * columns + 16 * tokens * tokens
     return 8 * columns * columns
+
+
+def _combined(tokens: int, columns: int) -> int:
+    """Memory of the sum of two Hessians: its factor and a symmetric half of one; or all tokens in float64, twice."""
+    rows = 24 * COMBINED_ROWS * columns
+    if tokens <= DUAL_SHARE * columns:
+        return 16 * tokens * columns + 16 * tokens * tokens + rows
+    return 16 * columns * columns + rows
 
 
 def _block(plan: Plan, new: Checkpoint) -> int:

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from hpa_merge.core import Curvature, InverseHessian, SingularCurvature
+from hpa_merge.core import Curvature, Hessian, InverseHessian, SingularCurvature
 from hpa_merge.errors import NumericalError
 from hpa_merge.model import LinearTensor
 
@@ -48,6 +48,14 @@ class Observed:
             with self._factoring(linear):
                 self._inverse[curvature] = curvature.inverse(self._damping)
         return self._inverse[curvature]
+
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        """``H`` of a linear that is reached.
+
+        Raises:
+            NumericalError: an activation is not finite.
+        """
+        return self._curvature(linear).hessian(self._damping)
 
     def _curvature(self, linear: LinearTensor) -> Curvature:
         """The curvature of the linear's input; raises NumericalError if an activation is not finite."""

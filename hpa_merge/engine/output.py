@@ -25,7 +25,6 @@ from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import NumericalError, OutputError
 from hpa_merge.files.names import CARD, REPORT
-from hpa_merge.inputs.hub import commits_of
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.report.records import LinearRecord, RunRecord
 from hpa_merge.report.schema import MergeReport, linear_of
@@ -179,7 +178,7 @@ class MergeOutput:
                 versions=versions(),
                 statistics=prepared.used(config) | ({} if file is None else {"file": str(file)}),
                 notes=(*prepared.notes, *notes),
-                commits=commits_of(sources),
+                commits=prepared.inputs.commits,
                 fingerprint=digest(self._fingerprint),
                 contents={**prepared.inputs.lineage.contents, "out": self._writer.content_digest()},
                 command=self._request.command,

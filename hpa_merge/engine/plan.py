@@ -108,8 +108,8 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         raise CheckpointError(
             f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
         )
-    metas = (_meta_model(old, device), _meta_model(new, device, new.external))
-    _check_inputs(metas[1])
+    metas = (meta_model(old, device), meta_model(new, device, new.external))
+    check_inputs(metas[1])
     components, own = metas[1].components, new.tensors.keys() - new.external
     included = [{key for key in own if is_included(config, key, components.get(key))} for config in configs]
     for config in configs:
@@ -146,7 +146,15 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     )
 
 
-def _meta_model(checkpoint: Checkpoint, device: torch.device, external: Collection[str] = ()) -> MetaModel:
+def meta_model(checkpoint: Checkpoint, device: torch.device, external: Collection[str] = ()) -> MetaModel:
+    """The model of a checkpoint, without its weights.
+
+    Args:
+        external: its tensors that lie in another folder.
+
+    Raises:
+        CheckpointError: its config.json and its tensors make none.
+    """
     header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
     return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external)
 
@@ -182,8 +190,8 @@ def _plan_out(
     )
 
 
-def _check_inputs(meta: MetaModel) -> None:
-    """Raise CheckpointError if the model cannot take calibration samples, which are texts with or without images."""
+def check_inputs(meta: MetaModel) -> None:
+    """Raise CheckpointError if the model cannot take calibration samples, which are texts with or without media."""
     model = meta.model
     name, taken = type(model).__name__, inspect.signature(model.forward).parameters
     if "input_ids" not in taken:

@@ -10,12 +10,14 @@ from hpa_merge.engine.components import component_records
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest, Progress, silent
 from hpa_merge.engine.setup import Prepared, prepare
-from hpa_merge.inputs.hub import commits_of
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import Unit
-from hpa_merge.report.planned import PlanReport, UnitPlan
+from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
 
 __all__ = ["preview"]
+
+SHOWN = 2
+"""Samples of each set that are shown."""
 
 
 def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path, PlanReport]:
@@ -26,7 +28,7 @@ def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path,
     Raises:
         InputError, NumericalError: as the merge would.
     """
-    with prepare(request) as prepared:
+    with prepare(request, show=SHOWN) as prepared:
         linears, changed = prepared.plan.linears, set()
         for done, (unit, pairs) in enumerate(linears.items()):
             on_progress(unit.name, done, len(linears))
@@ -59,8 +61,13 @@ def _of_out(
         adapter=new.overlay.kind if new.overlay else "",
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
-        commits=commits_of(prepared.inputs.sources),
+        commits=prepared.inputs.commits,
         components=component_records(out.config, plan.new, outcomes),
+        samples=tuple(
+            ShownSet(each.purpose, each.run.tally.shapes, each.run.shown)
+            for each in prepared.sets
+            if each.purpose in out.config.sets
+        ),
     )
 
 

@@ -15,11 +15,12 @@ from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
-from hpa_merge.engine.inputs import MergeInputs, open_inputs, read_sets
+from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot
 from hpa_merge.engine.plan import Plan, make_plan
 from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_file import check_place, read_statistics
@@ -65,7 +66,8 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
-        return (*of_sources, *self.inputs.lineage.notes, *self.statistics_notes)
+        of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
+        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -80,9 +82,7 @@ class Prepared:
     def records(self, config: HPAConfig) -> dict[str, CalibrationRecord | None]:
         """What was used from each set; None for a set that the method does not need."""
         return {
-            each.purpose: each.run.description(each.file)
-            if each.file is not None and each.purpose in config.sets
-            else None
+            each.purpose: each.description if each.given.parts and each.purpose in config.sets else None
             for each in self.sets
         }
 
@@ -100,8 +100,11 @@ class Prepared:
 
 
 @contextmanager
-def prepare(request: MergeRequest) -> Iterator[Prepared]:
+def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
     """Open and check everything, without running a model or writing; the inputs are closed at the end of the block.
+
+    Args:
+        show: how many samples of each set are shown.
 
     Raises:
         InputError: the inputs or the options are wrong.
@@ -114,7 +117,7 @@ def prepare(request: MergeRequest) -> Iterator[Prepared]:
     with open_inputs(request) as inputs:
         places, needed = inputs.guarded.places, needed_bytes(inputs.new)
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
-        prepared = plan_merge(request, inputs)
+        prepared = plan_merge(request, inputs, show)
         finished = {
             out: report
             for out, report in complete.items()
@@ -125,15 +128,18 @@ def prepare(request: MergeRequest) -> Iterator[Prepared]:
         yield replace(prepared, finished=finished)
 
 
-def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
+def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Prepared:
     """Encode the samples, plan every OUT, read the statistics file, and allot the memory; errors as :func:`prepare`."""
     if request.stats is not None:
         check_place(request.stats, (*inputs.guarded.folders, *inputs.guarded.files), list(request.outs))
     config, configs = request.calibration, list(request.outs.values())
     old, new = inputs.read
-    safety, task = read_sets(request)
+    safety, task = read_sets(request, inputs.sets)
     device = resolve_device(config.device)
-    with encoding(old, safety, config) as safety_in, encoding(new, task, config) as task_in:
+    with (
+        encoding(old, safety.samples, "safety", config, show) as safety_in,
+        encoding(new, task.samples, "task", config, show) as task_in,
+    ):
         plan = make_plan(old, new, configs, device)
         runs = (
             CalibrationRun("safety", Weights(old, device), plan.old, safety_in, config),
@@ -144,10 +150,9 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs) -> Prepared:
         _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
     )
     known, notes = _known(request, keys)
-    files = request.calibration_files
     sets = (
-        CalibrationSet(files[0], runs[0], keys[0], known.get("safety")),
-        CalibrationSet(files[1], runs[1], keys[1], known.get("task")),
+        CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
+        CalibrationSet(task, runs[1], keys[1], known.get("task")),
     )
     return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes)
 

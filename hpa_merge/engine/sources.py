@@ -5,16 +5,17 @@ The loop treats both alike, and the result does not depend on which it is.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 from torch import Tensor
 
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.report.records import CalibrationRecord, PartRecord
 
 __all__ = ["CalibrationSet", "Replay", "StatisticsSource"]
 
@@ -58,13 +59,13 @@ class CalibrationSet:
     """The safety set with OLD, or the task set with NEW.
 
     Attributes:
-        file: the calibration file; None if no method needs the set, which is then empty.
+        given: the samples and where they come from; empty if no method needs the set.
         run: the samples and the model, not started yet.
         key: what the statistics of the set depend on.
         known: the statistics, if they come from a file.
     """
 
-    file: Path | None
+    given: GivenSet
     run: CalibrationRun
     key: StatisticsKey
     known: ModelStatistics | None
@@ -73,6 +74,15 @@ class CalibrationSet:
     def purpose(self) -> str:
         """``safety`` or ``task``."""
         return self.key.purpose
+
+    @property
+    def description(self) -> CalibrationRecord:
+        """What was used of the set, and of each of several sources."""
+        whole, parts = self.run.tally.record(self.given.name), self.given.parts
+        if len(parts) < 2:
+            return whole
+        counts = ((source.name, *self.run.counted(samples)) for source, samples in parts)
+        return replace(whole, parts=tuple(PartRecord(file, samples, tokens) for file, samples, tokens in counts))
 
     @property
     def runs(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import InverseHessian
+from hpa_merge.core import Hessian, InverseHessian
 from hpa_merge.methods.applying import Curved
 from hpa_merge.model import LinearTensor
 
@@ -42,6 +42,9 @@ class Statistics(Protocol):
     def inverse(self, linear: LinearTensor) -> InverseHessian:
         """All of ``H⁻¹`` of a linear that is reached, which recorded statistics do not have; errors as above."""
 
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        """``H`` of a linear that is reached; recorded statistics do not have it."""
+
 
 @final
 @dataclass(frozen=True)
@@ -63,9 +66,14 @@ class LinearStatistics:
     def curvature(self, configs: Sequence[HPAConfig]) -> Curved:
         """As much of the curvature as the methods of ``configs`` need; if any is needed, the linear must be reached."""
         wanting = [config for config in configs if self.purpose in config.sets]
-        if any(config.whole_inverse for config in wanting):
-            return self.statistics.inverse(self.linear)
-        return self.statistics.inverse_diagonal(self.linear) if wanting else None
+        inverse = any(config.whole_inverse for config in wanting)
+        diagonal = not inverse and any(not config.rule.hessians for config in wanting)
+        hessian = any(config.rule.hessians for config in wanting)
+        return Curved(
+            self.statistics.inverse_diagonal(self.linear) if diagonal else None,
+            self.statistics.inverse(self.linear) if inverse else None,
+            self.statistics.hessian(self.linear) if hessian else None,
+        )
 
 
 @final
@@ -178,6 +186,9 @@ class ModelStatistics:
 
     def inverse(self, linear: LinearTensor) -> InverseHessian:
         raise RuntimeError(f"all of the inverse of {linear.name} is needed, and only its diagonal is recorded")
+
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        raise RuntimeError(f"the Hessian of {linear.name} was asked for, and the diagonal of its inverse was kept")
 
     def packed(self, linears: Iterable[LinearTensor]) -> dict[str, Any]:
         """The visits so far, and the statistics of ``linears``, in JSON types, for a journal."""

@@ -5,7 +5,6 @@ runs in a child process with limits, or if the file is a safetensors header of b
 ``ValueError`` with the reason; their callers name the file and the remedy.
 """
 
-import codecs
 import errno
 import io
 import json
@@ -14,7 +13,6 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -23,16 +21,19 @@ __all__ = [
     "ANSWER",
     "BEGINNING",
     "CONFIG",
+    "DEPTH",
     "INDEX",
     "JOURNAL",
     "LINE",
     "RECORD",
     "REPORT",
+    "STEP",
     "TOKENIZER",
     "Limits",
     "SurrogateError",
     "becomes",
-    "parse_items",
+    "check_depth",
+    "check_surrogates",
     "parse_json",
     "read_bounded",
     "read_json",
@@ -101,8 +102,6 @@ DEPTH = 100
 STEP = 2**20
 """Bytes whose signs are counted at once."""
 
-_NOT_BLANK = re.compile(r"[^ \t\n\r]")
-
 _ESCAPES = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]..)|.)", re.DOTALL)
 """Every escape in a JSON text: the first half of a pair of surrogates and its second, or a second half alone."""
 
@@ -135,36 +134,10 @@ def parse_json(
         value = json.loads(text, **hooks)
     except RecursionError:
         raise ValueError(f"it is nested more than {DEPTH} deep") from None
-    _check_depth(value)
+    check_depth(value)
     if not surrogates:
-        _check_surrogates(text)
+        check_surrogates(text)
     return value
-
-
-def parse_items(file: BinaryIO, limits: Limits) -> Iterator[Any]:
-    """The items of one JSON array in UTF-8, parsed lazily; the file begins with the array.
-
-    Only one step of the file is held in memory, or one item if that is longer.
-
-    Raises:
-        ValueError: as :func:`parse_json`, of each item; ``json.JSONDecodeError`` counts lines from the beginning.
-    """
-    window = _Window(file, limits)
-    if window.sign() != "[":
-        raise window.error("Expecting '['")
-    window.at += 1
-    if window.sign() == "]":
-        window.at += 1
-    else:
-        while True:
-            yield window.value()
-            if (sign := window.sign()) not in (",", "]"):
-                raise window.error("Expecting ',' delimiter")
-            window.at += 1
-            if sign == "]":
-                break
-    if window.sign():
-        raise window.error("Extra data")
 
 
 def read_json(path: Path, limits: Limits, *, finite: bool = False, unique: bool = False) -> Any:
@@ -207,83 +180,6 @@ def read_open(file: BinaryIO | io.FileIO, size: int) -> bytes:
     return b"".join(parts)
 
 
-@final
-class _Window:
-    """The part of a JSON text that is being parsed.
-
-    Attributes:
-        at: the position of the next unparsed sign in the part.
-    """
-
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
-        self._file, self._limits = file, limits
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self._parser = json.JSONDecoder()
-        self._text, self._lines, self._column = "", 0, 0
-        self._ended = False
-        self.at = 0
-
-    def sign(self) -> str:
-        """Move ``at`` to the next sign that is not blank, and return the sign; empty at the end of the file."""
-        while True:
-            found = _NOT_BLANK.search(self._text, self.at)
-            if found:
-                self.at = found.start()
-                return found.group()
-            self.at = len(self._text)
-            if not self._more(STEP):
-                return ""
-
-    def value(self) -> Any:
-        """The value at ``at``, which then moves behind it; raises ValueError if there is none within the limits."""
-        self.sign()
-        while True:
-            message, place = "", 0  # of the failure; the exception itself would keep the text alive
-            try:
-                value, end = self._parser.raw_decode(self._text, self.at)
-                if end < len(self._text) or self._ended:  # else a number may continue
-                    break
-            except RecursionError:
-                raise ValueError(f"it is nested more than {DEPTH} deep") from None
-            except json.JSONDecodeError as error:
-                message, place = error.msg, error.pos
-            held = len(self._text) - self.at
-            if message and (self._ended or held > self._limits.size):
-                if not self._ended and (place >= len(self._text) - 8 or message.startswith("Unterminated")):
-                    raise ValueError(f"it is longer than {self._limits.size} bytes")
-                self.at = place
-                raise self.error(message)
-            self._more(max(held, STEP))
-        _check_depth(value)
-        _check_surrogates(self._text[self.at : end])
-        self.at = end
-        return value
-
-    def error(self, message: str) -> json.JSONDecodeError:
-        """The error at ``at``, with its place in the file."""
-        error = json.JSONDecodeError(message, self._text, self.at)
-        error.colno += self._column if error.lineno == 1 else 0
-        error.lineno += self._lines
-        return error
-
-    def _more(self, size: int) -> bool:
-        """Drop what lies before ``at``, and read more; False at the end of the file.
-
-        Raises:
-            ValueError: the part would take too much memory when parsed, or is not UTF-8.
-        """
-        behind = self._text[: self.at]
-        if newlines := behind.count("\n"):
-            self._lines, self._column = self._lines + newlines, 0
-        self._column += len(behind) - behind.rfind("\n") - 1
-        part = self._file.read(size)
-        self._text = self._text[self.at :] + self._decode(part, final=not part)
-        self.at, self._ended = 0, not part
-        if (taken := becomes(self._text.encode())) > self._limits.memory:
-            raise ValueError(f"it would take {taken} bytes of memory, and {self._limits.memory} are its limit")
-        return not self._ended
-
-
 def becomes(raw: bytes) -> int:
     """An upper bound of the memory of a parsed JSON text, with the text itself.
 
@@ -297,7 +193,7 @@ def becomes(raw: bytes) -> int:
     return (1 + signs) * VALUE_BYTES + 2 * width * len(raw)
 
 
-def _check_depth(value: Any) -> None:
+def check_depth(value: Any) -> None:
     """Raise ValueError for a value that is nested more than ``DEPTH`` deep."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(DEPTH):
@@ -312,7 +208,7 @@ def _check_depth(value: Any) -> None:
     raise ValueError(f"it is nested more than {DEPTH} deep")
 
 
-def _check_surrogates(text: str) -> None:
+def check_surrogates(text: str) -> None:
     """Raise SurrogateError for a JSON text with half a pair of surrogates."""
     if "\\ud" in text or "\\uD" in text:
         for found in _ESCAPES.finditer(text):

@@ -18,6 +18,7 @@ from hpa_merge.methods import (
     hpa,
     linear,
     model_tailor,
+    regmean,
     safe_delta,
     surgery,
 )
@@ -25,10 +26,11 @@ from hpa_merge.methods.rule import Rule, option
 
 __all__ = ["DEFAULT", "RULES", "Method", "Rule", "RuleOptions", "find_rule", "method_of", "users"]
 
-Method = Literal["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
+Method = Literal["hpa", "regmean", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
 
 RULES: tuple[Rule, ...] = (
     hpa.RULE,
+    regmean.RULE,
     linear.RULE,
     safe_delta.RULE,
     model_tailor.RULE,
@@ -54,6 +56,7 @@ class RuleOptions(
     model_tailor.Options,
     safe_delta.Options,
     linear.Options,
+    regmean.Options,
     hpa.Options,
     Choice,  # last, because the fields of a dataclass begin with those of its last base
 ):
@@ -71,8 +74,13 @@ class RuleOptions(
 
     @property
     def whole_inverse(self) -> bool:
-        """Whether the rule needs more of the curvature than ``[H⁻¹]_jj``."""
+        """Whether the rule needs all of ``H⁻¹``."""
         return self.rule.whole_inverse(self)
+
+    @property
+    def diagonal_only(self) -> bool:
+        """Whether ``[H⁻¹]_jj`` is all that the rule takes of the curvature."""
+        return not self.whole_inverse and not self.rule.hessians
 
 
 _BY_NAME = {rule.name: rule for rule in RULES}

@@ -1,19 +1,35 @@
 """Apply rules to a weight: measure its update once, and give each rule as much of the curvature as it needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.core import InverseHessian, measure_update
+from hpa_merge.core import Hessian, InverseHessian, measure_update
 from hpa_merge.methods import RuleOptions
 from hpa_merge.methods.weight import Adapted, Weight
 
 __all__ = ["Adapted", "Curved", "adapt", "differ", "with_new_rows"]
 
-Curved = Tensor | InverseHessian | None
-"""The known curvature of one side: ``[H⁻¹]_jj``, ``[c]``, or all of ``H⁻¹``, or nothing."""
+Part = TypeVar("Part")
+
+
+@final
+@dataclass(frozen=True)
+class Curved:
+    """What is known of one side's curvature; None for what no rule here takes.
+
+    Attributes:
+        diagonal: ``[H⁻¹]_jj``, ``[c]``; where ``inverse`` is known, it has this.
+        inverse: all of ``H⁻¹``.
+        hessian: ``H``.
+    """
+
+    diagonal: Tensor | None = None
+    inverse: InverseHessian | None = None
+    hessian: Hessian | None = None
 
 
 def adapt(
@@ -52,23 +68,22 @@ def adapt(
             update,
             block,
             blocks,
-            {purpose: _diagonal(curved[purpose]) for purpose in config.sets},
-            {purpose: _whole(curved[purpose]) for purpose in config.sets if config.whole_inverse},
+            {purpose: _diagonal(curved[purpose]) for purpose in config.sets if not config.rule.hessians},
+            {purpose: _known(curved[purpose].inverse) for purpose in config.sets if config.whole_inverse},
+            {purpose: _known(curved[purpose].hessian) for purpose in config.sets if config.rule.hessians},
         )
         adapted = config.rule.adapt(weight, config)
         yield replace(adapted, weight=with_new_rows(adapted.weight, new))
 
 
 def _diagonal(curved: Curved) -> Tensor:
-    if curved is None:
+    return curved.inverse.diagonal if curved.inverse is not None else _known(curved.diagonal)
+
+
+def _known(part: Part | None) -> Part:
+    if part is None:
         raise RuntimeError("the curvature that a method needs is missing")
-    return curved.diagonal if isinstance(curved, InverseHessian) else curved
-
-
-def _whole(curved: Curved) -> InverseHessian:
-    if not isinstance(curved, InverseHessian):
-        raise RuntimeError("the inverse that a method needs is missing")
-    return curved
+    return part
 
 
 def with_new_rows(weight: Tensor, new: Tensor) -> Tensor:

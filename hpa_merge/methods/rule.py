@@ -38,15 +38,16 @@ PERCENT = Bound(lambda x: 0.0 <= x <= 100.0, "a percentage between 0 and 100")
 SHARE = Bound(lambda x: 0.0 <= x <= 1.0, "between 0 and 1")
 
 
-def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "") -> Any:
+def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "", metavar: str = "") -> Any:
     """The dataclass field of an option; its default tells whether it is a number, a word, a list of words or a switch.
 
     Args:
         text: its help.
         bound: the bound on its value, beyond the default's type and the words of a ``Literal``.
         most: the option that it may not exceed.
+        metavar: what the help calls its value.
     """
-    return field(default=default, metadata={"help": text, "bound": bound, "most": most})
+    return field(default=default, metadata={"help": text, "bound": bound, "most": most, "metavar": metavar})
 
 
 @final
@@ -66,6 +67,7 @@ class Rule:
         bibtex: how the paper is cited; without it the card names ``paper`` again.
         sets: the calibration sets that it uses, ``safety`` and ``task``; it gets ``[H⁻¹]_jj`` of each.
         whole_inverse: whether it needs all of ``H⁻¹`` with these options.
+        hessians: whether it needs ``H`` itself, and no inverse.
         options: the options that it uses, among those of all rules.
         by_columns: whether it restores whole columns and reports which.
         computes: whether it computes values from OLD's and NEW's, so that another machine may round differently;
@@ -89,6 +91,7 @@ class Rule:
     bibtex: str = ""
     sets: tuple[str, ...] = ()
     whole_inverse: Callable[[Any], bool] = lambda options: False
+    hessians: bool = False
     options: tuple[str, ...] = ()
     by_columns: bool = False
     computes: bool = False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpa_merge.core import InverseHessian, Selection, Update
+    from hpa_merge.core import Hessian, InverseHessian, Selection, Update
 
 __all__ = ["Adapted", "Redone", "Weight", "restored_figures"]
 
@@ -33,6 +33,7 @@ class Weight:
         diagonal: ``[H⁻¹]_jj``, ``[c]``, of each set that the rule uses: ``safety`` from OLD's activations, ``task``
             from NEW's. Empty if the weight is checked without the samples.
         inverse: all of ``H⁻¹``, if the rule needs it.
+        hessian: ``H`` itself, if the rule needs it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Weight:
     blocks: int
     diagonal: Mapping[str, Tensor] = field(default_factory=dict)
     inverse: Mapping[str, InverseHessian] = field(default_factory=dict)
+    hessian: Mapping[str, Hessian] = field(default_factory=dict)
 
 
 @final

@@ -121,10 +121,10 @@ class MetaModel:
         self._complete(role)
         parts = find_components(self.model)  # while tied parameters are still one object
         self.components = {key: parts[c.first] for c in self._conversions for key in c.keys if key not in external}
+        self.units = find_units(self.model)  # as long as parameters are those that the class made
         self._places: dict[str, tuple[str, ...]] = {}
         self._put_placeholders()
         self.places = {key: self._places[c.first] for c in self._conversions for key in c.keys}
-        self.units = find_units(self.model)
         self._unit_of = self._find_owners()
         self._conversions_of: dict[Unit | None, list[Conversion]] = defaultdict(list)
         for conversion in self._conversions:

@@ -2,7 +2,7 @@
 
 A *stack* is a list of transformer blocks. Every block is a unit. Outside the stacks, every largest module without a
 stack is a unit (an embedding, a projector, a final norm, a head). A parameter of a module above them (LLaVA-NeXT's
-``image_newline``, say) belongs to no unit and stays resident.
+``image_newline``, say) belongs to no unit and stays resident, and so does a fixed table of positions.
 """
 
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ def _collect(
     seen: set[int],
 ) -> None:
     """Append ``(name, stack, index)`` of every unit below ``module``, in order of registration, each module once."""
-    if id(module) in seen or not module.state_dict(keep_vars=True):
+    if id(module) in seen or not module.state_dict(keep_vars=True) or _is_fixed_table(module):
         return
     seen.add(id(module))
     if path in stacks:
@@ -146,6 +146,14 @@ def _collect(
             _collect(child, _join(path, name), stacks, found, seen)
     else:
         found.append((path, "", None))
+
+
+def _is_fixed_table(module: nn.Module) -> bool:
+    """Whether it is a table of positions that is computed and never trained, as in encoders of Whisper's kind.
+
+    These read its weight and do not call it, so that nothing would pause there: it stays resident.
+    """
+    return isinstance(module, nn.Embedding) and not module.weight.requires_grad
 
 
 def inside(path: str, parent: str) -> bool:

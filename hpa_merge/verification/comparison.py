@@ -214,7 +214,7 @@ class Comparison:
         slacks = slacks_of(weight) | {"kappa": KAPPA}
         free: tuple[str, ...] = ("saliency", "n_shared")
         slacks |= dict.fromkeys(("alpha", "safety_cost", "safety_budget"), NEAR)
-        if self.config.whole_inverse:
+        if not self.config.diagonal_only:
             slacks |= dict.fromkeys(("distance", "energy_restored", "restored_share"), NEAR)
             free = ("new_columns", "split_column", "split_rows")
         self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
@@ -242,9 +242,9 @@ class Comparison:
         near = wrong & neighbours(ours, expected)
         if adapted.selection is not None:
             near &= ~adapted.selection.restored
-        elif not config.whole_inverse and not config.rule.computes:
+        elif config.diagonal_only and not config.rule.computes:
             near &= False
-        if config.whole_inverse and bool(wrong.any()):
+        if not config.diagonal_only and bool(wrong.any()):
             near |= wrong & self._compensated(ours, expected, old, new)
         near &= torch.isfinite(ours)
         near[len(old) :] = False
@@ -259,11 +259,13 @@ class Comparison:
         than the largest move in its row. Where more values than a few lie that far away, none of them is explained.
         """
         before, after = with_new_rows(old.to(new.dtype), new), new
-        base, taken = (before, after) if self.config.rule.base == "old" else (after, before)
         moves = torch.maximum((expected.float() - before.float()).abs(), (expected.float() - after.float()).abs())
         most = moves.amax(dim=1, keepdim=True)  # [r, 1]
         width = NEAR * most
         close = (ours.float() - expected.float()).abs() <= width
+        if not self.config.rule.base:
+            return close
+        base, taken = (before, after) if self.config.rule.base == "old" else (after, before)
         chosen = ~differing(ours, taken) | ((ours.float() - base.float()).abs() <= most + width)
         far = differing(ours, expected) & ~close & ~neighbours(ours, expected)
         return close | (far & chosen) if int(far.sum()) <= NEAR * far.numel() else close

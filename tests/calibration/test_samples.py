@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from media import picture
 
 from hpa_merge.calibration import read_samples
 from hpa_merge.errors import CalibrationError
@@ -17,7 +18,7 @@ def write(path: Path, *records: object) -> Path:
 
 
 def read_all(path: Path) -> list[Sample]:
-    return read_samples(path, limit=100, seed=0).samples
+    return list(read_samples(path, limit=100, seed=0).samples)
 
 
 def test_lines_are_numbered_from_one_and_blank_ones_skipped(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_images_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.png").touch()
     path = write(tmp_path / "data" / "s.jsonl", {"prompt": "x", "output": "y", "image": "a.png"})
-    assert read_all(path)[0].images == (tmp_path / "data" / "a.png",)
+    assert read_all(path)[0].images == (picture(tmp_path / "data" / "a.png"),)
 
 
 def test_the_draw_is_seeded_and_in_file_order(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_a_small_file_is_taken_whole(tmp_path: Path, limit: int) -> None:
 
 
 def test_the_limit_counts_samples_and_not_lines(tmp_path: Path) -> None:
-    pairs = [{"instruction": str(number), "response": "No."} for number in range(3)]
+    pairs = [{"safe_instruction": str(number), "response": "No."} for number in range(3)]
     path = write(tmp_path / "s.jsonl", {"instr-resp": pairs}, {"text": "a"})
     assert len(read_samples(path, limit=2, seed=0).samples) == 2
     assert [sample.source for sample in read_all(path)] == [f"{path}:1#1", f"{path}:1#2", f"{path}:1#3", f"{path}:2"]
@@ -101,4 +102,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert str(caught.value) == f"the calibration file {tmp_path / 's.jsonl'} does not exist: check the path."
     with pytest.raises(CalibrationError) as caught:
         read_all(tmp_path)
-    assert str(caught.value) == f"the calibration file {tmp_path} cannot be read (Is a directory): check the path."
+    assert str(caught.value) == (
+        f"the calibration data {tmp_path} is a folder, and none that save_to_disk of datasets wrote: give a file of it."
+    )

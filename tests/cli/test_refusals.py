@@ -155,7 +155,7 @@ def malformed_line(call: Call) -> None:
 
 @refused(
     '{task}:2: no known field, found only "texts": give "messages", "conversations", "instruction" with '
-    '"response", "instr-resp", "text" or "input_ids".'
+    '"response", "instr-resp", "text" or "input_ids", or name your own fields with --map.'
 )
 def unknown_format(call: Call) -> None:
     call.task = call.calibration({"text": "one"}, {"texts": "two"})
@@ -171,14 +171,17 @@ def calibration_missing(call: Call) -> None:
     call.safety = call.folder / "none.jsonl"
 
 
-@refused("{safety}:1: the image no.png is not a file in {folder}: give its path relative to the calibration file.")
+@refused(
+    "{safety}:1: the image no.png is not a file in {folder}: give its path relative to that folder, or name the folder "
+    "of the images with --image-folder."
+)
 def image_missing(call: Call) -> None:
     call.safety = call.calibration({"image": "no.png", "instruction": "what?", "response": "a cat."})
 
 
 @refused(
     "{safety}:1 has images, and {old} has no image processor: remove the images, or add "
-    "preprocessor_config.json to the folder if the model sees images."
+    "preprocessor_config.json to the folder if the model takes images."
 )
 def image_for_a_text_model(call: Call) -> None:
     call.write("cat.png", "not an image")

@@ -196,7 +196,7 @@ def test_a_tied_head_saved_under_its_own_name(tiny: Tiny, tmp_path: Path) -> Non
 def test_the_plan_says_it(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llava")
     config = HPAConfig(vision="old", projector="new")
-    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": config}, case.safety, case.task))[
+    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": config}, case.safety, (case.task,)))[
         tmp_path / "out"
     ]
     report = run(case, tmp_path / "out", vision="old", projector="new")

@@ -14,8 +14,8 @@ import hpa_merge.engine.setup
 from hpa_merge import HPAConfig, merge
 from hpa_merge.cli.merging import Size
 from hpa_merge.core import Curvature
-from hpa_merge.engine.memory import Limits, Memory, allot
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.memory import Memory, allot
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.setup import prepare
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.errors import ConfigError, ResourceError
@@ -36,7 +36,7 @@ def ready(tiny: Tiny, tmp_path: Path) -> Any:
     """A prepared merge, and its memory on another device, with other limits, or with known statistics."""
     case = tiny("llama")
     outs = {tmp_path / "out": HPAConfig()}
-    with prepare(MergeRequest(case.old, case.new, outs, case.safety, case.task)) as prepared:
+    with prepare(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))) as prepared:
 
         def allotted(device: str, limits: Limits = ANY, runs: tuple[bool, bool] = (True, True)) -> Memory:
             prepared.plan.new.device = torch.device(device)

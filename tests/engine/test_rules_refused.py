@@ -113,8 +113,8 @@ def test_statistics_that_do_not_suffice(make_call: Callable[..., Call], capsys: 
     call.options = ("--method", "model-tailor", "--stats", str(stats))
     assert status(call) == 2
     assert capsys.readouterr().err == (
-        f"Error: the method model-tailor takes all of [H⁻¹], and the statistics {stats} keep its diagonal alone: "
-        "leave out the statistics or the compensation.\n"
+        f"Error: the method model-tailor takes more of the curvature than the diagonal of H⁻¹, and the statistics "
+        f"{stats} keep that alone: leave out the statistics, or the compensation where there is one.\n"
     )
     call.options = ("--method", "energy", "--stats", str(stats))
     assert status(call) == 2

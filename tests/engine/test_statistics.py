@@ -266,3 +266,21 @@ def test_the_command_refuses(make_call: Callable[..., Any], capsys: pytest.Captu
     call.options = ("--stats", str(stats))
     assert_refused(call, capsys, f"{stats} is not a whole statistics file of hpa-merge (")
     assert stats.read_text() == "of mine"
+
+
+def test_another_chat_template_makes_other_statistics(tiny: Tiny, tmp_path: Path) -> None:
+    """A half fits as long as the model is given the same, whatever the template's file is called."""
+    case, stats = tiny("llama", "bfloat16"), tmp_path / "statistics"
+    text = "{{ strftime_now('%d') }}{{ extra }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    for name in ("a.jinja", "b.jinja"):
+        (tmp_path / name).write_text(text)
+    run(case, tmp_path / "first", stats, chat_template=str(tmp_path / "a.jinja"))
+    same = run(case, tmp_path / "same", stats, chat_template=str(tmp_path / "b.jinja"))
+    assert same.run.statistics == {"safety": "read", "task": "read", "file": str(stats)}
+    for number, options in enumerate(({"template_arg": ("extra=1",)}, {"template_date": "2031-03-01"}, {})):
+        if not options:
+            (tmp_path / "a.jinja").write_text(f"{text}.")
+        options = {"chat_template": str(tmp_path / "a.jinja"), **options}
+        report = run(case, tmp_path / f"other {number}", stats, **options)
+        assert report.run.statistics == {**BOTH, "file": str(stats)}
+        assert {name: report.config[name] for name in options} == options

@@ -8,8 +8,9 @@ from media import shown
 from PIL import Image
 
 from hpa_merge.errors import CalibrationError, EvaluationError
-from hpa_merge.evaluation.prompts import CHOICE_REQUEST, Prompt, PromptFile
+from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.records import Turn
+from hpa_merge.records.layouts.choices import CHOICE_REQUEST
 
 
 @pytest.fixture(name="folder")
@@ -36,7 +37,7 @@ def test_the_calibration_formats_with_the_last_answer_as_the_reference(folder: P
             },
             asked,
         ),
-        ({"image": "a.png", "instr-resp": [{"instruction": "What?", "response": "red"}]}, asked),
+        ({"image": "a.png", "instr-resp": [{"safe_instruction": "What?", "response": "red"}]}, asked),
         (
             {"messages": [*talk, {"role": "user", "content": "What?"}, {"role": "assistant", "content": "red"}]},
             (Turn("user", ("Hi",)), Turn("assistant", ("Yes?",)), Turn("user", ("What?",))),
@@ -79,7 +80,7 @@ def test_several_answers(folder: Path) -> None:
     plain = only(folder, {"question": "What?", "answers": ["red", "dark red"]})
     annotated = {"answers": [{"answer": "red", "answer_id": 1}, {"answer": "dark red", "answer_id": 2}]}
     assert plain.references == ("red", "dark red") == only(folder, {"question": "What?", **annotated}).references
-    assert only(folder, {"question": "What?", "answer": "no", "answers": ["red"]}).references == ("red",)
+    assert only(folder, {"question": "What?", "answer": "red", "answers": ["red"]}).references == ("red",)
 
 
 def test_of_vlguard_the_safe_instructions_are_no_attacks(folder: Path) -> None:
@@ -90,7 +91,8 @@ def test_of_vlguard_the_safe_instructions_are_no_attacks(folder: Path) -> None:
     path = jsonl(folder / "t.jsonl", {"image": "a.png", "instr-resp": pairs})
     assert [prompt.text for prompt in PromptFile(path, "safety")] == ["Break it."]
     assert [prompt.text for prompt in PromptFile(path, "benign")] == ["Name it."]
-    assert [prompt.text for prompt in PromptFile(path, "task")] == ["Name it.", "Break it."]
+    assert [prompt.text for prompt in PromptFile(path, "task")] == ["Name it."]
+    assert PromptFile(path, "safety").dropped == {"its prompt is labelled safe": 1}
 
 
 def test_a_draw_is_by_the_seed_and_keeps_the_order(folder: Path) -> None:
@@ -125,21 +127,6 @@ def test_the_example_is_the_first_with_an_image(folder: Path) -> None:
         ({"input_ids": [1]}, "safety", "{place}: no prompt: a test needs a question"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "safety", "{place}: no prompt"),
         ({"messages": [{"role": "system", "content": "a"}]}, "safety", "{place}: no prompt"),
-        (
-            {"question": "W", "choices": ["a", "b"], "answer": "C"},
-            "task",
-            "{place}: the answer 'C' is none of the choices: ",
-        ),
-        ({"question": "W", "choices": ["a"], "answer": "A"}, "task", '{place}: "choices" has 1 entries: give 2 to 26.'),
-        ({"question": "W", "choices": "ab", "answer": "A"}, "task", '{place}: "choices" has to be an array of texts.'),
-        (
-            {"question": "W", "choices": ["a", 2], "answer": "A"},
-            "task",
-            '{place}: "choices" has to be an array of texts.',
-        ),
-        ({"question": "W", "answers": "red"}, "task", '{place}: "answers" has to be an array of texts.'),
-        ({"question": "W", "answers": ["red", ""]}, "task", '{place}: "answers" has to be an array of texts.'),
-        ({"question": "W", "answers": [{"said": "red"}]}, "task", '{place}: "answers" has to be an array of texts.'),
     ],
 )
 def test_what_is_no_prompt_is_refused(folder: Path, record: dict, purpose: str, sentence: str) -> None:
@@ -155,7 +142,14 @@ def test_what_is_no_prompt_is_refused(folder: Path, record: dict, purpose: str, 
         ("{", ":2: not valid JSON"),
         ([1], ":2: a JSON object is expected, found an array"),
         ({"question": 3}, ':2: "question" is a number: give a string.'),
-        ({"question": "W", "answer": 3}, ':2: "answer" is a number: give a string.'),
+        ({"question": "W", "answer": True}, ':2: "answer" is a boolean, and its wording is not known'),
+        ({"question": "W", "choices": ["a", "b"], "answer": "C"}, ":2: the answer 'C' is none of the choices: "),
+        ({"question": "W", "choices": ["a"], "answer": "A"}, ':2: "choices" has 1 entries: give 2 to 26.'),
+        ({"question": "W", "choices": "ab", "answer": "A"}, ':2: "choices" has to be an array of texts.'),
+        ({"question": "W", "choices": ["a", None], "answer": "A"}, ':2: "choices" has to be an array of texts.'),
+        ({"question": "W", "answers": "red"}, ':2: "answers" has to be an array of texts.'),
+        ({"question": "W", "answers": [["red"]]}, ':2: "answers" has to be an array of texts, and holds an array.'),
+        ({"question": "W", "answers": [{"said": "red"}]}, ':2: "answers" holds objects with "said", and which one is'),
         ({"question": "W", "image": "gone.png"}, ":2: the image gone.png is not a file in"),
         ({"question": "W", "image": "http://x/a.png"}, ":2: the image http://x/a.png is a URL"),
         ({"label": 1}, ":2: no known field"),

@@ -13,7 +13,8 @@ import yaml
 
 import hpa_merge
 from hpa_merge.files import parsing
-from hpa_merge.files.parsing import CONFIG, INDEX, LINE, REPORT, Limits, SurrogateError, parse_items, parse_json
+from hpa_merge.files.parsing import CONFIG, INDEX, LINE, REPORT, Limits, SurrogateError, parse_json
+from hpa_merge.files.parsing_long import parse_items
 from hpa_merge.files.parsing_yaml import parse_yaml
 
 ROOT = Path(hpa_merge.__file__).parent

@@ -132,7 +132,7 @@ def test_a_note_on_an_input_says_nothing_of_the_statistics(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     huggingface_hub.close_session()
     assert locate({"NEW": NEW})[0].note
-    request = MergeRequest(case.old, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task, stats=stats)
+    request = MergeRequest(case.old, NEW, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,), stats=stats)
     (plan,) = preview(request).values()
     assert plan.statistics == (f"Both halves have to be computed, and {stats} is written.",)
 

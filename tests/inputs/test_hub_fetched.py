@@ -86,7 +86,7 @@ def test_the_dry_run_says_the_commit(
     hub: Hub, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = tiny("llama")
-    plan = preview(MergeRequest(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[tmp_path / "out"]
+    plan = preview(MergeRequest(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,)))[tmp_path / "out"]
     commits = {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
     assert plan.commits == commits
     monkeypatch.setenv("COLUMNS", "200")

@@ -1,0 +1,96 @@
+"""A question and its answer: Alpaca and all that came after it, question answering, and multiple choice."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from hpa_merge.records.example import Example
+from hpa_merge.records.fields import Fields
+from hpa_merge.records.layouts.answers import ANSWERS, take_answer
+from hpa_merge.records.layouts.building import build, said_by, take_turns
+from hpa_merge.records.layouts.choices import take_choices, take_letter, with_choices
+from hpa_merge.records.places import Draft
+
+__all__ = ["PROMPTS", "Question"]
+
+PROMPTS = ("instruction", "prompt", "question", "query", "problem", "user", "inputs")
+CONTEXTS = ("context", "passage", "article", "hint", "support")
+"""What is read before a question, and after an instruction as Alpaca's ``input`` is; each with a line feed between."""
+
+
+@final
+@dataclass(frozen=True)
+class Question:
+    """How a layout's question is read; the defaults are those of a record that says what its fields are.
+
+    Attributes:
+        prompts: fields that may hold the prompt; the first that is filled does.
+        answers: fields that may hold its answer.
+        aside: fields of a known meaning that are not fed.
+        context: fields that are read with the prompt.
+        one_based: the index of the right choice counts from 1.
+        yes_no: the answer is a boolean, true for yes.
+        safe_prompt: what is known of every prompt of the layout.
+    """
+
+    prompts: tuple[str, ...] = PROMPTS
+    answers: tuple[str, ...] = ANSWERS
+    aside: tuple[str, ...] = ()
+    context: tuple[str, ...] = CONTEXTS
+    one_based: bool = False
+    yes_no: bool = False
+    safe_prompt: bool | None = None
+
+    def __call__(self, fields: Fields) -> list[Example]:
+        """The example of a record.
+
+        Raises:
+            CalibrationError: something of it cannot be read.
+        """
+        name = fields.filled(*self.prompts) or next(name for name in self.prompts if name in fields)
+        fields.pass_over(*self.aside)
+        if isinstance(fields.peek(name), dict) and "stem" in fields.peek(name):  # ARC's and OpenBookQA's own files
+            inner = fields.within(fields.take(name), fields.named(name))
+            choices, labels = take_choices(inner)
+            letter = take_letter(fields, choices, labels)
+            asked = [Draft("user", [with_choices(inner.text("stem"), choices)])]
+            return [self._built(fields, asked, (letter,) if letter else (), choices)]
+        if isinstance(fields.peek(name), list | dict):  # TRL's messages in the place of texts
+            drafts, references = take_answer(fields, self.answers)
+            return [self._built(fields, [*take_turns(fields, name), *drafts], references)]
+        question = self._question(fields, name)
+        choices, labels = take_choices(fields)
+        if choices:
+            letter = take_letter(fields, choices, labels, one_based=self.one_based)
+            asked = [Draft("user", [with_choices(question, choices)])]
+            return [self._built(fields, asked, (letter,) if letter else (), choices)]
+        drafts, references = self._answer(fields)
+        _pass_over_text(fields, [question, *(part for draft in drafts for part in draft.parts)])
+        return [self._built(fields, [*said_by("user", question), *drafts], references)]
+
+    def _built(
+        self, fields: Fields, drafts: list[Draft], references: tuple[str, ...], choices: tuple[str, ...] = ()
+    ) -> Example:
+        fields.pass_over("rejected", "rejected_response", "rejected_responses")
+        return build(fields, drafts, references=references, choices=choices, safe_prompt=self.safe_prompt)
+
+    def _question(self, fields: Fields, name: str) -> str:
+        text = fields.text(name)
+        context = [fields.text(each) for each in self.context if fields.filled(each)]
+        parts = [text, *context] if name == "instruction" else [*context, text]
+        if name != "input" and fields.filled("input"):
+            parts.append(fields.text("input"))
+        return "\n".join(parts)
+
+    def _answer(self, fields: Fields) -> tuple[list[Draft], tuple[str, ...]]:
+        name = fields.filled(*self.answers)
+        if self.yes_no and name is not None and isinstance(fields.peek(name), bool):
+            return [Draft("assistant", ["yes" if fields.take(name) else "no"])], ()
+        return take_answer(fields, self.answers)
+
+
+def _pass_over_text(fields: Fields, parts: list[Any]) -> None:
+    """Alpaca's ``text`` holds prompt and answer once more, in a template: it is passed over."""
+    text = fields.peek("text")
+    lines = [line.strip() for part in parts if isinstance(part, str) for line in part.split("\n")]
+    if isinstance(text, str) and all(line in text for line in lines):
+        fields.pass_over("text")
