@@ -239,7 +239,15 @@ def _choose_others(files: Collection[str]) -> list[str]:
 
 
 def check_room(missing: Mapping[str, int], kind: type[InputError] = CheckpointError) -> None:
-    """Raise ``kind`` unless the cache has room for ``missing``: bytes to fetch, by what messages call it."""
+    """Check that the cache has room for the missing files.
+
+    Args:
+        missing: bytes to fetch, by the name for messages.
+        kind: the error to raise.
+
+    Raises:
+        InputError: there is no room.
+    """
     needed = sum(missing.values())
     cache = Path(constants.HF_HUB_CACHE)
     place = next((path for path in (cache, *cache.parents) if path.exists()), cache)

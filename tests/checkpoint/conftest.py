@@ -1,4 +1,4 @@
-"""Threads and interruptions, for the tests of checkpoint/."""
+"""Threads, interruptions and a small checkpoint, for the tests of checkpoint/."""
 
 import os
 import signal
@@ -6,6 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
+from recorder import NAMES
+from safetensors.torch import save_file
+
+from hpa_merge.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -27,3 +32,12 @@ def interrupt_soon() -> Iterator[Callable[[], None]]:
     yield interrupt
     timer.join()
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(name="layout", scope="module")
+def shared_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]:
+    folder = tmp_path_factory.mktemp("layout")
+    (folder / "config.json").write_text("{}")
+    save_file({name: torch.randn(3, number) for number, name in enumerate(NAMES)}, folder / "model.safetensors")
+    with Checkpoint.open(folder, "NEW") as checkpoint:
+        yield checkpoint

@@ -5,7 +5,6 @@ import tempfile
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -15,8 +14,8 @@ import torch
 from checkpoint_folders import everything, new_folder, old_folder  # noqa: F401 - fixtures
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorder import Recorder, behind_of
-from safetensors.torch import load_file, save_file
+from recorder import NAMES, Recorder, behind_of
+from safetensors.torch import load_file
 from threads import settles
 
 from hpa_merge.checkpoint import AsyncWriter, Checkpoint, CheckpointWriter
@@ -226,17 +225,6 @@ def test_every_shard_is_opened_once(new: Path, tmp_path: Path, monkeypatch: pyte
 
 
 # --- the same as without it ---
-
-NAMES = [f"t{number}" for number in range(6)]
-
-
-@pytest.fixture(name="layout", scope="module")
-def shared_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]:
-    folder = tmp_path_factory.mktemp("layout")
-    (folder / "config.json").write_text("{}")
-    save_file({name: torch.randn(3, number) for number, name in enumerate(NAMES)}, folder / "model.safetensors")
-    with Checkpoint.open(folder, "NEW") as checkpoint:
-        yield checkpoint
 
 
 @settings(deadline=None, max_examples=40)

@@ -7,6 +7,8 @@ import torch
 
 from hpa_merge.checkpoint import AsyncWriter
 
+NAMES = [f"t{number}" for number in range(6)]
+
 
 @final
 class Recorder:
