@@ -3,17 +3,19 @@
 Imports neither torch nor transformers: a wrong option is reported before either is loaded.
 """
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import yaml
 
 from hpa_merge.errors import ConfigError
-from hpa_merge.files.parsing import read_bounded
+from hpa_merge.files.parsing import CONFIG, parse_json, read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
 from hpa_merge.methods import RuleOptions, users
 from hpa_merge.methods.rule import Bound, option
@@ -24,7 +26,51 @@ Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
+MAPS = Bound(lambda texts: all(re.fullmatch(r"(\w+:)?[^:=]+=.+", text, re.DOTALL) for text in texts), "WANTED=GIVEN")
+SHARES = Bound(lambda shares: all(share > 0.0 for share in shares), "numbers greater than 0")
 DEVICE = Bound(lambda text: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", text)), "auto, cpu, cuda or cuda:INDEX")
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+DAY = Bound(_is_day, "a day as 2024-07-26")
+
+TEMPLATE_DATE = "2024-07-26"
+"""The day that Llama 3's own chat templates take where they have no clock."""
+
+MAX_FRAMES = 8
+"""Frames of a video: of most models, 2,048 tokens hold so many."""
+
+RESERVED = {
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "messages",
+    "padding",
+    "processor_kwargs",
+    "raise_exception",
+    "sanitize_control_tokens",
+    "strftime_now",
+    "tokenize",
+    "tokenizer_kwargs",
+    "tools",
+    "truncation",
+}
+"""Names that a chat template reads, or transformers' function takes, and that no argument may have; nor may those that
+begin as the next ones do."""
+
+RESERVED_BEGINNINGS = ("load_audio", "max_length", "return_")
+
+PYTHON = {"True": True, "False": False, "None": None}
+"""How Python writes what JSON calls true, false and null; as text each would be true in a template."""
+MAP, IGNORED, FOLDER = "[SET:]WANTED=GIVEN", "[SET:]NAME", "[SET:]FOLDER"
+"""What the help calls a value of ``--map``, ``--ignore-field`` and ``--image-folder``."""
 
 MOST_SETTINGS = 1000
 """OUTs of one sweep at most: each is a whole checkpoint."""
@@ -37,18 +83,35 @@ class CalibrationOptions:
     damping: float = option(0.01, "Damping of the Hessians, relative to their mean diagonal.", POSITIVE)
     safety_samples: int = option(8, "Safety samples used at most, drawn with the seed.", COUNT)
     task_samples: int = option(128, "Task samples used at most, drawn with the seed.", COUNT)
+    task_share: tuple[float, ...] = option(
+        (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
+    )
     max_length: int = option(2048, "Tokens of a sample used at most.", COUNT)
+    max_frames: int = option(MAX_FRAMES, "Frames of a video used at most.", COUNT)
     seed: int = option(0, "Seed of the draw.")
     conversation: Conversation = option("auto", "Prompts of a checkpoint in LLaVA's own layout.")
+    chat_template: str = option("", "Chat template: a FILE, or a NAME that the checkpoint has.", metavar="FILE|NAME")
+    template_arg: tuple[str, ...] = option(
+        (), "Argument of the chat template, such as enable_thinking=false. Repeatable.", metavar="KEY=VALUE"
+    )
+    template_date: str = option(TEMPLATE_DATE, "The day that chat templates take for today.", DAY, metavar="DATE")
     device: str = option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.", DEVICE)
+    map: tuple[str, ...] = option(
+        (), "The field GIVEN is what layouts call WANTED, in the samples of SET. Repeatable.", MAPS, metavar=MAP
+    )
+    ignore_field: tuple[str, ...] = option((), "A field that carries nothing for a model. Repeatable.", metavar=IGNORED)
 
 
 @dataclass(frozen=True)
 class OutOptions(RuleOptions):
     """What one OUT depends on: the rule and its options, and which weights it is for."""
 
-    include: tuple[str, ...] = option((), "Adapt only linears whose tensor name matches REGEX. Repeatable.")
-    exclude: tuple[str, ...] = option((), "Take linears whose tensor name matches REGEX from NEW. Repeatable.")
+    include: tuple[str, ...] = option(
+        (), "Adapt only linears whose tensor name matches REGEX. Repeatable.", metavar="REGEX"
+    )
+    exclude: tuple[str, ...] = option(
+        (), "Take linears whose tensor name matches REGEX from NEW. Repeatable.", metavar="REGEX"
+    )
     vision: Policy = option("merge", "The encoders of images, video and sound: merged, or all of NEW or OLD.")
     projector: Policy = option("merge", "What lies between those and the text.")
     language: Policy = option("merge", "The text model, without the next two.")
@@ -70,7 +133,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for item in fields(self):
-            self._check_type(item.name, item.default)
+            self._check_type(item.name, item.default, get_args(hints[item.name]))
         for item in fields(self):
             bound, words = item.metadata["bound"], _words(hints[item.name])
             if bound is not None:
@@ -91,6 +154,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
                     re.compile(pattern)
                 except re.error as error:
                     raise ConfigError(f"{name} is not a regular expression: {pattern!r} ({error}).") from None
+        template_arguments(self.template_arg)
         for item in fields(self):
             if not uses(self.method, item.name) and getattr(self, item.name) != item.default:
                 raise ConfigError(
@@ -116,33 +180,64 @@ class HPAConfig(CalibrationOptions, OutOptions):
             name = str(key).replace("-", "_")
             if name not in options:
                 raise ConfigError(f"{source} has no option {key!r}: the options are {', '.join(sorted(options))}.")
-            if isinstance(options[name].default, tuple) and (value is None or isinstance(value, str)):
+            if isinstance(options[name].default, tuple) and (value is None or isinstance(value, str | int | float)):
                 value = () if value is None else (value,)
-            elif isinstance(options[name].default, str) and type(value) is int:  # a word that YAML takes for a number
-                value = str(value)
+            elif isinstance(options[name].default, tuple) and isinstance(value, Mapping):
+                value = tuple(
+                    f"{key}={item if name == 'map' else json.dumps(item, ensure_ascii=False, default=str)}"
+                    for key, item in value.items()
+                )
+            elif isinstance(options[name].default, str) and (type(value) is int or isinstance(value, date)):
+                value = str(value)  # a word that YAML takes for a number or a day
             known[name] = value
         return cls(**known)
 
-    def _check_type(self, name: str, default: Any) -> None:
+    def _check_type(self, name: str, default: Any, kinds: tuple[Any, ...]) -> None:
         value = getattr(self, name)
         if isinstance(default, bool):
             self._check(name, isinstance(value, bool), "true or false")
         elif isinstance(default, int):
             self._check(name, isinstance(value, int) and not isinstance(value, bool), "a whole number")
         elif isinstance(default, float):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            self._check(name, number and math.isfinite(value), "a number")
+            self._check(name, _is_number(value), "a number")
             object.__setattr__(self, name, float(value))
         elif isinstance(default, tuple):
-            listed = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-            self._check(name, listed, "a list of regular expressions")
-            object.__setattr__(self, name, tuple(value))
+            kind, words = (float, "numbers") if float in kinds else (str, "words")
+            fits = _is_number if kind is float else lambda item: isinstance(item, str)
+            self._check(name, isinstance(value, list | tuple) and all(map(fits, value)), f"a list of {words}")
+            object.__setattr__(self, name, tuple(map(kind, value)))
         else:
             self._check(name, isinstance(value, str), "a word")
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise ConfigError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
+
+
+def template_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a chat template by name: ``KEY=VALUE`` each, with a value that is JSON, or else text.
+
+    Raises:
+        ConfigError: one is not of that form, has a name that is taken, or is given twice.
+    """
+    arguments: dict[str, Any] = {}
+    for item in given:
+        name, sign, value = item.partition("=")
+        if not sign or not name.isidentifier():
+            raise ConfigError(f"template_arg is {item!r}: it has to be KEY=VALUE, as enable_thinking=false.")
+        if name in RESERVED or name.startswith(RESERVED_BEGINNINGS):
+            raise ConfigError(f"template_arg gives {name}, which transformers itself gives a template: leave it out.")
+        if name in arguments:
+            raise ConfigError(f"template_arg gives {name} twice: give it once.")
+        try:
+            arguments[name] = PYTHON[value] if value in PYTHON else parse_json(value, CONFIG, finite=True)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def uses(method: str, name: str) -> bool:
@@ -208,6 +303,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def option_fields() -> dict[str, tuple[Any, str]]:
     """Each option's default and help text, in order."""
     return {item.name: (item.default, item.metadata["help"]) for item in fields(HPAConfig)}
+
+
+def option_metavar(name: str) -> str | None:
+    """What the help calls an option's value, where that is given."""
+    return {item.name: item.metadata["metavar"] for item in fields(HPAConfig)}[name] or None
+
+
+def option_item(name: str) -> type:
+    """The type of each value of an option that may be given several times."""
+    return float if float in get_args(get_type_hints(HPAConfig)[name]) else str
 
 
 def option_words(name: str) -> tuple[str, ...]:

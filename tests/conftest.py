@@ -22,6 +22,9 @@ import rewritten  # noqa: F401 - first of the helpers
 from children import HOST  # before torch is imported
 
 # isort: split
+import hpa_merge.calibration  # noqa: F401 - before transformers, where torchvision is one for another torch
+
+# isort: split
 from cases import DRAW, Call, TinyCase
 from measured import measured
 

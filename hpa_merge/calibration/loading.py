@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,26 @@ from transformers.utils.import_utils import is_protobuf_available, is_sentencepi
 
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.files.parsing import TOKENIZER, read_json
+from hpa_merge.records import Sample
+from hpa_merge.records.sample import MediaKind
 
-__all__ = ["is_multimodal", "legacy_chat_template", "load_processor", "load_tokenizer", "panics_as_errors", "reason"]
+__all__ = [
+    *("PARTS", "WORDS", "is_multimodal", "load_processor", "load_tokenizer", "panics_as_errors"),
+    *("processor_template", "reason"),
+]
+
+WORDS: dict[MediaKind, str] = {"image": "images", "video": "videos", "audio": "sounds"}
+"""What messages call media of a kind."""
+
+PARTS: dict[MediaKind, str] = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
+"""The part of a processor that takes media of a kind."""
+
+FILE_OF: dict[MediaKind, str] = {
+    "image": "preprocessor_config.json",
+    "video": "video_preprocessor_config.json",
+    "audio": "preprocessor_config.json",
+}
+"""Where it is described, if not in processor_config.json."""
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _FILES = ("tokenizer", "processor", "preprocessor", "chat_template", "special_tokens", "added_tokens", "vocab")
@@ -51,31 +70,37 @@ def load_tokenizer(folder: Path, source: str, **options: Any) -> Any:
     return tokenizer
 
 
-def load_processor(folder: Path, source: str) -> Any:
-    """The processor in ``folder``, with an image processor and a tokenizer; ``source`` names a sample with images.
+def load_processor(folder: Path, sample: Sample) -> Any:
+    """The processor in ``folder``, with a tokenizer and what takes the media of ``sample``.
 
-    A processor that cannot be loaded whole is loaded without its video processor, where it has one: images do not
-    need it, and it alone needs torchvision.
+    A processor that cannot be loaded whole is loaded without its video processor, where it has one and the sample has
+    no video: it alone needs torchvision.
 
     Raises:
         CalibrationError: there is only a tokenizer, so that the sample does not fit the checkpoint.
         CheckpointError: there is none, or it cannot be loaded.
     """
+    kinds = dict.fromkeys(media.kind for media in sample.media)
+    has = " and ".join(WORDS[kind] for kind in kinds)
     try:
         processor = _load(AutoProcessor, folder)
     except Exception as error:  # as above
         try:
+            if "video" in kinds:
+                raise
             processor = _load(_image_only_class(folder), folder)
         except Exception:
+            extra = "pip install 'hpa-merge[media]' or " * ("video" in kinds and find_spec("torchvision") is None)
             raise CheckpointError(
-                f"{folder} has no processor that transformers can load, and {source} has images ({reason(error)}): "
-                "add its files to the folder, install what it asks for, or remove the images."
+                f"{folder} has no processor that transformers can load, and {sample.source} has {has} "
+                f"({reason(error)}): add its files to the folder, {extra}install what it asks for, or remove the {has}."
             ) from error
-    if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
-        raise CalibrationError(
-            f"{source} has images, and {folder} has no image processor: "
-            "remove the images, or add preprocessor_config.json to the folder if the model sees images."
-        )
+    for kind in kinds:
+        if getattr(processor, PARTS[kind], None) is None or getattr(processor, "tokenizer", None) is None:
+            raise CalibrationError(
+                f"{sample.source} has {WORDS[kind]}, and {folder} has no {PARTS[kind].replace('_', ' ')}: remove the "
+                f"{WORDS[kind]}, or add {FILE_OF[kind]} to the folder if the model takes {WORDS[kind]}."
+            )
     return processor
 
 
@@ -172,10 +197,18 @@ def is_multimodal(folder: Path) -> bool:
     return any((folder / file).is_file() for file in _PROCESSOR_FILES)
 
 
-def legacy_chat_template(folder: Path) -> str | None:
-    """The template in ``chat_template.json``, where processors kept it before 2025; tokenizers do not look there."""
-    template = _read_json(folder / "chat_template.json").get("chat_template")
-    return template if isinstance(template, str) else None
+def processor_template(folder: Path) -> str | dict[str, str] | None:
+    """The chat template that lies where only processors look; what a tokenizer finds too is not looked for.
+
+    It is in ``processor_config.json``, or in ``chat_template.json``, where it was before 2025; several by their names.
+    """
+    for file in ("processor_config.json", "chat_template.json"):
+        found = _read_json(folder / file).get("chat_template")
+        if isinstance(found, str) and found:
+            return found
+        if isinstance(found, dict) and found and all(isinstance(text, str) for text in found.values()):
+            return found
+    return None
 
 
 def reason(error: BaseException) -> str:

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, LlamaTokenizer, PretrainedConfig
 
 from hpa_merge.calibration.encode import Encoder
-from hpa_merge.calibration.loading import legacy_chat_template, load_tokenizer, reason
+from hpa_merge.calibration.loading import load_tokenizer, processor_template, reason
+from hpa_merge.calibration.templates import TemplateOptions
 from hpa_merge.errors import CheckpointError
 from hpa_merge.records import PLACEHOLDER, Sample
 
@@ -83,6 +84,7 @@ def original_llava_encoder(
     conversation: str,
     image_token_id: int,
     image_tokens: int,
+    template_options: TemplateOptions | None = None,
 ) -> Encoder:
     """What encodes ``samples``; loads of the folders what they need.
 
@@ -93,6 +95,7 @@ def original_llava_encoder(
         conversation: one of :data:`CONVERSATIONS`; ``auto``: the tokenizer's chat template, or where it has none
             ``mistral_instruct`` for a Mistral and ``v1`` for others.
         image_token_id: what stands in the token ids for an image, ``image_tokens`` times.
+        template_options: what the user says of the template; one that is given comes before the conversation's.
 
     Raises:
         CheckpointError: what is needed is missing, or cannot be loaded.
@@ -102,7 +105,7 @@ def original_llava_encoder(
         return Encoder()
     tokenizer = load_tokenizer(folder, source, config=PretrainedConfig())  # of its own class, whatever the model's type
     _begin_with_bos(tokenizer)
-    template = CONVERSATIONS.get(conversation) or legacy_chat_template(folder)
+    template: Any = CONVERSATIONS.get(conversation) or processor_template(folder)
     if template is None and not getattr(tokenizer, "chat_template", None):
         mistral = "Mistral" in str(config.get("architectures"))
         template = CONVERSATIONS["mistral_instruct" if mistral else "v1"]
@@ -115,9 +118,9 @@ def original_llava_encoder(
         image_token_id=image_token_id,
         image_tokens=image_tokens,
     )
-    if template is not None:
+    if isinstance(template, str):
         template = template.replace(PLACEHOLDER, processor.image_token)
-    return Encoder(processor=processor, template=template)
+    return Encoder(processor=processor, template=template, options=template_options)
 
 
 def _begin_with_bos(tokenizer: Any) -> None:
@@ -148,7 +151,7 @@ class _Processor:
         self._square = square
 
     def __call__(
-        self, text: list[str], images: list[list[Image.Image]], *, add_special_tokens: bool = True, return_tensors: str
+        self, text: list[str], images: list[list[Image.Image]], *, return_tensors: str, add_special_tokens: bool = True
     ) -> dict[str, torch.Tensor]:
         """One text with its images: ``input_ids`` and ``attention_mask`` ``[1, n]``, ``pixel_values`` ``[i, 3, h, w]``.
 

@@ -3,7 +3,7 @@
 import io
 from typing import final
 
-from hpa_merge.calibration.images import open_images
+from hpa_merge.calibration.media import open_images
 from hpa_merge.records import Sample
 
 __all__ = ["PictureService"]

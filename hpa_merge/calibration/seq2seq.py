@@ -5,7 +5,9 @@ from typing import final
 
 import torch
 
+from hpa_merge.calibration.encode import Encoded
 from hpa_merge.calibration.process import EncoderProcess
+from hpa_merge.calibration.showing import Piece
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records import Sample
 
@@ -21,13 +23,42 @@ class PromptAndAnswer:
         self._encoder = encoder
         self._start = start
 
-    def encode(self, sample: Sample, max_length: int) -> dict[str, torch.Tensor]:
-        """As :meth:`Encoder.encode`, of everything before the answer, with ``decoder_input_ids`` ``[1, m]`` beside it.
+    def prepare(self, sample: Sample, max_length: int) -> Encoded:
+        """As :meth:`Encoder.prepare`, of everything before the answer, with ``decoder_input_ids`` ``[1, m]``.
 
-        These are what the decoder is trained on: the start, then the answer without its last token; ``m ≤ max_length``.
+        These are what the decoder is trained on: the start, then the answer without its last token. The prompt may
+        lose of its texts, and the answer is never cut: it fits if ``m ≤ max_length``.
 
         Raises:
-            CalibrationError: as :meth:`Encoder.encode`; or the sample does not end with an answer to a prompt.
+            CalibrationError: as :meth:`Encoder.prepare`; or the sample does not end with an answer to a prompt.
+        """
+        prompt, answer = self._halves(sample)
+        made = self._encoder.prepare(prompt, max_length)
+        if made.unfit:
+            return made
+        said = self._encoder.prepare(answer, max_length)
+        if said.cut:
+            length = max_length + said.cut
+            return Encoded(
+                {},
+                unfit=f"its answer does not fit into {max_length} tokens, it has {length}",
+            )
+        ids = said.inputs["input_ids"]
+        start = torch.full_like(ids[:, :1], self._start)
+        decoder = torch.cat([start, ids[:, :-1]], dim=1)
+        return replace(made, inputs={**made.inputs, "decoder_input_ids": decoder})
+
+    def show(self, sample: Sample, max_length: int) -> list[Piece]:
+        """As :func:`hpa_merge.calibration.showing.pieces`: what the encoder reads, then the answer."""
+        prompt, answer = self._halves(sample)
+        said = self._encoder.show(answer, max_length)
+        return [*self._encoder.show(prompt, max_length), *(piece._replace(kind="answer") for piece in said)]
+
+    def _halves(self, sample: Sample) -> tuple[Sample, Sample]:
+        """The prompt as a conversation, the answer as a text.
+
+        Raises:
+            CalibrationError: the sample does not end with an answer to a prompt.
         """
         prompt, answer = sample.turns[:-1], sample.turns[-1:]
         texts = [text for turn in answer if turn.role == "assistant" for text in turn.texts]
@@ -36,7 +67,4 @@ class PromptAndAnswer:
                 f"{sample.source}: the model is an encoder-decoder, and this sample is no prompt with an answer in "
                 "words: give it as a conversation, or as instruction and response."
             )
-        inputs = self._encoder.encode(replace(sample, turns=prompt), max_length)
-        said = self._encoder.encode(Sample(sample.source, text="\n".join(texts)), max_length)["input_ids"]
-        start = torch.full_like(said[:, :1], self._start)
-        return {**inputs, "decoder_input_ids": torch.cat([start, said[:, :-1]], dim=1)}
+        return replace(sample, turns=prompt), Sample(sample.source, text="\n".join(texts))

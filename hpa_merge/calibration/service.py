@@ -1,6 +1,6 @@
 """What runs in an encoder's child process: an :class:`Encoder` whose tensors go out as bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -10,6 +10,8 @@ import torch
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.loading import panics_as_errors, reason
 from hpa_merge.calibration.original_llava import original_llava_encoder
+from hpa_merge.calibration.showing import Piece, pieces
+from hpa_merge.calibration.templates import TemplateOptions
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.records import Sample
 
@@ -23,30 +25,38 @@ class EncoderService:
     def __init__(self) -> None:
         self._encoder = Encoder()
 
-    def load(self, folder: Path, example: Sample) -> tuple[int | None, bytes]:
-        """Load what samples like ``example`` need; the token that ends a text."""
-        return self._take(lambda: Encoder.from_checkpoint(folder, [example]))
+    def load(
+        self, folder: Path, example: Sample, options: TemplateOptions, max_frames: int
+    ) -> tuple[dict[str, Any], bytes]:
+        """Load what samples like ``example`` need; the token that ends a text, and which chat template there is."""
+        return self._take(lambda: Encoder.from_checkpoint(folder, [example], options, max_frames))
 
     def load_original_llava(
         self, folder: Path, tower: Path, config: Mapping[str, Any], example: Sample, options: Mapping[str, Any]
-    ) -> tuple[int | None, bytes]:
+    ) -> tuple[dict[str, Any], bytes]:
         """The same by :func:`original_llava_encoder`, with its ``options``."""
         return self._take(lambda: original_llava_encoder(folder, tower, config, [example], **options))
 
-    def _take(self, make: Callable[[], Encoder]) -> tuple[int | None, bytes]:
+    def _take(self, make: Callable[[], Encoder]) -> tuple[dict[str, Any], bytes]:
         torch.set_num_threads(1)  # images and token ids are small
         self._encoder = make()
-        return self._encoder.end, b""
+        return {"end": self._encoder.end, "template": self._encoder.writer.template}, b""
 
-    def encode(self, sample: Sample, max_length: int) -> tuple[None, bytes]:
-        """:meth:`Encoder.encode`."""
-        return None, _packed(self._encoder.encode(sample, max_length), sample)
+    def prepare(self, sample: Sample, max_length: int) -> tuple[dict[str, Any], bytes]:
+        """:meth:`Encoder.prepare`."""
+        made = self._encoder.prepare(sample, max_length)
+        names = ("cut", "unfit", "notes", "frames", "seconds")
+        return {name: getattr(made, name) for name in names}, _packed(made.inputs, sample)
+
+    def show(self, sample: Sample, max_length: int) -> tuple[list[Piece], bytes]:
+        """:func:`hpa_merge.calibration.showing.pieces`."""
+        return pieces(self._encoder, sample, max_length), b""
 
     def encode_prompts(self, prompts: Sequence[Sample], reply: bool, side: str) -> tuple[None, bytes]:
         """:meth:`Encoder.encode_prompts`."""
         return None, _packed(self._encoder.encode_prompts(prompts, reply=reply, side=side), prompts[0])
 
-    def decode(self, ids: list[list[int]]) -> tuple[list[str], bytes]:
+    def decode(self, ids: list[list[int]], kept: Collection[str]) -> tuple[list[str], bytes]:
         """:meth:`Encoder.decode`.
 
         Raises:
@@ -54,7 +64,7 @@ class EncoderService:
         """
         try:
             with panics_as_errors():
-                return self._encoder.decode(torch.tensor(ids)), b""
+                return self._encoder.decode(torch.tensor(ids), kept), b""
         except Exception as error:  # whatever a stranger's tokenizer raises
             raise CheckpointError(f"the tokenizer cannot turn an answer into text ({reason(error)})") from error
 

@@ -24,6 +24,7 @@ from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.push import push_command
 from hpa_merge.cli.report import report_command
+from hpa_merge.cli.samples import samples_command
 from hpa_merge.cli.score import score_command
 from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain
 from hpa_merge.cli.tune import tune_command
@@ -48,6 +49,7 @@ COMMANDS = {
     "inspect": inspect_command,
     "push": push_command,
     "report": report_command,
+    "samples": samples_command,
     "score": score_command,
     "sweep": sweep_command,
     "tune": tune_command,

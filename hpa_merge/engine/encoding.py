@@ -1,6 +1,6 @@
 """A calibration set becomes model inputs in a child process, which loads what it needs while the plan is made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
@@ -8,17 +8,53 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.calibration import EncoderProcess, PromptAndAnswer, SampleSet
+from hpa_merge.calibration import Encoded, EncoderProcess, Piece, PromptAndAnswer, SampleSet, TemplateOptions
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.config import CalibrationOptions
+from hpa_merge.config import DAY, CalibrationOptions, template_arguments
 from hpa_merge.engine.machine import free_bytes
-from hpa_merge.errors import ResourceError
+from hpa_merge.engine.tally import Tally
+from hpa_merge.errors import CalibrationError, ConfigError, ResourceError
+from hpa_merge.files.parsing import read_bounded
 from hpa_merge.model import MetaModel
+from hpa_merge.records import Sample
+from hpa_merge.report.planned import ShownPiece, ShownSample
 
-__all__ = ["Encoding", "encoding"]
+__all__ = ["Encoding", "encoding", "template_options"]
+
+TWICE = {"pixel_values", "pixel_values_videos"}
+"""Inputs that go through one vision tower or projector one after the other; a unit is run once."""
+
+TEMPLATE_BYTES = 2**20
+"""The longest file of a chat template; of real ones, the longest has 30 kB."""
 
 SHARE = 0.75
 """Of the host's free memory, what one encoded calibration set may take; a processor may make anything of a sample."""
+
+
+def template_options(given: str, arguments: Sequence[str], date: str) -> TemplateOptions:
+    """What the options of the same names say of the chat template.
+
+    Args:
+        given: the path of a file, or a name that the checkpoint has for one of its templates; empty: the checkpoint's.
+
+    Raises:
+        ConfigError: the file cannot be read, or an argument is none, or the date is none.
+    """
+    if not DAY.holds(date):
+        raise ConfigError(f"template_date is {date!r}: it has to be {DAY.words}.")
+    path, named = Path(given), template_arguments(arguments)
+    if not given or not (path.exists() or path.suffix in (".jinja", ".jinja2", ".j2")):
+        return TemplateOptions(name=given, arguments=named, date=date)
+    try:
+        text = read_bounded(path, TEMPLATE_BYTES).decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"chat_template {given} cannot be read ({error.strerror}): check the path.") from None
+    except ValueError as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise ConfigError(f"chat_template {given} is no template ({why}): give a file of Jinja.") from None
+    if not text.strip():
+        raise ConfigError(f"chat_template {given} is empty: give a file of Jinja.")
+    return TemplateOptions(text=text, arguments=named, date=date)
 
 
 @final
@@ -26,36 +62,110 @@ class Encoding:
     """Encodes the samples of one set.
 
     Attributes:
-        given: what was drawn of the file.
-        samples: those of it.
+        samples: those that are used: all that were drawn, until they are encoded.
+        tally: what became of the set; complete when it is encoded.
+        shown: the first samples as the model gets them, if they are wanted.
     """
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, given: SampleSet, config: CalibrationOptions) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        given: SampleSet,
+        purpose: str,
+        config: CalibrationOptions,
+        show: int = 0,
+    ) -> None:
         """Begin to load; returns at once.
 
         Args:
             checkpoint: OLD or NEW, as :func:`hpa_merge.inputs.tower.with_tower` gives it.
             folder: where its side files lie.
-            config: of it ``conversation`` and ``max_length``, the most tokens of a sample that are used.
+            given: what was drawn of the file.
+            purpose: ``safety`` or ``task``.
+            config: of it ``conversation``, what it says of the chat template, and ``max_length`` and ``max_frames``,
+                the most tokens of a sample and frames of a video that are used.
+            show: how many samples are shown.
+
+        Raises:
+            ConfigError: the chat template cannot be read.
         """
-        self.given, self.samples = given, given.samples
+        self.samples = given.samples
+        self.tally = Tally(purpose, given)
+        self.shown: list[ShownSample] = []
+        self._show = show
+        self._purpose = purpose
         self._checkpoint = checkpoint
         self._config = config
+        self._template = template_options(config.chat_template, config.template_arg, config.template_date)
         self._encoder = EncoderProcess()
         if checkpoint.tower is None:
-            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples)
+            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template, config.max_frames)
 
     def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
+
+        A task sample that does not fit is dropped and counted. A safety sample that does not fit is refused, and so is
+        a text or token ids whose end, where a refusal stands, would be cut.
 
         Args:
             meta: of the checkpoint.
 
         Raises:
-            CalibrationError: a sample cannot be encoded; names its line.
+            CalibrationError: a sample cannot be encoded, or has to fit and does not; names its line.
             CheckpointError: what is needed for that is missing, or cannot be loaded.
             ResourceError: they do not fit into memory together.
         """
+        encoder, length = self._opened(meta), self._length(meta)
+        remedy = "shorten the texts, because the model has no more positions"
+        if length == self._config.max_length:
+            remedy = "raise --max-length, or shorten the texts"
+        free, taken = free_bytes(torch.device("cpu")), 0
+        inputs: list[dict[str, Tensor]] = []
+        used: list[Sample] = []
+        for sample in self.samples:
+            made = encoder.prepare(sample, length)
+            if made.inputs.keys() >= TWICE:
+                raise CalibrationError(
+                    f"{sample.source} has images and videos, for which the model runs the same layers twice: give the "
+                    "images and the videos in samples of their own."
+                )
+            unfit = made.unfit
+            if self._purpose == "safety" and made.cut and not sample.turns:
+                unfit = (
+                    f"it is {made.cut} tokens longer than {length}, and its end, where a refusal stands, would be cut"
+                )
+            if unfit and self._purpose == "safety":
+                raise CalibrationError(f"{sample.source}: {unfit}: {remedy}.")
+            if unfit:
+                self.tally.drop(f"does not fit into {length} tokens")
+                continue
+            taken += sum(value.nbytes for value in made.inputs.values())
+            if free is not None and taken > SHARE * free:
+                raise ResourceError(
+                    f"{sample.source}: the samples up to this one take {taken / 1e9:.1f} GB as the checkpoint's "
+                    f"processor encodes them, and {free / 1e9:.1f} GB were free: use fewer or smaller ones."
+                )
+            self.tally.take(sample, made)
+            if len(self.shown) < self._show:
+                self.shown.append(_shown(sample, made, encoder.show(sample, length)))
+            inputs.append(made.inputs)
+            used.append(sample)
+        if self.samples and not used:
+            raise CalibrationError(
+                f"{self.samples[0].source}: none of the {len(self.samples)} {self._purpose} samples fits into {length} "
+                f"tokens: {remedy}."
+            )
+        self.samples = tuple(used)
+        self.tally.template = self._encoder.template
+        return inputs
+
+    def close(self) -> None:
+        """End the child."""
+        self._encoder.close()
+
+    def _opened(self, meta: MetaModel) -> EncoderProcess | PromptAndAnswer:
+        """What encodes for this model."""
         if self._checkpoint.tower is not None:
             self._encoder = EncoderProcess.of_original_llava(
                 self._checkpoint.folder,
@@ -65,39 +175,31 @@ class Encoding:
                 conversation=self._config.conversation,
                 image_token_id=meta.model.config.image_token_id,
                 image_tokens=meta.model.config.image_seq_length,
+                template_options=self._template,
             )
-        encode = self._encoder.encode
         if meta.model.config.is_encoder_decoder and meta.decoder_start is not None:
-            encode = PromptAndAnswer(self._encoder, meta.decoder_start).encode
+            return PromptAndAnswer(self._encoder, meta.decoder_start)
+        return self._encoder
+
+    def _length(self, meta: MetaModel) -> int:
+        """The most tokens of a sample."""
         context = getattr(meta.model.config.get_text_config(), "max_position_embeddings", None)
-        length = self._config.max_length
         if isinstance(context, int) and context > 0:
-            length = min(length, context)
-        return self._all(encode(sample, length) for sample in self.samples)
+            return min(self._config.max_length, context)
+        return self._config.max_length
 
-    def close(self) -> None:
-        """End the child."""
-        self._encoder.close()
 
-    def _all(self, encoded: Iterator[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """Everything that comes, as long as there is memory for it."""
-        free, taken, inputs = free_bytes(torch.device("cpu")), 0, []
-        for sample, values in zip(self.samples, encoded, strict=True):
-            taken += sum(value.nbytes for value in values.values())
-            if free is not None and taken > SHARE * free:
-                raise ResourceError(
-                    f"{sample.source}: the samples up to this one take {taken / 1e9:.1f} GB as the checkpoint's "
-                    f"processor encodes them, and {free / 1e9:.1f} GB were free: use fewer or smaller ones."
-                )
-            inputs.append(values)
-        return inputs
+def _shown(sample: Sample, made: Encoded, pieces: Iterable[Piece]) -> ShownSample:
+    return ShownSample(sample.source, tuple(ShownPiece(*piece) for piece in pieces), made.cut)
 
 
 @contextmanager
-def encoding(checkpoint: Checkpoint, given: SampleSet, config: CalibrationOptions) -> Iterator[Encoding]:
+def encoding(
+    checkpoint: Checkpoint, given: SampleSet, purpose: str, config: CalibrationOptions, show: int = 0
+) -> Iterator[Encoding]:
     """An :class:`Encoding`, whose child is there within the block."""
     with checkpoint.side_folder() as folder:
-        opened = Encoding(checkpoint, folder, given, config)
+        opened = Encoding(checkpoint, folder, given, purpose, config, show)
         try:
             yield opened
         finally:

@@ -12,12 +12,14 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from hpa_merge.calibration import EncoderProcess
+from hpa_merge.calibration import EncoderProcess, TemplateOptions
 from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
+from hpa_merge.config import MAX_FRAMES
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
+from hpa_merge.evaluation.thinking import MARKS, mark_at_end
 from hpa_merge.model.building import bounded_modules, check_counts
 from hpa_merge.model.upstream import repair
 from hpa_merge.records import Sample
@@ -26,6 +28,9 @@ __all__ = ["LocalModel"]
 
 TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
 """What is taken of a checkpoint's generation_config.json."""
+
+PROMPT_END = 16
+"""Tokens of a prompt among which the mark is that opens thoughts."""
 
 WINDOW = 8
 """Batches that are sorted by length together, so that little is padded."""
@@ -41,12 +46,22 @@ class LocalModel:
     """
 
     def __init__(
-        self, folder: Path, example: Sample, *, device: torch.device, batch_size: int = 8, max_new_tokens: int = 128
+        self,
+        folder: Path,
+        example: Sample,
+        *,
+        device: torch.device,
+        batch_size: int = 8,
+        max_new_tokens: int = 128,
+        template: TemplateOptions | None = None,
+        max_frames: int = MAX_FRAMES,
     ) -> None:
         """Load the checkpoint, in the dtype it is stored in.
 
         Args:
             example: what the prompts are like: with images, if any has some.
+            template: what the user says of the chat template.
+            max_frames: frames of a video that are used, at most.
 
         Raises:
             CheckpointError: it cannot be loaded, or weights are missing.
@@ -55,7 +70,7 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = EncoderProcess.from_checkpoint(folder, [example])
+        self._encoder = EncoderProcess.from_checkpoint(folder, [example], template, max_frames)
         try:
             self._model = _load(folder, device)
             end = self._encoder.end
@@ -79,7 +94,9 @@ class LocalModel:
             generation.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
     def answer(self, prompts: Sequence[Sample]) -> list[str]:
-        """An answer for each prompt, without special tokens and without white space around.
+        """An answer for each prompt, without white space around, and without special tokens but the marks of thoughts.
+
+        Where the chat template writes the mark that opens thoughts, the answer begins with it.
 
         Raises:
             CalibrationError: a prompt cannot be encoded.
@@ -101,16 +118,19 @@ class LocalModel:
             torch.cuda.empty_cache()
 
     def _batches(self, prompts: Sequence[Sample]) -> Iterator[list[int]]:
-        """Places of prompts with as many images each, the short ones first."""
+        """Places of prompts with as many images each, the short ones first; those with other media one by one."""
 
         def images(place: int) -> int:
             return len(prompts[place].images)
 
+        def alone(place: int) -> int:
+            return place + 1 if any(media.kind != "image" for media in prompts[place].media) else 0
+
         def length(place: int) -> int:
             return sum(len(text) for turn in prompts[place].turns for text in turn.texts)
 
-        order = sorted(range(len(prompts)), key=lambda place: (images(place), length(place), place))
-        for _, group in groupby(order, images):
+        order = sorted(range(len(prompts)), key=lambda place: (images(place), alone(place), length(place), place))
+        for _, group in groupby(order, lambda place: (images(place), alone(place))):
             places = list(group)
             for start in range(0, len(places), self._batch_size):
                 yield places[start : start + self._batch_size]
@@ -144,7 +164,11 @@ class LocalModel:
                 f"{prompts[0].source}: {self._folder} cannot answer this prompt"
                 f"{' and those after it' if len(prompts) > 1 else ''} ({reason(error)}): check that it suits the model."
             ) from error
-        return self._encoder.decode(ids if seq2seq else ids[:, length:])
+        if seq2seq:
+            return self._encoder.decode(ids, MARKS)
+        opened = [mark_at_end(end) for end in self._encoder.decode(inputs["input_ids"][:, -PROMPT_END:], MARKS)]
+        answers = self._encoder.decode(ids[:, length:], MARKS)
+        return [mark + answer for mark, answer in zip(opened, answers, strict=True)]
 
     def _placed(self, value: Tensor) -> Tensor:
         dtype = self._model.dtype if value.is_floating_point() else None

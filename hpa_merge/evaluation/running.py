@@ -1,25 +1,29 @@
 """Several models through the same test files, one after the other: loaded, asked, freed, and judged in the end."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict, final
+from typing import Any, Self, TypedDict, final
 
+from hpa_merge.calibration import TemplateOptions
 from hpa_merge.calibration.loading import is_multimodal
+from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, template_arguments
+from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
-from hpa_merge.evaluation.judges import Answerer, FunctionJudge, GuardJudge, Judge, PhraseJudge
+from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge, template_of
+from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
 __all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short_names"]
 
-VERDICT_TOKENS = 16
-"""What a guard model may say: one word, and the category where it is the bad one."""
+VERDICT_TOKENS = 1024
+"""What a guard model may say at most: some think before the few words of their verdict."""
 
 
 class AnsweringOptions(TypedDict, total=False):
@@ -31,6 +35,10 @@ class AnsweringOptions(TypedDict, total=False):
     endpoint: str | None
     concurrency: int
     timeout: float
+    max_frames: int
+    chat_template: str
+    template_arg: tuple[str, ...]
+    template_date: str
 
 
 @final
@@ -43,6 +51,12 @@ class Answering:
         max_new_tokens: the longest answer.
         endpoint: the address of a server; then models are names that the server has for them.
         concurrency, timeout: requests under way at once, and seconds that one may take.
+        max_frames, chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has
+            them; of models that are loaded here, and not of a guard model.
+
+    Raises:
+        ConfigError: the chat template cannot be read, or an argument is none.
+        EvaluationError: a server is given a chat template.
     """
 
     device: str = "auto"
@@ -51,12 +65,42 @@ class Answering:
     endpoint: str | None = None
     concurrency: int = 8
     timeout: float = 120.0
+    max_frames: int = MAX_FRAMES
+    chat_template: str = ""
+    template_arg: tuple[str, ...] = ()
+    template_date: str = TEMPLATE_DATE
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None and (self.chat_template or self.template_arg):
+            raise EvaluationError(
+                "a chat template is given, and the endpoint writes prompts with its own: leave out --chat-template and "
+                "--template-arg, or start the server with them."
+            )
+        _ = self.template
+
+    @classmethod
+    def of(cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int) -> Self:
+        """Answers of models that are calibrated with ``config``: on the same device, by the same chat template."""
+        return cls(
+            config.device,
+            batch_size,
+            max_new_tokens,
+            max_frames=config.max_frames,
+            chat_template=config.chat_template,
+            template_arg=config.template_arg,
+            template_date=config.template_date,
+        )
+
+    @property
+    def template(self) -> TemplateOptions:
+        """What the options say of the chat template."""
+        return template_options(self.chat_template, self.template_arg, self.template_date)
 
 
 def evaluate(
     models: Sequence[str],
     suite: Suite,
-    judge: Judge | Path,
+    judge: Judge | Guard,
     answers: Path,
     how: Answering,
     *,
@@ -100,11 +144,14 @@ def evaluate(
 
 
 @contextmanager
-def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
+def opened(
+    model: str, example: Sample, how: Answering, defaults: Mapping[str, Any] | None = None
+) -> Iterator[Answerer]:
     """A model that answers, closed or freed at the end of the block.
 
     Args:
         example: what the prompts are like: with images, if any has some.
+        defaults: arguments for a chat template that reads them, where ``how`` has none.
 
     Raises:
         CheckpointError, ConfigError, ResourceError: it cannot be loaded.
@@ -128,49 +175,88 @@ def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
 
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
-    model_here = LocalModel(source.folder, example, device=device, **sizes)
+    template = replace(how.template, defaults=defaults or {})
+    model_here = LocalModel(
+        source.folder, example, device=device, template=template, max_frames=how.max_frames, **sizes
+    )
     try:
         yield model_here
     finally:
         model_here.close()
 
 
-def judge_of(words: str) -> Judge | Path:
-    """The judge that ``phrases``, a checkpoint folder or ``module:function`` names; a folder is loaded later.
+def judge_of(judge: str | Guard) -> Judge | Guard:
+    """The judge that ``phrases``, a checkpoint folder or ``module:function`` names; a guard model is loaded later.
 
     Raises:
+        ConfigError: the arguments of a guard's chat template are none.
         EvaluationError: there is none of that name.
     """
-    if words == PhraseJudge.name:
+    if isinstance(judge, Guard):
+        if judge.endpoint is not None and judge.template:
+            raise EvaluationError(
+                "a chat template is given for the judge, and its endpoint writes prompts with its own: leave out "
+                "--judge-template, or start the server with it."
+            )
+        if judge.endpoint is None and not (Path(judge.model) / "config.json").is_file():
+            raise EvaluationError(
+                f"the judge {judge.model} is no checkpoint folder: give that of a guard model, or with "
+                "--judge-endpoint the name that a server has for one."
+            )
+        template_arguments(judge.arguments)
+        return judge
+    if judge == PhraseJudge.name:
         return PhraseJudge()
-    if (Path(words) / "config.json").is_file():
-        return Path(words)
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", words):
-        return FunctionJudge(words)
+    if (Path(judge) / "config.json").is_file():
+        return Guard(judge)
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", judge):
+        return FunctionJudge(judge)
     raise EvaluationError(
-        f"the judge {words} is no checkpoint folder: give that of a guard model, a function as module:function, or the "
+        f"the judge {judge} is no checkpoint folder: give that of a guard model, a function as module:function, or the "
         "word phrases."
     )
 
 
 @contextmanager
-def opened_judge(judge: Judge | Path, example: Sample | None, how: Answering) -> Iterator[Judge]:
+def opened_judge(judge: Judge | Guard, example: Sample | None, how: Answering) -> Iterator[Judge]:
     """A judge that can be asked; a guard model is loaded, and freed at the end of the block.
 
     Args:
         example: what the prompts are like; None: none is to be judged.
     """
-    if not isinstance(judge, Path):
+    if not isinstance(judge, Guard):
         yield judge
         return
     if example is None:
         yield PhraseJudge()
         return
-    images = is_multimodal(judge)
+    if judge.endpoint is not None:
+        from hpa_merge.evaluation.endpoint import Endpoint
+
+        server = Endpoint(
+            judge.endpoint,
+            judge.model,
+            max_new_tokens=VERDICT_TOKENS,
+            concurrency=how.concurrency,
+            timeout=how.timeout,
+            arguments=template_arguments(judge.arguments),
+        )
+        try:
+            yield GuardJudge(judge, server, images=True)
+        finally:
+            server.close()
+        return
+    images = is_multimodal(Path(judge.model))
     shown = example if images else Sample(example.source, turns=(Turn("user", (" ",)),))
-    local = replace(how, endpoint=None, max_new_tokens=VERDICT_TOKENS)
-    with opened(str(judge), shown, local) as guard:
-        yield GuardJudge(str(judge), guard, images=images)
+    local = Answering(
+        how.device,
+        how.batch_size,
+        VERDICT_TOKENS,
+        chat_template=template_of(judge),
+        template_arg=judge.arguments,
+    )
+    with opened(judge.model, shown, local, DEFAULTS) as guard:
+        yield GuardJudge(judge, guard, images=images)
 
 
 def short_names(models: Sequence[str]) -> list[str]:

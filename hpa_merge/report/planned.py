@@ -1,5 +1,6 @@
 """What a merge would do: the report of ``--dry-run``, which is shown and not kept."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -30,6 +31,59 @@ class UnitPlan:
 
 @final
 @dataclass(frozen=True)
+class ShownPiece:
+    """A stretch of a sample's tokens.
+
+    Attributes:
+        kind: ``text``, ``answer``, the kind of a medium, ``ids``, or ``cut`` where the prompt lost of its text.
+        text: as the tokenizer decodes it, with special tokens; of a medium its name and its size; of a cut how much.
+        tokens: how many there are.
+    """
+
+    kind: str
+    text: str
+    tokens: int
+
+
+@final
+@dataclass(frozen=True)
+class ShownSample:
+    """A sample as the model gets it.
+
+    Attributes:
+        source: where it stands.
+        pieces: its tokens, in order.
+        cut: how many more it had.
+    """
+
+    source: str
+    pieces: tuple[ShownPiece, ...]
+    cut: int
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the model gets."""
+        return sum(piece.tokens for piece in self.pieces)
+
+
+@final
+@dataclass(frozen=True)
+class ShownSet:
+    """A calibration set as the model gets it.
+
+    Attributes:
+        purpose: ``safety`` or ``task``.
+        shapes: how many samples have which shape.
+        samples: the first ones.
+    """
+
+    purpose: str
+    shapes: Mapping[str, int]
+    samples: tuple[ShownSample, ...]
+
+
+@final
+@dataclass(frozen=True)
 class PlanReport:
     """What a merge would do.
 
@@ -40,6 +94,7 @@ class PlanReport:
         adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         history: which round of a model it would be, or why its history begins anew; empty in the first round.
+        samples: the sets that the method looks at, as the models get them.
         The rest is as in :class:`MergeReport`.
     """
 
@@ -60,3 +115,4 @@ class PlanReport:
     adapter: str = ""
     statistics: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
+    samples: tuple[ShownSet, ...] = ()

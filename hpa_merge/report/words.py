@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from hpa_merge.report.records import DriftRecord
+from hpa_merge.report.records import CalibrationRecord, DriftRecord
 
-__all__ = ["bytes_text", "counted", "from_first_text", "listed", "number", "percent", "seconds_text"]
+__all__ = ["bytes_text", "counted", "from_first_text", "listed", "number", "percent", "seconds_text", "set_text"]
 
 
 def bytes_text(count: float) -> str:
@@ -43,6 +43,23 @@ def number(value: float, digits: int = 3) -> str:
 def percent(share: float) -> str:
     """A share between 0 and 1 in percent: one decimal under 10, none above."""
     return f"{100 * share:.{1 if round(100 * share, 1) < 10 else 0}f} %"
+
+
+def set_text(record: CalibrationRecord) -> str:
+    """``8 of 40 samples, 272 tokens, 16 turns, 8 images, 2 truncated``: of a set what there is of each."""
+    drawn = record.available is not None and record.available > record.samples
+    parts = [f"{record.samples} of {counted(record.available or 0, 'sample')}" if drawn else ""]
+    parts += [counted(record.samples, "sample") * (not drawn), counted(record.tokens, "token")]
+    for thing, name in {"turn": "turn", "image": "image", "video": "video", "frame": "frame", "audio": "sound"}.items():
+        if count := getattr(record, f"{thing}s"):
+            parts.append(counted(count, name))
+    parts += [f"{seconds_text(record.seconds)} of sound"] if record.seconds else []
+    if record.turns and record.answers is not None and record.answers < record.samples:
+        parts.append(f"{record.answers} with an answer")
+    if record.truncated:
+        parts.append(f"{record.truncated} truncated")
+    parts += [f"{count} dropped ({why})" for why, count in record.dropped.items()]
+    return ", ".join(filter(None, parts))
 
 
 def seconds_text(seconds: float) -> str:

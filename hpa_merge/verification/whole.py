@@ -13,12 +13,19 @@ from hpa_merge.engine.lineage import Lineage
 from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.sharing import named_template
 from hpa_merge.verification.findings import Findings, shortened
 
 __all__ = ["check_calibration", "check_whole", "options_of"]
 
 PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
 """Fields of a round that say where its files lay, or what was measured since: a published report has others."""
+
+COUNTS = (
+    *("samples", "tokens", "images", "videos", "audios", "frames", "seconds"),
+    *("turns", "answers", "truncated", "available"),
+)
+"""What a record of a calibration set counts."""
 
 SUMS = 1e-7
 """How far distances of whole models may lie apart with the order of their sums: ``n u`` of 10⁹ values in float64."""
@@ -82,10 +89,14 @@ def check_calibration(
         elif said is not None and said.samples > most:
             yield f"The report has {said.samples} {purpose} samples, and its options allow {most}."
         elif said is not None and found is not None and (record := found[purpose]) is not None:
-            for what in ("samples", "tokens", "images"):
+            for what in COUNTS:
+                ours, theirs = getattr(record, what), getattr(said, what)
+                if ours != theirs and theirs is not None:  # older reports have fewer counts
+                    yield f"The {purpose} set has {ours} {what}, and {theirs} in the report."
+            for what in () if said.turns is None else ("dropped", "passed_over", "template"):
                 ours, theirs = getattr(record, what), getattr(said, what)
                 if ours != theirs:
-                    yield f"The {purpose} set has {ours} {what}, and {theirs} in the report."
+                    yield f"The {purpose} set's {what} is {ours!r}, and {theirs!r} in the report."
 
 
 def _of_model(report: MergeReport, plan: Plan) -> Iterator[str]:
@@ -133,7 +144,8 @@ def _check_history(report: MergeReport, lineage: Lineage, findings: Findings) ->
 
 def _of_round(past: RoundRecord) -> dict[str, object]:
     """A round without what differs in a report that was published."""
-    return {field.name: getattr(past, field.name) for field in dataclasses.fields(past) if field.name not in PLACES}
+    found = {field.name: getattr(past, field.name) for field in dataclasses.fields(past) if field.name not in PLACES}
+    return found | {"config": named_template(past.config)}
 
 
 def _check_drift(report: MergeReport, findings: Findings, from_first: float | None) -> None:

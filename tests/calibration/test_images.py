@@ -16,6 +16,7 @@ from transformers import Qwen2_5_VLConfig
 
 from hpa_merge.calibration import Encoder
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.records.sample import Media, MediaKind
 
 # Images
 
@@ -43,11 +44,11 @@ def check_qwen(folder: Path, image: Path) -> None:
     assert inputs["image_grid_thw"].tolist() == [[1, 2, 4]]  # 60x40 pixels become 56x28
     assert inputs["pixel_values"].shape == (8, 3 * 2 * 14 * 14)
     assert inputs["mm_token_type_ids"].sum() == 2
-    cut = encoder.encode(chat(image, "Hi?"), max_length=12)
-    assert (
-        decode(cut) == CHATML.format("<|vision_start|><|image_pad|><|image_pad|><|vision_end|>H").split("<|im_end|>")[0]
-    )
-    assert cut["mm_token_type_ids"].shape == cut["attention_mask"].shape == (1, 12)
+    long = chat(image, "x" * 900)
+    cut = encoder.encode(long, max_length=60)
+    whole = CHATML.format("<|vision_start|><|image_pad|><|image_pad|><|vision_end|>")
+    assert decode(cut).replace("x", "") == whole
+    assert cut["mm_token_type_ids"].shape == cut["attention_mask"].shape == (1, 60)
     assert cut["image_grid_thw"].tolist() == [[1, 2, 4]]
     assert torch.equal(cut["pixel_values"], inputs["pixel_values"])
 
@@ -98,15 +99,12 @@ def test_gemma3(model: Path, image: Path) -> None:
 def test_an_image_is_never_cut(build: Callable[[], Any], image: Path) -> None:
     encoder = Encoder(processor=build())
     sample = chat("Look: ", image, "What is it?")
-    whole = encoder.encode(sample, max_length=100)["input_ids"]
-    image_ids = [tiny.IMAGE_ID, tiny.IMAGE_PAD_ID, tiny.IMAGE_SOFT_ID, tiny.END_OF_IMAGE_ID]
-    end = int(torch.isin(whole[0], torch.tensor(image_ids)).nonzero().max()) + 1
-    assert torch.equal(encoder.encode(sample, max_length=end)["input_ids"], whole[:, :end])
+    whole = encoder.encode(sample, max_length=100)["input_ids"].shape[1]
     with pytest.raises(CalibrationError) as caught:
-        encoder.encode(sample, max_length=end - 1)
+        encoder.encode(sample, max_length=whole - 1)
     assert str(caught.value) == (
-        f"s.jsonl:7: its images do not fit into {end - 1} tokens, the sample has {whole.shape[1]}: "
-        "raise --max-length or shorten the sample."
+        f"s.jsonl:7: its images and its answer do not fit into {whole - 1} tokens, the sample has {whole}: "
+        "raise --max-length, or shorten the texts."
     )
 
 
@@ -195,6 +193,15 @@ def test_a_processor_without_image_token_and_template(image: Path) -> None:
         Encoder(processor=processor).encode(chat(image, "Hi?"), 100)
 
 
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_other_media_are_refused(kind: MediaKind, tmp_path: Path) -> None:
+    sample = chat(Media(kind, tmp_path / "a.mp4"), "Hi?")
+    what = {"video": "videos", "audio": "sounds"}[kind]
+    with pytest.raises(CalibrationError) as caught:
+        Encoder(processor=tiny.llava_processor()).encode(sample, 100)
+    assert str(caught.value) == f"s.jsonl:7 has {what}, and the checkpoint's processor takes none: remove them."
+
+
 # What is missing from a checkpoint
 
 
@@ -204,7 +211,7 @@ def test_images_with_a_text_model(model: Path, image: Path) -> None:
         Encoder.from_checkpoint(model, [chat("Hi?"), chat(image, "Hi?")])
     assert str(caught.value) == (
         f"s.jsonl:7 has images, and {model} has no image processor: "
-        "remove the images, or add preprocessor_config.json to the folder if the model sees images."
+        "remove the images, or add preprocessor_config.json to the folder if the model takes images."
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_chats import HERE
 from tiny_original_llava import MEAN_COLOUR, SYSTEM
 from tiny_processors import BOS_ID, llava_processor, text_tokenizer
-from transformers import LlamaTokenizer
+from transformers import CLIPImageProcessorPil, LlamaTokenizer
 
 from hpa_merge.calibration import Encoder, original_llava_encoder
 from hpa_merge.errors import CalibrationError, CheckpointError
@@ -168,7 +168,7 @@ def test_pixels_are_those_of_clip(ratio: str | None, squared: bool, folders: tup
         array = np.full((60, 60, 3), MEAN_COLOUR, dtype=np.uint8)
         with Image.open(picture) as opened:
             array[20:40] = np.asarray(opened.convert("RGB"))
-    processor = llava_processor().image_processor
+    processor = CLIPImageProcessorPil.from_pretrained(folders[1])
     expected = processor(Image.fromarray(array), return_tensors="pt")["pixel_values"]
     assert torch.equal(pixels, expected)
     corner = torch.tensor([122, 116, 104]) / 255 - torch.tensor(processor.image_mean)
@@ -233,5 +233,5 @@ def test_what_a_sample_cannot_be_is_said(folders: tuple[Path, Path], picture: Pa
             encoder(folders, sample, LLAMA).encode(sample, 2048)
         assert str(caught.value).startswith(f"{HERE}: ")
     sample = chat(("user", (picture, "What?")), ("assistant", ("A cat.",)))
-    with pytest.raises(CalibrationError, match="its images do not fit into 40 tokens"):
+    with pytest.raises(CalibrationError, match="its images and its answer do not fit into 40 tokens"):
         encoder(folders, sample, LLAMA).encode(sample, 40)

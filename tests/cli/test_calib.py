@@ -13,6 +13,7 @@ from PIL import Image
 from hpa_merge.api import merge
 from hpa_merge.calibration import read_samples
 from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation import judges
 from hpa_merge.evaluation.judges import PhraseJudge
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.safety_set import make_safety_set, write_safety_set
@@ -51,7 +52,7 @@ def test_the_draw_is_the_seed_s(prompts: PromptFile) -> None:
         return [prompt.source for prompt, _ in made.samples]
 
     assert drawn(0) == drawn(0) != drawn(1)
-    assert Counter(source.split(":")[0] for source in drawn(0)) == {str(prompts.path): 6}
+    assert Counter(source.split(":")[0] for source in drawn(0)) == {prompts.source.name: 6}
 
 
 def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> None:
@@ -60,8 +61,8 @@ def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> 
     with pytest.raises(EvaluationError) as raised:
         make_safety_set(prompts, Rule(refuses_even), PhraseJudge(), 22)
     assert str(raised.value) == (
-        f"of the 42 prompts of {prompts.path}, 21 were answered safely, and 22 are asked for: give more prompts, "
-        "lower --n, or check that the model is aligned."
+        f"of the 42 prompts of {prompts.source.name}, 21 were answered safely, and 22 are asked for: give more "
+        "prompts, lower --n, or check that the model is aligned."
     )
 
 
@@ -116,7 +117,8 @@ def test_the_command_s_file_goes_into_a_merge(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The tiny models say nothing sensible, so a function of the test's judges them."""
+    """The tiny models say nothing sensible, so none of it counts as broken, and a function of the test's judges it."""
+    monkeypatch.setattr(judges, "fault_of", lambda answer: "")
     case = tiny(name)
     (tmp_path / "lenient.py").write_text("def judge(prompt, answer): return False\n")
     monkeypatch.chdir(tmp_path)

@@ -64,7 +64,7 @@ def new_no_checkpoint(call: Call) -> None:
     (call.new / "config.json").unlink()
 
 
-@refused("OLD {old} is a file: give the folder that it lies in.")
+@refused("OLD {old} is a file: give its folder.")
 def old_a_file(call: Call) -> None:
     call.old = call.old / "config.json"
 
@@ -181,7 +181,7 @@ def image_missing(call: Call) -> None:
 
 @refused(
     "{safety}:1 has images, and {old} has no image processor: remove the images, or add "
-    "preprocessor_config.json to the folder if the model sees images."
+    "preprocessor_config.json to the folder if the model takes images."
 )
 def image_for_a_text_model(call: Call) -> None:
     call.write("cat.png", "not an image")
@@ -264,16 +264,16 @@ def nan_after_the_last_linear_qwen2_tied(call: Call) -> None:
 
 
 @refused(
-    "the task activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check whether NEW"
-    " can be run in its dtype at all."
+    "the task activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check that NEW "
+    "can run in its dtype."
 )
 def activations_overflow_float16(call: Call) -> None:
     edit(call.new, "model.layers.1.mlp.up_proj.weight", filled(6e4))
 
 
 @refused(
-    "the safety activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check whether "
-    "OLD can be run in its dtype at all."
+    "the safety activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check that OLD "
+    "can run in its dtype."
 )
 def activations_overflow(call: Call) -> None:
     edit(call.old, "model.layers.1.post_attention_layernorm.weight", filled(1e30))
@@ -288,8 +288,8 @@ def result_overflow_float16(call: Call) -> None:
 
 
 @refused(
-    "{task}:2: input_ids holds 512, and NEW's vocabulary has 512 tokens: give the ids that the checkpoint's own "
-    "tokenizer gives.",
+    "{task}:2: input_ids holds 512, and NEW's vocabulary has 512 tokens: use the ids of the checkpoint's own "
+    "tokenizer.",
 )
 def token_outside_the_vocabulary(call: Call) -> None:
     call.task = call.calibration({"input_ids": [1, 511]}, {"input_ids": [1, 512]})

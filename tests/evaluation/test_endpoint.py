@@ -175,3 +175,29 @@ def test_the_command_asks_the_server(stub: Stub, tmp_path: Path, capsys: pytest.
         == 0
     )
     assert {line["messages"][1]["content"] for line in lines(tmp_path / "o.jsonl")} == {"I cannot help with that."}
+
+
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        ({"content": "No.", "reasoning_content": "Hm."}, "<think>Hm.</think>No."),
+        ({"content": "No.", "reasoning": "Hm."}, "<think>Hm.</think>No."),
+        ({"content": None, "reasoning_content": "Hm."}, "<think>Hm."),
+        ({"content": "No.", "reasoning_content": None}, "No."),
+        ({"content": "No.", "reasoning": {"effort": "low"}}, "No."),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                    {"type": "text", "text": "No."},
+                ]
+            },
+            "<think>Hm.</think>No.",
+        ),
+    ],
+)
+def test_thoughts_that_the_server_keeps_apart(
+    message: dict[str, Any], answer: str, stub: Stub, endpoint: Callable[..., Endpoint]
+) -> None:
+    stub.rule = lambda body: (200, json.dumps({"choices": [{"message": message}]}).encode())
+    assert endpoint().answer([ask("a")]) == [answer]

@@ -8,7 +8,7 @@ from family_pairs import Family
 from family_processors import token
 from family_vision import CLIP, IMAGE, MROPE, PIXTRAL, QWEN_VISION, SIGLIP, one_image, pixtral, qwen_ids, tiles, vision
 
-__all__ = ["VISION_FAMILIES"]
+__all__ = ["QWEN3_TEXT", "QWEN3_VISION", "TOWER", "VISION_FAMILIES", "VISUAL"]
 
 QWEN3_VISION = {**QWEN_VISION, "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
 QWEN3_TEXT = {**HEAD, "rope_parameters": {**MROPE, "mrope_interleaved": True}}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from family_media import WRITERS, read_medium
 from tiny_processors import text_tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -53,6 +53,7 @@ class Family:
         unreached: how paths of modules end whose weight is used and which are not called, or not by these samples.
         unvisited: units that no sample comes to, in the ordinary forward neither.
         template: whether the tokenizer has a chat template; without one the samples are instruction and response.
+        media: the kinds that every second sample has, one of each.
         note: what stays NEW's, or is otherwise remarkable, in a few words.
     """
 
@@ -67,6 +68,7 @@ class Family:
     unreached: tuple[str, ...] = ()
     unvisited: frozenset[str] = frozenset()
     template: bool = True
+    media: tuple[str, ...] = ("image",)
     note: str = ""
 
     @property
@@ -192,7 +194,7 @@ def _tune(model: PreTrainedModel, draw: torch.Generator) -> None:
 
 
 def _line(family: Family, folder: Path, name: str, number: int, words: int) -> dict[str, Any]:
-    """A line of a calibration file; of a family with images every second has one."""
+    """A line of a calibration file; of a family with media every second has them."""
     draw = random.Random(name)
 
     def text(count: int) -> str:
@@ -203,10 +205,8 @@ def _line(family: Family, folder: Path, name: str, number: int, words: int) -> d
         return {"instruction": asked, "response": answer}
     content: Any = asked
     if family.processor is not None and number % 2 == 0:
-        size = draw.choice([28, 42, 56]), draw.choice([28, 42, 56])
-        pixels = bytes(draw.randrange(256) for _ in range(3 * size[0] * size[1]))
-        Image.frombytes("RGB", size, pixels).save(folder / f"{name}.png")
-        content = [{"type": "image", "image": f"{name}.png"}, {"type": "text", "text": asked}]
+        parts = [{"type": kind, kind: WRITERS[kind](folder / name, draw)} for kind in family.media]
+        content = [*parts, {"type": "text", "text": asked}]
     return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]}
 
 
@@ -223,14 +223,18 @@ def _encoded(
     if family.processor is None:
         text = processor.apply_chat_template(line["messages"], tokenize=False)
         return dict(processor(text, add_special_tokens=False, return_tensors="pt"))
-    images, messages = [], []
+    media, messages = {}, []
     for message in line["messages"]:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         messages.append({"role": message["role"], "content": parts})
-        images += [Image.open(folder / part["image"]).convert("RGB") for part in parts if part["type"] == "image"]
+        for part in parts:
+            if (kind := part["type"]) != "text":
+                media |= read_medium(kind, folder / part[kind])
+    if "fps" in media and processor.video_processor.do_sample_frames:
+        del media["fps"]  # it samples frames at the rate that its configuration says
     text = processor.apply_chat_template(messages, tokenize=False)
     options = {"add_special_tokens": False, "return_tensors": "pt"}
-    if not images:
+    if not media:
         return dict(processor.tokenizer(text, **options))
-    return {k: v for k, v in processor(text=[text], images=[images], **options).items() if isinstance(v, Tensor)}
+    return {k: v for k, v in processor(text=[text], **media, **options).items() if isinstance(v, Tensor)}

@@ -1,6 +1,7 @@
 """Real processors of vision-language families, tiny and built from nothing; the ids of their special tokens.
 
-torchvision is not needed: video processors are left out, and images go through the classes that use Pillow.
+Video processors are left out, which need torchvision; images go through the classes that transformers takes, with it or
+without.
 """
 
 from functools import cache
@@ -9,7 +10,7 @@ from typing import Any
 import tiny_processors as tiny
 import transformers
 
-__all__ = ["PROCESSORS", "processor", "token"]
+__all__ = ["PROCESSORS", "SIDE", "images", "processor", "qwen_images", "token"]
 
 SIDE = {"height": 28, "width": 28}
 QWEN = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -31,39 +32,39 @@ def _make(name: str, images: Any, text: str, specials: dict[str, str] | None = N
     )
 
 
-def _images(name: str, **options: Any) -> Any:
-    return getattr(transformers, f"{name}Pil")(**options)
+def images(name: str, **options: Any) -> Any:
+    return getattr(transformers, name)(**options)
 
 
-def _qwen_images(name: str = "Qwen2VLImageProcessor", patch: int = 14) -> Any:
+def qwen_images(name: str = "Qwen2VLImageProcessor", patch: int = 14) -> Any:
     side = 2 * patch
-    return _images(name, patch_size=patch, merge_size=2, size={"shortest_edge": side**2, "longest_edge": 4 * side**2})
+    return images(name, patch_size=patch, merge_size=2, size={"shortest_edge": side**2, "longest_edge": 4 * side**2})
 
 
 PROCESSORS: dict[str, Any] = {
     "llava": tiny.llava_processor,
     "llava_next": lambda: _make(
         "LlavaNextProcessor",
-        _images("LlavaNextImageProcessor", size={"shortest_edge": 28}, crop_size=SIDE,
+        images("LlavaNextImageProcessor", size={"shortest_edge": 28}, crop_size=SIDE,
                 image_grid_pinpoints=[[28, 56], [56, 28]]),
         "<image>\n", patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
     ),
     "llava_onevision": lambda: _make(
         "LlavaOnevisionProcessor",
-        _images("LlavaOnevisionImageProcessor", size=SIDE, image_grid_pinpoints=[[28, 56], [56, 28]]),
+        images("LlavaOnevisionImageProcessor", size=SIDE, image_grid_pinpoints=[[28, 56], [56, 28]]),
         "<image>\n", {"video_token": "<video>"}, num_image_tokens=4, vision_feature_select_strategy="full",
     ),
-    "qwen2_vl": lambda: _make("Qwen2VLProcessor", _qwen_images(), QWEN),
+    "qwen2_vl": lambda: _make("Qwen2VLProcessor", qwen_images(), QWEN),
     "qwen2_5_vl": tiny.qwen2_5_vl_processor,
-    "qwen3_vl": lambda: _make("Qwen3VLProcessor", _qwen_images(), QWEN),
+    "qwen3_vl": lambda: _make("Qwen3VLProcessor", qwen_images(), QWEN),
     "gemma3": tiny.gemma3_processor,
     "paligemma": lambda: _make(
-        "PaliGemmaProcessor", _images("SiglipImageProcessor", size=SIDE, image_seq_length=4), "<image>",
+        "PaliGemmaProcessor", images("SiglipImageProcessor", size=SIDE, image_seq_length=4), "<image>",
         {"image_token": "<image>"},
     ),
     "internvl": lambda: _make(
         "InternVLProcessor",
-        _images("GotOcr2ImageProcessor", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=2),
+        images("GotOcr2ImageProcessor", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=2),
         "<IMG_CONTEXT>\n",
         {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
          "video_token": "<video>"},
@@ -71,17 +72,17 @@ PROCESSORS: dict[str, Any] = {
     ),
     "aya_vision": lambda: _make(
         "AyaVisionProcessor",
-        _images("GotOcr2ImageProcessor", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=2), "<image>",
+        images("GotOcr2ImageProcessor", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=2), "<image>",
         {f"x{n}": f"<|{t}|>" for n, t in enumerate(("START_OF_IMG", "END_OF_IMG", "IMG_PATCH", "IMG_LINE_BREAK"))}
         | {"image": "<image>"},
         patch_size=14, img_size=28, downsample_factor=2,
     ),
     "mllama": lambda: _make(
-        "MllamaProcessor", _images("MllamaImageProcessor", size=SIDE, max_image_tiles=2), "<|image|>",
+        "MllamaProcessor", images("MllamaImageProcessor", size=SIDE, max_image_tiles=2), "<|image|>",
         {"image_token": "<|image|>", "python": "<|python_tag|>"},
     ),
     "glm4v": lambda: _make(
-        "Glm4vProcessor", _qwen_images("Glm4vImageProcessor"), "<|begin_of_image|><|image|><|end_of_image|>",
+        "Glm4vProcessor", qwen_images("Glm4vImageProcessor"), "<|begin_of_image|><|image|><|end_of_image|>",
         {"image_token": "<|image|>", "video_token": "<|video|>", "a": "<|begin_of_image|>", "b": "<|end_of_image|>",
          "c": "<|begin_of_video|>", "d": "<|end_of_video|>"},
     ),

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 __all__ = [
     *("CLIP", "IMAGE", "MROPE", "PIXTRAL", "QWEN_VISION", "SIGLIP"),
-    *("one_image", "pixtral", "qwen_ids", "tiles", "vision"),
+    *("build", "one_image", "pixtral", "qwen_ids", "tiles", "vision"),
 ]
 
 TEXT_STACK = "model.language_model.layers"

@@ -77,6 +77,12 @@ def parts_template(image: str) -> str:
     )
 
 
+def media_template(image: str = "", **written: str) -> str:
+    """The same for media of several kinds: ``video`` is written for every part that is one, and so on."""
+    kinds = "".join(f"{{% elif part['type'] == '{kind}' %}}{text}" for kind, text in written.items())
+    return parts_template(image).replace("{% else %}", f"{kinds}{{% else %}}")
+
+
 def text_tokenizer(chat: bool) -> PreTrainedTokenizerFast:
     """One token a byte, ``<bos>`` in front; with :data:`TEXT_TEMPLATE` where ``chat``, else without a template."""
     tokenizer = _tokenizer()

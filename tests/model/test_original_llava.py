@@ -99,8 +99,7 @@ def test_the_forward_is_that_of_the_code_base(
     with Checkpoint.open(pair.old, "OLD") as old, Checkpoint.open(pair.new, "NEW") as new:
         sources = [with_tower(checkpoint, None, config) for checkpoint in (old, new)]
         meta = make_plan(sources[0], sources[1], [config], resolve_device("cpu")).new
-        samples = read_samples(pair.task, 10, 0).samples
-        with encoding(sources[1], samples, config) as begun:
+        with encoding(sources[1], read_samples(pair.task, 10, 0), "task", config) as begun:
             inputs = begun.inputs(meta)
         for unit in (None, *meta.units):
             meta.load(unit, sources[1].read)

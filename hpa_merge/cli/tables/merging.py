@@ -8,12 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpa_merge.cli.tables.samples import shown_set
 from hpa_merge.methods import DEFAULT
 from hpa_merge.report.planned import PlanReport
 from hpa_merge.report.records import CalibrationRecord, ComponentRecord, DriftRecord, LinearRecord, RunRecord
 from hpa_merge.report.rows import figures_of, short
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text
+from hpa_merge.report.words import bytes_text, set_text
 
 LEGEND = (
     "share: columns to restore. #: linears. restored: columns that are OLD's. energy: how much of the update's square "
@@ -90,7 +91,8 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("history", sentence) for sentence in plan.history),
         *_commits(plan.commits),
     )
-    return Group(table, facts, Text("A unit outside the stacks has the share of where it runs. Nothing was written."))
+    ending = Text("\nA unit outside the stacks has the share of where it runs. Nothing was written.")
+    return Group(table, facts, *map(shown_set, plan.samples), ending)
 
 
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
@@ -139,7 +141,8 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         ("peak, at most about", _memory(first.peak_host_bytes, first.peak_device_bytes) + f", on {first.device}"),
         *(("statistics", sentence) for sentence in first.statistics),
     )
-    return Group(table, facts, Text("Nothing was written."))
+    samples = {shown.purpose: shown for plan in plans.values() for shown in plan.samples}
+    return Group(table, facts, *map(shown_set, samples.values()), Text("\nNothing was written."))
 
 
 def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
@@ -237,7 +240,9 @@ def facts_table(*rows: tuple[str, str]) -> Table:
 def calibration_text(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
-    return f"{record.samples} samples, {record.tokens} tokens, {record.images} images from {record.file}"
+    parts = "; ".join(f"{part.samples} from {part.file} ({part.tokens} tokens)" for part in record.parts)
+    passed = f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else ""
+    return f"{set_text(record)}: {parts}{passed}" if parts else f"{set_text(record)} from {record.file}{passed}"
 
 
 def _memory(host: int, device: int | None) -> str:

@@ -1,0 +1,41 @@
+"""torchvision, where the installed torch is one that its compiled part was not built for; imported first of all here.
+
+PyPI's torchvision goes with PyPI's torch, which has CUDA. Next to a CPU build of torch it cannot be imported, and then
+neither can the processors of transformers, which import it wherever it is installed. They use its functions in Python
+alone, so that the operators which are missing may be: whoever calls one gets torch's own error.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+__all__: list[str] = []
+
+
+def _import() -> None:
+    """Import torchvision if it is installed."""
+    try:
+        import torchvision
+    except RuntimeError:  # operator torchvision::nms does not exist
+        import torch
+
+        register = torch.library.register_fake
+
+        def register_what_is_there(name: str, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
+            def decorate(function: Any) -> Any:
+                try:
+                    return register(name, *arguments, **options)(function)
+                except RuntimeError:
+                    return function
+
+            return decorate
+
+        torch.library.register_fake = register_what_is_there  # type: ignore[assignment]
+        try:
+            import torchvision  # noqa: F401
+        finally:
+            torch.library.register_fake = register
+
+
+if find_spec("torchvision") is not None:
+    _import()
