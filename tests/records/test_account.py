@@ -17,7 +17,7 @@ from hpa_merge.records import ReadingOptions, parse_record
 from hpa_merge.records.names import carries_nothing, fold, is_safety_label, is_tensor
 
 ACCEPTED = [case for case in CASES if not (case.refused and case.refused_test is None)]
-FED_WHOLE = ("tools", "functions", "arguments", "parameters")
+FED_WHOLE = ("tools", "functions", "arguments", "parameters", "input")
 """What is fed as it is, whatever it holds."""
 
 
