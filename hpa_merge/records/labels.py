@@ -1,5 +1,6 @@
 """What a record says of safety: of its prompt, and of its answer."""
 
+import re
 from typing import Any
 
 from hpa_merge.records.fields import Fields, quoted
@@ -23,7 +24,7 @@ EITHER = (
 )
 """Labels that are the prompt's where there is no answer; next to an answer it is unclear whose they are."""
 
-_OF_BAD = ("unsafe", "harmful", "malicious")
+_OF_BAD = re.compile(r"unsafe|(?<!un)harm(?!less)|malicious|toxic")
 """In a label's name: it is true of what is bad."""
 _GOOD = ("safe", "unharmful", "harmless", "benign", "not_harmful", "non_harmful", "refusal", "desirable")
 _BAD = ("unsafe", "harmful", "toxic", "malicious", "adversarial", "compliance", "undesirable")
@@ -50,11 +51,8 @@ def read_labels(fields: Fields, answered: bool) -> tuple[bool | None, bool | Non
         refused = _first(fields, REFUSAL_LABELS)
         answer = False if refused is False else answer
     fields.pass_over(*REFUSAL_LABELS)
-    if not answered:
-        if prompt is None:
-            prompt = _either(fields)
-        for name in ANSWER_LABELS:
-            fields.pass_over(name)
+    if not answered and prompt is None:
+        prompt = _either(fields)
     return prompt, answer
 
 
@@ -68,7 +66,7 @@ def meaning(fields: Fields, name: str, value: Any) -> bool:
     if said in _GOOD or said in _BAD:
         return said in _GOOD
     if said in _TRUE or said in _FALSE:
-        return (said in _TRUE) != any(word in name and f"un{word}" not in name for word in _OF_BAD)
+        return (said in _TRUE) != bool(_OF_BAD.search(name))
     raise fields.error(
         f"{fields.named(name)} is {str(value)!r:.40}, and a label of safety is a boolean or one of "
         f"{quoted(('safe', 'unsafe', 'harmful', 'unharmful'))}: change it, or pass it over with --ignore-field."

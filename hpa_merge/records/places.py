@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, final
 
 from hpa_merge.records.fields import Fields
@@ -84,14 +85,16 @@ def finish(fields: Fields, drafts: Sequence[Draft], media: Mapping[MediaKind, li
 
 
 def _place(fields: Fields, drafts: Sequence[Draft], media: Mapping[MediaKind, list[Media]]) -> None:
-    """Put the record's own media; LLaVA's video files mark a video by ``<image>``."""
-    marked = any(part == Place("image") or _marks(part, "image") for each in drafts for part in each.parts)
+    """Put the record's own media; LLaVA's files of videos mark a video by ``<image>``."""
+    marked = {
+        kind: any(part == Place(kind) or _marks(part, kind) for each in drafts for part in each.parts) for kind in KINDS
+    }
+    as_image = bool(media.get("video")) and not media.get("image") and marked["image"] and not marked["video"]
     for kind in KINDS:
-        of_kind = media.get(kind, [])
-        if kind == "video" and of_kind and not media.get("image") and marked:
-            _put(fields, drafts, kind, of_kind, marked="image")
-        elif kind != "image" or of_kind or not media.get("video"):
-            _put(fields, drafts, kind, of_kind)
+        if kind == "video" and as_image:
+            _put(fields, drafts, kind, media.get(kind, []), marked="image")
+        elif kind != "image" or not as_image:
+            _put(fields, drafts, kind, media.get(kind, []))
 
 
 def _put(
@@ -114,8 +117,9 @@ def _put(
         standing = [part for _, part in parts if isinstance(part, Media) and part.kind == kind]
         if standing and media and standing != media:
             raise _mismatch(fields, kind, 0, len(media))
-        if not standing:
-            users[0].parts[:0] = media
+        if not standing and media:
+            front = sum(1 for _ in takewhile(lambda part: isinstance(part, Media), users[0].parts))
+            users[0].parts[front:front] = media
         return
     elif places + asked == len(media):
         spoken, queue = ("assistant",), media

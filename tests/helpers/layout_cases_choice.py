@@ -118,6 +118,20 @@ CHOICE = (
         solution="It is grass.",
         passed=("grade", "lecture", "solution", "subject", "task"),
     ),
+    Case(
+        "ScienceQA, numbered",
+        "ScienceQA's problems.json",
+        one(
+            **{
+                "1": {"question": "What?", "choices": list(CHOICES), "answer": 1},
+                "2": {"question": "Who?", "answer": "I"},
+            }
+        ),
+        CHOSEN,
+        references=("B",),
+        choices=CHOICES,
+        note="an object of numbered records is all of them",
+    ),
     choice(
         "A-OKVQA",
         "A-OKVQA",

@@ -242,6 +242,12 @@ MEDIA = (
         "user: [video v.mp4] | What? / assistant: No.",
     ),
     Case(
+        "media of several kinds",
+        "omni models",
+        told("What?", images=["a.png"], videos=["v.mp4"], audios=["s.wav"]),
+        "user: [image a.png] | [video v.mp4] | [audio s.wav] | What? / assistant: No.",
+    ),
+    Case(
         "a video part",
         "Qwen2-VL",
         asked({"type": "video", "video": "file:{folder}/v.mp4", "fps": 1.0}, WHAT),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hpa_merge.records import ReadingOptions, parse_record
 from hpa_merge.records.names import carries_nothing, fold, is_safety_label, is_tensor
 
 ACCEPTED = [case for case in CASES if not (case.refused and case.refused_test is None)]
-FED_WHOLE = ("tools", "functions", "arguments", "parameters")
+FED_WHOLE = ("tools", "functions", "arguments", "parameters", "input")
 """What is fed as it is, whatever it holds."""
 
 
@@ -128,3 +129,40 @@ def test_what_counts_as_content(name: str, value: object, carried: bool, folder:
             parse_record(record, "s.jsonl:1", folder)
     else:
         parse_record(record, "s.jsonl:1", folder)
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.floats(),
+    st.sampled_from(
+        ["", "[1", "[" * 900 + "]" * 900, "<image>", "a.png", "file://[", "data:", "data:image/png;base64,=", "x" * 300]
+    ),
+    st.sampled_from(
+        [[], [[]], [None], {}, {"text": None}, {"role": 3, "content": 4}, {"stem": "x"}, {"bytes": 3}, ["a"]]
+    ),
+)
+
+
+def nodes(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every value within a record."""
+    yield at
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from nodes(each, (*at, key))
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=st.sampled_from(CASES), value=ODD, data=st.data())
+def test_an_odd_value_is_read_or_refused(case: Case, value: Any, data: st.DataObject, folder: Path) -> None:
+    """Whatever stands in the place of a value, nothing but a refusal is raised."""
+    record = json.loads(json.dumps(data.draw(st.sampled_from(case.records))).replace("{folder}", str(folder)))
+    *way, last = data.draw(st.sampled_from([at for at in nodes(record) if at]))
+    held = record
+    for step in way:
+        held = held[step]
+    held[last] = value
+    with suppress(CalibrationError):
+        for example in parse_record(record, "s.jsonl:1", folder, ReadingOptions(**case.options), case.purpose).examples:
+            assert example.sample is None or example.sample.source == example.source

@@ -81,6 +81,11 @@ MALFORMED = [
         {"messages": [*ONE, NO], "tools": [{"type": "function"}]},
         '"tools" has a tool without a name: give {"name": …, "parameters": …}.',
     ),
+    (
+        {"messages": [{"role": "assistant", "content": ""}], "images": ["a.png"]},
+        "it has no turn that says anything: remove the record.",
+    ),
+    ({"messages": [{"role": "user", "content": "<video> <image>"}, NO], "videos": ["v.mp4"]}, PLACES.format(1, 0)),
     ({"conversations": {"from": "human"}}, '"conversations" is an object: give an array.'),
     (
         {"conversations": [{"from": "human", "value": 3}]},

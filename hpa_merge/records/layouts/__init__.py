@@ -156,7 +156,7 @@ def parse_record(
     options: ReadingOptions | None = None,
     purpose: Purpose = "task",
 ) -> Parsed:
-    """The examples of one record.
+    """The examples of one record; of an object of numbered records, as MM-SafetyBench and ScienceQA write it, of all.
 
     Args:
         record: the value as ``json`` gives it; of a table, its row.
@@ -169,6 +169,12 @@ def parse_record(
     """
     if not isinstance(record, Mapping):
         raise CalibrationError(f"{source}: a JSON object is expected, found {json_name(record)}: {_HINT}.")
+    if record and all(str(name).isdecimal() and isinstance(each, Mapping) for name, each in record.items()):
+        parts = [parse_record(each, f"{source}#{n}", folder, options, purpose) for n, each in record.items()]
+        return Parsed(
+            tuple(example for part in parts for example in part.examples),
+            frozenset().union(*(part.passed_over for part in parts)),
+        )
     reading = Reading(source, folder, options or ReadingOptions(), purpose)
     fields = Fields(record, reading)
     layout = _layout(fields)

@@ -48,6 +48,8 @@ def build(
     drafts = [*_system(fields, drafts), *_history(fields), *drafts]
     if drafts and drafts[-1].role == "assistant" and _says_nothing(drafts[-1]):
         drafts.pop()  # there is no answer
+    if not drafts:
+        raise fields.error("it has no turn that says anything: remove the record.")
     turns = finish(fields, drafts, take_media(fields) if media is None else media)
     answer = turns[-1] if turns and turns[-1].role == "assistant" else None
     said = "\n".join(answer.texts).strip() if answer else ""

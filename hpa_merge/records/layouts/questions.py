@@ -85,8 +85,10 @@ class Question:
 
     def _answer(self, fields: Fields) -> tuple[list[Draft], tuple[str, ...]]:
         name = fields.filled(*self.answers)
-        if self.yes_no and name is not None and isinstance(fields.peek(name), bool):
-            return [Draft("assistant", ["yes" if fields.take(name) else "no"])], ()
+        said = str(fields.peek(name)).casefold() if name is not None else ""
+        if self.yes_no and name is not None and said in ("true", "false"):
+            fields.take(name)
+            return [Draft("assistant", ["yes" if said == "true" else "no"])], ()
         return take_answer(fields, self.answers)
 
 
