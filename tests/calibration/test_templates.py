@@ -309,6 +309,17 @@ def test_a_template_that_writes_one_of_two_images(image: Path) -> None:
         Encoder(processor=processor).encode(chat(image, image, "Hi?"), 100)
 
 
+def test_a_template_that_cannot_do_without_its_image(image: Path) -> None:
+    processor = tiny.llava_processor()
+    processor.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' and m.content[0].type != 'image' %}"
+        "{{ raise_exception('no image') }}{% endif %}{% for p in m.content %}"
+        "{{ '<image>' if p.type == 'image' else p.text }}{% endfor %};{% endfor %}"
+    )
+    made = Encoder(processor=processor).encode(chat(image, "Hi?"), 100)
+    assert decode(made) == f"<bos>{'<image>' * 4}Hi?;No.;"
+
+
 @pytest.mark.parametrize(
     ("template", "sample", "note"),
     [
