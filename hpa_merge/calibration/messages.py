@@ -8,6 +8,7 @@ whose texts are markers, and what the template writes of the twin tells both.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -152,8 +153,9 @@ class Messages:
                 if isinstance(part, Media) and turn.role in form.parts:
                     without = replace(turn, parts=turn.parts[:place] + turn.parts[place + 1 :])
                     turns = (*marked.turns[:number], without, *marked.turns[number + 1 :])
-                    if self._render(replace(marked, turns=turns), form, reply) == text:
-                        lost.append(part.kind)
+                    with suppress(Exception):  # a template that fails without the medium does not leave it out
+                        if self._render(replace(marked, turns=turns), form, reply) == text:
+                            lost.append(part.kind)
         return lost
 
 

@@ -138,7 +138,12 @@ class ComponentRecord:
 @final
 @dataclass(frozen=True)
 class PartRecord:
-    """What was used of one of several sources of a calibration set: a file, or a data set on the Hub."""
+    """What was used of one of several sources of a calibration set.
+
+    Attributes:
+        file: a file, a folder, or a data set on the Hub.
+        samples, tokens: how many were used of it.
+    """
 
     file: str
     samples: int

@@ -23,6 +23,16 @@ def _image_only(name: str) -> type:
     return type(name, (real,), {"get_attributes": classmethod(lambda cls: attributes)})
 
 
+TILES = {
+    "image_token": "<image>",
+    "fake_image_token": "<fake_token_around_image>",
+    "global_image_token": "<global-img>",
+    "end_of_utterance_token": "<end_of_utterance>",
+    **{f"tile{row}{column}": f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)},
+}
+"""The special tokens of processors that cut an image into tiles."""
+
+
 def _make(name: str, images: Any, text: str, specials: dict[str, str] | None = None, **options: Any) -> Any:
     return _image_only(name)(
         image_processor=images,
@@ -85,6 +95,11 @@ PROCESSORS: dict[str, Any] = {
         "Glm4vProcessor", qwen_images("Glm4vImageProcessor"), "<|begin_of_image|><|image|><|end_of_image|>",
         {"image_token": "<|image|>", "video_token": "<|video|>", "a": "<|begin_of_image|>", "b": "<|end_of_image|>",
          "c": "<|begin_of_video|>", "d": "<|end_of_video|>"},
+    ),
+    "idefics3": lambda: _make(
+        "Idefics3Processor",
+        images("Idefics3ImageProcessorPil", size={"longest_edge": 56}, max_image_size={"longest_edge": 28}), "<image>",
+        TILES, image_seq_len=4,
     ),
 }  # fmt: skip
 
