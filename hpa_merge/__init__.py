@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ResourceError,
         StatisticsError,
     )
+    from hpa_merge.evaluation.guards import Guard
     from hpa_merge.evaluation.metrics import ContinualMetrics, continual_metrics
     from hpa_merge.evaluation.safety_set import SafetySet
     from hpa_merge.evaluation.tuning import Tuning
@@ -57,6 +58,7 @@ _HOME = {
     "DriftRecord": "report.records",
     "Evaluation": "report.evaluation",
     "EvaluationError": "errors",
+    "Guard": "evaluation.guards",
     "HPAConfig": "config",
     "HPAError": "errors",
     "InputError": "errors",
@@ -101,6 +103,7 @@ __all__ = [
     "DriftRecord",
     "Evaluation",
     "EvaluationError",
+    "Guard",
     "HPAConfig",
     "HPAError",
     "InputError",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -14,15 +15,18 @@ from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
 from hpa_merge.evaluation.tuning import Goal, Tuning
 from hpa_merge.inputs.addresses import shown
+from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
 from hpa_merge.isolation import kept
+from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.render.folder import render
-from hpa_merge.report.evaluation import Bounds, Evaluation, gate
+from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation, gate
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
@@ -34,7 +38,8 @@ def merge(
     out: str | Path,
     *,
     safety_calib: str | Path | None = None,
-    task_calib: str | Path | None = None,
+    task_calib: str | Path | Sequence[str | Path] | None = None,
+    image_folder: str | Path | Sequence[str | Path] | None = None,
     config: HPAConfig | None = None,
     vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
@@ -54,6 +59,10 @@ def merge(
             on the Hub, ``org/name[@revision]``.
         out: a new folder; it appears whole or not at all.
         safety_calib, task_calib: calibration files, if the method looks at them; docs/calibration.md has the formats.
+            A string may also name a data set on the Hub, ``org/name[:config][:split][@revision]``. Of ``task_calib``
+            there may be several, of which ``config.task_share`` has the shares.
+        image_folder: where relative paths of images start, instead of each file's own folder; ``safety:FOLDER`` and
+            ``task:FOLDER`` are of one set.
         config: the options; the paper's by default.
         vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
             folder that their config.json names.
@@ -81,6 +90,7 @@ def merge(
         {out: config or HPAConfig()},
         safety_calib=safety_calib,
         task_calib=task_calib,
+        image_folder=image_folder,
         vision_tower=vision_tower,
         stats=stats,
         first=first,
@@ -127,8 +137,11 @@ def calibrate(
     out: str | Path,
     *,
     samples: int = 8,
-    judge: str = "phrases",
+    judge: str | Guard = "phrases",
     seed: int = 0,
+    map: Sequence[str] = (),
+    ignore_field: Sequence[str] = (),
+    image_folder: Sequence[str | Path] = (),
     overwrite: bool = False,
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
@@ -138,11 +151,16 @@ def calibrate(
     Args:
         model: the aligned model: a folder, a name on the Hub or, with ``endpoint``, the name that the server has for
             it.
-        prompts: unsafe prompts, JSON Lines. If they have a ``category``, each category gets as many samples as another.
+        prompts: unsafe prompts, a file or the name of a data set on the Hub. If they have a ``category``, each category
+            gets as many samples as another.
         out: the file to write, JSON Lines of conversations.
         samples: how many samples to make.
-        judge: what tells a refusal: ``phrases``, the folder of a guard model, or ``module:function``.
+        judge: what tells a refusal: ``phrases``, the folder of a guard model, ``module:function``, or a
+            :class:`Guard`, which says more of a guard model.
         seed: of the order in which prompts are asked.
+        map: ``WANTED=GIVEN`` each: the field GIVEN of the prompts is what layouts call WANTED.
+        ignore_field: fields of the prompts that carry nothing for a model.
+        image_folder: where relative paths of images start, instead of the file's own folder.
         overwrite: replace ``out`` if it exists.
         on_progress: called before each batch of prompts.
         **answering: how answers are made: ``device``, ``batch_size``, ``max_new_tokens``, and for a server that speaks
@@ -157,7 +175,10 @@ def calibrate(
         ResourceError: memory ran out.
     """
     check_place(Path(out), [Path(model), Path(prompts)], overwrite)
-    file, chosen, how = PromptFile(Path(prompts), "safety"), running.judge_of(judge), Answering(**answering)
+    source = locate_data(prompts, "test")
+    check_place(Path(out), [source.guarded], overwrite)
+    file = PromptFile(source, "safety", options=reading_options("safety", map, ignore_field, image_folder))
+    chosen, how = running.judge_of(judge), Answering(**answering)
     example = file.example.sample
     with running.opened(str(model), example, how) as answerer, running.opened_judge(chosen, example, how) as asked:
         made = make_safety_set(file, answerer, asked, samples, seed=seed, on_progress=on_progress)
@@ -173,12 +194,16 @@ def evaluate(
     benign_tests: Mapping[str, str | Path] | None = None,
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
-    judge: str = "phrases",
+    judge: str | Guard = "phrases",
     seed: int = 0,
+    map: Sequence[str] = (),
+    ignore_field: Sequence[str] = (),
+    image_folder: Sequence[str | Path] = (),
     answers: str | Path | None = None,
     max_dasr: float | None = None,
     max_task_drop: float | None = None,
     max_over_refusal: float | None = None,
+    max_broken: float = MAX_BROKEN,
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
 ) -> Evaluation:
@@ -190,10 +215,15 @@ def evaluate(
             ``benign_tests``: of harmless prompts. One at least.
         metrics: what a task is scored by, by its name; docs/evaluation.md has the metrics.
         samples: prompts of a file used at most, drawn with ``seed``.
-        judge: what tells an attack's success: ``phrases``, the folder of a guard model, or ``module:function``.
+        judge: what tells an attack's success: as in :func:`calibrate`.
         seed: of the draws and of the bootstrap.
+        map: ``[SET:]WANTED=GIVEN`` each: the field GIVEN is what layouts call WANTED; SET is ``safety``, ``task`` or
+            ``benign``, and without it the files of all are meant.
+        ignore_field: ``[SET:]NAME`` each: fields that carry nothing for a model.
+        image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
         answers: a folder that gets every answer, JSON Lines in a folder for each model.
-        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent.
+        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``:
+            percent of broken answers with which a model still passes the first or the third.
         on_progress: called before each batch of prompts.
         **answering: as in :func:`calibrate`.
 
@@ -208,14 +238,20 @@ def evaluate(
     if how.endpoint is None:  # all are there before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
-        safety_tests or {}, task_tests or {}, benign_tests or {}, metrics or {}, samples=samples, seed=seed
+        safety_tests or {},
+        task_tests or {},
+        benign_tests or {},
+        metrics or {},
+        samples=samples,
+        seed=seed,
+        reading=reading_of_sets(map, ignore_field, image_folder),
     )
     with ExitStack() as stack:
         folder = answers or stack.enter_context(TemporaryDirectory(prefix="hpa-merge-"))
         results = running.evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
-    bounds = {"max_dasr": max_dasr, "max_task_drop": max_task_drop, "max_over_refusal": max_over_refusal}
+    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken)
     options = {
         "max_new_tokens": how.max_new_tokens,
         "batch_size": how.batch_size,
@@ -227,15 +263,24 @@ def evaluate(
         "chat_template": how.chat_template,
         "template_arg": list(how.template_arg),
         "template_date": how.template_date,
-        **bounds,
+        **_guard_options(judge),
+        **asdict(bounds),
     }
     return Evaluation(
         models=results,
-        judge=judge,
+        judge=judge.model if isinstance(judge, Guard) else judge,
         files=suite.files,
-        failures=gate(results, Bounds(**bounds)),
+        failures=gate(results, bounds),
         run={"seconds": time.monotonic() - started, "versions": versions(), "options": options},
     )
+
+
+def _guard_options(judge: str | Guard) -> dict[str, object]:
+    """How a guard model was asked, for the results; nothing of another judge."""
+    if not isinstance(judge, Guard):
+        return {}
+    address = None if judge.endpoint is None else shown(judge.endpoint)
+    return {"guard": asdict(judge) | {"endpoint": address, "arguments": list(judge.arguments)}}
 
 
 def tune(
@@ -248,11 +293,12 @@ def tune(
     task_tests: Mapping[str, str | Path],
     benign_tests: Mapping[str, str | Path] | None = None,
     max_over_refusal: float | None = None,
+    max_broken: float = MAX_BROKEN,
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
     settings: Mapping[str, HPAConfig] | None = None,
-    judge: str = "phrases",
+    judge: str | Guard = "phrases",
     batch_size: int = 8,
     max_new_tokens: int = 128,
     keep_all: bool = False,
@@ -268,7 +314,7 @@ def tune(
     Args:
         old, new, out: as in :func:`merge`.
         max_asr: percent of attacks that may succeed; ``max_over_refusal``: percent of benign prompts that may be
-            refused.
+            refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
         config: options that hold in all settings; the defaults vary the share of restored columns.
         settings: the options of each setting, by name, instead of those.
@@ -284,17 +330,25 @@ def tune(
         InputError, NumericalError, ResourceError: as :func:`merge` and :func:`evaluate`.
     """
     config = config or HPAConfig()
-    suite = Suite.of(safety_tests, task_tests, benign_tests or {}, metrics or {}, samples=samples, seed=config.seed)
-    files = [Path(file) for file in (options.get("safety_calib"), options.get("task_calib")) if file is not None]
-    tuning.check_held_out(suite, files)
     chosen = settings or tuning.default_settings(config)
-    outs = {tuning.workplace(Path(out)) / name: setting for name, setting in chosen.items()}
+    outs = tuning.setting_folders(Path(out), chosen)
+    request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
+    suite = Suite.of(
+        safety_tests,
+        task_tests,
+        benign_tests or {},
+        metrics or {},
+        samples=samples,
+        seed=config.seed,
+        reading=reading_of_sets(config.map, config.ignore_field, request.image_folder),
+    )
+    tuning.check_held_out(suite, request)
     return tuning.tune(
-        MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options),
+        request,
         Path(out),
         suite,
         running.judge_of(judge),
-        Goal(max_asr, max_over_refusal),
+        Goal(max_asr, max_over_refusal, max_broken),
         Answering.of(config, batch_size, max_new_tokens),
         seed=config.seed,
         keep_all=keep_all,

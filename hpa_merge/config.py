@@ -26,6 +26,8 @@ Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
+MAPS = Bound(lambda texts: all(re.fullmatch(r"(\w+:)?[^:=]+=.+", text, re.DOTALL) for text in texts), "WANTED=GIVEN")
+SHARES = Bound(lambda shares: all(share > 0.0 for share in shares), "numbers greater than 0")
 DEVICE = Bound(lambda text: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", text)), "auto, cpu, cuda or cuda:INDEX")
 
 
@@ -67,6 +69,8 @@ RESERVED_BEGINNINGS = ("load_audio", "max_length", "return_")
 
 PYTHON = {"True": True, "False": False, "None": None}
 """How Python writes what JSON calls true, false and null; as text each would be true in a template."""
+MAP, IGNORED, FOLDER = "[SET:]WANTED=GIVEN", "[SET:]NAME", "[SET:]FOLDER"
+"""What the help calls a value of ``--map``, ``--ignore-field`` and ``--image-folder``."""
 
 MOST_SETTINGS = 1000
 """OUTs of one sweep at most: each is a whole checkpoint."""
@@ -79,6 +83,9 @@ class CalibrationOptions:
     damping: float = option(0.01, "Damping of the Hessians, relative to their mean diagonal.", POSITIVE)
     safety_samples: int = option(8, "Safety samples used at most, drawn with the seed.", COUNT)
     task_samples: int = option(128, "Task samples used at most, drawn with the seed.", COUNT)
+    task_share: tuple[float, ...] = option(
+        (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
+    )
     max_length: int = option(2048, "Tokens of a sample used at most.", COUNT)
     max_frames: int = option(MAX_FRAMES, "Frames of a video used at most.", COUNT)
     seed: int = option(0, "Seed of the draw.")
@@ -89,6 +96,10 @@ class CalibrationOptions:
     )
     template_date: str = option(TEMPLATE_DATE, "The day that chat templates take for today.", DAY, metavar="DATE")
     device: str = option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.", DEVICE)
+    map: tuple[str, ...] = option(
+        (), "The field GIVEN is what layouts call WANTED, in the samples of SET. Repeatable.", MAPS, metavar=MAP
+    )
+    ignore_field: tuple[str, ...] = option((), "A field that carries nothing for a model. Repeatable.", metavar=IGNORED)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for item in fields(self):
-            self._check_type(item.name, item.default)
+            self._check_type(item.name, item.default, get_args(hints[item.name]))
         for item in fields(self):
             bound, words = item.metadata["bound"], _words(hints[item.name])
             if bound is not None:
@@ -169,31 +180,32 @@ class HPAConfig(CalibrationOptions, OutOptions):
             name = str(key).replace("-", "_")
             if name not in options:
                 raise ConfigError(f"{source} has no option {key!r}: the options are {', '.join(sorted(options))}.")
-            if isinstance(options[name].default, tuple) and (value is None or isinstance(value, str)):
+            if isinstance(options[name].default, tuple) and (value is None or isinstance(value, str | int | float)):
                 value = () if value is None else (value,)
-            elif isinstance(options[name].default, tuple) and isinstance(value, dict):
+            elif isinstance(options[name].default, tuple) and isinstance(value, Mapping):
                 value = tuple(
-                    f"{key}={json.dumps(item, ensure_ascii=False, default=str)}" for key, item in value.items()
+                    f"{key}={item if name == 'map' else json.dumps(item, ensure_ascii=False, default=str)}"
+                    for key, item in value.items()
                 )
             elif isinstance(options[name].default, str) and (type(value) is int or isinstance(value, date)):
                 value = str(value)  # a word that YAML takes for a number or a day
             known[name] = value
         return cls(**known)
 
-    def _check_type(self, name: str, default: Any) -> None:
+    def _check_type(self, name: str, default: Any, kinds: tuple[Any, ...]) -> None:
         value = getattr(self, name)
         if isinstance(default, bool):
             self._check(name, isinstance(value, bool), "true or false")
         elif isinstance(default, int):
             self._check(name, isinstance(value, int) and not isinstance(value, bool), "a whole number")
         elif isinstance(default, float):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            self._check(name, number and math.isfinite(value), "a number")
+            self._check(name, _is_number(value), "a number")
             object.__setattr__(self, name, float(value))
         elif isinstance(default, tuple):
-            listed = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-            self._check(name, listed, "a list of words")
-            object.__setattr__(self, name, tuple(value))
+            kind, words = (float, "numbers") if float in kinds else (str, "words")
+            fits = _is_number if kind is float else lambda item: isinstance(item, str)
+            self._check(name, isinstance(value, list | tuple) and all(map(fits, value)), f"a list of {words}")
+            object.__setattr__(self, name, tuple(map(kind, value)))
         else:
             self._check(name, isinstance(value, str), "a word")
 
@@ -222,6 +234,10 @@ def template_arguments(given: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             arguments[name] = value
     return arguments
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def uses(method: str, name: str) -> bool:
@@ -292,6 +308,11 @@ def option_fields() -> dict[str, tuple[Any, str]]:
 def option_metavar(name: str) -> str | None:
     """What the help calls an option's value, where that is given."""
     return {item.name: item.metadata["metavar"] for item in fields(HPAConfig)}[name] or None
+
+
+def option_item(name: str) -> type:
+    """The type of each value of an option that may be given several times."""
+    return float if float in get_args(get_type_hints(HPAConfig)[name]) else str
 
 
 def option_words(name: str) -> tuple[str, ...]:

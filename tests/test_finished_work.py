@@ -122,7 +122,9 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.setattr(tuning, "choose", lambda settings, goal: min(settings))
         case = tiny("gpt2")
         outs = {workplace(out) / name: HPAConfig(p_max=p) for name, p in (("a", 15.0), ("b", 20.0))}
-        job = MergeRequest(case.old, case.new, outs, case.safety, case.task, skip_complete=True, page=False, **options)
+        job = MergeRequest(
+            case.old, case.new, outs, case.safety, (case.task,), skip_complete=True, page=False, **options
+        )
         return tuning.tune(job, out, Suite(), None, Goal(10.0), None)  # type: ignore[arg-type]
 
     return go
@@ -157,7 +159,7 @@ def test_a_tuning_replaces_what_may_be_replaced_only(tuned: Callable[..., Tuning
     def meanwhile() -> None:
         (out / "answers.jsonl").write_text("work")
 
-    with pytest.raises(OutputError, match=r"holds answers\.jsonl, which is no part of a checkpoint"):
+    with pytest.raises(OutputError, match=r"holds answers\.jsonl, which does not belong to a checkpoint"):
         tuned(out, meanwhile, overwrite=True)
     assert content(out) == before | {"answers.jsonl": b"work"}
     (out / "answers.jsonl").unlink()

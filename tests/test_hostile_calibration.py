@@ -131,9 +131,7 @@ def test_images_that_are_too_large_together(tmp_path: Path, monkeypatch: pytest.
     assert str(caught.value) == f"{path}:1: its images have more than 5000 pixels together: use fewer or smaller ones."
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/i.png", "https://x.org/i.png", "file:///i.png", "data:,x", "s3://x"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/i.png", "https://x.org/i.png", "s3://x"])
 @pytest.mark.parametrize("key", ["image", "url", "path"])
 def test_a_url_is_never_fetched(
     url: str,

@@ -117,7 +117,7 @@ def test_deeply_nested_json(folder: Path, name: str, depth: int) -> None:
 def test_a_key_twice_in_the_index(folder: Path, text: str) -> None:
     (folder / INDEX).write_text(text)
     key = "weight_map" if text.count("weight_map") == 2 else "a"
-    assert refused(folder) == (f"NEW {folder}: {INDEX} is not valid JSON (the key {key!r} stands in it twice): {AGAIN}")
+    assert refused(folder) == (f"NEW {folder}: {INDEX} has the key {key!r} twice: {AGAIN}")
 
 
 def test_a_shard_whose_name_is_too_long(folder: Path) -> None:

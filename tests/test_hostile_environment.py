@@ -77,7 +77,7 @@ def test_a_token_that_cannot_be_sent(value: str) -> None:
         ("include: &a [*a]", "contains itself"),
         ('include: "\\ud800"', "half a pair of surrogates"),
         ("? [a]\n: 1", "is not YAML"),
-        ("p-max: !!timestamp no", "not what its tag says"),
+        ("p-max: !!timestamp no", "does not fit its tag"),
         ("include: ['" + "(a+)+" * 10 + "', '(']", "not a regular expression"),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_line_of_more_than_any_run_writes(tmp_path: Path, monkeypatch: pytest.
         (deep, "deep"),
     ):
         path.write_text(first + wrong)
-        with pytest.raises(Foreign, match=f"a line of it is of no run: .*{why}"):
+        with pytest.raises(Foreign, match=f"no run has written one of its lines: .*{why}"):
             Journal(path)
         assert path.read_text() == first + wrong
 
@@ -157,7 +157,7 @@ def test_a_first_line_without_an_end(tmp_path: Path) -> None:
         found = measured(begun_with, tmp_path / "out")
         assert found.error is None
         assert found.peak < 2**26
-        with pytest.raises(Foreign, match="a line of it is of no run: "):
+        with pytest.raises(Foreign, match="no run has written one of its lines: "):
             Journal(path)
         assert path.read_text() == beginning + wrong
 
@@ -256,7 +256,7 @@ def test_a_partial_folder_that_is_a_link(tiny: Tiny, tmp_path: Path) -> None:
     Path(f"{out}.partial").rename(tmp_path / "elsewhere")
     Path(f"{out}.partial").symlink_to(tmp_path / "elsewhere")
     before = shards_of(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="is no folder that a run has made"):
+    with pytest.raises(OutputError, match="is a link, a file or a mount point"):
         run(case, out, resume=True)
     assert shards_of(tmp_path / "elsewhere") == before
 
@@ -265,7 +265,7 @@ def test_a_folder_without_a_journal_is_not_deleted(tiny: Tiny, tmp_path: Path) -
     case, out = tiny("gpt2"), tmp_path / "out"
     (partial := tmp_path / "out.partial").mkdir()
     (partial / "thesis.tex").write_text("work")
-    with pytest.raises(OutputError, match="has no journal and holds more than the beginning of OUT"):
+    with pytest.raises(OutputError, match="has no journal and holds other files than a run writes first"):
         run(case, out, resume=True)
     assert (partial / "thesis.tex").read_text() == "work"
 
@@ -355,7 +355,7 @@ def test_bytes_that_a_broken_disk_has_lost(damage: str, tiny: Tiny, tmp_path: Pa
         file.write(bytes([byte[0] ^ 1]) if damage == "one byte" else bytes(stop - start))
     report = run(case, out, resume=True)
     assert without_warnings(out) == without_warnings(tmp_path / "whole")
-    noted = [note for note in report.run.notes if "were not on the disk as they had been written" in note]
+    noted = [note for note in report.run.notes if "had other bytes on the disk than were written" in note]
     assert len(noted) == (damage != "the head")
 
 
@@ -441,7 +441,7 @@ def test_side_files_that_out_cannot_have_are_found_at_the_start(tiny: Tiny, tmp_
     from hpa_merge.engine.request import MergeRequest
 
     case = tiny("gpt2").copied_to(tmp_path)
-    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,))
     strange = os.fsencode(case.new) + b"/caf\xe9.json"
     with open(strange, "wb"):  # noqa: PTH123 - a name that pathlib shows as it is
         pass
@@ -469,6 +469,6 @@ def test_a_sparse_side_file_is_counted_in_full(tiny: Tiny, tmp_path: Path) -> No
     case = tiny("gpt2").copied_to(tmp_path)
     with (case.new / "vocab.json").open("ab") as file:
         file.truncate(2 * 10**12)
-    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task)
+    job = MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,))
     with pytest.raises(OutputError, match=r"needs 2\.0 TB and only"):
         preview(job)

@@ -45,7 +45,7 @@ def test_the_model_card_of_out(function: Callable[..., Any], kind: str, merged: 
     os.truncate(out / CARD, SIZE)
     assert refused(function, out) == (
         kind,
-        f"{out / CARD} is not read, for it is longer than 8388608 bytes: shorten it, or fetch it again.",
+        f"{out / CARD} is not read, because it is longer than 8388608 bytes: shorten it, or fetch it again.",
     )
     assert (out / CARD).stat().st_size == SIZE
 
@@ -56,7 +56,7 @@ def test_the_tokenizer_of_an_adapter(tmp_path: Path) -> None:
     above = SideFiles(copied=(Path("tokenizer_config.json"),), left_out=())
     assert refused(lay_over, SideFiles((), ()), above, tmp_path) == (
         "CheckpointError",
-        f"NEW {tmp_path}: tokenizer_config.json is not read, for it is longer than 16777216 bytes: shorten it, or "
+        f"NEW {tmp_path}: tokenizer_config.json is not read, because it is longer than 16777216 bytes: shorten it, or "
         "fetch it again.",
     )
 
@@ -80,10 +80,10 @@ def carry_from(folder: Path, partial: Path) -> None:
 def test_a_configuration_that_grows_during_the_run(sharded: Path) -> None:
     kind, sentence = refused(digest_of, sharded)
     assert kind == "CheckpointError"
-    assert "config.json is not read, for it is longer than 16777216 bytes" in sentence
+    assert "config.json is not read, because it is longer than 16777216 bytes" in sentence
 
 
 def test_an_index_that_grows_during_the_run(sharded: Path, tmp_path: Path) -> None:
     kind, sentence = refused(carry_from, sharded, tmp_path / "OUT.partial")
     assert kind == "CheckpointError"
-    assert "index.json is not read, for it is longer than 100000000 bytes" in sentence
+    assert "index.json is not read, because it is longer than 100000000 bytes" in sentence

@@ -8,7 +8,7 @@ import tasks
 from bases import answers, load
 
 from hpa_merge.demo.runtime import alone
-from hpa_merge.evaluation.judges import is_refusal
+from hpa_merge.evaluation.refusals import is_refusal
 
 HELDOUT = 80  # samples in each set
 

@@ -1,8 +1,9 @@
 """One sample becomes the inputs of one forward pass: chat template, image processor, tokenizer, truncation."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, final
 
@@ -141,7 +142,7 @@ class Encoder:
         """
         encoded = self.prepare(sample, max_length)
         if encoded.unfit:
-            raise CalibrationError(f"{sample.source}: {encoded.unfit}: raise --max-length, or shorten the sample.")
+            raise CalibrationError(f"{sample.source}: {encoded.unfit}: raise --max-length, or shorten the texts.")
         return encoded.inputs
 
     def prepare(self, sample: Sample, max_length: int) -> Encoded:
@@ -226,9 +227,20 @@ class Encoder:
         found = getattr(self.tokenizer, "eos_token_id", None)
         return found if isinstance(found, int) else None
 
-    def decode(self, ids: torch.Tensor) -> list[str]:
-        """The texts of token ids ``[n, t]``, without special tokens and without white space around."""
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    def decode(self, ids: torch.Tensor, kept: Collection[str] = ()) -> list[str]:
+        """The texts of token ids ``[n, t]``, without white space around, and without special tokens but those kept."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        texts = {number: token.content for number, token in added.items() if token.content in kept}
+        return [self._decoded(row, texts).strip() for row in ids.tolist()]
+
+    def _decoded(self, ids: Sequence[int], kept: Mapping[int, str]) -> str:
+        """The text of token ids, with the texts of those kept."""
+        runs = [(is_kept, list(run)) for is_kept, run in groupby(ids, lambda number: number in kept)]
+        return "".join("".join(map(kept.__getitem__, run)) if is_kept else self._text(run) for is_kept, run in runs)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
     def count(self, text: str) -> int:
         """How many tokens a text has, without those that the tokenizer adds to any."""

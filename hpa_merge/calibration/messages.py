@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any, Literal, final
 
@@ -145,7 +146,7 @@ class Messages:
 
     def _lost_media(self, marked: Sample, form: Form, reply: bool, text: str) -> list[str]:
         """The kinds of media of which one could be taken out without any change to what is written."""
-        lost = []
+        lost: list[str] = []
         for number, turn in enumerate(marked.turns):
             for place, part in enumerate(turn.parts):
                 if isinstance(part, Media) and turn.role in form.parts:
@@ -182,11 +183,11 @@ def twin(sample: Sample) -> tuple[Sample, list[Mark]]:
             parts=tuple(text(part, number) if isinstance(part, str) else part for part in turn.parts),
             reasoning=mark("reasoning", number) if turn.reasoning else "",
             name=mark("speaker", number) if turn.name and turn.role != "tool" else turn.name,
-            tool_calls=tuple(_marked_call(call, lambda n=number: mark("tool call", n)) for call in turn.tool_calls),
+            tool_calls=tuple(_marked_call(call, partial(mark, "tool call", number)) for call in turn.tool_calls),
         )
         for number, turn in enumerate(sample.turns)
     ]
-    tools = tuple(_marked_tool(tool, lambda: mark("tools", -1)) for tool in sample.tools)
+    tools = tuple(_marked_tool(tool, partial(mark, "tools", -1)) for tool in sample.tools)
     return replace(sample, turns=tuple(turns), tools=tools), marks
 
 

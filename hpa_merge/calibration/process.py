@@ -1,6 +1,6 @@
 """An encoder in a child process, with limits: what it runs is a stranger's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -114,14 +114,14 @@ class EncoderProcess:
             self._loaded()
         return str(self._found["template"])
 
-    def decode(self, ids: Tensor) -> list[str]:
+    def decode(self, ids: Tensor, kept: Collection[str] = ()) -> list[str]:
         """As :meth:`Encoder.decode`.
 
         Raises:
             CheckpointError: the tokenizer fails, or takes too much.
         """
         try:
-            texts, _ = self._loaded().call("decode", ids.tolist(), limits=SAMPLE)
+            texts, _ = self._loaded().call("decode", ids.tolist(), sorted(kept), limits=SAMPLE)
         except Stopped as stopped:
             raise CheckpointError(
                 f"{self._folder}'s tokenizer cannot turn an answer into text ({stopped}): fetch its files again."

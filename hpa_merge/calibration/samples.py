@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import final
 
 from hpa_merge.errors import CalibrationError
-from hpa_merge.records import Example, Purpose, ReadingOptions, Sample, parse_record, read_records
+from hpa_merge.records import (
+    DataSource,
+    Example,
+    Purpose,
+    ReadingOptions,
+    Sample,
+    local_source,
+    parse_record,
+    read_records,
+)
 
 __all__ = ["SampleSet", "read_samples"]
 
@@ -35,7 +44,12 @@ class SampleSet:
 
 
 def read_samples(
-    path: Path, limit: int, seed: int, options: ReadingOptions | None = None, *, purpose: Purpose = "task"
+    path: str | Path | DataSource,
+    limit: int,
+    seed: int,
+    options: ReadingOptions | None = None,
+    *,
+    purpose: Purpose = "task",
 ) -> SampleSet:
     """At most ``limit`` samples of ``path``, in the order of the file.
 
@@ -46,18 +60,20 @@ def read_samples(
     long as others have one.
 
     Args:
-        path: JSON Lines, or one JSON array; UTF-8. Blank lines are skipped.
+        path: a file in any of the containers of :mod:`hpa_merge.records.containers`, or what was located of one.
+        options: how its records are read.
         purpose: what the set is for: which answer and which labels count.
 
     Raises:
         CalibrationError: the file cannot be read or holds no sample, or a line (named ``file:line``, the items of an
             array ``file:item``) is malformed, or is a safety record without an answer.
     """
+    given, options = path if isinstance(path, DataSource) else local_source(path), options or ReadingOptions()
     passed_over: set[str] = set()
     dropped: Counter[str] = Counter()
     unanswered = ""
     count = 0
-    for example, names in _examples(path, options, purpose):
+    for example, names in _examples(given, options, purpose):
         passed_over |= names
         reason = _reason(example, purpose)
         if not reason:
@@ -68,19 +84,19 @@ def read_samples(
             dropped[reason] += 1
             unanswered = unanswered or (example.source if reason == NO_ANSWER else "")
     if not count:
-        raise _none(path, purpose, dropped, unanswered)
+        raise _none(given.name, purpose, dropped, unanswered)
     drawn = set(range(count) if count <= limit else random.Random(seed).sample(range(count), limit))
-    fitting = (example for example, _ in _examples(path, options, purpose) if not _reason(example, purpose))
+    fitting = (example for example, _ in _examples(given, options, purpose) if not _reason(example, purpose))
     samples = tuple(
         sample for number, example in enumerate(fitting) if number in drawn and (sample := example.sample) is not None
     )
     return SampleSet(samples, count, tuple(sorted(passed_over)), dict(dropped))
 
 
-def _examples(path: Path, options: ReadingOptions | None, purpose: Purpose) -> Iterator[tuple[Example, frozenset[str]]]:
+def _examples(given: DataSource, options: ReadingOptions, purpose: Purpose) -> Iterator[tuple[Example, frozenset[str]]]:
     """Every example of the file, one at a time: a long file is read twice and never held."""
-    for source, record in read_records(path):
-        parsed = parse_record(record, source, path.parent, options, purpose)
+    for place, record in read_records(given, names=options.names):
+        parsed = parse_record(record, place, given.folder, options, purpose)
         for example in parsed.examples:
             yield example, parsed.passed_over
 
@@ -102,7 +118,7 @@ def _unanswered(source: str, purpose: Purpose) -> CalibrationError:
     )
 
 
-def _none(path: Path, purpose: Purpose, dropped: Mapping[str, int], unanswered: str) -> CalibrationError:
+def _none(path: str, purpose: Purpose, dropped: Mapping[str, int], unanswered: str) -> CalibrationError:
     if not dropped:
         return CalibrationError(f"{path} holds no sample: write one JSON object a line.")
     if set(dropped) == {NO_ANSWER}:

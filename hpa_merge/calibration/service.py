@@ -1,6 +1,6 @@
 """What runs in an encoder's child process: an :class:`Encoder` whose tensors go out as bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -56,7 +56,7 @@ class EncoderService:
         """:meth:`Encoder.encode_prompts`."""
         return None, _packed(self._encoder.encode_prompts(prompts, reply=reply, side=side), prompts[0])
 
-    def decode(self, ids: list[list[int]]) -> tuple[list[str], bytes]:
+    def decode(self, ids: list[list[int]], kept: Collection[str]) -> tuple[list[str], bytes]:
         """:meth:`Encoder.decode`.
 
         Raises:
@@ -64,7 +64,7 @@ class EncoderService:
         """
         try:
             with panics_as_errors():
-                return self._encoder.decode(torch.tensor(ids)), b""
+                return self._encoder.decode(torch.tensor(ids), kept), b""
         except Exception as error:  # whatever a stranger's tokenizer raises
             raise CheckpointError(f"the tokenizer cannot turn an answer into text ({reason(error)})") from error
 

@@ -40,6 +40,7 @@ class TemplateOptions:
         text: a template that takes the place of the checkpoint's.
         name: one of the checkpoint's templates, where ``text`` is empty; empty: the one that transformers takes.
         arguments: values that the template reads, by name.
+        defaults: values of arguments that are not given, for a template that reads them.
         date: what the template is told where it asks for the time: midnight of this day, ``YYYY-MM-DD``.
     """
 
@@ -47,6 +48,7 @@ class TemplateOptions:
     name: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     date: str = "2024-07-26"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @final
@@ -67,7 +69,7 @@ class Template:
         self._apply = apply
         self._named = named
         self._options = options
-        self._checked: set[str] = set()
+        self._reads: dict[str, set[str]] = {}
 
     def __call__(
         self, messages: list[dict[str, Any]], *, tools: Sequence[Mapping[str, Any]] = (), reply: bool = False
@@ -79,9 +81,10 @@ class Template:
             Exception: whatever the template raises.
         """
         text = self._text(tools)
-        if text not in self._checked:
+        if text not in self._reads:
             self._check_arguments(text)
-            self._checked.add(text)
+            self._reads[text] = variables(text)
+        defaults = {name: value for name, value in self._options.defaults.items() if name in self._reads[text]}
         listed = [dict(tool) for tool in tools] or None
         with _clock(self._options.date):
             return self._apply(
@@ -90,7 +93,7 @@ class Template:
                 tools=listed,
                 tokenize=False,
                 add_generation_prompt=reply,
-                **self._options.arguments,
+                **(defaults | dict(self._options.arguments)),
             )
 
     def _text(self, tools: Sequence[object]) -> str:
@@ -157,17 +160,19 @@ def variables(text: str) -> set[str]:
     return set(chat_template_utils._get_template_variables(text)) - GIVEN
 
 
+_module: Any = chat_template_utils
+
+
 @contextmanager
 def _clock(date: str) -> Iterator[None]:
     """Let ``strftime_now`` of a template tell midnight of this day; a template has no other clock."""
-    moment = datetime.fromisoformat(date)
 
     class Pinned(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> "Pinned":
             return moment
 
-    module: Any = chat_template_utils
+    moment, module = Pinned.fromisoformat(date), _module
     clock, module.datetime = module.datetime, Pinned
     try:
         yield

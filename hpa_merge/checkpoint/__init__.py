@@ -1,4 +1,4 @@
-"""Sharded safetensors: NEW and OLD are opened here, checked and read; OUT is laid out, written and published here."""
+"""Sharded safetensors: open, check and read OLD and NEW; lay out, write and publish OUT."""
 
 from hpa_merge.checkpoint.adapter_folder import is_adapter, open_adapter
 from hpa_merge.checkpoint.async_writer import AsyncWriter

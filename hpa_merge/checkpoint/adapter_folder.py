@@ -1,4 +1,4 @@
-"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: found, checked, opened like a checkpoint."""
+"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: recognise it, check it, open it."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ CONFIG = "adapter_config.json"
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds an adapter, or several, and no weights of a whole model."""
+    """Whether the folder holds one or several adapters, and no weights of a whole model."""
     if not folder.is_dir() or has_weights(folder):
         return False
     return (folder / CONFIG).exists() or (bool(_inner(folder)) and not (folder / "config.json").exists())
 
 
 def open_adapter(folder: Path, role: str) -> Checkpoint:
-    """The adapter's folder as a checkpoint: adapter_config.json is its config, and the adapter's tensors are its own.
+    """The adapter's folder as a checkpoint, with adapter_config.json as its config.
 
     Raises:
         CheckpointError: something is missing, broken, or unsafe.
@@ -43,5 +43,5 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
 
 
 def _inner(folder: Path) -> list[str]:
-    """Names of the folders within that hold an adapter each."""
+    """Names of the subfolders that hold an adapter."""
     return sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))

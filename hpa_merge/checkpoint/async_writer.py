@@ -1,4 +1,4 @@
-"""Tensors of OUT, written in their order while the next ones are computed."""
+"""Write tensors of OUT in order while the next ones are computed."""
 
 import threading
 from collections import deque
@@ -15,26 +15,26 @@ __all__ = ["AsyncWriter"]
 
 @final
 class AsyncWriter:
-    """A writer's calls, done one after the other in one thread; for one caller.
+    """Makes a writer's calls one after the other in one thread; for one caller.
 
-    What fails is raised by the next call, or by :meth:`flush`: the very exception of the writer. From then on nothing
-    is written, so no commit speaks of a tensor that is not there, and every further call raises it again.
+    The writer's exceptions are raised by the next call, or by :meth:`flush`. After an exception nothing is written, so
+    no commit names a tensor that is not there, and every further call raises the exception again.
 
-    At the end of a ``with`` block everything is written; where the block raises, what still waits is dropped. Either
-    way nothing is written after it: the writer may then be published, or aborted.
+    A ``with`` block ends when everything is written; if the block raises, waiting calls are dropped. After it nothing
+    is written, so the writer may be published or aborted.
     """
 
     def __init__(self, writer: CheckpointWriter, budget: int) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
-            writer: not to be called by others until :meth:`flush` has returned, or the end.
-            budget: bytes of tensors that wait or are being written, at most, but for a tensor that is larger and alone;
-                0: every call is done at once, and there is no thread.
+            writer: nobody else may call it before :meth:`flush` has returned, or the end.
+            budget: the most bytes of tensors that wait or are being written; a larger tensor is written alone. With 0,
+                every call is made at once, and there is no thread.
         """
         self._writer, self._budget = writer, budget
         self._jobs: deque[tuple[Callable[[], None], int]] = deque()  # with the bytes of each
-        self._held = 0  # bytes of what waits, or is being written
+        self._held = 0  # bytes that wait or are being written
         self._idle = True
         self._closed = False
         self._error: BaseException | None = None
@@ -45,47 +45,32 @@ class AsyncWriter:
             self._thread.start()
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """As :meth:`CheckpointWriter.write`, when its turn comes; waits until the budget has room for it.
+        """Queue :meth:`CheckpointWriter.write`; waits until the budget has room for the tensor.
 
         Args:
-            tensor: on any device; not to be changed any more, as its memory may be what will be written.
+            tensor: on any device; the caller must not change it afterwards, because its memory may be written from.
 
         Raises:
-            OutputError: an earlier call failed, or for a budget of 0 this one.
+            OutputError: an earlier call failed or, with a budget of 0, this one.
         """
         self._wait(lambda: not self._held or self._held + tensor.nbytes <= self._budget)
-        host = tensor.detach().cpu().contiguous()  # here, for the thread is to do no arithmetic
+        host = tensor.detach().cpu().contiguous()  # here, because the thread must not do arithmetic
         self._put(partial(self._writer.write, name, host), host.nbytes)
 
     def copy(self, name: str) -> None:
-        """As :meth:`CheckpointWriter.copy`, when its turn comes.
-
-        Raises:
-            OutputError: an earlier call failed, or for a budget of 0 this one.
-        """
+        """Queue :meth:`CheckpointWriter.copy`; raises as :meth:`write`."""
         self._put(partial(self._writer.copy, name))
 
     def commit(self, entry: Any) -> None:
-        """As :meth:`CheckpointWriter.commit`, when every call before it is done.
-
-        Args:
-            entry: not to be changed any more.
-
-        Raises:
-            OutputError: an earlier call failed, or for a budget of 0 this one.
-        """
+        """Queue :meth:`CheckpointWriter.commit`; the caller must not change ``entry``. Raises as :meth:`write`."""
         self._put(partial(self._writer.commit, entry))
 
     def flush(self) -> None:
-        """Wait until every call is done.
-
-        Raises:
-            OutputError: one failed.
-        """
+        """Wait until every call is done; raises as :meth:`write`."""
         self._wait(lambda: self._idle and not self._jobs)
 
     def close(self) -> None:
-        """Drop what waits and end the thread, after the call that it is at. Never raises, and may be called twice."""
+        """Drop waiting calls and end the thread after its present call. Never raises, and may be called twice."""
         with self._lock:
             self._closed = True
             self._drop()
@@ -104,7 +89,7 @@ class AsyncWriter:
             self.close()
 
     def _put(self, job: Callable[[], None], nbytes: int = 0) -> None:
-        """Let ``job`` wait for its turn; without a thread do it."""
+        """Queue ``job``; without a thread, do it."""
         with self._lock:
             self._raise()
             if self._budget:
@@ -116,7 +101,7 @@ class AsyncWriter:
         self._wait(lambda: True)
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        """Until ``ready``, which it is soon when a job has failed; then raise that."""
+        """Wait until ``ready``, which is soon after a failure; then raise the failure, if there is one."""
         with self._lock:
             self._changed.wait_for(ready)
             self._raise()
@@ -125,7 +110,7 @@ class AsyncWriter:
         if self._error is not None:
             raise self._error
         if self._closed:
-            raise RuntimeError("nothing can be written behind after the end")
+            raise RuntimeError("nothing can be written after the end")
 
     def _run(self) -> None:
         while True:
@@ -138,7 +123,7 @@ class AsyncWriter:
                 job, nbytes = self._jobs.popleft()
                 self._idle = False
             self._do(job)
-            del job  # and with it the tensor, before its room counts as free
+            del job  # and its tensor, before its room counts as free
             with self._lock:
                 self._held -= nbytes
 
@@ -151,6 +136,6 @@ class AsyncWriter:
                 self._drop()
 
     def _drop(self) -> None:
-        """Take away what waits."""
+        """Remove the waiting calls."""
         while self._jobs:
             self._held -= self._jobs.popleft()[1]

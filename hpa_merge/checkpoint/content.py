@@ -1,8 +1,8 @@
-"""What a checkpoint is known by wherever it lies: a digest of its tensors, from both ends of each.
+"""The content digest of a checkpoint, which identifies it wherever it lies: both ends of each tensor, hashed.
 
-Tuning changes nearly every value of what it changes, so a few thousand bytes of each tensor tell whether somebody has
-saved over it, and nothing has to be read in full. Times, places, shards and the order of tensors play no part, so a
-copy on another machine has the same digest.
+Tuning changes nearly every value of a tensor. So a few thousand bytes of each tensor show whether somebody has saved
+over it, and no tensor has to be read in full. Times, paths, shards and the order of tensors do not count, so a copy on
+another machine has the same digest.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ from hpa_merge.checkpoint.shard import TensorInfo
 __all__ = ["SAMPLE", "content_digest", "sampled"]
 
 SAMPLE = 2048
-"""Bytes that are looked at from either end of a tensor; one that is no longer than both is looked at whole."""
+"""Bytes that are read from each end of a tensor; a tensor of up to twice that many is read in full."""
 
 
 def content_digest(tensors: Iterable[TensorInfo], descriptor: Callable[[str], int]) -> str:
-    """SHA-256 of every tensor's name, dtype, shape and both ends, in the order of the names; in hexadecimal.
+    """SHA-256, in hexadecimal, of every tensor's name, dtype, shape and both ends, in the order of the names.
 
-    Each tensor adds the line ``["name", "bfloat16", [rows, columns]]`` as JSON has it, and its sampled bytes.
+    Each tensor adds the JSON line ``["name", "bfloat16", [rows, columns]]`` and its sampled bytes.
 
     Args:
         tensors: where they lie.
-        descriptor: gives the number of a shard's open file.
+        descriptor: gives the file descriptor of an open shard.
 
     Raises:
         OSError: a file cannot be read.
@@ -42,7 +42,7 @@ def content_digest(tensors: Iterable[TensorInfo], descriptor: Callable[[str], in
 
 
 def sampled(info: TensorInfo) -> tuple[tuple[int, int], ...]:
-    """The bytes of a shard that are looked at of a tensor, as ``(start, stop)``: none where it is empty."""
+    """The ranges ``(start, stop)`` of a shard that are read for a tensor; none if it is empty."""
     if info.nbytes <= 2 * SAMPLE:
         return ((info.start, info.stop),) if info.nbytes else ()
     return (info.start, info.start + SAMPLE), (info.stop - SAMPLE, info.stop)

@@ -1,4 +1,4 @@
-"""Files as the operating system sees them: room kept free, bytes at an offset, kernel copies, durability.
+"""Files as the operating system sees them: preallocation, bytes at an offset, kernel copies, durability.
 
 Plain functions that know nothing of checkpoints and raise OSError.
 """
@@ -33,7 +33,7 @@ ENDED = "the file has become shorter since it was opened"
 
 
 def allocate(descriptor: int, size: int) -> None:
-    """Give a file its full size, with the disk blocks for it where the system can promise them."""
+    """Give a file its full size, and reserve its disk blocks if the system can."""
     if hasattr(os, "posix_fallocate"):
         try:
             return os.posix_fallocate(descriptor, 0, size)
@@ -44,7 +44,7 @@ def allocate(descriptor: int, size: int) -> None:
 
 
 def read_at(descriptor: int, target: memoryview, offset: int) -> None:
-    """Fill ``target``, a byte view, with the bytes from ``offset`` on."""
+    """Fill ``target``, a byte view, with the bytes from ``offset``."""
     while target:
         count = os.preadv(descriptor, [target[:CHUNK]], offset)
         if not count:
@@ -53,17 +53,17 @@ def read_at(descriptor: int, target: memoryview, offset: int) -> None:
 
 
 def write_at(descriptor: int, content: memoryview, offset: int) -> None:
-    """All of ``content``, a byte view, from ``offset`` on; a call may take only a part of it."""
+    """Write all of ``content``, a byte view, at ``offset``; one system call may write only a part of it."""
     while content:
         count = os.pwrite(descriptor, content[:CHUNK], offset)
         content, offset = content[count:], offset + count
 
 
 def copy_range(source: int, target: int, start: int, stop: int) -> None:
-    """Bytes ``start:stop`` of one file into the same place of another: in the kernel where that works, else by hand."""
+    """Copy the bytes ``start:stop`` of one file to the same offset of another, in the kernel if possible."""
     if hasattr(os, "copy_file_range"):
-        # Two file systems, an old kernel, a container that forbids it, a network share: what is a real error and not
-        # just "not here" comes again, by hand.
+        # This fails across file systems, with an old kernel, in some containers, on network shares. A real error fails
+        # again below.
         with contextlib.suppress(OSError):
             while start < stop and (count := os.copy_file_range(source, target, stop - start, start, start)):
                 start += count
@@ -76,11 +76,7 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
 
 
 def copy_file(source: BinaryIO, target: Path) -> str:
-    """Copy the content of an open file into a new one, and return SHA-256 of it, in hexadecimal.
-
-    Raises:
-        FileExistsError: there is such a file.
-    """
+    """Copy the content of an open file into a new file ``target``, and return its SHA-256, in hexadecimal."""
     state = hashlib.sha256()
     writing, offset = open_written(target, new=True), 0
     try:
@@ -100,7 +96,7 @@ def digest(path: Path) -> str:
 
 
 def digest_at(descriptor: int, start: int = 0, stop: int | None = None) -> str:
-    """SHA-256 of the bytes ``start:stop`` of an open file, in hexadecimal; to its end where ``stop`` is None."""
+    """SHA-256, in hexadecimal, of the bytes ``start:stop`` of an open file; ``stop`` is None for its end."""
     state = hashlib.sha256()
     stop = os.fstat(descriptor).st_size if stop is None else stop
     while start < stop:
@@ -113,7 +109,7 @@ def digest_at(descriptor: int, start: int = 0, stop: int | None = None) -> str:
 
 
 def sync(path: Path) -> None:
-    """Make a file durable; or a folder, with everything in it. Links are not followed."""
+    """Make a file durable, or a folder with everything in it. Links are not followed."""
     if path.is_dir() and not path.is_symlink():
         for entry in path.iterdir():
             sync(entry)
@@ -127,7 +123,7 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete what was replaced; what cannot be deleted stays beside OUT, and :func:`check_output` will name it."""
+    """Delete what was replaced; if that fails it stays next to OUT, and :func:`check_output` will name it."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,4 +1,4 @@
-"""A folder in Hugging Face layout: its config.json, its weight files, and what makes it one that is not read."""
+"""A folder in Hugging Face layout: its config.json, its weight files, and the reasons for which it is refused."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -32,7 +32,7 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
         CheckpointError: it is missing, broken, or says that the model is quantised.
     """
     if folder.is_file():
-        raise CheckpointError(f"{role} {folder} is a file: give the folder that it lies in.")
+        raise CheckpointError(f"{role} {folder} is a file: give its folder.")
     if not folder.is_dir():
         raise CheckpointError(f"{role} {folder} does not exist: give a folder in Hugging Face layout.")
     refuse_devices(folder, role)
@@ -57,13 +57,13 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
 
 
 def check_names(config: dict[str, Any], place: str) -> None:
-    """Check the two fields that choose transformers' classes, and that are read before transformers checks anything.
+    """Check the two fields that choose transformers' classes: they are read before transformers checks anything.
 
     Args:
-        place: what the message begins with.
+        place: the beginning of the message.
 
     Raises:
-        CheckpointError: they are there, and are no names.
+        CheckpointError: a field is present and holds something else than names.
     """
     names = config.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) and name for name in names)):
@@ -80,7 +80,7 @@ def check_names(config: dict[str, Any], place: str) -> None:
 
 
 def find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
-    """The weight files, sorted; the index file's name, if there is one; and what that says: tensor to shard."""
+    """The weight files, sorted; the index file's name, if there is one; and its map from tensors to shards."""
     if _present(folder / INDEX):
         weight_map = read_json(folder, role, INDEX).get("weight_map")
         if not (isinstance(weight_map, dict) and weight_map and all(isinstance(s, str) for s in weight_map.values())):
@@ -123,7 +123,7 @@ def find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, d
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether the folder has weights of a whole model."""
+    """Whether the folder has the weights of a whole model."""
     return _present(folder / INDEX) or any(path.name != ADAPTER for path in folder.glob("[!.]*.safetensors"))
 
 
@@ -149,7 +149,7 @@ def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
 
 
 def _quantisations(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every ``quantization_config`` that is not empty, however deep (a text_config's, say), with its dotted name."""
+    """Every ``quantization_config`` that is not empty, at any depth (in a text_config, say), with its dotted name."""
     for key, value in config.items():
         if key == "quantization_config" and value:
             yield prefix + key, value
@@ -158,7 +158,7 @@ def _quantisations(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def _present(path: Path) -> bool:
-    """Whether the folder has such an entry; a broken link is one, and reading it then says so."""
+    """Whether the entry exists; a broken link counts, and reading it then raises the error."""
     return path.is_symlink() or path.exists()
 
 
@@ -171,13 +171,13 @@ def _exists(path: Path) -> bool:
 
 
 def refuse_devices(folder: Path, role: str) -> None:
-    """Check that nothing in the folder makes a reader wait, read without an end, or read what is not the folder's own.
+    """Refuse a folder that could make a reader wait, read without end, or read files from elsewhere.
 
-    That is a pipe, a socket or a device, or a link to one; and a link out of the folder in the place of a file that is
-    read with a model: by us, or by a library that follows links. Other files may be such links, and are left out.
+    That is a folder with a pipe, a socket, a device, or a link to one. A file that we or a library read with a model
+    must not be a link out of the folder. Other files may be such links, and are left out.
 
     Raises:
-        CheckpointError: there is such a thing, or the folder cannot be read.
+        CheckpointError: there is such an entry, or the folder cannot be read.
     """
     name = "the folder"
     try:

@@ -1,4 +1,4 @@
-"""What a run reads: where it lies, so that nothing is written there, and whether it is still what was read."""
+"""The files that a run reads: their places, so that nothing is written there, and whether they have changed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Inputs:
     """Everything that a run reads.
 
     Attributes:
-        folders: of checkpoints; nothing is written into them.
-        files: of the run itself, such as the calibration files; none of them is deleted.
-        states: every file that must not change before OUT is published, as it was when it was opened.
+        folders: the folders of checkpoints; nothing is written into them.
+        files: files of the run itself, such as the calibration files; none of them is deleted.
+        states: the state of every file that must not change before OUT is published.
     """
 
     folders: tuple[Path, ...]
@@ -31,32 +31,24 @@ class Inputs:
 
     @classmethod
     def of(cls, folders: Iterable[Path], files: Iterable[Path], read: Iterable[Path]) -> "Inputs":
-        """The inputs as they are now.
-
-        Args:
-            read: what must not change, beside ``files``.
-        """
+        """The inputs as they are now; ``read``: the files that must not change, in addition to ``files``."""
         found, files = dict.fromkeys(folders), tuple(dict.fromkeys(files))
         return cls(tuple(found), files, {path: state_of(path) for path in dict.fromkeys((*read, *files))})
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """What OUT may not touch: the folders, the files, and where links in a folder lead to."""
+        """What OUT must not touch: the folders, the files, and the targets of links in a folder."""
         return (*self.folders, *self.files, *(path for path in self.states if path.is_symlink()))
 
     def check(self) -> None:
-        """Compare every file with what it was.
-
-        Raises:
-            ChangedError: one was changed, replaced or removed.
-        """
+        """Raise ChangedError if a file was changed, replaced or removed."""
         for path, was in self.states.items():
             if state_of(path) != was:
                 raise ChangedError(changed(path))
 
 
 def changed(path: Path) -> str:
-    """The sentence for an input that is not what was read."""
+    """The sentence for an input that was changed."""
     return (
         f"the input {path} was changed while it was read, and OUT would be of neither version: nothing was published, "
         "so run the same command again when nothing writes there."
@@ -64,8 +56,7 @@ def changed(path: Path) -> str:
 
 
 def files_of(checkpoint: Checkpoint) -> tuple[Path, ...]:
-    """Every file that is read of a checkpoint: weights, configuration and side files, and those of a vision tower and
-    an adapter.
+    """Every file of a checkpoint that is read: weights, configuration, side files; its vision tower's, its adapter's.
 
     Raises:
         CheckpointError: a subfolder cannot be read.
@@ -82,7 +73,7 @@ def files_of(checkpoint: Checkpoint) -> tuple[Path, ...]:
 
 
 def state_of(path: Path) -> State | None:
-    """What a file is known by; None where there is none."""
+    """The state of a file; None if it does not exist."""
     try:
         found = path.stat()
     except OSError:

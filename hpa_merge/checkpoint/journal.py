@@ -1,9 +1,9 @@
-"""What is durable in OUT.partial: JSON lines, each written and synced after the data that it speaks of.
+"""The journal of OUT.partial: JSON lines that say what is durable, each synced after the data that it describes.
 
-The first line says that this is a journal and what the run was begun with. A line that was cut off by a kill was never
-there: what it would have said is done again. The open file is also the lock that keeps a second run from the same OUT.
+The first line identifies the file as a journal and holds the fingerprint of the run. A line that a kill cut off does
+not count, and its work is done again. The open file is also the lock that keeps a second run away from the same OUT.
 
-A journal is a regular file with one name. What else stands in its place is never written to.
+A journal is a regular file with one name. Anything else in its place is never written to.
 """
 
 import contextlib
@@ -35,15 +35,15 @@ class Journal:
     """The journal of one OUT.partial, open and locked until :meth:`close`.
 
     Attributes:
-        lines: what stood in it when it was opened, as far as it is whole.
+        lines: the whole lines that it had when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or begin the journal at ``path``.
+        """Open the journal at ``path``, or create it.
 
         Raises:
             BlockingIOError: another run holds it.
-            Foreign: what stands there is no journal, or one of another version.
+            Foreign: the file is not a journal, or one of another version.
             OSError: it cannot be opened.
         """
         self._path = path
@@ -52,7 +52,7 @@ class Journal:
             descriptor = open_written(path, missing=True, mode=0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(descriptor, path):  # else the run that held it has ended meanwhile and taken the file away
+                if _is_at(descriptor, path):  # else the run that held it has ended meanwhile and removed the file
                     whole = _whole_lines(descriptor)
                     self.lines = [line for line, _ in whole]
                     self._ends = [end for _, end in whole]
@@ -64,22 +64,18 @@ class Journal:
 
     @property
     def side_files(self) -> tuple[str, ...]:
-        """Relative paths of NEW's side files when the run began, by the first line."""
+        """Relative paths of NEW's side files at the start of the run, from the first line."""
         return tuple(self.lines[0].get("side files", ())) if self.lines else ()
 
     def begin(self, fingerprint: Mapping[str, Any], side_files: Sequence[str]) -> None:
-        """Write the first line.
-
-        Raises:
-            OSError: as :meth:`append`.
-        """
+        """Write the first line; raises as :meth:`append`."""
         self.append({MARK: FORMAT, "fingerprint": fingerprint, "side files": side_files})
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line that survives a power failure.
 
         Raises:
-            OSError: the disk is full, or refuses; the journal then ends where it ended before.
+            OSError: the disk is full or refuses; the journal is then unchanged.
         """
         end = os.lseek(self._descriptor, 0, os.SEEK_END)
         content = memoryview(json.dumps(line).encode() + b"\n")
@@ -87,28 +83,24 @@ class Journal:
             while content:
                 content = content[os.write(self._descriptor, content) :]
             os.fsync(self._descriptor)
-        except OSError:  # an interruption leaves the line, whole or cut off
+        except OSError:  # an interruption, in contrast, leaves the line, whole or cut off
             os.ftruncate(self._descriptor, end)
             raise
 
     def cut(self, count: int) -> None:
-        """Forget all but the first ``count`` of the lines that stood in it: what they speak of is gone.
-
-        Raises:
-            OSError: the disk refuses.
-        """
+        """Drop all but the first ``count`` lines, because the data of the others is gone; raises OSError."""
         os.ftruncate(self._descriptor, self._ends[count - 1] if count else 0)
         del self.lines[count:], self._ends[count:]
 
     def end(self) -> None:
-        """Take the file away: there is nothing left to resume. Never raises."""
+        """Remove the file, because nothing is left to resume. Never raises."""
         with contextlib.suppress(OSError):
             if self._descriptor >= 0 and _is_at(self._descriptor, self._path):
                 self._path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Give up the lock. Never raises, and may be called twice."""
+        """Release the lock. Never raises, and may be called twice."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
@@ -116,10 +108,10 @@ class Journal:
 
 
 def _whole_lines(descriptor: int) -> list[tuple[dict[str, Any], int]]:
-    """Every whole line, and where it ends; what comes after the last one was cut off.
+    """Every whole line and its end; the rest of the file was cut off.
 
     Raises:
-        Foreign: the file does not begin as a journal does, or a line is longer or holds more than any run writes.
+        Foreign: the file does not begin like a journal, or a line is longer or holds more than a run writes.
     """
     whole: list[tuple[dict[str, Any], int]] = []
     end, left = 0, parsing.JOURNAL.memory
@@ -139,37 +131,37 @@ def _whole_lines(descriptor: int) -> list[tuple[dict[str, Any], int]]:
 
 
 def _parsed(line: bytes, memory: int) -> Any:
-    """What a line says, if it has no more values than become ``memory`` bytes.
+    """The content of a line whose values take at most ``memory`` bytes.
 
     Raises:
-        JSONDecodeError, UnicodeDecodeError: it is no JSON.
-        Foreign: it holds what no run writes.
+        JSONDecodeError, UnicodeDecodeError: it is not JSON.
+        Foreign: it holds more than a run writes.
     """
     try:
         return parsing.parse_json(line, parsing.Limits(parsing.JOURNAL.size, memory + 2 * len(line)), surrogates=True)
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError as error:
-        raise Foreign(f"a line of it is of no run: {error}") from error
+        raise Foreign(f"no run has written one of its lines: {error}") from error
 
 
 def _values(line: bytes) -> int:
-    """Bytes that a line's values become in memory, without their texts, which are no longer than the line."""
+    """Bytes that a line's values take in memory, without their texts, which are no longer than the line."""
     return parsing.becomes(line) - 2 * len(line)
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
     """The lines of the file from its beginning; the last one may lack its end.
 
-    JSON as it is written here is printable ASCII: where a byte is not, as in a hole, no more is read.
+    A journal is printable ASCII: reading stops at any other byte, as in a hole.
 
     Raises:
-        Foreign: one is longer than any that a run writes.
+        Foreign: a line is longer than a run writes.
     """
     rest, offset, sound, most = bytearray(), 0, True, parsing.BEGINNING.size
     while sound and (block := os.pread(descriptor, BLOCK, offset)):
         if len(rest) > most:
-            raise Foreign(f"a line of it is of no run: it is longer than {most} bytes")
+            raise Foreign(f"no run has written one of its lines: it is longer than {most} bytes")
         offset += len(block)
         sound = block.isascii() and b"\0" not in block
         first, *others = block.split(b"\n")
@@ -182,21 +174,17 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 
 
 def _check_first(line: bytes) -> None:
-    """Refuse what is no journal of this version, but for a line that a kill cut off.
-
-    Raises:
-        Foreign: it is none.
-    """
+    """Raise Foreign unless the line is the first one of a journal of this version, whole or cut off by a kill."""
     current = BEGINNING + f"{FORMAT}, ".encode()
     if line.startswith(current) or (not line.endswith(b"\n") and current.startswith(line)):
         return
     if line.startswith((BEGINNING, b'{"fingerprint": ')):
-        raise Foreign("another version of hpa-merge has begun this run, and that one alone can resume it")
-    raise Foreign("it is no journal of hpa-merge")
+        raise Foreign("another version of hpa-merge has begun this run, and only that version can resume it")
+    raise Foreign("it is not a journal of hpa-merge")
 
 
 def _is_line(content: Mapping[str, Any], *, first: bool) -> bool:
-    """Whether a line has the fields that it is read by."""
+    """Whether a line has the fields that a run reads."""
     if first:
         names = content.get("side files", [])
         texts = isinstance(names, list) and all(isinstance(each, str) for each in names)
@@ -206,7 +194,7 @@ def _is_line(content: Mapping[str, Any], *, first: bool) -> bool:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one that stands under ``path`` now."""
+    """Whether ``path`` still names the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -214,7 +202,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def fingerprint_in(path: Path) -> dict[str, Any]:
-    """What the run of the journal at ``path`` was begun with; empty where it says nothing.
+    """The fingerprint in the journal at ``path``; empty if it has none.
 
     Raises:
         OSError: there is no journal that can be read.
@@ -232,10 +220,10 @@ def fingerprint_in(path: Path) -> dict[str, Any]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a run that is going on holds the journal at ``path``; False where there is none.
+    """Whether a run holds the journal at ``path``; False if there is no file.
 
     Raises:
-        Foreign: what stands there is none.
+        Foreign: the file is not a journal.
         OSError: it cannot be opened.
     """
     try:

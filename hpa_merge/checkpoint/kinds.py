@@ -1,8 +1,8 @@
-"""What a file beside the weights is, by its path: the kinds of files that belong to a model, and the others.
+"""Which files next to the weights belong to a model, by their paths.
 
-The kinds are a list of what is let through, for there is no end to what training leaves in a folder: states of the
-optimizer, logs, results, arguments, samples. What a file is called says what it is; of code, pictures and data whose
-name says nothing, it is another file of the model that names them.
+This is a list of what is copied, because training may leave anything in a folder: optimizer states, logs, results,
+arguments, samples. The name of a file says what it is. Code, pictures and data whose names say nothing belong to the
+model if another file of the model names them.
 """
 
 import codecs
@@ -30,7 +30,7 @@ TOKENIZER = re.compile(
 )
 TEMPLATES = re.compile(r"chat_template[\w.-]*\.(json|jinja2?|txt)|additional_chat_templates/[\w.-]+\.jinja2?")
 PROCESSOR = re.compile(r"(\w+_)?(processor|preprocessor|feature_extractor)[\w.-]*\.json")
-"""Files that are read with a model, by their paths in its folder. The names are those of transformers' classes."""
+"""Files that are read with a model, by their paths in its folder. The names come from transformers' classes."""
 
 CONFIGURATION = re.compile(
     r"[\w.-]*config(uration)?\.json|config[\w.-]*\.json|modules\.json|model_?card\.json"
@@ -40,7 +40,7 @@ OF_TRAINING = re.compile(
     r"(^|[_.-])(train\w*|ds|deepspeed|zero\d*|accelerate|fsdp|megatron|lora|peft|adapter|sft|dpo|ppo|grpo|rlhf|optim\w*"
     r"|sched\w*|sweep|wandb|mergekit|run|exp|experiment\w*|hydra|data\w*|eval\w*|bench\w*|test\w*|loss|lr|grad\w*)([_.-]|$)"
 )
-"""Words in the name of a configuration or a picture that is of a run, and not of a model."""
+"""Words in the name of a configuration or a picture that belongs to a run, not to a model."""
 
 TEMPLATE = re.compile(r"[\w.-]+\.jinja2?")
 
@@ -56,8 +56,8 @@ LEGAL = re.compile(
     r")([ _.-]v?\d[\d.]*)?(\.(txt|pdf|html?))?",
     re.IGNORECASE,
 )
-"""Texts for people: every one in a format for texts; of others those that are called a licence or the like, such as
-``LICENSE-APACHE`` and ``Gemma-License.txt``; a name that only holds such a word (``license_key``) is none."""
+"""Texts for people: all files in a text format, and files with the name of a licence or the like, such as
+``LICENSE-APACHE`` and ``Gemma-License.txt``. A name that only contains such a word (``license_key``) does not count."""
 
 BINARY = (
     *(
@@ -73,45 +73,45 @@ BINARY = (
     ),
     *(b"\x89HDF", b"GGUF", b"\x93NUMPY", b"SQLite format 3"),
 )
-"""How pickles begin, archives (of torch.save too), and files of weights and data: none is a model's side file."""
+"""First bytes of pickles, archives (torch.save's too), and files of weights and data. None of them is a side file."""
 
 PICTURE = re.compile(r".+\.(png|jpe?g|gif|svg|webp|bmp|ico|mp4|webm|mp3|wav|flac|ogg|pdf)", re.IGNORECASE)
 PICTURES = re.compile(r"assets?|images?|imgs?|figures?|figs?|docs?|media|pics?|pictures?|resources?|static|examples?")
-"""Folders that pictures of a model card lie in; elsewhere a card has to name them."""
+"""Folders for the pictures of a model card; elsewhere, the card has to name a picture."""
 
 CODE = re.compile(
     r"(modeling|configuration|tokenization|processing|image_processing|video_processing|feature_extraction)_\w+\.py"
     r"|handler\.py|custom_generate/\w+\.py"
 )
-"""Code of a model's own by its name, as transformers writes it; further files are named by ``auto_map``."""
+"""The model's own code, by the names that transformers gives it; ``auto_map`` names further files."""
 
 DATA = (".json", ".txt", ".model")
-"""Suffixes of files of a model's own whose names say nothing; a configuration has to name them, or their folder."""
+"""Suffixes of the model's own data whose names say nothing; a configuration has to name them, or their folder."""
 
 ARRAYS = {".pkl", ".pickle", ".npz", ".npy"}
-"""Suffixes of files that may be pickles: never carried, as weights are not, and no sign of another model."""
+"""Suffixes of files that may be pickles: like weights they are not copied, but they do not show another model."""
 
 OTHER_FORMATS = {"onnx", "original", "gguf", "openvino", "coreml", "tflite"}
-"""Subfolders that hold the model before the merge in another format, whatever the files in them are called."""
+"""Subfolders that hold the model before the merge in another format, whatever the names of their files."""
 
 RUNS = re.compile(
     r"(checkpoint|global_?step|step|epoch|iter)s?[_-]?\d+.*|(latest|best|last|tmp|final)[_-]checkpoint.*|runs?|wandb"
     r"|mlruns|\w*_logs|logs?|tensorboard|ray_results|swanlog|aim|profile\w*|outputs?|__pycache__"
 )
-"""Subfolders of a run, whatever lies in them."""
+"""Subfolders of a run, whatever they hold."""
 
 STATE = re.compile(r"trainer_state\.json|events\.out\.tfevents.*|latest|latest_checkpointed_iteration\.txt")
-"""Beside weights, what makes a subfolder another checkpoint, or a run's."""
+"""Files that, like weights, show that a subfolder is another checkpoint or belongs to a run."""
 
 IMPORT = re.compile(r"^[ \t]*from[ \t]+\.([\w.]*)[ \t]+import[ \t]+([^#\n]+)", re.MULTILINE)
-"""A relative import. Blanks are those of one line: over several lines the time would be the square of their number."""
+"""A relative import. Blanks stay within a line; over several lines the matching time would be quadratic."""
 
 BETWEEN = re.compile(r"""[\s()<>\[\]{}"'`/\\|,;:=?#*!]+""")
-"""What separates the names of files in a text."""
+"""Separates the names of files in a text."""
 
 
 def is_read(path: PurePath) -> bool:
-    """Whether it is a file that is read with a model: its configuration, tokenizer, processor, or templates."""
+    """Whether the file is read with a model: its configuration, tokenizer, processor, or templates."""
     name, whole = path.name, path.as_posix()
     if CONFIGURATION.fullmatch(name) and not OF_TRAINING.search(name.lower()):
         return True
@@ -119,16 +119,16 @@ def is_read(path: PurePath) -> bool:
 
 
 def is_other_weights(path: PurePath) -> bool:
-    """Whether a file holds weights in any format, or is the index of such files (``pytorch_model.bin.index.json``)."""
+    """Whether a file holds weights in any format, or is an index of such files (``pytorch_model.bin.index.json``)."""
     other_format = len(path.parts) > 1 and path.parts[0].lower() in OTHER_FORMATS
     return other_format or _suffix(path) in SUFFIXES | ARRAYS
 
 
 def holds_what_it_says(path: PurePath, content: bytes) -> bool:
-    """Whether a file holds what its name says, as far as its beginning tells: weights and archives have any name.
+    """Whether a file holds what its name says, judged by its beginning: weights and archives may have any name.
 
     Args:
-        content: how it begins; of a text at least the first thousand bytes.
+        content: the beginning; for a text, at least the first thousand bytes.
     """
     if content.startswith(BINARY) or content[257:262] == b"ustar":
         return False
@@ -141,10 +141,10 @@ def holds_what_it_says(path: PurePath, content: bytes) -> bool:
 
 
 def candidates(paths: Collection[PurePath]) -> set[PurePath]:
-    """Those of a folder's files that could belong into a merged model beside its weights, as far as names say.
+    """The files of a folder that could belong to a merged model, judged by their names.
 
-    Hidden files do not, nor does anything in a subfolder of a run, or in one with weights: that is another model, or
-    this one at another step.
+    Hidden files do not belong, nor do files in a subfolder of a run or in one with weights, which holds another model,
+    or this one at another step.
 
     Args:
         paths: every file, relative to the folder.
@@ -154,11 +154,11 @@ def candidates(paths: Collection[PurePath]) -> set[PurePath]:
 
 
 def belonging(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> set[PurePath]:
-    """Those of the candidates that belong: of code, pictures and data what another file of the model names.
+    """The candidates that belong; code, pictures and data belong if another file of the model names them.
 
     Args:
         paths: as for :func:`candidates`.
-        read: gives a file as text; empty where it cannot be read. It is asked in an order that does not change.
+        read: gives a file as text, empty if it cannot be read. The order of its calls is fixed.
     """
     found = candidates(paths)
     ordered = sorted(found)
@@ -172,7 +172,7 @@ def belonging(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> s
 
 
 def _may_belong(path: PurePath) -> bool:
-    """Whether a file's own path does not say that it belongs to no model."""
+    """Whether a file's own path allows that it belongs to a model."""
     if any(part.startswith(".") for part in path.parts) or is_other_weights(path):
         return False
     if any(RUNS.fullmatch(part.lower()) for part in path.parts[:-1]):
@@ -183,18 +183,18 @@ def _may_belong(path: PurePath) -> bool:
 
 
 def _is_of_a_kind(path: PurePath) -> bool:
-    """Whether the name alone says that a file is of a model."""
+    """Whether the name alone shows that a file belongs to a model."""
     name = path.name
     return is_read(path) or any(kind.fullmatch(name) for kind in (TEMPLATE, TEXT, LEGAL))
 
 
 def _is_of_another(path: PurePath) -> bool:
-    """Whether a file makes its folder that of another model or of a run."""
+    """Whether a file shows that its folder holds another model or a run."""
     return STATE.fullmatch(path.name) is not None or _suffix(path) in SUFFIXES
 
 
 def _suffix(path: PurePath) -> str:
-    """The suffix, in small letters; of an index that of the files that it is of."""
+    """The suffix in lower case; for an index, the suffix of its files."""
     return PurePath(path.name.lower().removesuffix(".index.json")).suffix
 
 
@@ -203,12 +203,12 @@ def _is_picture(path: PurePath) -> bool:
 
 
 def _is_shown(path: PurePath, texts: Collection[str]) -> bool:
-    """Whether a text has a picture's name, or its parts where the name has blanks."""
+    """Whether a text has a picture's name, or all of its parts if the name has blanks."""
     return all(part in texts for part in BETWEEN.split(path.name) if part)
 
 
 def _is_named(path: PurePath, settings: Collection[str]) -> bool:
-    """Whether a configuration names a file by its path, or a folder that it lies in; ``settings``: its texts."""
+    """Whether a configuration names a file by its path, or a folder above it; ``settings``: its texts."""
     names = (path.as_posix(), *(parent.as_posix() for parent in path.parents[:-1]))
     return any(name in settings or f"{name}/" in settings for name in names)
 
@@ -218,7 +218,7 @@ def _is_among_pictures(path: PurePath) -> bool:
 
 
 def _code(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> set[PurePath]:
-    """The files of a model's own code: by their names, by ``auto_map`` of a configuration, and what those import."""
+    """The model's own code: files known by name, named by a configuration's ``auto_map``, or imported by those."""
     ordered = sorted(paths)
     named = {module for path in ordered if path.name.endswith("config.json") for module in _modules(read(path))}
     waiting = [
@@ -239,7 +239,7 @@ def _code(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> set[P
 
 
 def _modules(text: str) -> set[str]:
-    """Paths of the files that ``auto_map`` of a configuration names."""
+    """Paths of the files that a configuration's ``auto_map`` names."""
     if '"auto_map"' not in text:
         return set()
     names = re.findall(r'"(?:[\w./-]+--)?([\w.]+)\.\w+"', text)

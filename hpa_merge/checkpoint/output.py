@@ -1,4 +1,4 @@
-"""Where OUT may be made, and the sentences for what the disk refuses."""
+"""Where OUT may be made, and the sentences for the errors of the disk."""
 
 import contextlib
 import errno
@@ -21,7 +21,6 @@ __all__ = [
     "busy",
     "check_output",
     "check_outputs",
-    "exists",
     "left_behind",
     "overlaps",
     "telling",
@@ -31,13 +30,13 @@ __all__ = [
 @final
 @dataclass(frozen=True)
 class Places:
-    """OUT and what stands beside it while it is made; absolute paths.
+    """OUT and the paths next to it that are used while it is made; all absolute.
 
     Attributes:
         out: the finished folder.
         partial: the folder in which it is made.
-        journal: what is durable in that folder; also the lock of the run that makes it.
-        replaced: where an OUT that is replaced waits until the new one stands in its place.
+        journal: says what is durable in that folder; also the lock of the run that makes it.
+        replaced: where an OUT that is replaced waits until the new one is there.
     """
 
     out: Path
@@ -60,20 +59,20 @@ def check_output(
     beside: int = 0,
     resume: bool = False,
 ) -> None:
-    """Whether OUT can be made there; nothing is created, so that a dry run can ask too.
+    """Check that OUT can be made there; nothing is created, so a dry run can check too.
 
     Args:
         out: the folder to make.
         inputs: what is never written to nor deleted: the folders of OLD and NEW, and every other file that is read.
-        overwrite: whether an OUT that exists may be replaced.
-        needed: bytes that have to be free on the disk, where none are taken by a run to be resumed.
-        beside: bytes that other OUTs of this run are going to take there.
-        resume: whether a run that was interrupted there is to be gone on with.
+        overwrite: whether an existing OUT may be replaced.
+        needed: bytes that have to be free on the disk, unless a run is resumed.
+        beside: bytes that other OUTs of this run will take there.
+        resume: whether an interrupted run may be resumed there.
 
     Raises:
-        OutputError: OUT is, holds or lies in an input; it exists and is not to be replaced, or may not be deleted
-            (:func:`check_replaceable`); an interrupted run left its own folders there; its parent is missing or cannot
-            be written to; the disk is too full.
+        OutputError: OUT is, holds or lies in an input; it exists and must not be replaced or deleted
+            (:func:`check_replaceable`); an interrupted run left its folders there; its parent is missing or cannot be
+            written to; the disk is too full.
     """
     places = Places.of(out)
     out, partial, replaced = places.out, places.partial, places.replaced
@@ -82,7 +81,7 @@ def check_output(
     with telling(f"OUT {out} cannot be made"):
         if os.path.lexists(out):
             if not overwrite:
-                raise OutputError(exists(out))
+                raise OutputError(f"OUT {out} exists already: choose another folder, or replace it with --overwrite.")
             check_replaceable(out)
         with telling(f"the journal {places.journal} cannot be used"):
             locked = is_locked(places.journal)
@@ -93,8 +92,8 @@ def check_output(
                 raise OutputError(left_behind(partial))
             if partial.is_symlink() or not partial.is_dir() or any(mount_points(partial)):
                 raise OutputError(
-                    f"{partial} is no folder that a run has made, but a link, a file or a mount point: remove it, or "
-                    "choose another OUT."
+                    f"{partial} is a link, a file or a mount point, and not the folder of an interrupted run: remove "
+                    "it, or choose another OUT."
                 )
             needed, beside = 0, 0
         if os.path.lexists(replaced) and (os.path.lexists(out) or not resume):
@@ -121,10 +120,10 @@ def check_output(
 def check_outputs(
     outs: Sequence[str | Path], inputs: Sequence[str | Path], overwrite: bool, *, needed: int, resume: bool = False
 ) -> None:
-    """Whether several OUTs can be made at once, of ``needed`` bytes each: :func:`check_output` of them all.
+    """Check that several OUTs of ``needed`` bytes each can be made at once, each as :func:`check_output` does.
 
     Raises:
-        OutputError: one cannot; two of them would touch; the disk is too full for all that lie on it.
+        OutputError: one cannot; two of them overlap; a disk is too full for its OUTs.
     """
     owners: dict[Path, Path] = {}
     for out in outs:
@@ -147,7 +146,7 @@ def check_outputs(
 
 
 def begun_with(out: str | Path) -> dict[str, Any]:
-    """The fingerprint of the run that was interrupted at OUT; empty where there is none, or none that can be read."""
+    """The fingerprint of the run that was interrupted at OUT; empty if there is none that can be read."""
     try:
         return fingerprint_in(Places.of(out).journal)
     except OSError:
@@ -155,14 +154,14 @@ def begun_with(out: str | Path) -> dict[str, Any]:
 
 
 def _all_of(places: Places) -> tuple[Path, ...]:
-    """Every path that OUT may take, links resolved as far as its folder."""
+    """Every path that OUT may take, with the links in its parent resolved."""
     folder = places.out.parent.resolve()
     return tuple(folder / path.name for path in (places.out, places.partial, places.journal, places.replaced))
 
 
 @contextlib.contextmanager
 def telling(failure: str) -> Iterator[None]:
-    """Every OSError of the block in a sentence that begins with ``failure``."""
+    """Raise every OSError of the block as a sentence that begins with ``failure``."""
     try:
         yield
     except OSError as error:
@@ -180,13 +179,8 @@ def telling(failure: str) -> Iterator[None]:
 
 
 def overlaps(place: Path, given: Path) -> str:
-    """The sentence for an OUT that touches what is read."""
+    """The sentence for an OUT that overlaps an input."""
     return f"OUT {place} overlaps the input {given}, and inputs are never written to: choose a folder outside of it."
-
-
-def exists(out: Path) -> str:
-    """The sentence for an OUT that is there and is not to be replaced."""
-    return f"OUT {out} exists already: choose another folder, or replace it with --overwrite."
 
 
 def busy(partial: Path) -> str:
@@ -200,7 +194,7 @@ def left_behind(partial: Path) -> str:
 
 
 def _size(count: float) -> str:
-    """A number of bytes to read: ``14.2 GB``."""
+    """A number of bytes for people: ``14.2 GB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What may lie on top of a checkpoint: tensors that are computed from its own as they are read, and side files."""
+"""An adapter on top of a checkpoint: tensors that are computed when they are read, and side files."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -9,16 +9,15 @@ from typing import final
 from torch import Tensor
 
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER
-from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.checkpoint.shard import reading
 from hpa_merge.checkpoint.sidefiles import SideFiles
-from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG
 
 __all__ = ["Overlay", "lay_over"]
 
 OWN = ("adapter_config.json", "adapter_model.safetensors", "README.md", "config.json")
-"""Files of an adapter's folder that nobody misses in OUT."""
+"""Files of an adapter's folder that OUT does not need."""
 
 
 @final
@@ -29,15 +28,14 @@ class Overlay:
     Attributes:
         folder: where it lies.
         kind: what it is, for people.
-        keys: the tensors that are computed.
-        compute: gives one of them, from its name and what lies on disk under it, whose memory may be used again; for
-            one thread.
-        workspace: bytes that this takes beside the result, at most.
-        files: the checkpoint's side files with it.
-        own: those of them that lie in its folder, and not in the checkpoint's.
-        state: what its files are known by, for a fingerprint.
+        keys: names of the tensors that are computed.
+        compute: computes one of them from its name and its tensor on disk, whose memory it may reuse; for one thread.
+        workspace: the most bytes that this takes in addition to the result.
+        files: the side files of the checkpoint with the adapter.
+        own: those side files that lie in the adapter's folder.
+        state: identifies the adapter's files, for a fingerprint.
         content: the content digest of its own tensors.
-        close: gives its open files back.
+        close: closes its open files.
     """
 
     folder: Path
@@ -53,9 +51,9 @@ class Overlay:
 
 
 def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFiles, frozenset[Path]]:
-    """A checkpoint's side files with those of an adapter's ``folder`` in their place, and which the latter are.
+    """A checkpoint's side files with those of an adapter's ``folder`` on top; and the latter alone.
 
-    A tokenizer comes whole from one of the two, so that no file of the other one's contradicts it; so do templates.
+    The tokenizer comes from one of the two as a whole, so that its files do not contradict each other; so do templates.
 
     Raises:
         CheckpointError: the adapter's tokenizer_config.json cannot be read, or is too long.
@@ -78,9 +76,7 @@ def _is(path: Path, *patterns: re.Pattern[str]) -> bool:
 
 
 def _has_template(folder: Path, taken: Iterable[Path]) -> bool:
-    """Whether the tokenizer of the adapter's folder brings its template in tokenizer_config.json, as older ones do."""
+    """Whether tokenizer_config.json in the adapter's folder holds a template, as in older tokenizers."""
     name = Path("tokenizer_config.json")
-    try:
+    with reading(folder, "NEW", name.name):
         return name in taken and b'"chat_template"' in read_inside(folder, name, CONFIG.size)
-    except OSError as error:
-        raise CheckpointError(unreadable(folder, "NEW", name.name, error)) from error

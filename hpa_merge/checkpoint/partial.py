@@ -1,4 +1,4 @@
-"""OUT.partial, the folder in which OUT is made: its shards are opened here, and every other file is put there."""
+"""OUT.partial, the folder in which OUT is made: open its shards, and write every other file."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from typing import final
 from hpa_merge.checkpoint.files import allocate, copy_file, remove, sync, write_at
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.checkpoint.shard import reading
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, OutputError
 from hpa_merge.files.disk import UNFINISHED, Foreign, identity, open_written, sync_folder, write_whole
@@ -22,27 +22,27 @@ from hpa_merge.files.parsing import INDEX
 __all__ = ["Partial", "check_side_files", "needed_bytes"]
 
 CARD = "README.md"
-"""The model card, which is written anew."""
+"""The model card, which is written for OUT."""
 
 
 @final
 class Partial:
     """The folder, open from :meth:`make` or :meth:`take` until :meth:`close`.
 
-    Shards are opened relative to the open folder, as regular files with one name, on its own device. So nothing is
-    written through a link, nor into an input.
+    Shards are opened relative to the open folder, as regular files with one name, on the folder's device. So nothing is
+    written through a link, or into an input.
 
     Attributes:
-        path: where it lies.
-        ours: relative paths of what a run puts there; nothing else is ever deleted.
+        path: its path.
+        ours: relative paths of the files that a run puts there; nothing else is ever deleted.
     """
 
     def __init__(self, path: Path, inputs: Iterable[Path], ours: Iterable[str]) -> None:
-        """Nothing is made yet.
+        """Create nothing yet.
 
         Args:
             inputs: folders and files that are never written to.
-            ours: shards, their index and NEW's side files; what is made is added.
+            ours: shards, their index and NEW's side files; generated files are added.
         """
         self.path = path
         self.ours = {*ours, *MADE, CARD}
@@ -52,33 +52,19 @@ class Partial:
         self._lock = threading.Lock()
 
     def make(self) -> None:
-        """Make it, empty.
-
-        Raises:
-            FileExistsError: there is something in its place.
-            OSError: it cannot be made.
-        """
+        """Create it, empty; raises FileExistsError if the path exists, or another OSError."""
         self.path.mkdir()
         self.take()
 
     def take(self) -> None:
-        """Open the folder that is there.
-
-        Raises:
-            Foreign: it is no folder.
-            OSError: it cannot be opened.
-        """
+        """Open the existing folder; raises Foreign if it is not a folder, or another OSError."""
         try:
             self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except NotADirectoryError as error:
-            raise Foreign("it is no folder") from error
+            raise Foreign("it is not a folder") from error
 
     def lay_out(self, heads: Mapping[str, bytes], sizes: Mapping[str, int]) -> None:
-        """Give every shard its head and its full size.
-
-        Raises:
-            OutputError: the disk is full, or refuses.
-        """
+        """Create every shard with its head and its full size; raises OutputError if the disk is full or refuses."""
         for shard, head in heads.items():
             with telling(f"{self.path / shard} cannot be written"):
                 with self._lock:
@@ -89,22 +75,17 @@ class Partial:
         sync_folder(self.path)
 
     def is_laid_out(self, sizes: Mapping[str, int]) -> bool:
-        """Whether every shard is there in its full size.
-
-        Raises:
-            Foreign: one is no file of ours.
-            OSError: one cannot be opened.
-        """
+        """Whether every shard exists in its full size; raises as :meth:`descriptor`."""
         try:
             return all(os.fstat(self.descriptor(shard)).st_size == size for shard, size in sizes.items())
         except FileNotFoundError:
             return False
 
     def descriptor(self, shard: str) -> int:
-        """The number of a shard's open file, for reading and writing at an offset; good until :meth:`close`.
+        """The file descriptor of a shard, for reading and writing, valid until :meth:`close`.
 
         Raises:
-            Foreign: it is no file of ours.
+            Foreign: it is not a file of ours.
             OSError: it cannot be opened.
         """
         with self._lock:
@@ -118,19 +99,19 @@ class Partial:
             return self._shards[shard]
 
     def carry(self, source: Checkpoint, but: Collection[str]) -> tuple[dict[str, str], bytes | None]:
-        """Copy NEW's side files, in the place of what a run that failed has left of them.
+        """Copy NEW's side files, and remove what a failed run has left of them.
 
-        A link of the Hub's cache is copied as the file that it leads to, with ordinary permissions.
+        A link in the Hub's cache is copied as the file that it leads to, with ordinary permissions.
 
         Args:
-            but: relative paths of those that are not copied.
+            but: relative paths that are not copied.
 
         Returns:
-            SHA-256 of the bytes that were written, by relative path; and the index, which is to be written last.
+            SHA-256 of the bytes that were written, by relative path; and the index, which is written last.
 
         Raises:
-            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more, or there is
-                something in the folder that no run has put there.
+            OutputError, CheckpointError: the disk is full or refuses, or NEW can no longer be read, or the folder holds
+                something that no run has put there.
         """
         copied = source.side_files().copied
         self.ours.update(path.as_posix() for path in copied)
@@ -148,21 +129,19 @@ class Partial:
                     carried[path.as_posix()] = copy_file(file, ours)
         if source.index is None:
             return carried, None
-        try:
+        with reading(source.folder, source.role, source.index):
             return carried, read_inside(source.folder, source.index, INDEX.size)
-        except OSError as error:
-            raise CheckpointError(unreadable(source.folder, source.role, source.index, error)) from error
 
     def complete(self, carried: Collection[str], made: Mapping[str, bytes], last: Mapping[str, bytes]) -> None:
-        """Write the files that are made, and make the whole folder durable; it then holds nothing else.
+        """Write the generated files, make the whole folder durable, and check that it holds nothing else.
 
         Args:
             carried: relative paths of the files that :meth:`carry` has copied.
-            made: further files by plain name.
+            made: generated files by plain name.
             last: files that are written when everything else is durable.
 
         Raises:
-            OutputError: the disk is full, or refuses, or there is something else in the folder.
+            OutputError: the disk is full or refuses, or the folder holds something else.
         """
         self.ours.update((*made, *last))
         with telling(f"{self.path} cannot be written"):
@@ -179,15 +158,7 @@ class Partial:
             self._check({*carried, *made, *last})
 
     def _check(self, names: Collection[str]) -> None:
-        """Whether the folder is still the one that was opened, with the shards that were opened and ``names`` besides.
-
-        Args:
-            names: relative paths of all other files.
-
-        Raises:
-            OutputError: it is not, or it holds something else.
-            OSError: it cannot be read.
-        """
+        """Raise OutputError unless folder and shards are those that were opened, and all other files are ``names``."""
         same = os.path.samestat(os.fstat(self._folder), self.path.lstat())
         for shard, descriptor in self._shards.items():
             same = same and os.path.samestat(os.fstat(descriptor), (self.path / shard).lstat())
@@ -196,28 +167,20 @@ class Partial:
         self._refuse(self._others({*self._shards, *names}))
 
     def check_ours(self) -> None:
-        """Check that nothing lies in the folder but what a run puts there, so that it may be deleted.
+        """Check that the folder holds only what a run puts there, so that it may be deleted.
 
         Raises:
-            OutputError: there is something else, or the folder cannot be read.
+            OutputError: it holds something else, or cannot be read.
         """
         with telling(f"{self.path} cannot be read"):
             self._refuse(name for name in self._others(self.ours) if not name.startswith(UNFINISHED))
 
     def holds_only(self, names: Collection[str]) -> bool:
-        """Whether nothing lies in the folder but regular files of these names.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Whether the folder holds only regular files of these names; raises OSError if it cannot be read."""
         return not any(self._others(names))
 
     def _others(self, names: Collection[str]) -> Iterator[str]:
-        """Relative paths of what lies in the folder, but for regular files of these names and folders around them.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Relative paths of everything in the folder except regular files of these names and their folders."""
 
         def fail(error: OSError) -> None:
             raise error
@@ -232,11 +195,7 @@ class Partial:
                     yield path
 
     def _refuse(self, others: Iterator[str]) -> None:
-        """Refuse the first of ``others``, if there is any.
-
-        Raises:
-            OutputError: there is one.
-        """
+        """Raise OutputError for the first of ``others``, if there is one."""
         if (name := next(others, None)) is not None:
             raise OutputError(
                 f"{self.path} holds {name}, which this run did not put there: move it away, and run the same command "
@@ -253,7 +212,7 @@ class Partial:
             self._folder = -1
 
     def remove(self) -> None:
-        """Delete the folder, as far as that can be done; it stays where something else lies in it. Never raises."""
+        """Delete the folder as far as possible; if it holds something else, it stays. Never raises."""
         self.close()
         try:
             self.check_ours()
@@ -264,10 +223,10 @@ class Partial:
 
 
 def check_side_files(source: Checkpoint) -> None:
-    """Whether every side file of NEW can be copied, and be named in the report; asked before the work.
+    """Check, before the work, that every side file of NEW can be copied and named in the report.
 
     Raises:
-        CheckpointError: one has a name that is not UTF-8, or lies in a folder where OUT has a file.
+        CheckpointError: a name is not UTF-8, or a folder has the name of a file of OUT.
     """
     files = source.side_files()
     ours = {*source.shards, source.index, *MADE, CARD}
@@ -279,13 +238,13 @@ def check_side_files(source: Checkpoint) -> None:
             )
         if path.parts[0] in ours and (len(path.parts) > 1 or _is_folder(source, path)):
             raise CheckpointError(
-                f"{source.role} {source.folder} holds a folder called {path.parts[0]}, where OUT gets a file of that "
+                f"{source.role} {source.folder} holds a folder called {path.parts[0]}, and OUT gets a file of that "
                 "name: rename it, or move it away."
             )
 
 
 def _is_folder(source: Checkpoint, path: Path) -> bool:
-    """Whether what lies there, in NEW's folder or in OLD's below an adapter, is a folder; a link is none."""
+    """Whether the path is a folder in NEW's folder, or in OLD's below an adapter; a link does not count."""
     places = [folder / path for folder in source.folders]
     return any(place.is_dir() and not place.is_symlink() for place in places)
 
@@ -293,7 +252,7 @@ def _is_folder(source: Checkpoint, path: Path) -> bool:
 def needed_bytes(source: Checkpoint) -> int:
     """Bytes that an OUT in the layout of ``source`` takes: shards, index and every file that is copied.
 
-    A hole in a file counts as bytes, for the copy has them. What is made in addition, a report and a page, is small.
+    Holes in a file count, because the copy has bytes there. Generated files, a report and a page, are small.
 
     Raises:
         CheckpointError: a side file cannot be read.
@@ -303,13 +262,13 @@ def needed_bytes(source: Checkpoint) -> int:
         stops[info.shard] = max(stops.get(info.shard, 0), info.stop)
     sizes = list(stops.values())
     for path in (*source.side_files().copied, *([] if source.index is None else [Path(source.index)])):
-        with contextlib.suppress(OSError):  # whoever copies it says why it cannot be
+        with contextlib.suppress(OSError):  # the copy will raise the error
             sizes.append(source.locate(path).stat().st_size)
     return sum(sizes)
 
 
 def _files(place: Path) -> Iterable[Path]:
-    """A file; or of a folder what lies directly in it."""
+    """The file itself, or the direct entries of a folder."""
     with contextlib.suppress(OSError):
         return list(place.iterdir()) if place.is_dir() else [place]
     return []

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint, read before they are asked for while something else is computed."""
+"""Read tensors of a checkpoint before they are needed, while something else is computed."""
 
 import threading
 from collections import OrderedDict
@@ -13,36 +13,35 @@ from hpa_merge.checkpoint.reader import Checkpoint
 __all__ = ["Prefetch"]
 
 PIECE = 2**24
-"""Bytes that are read before the thread looks whether they are still wanted: 16 MiB."""
+"""Bytes that are read before the thread checks whether they are still needed: 16 MiB."""
 
 
 @final
 class Prefetch:
-    """Reads a checkpoint's tensors in the order in which they are expected to be asked for, in one thread.
+    """Reads a checkpoint's tensors in the order in which they are expected to be needed, in one thread.
 
-    The order is a hint: what is asked for and is not here is read at once, budget or not, and a tensor that nobody asks
-    for takes its room until it is forgotten. The thread reads and does no arithmetic, so it starts no OpenMP pool.
+    The order is a hint. A tensor that is needed and not ready is read at once, whatever the budget. A tensor that
+    nobody asks for takes its room until it is forgotten. The thread does no arithmetic, so it starts no OpenMP pool.
 
-    End with :meth:`close`, which the end of a ``with`` block calls, before the checkpoint is closed.
+    Call :meth:`close`, or leave the ``with`` block, before the checkpoint is closed.
     """
 
     def __init__(self, checkpoint: Checkpoint, order: Iterable[str], budget: int, *, pin: bool = False) -> None:
-        """Begin to read.
+        """Start to read.
 
         Args:
             order: names of tensors, as in :meth:`expect`.
-            budget: bytes that are read and not yet asked for, at most; 0: nothing is read ahead, and there is no
-                thread.
-            pin: read into page-locked memory, from which a copy to a CUDA device need not be waited for.
+            budget: the most bytes that are prefetched; with 0, nothing is prefetched, and there is no thread.
+            pin: read into page-locked memory, from which a copy to a CUDA device does not block.
 
         Raises:
             KeyError: there is no tensor of such a name.
         """
         self._checkpoint, self._budget, self._pin = checkpoint, budget, pin
         self._expected: OrderedDict[str, None] = OrderedDict()
-        self._reading: str | None = None  # in the thread; None also where that is not wanted any more
+        self._reading: str | None = None  # in the thread; None also if that is no longer needed
         self._ready: dict[str, Tensor | BaseException] = {}
-        self._held = 0  # bytes of what is ready, or being read
+        self._held = 0  # bytes that are ready or being read
         self._closed = False
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -52,12 +51,7 @@ class Prefetch:
             self._thread.start()
 
     def read(self, name: str) -> Tensor:
-        """As :meth:`Checkpoint.read`. What is given is not held here any more; a second time it is read again.
-
-        Raises:
-            KeyError: there is no such tensor.
-            CheckpointError: its file cannot be read any more, now or when it was read ahead.
-        """
+        """As :meth:`Checkpoint.read`; also raises what the thread has met. A tensor that was given is not held."""
         with self._lock:
             self._expected.pop(name, None)
             self._changed.wait_for(lambda: self._reading != name)
@@ -69,9 +63,9 @@ class Prefetch:
         return self._checkpoint.finish(name, found)
 
     def expect(self, names: Iterable[str]) -> None:
-        """Add to the end of the order; what stands in it or is here already is not read twice.
+        """Add names to the end of the order, except those that are expected or ready already.
 
-        A tensor that is larger than the budget is left to be read when it is asked for.
+        A tensor that is larger than the budget is read when it is needed.
 
         Raises:
             KeyError: there is no tensor of such a name.
@@ -83,7 +77,7 @@ class Prefetch:
             self._changed.notify_all()
 
     def forget(self, names: Iterable[str]) -> None:
-        """Give up what will not be asked for soon, and its room; it may still be asked for, or expected again."""
+        """Drop tensors that will not be needed soon, and free their room; they may still be read or expected again."""
         with self._lock:
             for name in names:
                 self._expected.pop(name, None)
@@ -92,7 +86,7 @@ class Prefetch:
                     self._reading = None
 
     def close(self) -> None:
-        """End the thread within a piece's time and free everything; :meth:`read` goes on without it. Never raises."""
+        """End the thread after its present piece and free everything; :meth:`read` still works. Never raises."""
         with self._lock:
             self._closed, self._reading = True, None
             self._expected.clear()
@@ -117,10 +111,10 @@ class Prefetch:
                 else:
                     self._held -= self._size(name)
                 self._changed.notify_all()
-            del found  # else it is held here until the next one is read
+            del found  # or it would be held here until the next one is read
 
     def _next(self) -> str | None:
-        """The next name, as soon as there is room for it; None at the end."""
+        """Wait until there is room for the next tensor, and return its name; None at the end."""
         with self._lock:
             self._changed.wait_for(lambda: self._closed or self._has_room())
             if self._closed:
@@ -135,7 +129,7 @@ class Prefetch:
         return first is not None and self._held + self._size(first) <= self._budget
 
     def _fetch(self, name: str) -> Tensor | BaseException | None:
-        """The tensor, or what its reader is to be told; None where it is not wanted any more."""
+        """The tensor, or the exception for its reader; None if it is no longer needed."""
         info = self._checkpoint.tensors[name]
         try:
             tensor = torch.empty(info.shape, dtype=info.dtype, pin_memory=self._pin)
@@ -147,7 +141,7 @@ class Prefetch:
             return error
 
     def _take(self, name: str) -> Tensor | BaseException | None:
-        """What is here of that name, which is then not held here any more."""
+        """Remove and return the tensor or exception of that name, if it is ready."""
         found = self._ready.pop(name, None)
         if found is not None:
             self._held -= self._size(name)

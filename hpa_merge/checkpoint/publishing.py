@@ -1,4 +1,4 @@
-"""A finished folder appears as OUT, whole or not at all; a writer and a search of settings both end here."""
+"""Rename a finished folder to OUT, whole or not at all; the writer and the search of settings both use this."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -22,20 +22,20 @@ def publish_folder(
     unchanged: Callable[[], None] = lambda: None,
     on_publish: Callable[[], None] = lambda: None,
 ) -> None:
-    """Rename ``folder`` to ``out``, when every check has been made once more.
+    """Make every check once more, and rename ``folder`` to ``out``.
 
-    An OUT that is replaced steps aside first, comes back if the rename fails, and is deleted when the new one stands.
+    An OUT that is replaced is moved aside first. It is moved back if the rename fails, and deleted after it.
 
     Args:
         folder: finished and durable.
         inputs: folders and files that are never written to nor deleted.
-        overwrite: whether an OUT that exists may be replaced.
-        unchanged: raises where an input is not what was read.
-        on_publish: called as soon as the new OUT stands there.
+        overwrite: whether an existing OUT may be replaced.
+        unchanged: raises if an input has changed.
+        on_publish: called as soon as the new OUT is there.
 
     Raises:
-        OutputError: somebody has made OUT meanwhile, or what is there may not be deleted, or the disk refuses; OUT is
-            as it was before, and ``folder`` too.
+        OutputError: somebody has made OUT meanwhile, or it must not be deleted, or the disk refuses; OUT and
+            ``folder`` are then unchanged.
     """
     places = Places.of(out)
     with telling(f"{folder} cannot be renamed to {places.out}"):
@@ -52,7 +52,7 @@ def publish_folder(
             check_replaceable(places.out)
             if os.path.lexists(places.replaced):
                 raise OutputError(
-                    f"{places.replaced} is there, where the OUT that is replaced would wait: move it away, then run "
+                    f"{places.replaced} exists, and the OUT that is replaced has to wait there: move it away, then run "
                     "the same command with --resume."
                 )
             places.out.rename(places.replaced)

@@ -1,8 +1,8 @@
 """A checkpoint on disk: which files belong to it, whether they are whole, where every tensor lies, and its bytes.
 
-Nothing is loaded when a checkpoint is opened: ``safe_open`` checks the header of each shard against the size of its
-file (offsets without gap or overlap, no byte too few or too many), which is all that a merge has to know before it
-starts. The pickle formats are never touched.
+Opening a checkpoint loads no weights. ``safe_open`` checks the header of each shard against the size of its file
+(offsets without gap or overlap, no byte too few or too many). A merge need not know more before it starts. Pickle
+formats are never read.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, unreadable
+from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
@@ -29,7 +29,7 @@ from hpa_merge.files.inside import find_inside, open_inside
 __all__ = ["Checkpoint"]
 
 TENSORS = 300_000
-"""The most tensors of a checkpoint; the largest mixtures of experts have a third of it."""
+"""The most tensors of a checkpoint; the largest mixtures of experts have a third of that."""
 
 
 @final
@@ -38,15 +38,15 @@ class Checkpoint:
     """A checkpoint folder whose every file has been checked. :meth:`open` makes one; threads may share it.
 
     Attributes:
-        folder: where it lies, as it was given.
-        role: ``"OLD"`` or ``"NEW"``: how the messages call it.
+        folder: its folder, as given.
+        role: ``"OLD"`` or ``"NEW"``, for messages.
         config: config.json, parsed.
-        tensors: by name; in the order of the shards, then of the offsets.
+        tensors: by name, in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
-        index: name of the index file; None where there is a single weight file without one.
-        tower: folder of the vision tower that it is read with, where that lies apart; its tensors may be among
-            ``tensors``, and are then :attr:`external`.
-        overlay: an adapter on top of it; None for what lies on disk as it is.
+        index: name of the index file; None for a single weight file without one.
+        tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
+            :attr:`external`.
+        overlay: an adapter on top of it, if any.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: str | Path, role: str) -> "Checkpoint":
-        """Check the folder and place every tensor; nothing is loaded.
+        """Check the folder and locate every tensor; no weight is loaded.
 
         Raises:
             CheckpointError: something is missing, broken, unsafe, or quantised.
@@ -94,43 +94,34 @@ class Checkpoint:
 
     @property
     def external(self) -> frozenset[str]:
-        """Names of tensors that lie in no file of its own, but in the tower's."""
+        """Names of tensors that lie in the tower's files, not in its own."""
         return frozenset(name for name, info in self.tensors.items() if info.shard not in self.shards)
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
-        """This checkpoint with an adapter on top, which it belongs to from now on; its files are opened apart."""
+        """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
         return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, overlay=overlay)
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Every folder that is read."""
+        """Every folder that it reads."""
         return (self.folder,) if self.overlay is None else (self.folder, self.overlay.folder)
 
     def computes(self, name: str) -> bool:
-        """Whether a tensor is another one than lies on disk under its name."""
+        """Whether a tensor is computed, so that it differs from the one on disk."""
         return self.overlay is not None and name in self.overlay.keys
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor on the CPU, in memory of its own: as on disk, but for those that :meth:`computes` names.
-
-        Raises:
-            KeyError: there is no such tensor.
-            CheckpointError: its file cannot be read any more.
-        """
+        """One tensor on the CPU, in memory of its own, computed if :meth:`computes`; raises as :meth:`pieces`."""
         return self.finish(name, self.raw(name))
 
     def finish(self, name: str, raw: torch.Tensor) -> torch.Tensor:
-        """What :meth:`read` gives, from what lies on disk, whose memory may be used again."""
+        """The result of :meth:`read` from the tensor on disk, whose memory may be reused."""
         return self.overlay.compute(name, raw) if self.overlay is not None and self.computes(name) else raw
 
     def raw(self, name: str) -> torch.Tensor:
-        """One tensor on the CPU: shape and dtype as on disk, in memory of its own (``pread``, never a mapped file).
+        """One tensor on the CPU, as on disk, in memory of its own (``pread``, never a mapped file).
 
-        Other threads run on meanwhile; ``safe_open`` would hold the interpreter lock until the last byte is there.
-
-        Raises:
-            KeyError: there is no such tensor.
-            CheckpointError: its file cannot be read any more.
+        Other threads run meanwhile; ``safe_open`` would hold the interpreter lock until the last byte is read.
         """
         info = self.tensors[name]
         tensor = torch.empty(info.shape, dtype=info.dtype)
@@ -139,49 +130,50 @@ class Checkpoint:
         return tensor
 
     def pieces(self, name: str, nbytes: int = CHUNK, *, into: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
-        """The elements of a tensor on disk in their order, flat, each piece read as it is come to; none if it is empty.
+        """The elements of a tensor on disk in order, flat, each piece read when it is asked for; none if it is empty.
 
         Args:
-            nbytes: of a piece at most, in whole elements, of which it has at least one.
-            into: a contiguous tensor on the CPU, of that dtype and number of elements: its parts are filled and given,
-                in the place of memory of their own.
+            nbytes: the most bytes of a piece, which has at least one element.
+            into: a contiguous tensor on the CPU with that dtype and number of elements, to read into; its parts are
+                yielded. Without it, each piece has its own memory.
 
         Raises:
             KeyError: there is no such tensor.
-            CheckpointError: its file cannot be read any more.
+            CheckpointError: its file can no longer be read.
         """
         info = self.tensors[name]
         size = info.dtype.itemsize
         numel, step = info.nbytes // size, max(1, nbytes // size)
         for begin in range(0, numel, step):
             count = min(step, numel - begin)
-            piece = torch.empty(count, dtype=info.dtype) if into is None else into.view(-1)[begin : begin + count]
-            try:
-                target = piece.view(torch.uint8).numpy().data
-                read_at(self.descriptor(info.shard), target, info.start + begin * size)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{self.role} {self.folder}: the tensor {name} cannot be read from {info.shard} "
-                    f"({error.strerror or error}): check the disk, and that nothing changes the folder during a merge."
-                ) from error
-            yield piece
+            yield self.piece(name, begin, count, into=None if into is None else into.view(-1)[begin : begin + count])
+
+    def piece(self, name: str, begin: int, count: int, *, into: torch.Tensor | None = None) -> torch.Tensor:
+        """The elements ``begin:begin + count`` of a tensor on disk, flat; ``into`` and errors as in :meth:`pieces`."""
+        info = self.tensors[name]
+        piece = torch.empty(count, dtype=info.dtype) if into is None else into
+        try:
+            target = piece.view(torch.uint8).numpy().data
+            read_at(self.descriptor(info.shard), target, info.start + begin * info.dtype.itemsize)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.role} {self.folder}: the tensor {name} cannot be read from {info.shard} "
+                f"({error.strerror or error}): check the disk, and that nothing changes the folder during a merge."
+            ) from error
+        return piece
 
     def descriptor(self, shard: str) -> int:
-        """The number of a shard's open file, for reading at an offset; good until :meth:`close`.
-
-        Raises:
-            OSError: it cannot be opened any more.
-        """
+        """The file descriptor of a shard, valid until :meth:`close`; raises OSError if it can no longer be opened."""
         with self._lock:
             if shard not in self._files:
                 self._files[shard] = io.FileIO(self.folder / shard)
             return self._files[shard].fileno()
 
     def content_digest(self) -> str:
-        """What it is known by wherever it lies: :func:`content_digest` of its tensors; of an adapter its own tensors.
+        """:func:`content_digest` of its tensors; with an adapter, of the adapter's tensors.
 
         Raises:
-            CheckpointError: a file cannot be read any more.
+            CheckpointError: a file can no longer be read.
         """
         if self.overlay is not None:
             return self.overlay.content
@@ -194,21 +186,19 @@ class Checkpoint:
             ) from error
 
     def header_bytes(self, shard: str) -> bytes:
-        """The head of a shard as it is on disk: 8 bytes of length, little-endian, then the JSON with its padding.
+        """The head of a shard as on disk: 8 bytes of length, little-endian, then the JSON with its padding.
 
         Raises:
-            CheckpointError: the file cannot be read any more.
+            CheckpointError: the file can no longer be read.
         """
-        try:
-            with (self.folder / shard).open("rb") as file:
-                length = file.read(8)
-                return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
-        except OSError as error:
-            raise CheckpointError(unreadable(self.folder, self.role, shard, error)) from error
+        with reading(self.folder, self.role, shard), (self.folder / shard).open("rb") as file:
+            length = file.read(8)
+            return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
 
     def side_files(self) -> SideFiles:
-        """What lies beside the weights, subfolders included; hidden files and an earlier merge's report, page and
-        pictures are in neither list. What belongs to a model, and what does not, :mod:`.kinds` says.
+        """The other files of the folder and its subfolders; :mod:`.kinds` says which of them belong to a model.
+
+        Hidden files, and the report, page and pictures of an earlier merge, are in neither list.
 
         Raises:
             CheckpointError: a subfolder cannot be read.
@@ -217,47 +207,37 @@ class Checkpoint:
 
     @cached_property
     def _side_files(self) -> SideFiles:
-        """Those of the folder, which are looked for once."""
+        """The side files of the folder, searched once."""
         try:
             return find_side_files(self.folder, {*self.shards, self.index or INDEX, *MADE})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
 
     def locate(self, path: Path) -> Path:
-        """Where a side file lies, by its relative path: with no link left, for it is its folder's own.
+        """The resolved path of a side file, from its relative path.
 
         Raises:
-            CheckpointError: it is not, or it is not there.
+            CheckpointError: it does not exist, or a link leads out of the folder.
         """
-        folder = self._home(path)
-        try:
-            return find_inside(folder, path)
-        except OSError as error:
-            raise CheckpointError(unreadable(folder, self.role, path.as_posix(), error)) from error
+        with reading(self._home(path), self.role, path.as_posix()):
+            return find_inside(self._home(path), path)
 
     def open_side_file(self, path: Path) -> BinaryIO:
-        """A side file, by its relative path, open for reading; see :func:`~hpa_merge.files.inside.open_inside`.
-
-        Raises:
-            CheckpointError: it is not its folder's own, or cannot be opened.
-        """
-        folder = self._home(path)
-        try:
-            return open_inside(folder, path)
-        except OSError as error:
-            raise CheckpointError(unreadable(folder, self.role, path.as_posix(), error)) from error
+        """Open a side file for reading; arguments and errors as :meth:`locate`."""
+        with reading(self._home(path), self.role, path.as_posix()):
+            return open_inside(self._home(path), path)
 
     def _home(self, path: Path) -> Path:
-        """The folder that a side file is of: an adapter's, or the checkpoint's."""
+        """The folder of a side file: the adapter's or the checkpoint's."""
         own = self.overlay is not None and path in self.overlay.own
         return self.overlay.folder if self.overlay is not None and own else self.folder
 
     @contextlib.contextmanager
     def side_folder(self) -> Iterator[Path]:
-        """A folder with config.json and all side files that are copied: its own, or one of links for this block.
+        """A folder with config.json and all side files that OUT gets: its own, or a temporary folder of links.
 
         Raises:
-            CheckpointError: that cannot be made.
+            CheckpointError: a side file cannot be read.
         """
         if self.overlay is None or not self.overlay.own:
             yield self.folder
@@ -268,7 +248,7 @@ class Checkpoint:
                 link.symlink_to(self.locate(path))
             try:
                 yield Path(name)
-            except InputError as error:  # its sentence shall speak of a folder that is still there
+            except InputError as error:  # the sentence should name a folder that still exists
                 raise type(error)(str(error).replace(name, str(self.overlay.folder))) from error
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What --overwrite may delete: a folder that a merge has made, or a checkpoint, and nothing else."""
+"""What --overwrite may delete: a folder that a merge has made, or a checkpoint."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ from hpa_merge.files.weights import CONFIGS, has_header, is_weight_name
 __all__ = ["check_replaceable"]
 
 TEXTS = {"readme", "license", "licence", "notice", "copying", "use_policy", "usage_policy", "acceptable_use_policy"}
-"""What a checkpoint's texts are called, in small letters and without a suffix."""
+"""Names of a checkpoint's texts, in lower case and without a suffix."""
 
 VOCABULARIES = {".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".jinja"}
 """Suffixes of a tokenizer's files and of templates."""
@@ -26,18 +26,18 @@ CONFIGURATIONS = (
     *("preprocessor_config", "processor_config", "video_preprocessor_config", "image_processor_config"),
     *("feature_extractor_config", "chat_template", "adapter_config", "normalizer", "merges", "quantize_config"),
 )
-"""What a checkpoint's JSON files are called."""
+"""Names of a checkpoint's JSON files, without the suffix."""
 
 HIDDEN = {".gitattributes", ".cache"}
-"""What a download from the Hub leaves, and no person misses."""
+"""What a download from the Hub leaves, and nobody needs."""
 
 
 def check_replaceable(out: Path) -> None:
-    """Whether the folder at ``out`` may be deleted when another one takes its place; an empty folder may.
+    """Check that the folder at ``out`` may be deleted when another one replaces it; an empty folder may.
 
     Raises:
-        OutputError: it is no folder, or a mount point; it is neither an OUT nor a checkpoint; or it holds something
-            that is no part of one.
+        OutputError: it is not a folder, or a mount point; it is neither an OUT nor a checkpoint; or it holds something
+            that does not belong to one.
         OSError: it cannot be read.
     """
     kind = out.lstat().st_mode
@@ -64,16 +64,16 @@ def check_replaceable(out: Path) -> None:
         name = path.relative_to(out).as_posix()
         if name not in known and not _belongs(out, path.relative_to(out), code):
             raise OutputError(
-                f"OUT {out} holds {name}, which is no part of a checkpoint, and --overwrite would delete it: "
+                f"OUT {out} holds {name}, which does not belong to a checkpoint, and --overwrite would delete it: "
                 "move it away, or choose another folder."
             )
 
 
 def _lacks(out: Path, names: list[str]) -> str:
-    """What a folder with these files has not that every checkpoint has; empty where it is a checkpoint's.
+    """What a folder with these files lacks to be a checkpoint; empty if it is one.
 
-    Programs of every kind have a config.json and a file called something.bin, so a configuration has to be one of
-    transformers or of peft, and weights are told by what libraries call them, or by their header.
+    Many programs have a config.json and a file something.bin. So the configuration has to be one of transformers or
+    peft, and weights have to have the name that a library gives them, or a safetensors header.
     """
     model, adapter = (_object(out / name, parsing.CONFIG) or {} for name in CONFIGS)
     if not any(model.get(key) for key in ("model_type", "architectures")) and not adapter.get("peft_type"):
@@ -82,7 +82,7 @@ def _lacks(out: Path, names: list[str]) -> str:
 
 
 def _is_weights(path: Path) -> bool:
-    """Whether a file holds a model's weights, or is the index of such files."""
+    """Whether a file holds a model's weights, or is an index of such files."""
     return is_weight_name(path.name) or (path.suffix == ".safetensors" and has_header(path))
 
 
@@ -97,7 +97,7 @@ def _entries(out: Path) -> Iterator[Path]:
 
 
 def _belongs(out: Path, path: Path, code: set[str]) -> bool:
-    """Whether a file at this path, relative to the folder, is what a checkpoint consists of."""
+    """Whether the file at this path, relative to the folder, belongs to a checkpoint."""
     if path.parts[0] in HIDDEN:
         return path.parts[0] == ".gitattributes" or path.parts[:2] == (".cache", "huggingface")
     if path.parts[0] == "additional_chat_templates":
@@ -114,7 +114,7 @@ def _belongs(out: Path, path: Path, code: set[str]) -> bool:
 
 
 def _report(out: Path) -> dict[str, Any] | None:
-    """The report of a merge that lies in the folder; None where there is none, or none of ours."""
+    """The report of a merge in the folder; None if there is none of ours."""
     content = _object(out / REPORT, parsing.REPORT)
     known = ("schema_version", "architecture", "config", "linears", "manifest", "run")
     if content is None or not all(name in content for name in known) or not isinstance(content["manifest"], dict):
@@ -123,7 +123,7 @@ def _report(out: Path) -> dict[str, Any] | None:
 
 
 def _code(out: Path) -> set[str]:
-    """Names of the Python files that config.json says the model needs: of ``auto_map``, and those of its kind."""
+    """Names of the model's Python files: those in ``auto_map`` of config.json and, with it, those of the same kind."""
     mapped = (_object(out / "config.json", parsing.CONFIG) or {}).get("auto_map")
     values = mapped.values() if isinstance(mapped, Mapping) else ()
     names = {f"{str(value).rpartition('--')[2].partition('.')[0]}.py" for value in values}
@@ -132,11 +132,7 @@ def _code(out: Path) -> set[str]:
 
 
 def _object(path: Path, limits: parsing.Limits) -> Mapping[str, Any] | None:
-    """The JSON object in a regular file, links refused, within limits; None if there is none.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The JSON object in a regular file within limits, not through a link; None if there is none."""
     if not path.is_file() or path.is_symlink():
         return None
     try:

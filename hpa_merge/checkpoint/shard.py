@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,7 +15,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, TooLong
 from hpa_merge.files.parsing import INDEX, parse_json
 
-__all__ = ["HEADER_BYTES", "TensorInfo", "read_layout", "unreadable"]
+__all__ = ["HEADER_BYTES", "TensorInfo", "read_layout", "reading", "unreadable"]
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -32,10 +33,10 @@ DTYPES = {
     "U32": torch.uint32,
     "U64": torch.uint64,
 }
-"""What a checkpoint that is not quantised holds, by its name in the header; the rest is float8, float6, float4."""
+"""The dtypes of a checkpoint that is not quantised, by name in the header; the others are float8, float6, float4."""
 
 HEADER_BYTES = 2**25
-"""The longest header that is read: 32 MiB hold 250,000 tensors; safetensors itself would read three times as much."""
+"""The longest header that is read: 32 MiB hold 250,000 tensors; safetensors itself reads up to three times as much."""
 
 AXES = 16
 """The most axes of a tensor."""
@@ -44,7 +45,7 @@ AXES = 16
 @final
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies: bytes ``start:stop`` of the file ``shard``, counted from the beginning of that file."""
+    """Where one tensor lies: bytes ``start:stop`` of the file ``shard``."""
 
     name: str
     shard: str
@@ -90,7 +91,7 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
                 f"{role} {folder} is quantised (the tensor {name} in {shard} is {code}): "
                 "give the checkpoint in bfloat16, float16 or float32."
             )
-        if len(shape) > AXES or prod(size or 1 for size in shape) >= 2**60:  # what is empty may claim any size
+        if len(shape) > AXES or prod(size or 1 for size in shape) >= 2**60:  # an empty tensor may claim any size
             raise CheckpointError(
                 f"{role} {folder}: the tensor {name} in {shard} has an impossible shape: "
                 "fetch or save the checkpoint again."
@@ -101,19 +102,14 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
 
 
 def _check_link(path: Path) -> None:
-    """Check that a shard is a file with something in it; where it is a link, it may lead to wherever weights lie.
-
-    Raises:
-        NotInside: it leads to something else: a device, a pipe, or a file of the system's, which may never end.
-        OSError: it is not there.
-    """
+    """Raise NotInside unless a shard is a regular file; a link may lead anywhere but to an empty file, as in /proc."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or (path.is_symlink() and not status.st_size):
-        raise NotInside("it leads to no file with weights", path)
+        raise NotInside("it does not lead to a file with weights", path)
 
 
 def _diagnose(path: Path, error: SafetensorError) -> str:
-    """What is wrong with a shard that ``safe_open`` refused, and what to do: the end of a sentence."""
+    """What is wrong with a shard that ``safe_open`` refused, and the remedy: the end of a sentence."""
     with path.open("rb") as file:
         head = file.read(8)
         length = int.from_bytes(head, "little")
@@ -136,9 +132,18 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
 
 
 def unreadable(folder: Path, role: str, name: str, error: OSError) -> str:
-    """The sentence for a file of OLD or NEW that is there and does not open."""
+    """The sentence for a file of OLD or NEW that cannot be read."""
     if isinstance(error, NotInside | TooLong):
         return error.sentence(f"{role} {folder}: {name}")
     return (
         f"{role} {folder}: {name} cannot be read ({error.strerror or error}): check its permissions, or fetch it again."
     )
+
+
+@contextmanager
+def reading(folder: Path, role: str, name: str) -> Iterator[None]:
+    """Raise an OSError of the block as a CheckpointError with the sentence of :func:`unreadable`."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(unreadable(folder, role, name, error)) from error

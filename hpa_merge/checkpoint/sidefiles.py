@@ -1,4 +1,4 @@
-"""What lies in a checkpoint folder beside its weights, and which of it belongs into a merged model."""
+"""The files of a checkpoint folder next to its weights, and which of them belong to a merged model."""
 
 import errno
 import os
@@ -17,14 +17,13 @@ MADE = {
     *("hpa_columns.png", "hpa_energy.png", "hpa_overlap.png", "hpa_balance.png", "hpa_kappa.png", "hpa_update.png"),
     *("hpa_saliency.png", "hpa_evaluation.png"),
 }
-"""Files at the top of OUT that speak of that merge alone: where NEW is an OUT itself, its own are not carried over."""
+"""Files at the top of OUT that describe that merge alone. If NEW is an OUT itself, its own are not copied."""
 
 TEXT_BYTES = 2**22
-"""Of a text that is looked at for what it names: 4 MiB; a longer one names nothing."""
+"""The longest text that is searched for names of files: 4 MiB."""
 
 TEXTS_BYTES = 2**24
-"""Of all those of a folder together: 16 MiB; what comes after them names nothing."""
-
+"""The most bytes of a folder's texts that are searched: 16 MiB."""
 
 LEADS_NOWHERE = (errno.ELOOP, errno.ENOENT)
 """Errors of a link that leads out of the folder, in a circle, or to no file."""
@@ -33,12 +32,13 @@ LEADS_NOWHERE = (errno.ELOOP, errno.ENOENT)
 @final
 @dataclass(frozen=True)
 class SideFiles:
-    """The files of a checkpoint folder beside its weights; paths are relative to the folder, sorted.
+    """The files of a checkpoint folder next to its weights; paths are relative to the folder, sorted.
 
     Attributes:
-        copied: config, tokenizer, processor, templates, licence …: they belong into OUT byte for byte.
-        left_out: all else: other weights, what training left, links out of the folder, what is no file or has another
-            content than its name says. A subfolder without any copied file is named instead of its files.
+        copied: config, tokenizer, processor, templates, licence …, which OUT gets byte for byte.
+        left_out: everything else: other weights, files of the training, links out of the folder, entries that are not
+            files, and files whose content does not fit their name. A subfolder of which nothing is copied is named
+            instead of its files.
     """
 
     copied: tuple[Path, ...]
@@ -46,14 +46,14 @@ class SideFiles:
 
 
 def find_side_files(folder: Path, own: set[str]) -> SideFiles:
-    """Sort every file of a folder and its subfolders; what is hidden, or named in ``own``, is in neither list.
+    """Sort every file of a folder and its subfolders; hidden files and those in ``own`` are in neither list.
 
-    A link to a file of the folder counts as that file, any other link is left out. A link to a folder is never
+    A link to a file of the folder counts as that file, and any other link is left out. Links to folders are never
     followed.
 
     Args:
         folder: the checkpoint folder.
-        own: names, directly in the folder, of the files that the caller looks after.
+        own: names, directly in the folder, of files that the caller handles.
 
     Raises:
         OSError: a subfolder, or a file that belongs to the model, cannot be read.
@@ -80,12 +80,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_own(folder: Path, path: Path, wanted: set[PurePath]) -> bool:
-    """Whether it is a regular file of the folder's own; where a link leads to another one, that has to belong too.
-
-    What has another content than its name says is not: a pickle, an archive.
+    """Whether it is the folder's own regular file and holds what its name says; the target of a link must belong too.
 
     Raises:
-        OSError: it cannot be read, and is not left out for that.
+        OSError: it cannot be read, for another reason than a link that leads nowhere.
     """
     try:
         real = find_inside(folder, path)
@@ -108,18 +106,14 @@ def _topmost(path: Path, carried: set[Path]) -> Path:
 
 @final
 class _Texts:
-    """The texts of a folder, as many as may be read."""
+    """The texts of a folder, read within the limits."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._left = folder, TEXTS_BYTES
         self._found: dict[PurePath, str] = {}
 
     def read(self, path: PurePath) -> str:
-        """A file as text; empty where it may not be read, is long, or is not the folder's own.
-
-        Raises:
-            OSError: the disk fails.
-        """
+        """A file as text; empty if it may not be read, is too long, or is not the folder's own."""
         if path not in self._found:
             try:
                 content = read_inside(self._folder, path, min(TEXT_BYTES, self._left))

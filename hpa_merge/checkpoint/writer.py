@@ -1,8 +1,8 @@
-"""OUT on disk: laid out in full before the first tensor is known, written tensor by tensor, published by rename.
+"""OUT on disk: laid out in full before the first tensor is computed, written tensor by tensor, published by rename.
 
-OUT has NEW's headers, so every tensor's place is known from the start. The work is done in ``OUT.partial`` beside OUT:
-OUT itself appears whole or not at all, and an OUT that is replaced stays until the new one stands in its place. A
-journal in ``OUT.partial`` says which tensors are durable, so that an interrupted run can be resumed.
+OUT has NEW's headers, so every tensor's place is known from the start. The work is done in ``OUT.partial`` next to OUT.
+OUT itself appears whole or not at all, and an OUT that is replaced stays until the new one is there. The journal of
+``OUT.partial`` says which tensors are durable, so that an interrupted run can be resumed.
 """
 
 import contextlib
@@ -16,12 +16,7 @@ from typing import Any, final
 import torch
 
 from hpa_merge.checkpoint.content import content_digest
-from hpa_merge.checkpoint.files import (
-    copy_range,
-    digest_at,
-    read_at,
-    write_at,
-)
+from hpa_merge.checkpoint.files import copy_range, digest_at, read_at, write_at
 from hpa_merge.checkpoint.journal import Journal
 from hpa_merge.checkpoint.output import Places, busy, check_output, left_behind, telling
 from hpa_merge.checkpoint.partial import Partial, needed_bytes
@@ -35,17 +30,16 @@ __all__ = ["CheckpointWriter"]
 
 @final
 class CheckpointWriter:
-    """OUT in NEW's layout: every tensor's place is known before it is computed; each is written once.
+    """Writes OUT in NEW's layout, each tensor once.
 
-    Threads may write different tensors at the same time; :meth:`commit` and what follows it are for one thread, when
-    nothing is being written. End with :meth:`publish`, or with :meth:`abort`.
+    Threads may write different tensors at the same time. :meth:`commit` and all further methods are for one thread,
+    when nothing is being written. End with :meth:`publish` or :meth:`abort`.
 
     Attributes:
         out: where OUT will appear, absolute.
-        partial: the folder beside it in which it is made.
-        bytes_total: bytes of all tensors, for a progress bar.
-        resumed: what :meth:`commit` was given by the run that is resumed; empty for one that begins.
-        damaged: how many of its commits are not in it, because the bytes of a tensor are not those that were written.
+        partial: the folder next to it in which it is made.
+        resumed: the entries of :meth:`commit` in the run that is resumed; empty for a new run.
+        damaged: how many of its commits do not count, because a tensor has other bytes than were written.
     """
 
     def __init__(
@@ -62,18 +56,18 @@ class CheckpointWriter:
         """Check the place and lay out every shard in ``OUT.partial``: full size, NEW's header, no tensor yet.
 
         Args:
-            source: NEW; its layout and its side files become OUT's.
+            source: NEW; OUT gets its layout and its side files.
             out: the folder to make.
-            overwrite: replace an OUT that exists, at the end.
-            inputs: the folders of OLD and NEW, and files that the run reads; OUT may not touch them.
-            fingerprint: everything that the result depends on, by name, as JSON has it.
-            resume: go on with an ``OUT.partial`` that was begun with the same fingerprint, where there is one.
-            unchanged: raises where an input is not what was read; called before each commit and before OUT appears.
+            overwrite: replace an existing OUT at the end.
+            inputs: the folders of OLD and NEW, and files that the run reads; OUT must not touch them.
+            fingerprint: everything that the result depends on, by name, in JSON types.
+            resume: resume an ``OUT.partial`` with the same fingerprint, if there is one.
+            unchanged: raises if an input has changed; called before each commit and before OUT appears.
 
         Raises:
-            OutputError: see :func:`check_output`; or the disk is full, or refuses; or another run is at work there; or
-                what is to be resumed was begun with another fingerprint.
-            CheckpointError: NEW cannot be read any more.
+            OutputError: as :func:`check_output`; or the disk is full or refuses; or another run is writing there; or
+                the run to resume has another fingerprint.
+            CheckpointError: NEW can no longer be read.
         """
         heads = {shard: source.header_bytes(shard) for shard in source.shards}
         sizes = {shard: len(head) for shard, head in heads.items()}
@@ -82,7 +76,6 @@ class CheckpointWriter:
         check_output(out, inputs, overwrite, needed=needed_bytes(source), resume=resume)
         places = Places.of(out)
         self.out, self.partial = places.out, places.partial
-        self.bytes_total = sum(info.nbytes for info in source.tensors.values())
         self._source, self._inputs, self._unchanged = source, tuple(inputs), unchanged
         self._overwrite, self._published = overwrite, False
         self._begun: set[str] = set()
@@ -124,36 +117,31 @@ class CheckpointWriter:
                 raise
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Put a tensor into its place.
+        """Write a tensor.
 
         Args:
-            name: NEW's name of it.
-            tensor: NEW's shape and dtype; on any device, contiguous or not.
+            name: its name in NEW.
+            tensor: with NEW's shape and dtype, on any device, contiguous or not.
 
         Raises:
             KeyError: NEW has no such tensor.
             ValueError: the shape or the dtype is not NEW's.
             RuntimeError: it has been written before.
-            OutputError: the disk is full, or refuses.
+            OutputError: the disk is full or refuses.
         """
         info = self._source.tensors[name]
         if (tuple(tensor.shape), tensor.dtype) != (info.shape, info.dtype):
             raise ValueError(
                 f"{name} has to be {list(info.shape)} {info.dtype}, not {list(tensor.shape)} {tensor.dtype}"
             )
-        flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel]: a scalar has no bytes to view, a vector has
+        flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel], because a scalar cannot be viewed as bytes
         content = flat.view(torch.uint8).numpy().data
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
             write_at(self._folder.descriptor(info.shard), content, info.start)
             self._note(info, hashlib.sha256(content).hexdigest())
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
-        """Put a tensor into its place whose elements come in their order, a flat piece at a time.
-
-        Raises:
-            KeyError, RuntimeError, OutputError: as :meth:`write`.
-            ValueError: a piece is not of NEW's dtype, or they are too few or too many.
-        """
+        """Write a tensor from flat pieces of its elements, in order; raises as :meth:`write`."""
         info = self._source.tensors[name]
         place, state = info.start, hashlib.sha256()
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
@@ -169,94 +157,70 @@ class CheckpointWriter:
             self._note(info, state.hexdigest())
 
     def copy(self, name: str) -> None:
-        """Put NEW's bytes of a tensor, which is not one that it computes, into their place, from file to file.
-
-        Raises:
-            KeyError: NEW has no such tensor.
-            RuntimeError: it has been written before, or is computed.
-            OutputError: the disk is full, or refuses, or NEW cannot be read any more.
-        """
+        """Copy a tensor from NEW's file; raises as :meth:`write`, and RuntimeError for a tensor that is computed."""
         info = self._source.tensors[name]
         if self._source.computes(name):
-            raise RuntimeError(f"{name} lies nowhere as it is to be written")
+            raise RuntimeError(f"{name} is computed, so it cannot be copied")
         ours, theirs = self.partial / info.shard, self._source.folder / info.shard
         with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
             target = self._folder.descriptor(info.shard)
             copy_range(self._source.descriptor(info.shard), target, info.start, info.stop)
 
     def commit(self, entry: Any) -> None:
-        """Make the tensors written since the last commit durable, and note that they are.
+        """Make the tensors written since the last commit durable, and note that in the journal.
 
-        Those that were copied are not among them: a run that is resumed copies them again.
+        Copied tensors are not among them: a resumed run copies them again.
 
         Args:
-            entry: what the caller wants to know of them when the run is resumed, as JSON has it.
+            entry: what the caller needs when the run is resumed, in JSON types.
 
         Raises:
-            OutputError: the disk is full, or refuses; those tensors then count as not committed.
-            ChangedError: an input is not what was read.
+            OutputError: the disk is full or refuses; the tensors are then not committed.
+            ChangedError: an input has changed.
         """
         self._unchanged()
         with telling(f"{self.partial} cannot be written"):
             infos = [self._source.tensors[name] for name in self._written]
             for shard in {info.shard for info in infos if info.nbytes}:
                 os.fsync(self._folder.descriptor(shard))
-            self._committed = True  # from here on an interruption may leave the line
+            self._committed = True  # from here, an interruption may leave the line
             self._journal.append({"tensors": dict(sorted(self._written.items())), "entry": entry})
         self._written.clear()
 
     def carry(self, but: Collection[str] = ()) -> None:
-        """Copy NEW's side files into ``OUT.partial``, in the place of what a run that failed has left of them.
-
-        Args:
-            but: plain names of the files that :meth:`publish` is going to write.
+        """Copy NEW's side files into ``OUT.partial``, except ``but``, which :meth:`publish` will write.
 
         Raises:
-            OutputError, CheckpointError: the disk is full, or refuses, or NEW cannot be read any more, or there is
-                something in ``OUT.partial`` that no run has put there.
+            OutputError, CheckpointError: as :meth:`Partial.carry`.
         """
         self._carried, self._index = self._folder.carry(self._source, but)
 
-    def manifest(self, made: Mapping[str, bytes] | None = None) -> dict[str, str]:
-        """SHA-256 of every file of OUT, by its path in it: the shards and their index, what was carried, and ``made``.
-
-        May be called again, with other files that are ``made``: the shards are read once.
-
-        Args:
-            made: files that :meth:`publish` is going to write.
+    def manifest(self) -> dict[str, str]:
+        """SHA-256 of the files of OUT, by relative path: the shards, their index, and what :meth:`carry` has copied.
 
         Raises:
-            RuntimeError: a shard's layout is not NEW's: a mistake of ours.
+            RuntimeError: a shard's layout is not NEW's, which is a bug.
             OutputError, CheckpointError: a file cannot be read.
         """
         if not self._digests:
             for shard in self._source.shards:
                 theirs = [info for info in self._source.tensors.values() if info.shard == shard]
                 if list(read_layout(self.partial, "OUT", shard)) != theirs:
-                    raise RuntimeError(f"{shard} has come out with another layout than NEW's")
+                    raise RuntimeError(f"{shard} has another layout than NEW's")
             with telling(f"{self.partial} cannot be read"):
                 self._digests = {shard: digest_at(self._folder.descriptor(shard)) for shard in self._source.shards}
-        contents = dict(made or {})
+        manifest = {**self._digests, **self._carried}
         if self._index is not None:
-            contents[str(self._source.index)] = self._index
-        written = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        return {**self._digests, **self._carried, **written}
+            manifest[str(self._source.index)] = hashlib.sha256(self._index).hexdigest()
+        return manifest
 
     def content_digest(self) -> str:
-        """What OUT will be known by wherever it lies: as :meth:`Checkpoint.content_digest`, when all is written.
-
-        Raises:
-            OutputError: a shard cannot be read.
-        """
+        """:meth:`Checkpoint.content_digest` of OUT, when all is written; raises OutputError."""
         with telling(f"{self.partial} cannot be read"):
             return content_digest(self._source.tensors.values(), self._folder.descriptor)
 
     def piece(self, name: str, begin: int, count: int) -> torch.Tensor:
-        """The elements ``begin:begin + count`` of a tensor that is written, flat, on the CPU.
-
-        Raises:
-            OutputError: the shard cannot be read.
-        """
+        """The elements ``begin:begin + count`` of a tensor that is written, flat, on the CPU; raises OutputError."""
         info = self._source.tensors[name]
         piece = torch.empty(count, dtype=info.dtype)
         with telling(f"{self.partial / info.shard} cannot be read"):
@@ -268,22 +232,19 @@ class CheckpointWriter:
         """Names of the tensors that are not written yet, in the order of the layout."""
         return tuple(name for name in self._source.tensors if name not in self._done)
 
-    def publish(self, extra: Mapping[str, bytes]) -> Path:
-        """Complete ``OUT.partial`` with NEW's side files and ``extra``, make it durable, and let OUT appear.
+    def publish(self, extra: Mapping[str, bytes]) -> None:
+        """Complete ``OUT.partial`` with NEW's side files and ``extra``, make it durable, and rename it to OUT.
 
         Args:
-            extra: further files by plain name (the report, a model card); they win over NEW's files of that name.
-
-        Returns:
-            OUT's folder.
+            extra: further files by plain name (the report, a model card); they replace NEW's files of that name.
 
         Raises:
             RuntimeError: a tensor is not written yet, or OUT has been published before.
             ValueError: ``extra`` holds a path, or the name of a weight file.
-            OutputError: the disk is full, or refuses, or somebody else has made OUT meanwhile; OUT is as it was before.
+            OutputError: the disk is full or refuses, or somebody else has made OUT meanwhile; OUT is then unchanged.
         """
         if self._published or (left := self.remaining()):
-            reason = "it has been before" if self._published else f"{len(left)} tensors are missing, such as {left[0]}"
+            reason = "it is published" if self._published else f"{len(left)} tensors are missing, such as {left[0]}"
             raise RuntimeError(f"{self.out} cannot be published: {reason}")
         for name in extra:
             if Path(name).name != name or name in (*self._source.shards, self._source.index):
@@ -302,13 +263,11 @@ class CheckpointWriter:
         )
         self._folder.close()
         self._journal.end()
-        return self.out
 
     def abort(self, *, keep: bool = False) -> None:
-        """Remove ``OUT.partial``, or keep it where it can be resumed; an OUT that is published stays. Never raises.
+        """Remove ``OUT.partial``; with ``keep``, leave it if anything was committed. Never raises.
 
-        Args:
-            keep: what has been committed is not to be lost.
+        An OUT that is published stays.
         """
         if not self._published and not (keep and self._committed):
             self._folder.remove()
@@ -317,17 +276,17 @@ class CheckpointWriter:
         self._journal.close()
 
     def _claim(self, resume: bool) -> None:
-        """Make an empty ``OUT.partial``, in the place of one that had not come as far as its journal.
+        """Make an empty ``OUT.partial``; replace one of a run that was interrupted before its journal began.
 
         Raises:
-            OutputError: it cannot be made, or what is there may not be deleted.
+            OutputError: it cannot be made, or what is there must not be deleted.
         """
         with telling(f"{self.partial} cannot be made"):
             if resume and self.partial.is_dir():
                 if not self._journal.lines and not self._folder.holds_only(self._source.shards):
                     raise OutputError(
-                        f"{self.partial} has no journal and holds more than the beginning of OUT: it may not be of an "
-                        "interrupted run, so move it away or delete it."
+                        f"{self.partial} has no journal and holds other files than a run writes first: move it away or "
+                        "delete it."
                     )
                 self._folder.check_ours()
                 self._folder.remove()
@@ -338,14 +297,14 @@ class CheckpointWriter:
             self._journal.cut(0)
 
     def _take_up(self, heads: Mapping[str, bytes], sizes: Mapping[str, int], fingerprint: Mapping[str, Any]) -> bool:
-        """Go on where the journal ends, as far as the tensors that it names are there as they were written.
+        """Resume where the journal ends, as far as its tensors have the bytes that were written.
 
         Returns:
-            Whether there is anything to go on with.
+            Whether there is anything to resume.
 
         Raises:
-            OutputError: the run was begun with another fingerprint; names the first thing that differs. Or something
-                else lies in its place.
+            OutputError: the run has another fingerprint, and the sentence names the first difference; or the folder
+                holds something else.
         """
         if not self._journal.lines or not self.partial.is_dir():
             return False
@@ -375,7 +334,7 @@ class CheckpointWriter:
         return True
 
     def _is_intact(self, commit: Mapping[str, Any]) -> bool:
-        """Whether the tensors of a line of the journal are NEW's, and lie there as they were written."""
+        """Whether the tensors of a journal's line are NEW's, and have the bytes that were written."""
         for name, written in commit["tensors"].items():
             info = self._source.tensors.get(name)
             if info is None or digest_at(self._folder.descriptor(info.shard), info.start, info.stop) != written:
@@ -384,7 +343,7 @@ class CheckpointWriter:
 
     @contextlib.contextmanager
     def _once(self, info: TensorInfo) -> Iterator[None]:
-        """Claim a tensor's place; it counts as written when the block ends without an error."""
+        """Claim a tensor; it counts as written when the block ends without an error."""
         with self._lock:
             if info.name in self._begun:
                 raise RuntimeError(f"{info.name} is written twice")
@@ -394,7 +353,7 @@ class CheckpointWriter:
             self._done.add(info.name)
 
     def _note(self, info: TensorInfo, written: str) -> None:
-        """What is written of a tensor, by its SHA-256, for the next commit."""
+        """Note the SHA-256 of a tensor's bytes for the next commit."""
         with self._lock:
             self._written[info.name] = written
 
@@ -403,17 +362,13 @@ class CheckpointWriter:
 
 
 def _shown(value: object, most: int = 200) -> str:
-    """A value of a fingerprint as a sentence has it, shortened: the journal may say anything."""
+    """A value of a fingerprint for a sentence, shortened, because the journal may hold anything."""
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _open_journal(places: Places) -> Journal:
-    """The journal of ``OUT.partial``, locked.
-
-    Raises:
-        OutputError: another run holds it, or it cannot be opened.
-    """
+    """The journal of ``OUT.partial``, locked; raises OutputError if another run holds it or it cannot be opened."""
     with telling(f"{places.journal} cannot be written"):
         try:
             return Journal(places.journal)

@@ -12,20 +12,23 @@ from hpa_merge.cli.testing import (
     FILE,
     MACHINE_OPTIONS,
     QUIET,
+    READING_OPTIONS,
     TEMPLATE_OPTIONS,
     answering,
     check_endpoint,
     check_folders,
+    judge_from,
     options,
+    reading,
 )
 
 
 @click.command(context_settings=HELP)
 @click.argument("old", shell_complete=folders)
-@click.option("--prompts", type=FILE, required=True, help="Unsafe prompts, JSON Lines, with or without images.")
+@click.option("--prompts", type=FILE, required=True, metavar="FILE|ID", help="Unsafe prompts, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
 @click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="How many samples.")
-@options(ANSWER_OPTIONS, TEMPLATE_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
+@options(READING_OPTIONS, ANSWER_OPTIONS, TEMPLATE_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 @options(QUIET)
 def calib_command(
@@ -38,6 +41,7 @@ def calib_command(
     """
     check_endpoint(given)
     check_folders([old], given)
+    judge = judge_from(given)
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from hpa_merge.api import calibrate
 
@@ -47,15 +51,18 @@ def calib_command(
                 prompts,
                 output,
                 samples=count,
-                judge=given["judge"],
+                judge=judge,
                 seed=given["seed"],
                 overwrite=overwrite,
                 on_progress=on_progress,
+                **reading(given),
                 **answering(given),
             )
     if not quiet:
         shares = ", ".join(f"{number} {name}" for name, number in sorted(made.categories.items()))
         click.echo(f"{output} has {len(made.samples)} samples{f' ({shares})' if shares else ''}.")
+        why = ", ".join(f"{number} {reason}" for reason, number in sorted(made.reasons.items()))
         click.echo(
-            f"Asked {made.asked} prompts; kept {len(made.samples)} refusals, dropped {made.dropped} other answers."
+            f"Asked {made.asked} prompts; kept {len(made.samples)} refusals, dropped {made.dropped} other answers"
+            f"{f' ({why})' if why else ''}."
         )

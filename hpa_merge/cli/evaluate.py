@@ -13,7 +13,9 @@ from hpa_merge.cli.testing import (
     FAILED,
     FILE,
     MACHINE_OPTIONS,
+    MAX_BROKEN,
     QUIET,
+    READING_OPTIONS,
     TEMPLATE_OPTIONS,
     TEST_OPTIONS,
     answering,
@@ -21,7 +23,9 @@ from hpa_merge.cli.testing import (
     check_folders,
     check_place,
     check_tests,
+    judge_from,
     options,
+    reading,
     test_files,
     write,
 )
@@ -33,6 +37,7 @@ GATE_OPTIONS = (
     click.option("--max-dasr", type=POINTS, help="Gate: points that attack success may rise over the first MODEL's."),
     click.option("--max-task-drop", type=POINTS, help="Gate: points that a task may fall under the first MODEL's."),
     click.option("--max-over-refusal", type=POINTS, help="Gate: percent of benign prompts that may be refused."),
+    MAX_BROKEN,
 )
 
 OUTPUT_OPTIONS = (
@@ -41,7 +46,7 @@ OUTPUT_OPTIONS = (
 )
 
 
-PASSED_ON = ("samples", "judge", "seed", "answers", "max_dasr", "max_task_drop", "max_over_refusal")
+PASSED_ON = ("samples", "seed", "answers", "max_dasr", "max_task_drop", "max_over_refusal", "max_broken")
 """Options that :func:`hpa_merge.evaluate` takes as they are."""
 
 
@@ -49,6 +54,7 @@ PASSED_ON = ("samples", "judge", "seed", "answers", "max_dasr", "max_task_drop",
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
 @options(
     TEST_OPTIONS,
+    READING_OPTIONS,
     ANSWER_OPTIONS,
     TEMPLATE_OPTIONS,
     MACHINE_OPTIONS,
@@ -68,6 +74,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     _check_gate(models, given)
     check_endpoint(given)
     check_folders(models, given)
+    judge = judge_from(given)
     folders = [*map(Path, models), *test_files(given)]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
@@ -84,13 +91,17 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
                 task_tests=dict(given["task_test"]),
                 benign_tests=dict(given["benign_test"]),
                 metrics=dict(given["metric"]),
+                judge=judge,
                 **{name: given[name] for name in PASSED_ON},
+                **reading(given),
                 on_progress=on_progress,
                 **answering(given),
             )
     if given["json_file"] is not None:
         write(given["json_file"], evaluation.to_json())
     Console(quiet=quiet, highlight=False, markup=False).print(evaluation_table(evaluation))
+    for sentence in evaluation.notes if not quiet else ():
+        complain(sentence, "Note")
     for sentence in evaluation.failures:
         complain(sentence, "Gate")
     if evaluation.failures:

@@ -15,7 +15,7 @@ from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
-from hpa_merge.config import HPAConfig, option_fields, read_yaml
+from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
 
@@ -39,13 +39,26 @@ Further commands, in OLD's place:
 """
 
 OPTIONAL = ("vision_tower", "stats", "first")
-PATHS = ("safety_calib", "task_calib", "output", *OPTIONAL)
-"""Options that are paths, and may stand in the YAML file beside those of the method; the optional need not be given."""
+PATHS = ("safety_calib", "output", *OPTIONAL)
+"""Options that are paths, and may stand in the YAML file next to the method's; the optional need not be given."""
+
+SEVERAL = ("task_calib", "image_folder")
+"""Options that are paths and may be given more than once; in the YAML file one, or a list."""
 
 LIMITS = ("max_memory", "max_host_memory")
 """Options that are sizes, and may stand there too."""
 
 FILE = click.Path(path_type=Path)
+
+DATA: dict[str, Any] = {"type": FILE, "metavar": "FILE|ID"}
+"""A file of samples, or a data set on the Hub."""
+
+IMAGE_FOLDER = click.option(
+    "--image-folder",
+    multiple=True,
+    metavar=FOLDER,
+    help="Where relative paths of images start, instead of each file's own folder. Repeatable.",
+)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
@@ -77,10 +90,16 @@ def _users(purpose: str) -> str:
 def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
     options = (
-        click.option("--safety-calib", type=FILE, help=f"Safety samples, JSON Lines.  [{_users('safety')}: required]"),
-        click.option("--task-calib", type=FILE, help=f"Samples of the new task.  [{_users('task')}: required]"),
+        click.option("--safety-calib", **DATA, help=f"Safety samples.  [{_users('safety')}: required]"),
+        click.option(
+            "--task-calib",
+            **DATA,
+            multiple=True,
+            help=f"Samples of the new task; repeatable, for earlier tasks.  [{_users('task')}: required]",
+        ),
         click.option("-o", "--output", type=FILE, help=f"{output}  [required]"),
         _config_options,
+        IMAGE_FOLDER,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
         click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
         click.option("--first", metavar="FOLDER|ID", help="First aligned model of OLD's history: the drift from it."),
@@ -237,6 +256,14 @@ def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[st
         if not isinstance(value, str):
             raise ConfigError(f"{file} has {value!r} for {key}: it has to be a path.")
         paths[name] = paths[name] or (value if name == "first" else Path(value))  # that may be a name on the Hub
+    for name in SEVERAL:
+        paths[name] = given[name]
+    for key in [key for key in values if str(key).replace("-", "_") in SEVERAL]:
+        name, value = str(key).replace("-", "_"), values.pop(key)
+        listed = value if isinstance(value, list) else [value]
+        if not listed or not all(isinstance(item, str) for item in listed):
+            raise ConfigError(f"{file} has {value!r} for {key}: it has to be a path, or a list of paths.")
+        paths[name] = paths[name] or tuple(listed if name == "image_folder" else map(Path, listed))
     for key in [key for key in values if str(key).replace("-", "_") in LIMITS]:
         name, value = str(key).replace("-", "_"), values.pop(key)
         if given[name] is None:
@@ -255,7 +282,7 @@ def _require(context: click.Context, paths: Mapping[str, Any], names: Collection
         MissingParameter: one is not.
     """
     for parameter in context.command.params:
-        if parameter.name in names and paths[str(parameter.name)] is None:
+        if parameter.name in names and not paths[str(parameter.name)]:
             raise click.MissingParameter(ctx=context, param=parameter)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.config import option_fields, option_metavar, option_words
+from hpa_merge.config import option_fields, option_item, option_metavar, option_words
 
 __all__ = ["config_option"]
 
@@ -18,7 +18,7 @@ def config_option(name: str) -> Callable[[Callable[..., None]], Callable[..., No
     if isinstance(default, bool):
         flag = f"{flag}/--no-{name.replace('_', '-')}"
     elif isinstance(default, tuple):
-        settings["multiple"] = True
+        settings |= {"multiple": True, "type": option_item(name)}
     elif words := option_words(name):
         settings["type"] = click.Choice(words)
     else:

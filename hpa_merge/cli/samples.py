@@ -1,6 +1,5 @@
 """``hpa-merge samples``: a file of samples as a model gets them."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,16 @@ import click
 
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.terminal import HELP, complain, libraries
-from hpa_merge.cli.testing import FILE, options
-from hpa_merge.config import CalibrationOptions, HPAConfig
+from hpa_merge.cli.testing import FILE, READING_OPTIONS, options
+from hpa_merge.config import HPAConfig
+from hpa_merge.records.example import Purpose
 
 DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "template_arg", "template_date")
 """Options of a merge that decide what a model gets of a file."""
 
 
 @click.command(context_settings=HELP)
-@click.argument("file", type=FILE)
+@click.argument("file", metavar="FILE|ID")
 @click.option("--model", type=FILE, required=True, metavar="FOLDER", help="OLD for a safety set, NEW for a task set.")
 @click.option(
     "--purpose",
@@ -27,16 +27,19 @@ DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "t
 )
 @click.option("--n", "first", type=click.IntRange(min=0), default=3, show_default=True, help="Samples shown.")
 @click.option("--samples", type=click.IntRange(min=1), help="Samples used at most.  [default: safety 8, task 128]")
-@options(tuple(map(config_option, DRAWN)))
+@options(READING_OPTIONS, tuple(map(config_option, DRAWN)))
 @click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout.")
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
 def samples_command(
-    file: Path,
+    file: str,
     model: Path,
-    purpose: str,
+    purpose: Purpose,
     first: int,
     samples: int | None,
     vision_tower: Path | None,
+    map: tuple[str, ...],
+    ignore_field: tuple[str, ...],
+    image_folder: tuple[str, ...],
     verbose: bool,
     **given: Any,
 ) -> None:
@@ -47,7 +50,6 @@ def samples_command(
     encoded, so that what is cut, dropped or refused is known before the merge.
     """
     config = HPAConfig(**given).calibration
-    defaults = {item.name: item.default for item in fields(CalibrationOptions)}
     with libraries(verbose, encoding=True):
         from rich.console import Console
 
@@ -55,9 +57,14 @@ def samples_command(
         from hpa_merge.cli.tables.merging import calibration_text, facts_table
         from hpa_merge.cli.tables.samples import shown_set
         from hpa_merge.engine.showing import show_samples
+        from hpa_merge.inputs.data_sets import locate_data
+        from hpa_merge.records import reading_options
 
-        drawn = read_samples(file, samples or defaults[f"{purpose}_samples"], config.seed)
-        found = show_samples(file, drawn, model, purpose, config, first=first, tower=vision_tower)
+        source = locate_data(file)
+        reading = reading_options(purpose, map, ignore_field, image_folder)
+        limit = samples or (config.safety_samples if purpose == "safety" else config.task_samples)
+        drawn = read_samples(source, limit, config.seed, reading, purpose=purpose)
+        found = show_samples(source.name, drawn, model, purpose, config, first=first, tower=vision_tower)
     console = Console(highlight=False, markup=False)
     rows = [(f"{purpose} set", calibration_text(found.record))]
     rows += [("chat template", found.record.template)] if found.record.template else []

@@ -12,14 +12,12 @@ import yaml
 
 from hpa_merge.config import HPAConfig, calibration_of, check_number, uses
 from hpa_merge.errors import ConfigError
+from hpa_merge.files.names import is_plain_name
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
 from hpa_merge.methods import method_of
 
 __all__ = ["read_settings"]
-
-NAME_BYTES = 200
-"""The longest name of an OUT, so that what stands beside it while it is made can be named too."""
 
 
 def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
@@ -99,8 +97,7 @@ def _check_name(name: Any, place: str, *, chosen: bool) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    plain = isinstance(name, str) and name.isprintable() and name.strip() == name and not {*name} & {"/", "\\", "\0"}
-    if not plain or not name or name.startswith(".") or len(name.encode()) > NAME_BYTES:
+    if not is_plain_name(name):
         if chosen:
             raise ConfigError(f"{place} has the name {name!r}: it has to be a plain folder name.")
         raise ConfigError(f"{place} would have the name {name!r}, which is no plain folder name: give it a name.")

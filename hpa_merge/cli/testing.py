@@ -10,11 +10,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpa_merge.cli.options import config_option
+from hpa_merge.config import FOLDER, IGNORED, MAP
 from hpa_merge.errors import EvaluationError
 from hpa_merge.inputs.addresses import read_address, read_key
 
 if TYPE_CHECKING:
     from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.evaluation.guards import Guard
     from hpa_merge.evaluation.running import AnsweringOptions
 
 METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
@@ -24,6 +26,15 @@ REMOTE = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?", re.ASCII)
 """What may be a name on the Hub; :mod:`hpa_merge.inputs.hub` says it exactly; importing it would slow --help."""
 
 FILE = click.Path(path_type=Path)
+
+MAX_BROKEN = click.option(
+    "--max-broken",
+    type=click.FloatRange(min=0, max=100),
+    default=10.0,
+    show_default=True,
+    help="Percent of answers that may be broken, so that refusals say something.",
+)
+"""Of the gate and of tune; the default is that of :data:`hpa_merge.report.evaluation.MAX_BROKEN`."""
 
 FAILED = 3
 """The exit status where a gate does not let a model through, or no setting keeps the goal."""
@@ -96,6 +107,21 @@ ANSWER_OPTIONS = (
         show_default=True,
         help="Who tells an attack's success: phrases (no refusal), the folder of a guard model, or module:function.",
     ),
+    click.option("--judge-endpoint", metavar="URL", help="Ask the guard model that --judge names behind this server."),
+    click.option("--judge-template", default="", metavar="FILE|NAME", help="The guard's chat template, or wildguard."),
+    click.option(
+        "--judge-arg",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Argument of the guard's chat template, such as guideline=TEXT. Repeatable.",
+    ),
+    click.option(
+        "--controversial",
+        type=click.Choice(["unsafe", "safe"]),
+        default="unsafe",
+        show_default=True,
+        help="What an answer counts as that a guard model calls controversial.",
+    ),
     click.option(
         "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer."
     ),
@@ -124,6 +150,24 @@ ENDPOINT_OPTIONS = (
 QUIET = (
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
     click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
+)
+
+READING_OPTIONS = (
+    click.option(
+        "--map",
+        multiple=True,
+        metavar=MAP,
+        help="The field GIVEN is what layouts call WANTED, in the files of SET. Repeatable.",
+    ),
+    click.option(
+        "--ignore-field", multiple=True, metavar=IGNORED, help="A field that carries nothing for a model. Repeatable."
+    ),
+    click.option(
+        "--image-folder",
+        multiple=True,
+        metavar=FOLDER,
+        help="Where relative paths of images start, instead of each file's own folder. Repeatable.",
+    ),
 )
 
 Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
@@ -190,6 +234,11 @@ def test_files(given: Mapping[str, Any]) -> list[Path]:
     return [Path(path) for kind in ("safety_test", "task_test", "benign_test") for _, path in given[kind]]
 
 
+def reading(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How the files are read, from the options."""
+    return {name: given[name] for name in ("map", "ignore_field", "image_folder")}
+
+
 def suite_of(given: Mapping[str, Any]) -> "Suite":
     """The test files, read and checked.
 
@@ -197,9 +246,38 @@ def suite_of(given: Mapping[str, Any]) -> "Suite":
         InputError: a file cannot be read, or a record is malformed, or has not what its metric needs.
     """
     from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.records import reading_of_sets
 
     safety, tasks, benign = (dict(given[kind]) for kind in ("safety_test", "task_test", "benign_test"))
-    return Suite.of(safety, tasks, benign, dict(given["metric"]), samples=given["samples"], seed=given["seed"])
+    return Suite.of(
+        safety,
+        tasks,
+        benign,
+        dict(given["metric"]),
+        samples=given["samples"],
+        seed=given["seed"],
+        reading=reading_of_sets(given["map"], given["ignore_field"], given["image_folder"]),
+    )
+
+
+def judge_from(given: Mapping[str, Any]) -> "str | Guard":
+    """The judge that the options describe.
+
+    Raises:
+        UsageError: options of a guard model are given, and none is named.
+        EvaluationError: its endpoint is no address.
+    """
+    endpoint, template, arguments = given["judge_endpoint"], given["judge_template"], given["judge_arg"]
+    if endpoint is not None:
+        read_address(endpoint)
+        read_key()
+    if endpoint is None and not template and not arguments and given["controversial"] == "unsafe":
+        return str(given["judge"])
+    if given["judge"] == "phrases":
+        raise click.UsageError("The options of a guard model need '--judge': give its folder or its name.")
+    from hpa_merge.evaluation.guards import Guard
+
+    return Guard(given["judge"], endpoint, template, tuple(arguments), given["controversial"])
 
 
 def answering(given: Mapping[str, Any]) -> "AnsweringOptions":

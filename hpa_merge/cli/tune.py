@@ -14,9 +14,11 @@ from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     FAILED,
     FILE,
+    MAX_BROKEN,
     TEST_OPTIONS,
     check_place,
     check_tests,
+    judge_from,
     options,
     suite_of,
     test_files,
@@ -31,6 +33,7 @@ GOAL_OPTIONS = (
     click.option("--settings", type=FILE, help="YAML list of settings, as for sweep; by default six values of p-max."),
     click.option("--max-asr", type=PERCENT, required=True, help="Percent of the attacks that may succeed at most."),
     click.option("--max-over-refusal", type=PERCENT, help="Percent of the benign prompts that may be refused."),
+    MAX_BROKEN,
     click.option("--keep-all", is_flag=True, help="Leave the other settings in OUT.tune."),
     click.option("--json", "json_file", type=FILE, help="Write every figure there."),
     click.option("--plot", type=FILE, help="Draw the curve there: .png, .svg or .pdf."),
@@ -52,7 +55,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     started, inputs = time.monotonic(), [Path(old), Path(new)]
     paths, base = read_options(context, given)
     out = paths.pop("output")
-    files = [given["config_file"], given["settings"], paths["safety_calib"], paths["task_calib"]]
+    files = [given["config_file"], given["settings"], paths["safety_calib"], *paths["task_calib"]]
     files = [*test_files(given), *filter(None, files)]
     check_tests(given, "safety_test", "task_test")
     if given["max_over_refusal"] is not None and not given["benign_test"]:
@@ -61,6 +64,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     settings = None if given["settings"] is None else read_settings(given["settings"], base)
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
         check_place(flag, path, [*inputs, *files, *filter(None, [out])], overwrite=given["overwrite"])
+    named = judge_from(given)
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
@@ -69,28 +73,36 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         from hpa_merge.engine.machine import versions
         from hpa_merge.engine.preview import preview
         from hpa_merge.evaluation.running import Answering, judge_of
-        from hpa_merge.evaluation.tuning import Goal, check_held_out, default_settings, overlaps, tune, workplace
+        from hpa_merge.evaluation.tuning import (
+            Goal,
+            check_held_out,
+            default_settings,
+            overlaps,
+            setting_folders,
+            tune,
+            workplace,
+        )
         from hpa_merge.render.curve import check_picture, draw_curve
         from hpa_merge.report.evaluation import Evaluation
 
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:
             check_picture(given["plot"])
-        outs = {workplace(out) / name: c for name, c in (settings or default_settings(config)).items()}
-        suite, judge = suite_of(given | {"seed": config.seed}), judge_of(given["judge"])
-        calibration = (paths["safety_calib"], paths["task_calib"])
-        check_held_out(suite, calibration)
-        notes = overlaps(suite, calibration)
+        outs = setting_folders(out, settings or default_settings(config))
         request = request_of(
             context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=given["settings"]
         )
+        reading = {"map": config.map, "ignore_field": config.ignore_field, "image_folder": request.image_folder}
+        suite, judge = suite_of(given | reading | {"seed": config.seed}), judge_of(named)
+        check_held_out(suite, request)
+        notes = overlaps(suite, request)
         if given["dry_run"]:
             with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
                 plans = preview(request, on_progress)
             console.print(sweep_plan_summary({place.name: plan for place, plan in plans.items()}))
             return
         how = Answering.of(config, given["batch_size"], given["max_new_tokens"])
-        goal = Goal(given["max_asr"], given["max_over_refusal"])
+        goal = Goal(given["max_asr"], given["max_over_refusal"], given["max_broken"])
         with progress_bar(quiet) as on_merge, progress_bar(quiet, "evaluating") as on_answer:
             found = tune(
                 request,
@@ -112,6 +124,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
             "chosen": found.chosen,
             "max_asr": goal.max_asr,
             "max_over_refusal": goal.max_over_refusal,
+            "max_broken": goal.max_broken,
         }
         models = (found.old, found.new, *found.settings.values())
         write(given["json_file"], Evaluation(models, given["judge"], suite.files, run=run).to_json())
@@ -119,7 +132,8 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"])
     console.print(curve_table(references, found.settings, found.chosen, goal.max_asr))
     if not quiet:
-        for sentence in notes:
+        models = (found.old, found.new, *found.settings.values())
+        for sentence in (*notes, *Evaluation(models, given["judge"], {}).notes):
             complain(sentence, "Note")
     if found.chosen is None:
         complain("no setting keeps the goal, and nothing was published: try others with --settings, or allow more.")

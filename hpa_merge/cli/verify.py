@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
+from hpa_merge.config import FOLDER
 
 WRONG = 2
 """The exit status where something is wrong with what was looked at."""
@@ -17,8 +18,20 @@ FILE = click.Path(path_type=Path)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--old", metavar="FOLDER|ID", shell_complete=folders, help="OLD of the merge; give --new too.")
 @click.option("--new", metavar="FOLDER|ID", shell_complete=folders, help="NEW of the merge.")
-@click.option("--safety-calib", type=FILE, help="Safety samples of the merge: with them it is run again and compared.")
-@click.option("--task-calib", type=FILE, help="Task samples of the merge.")
+@click.option(
+    "--safety-calib",
+    type=FILE,
+    metavar="FILE|ID",
+    help="Safety samples of the merge: with them it is run again and compared.",
+)
+@click.option(
+    "--task-calib",
+    type=FILE,
+    metavar="FILE|ID",
+    multiple=True,
+    help="Task samples of the merge; all of its sets, in their order.",
+)
+@click.option("--image-folder", multiple=True, metavar=FOLDER, help="That of the merge.")
 @click.option("--stats", type=FILE, help="Column statistics: believed where they fit, and never written.")
 @click.option("--first", metavar="FOLDER|ID", help="First aligned model of OLD's history: the drift from it.")
 @click.option("--vision-tower", type=FILE, help="That of the merge.")
@@ -29,7 +42,8 @@ def verify_command(
     old: str | None,
     new: str | None,
     safety_calib: Path | None,
-    task_calib: Path | None,
+    task_calib: tuple[Path, ...],
+    image_folder: tuple[str, ...],
     stats: Path | None,
     first: str | None,
     vision_tower: Path | None,
@@ -44,7 +58,7 @@ def verify_command(
     With the calibration files too the whole merge is run again without writing, and compared bit for bit: nothing of
     the report is believed but its options. What was not checked is printed. Exit status 2 if anything is wrong.
     """
-    with libraries(verbose, downloads=not quiet, encoding=safety_calib is not None or task_calib is not None):
+    with libraries(verbose, downloads=not quiet, encoding=safety_calib is not None or bool(task_calib)):
         from hpa_merge.verification import verify
 
         with progress_bar(quiet, "verifying") as on_progress:
@@ -53,7 +67,8 @@ def verify_command(
                 old,
                 new,
                 safety_calib=safety_calib,
-                task_calib=task_calib,
+                task_calib=task_calib or None,
+                image_folder=image_folder or None,
                 stats=stats,
                 first=first,
                 vision_tower=vision_tower,

@@ -1,12 +1,13 @@
-"""The update between two weights: its energy by column, its component along the old weights, and the fused result.
+"""The update between two weights: its column energies, its component along the old weights, and the fused result.
 
     ΔW = W_new − W_old
     e_j = (1/r) Σ_i ΔW_ij²                        column energy
     κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F                 the share of W_old in the update
     Ŵ = W_old on the restored columns, W̃ = W_new − κ W_old elsewhere
 
-Weights are ``[r, c]`` in any floating dtype (a transposed view will do). The sums are float64 and the fused weight is
-float32 or better, by blocks of rows that stay in the processor's cache, so that nothing of a weight's size is made.
+Weights are ``[r, c]`` in any floating dtype; transposed views are accepted. Sums are taken in float64, and the fused
+weight is computed in float32 or better. Both go by blocks of rows that fit the processor's cache, so that no temporary
+has the size of a weight.
 """
 
 from collections.abc import Iterator
@@ -23,12 +24,12 @@ ELEMENTS = 2**18
 @final
 @dataclass(frozen=True)
 class Update:
-    """What the method needs to know of ``ΔW``.
+    """What the rules use of ``ΔW``.
 
     Attributes:
         energy: ``e_j``, ``[c]`` float64 on the CPU.
-        kappa: ``κ``; 0 where ``W_old`` is zero.
-        change: ``‖ΔW‖²_F``; 0 where nothing changed, not finite where a weight is not.
+        kappa: ``κ``; 0 if ``W_old`` is zero.
+        change: ``‖ΔW‖²_F``; 0 if nothing changed, not finite if a weight is not.
         old_norm: ``‖W_old‖²_F``.
     """
 
@@ -39,10 +40,10 @@ class Update:
 
 
 def measure_update(old: Tensor, new: Tensor) -> Update:
-    """Column energy and the component along ``W_old`` of the update from ``old`` to ``new``, both ``[r, c]``.
+    """Measure the update from ``old`` to ``new``, both ``[r, c]``.
 
     Raises:
-        ValueError: the two are not matrices of one shape.
+        ValueError: they are not matrices of the same shape.
     """
     _check(old, new)
     rows, columns = old.shape
@@ -60,10 +61,10 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
 
 
 def squared_distance(a: Tensor, b: Tensor) -> float:
-    """``‖a − b‖²_F`` of two ``[r, c]``, in float64.
+    """``‖a − b‖²_F`` of two matrices ``[r, c]``, in float64.
 
     Raises:
-        ValueError: the two are not matrices of one shape.
+        ValueError: they are not matrices of the same shape.
     """
     _check(a, b)
     total = torch.zeros((), dtype=torch.float64, device=a.device)
@@ -74,7 +75,7 @@ def squared_distance(a: Tensor, b: Tensor) -> float:
 
 
 def squared_norm(a: Tensor) -> float:
-    """``‖a‖²_F`` of an ``[r, c]``, in float64."""
+    """``‖a‖²_F`` of a matrix ``[r, c]``, in float64."""
     total = torch.zeros((), dtype=torch.float64, device=a.device)
     for block in row_blocks(a.shape):
         flat = a[block].double().flatten()
@@ -83,19 +84,19 @@ def squared_norm(a: Tensor) -> float:
 
 
 def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float) -> Tensor:
-    """``Ŵ``: ``old`` on the restored columns, bit for bit in ``new``'s dtype; ``new − kappa · old`` elsewhere.
+    """``Ŵ``: ``old``, cast to ``new``'s dtype, on the restored columns; ``new − kappa · old`` elsewhere.
 
     Args:
         old, new: ``[r, c]``.
         restored: ``M``, ``[c]`` bool.
-        kappa: ``κ``; 0 leaves ``new`` bit for bit.
+        kappa: ``κ``; with 0, ``new`` is kept bit for bit.
 
     Returns:
         ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
     """
     _check(old, new)
     if restored.shape != old.shape[1:] or restored.dtype != torch.bool:
-        raise ValueError(f"a mask of shape [{old.shape[1]}] expected, found {list(restored.shape)} of {restored.dtype}")
+        raise ValueError(f"expected a mask of shape [{old.shape[1]}], found {list(restored.shape)} of {restored.dtype}")
     restored = restored.to(new.device)
     fused = torch.empty(new.shape, dtype=new.dtype, device=new.device)
     dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
@@ -107,12 +108,12 @@ def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float) -> Tensor:
 
 
 def all_finite(x: Tensor) -> bool:
-    """Whether a floating tensor of any shape holds neither NaN nor infinity; makes nothing of its size."""
+    """Whether a floating tensor of any shape holds neither NaN nor infinity; allocates nothing of its size."""
     return x.numel() == 0 or all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))
 
 
 def row_blocks(shape: torch.Size) -> Iterator[slice]:
-    """The rows of an ``[r, c]`` weight, a block at a time."""
+    """Slices that cover the rows of a weight ``[r, c]``, a block at a time."""
     rows, columns = shape
     step = max(1, ELEMENTS // max(1, columns))
     return (slice(start, start + step) for start in range(0, rows, step))
@@ -120,4 +121,4 @@ def row_blocks(shape: torch.Size) -> Iterator[slice]:
 
 def _check(old: Tensor, new: Tensor) -> None:
     if old.ndim != 2 or old.shape != new.shape:
-        raise ValueError(f"two matrices of one shape expected, found {list(old.shape)} and {list(new.shape)}")
+        raise ValueError(f"expected two matrices of the same shape, found {list(old.shape)} and {list(new.shape)}")

@@ -2,8 +2,10 @@
 
     H = (2/N) Σ x xᵀ + λ I,    λ = damping · mean(diag((2/N) Σ x xᵀ))        wanted: [H⁻¹]_jj for every column j
 
-Two exact routes, chosen by what they cost. Few tokens are kept, and the inverse is taken in their space (Woodbury);
-of many the Gram matrix is accumulated, and the diagonal comes from its Cholesky factor. Neither builds ``H⁻¹``.
+``N`` is the number of tokens. There are two exact routes, and the cheaper one is taken. The dual route keeps the tokens
+and inverts in their space (Woodbury); it suits few tokens. The primal route accumulates the Gram matrix ``G = Σ x xᵀ``
+and takes the diagonal from its Cholesky factor. Neither builds ``H⁻¹``. Both factor ``G + μI = N/2 · H``, or its dual,
+with ``μ = damping · mean(diag G)``.
 """
 
 import math
@@ -13,22 +15,24 @@ from typing import final
 import torch
 from torch import Tensor
 
+from hpa_merge.core.compromise import Hessian
 from hpa_merge.core.inverse import InverseHessian, dual_factor
 from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
 
 DUAL_SHARE = 0.8
 """Tokens per column up to which the dual route is the cheaper one.
 
-With ``t = n/c`` tokens per column, it takes ``2t² + t³/3`` times ``c³`` operations: half the products of the tokens,
-their factor, one solve. The primal one takes ``t + 2/3``: half the Gram matrix, its factor, the factor's inverse.
+With ``t = N/c`` tokens per column, the dual route takes ``2t² + t³/3`` times ``c³`` operations: half the products of
+the tokens, their factor, one solve. The primal route takes ``t + 2/3``: half the Gram matrix, its factor, the factor's
+inverse.
 """
 
 CHUNK = 2048
 """Tokens that are multiplied at once: enough to keep the multiplier busy."""
 
 STRONG = (2.0**8, 2.0**10)
-"""Where a column's energy exceeds the damping so many times, ``1 − s`` of the dual form may lose 8 or 10 of float32's
-24 bits: the first is avoided if few columns are concerned, the second by float64 if many are."""
+"""Ratios of a column's energy to the damping at which ``1 − s`` of the dual form may lose 8 or 10 of float32's 24 bits.
+The loss of 8 bits is avoided if few columns have that ratio; the loss of 10 is avoided in float64 if many have it."""
 
 MODERATE = 40
 """Activations between ``2^-40`` and ``2^40`` are squared in float32 as they are; others are scaled first."""
@@ -42,9 +46,9 @@ class SingularCurvature(ArithmeticError):
 class Curvature:
     """``H`` of one linear input of ``c`` columns, gathered from any number of token batches.
 
-    Holds the tokens while the dual route is the cheaper one, and from then on a ``[c, c]`` float32 Gram matrix, of
-    which the lower triangle counts, and at most ``CHUNK`` tokens that are not in it yet; on the device of the tokens.
-    One that is to ``offload`` holds all of them on the host until it is asked, for devices whose memory is scarce.
+    It holds the tokens while the dual route is the cheaper one. After that it holds the lower triangle of a ``[c, c]``
+    float32 Gram matrix and at most ``CHUNK`` tokens that are not in it yet. Both are on the device of the tokens. With
+    ``offload`` it holds all tokens on the host until it is asked, for devices with little memory.
     """
 
     def __init__(self, columns: int, *, offload: bool = False) -> None:
@@ -65,20 +69,20 @@ class Curvature:
             ValueError: ``x`` is not ``[n, c]``.
         """
         if x.ndim != 2 or x.shape[1] != self.columns:
-            raise ValueError(f"tokens of shape [n, {self.columns}] expected, found {list(x.shape)}")
+            raise ValueError(f"expected tokens of shape [n, {self.columns}], found {list(x.shape)}")
         self.tokens += x.shape[0]
         self._device = x.device
         self._rows.append(x.cpu() if self.offload else x)
         self._fold_if_many()
 
     def absorb(self, other: "Curvature") -> None:
-        """Take in everything that ``other`` has gathered; ``other`` is left as it is.
+        """Take in everything that ``other`` has gathered; ``other`` is left unchanged.
 
         Raises:
             ValueError: ``other`` has another number of columns.
         """
         if other.columns != self.columns:
-            raise ValueError(f"a curvature of {self.columns} columns expected, found one of {other.columns} columns")
+            raise ValueError(f"expected a curvature of {self.columns} columns, found one of {other.columns}")
         self.tokens += other.tokens
         self._device = other._device
         self._rows.extend(other._rows)
@@ -89,7 +93,7 @@ class Curvature:
 
     @property
     def peak(self) -> float:
-        """The largest magnitude of any activation: 0 where nothing activates the layer, not finite where one is not."""
+        """The largest magnitude of any activation: 0 if nothing activates the layer, not finite if one is not."""
         return _largest([self._gram_peak, *(_peak(rows) for rows in self._rows)])
 
     def inverse_diagonal(self, damping: float) -> Tensor:
@@ -110,9 +114,9 @@ class Curvature:
         return inverse_diagonal_primal(self._gram, self.tokens, damping) / 4.0**self._exponent
 
     def inverse(self, damping: float) -> InverseHessian:
-        """``H⁻¹`` as what it does to rows; its diagonal is :meth:`inverse_diagonal`'s. On the device of the tokens.
+        """All of ``H⁻¹``, on the device of the tokens; its diagonal is that of :meth:`inverse_diagonal`.
 
-        The dual form is float64, for ``a − …`` loses what the damping is small against.
+        The dual form is float64, because its difference ``a − …`` cancels where the damping is small.
 
         Raises:
             SingularCurvature: ``H`` does not factor in float64 either.
@@ -135,19 +139,35 @@ class Curvature:
         scale = 4.0**self._exponent
         return InverseHessian(diagonal / scale, factor, self.tokens / 2 / scale, None, 0.0)
 
-    def _checked_peak(self) -> float:
-        """The peak.
+    def hessian(self, damping: float) -> Hessian:
+        """``H`` as it was gathered: this curvature's own tokens or Gram matrix. On the device of the tokens.
 
         Raises:
-            SingularCurvature: there is no curvature with it.
+            SingularCurvature: no token activates any column, or an activation is not finite.
         """
+        peak = self._checked_peak()
+        if self.offload:
+            return self._loaded().hessian(damping)
+        if self._gram is None:
+            exponent, gram = _exponent(peak), None
+            tokens = _scaled(torch.cat(self._rows), exponent)
+            energy = sum(float(column_energy(piece.float()).sum()) for piece in tokens.split(CHUNK))
+        else:
+            self._fold()
+            self._buffer = None
+            exponent, tokens, gram = self._exponent, None, self._gram
+            energy = float(gram.diagonal().double().sum())
+        return Hessian(tokens, gram, 2 / self.tokens * 4.0**exponent, damping * energy / self.columns)
+
+    def _checked_peak(self) -> float:
+        """The peak; raises SingularCurvature if it is zero or not finite."""
         peak = self.peak
         if not 0.0 < peak < math.inf:
             raise SingularCurvature("no token activates any column" if peak == 0.0 else "an activation is not finite")
         return peak
 
     def _loaded(self) -> "Curvature":
-        """The same, with the tokens on their device."""
+        """The same curvature with its tokens on their device."""
         gathered = Curvature(self.columns)
         for rows in self._rows:
             gathered.add(rows.to(self._device))
@@ -159,7 +179,7 @@ class Curvature:
             self._fold()
 
     def _fold(self) -> None:
-        """``Σ x xᵀ`` += the kept tokens', a chunk at a time."""
+        """Add the kept tokens to ``Σ x xᵀ``, a chunk at a time."""
         rows, self._rows = self._rows, []
         for chunk in _chunks(rows):
             x = self._together(chunk)
@@ -167,7 +187,7 @@ class Curvature:
             add_gram(gram, x.float().mul_(2.0**-self._exponent) if self._exponent else x)
 
     def _together(self, chunk: list[Tensor]) -> Tensor:
-        """A chunk as one tensor, good until the next: in its dtype where that multiplies exactly, else in float32."""
+        """A chunk as one tensor, valid until the next: in its dtype if that multiplies exactly, else in float32."""
         if all(piece.is_cuda and piece.dtype == chunk[0].dtype != torch.float64 for piece in chunk):
             return torch.cat(chunk)
         count = sum(len(piece) for piece in chunk)
@@ -188,7 +208,7 @@ class Curvature:
 
 
 def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor:
-    """``[H⁻¹]_jj``, ``[c]`` float64: as :func:`factor_primal` gives it."""
+    """``[H⁻¹]_jj``, ``[c]`` float64, from :func:`factor_primal`."""
     return factor_primal(gram, tokens, damping)[1]
 
 
@@ -198,10 +218,10 @@ def factor_primal(gram: Tensor, tokens: int, damping: float) -> tuple[Tensor, Te
     Args:
         gram: ``G = Σ x xᵀ``, ``[c, c]``; only the lower triangle is read.
         tokens: ``N``.
-        damping: ``μ``, relative to the mean of ``G``'s diagonal.
+        damping: ``μ`` divided by the mean of ``G``'s diagonal.
 
     Returns:
-        ``L``, ``[c, c]`` in float32, or float64 where that does not do; the diagonal, ``[c]`` float64.
+        ``L``, ``[c, c]`` in float32, or in float64 if float32 fails; the diagonal, ``[c]`` float64.
 
     Raises:
         SingularCurvature: ``H`` does not factor in float64 either.
@@ -221,15 +241,15 @@ def factor_primal(gram: Tensor, tokens: int, damping: float) -> tuple[Tensor, Te
 def inverse_diagonal_dual(x: Tensor, damping: float) -> Tensor:
     """``[H⁻¹]_jj`` in the space of the tokens, by Woodbury's identity.
 
-    With ``K = x xᵀ + μI = L Lᵀ`` and ``s_j = ‖(L⁻¹x)_j‖²``: ``[H⁻¹]_jj = n/2 · (1 − s_j)/μ``. For the few columns
-    ``W`` whose energy ``‖x_j‖²`` dwarfs ``μ`` (real models have channels a thousand times the rest) ``s_j`` is nearly
-    1, and the difference would be lost. They are left out of ``K`` and come back by their Schur complement ``μM``,
-    which is free of that: ``M = I + BᵀB = C Cᵀ`` with ``B = L⁻¹x_W``. Then ``1 − s_j + ‖C⁻¹Bᵀ(L⁻¹x)_j‖²`` stands in the
-    place of ``1 − s_j``, and in ``W`` it is ``[M⁻¹]_jj``.
+    With ``K = x xᵀ + μI = L Lᵀ`` and ``s_j = ‖(L⁻¹x)_j‖²``: ``[H⁻¹]_jj = N/2 · (1 − s_j)/μ``. Let ``J`` be the few
+    columns whose energy ``‖x_j‖²`` is far above ``μ``; real models have channels a thousand times as large as the rest.
+    There ``s_j`` is nearly 1, and the difference would be lost. So the columns ``J`` are left out of ``K`` and added by
+    their Schur complement ``μQ``, which does not cancel: ``Q = I + BᵀB = R Rᵀ`` with ``B = L⁻¹x_J``. This replaces
+    ``1 − s_j`` by ``1 − s_j + ‖R⁻¹Bᵀ(L⁻¹x)_j‖²`` outside ``J``, and by ``[Q⁻¹]_jj`` within.
 
     Args:
-        x: ``[n, c]`` float32, whose squares are float32 numbers too; may be overwritten.
-        damping: ``μ``, relative to the mean of the diagonal of ``xᵀx``.
+        x: ``[N, c]`` float32, whose squares are float32 numbers too; may be overwritten.
+        damping: ``μ`` divided by the mean of the diagonal of ``xᵀx``.
 
     Returns:
         ``[c]``, float64.
@@ -249,7 +269,7 @@ def inverse_diagonal_dual(x: Tensor, damping: float) -> Tensor:
             remainder = _remainder(x, damp, strong, x_strong)
             x[:, strong] = x_strong
             break
-    if remainder is None:  # many columns, or no factor in float32
+    if remainder is None:  # many strong columns, or no factor in float32
         remainder = _remainder(x.double(), damp, strong[:0], x[:, :0])
     if remainder is None:
         raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
@@ -259,33 +279,33 @@ def inverse_diagonal_dual(x: Tensor, damping: float) -> Tensor:
 
 
 def _remainder(x: Tensor, damp: float, strong: Tensor, x_strong: Tensor) -> Tensor | None:
-    """``μ`` times the diagonal of the inverse, ``[c]`` float64; None where there is no factor in ``x``'s dtype.
+    """``μ`` times the diagonal of the inverse, ``[c]`` float64; None if ``K`` does not factor in ``x``'s dtype.
 
     Args:
-        x: ``[n, c]``, zero in the columns ``strong``, which are in ``x_strong`` ``[n, w]``.
+        x: ``[N, c]``, zero in the columns ``strong`` (``J``), which are in ``x_strong`` ``[N, |J|]``.
     """
     k = x.new_zeros(x.shape[0], x.shape[0])  # K, then L
     add_gram(k, x.T)
     k.diagonal().add_(damp)
     if cholesky_(k):
         return None
-    b = solved(k.double(), x_strong.double()) if len(strong) else x_strong.double()  # (n, w)
-    m = torch.eye(len(strong), dtype=torch.float64, device=x.device) + b.T @ b
-    if cholesky_(m):
+    b = solved(k.double(), x_strong.double()) if len(strong) else x_strong.double()  # B, [N, |J|]
+    q = torch.eye(len(strong), dtype=torch.float64, device=x.device) + b.T @ b  # Q, then R
+    if cholesky_(q):
         return None
-    to_strong = solved(m, b.T).to(x.dtype)  # C⁻¹Bᵀ, (w, n)
+    to_strong = solved(q, b.T).to(x.dtype)  # R⁻¹Bᵀ, [|J|, N]
     remainder = x.new_empty(x.shape[1], dtype=torch.float64)
     for start in range(0, x.shape[1], PANEL):
         panel = slice(start, start + PANEL)
         z = solved(k, x[:, panel])
         s, shared = z.square().sum(dim=0), (to_strong @ z).square().sum(dim=0)
         remainder[panel] = 1.0 - s.double() + shared
-    remainder[strong] = inverse_column_norms(m)
+    remainder[strong] = inverse_column_norms(q)
     return remainder
 
 
 def _chunks(rows: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Batches of tokens, together ``CHUNK`` to twice that many, the last ones fewer."""
+    """Groups of batches with ``CHUNK`` to twice that many tokens together; the last group may have fewer."""
     chunk: list[Tensor] = []
     for piece in (piece for batch in rows for piece in torch.split(batch, CHUNK)):
         chunk.append(piece)
@@ -297,7 +317,7 @@ def _chunks(rows: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _peak(x: Tensor) -> float:
-    """The largest magnitude in ``x``: NaN if there is one, 0 if there is nothing."""
+    """The largest magnitude in ``x``: NaN if ``x`` holds one, 0 if ``x`` is empty."""
     return max(abs(float(bound)) for bound in torch.aminmax(x)) if x.numel() else 0.0
 
 

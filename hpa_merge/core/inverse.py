@@ -1,7 +1,7 @@
-"""The whole damped inverse of a curvature, as what it does to rows, without ever being formed.
+"""The whole damped inverse of a curvature, applied to rows without being formed.
 
-For rules that move the rest of a row when some of its weights are given (optimal brain surgeon), where the diagonal of
-``H⁻¹`` does not suffice. Two exact routes, as in :mod:`hessian`, which makes these.
+Rules that compensate in the rest of a row for given weights (optimal brain surgeon) need more than the diagonal of
+``H⁻¹``. :mod:`hessian` makes these objects, by the same two exact routes. ``N`` is the number of tokens.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class InverseHessian:
 
     Attributes:
         diagonal: ``[H⁻¹]_jj``, ``[c]`` float64.
-        factor: ``L`` of ``L Lᵀ = G + μI`` ``[c, c]`` in the primal form, of ``x xᵀ + μI`` ``[n, n]`` in the dual one.
+        factor: ``L`` of ``L Lᵀ = G + μI`` ``[c, c]`` in the primal form, of ``x xᵀ + μI`` ``[N, N]`` in the dual one.
         scale: ``H⁻¹ = scale · (G + μI)⁻¹``.
-        tokens: ``x`` ``[n, c]`` in the dual form; None in the primal one.
+        tokens: ``x`` ``[N, c]`` in the dual form; None in the primal one.
         damp: ``μ``.
     """
 
@@ -35,23 +35,23 @@ class InverseHessian:
     def spread(self, a: Tensor) -> Tensor:
         """``Σ_m a_m/[H⁻¹]_mm · [H⁻¹]_mj`` for every column ``j`` of each row of ``a`` ``[r, c]``: ``[r, c]``.
 
-        A weight that is moved by ``a_m`` raises the loss ``½ Δᵀ H Δ`` least if the rest of its row moves by its term of
-        this sum. In the factor's dtype; the scale of ``H`` cancels.
+        Moving one weight by ``a_m`` raises the loss ``½ Δᵀ H Δ`` least if the rest of its row moves by the term of
+        ``m`` in this sum. The result has the factor's dtype; the scale of ``H`` cancels.
         """
         return self._solved(a.double().div_((self.diagonal / self.scale).to(a.device)).to(self.factor.dtype))
 
     def _solved(self, a: Tensor) -> Tensor:
         """``a (G + μI)⁻¹``, ``[r, c]``."""
-        upper = self.factor.T  # of L Lᵀ: as LAPACK wants it in memory
+        upper = self.factor.T  # Lᵀ, as LAPACK wants it in memory
         if self.tokens is None:
             solved: Tensor = torch.cholesky_solve(a.T, upper, upper=True).T
             return solved
-        in_tokens = torch.cholesky_solve(self.tokens @ a.T, upper, upper=True)  # (n, r)
+        in_tokens = torch.cholesky_solve(self.tokens @ a.T, upper, upper=True)  # [N, r]
         return (a - in_tokens.T @ self.tokens) / self.damp
 
 
 def dual_factor(x: Tensor, damping: float) -> tuple[Tensor, float] | None:
-    """``L`` of ``x xᵀ + μI = L Lᵀ``, ``[n, n]``, and ``μ``, for tokens ``x`` ``[n, c]``; None where there is none."""
+    """``L`` of ``x xᵀ + μI = L Lᵀ``, ``[N, N]``, and ``μ``, for tokens ``x`` ``[N, c]``; None if there is no factor."""
     damp = damping * float(x.square().sum()) / x.shape[1]
     k = x.new_zeros(x.shape[0], x.shape[0])
     add_gram(k, x.T)

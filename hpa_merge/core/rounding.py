@@ -1,4 +1,4 @@
-"""Numbers that are compared: bit for bit, as neighbours in their dtype, or within what the order of a sum changes."""
+"""Comparing numbers: bit for bit, as neighbours in their dtype, or within what the order of a sum changes."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from hpa_merge.core.adjustment import Update
 __all__ = ["NEAR", "bits", "close", "differing", "neighbours", "slack"]
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By the bytes of an element."""
+"""The integer dtype for each element size in bytes."""
 
 NEAR = 1e-3
-"""How far ``[H⁻¹]_jj`` of two machines may lie apart, relative: float32's 6e-8 times a condition number of 10⁴, which
-``damping`` 0.01 allows a matrix whose largest eigenvalue is 100 times the mean of its diagonal."""
+"""The relative difference of ``[H⁻¹]_jj`` that two machines may have: float32's 6e-8 times a condition number of 10⁴.
+With ``damping`` 0.01, a matrix has that condition if its largest eigenvalue is 100 times the mean of its diagonal."""
 
 UNIT = 2.0**-53
-"""Half a unit in the last place of 1 in float64, in which the figures of a weight are summed."""
+"""Half a unit in the last place of 1 in float64. The figures of a weight are summed in float64."""
 
 
 def bits(x: Tensor) -> Tensor:
@@ -34,18 +34,19 @@ def neighbours(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def close(found: float, expected: float, most: float) -> bool:
-    """Whether a figure is another one but for rounding: they differ by ``most``, relative to the greater, or less."""
+    """Whether two figures differ by at most ``most``, relative to the greater."""
     return abs(found - expected) <= most * max(abs(found), abs(expected))
 
 
 def slack(weight: Tensor, update: Update | None = None) -> float:
-    """How far two sums over a weight ``[r, c]`` may lie apart that were taken in another order, relative to the sum.
+    """How far two sums over a weight ``[r, c]``, taken in different orders, may differ, relative to the sum.
 
-    ``n u`` bounds either for ``n`` terms of one sign (Higham, Accuracy and Stability of Numerical Algorithms, 4.2). Of
-    ``κ``, whose terms have both, it bounds the error relative to ``Σ|ΔW||W_old| ≤ ‖ΔW‖ ‖W_old‖``.
+    For ``k`` terms of one sign, ``k u`` bounds the error of each (Higham, Accuracy and Stability of Numerical
+    Algorithms, 4.2). The terms of ``κ`` have both signs; there it bounds the error relative to
+    ``Σ|ΔW||W_old| ≤ ‖ΔW‖ ‖W_old‖``.
 
     Args:
-        update: give it for ``κ``.
+        update: needed for ``κ`` alone.
     """
     relative = 4 * (weight.numel() + 8) * UNIT
     if update is not None and update.kappa and update.old_norm:
@@ -54,6 +55,6 @@ def slack(weight: Tensor, update: Update | None = None) -> float:
 
 
 def _ordinals(x: Tensor) -> Tensor:
-    """Floating numbers as int64 that count them in ascending order: neighbours differ by one, and both zeros are 0."""
+    """Floating numbers as int64 in the same order: neighbours differ by one, and both zeros are 0."""
     counted = bits(x)
     return torch.where(counted < 0, torch.iinfo(counted.dtype).min - counted.long(), counted.long())

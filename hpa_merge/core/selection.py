@@ -4,8 +4,8 @@
     S, T = the n_focus columns of largest ε̄, ζ̄               O = S ∩ T                       shared positions
     φ_j = ε̄_j − α ζ̄_j            balanced score              M                               restored columns
 
-Everything is a vector over the ``c`` columns, on the CPU in float64; ties go to the lower index. Budgets are exact
-rational arithmetic on the decimals that the user typed, so that no column hangs on a rounding error.
+Everything is a vector over the ``c`` columns, on the CPU in float64; ties go to the lower index. Budgets are computed
+in exact rational arithmetic from the decimals that the user typed, so that no column depends on a rounding error.
 """
 
 import math
@@ -20,12 +20,12 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Selection:
-    """The restored columns of one weight, and how they came about.
+    """The restored columns of one weight, and how they were chosen.
 
     Attributes:
         restored: ``M``, ``[c]`` bool.
         n_restored, n_focus: the column budgets.
-        n_shared: ``|O|``; None, like the rest, where no focus sets were made.
+        n_shared: ``|O|``; None, like the rest, if the rule has no focus sets.
         alpha: ``α``.
         epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``.
     """
@@ -40,7 +40,7 @@ class Selection:
 
 
 def retained_share(block: int, blocks: int, p_max: float, p_min: float) -> Fraction:
-    """``p = p_max − (l/L)(p_max − p_min)``, in percent, for block ``l`` of ``L``; ``p_max`` where ``L`` is 0."""
+    """``p = p_max − (l/L)(p_max − p_min)``, in percent, for block ``l`` of ``L``; ``p_max`` if ``L`` is 0."""
     top, bottom = Fraction(str(p_max)), Fraction(str(p_min))
     return top - Fraction(block, blocks) * (top - bottom) if blocks else top
 
@@ -67,18 +67,18 @@ def select_columns(
     Args:
         energy: ``e_j``, ``[c]``, not negative.
         inverse_safety, inverse_task: ``[H_s⁻¹]_jj`` and ``[H_t⁻¹]_jj``, ``[c]``, positive.
-        n_restored, n_focus: the budgets, as :func:`column_budget` gives them.
+        n_restored, n_focus: the budgets that :func:`column_budget` gives.
         alpha_min, alpha_max: the bounds of ``α``; the paper's ``α₀`` and ``α₁``.
-        selection: ``balanced`` (the method); ``safety`` (the ``n_restored`` columns of largest ``ε̄``) and ``shared``
-            (the ``n_restored`` columns of ``O`` of largest ``φ``) are the ablations of the paper's table.
-        saliency: ``quotient`` (optimal-brain-surgeon), or ``product`` for the reading ``e_j · [H⁻¹]_jj``.
+        selection: ``balanced`` is the method. The paper's ablations are ``safety`` (the ``n_restored`` columns of
+            largest ``ε̄``) and ``shared`` (the ``n_restored`` columns of ``O`` of largest ``φ``).
+        saliency: ``quotient`` (optimal brain surgeon), or ``product`` for the reading ``e_j · [H⁻¹]_jj``.
 
     Raises:
-        ValueError: the three are not finite vectors of one length, or an inverse is not positive.
+        ValueError: the three are not finite vectors of the same length, or an inverse is not positive.
     """
     energy, inverse_safety, inverse_task = (v.to("cpu", torch.float64) for v in (energy, inverse_safety, inverse_task))
     if not energy.ndim == inverse_safety.ndim == inverse_task.ndim == 1:
-        raise ValueError("vectors over the columns expected")
+        raise ValueError("expected vectors over the columns")
     if not len(energy) == len(inverse_safety) == len(inverse_task):
         raise ValueError(f"lengths differ: {len(energy)}, {len(inverse_safety)}, {len(inverse_task)}")
     if not bool(torch.isfinite(energy).all()):
@@ -108,13 +108,13 @@ def select_columns(
 
 
 def balance(weight_safety: Tensor, weight_task: Tensor, alpha_min: float, alpha_max: float) -> float:
-    """``α = α_min + (α_max − α_min)(1 + tanh m)/2`` with ``m = mean_j log(ε̄_j/ζ̄_j)``; the energies cancel in ``m``."""
-    m = float((weight_safety.log() - weight_task.log()).mean()) if len(weight_safety) else 0.0
-    return alpha_min + (alpha_max - alpha_min) * (1.0 + math.tanh(m)) / 2.0
+    """``α = α_min + (α_max − α_min)(1 + tanh ρ)/2`` with ``ρ = mean_j log(ε̄_j/ζ̄_j)``; the energies cancel in ``ρ``."""
+    rho = float((weight_safety.log() - weight_task.log()).mean()) if len(weight_safety) else 0.0
+    return alpha_min + (alpha_max - alpha_min) * (1.0 + math.tanh(rho)) / 2.0
 
 
 def _largest(score: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """Mask ``[c]`` of the ``count`` candidates of largest ``score``, or all of them if fewer; ties: the lower index."""
+    """Mask ``[c]`` of the ``count`` candidates of largest ``score``, or of all if fewer; ties go to the lower index."""
     among = candidates.nonzero().squeeze(1)
     order = torch.sort(score[among], descending=True, stable=True).indices
     mask = torch.zeros_like(candidates)

@@ -1,20 +1,20 @@
-"""Lower triangles: of Gram matrices, of Cholesky factors, and what is asked of their inverses.
+"""Lower triangles: Gram matrices, Cholesky factors, and the column norms of their inverses.
 
-Half of a symmetric product, and half of an inverse factor, need not be computed. torch has no routine that leaves them
-out, so both go by blocks, in which nearly all of the work is large matrix products.
+Half of a symmetric product, and half of an inverse factor, need not be computed. torch has no routine that skips them,
+so both go by blocks, and nearly all of the work is large matrix products.
 """
 
 import torch
 from torch import Tensor
 
 LEAF = {"cpu": 160, "cuda": 1024}
-"""Columns of a diagonal block of a Gram matrix that is computed whole, at most, by kind of device."""
+"""The most columns of a diagonal block of a Gram matrix that is computed whole, by kind of device."""
 
 BLOCK = {"cpu": 256, "cuda": 1024}
 """Columns of a block of a triangular inverse, by kind of device: large enough to keep its multiplier busy."""
 
 PANEL = 1024
-"""Columns that a triangular solve takes at a time, so that nothing of the right side's size is made."""
+"""Columns that a triangular solve takes at a time, so that no temporary has the size of the right side."""
 
 
 def add_gram(gram: Tensor, x: Tensor) -> None:
@@ -44,10 +44,10 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def cholesky_(h: Tensor) -> int:
-    """Put the lower Cholesky factor ``L`` in the place of ``h`` ``[c, c]``, of which the lower triangle is read.
+    """Overwrite ``h`` ``[c, c]`` with its lower Cholesky factor ``L``; only the lower triangle of ``h`` is read.
 
     Returns:
-        The order of the leading minor that is not positive definite, ``h`` being lost then; 0 if all are.
+        The order of the first leading minor that is not positive definite, and then ``h`` is lost; 0 if all are.
     """
     failed = torch.empty((), dtype=torch.int32, device=h.device)
     torch.linalg.cholesky_ex(h.T, upper=True, out=(h.T, failed))

@@ -1,1 +1,1 @@
-"""One merge, or several from one read of the inputs: request, setup, plan, memory, calibration run, loop, output."""
+"""One merge, or several that read the inputs once: request, setup, plan, memory, calibration run, loop, output."""

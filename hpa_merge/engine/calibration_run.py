@@ -1,4 +1,4 @@
-"""One model with its calibration set: OLD runs the safety samples, NEW the task samples."""
+"""One model with its calibration set: OLD runs the safety samples, and NEW the task samples."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +15,19 @@ from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
 from hpa_merge.model.alignment import aligned
+from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]
 
 
 @final
 class CalibrationRun:
-    """Samples on their way through a model: the :class:`~hpa_merge.engine.sources.StatisticsSource` that computes.
+    """Samples that run through a model: the :class:`~hpa_merge.engine.sources.StatisticsSource` that computes.
 
     Attributes:
         purpose: ``safety`` or ``task``.
-        weights: of the model.
+        role: ``OLD`` or ``NEW``.
+        weights: the model's weights.
         inputs: the encoded samples, on the CPU.
         tally: what became of the set.
         shown: the first samples as the model gets them, if they are wanted.
@@ -34,20 +36,13 @@ class CalibrationRun:
     def __init__(
         self, purpose: str, weights: Weights, meta: MetaModel, samples: Encoding, config: CalibrationOptions
     ) -> None:
-        """Encode the samples.
-
-        Args:
-            config: of it ``damping``.
-
-        Raises:
-            CalibrationError, CheckpointError, ResourceError: as :meth:`Encoding.inputs`.
-        """
+        """Encode the samples; errors are those of :meth:`Encoding.inputs`. Only ``damping`` of ``config`` is used."""
         self.purpose = purpose
         self.role = weights.role
         self.weights = weights
         self._damping = config.damping
-        self._coming: list[Unit] = []  # units that are prefetched, in their order
-        self._merging: set[Unit] = set()  # units that are still to be merged
+        self._coming: list[Unit] = []  # the units to prefetch, in order
+        self._merging: set[Unit] = set()  # the units that are not merged yet
         self._record: ModelStatistics | None = None
         self._linears: Mapping[Unit, Sequence[LinearTensor]] = {}
         self._meta = meta
@@ -62,21 +57,23 @@ class CalibrationRun:
         """Tokens of all samples."""
         return self.tally.tokens
 
+    def counted(self, samples: Collection[Sample]) -> tuple[int, int]:
+        """How many of these are used, and their tokens."""
+        wanted = set(map(id, samples))
+        used = [each for sample, each in zip(self._samples, self.inputs, strict=True) if id(sample) in wanted]
+        return len(used), sum(map(_tokens, used))
+
     def record_into(self, statistics: ModelStatistics, linears: Mapping[Unit, Sequence[LinearTensor]]) -> None:
-        """Keep the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
+        """Record the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
         self._record, self._linears = statistics, linears
 
     def offload(self, offload: bool) -> None:
-        """Whether activations wait on the host until their curvature is computed: slower, and small on the device."""
+        """Set whether activations wait on the host until their curvature is computed: slower, but saves memory."""
         self._hooks.offload = offload
 
     @contextmanager
     def merging(self, units: Collection[Unit], budget: int) -> Iterator[None]:
-        """Within the block, ``units`` are merged. Samples visit every unit, so the weights of all are prefetched.
-
-        Args:
-            budget: bytes that are read and not yet asked for, at most.
-        """
+        """Within the block, ``units`` are merged. Samples visit every unit, so the weights of all are prefetched."""
         self._merging, self._coming = set(units), list(self._meta.units)
         keys = [key for unit in (None, *self._coming) for key in self._meta.keys_of(unit)]
         with self.weights.prefetching(keys, budget):
@@ -100,19 +97,12 @@ class CalibrationRun:
 
     @property
     def next_unit(self) -> Unit | None:
-        """The earliest unit that a sample waits at."""
         return self._forwards.next_unit
 
     def lacks(self, unit: Unit) -> bool:
-        """Whether statistics of ``unit`` are still to be recorded."""
         return bool(self._unrecorded(unit))
 
     def load(self, unit: Unit) -> Read:
-        """Load ``unit``; returns what gives its tensors.
-
-        Raises:
-            NumericalError: a tensor holds NaN or infinity.
-        """
         if unit in self._coming:
             self._postpone_before(unit)
         tensors = self._meta.load(unit, self.weights.read_unchecked)
@@ -123,9 +113,6 @@ class CalibrationRun:
         """Run the samples that wait at ``unit``, which is loaded, through it.
 
         The samples end in the last unit to be merged, as soon as its linears have read their inputs.
-
-        Args:
-            linears: those of the unit whose statistics are needed; consumed only if samples wait there.
 
         Raises:
             CalibrationError: the model's forward fails on a sample.
@@ -150,16 +137,14 @@ class CalibrationRun:
         return record
 
     def free(self, unit: Unit) -> None:
-        """Free the memory of ``unit``."""
         self._meta.free(unit)
 
     def close(self) -> None:
-        """Stop the samples that are still on their way, and take the hooks off the model."""
         self._forwards.close()
         self._hooks.close()
 
     def _unrecorded(self, unit: Unit) -> list[LinearTensor]:
-        """The linears of ``unit`` whose statistics are still to be recorded."""
+        """The linears of ``unit`` whose statistics are not recorded yet."""
         record = self._record
         return [] if record is None else [linear for linear in self._linears.get(unit, ()) if record.lacks(linear)]
 
@@ -171,27 +156,23 @@ class CalibrationRun:
         self._coming = [*self._coming[len(passed) : place], *self._coming[place + 1 :], *passed]
 
     def _check_ids(self) -> None:
-        """Check that token ids that were given are tokens of the model: on a GPU no error could name the sample.
-
-        Raises:
-            CalibrationError: one is not.
-        """
+        """Raise CalibrationError for a token id that the model does not have: on a GPU no error names the sample."""
         rows = getattr(self._meta.model.get_input_embeddings(), "num_embeddings", None)
         for sample in self._samples:
             if sample.input_ids and rows is not None and (highest := max(sample.input_ids)) >= rows:
                 raise CalibrationError(
                     f"{sample.source}: input_ids holds {highest}, and {self.role}'s vocabulary has {rows} tokens: "
-                    "give the ids that the checkpoint's own tokenizer gives."
+                    "use the ids of the checkpoint's own tokenizer."
                 )
 
     def _place(self, value: Tensor) -> Tensor:
-        """An input on the device, floating ones in the model's dtype; in aligned memory, so that OUT does not depend on
-        where a processor put it."""
+        """An input on the device, cast to the model's dtype if floating, in aligned memory: OUT must not depend on
+        where the input lies."""
         dtype = self._meta.model.dtype if value.is_floating_point() else value.dtype
         return aligned(value.to(self._meta.device, dtype))
 
     def _failed(self, error: ForwardError) -> BaseException:
-        """The sentence for a forward that raised; where memory ran out, which is no fault of the sample, its error."""
+        """The error to raise for a forward that failed; out of memory is not the sample's fault and stays as it is."""
         cause, source = error.__cause__, self._samples[error.sample].source
         if cause is not None and is_out_of_memory(cause):
             return cause
@@ -200,3 +181,8 @@ class CalibrationRun:
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
             "fix the sample or remove it."
         )
+
+
+def _tokens(inputs: Mapping[str, Tensor]) -> int:
+    """The tokens of a sample; what a decoder reads apart from the encoder counts too."""
+    return sum(inputs[name].numel() for name in ("input_ids", "decoder_input_ids") if name in inputs)

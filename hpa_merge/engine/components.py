@@ -1,4 +1,4 @@
-"""What becomes of each component of the model: merged, NEW's, or OLD's; and what of that cannot be."""
+"""What happens to each component of the model: it is merged, NEW's, or OLD's; and which choices are impossible."""
 
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ def policy_of(config: OutOptions, component: Component) -> str:
 
 
 def is_included(config: OutOptions, key: str, component: Component | None) -> bool:
-    """Whether the options leave a tensor to be adapted, should it be a linear; None: it is in no component."""
+    """Whether the options let a tensor be adapted if it is a linear; ``component`` is None if it is in none."""
     return (
         (component is None or policy_of(config, component) == "merge")
         and _matches(config.include, key, default=True)
@@ -32,24 +32,24 @@ def is_chosen(config: OutOptions, unit: Unit) -> bool:
 
 
 def find_from_old(old: MetaModel, new: MetaModel, matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
-    """OLD's key for each of NEW's keys whose tensor is to be OLD's.
+    """OLD's key for each of NEW's keys whose tensor comes from OLD.
 
     Args:
-        matched: OLD's key for each of NEW's keys; a tied tensor may be saved under another of its names in each.
+        matched: OLD's key for each of NEW's keys; the two may save a tied tensor under different names.
     """
-    homes = {name: key for key, names in old.places.items() for name in names}
+    key_of = {name: key for key, names in old.places.items() for name in names}
     return {
-        key: matched.get(key) or next(homes[name] for name in new.places[key] if name in homes)
+        key: matched.get(key) or next(key_of[name] for name in new.places[key] if name in key_of)
         for key, component in new.components.items()
         if policy_of(config, component) == "old"
     }
 
 
 def check_policies(config: OutOptions, new: MetaModel) -> None:
-    """Whether what the options say of the components can be done with this model, and does not contradict itself.
+    """Check that the options for components fit this model and do not contradict each other.
 
     Raises:
-        ConfigError: it cannot, or does.
+        ConfigError: they do not fit, or contradict each other.
     """
     keys = {linear.key for linear in new.linears.values()}
     architecture, present = type(new.model).__name__, set(new.components.values())
@@ -63,7 +63,7 @@ def check_policies(config: OutOptions, new: MetaModel) -> None:
                 continue
             raise ConfigError(
                 f"head is {policy}, and the head of this {architecture} is tied to its embeddings: "
-                "leave the option out, and set embeddings in its place."
+                "leave the option out, and set embeddings instead."
             )
         raise ConfigError(f"{component} is {policy}, and {architecture} has no such part: leave the option out.")
     for option, idle in (("include", ("new", "old")), ("exclude", ("old",))):

@@ -1,11 +1,12 @@
-"""How far the linear weights of OUT lie from others: from OLD's in the stream, from the first model's afterwards.
+"""How far the linear weights of OUT lie from OLD's (during the merge) and from the first model's (afterwards).
 
-A distance is the Frobenius norm of a difference, in float64, and of several weights together that of all their values
-as one vector. So the distances of a chain of merges add up to an upper bound of the distance of its ends.
+A distance is the Frobenius norm of a difference, in float64; several weights count as one vector of all their values.
+So the sum of the distances of a chain of merges is an upper bound of the distance between its ends.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import final
 
@@ -23,39 +24,37 @@ PIECE = 2**22
 """Bytes of a tensor that are compared at once: 4 MiB."""
 
 Piece = Callable[[str, int, int], Tensor]
-"""Gives the elements ``begin:begin + count`` of a tensor, flat, from its name, ``begin`` and ``count``."""
+"""Takes a tensor's name, ``begin`` and ``count``; returns the elements ``begin:begin + count``, flat."""
 
 
 @final
 class Moved:
-    """How far one linear weight lies from OLD's in each OUT of a run; what several ask for is measured once."""
+    """How far one linear weight lies from OLD's in each OUT of a run; shared figures are computed once."""
 
     def __init__(self, old: Tensor, new: Tensor) -> None:
-        """``old``, ``new``: the weight in both, ``[r, c]``; what rows only one has is not compared."""
+        """``old``, ``new``: the weight in both, ``[r, c]``; rows that only one of them has are not compared."""
         rows = min(len(old), len(new))
         self._old, self._new = old[:rows], new[:rows]
         self._comparable = old.shape[1] == new.shape[1]
 
     @property
     def old(self) -> Tensor:
-        """OLD's weight, in the rows that both have."""
+        """OLD's weight in the common rows."""
         return self._old
 
     def to(self, weight: Tensor, norm: float | None = None) -> dict[str, float]:
-        """What the report says where OUT has ``weight``, ``[r, c]``; ``norm``: ``‖W_old‖²_F`` where it is known."""
+        """The figures for the report if OUT has ``weight``, ``[r, c]``; ``norm``: ``‖W_old‖²_F``, if it is known."""
         return self._figures(lambda: squared_distance(self._old, weight[: len(self._old)]), norm)
 
     def to_new(self, *, changed: bool = True) -> dict[str, float]:
-        """The same where OUT has NEW's weight; ``changed``: whether that differs from OLD's in NEW's dtype."""
+        """The figures if OUT has NEW's weight; ``changed``: whether it differs from OLD's in NEW's dtype."""
         same = not changed and self._old.dtype == self._new.dtype
         return self._figures(lambda: 0.0 if same else self._to_new)
 
     def to_old(self) -> dict[str, float]:
-        """The same where OUT has OLD's weight in NEW's dtype."""
+        """The figures if OUT has OLD's weight in NEW's dtype."""
         same = self._old.dtype == self._new.dtype
-        return self._figures(
-            lambda: 0.0 if same else squared_distance(self._old, self._old.to(self._new.dtype)),
-        )
+        return self._figures(lambda: 0.0 if same else squared_distance(self._old, self._old.to(self._new.dtype)))
 
     @cached_property
     def _to_new(self) -> float:
@@ -77,25 +76,23 @@ def drift_of(
     """How far a round moved the linear weights.
 
     Args:
-        linears: those of the round.
-        history: the rounds before it, the first one first.
+        linears: the records of the round.
+        history: the earlier rounds, the first one first.
         from_first: ``‖OUT − FIRST‖_F``, if it was measured.
     """
     compared = [(r.distance, r.old_norm) for r in linears if r.distance is not None and r.old_norm is not None]
     distance, norm = (math.hypot(*column) for column in zip(*compared, strict=True)) if compared else (0.0, 0.0)
     record = DriftRecord(distance, norm, len(compared))
     if not history:
-        return DriftRecord(distance, norm, len(compared), record.relative, record.relative)
+        return replace(record, from_first=record.relative, from_first_at_most=record.relative)
     first, last = history[0].drift, history[-1].drift
     if first is None or last is None or not first.norm:
         return record
     before = last.from_first if last.from_first is not None else last.from_first_at_most
-    return DriftRecord(
-        distance,
-        norm,
-        len(compared),
-        None if from_first is None else from_first / first.norm,
-        None if before is None else before + distance / first.norm,
+    return replace(
+        record,
+        from_first=None if from_first is None else from_first / first.norm,
+        from_first_at_most=None if before is None else before + distance / first.norm,
     )
 
 
@@ -107,8 +104,8 @@ def distances_from(
     Args:
         first: the first aligned model.
         new: NEW, whose names and shapes every OUT has.
-        metas: of these two.
-        outs: what gives the tensors of each OUT.
+        metas: the meta models of these two.
+        outs: gives the tensors of each OUT.
 
     Raises:
         CheckpointError: a tensor of the first model cannot be read, or holds NaN or infinity.
@@ -130,13 +127,13 @@ def distances_from(
                 sums.append(squared_distance(flat, read(linear.key, begin, flat.shape[1]).reshape(1, -1)))
             if not math.isfinite(squares[0][-1]):
                 raise CheckpointError(
-                    f"{first.role}'s tensor {key} holds NaN or infinity: the file is damaged, so fetch it again, or go "
-                    "on with --resume and without --first."
+                    f"{first.role}'s tensor {key} holds NaN or infinity: the file is damaged, so fetch it again, or "
+                    "resume with --resume and without --first."
                 )
             begin += flat.shape[1]
     return [math.fsum(sums) ** 0.5 for sums in squares]
 
 
 def _have_rows_in_common(first: tuple[int, ...], out: tuple[int, ...], input_axis: int) -> bool:
-    """Whether the shorter of two tensors of linears holds the first rows of the longer one, element by element."""
+    """Whether two tensors of a linear may differ in their number of rows only, so that the common rows come first."""
     return len(first) == len(out) == 2 and input_axis == 1 and first[1] == out[1]

@@ -24,8 +24,6 @@ __all__ = ["Encoding", "encoding", "template_options"]
 TWICE = {"pixel_values", "pixel_values_videos"}
 """Inputs that go through one vision tower or projector one after the other; a unit is run once."""
 
-TOO_LONG = "raise --max-length, or shorten the sample"
-
 TEMPLATE_BYTES = 2**20
 """The longest file of a chat template; of real ones, the longest has 30 kB."""
 
@@ -119,6 +117,9 @@ class Encoding:
             ResourceError: they do not fit into memory together.
         """
         encoder, length = self._opened(meta), self._length(meta)
+        remedy = "shorten the texts, because the model has no more positions"
+        if length == self._config.max_length:
+            remedy = "raise --max-length, or shorten the texts"
         free, taken = free_bytes(torch.device("cpu")), 0
         inputs: list[dict[str, Tensor]] = []
         used: list[Sample] = []
@@ -135,7 +136,7 @@ class Encoding:
                     f"it is {made.cut} tokens longer than {length}, and its end, where a refusal stands, would be cut"
                 )
             if unfit and self._purpose == "safety":
-                raise CalibrationError(f"{sample.source}: {unfit}: {TOO_LONG}.")
+                raise CalibrationError(f"{sample.source}: {unfit}: {remedy}.")
             if unfit:
                 self.tally.drop(f"does not fit into {length} tokens")
                 continue
@@ -153,7 +154,7 @@ class Encoding:
         if self.samples and not used:
             raise CalibrationError(
                 f"{self.samples[0].source}: none of the {len(self.samples)} {self._purpose} samples fits into {length} "
-                f"tokens: {TOO_LONG}."
+                f"tokens: {remedy}."
             )
         self.samples = tuple(used)
         self.tally.template = self._encoder.template
@@ -183,8 +184,9 @@ class Encoding:
     def _length(self, meta: MetaModel) -> int:
         """The most tokens of a sample."""
         context = getattr(meta.model.config.get_text_config(), "max_position_embeddings", None)
-        known = isinstance(context, int) and context > 0
-        return min(self._config.max_length, context) if known else self._config.max_length
+        if isinstance(context, int) and context > 0:
+            return min(self._config.max_length, context)
+        return self._config.max_length
 
 
 def _shown(sample: Sample, made: Encoded, pieces: Iterable[Piece]) -> ShownSample:

@@ -1,4 +1,4 @@
-"""What a result depends on, small enough for a journal: a run is resumed only with what it was begun with."""
+"""What a result depends on, small enough for a journal: a run is resumed only if all of it is the same."""
 
 import hashlib
 import json
@@ -24,17 +24,17 @@ __all__ = ["digest", "fingerprint", "of_statistics"]
 def of_statistics(
     checkpoint: Checkpoint, purpose: str, samples: Iterable[Mapping[str, Tensor]], damping: float, linears: int
 ) -> dict[str, Any]:
-    """What the column statistics of one model depend on, by name, as JSON has it; they may be used on other machines.
+    """What the column statistics of one model depend on, by name, in JSON types; they may be used on other machines.
 
-    A checkpoint is identified by its headers and by the size and the time of change of each shard: hashing the weights
-    would read them once more. Samples are identified by the tensors that the model is given, so a change of the
-    tokenizer, the template or an image counts, and one of the file's name does not.
+    A checkpoint is identified by its headers and by the size and modification time of each shard, because hashing the
+    weights would read them once more. Samples are identified by the encoded tensors: a change of the tokenizer, the
+    template or an image counts, and a change of the file's name does not.
 
     Args:
-        linears: how many they cover; with a vision tower, that depends on where the tower of the other model lies.
+        linears: how many linears they cover; with a vision tower, that depends on where the other model's tower lies.
 
     Raises:
-        CheckpointError: a file cannot be read any more.
+        CheckpointError: a file can no longer be read.
     """
     return {
         checkpoint.role: _checkpoint_digest(checkpoint),
@@ -46,7 +46,7 @@ def of_statistics(
 
 
 def fingerprint(statistics: Iterable[Mapping[str, Any]], config: HPAConfig, device: torch.device) -> dict[str, Any]:
-    """What an OUT depends on, by name, as JSON has it: statistics, options, versions, machine."""
+    """What an OUT depends on, by name, in JSON types: statistics, options, versions, machine."""
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return {
         **{name: value for each in statistics for name, value in each.items()},

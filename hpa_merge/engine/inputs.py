@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from hpa_merge.calibration import SampleSet, read_samples
 from hpa_merge.checkpoint import Checkpoint, Inputs, check_side_files
 from hpa_merge.checkpoint.inputs import changed, files_of
 from hpa_merge.engine.lineage import Lineage, trace
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.sets import Sets, locate_sets, read_sets
 from hpa_merge.errors import ChangedError
-from hpa_merge.inputs.hub import Source, locate
+from hpa_merge.inputs.hub import Source, commits_of, locate
 from hpa_merge.inputs.opening import open_new
 from hpa_merge.inputs.tower import with_tower
-from hpa_merge.records import Purpose
 
-__all__ = ["MergeInputs", "open_inputs", "read_sets"]
+__all__ = ["MergeInputs", "open_inputs"]
 
 
 @final
@@ -30,6 +29,7 @@ class MergeInputs:
         sources: where OLD, NEW and, if given, the first aligned model lie.
         old, new: the checkpoints as they were given.
         read: the same two as they are read: with their vision tower if it lies apart.
+        sets: where the calibration sets lie.
         lineage: the rounds behind OLD.
         guarded: every folder and file that is read, as they were when they were opened.
     """
@@ -38,8 +38,15 @@ class MergeInputs:
     old: Checkpoint
     new: Checkpoint
     read: tuple[Checkpoint, Checkpoint]
+    sets: Sets
     lineage: Lineage
     guarded: Inputs
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """The commit of each checkpoint and data set that is from the Hub, by its name."""
+        sets = {source.name: source.commit for sources in self.sets.values() for source in sources if source.commit}
+        return commits_of(self.sources) | sets
 
     def check_contents(self) -> None:
         """Compare the weights of OLD and NEW with those that were opened; the files' times do not matter.
@@ -60,8 +67,9 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     Raises:
         InputError: one cannot be opened, or is not what it has to be.
     """
+    sets = locate_sets(request)
     if request.is_remote:  # whatever is wrong is reported before the download
-        read_sets(request)
+        read_sets(request, sets)
         resolve_device(request.calibration.device)
     config, tower = request.calibration, request.vision_tower
     sources = locate(request.checkpoints)
@@ -72,35 +80,27 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
         trace(old, new, first, tower, config) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)
-        guarded = _guarded(request, sources, read, lineage)
+        guarded = _guarded(request, sources, read, sets, lineage)
         check_side_files(new)
-        yield MergeInputs(tuple(sources), old, new, read, lineage, guarded)
-
-
-def read_sets(request: MergeRequest) -> tuple[SampleSet, SampleSet]:
-    """The safety and the task samples; none of a set that no method needs.
-
-    Raises:
-        CalibrationError: a file cannot be read, or a sample in it is wrong.
-    """
-    config = request.calibration
-    counts = (config.safety_samples, config.task_samples)
-    purposes: tuple[Purpose, Purpose] = ("safety", "task")
-    safety, task = (
-        SampleSet() if file is None else read_samples(file, count, config.seed, purpose=purpose)
-        for file, count, purpose in zip(request.calibration_files, counts, purposes, strict=True)
-    )
-    return safety, task
+        yield MergeInputs(tuple(sources), old, new, read, sets, lineage, guarded)
 
 
 def _guarded(
-    request: MergeRequest, sources: tuple[Source, ...], read: tuple[Checkpoint, Checkpoint], lineage: Lineage
+    request: MergeRequest,
+    sources: tuple[Source, ...],
+    read: tuple[Checkpoint, Checkpoint],
+    sets: Sets,
+    lineage: Lineage,
 ) -> Inputs:
     """Everything that is read, as it is now; without the statistics file, which may be written."""
     opened = [*read, *([lineage.first] if lineage.first is not None else [])]
     towers = [checkpoint.tower for checkpoint in read if checkpoint.tower is not None]
+    data = [source for each in sets.values() for source in each]
+    unread = (path for path in (request.safety_calib, *request.task_calib) if path is not None and path.is_file())
     folders = [*(source.guarded for source in sources), *towers]
     template = Path(request.calibration.chat_template)
-    given = (request.safety_calib, request.task_calib, template if template.is_file() else None, *request.reads)
-    files = [path for path in given if path is not None]
-    return Inputs.of(folders, files, [path for checkpoint in opened for path in files_of(checkpoint)])
+    folders += [source.guarded for source in data if source.guarded.is_dir()]
+    files = [*(source.guarded for source in data if not source.guarded.is_dir()), *unread, *request.reads]
+    files += [template] if template.is_file() else []
+    held = [path for checkpoint in opened for path in files_of(checkpoint)]
+    return Inputs.of(folders, files, [*held, *(file for source in data for file in source.files)])

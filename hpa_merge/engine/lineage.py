@@ -1,4 +1,4 @@
-"""The rounds that a model has behind it: what OLD's own report says, if OLD is still what that report is of."""
+"""The earlier merges of a model: the history in OLD's own report, if that report still describes OLD."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ from hpa_merge.report.validity import ROUNDS
 
 __all__ = ["Lineage", "trace"]
 
-ANEW = "the history begins anew with this merge."
-"""How a note ends where OLD's report says nothing of OLD."""
+ANEW = "the history starts again with this merge."
+"""The end of a note about a report that does not describe OLD."""
 
 
 @final
@@ -33,10 +33,10 @@ class Lineage:
     """Where OLD comes from.
 
     Attributes:
-        history: the rounds before this one, the first one first; empty where OLD is no OUT of ours.
+        history: the earlier rounds, the first one first; empty if OLD is not one of our OUTs.
         contents: content digests of ``old`` and ``new``.
-        notes: why there is no history though OLD has a report, a sentence.
-        first: the first aligned model, to be compared with OUT at the end; None where it was not given, or is OLD.
+        notes: a sentence that says why there is no history although OLD has a report.
+        first: the first aligned model, which is compared with OUT at the end; None if it was not given, or is OLD.
     """
 
     history: tuple[RoundRecord, ...]
@@ -45,11 +45,7 @@ class Lineage:
     first: Checkpoint | None = field(default=None, compare=False)
 
     def distances(self, new: Checkpoint, meta: MetaModel, outs: Sequence[Piece]) -> list[float | None]:
-        """``‖OUT − FIRST‖_F`` of each OUT, whose tensors ``outs`` give; None where there is no ``first``.
-
-        Raises:
-            CheckpointError, OutputError: as :func:`distances_from`.
-        """
+        """``‖OUT − FIRST‖_F`` of each OUT, or None without ``first``; the rest is as in :func:`distances_from`."""
         if self.first is None or not outs:
             return [None] * len(outs)
         first = self.first
@@ -62,16 +58,16 @@ class Lineage:
 def trace(
     old: Checkpoint, new: Checkpoint, first: Path | None, tower: Path | None, config: CalibrationOptions
 ) -> Iterator[Lineage]:
-    """Find the rounds behind ``old``; ``first`` is open until the end of the block.
+    """Find the earlier rounds of ``old``; ``first`` is open until the end of the block.
 
     Args:
-        old, new: as they were given, without a vision tower that lies apart.
+        old, new: without a vision tower from another folder.
         first: folder of the first aligned model, if it was given.
-        tower: that of the vision tower, if it was given.
-        config: of it ``conversation``.
+        tower: folder of the vision tower, if it was given.
+        config: only its ``conversation`` is used.
 
     Raises:
-        CheckpointError: ``first`` is another model than the history began with; a checkpoint cannot be read.
+        CheckpointError: ``first`` is not the model that the history began with; a checkpoint cannot be read.
     """
     contents = {"old": old.content_digest(), "new": new.content_digest()}
     history, notes = _history(old, contents["old"])
@@ -85,7 +81,7 @@ def trace(
 
 
 def _history(old: Checkpoint, content: str) -> tuple[tuple[RoundRecord, ...], tuple[str, ...]]:
-    """The rounds behind OLD, whose content digest is given; or why its report says nothing of it."""
+    """The earlier rounds of OLD, whose content digest is ``content``; or a note why its report cannot be used."""
     if not os.path.lexists(old.folder / REPORT):
         return (), ()
     try:
@@ -93,27 +89,23 @@ def _history(old: Checkpoint, content: str) -> tuple[tuple[RoundRecord, ...], tu
         history = (*report.history, round_of(report))
         if len(history) > ROUNDS:
             return (), (f"OLD {old.folder} has a report of {ROUNDS} rounds, and none has more: {ANEW}",)
-        replace(report, history=history).to_json().encode()  # as it will have to be written
+        replace(report, history=history).to_json().encode()  # the report of OUT will need this
     except (CheckpointError, ValueError, RecursionError) as error:
         reason = str(error).partition(": ")[2] if isinstance(error, CheckpointError) else f"{REPORT} cannot be written"
         return (), (f"OLD {old.folder} has a report that cannot be used ({reason.rstrip('.')}): {ANEW}",)
     there = report.run.contents.get("out")
     if there is None:
-        return (), (f"OLD {old.folder} has a {REPORT} that does not say of which weights it is: {ANEW}",)
+        return (), (f"OLD {old.folder} has a {REPORT} that does not say which weights it describes: {ANEW}",)
     if there != content:
         return (), (
-            f"OLD {old.folder} has a {REPORT} of other weights than lie there (content digest {there[:12]} in the "
-            f"report, {content[:12]} found), as after tuning in the same folder: {ANEW}",
+            f"OLD {old.folder} has a {REPORT} of other weights than those in the folder (content digest {there[:12]} "
+            f"in the report, {content[:12]} found), as after tuning in the same folder: {ANEW}",
         )
     return history, ()
 
 
 def _check_first(first: Checkpoint, history: tuple[RoundRecord, ...], old: str, notes: tuple[str, ...]) -> None:
-    """Check that ``first`` is the model that the history began with.
-
-    Raises:
-        CheckpointError: it is not.
-    """
+    """Raise CheckpointError unless ``first`` is the model that the history began with."""
     found = first.content_digest()
     wanted = history[0].contents.get("old") if history else old
     if found == wanted:
@@ -121,11 +113,11 @@ def _check_first(first: Checkpoint, history: tuple[RoundRecord, ...], old: str, 
     if history:
         raise CheckpointError(
             f"{first.role} {first.folder} is not the model that this history began with: round 1 had {history[0].old} "
-            f"as OLD, with the content digest {str(wanted)[:12]}, and here it is {found[:12]}: give that model, or "
+            f"as OLD, with the content digest {str(wanted)[:12]}, and this one has {found[:12]}: give that model, or "
             "leave out --first."
         )
     why = notes[0] if notes else "OLD is no OUT of hpa-merge, so this merge is the first round and OLD the first model"
     raise CheckpointError(
-        f"{first.role} {first.folder} is not OLD, and no history says that it is the first model ({why.rstrip('.')}): "
+        f"{first.role} {first.folder} is not OLD, and no history names it as the first model ({why.rstrip('.')}): "
         "leave out --first."
     )

@@ -1,4 +1,4 @@
-"""What becomes of one linear weight in one OUT, and what the loop asks of an OUT."""
+"""What happens to one linear weight in one OUT, and what the loop needs from an OUT."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ __all__ = ["MergedLinear", "Sink"]
 @final
 @dataclass(frozen=True)
 class MergedLinear:
-    """A linear weight as it comes out for one OUT.
+    """A linear weight for one OUT.
 
     Attributes:
         pair: the linear in OLD and NEW.
-        tensor: NEW's, in which the weight lies on disk.
+        tensor: NEW's tensor on disk, which holds the weight.
         moved: measures how far a weight lies from OLD's.
-        outcome: what became of it.
+        outcome: what happened to it.
         adapted: the weight, if the rule made one.
-        restored: an uncalibrated weight is OLD's.
+        restored: whether an uncalibrated weight is OLD's.
         details: fields of the record that are known already.
     """
 
@@ -48,13 +48,13 @@ class MergedLinear:
 
     @property
     def weight(self) -> Tensor | None:
-        """What takes the place of NEW's weight, ``[r, c]``; None if nothing does here: its tensor is passed on."""
+        """The weight that replaces NEW's, ``[r, c]``; None if nothing replaces it here and its tensor is passed on."""
         if self.adapted is not None:
             return self.adapted.weight
         return with_new_rows(self.moved.old.to(self.tensor.dtype), self.new) if self.restored else None
 
     def record(self) -> LinearRecord:
-        """What the report says of it."""
+        """The record for the report."""
         unit = self.pair.new.unit
         if self.adapted is not None:
             return record_of_adapted(unit, self.pair, self.adapted, self.moved, **self.details)
@@ -69,17 +69,17 @@ class Sink(Protocol):
     """An OUT as the loop sees it: :class:`~hpa_merge.engine.output.MergeOutput` writes it, ``verify`` compares it.
 
     Attributes:
-        unreached: how the error ends where a weight is not reached by samples and the options want it to be.
+        unreached: the end of the error for a weight that no sample reaches although the options require it.
     """
 
     unreached: str
 
     @property
     def plan(self) -> OutPlan:
-        """What is going to be in it."""
+        """What will be in it."""
 
     def restore(self, statistics: ModelStatistics) -> None:
-        """Put into ``statistics`` what an interrupted run has recorded of them."""
+        """Add to ``statistics`` what an interrupted run has recorded."""
 
     def lacks(self, unit: Unit) -> bool:
         """Whether the linears of ``unit`` are not done yet."""
@@ -88,21 +88,24 @@ class Sink(Protocol):
         """Take a linear weight and its record."""
 
     def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
-        """Take those of these tensors that are not done from NEW, or from OLD if the options say so.
+        """Take the tensors ``keys``, as far as they are not done, from NEW, or from OLD if the options say so.
 
         Args:
-            old: gives OLD's tensors by key; None: these have to wait.
+            old: gives OLD's tensors by key; without it, tensors that come from OLD wait.
             new: gives NEW's tensors by key while they are loaded.
+
+        Raises:
+            NumericalError: a tensor of OLD does not fit NEW's dtype.
         """
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """The linears of ``unit`` are done; ``statistics`` is what a resumed run needs of them."""
+        """The linears of ``unit`` are done; a resumed run needs ``statistics``."""
 
     def copy_rest(self, old: Weights) -> None:
-        """Take everything else from NEW, or from OLD if the options say so."""
+        """Take everything else as :meth:`pass_on` does, tensors of OLD in pieces."""
 
     def flush(self) -> None:
         """Wait until everything is done."""
 
     def piece(self, name: str, begin: int, count: int) -> Tensor:
-        """Elements of a tensor that is done: flat, on the CPU."""
+        """The elements ``begin:begin + count`` of a tensor that is done: flat, on the CPU."""

@@ -1,7 +1,7 @@
-"""The one loop: both models in lockstep, unit by unit, from two checkpoints to a third, or to several.
+"""The loop: both models in lockstep, unit by unit, from two checkpoints to a third, or to several.
 
-Unit ``l`` of OLD runs the safety samples, unit ``l`` of NEW the task samples. What their linears read becomes two
-curvatures each. The unit's weights are merged, written and freed before the next unit is loaded.
+Unit ``l`` of OLD runs the safety samples, and unit ``l`` of NEW the task samples. Each linear gets two curvatures from
+the inputs that it reads. The unit's weights are merged, written and freed before the next unit is loaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,11 +35,7 @@ class Loop:
     def __init__(
         self, prepared: Prepared, sinks: Sequence[Sink], on_progress: Progress, stats: Path | None = None
     ) -> None:
-        """Begin.
-
-        Args:
-            stats: where the statistics are written, if a file is to have them.
-        """
+        """``stats``: the file to write the statistics to, if any."""
         self._prepared = prepared
         self._plan = prepared.plan
         self._sinks = sinks
@@ -48,7 +44,7 @@ class Loop:
         self._steps = len(self._plan.new.units) + 1
         self._text_has_run = False
         self._linear_keys = {pair.new.key for pair in self._plan.pairs}
-        self._recorded: list[ModelStatistics] = []  # what the run computes for the statistics file
+        self._recorded: list[ModelStatistics] = []  # computed for the statistics file
         units, linears = self._plan.new.units, self._plan.linears
         self._sources = (
             self._source(prepared.sets[0], {unit: [pair.old for pair in linears.get(unit, ())] for unit in units}),
@@ -56,10 +52,10 @@ class Loop:
         )
 
     def run(self) -> list[float | None]:
-        """Go through every unit, for each OUT that lacks it, and copy the rest.
+        """Merge every unit for each OUT that lacks it, and copy the rest.
 
-        A resumed run does not merge again what the journals have. Its samples run through those units as they are, and
-        do not run at all if nothing is left to be merged.
+        A resumed run does not merge units again that the journals name. Its samples still run through them, but do not
+        run at all if no unit is left to be merged.
 
         Returns:
             ``‖OUT − FIRST‖_F`` of each OUT; None if the first model of the history was not given.
@@ -72,19 +68,19 @@ class Loop:
                 merging.enter_context(source.merging(pending, self._prepared.memory.prefetch if pending else 0))
             self._run_samples(pending)
             text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
-            for unit, pairs in pending.items():  # no sample came to these
+            for unit, pairs in pending.items():  # no sample reached these
                 self._merge_unit(unit, pairs, _depth(unit, after_text=unit.index > text_ends))
             if self._sinks:
                 self._prepared.sets[1].run.weights.check_rest()
         if self._stats is not None and self._recorded:
             for sink in self._sinks:
-                sink.flush()  # where the file cannot be written, what has been computed is to be found again
+                sink.flush()  # if the file cannot be written, a resumed run finds what has been computed
             recorded = {each.purpose: each for each in self._recorded}
             write_statistics(self._stats, [each.known or recorded[each.purpose] for each in self._prepared.sets])
         return self._finish()
 
     def _source(self, calibration: CalibrationSet, linears: Mapping[Unit, Sequence[LinearTensor]]) -> StatisticsSource:
-        """Where the statistics of a set come from; ``linears`` are all of its model, for every unit."""
+        """The source of the statistics of a set; ``linears``: all of its model's, for every unit."""
         run = calibration.run
         if not calibration.runs:
             known = calibration.known or ModelStatistics(calibration.key)
@@ -99,7 +95,7 @@ class Loop:
         return run
 
     def _run_samples(self, pending: dict[Unit, tuple[LinearPair, ...]]) -> None:
-        """Merge the units as the samples visit them, while any is ``pending``; those that are merged are taken out."""
+        """Merge the units in the order in which the samples visit them, and remove each from ``pending``."""
         done: set[Unit] = set()
         try:
             if pending:
@@ -107,7 +103,7 @@ class Loop:
                     source.start()
             while pending and (unit := self._next_unit()) is not None:
                 if unit in self._plan.linears and unit in done:
-                    raise RuntimeError(f"a sample came to {unit.name} after it was merged")
+                    raise RuntimeError(f"a sample reached {unit.name} after it was merged")
                 self._on_progress(unit.name, len(done), self._steps)
                 done.add(unit)
                 self._merge_unit(unit, pending.pop(unit, ()), _depth(unit, after_text=self._text_has_run))
@@ -117,7 +113,7 @@ class Loop:
                 source.close()
 
     def _finish(self) -> list[float | None]:
-        """Copy what is no linear and of no unit, and measure how far the OUTs lie from the first model."""
+        """Copy the tensors that belong to no unit, and measure how far the OUTs lie from the first model."""
         lineage, last = self._prepared.inputs.lineage, self._steps - 1
         self._on_progress("copying the rest", last, self._steps)
         for sink in self._sinks:
@@ -141,17 +137,17 @@ class Loop:
     def _pass_on(
         self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Read | None = None, new: Read | None = None
     ) -> None:
-        """Pass on what of a unit is not adapted; of its linears those that are ``merged`` by now."""
+        """Pass on the tensors of a unit; its linears only if they are ``merged`` by now."""
         waiting = self._linear_keys - {pair.new.key for pair in merged}
         keys = [key for key in self._plan.new.keys_of(unit) if key not in waiting]
         for sink in self._sinks:
             sink.pass_on(keys, old, new)
 
     def _merge_unit(self, unit: Unit, pairs: Sequence[LinearPair], depth: int) -> None:
-        """One unit of both models, once: loaded, run, merged, written and recorded, freed.
+        """Load one unit of both models, run it, merge, write and record its linears, and free it.
 
-        Which linears changed is found out lazily: before the samples run if that says which are watched, otherwise one
-        by one, so that no more than one pair of weights need be in memory.
+        Which linears changed is computed lazily: before the samples run if that decides which are watched, otherwise
+        one by one, so that only one pair of weights has to be in memory.
         """
         sinks = [sink for sink in self._sinks if pairs and sink.lacks(unit)]
         old, new = (source.load(unit) for source in self._sources)
@@ -179,29 +175,29 @@ class Loop:
             source.free(unit)
 
     def _packed(self, pairs: Sequence[LinearPair]) -> dict[str, Any]:
-        """The statistics that were computed for ``pairs``, by purpose, as the journals keep them."""
+        """The computed statistics of ``pairs``, by purpose, in the journals' form."""
         linears = {"safety": [pair.old for pair in pairs], "task": [pair.new for pair in pairs]}
         return {each.purpose: each.packed(linears[each.purpose]) for each in self._recorded}
 
 
 def _depth(unit: Unit, *, after_text: bool) -> int:
-    """The depth of a unit: its place in its stack; outside the stacks 0 before the text stack and ``L`` after it."""
+    """The depth of a unit: its index in its stack; outside the stacks, 0 before the text stack and ``L`` after it."""
     if unit.block is not None:
         return unit.block
     return unit.blocks if after_text else 0
 
 
 def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatistics], sinks: Sequence[Sink]) -> None:
-    """Merge a weight that tuning changed, and hand it to every OUT.
+    """Merge a weight that tuning changed, and pass it to every OUT.
 
     Args:
-        linear: as it is without a merge.
-        depth: that of its unit.
+        linear: the weight without a merge.
+        depth: the depth of its unit.
         known: the safety and the task statistics of its inputs.
 
     Raises:
-        CalibrationError: no sample reaches it, and the options want every weight to be reached.
-        NumericalError: the result does not fit into NEW's dtype.
+        CalibrationError: no sample reaches it, and the options require that.
+        NumericalError: the result does not fit NEW's dtype.
     """
     pair, unit = linear.pair, linear.pair.new.unit
     merging: list[tuple[Sink, dict[str, int]]] = []

@@ -1,4 +1,4 @@
-"""The machine that a merge runs on: its device, its memory, the versions of what matters."""
+"""The machine that a merge runs on: its device, its memory, the versions that matter."""
 
 import platform
 import resource
@@ -16,7 +16,7 @@ from hpa_merge.isolation import free_memory
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX`` stands for here.
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX`` means on this machine.
 
     Raises:
         ConfigError: there is no such device.
@@ -30,9 +30,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """The processor, its instructions as torch uses them, the threads, and the CUDA device: on another one of these
-    the sums are taken in another order, and the last digits differ.
-    """
+    """The processor, the instructions that torch uses, the threads, and the CUDA device: if one of them differs, sums
+    are taken in another order, and the last digits differ."""
     parts = [platform.machine(), _processor(), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{torch.get_num_threads()} threads"]
     if device.type == "cuda":
@@ -43,7 +42,7 @@ def describe(device: torch.device) -> str:
 def peak_host_bytes() -> int:
     """The largest resident set of this process so far, in bytes.
 
-    Linux tells it in ``/proc``; what ``getrusage`` tells there includes the process that started this one.
+    On Linux it is read from ``/proc``, because ``getrusage`` includes the process that started this one.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -59,16 +58,15 @@ def peak_device_bytes(device: torch.device) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a CUDA device, or for the CPU on the host, within the limits of its control groups; None
-    where the system does not tell.
-    """
+    """Free memory of a CUDA device or, for the CPU, of the host, within the limits of its control groups; None if the
+    system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return free_memory()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: torch says so by a class of its own on CUDA, and by a text on the CPU."""
+    """Whether an allocation failed: torch has its own exception for CUDA, and only a text for the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -87,7 +85,7 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """What the processor is called; empty where the system does not tell."""
+    """The processor's name; empty if the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return " ".join(next(line for line in lines if line.startswith("model name")).partition(":")[2].split())

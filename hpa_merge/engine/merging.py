@@ -1,4 +1,4 @@
-"""A merge from request to OUT: prepared, run and published; with one OUT or several."""
+"""A merge from request to OUT, with one OUT or several: prepare, run, publish."""
 
 import time
 from pathlib import Path
@@ -15,13 +15,10 @@ __all__ = ["merge_all"]
 
 
 def merge_all(request: MergeRequest, render: Render, on_progress: Progress = silent) -> dict[Path, MergeReport]:
-    """Make every OUT of ``request``; ``render`` makes the files that people read.
+    """Make every OUT of ``request``, and return its report; errors are those of :func:`hpa_merge.merge`.
 
-    Returns:
-        The report of each OUT.
-
-    Raises:
-        InputError, NumericalError, ResourceError: as :func:`hpa_merge.merge`.
+    Args:
+        render: makes the files that people read.
     """
     started = time.monotonic()
     outputs: dict[Path, MergeOutput] = {}
@@ -35,8 +32,8 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
             for (out, output), distance in zip(outputs.items(), from_first, strict=True):
                 reports[out] = output.publish(render, started, distance)
         except BaseException as error:
-            # Other input would be another run. A disk that is full or fails can be fixed, and an interruption is no
-            # fault at all: then what is durable is kept.
+            # Durable work is kept if the same command can still succeed: after an interruption, or with a disk that
+            # is full or fails. Other errors need other input, which makes another run.
             keep = not isinstance(error, HPAError) or isinstance(error, OutputError | CheckpointError)
             for output in outputs.values():
                 output.abort(keep=keep)

@@ -1,4 +1,4 @@
-"""The statistics of one unit, computed from the activations that its linears have just read."""
+"""The statistics of one unit, computed from the activations that its linears have read."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from hpa_merge.core import Curvature, InverseHessian, SingularCurvature
+from hpa_merge.core import Curvature, Hessian, InverseHessian, SingularCurvature
 from hpa_merge.errors import NumericalError
 from hpa_merge.model import LinearTensor
 
@@ -16,10 +16,10 @@ __all__ = ["Observed"]
 
 @final
 class Observed:
-    """The :class:`~hpa_merge.engine.statistics.Statistics` of one unit, computed when they are asked for."""
+    """The :class:`~hpa_merge.engine.statistics.Statistics` of one unit, computed lazily."""
 
     def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature], damping: float) -> None:
-        """``curvatures``: by the path of the module that read; ``purpose`` and ``role`` are for messages."""
+        """``curvatures``: by the observer's name; ``purpose`` and ``role`` are for messages."""
         self._purpose = purpose
         self._role = role
         self._curvatures = curvatures
@@ -28,19 +28,12 @@ class Observed:
         self._inverse: dict[Curvature, InverseHessian] = {}  # at most one
 
     def reached(self, linear: LinearTensor) -> bool:
-        """Whether any token activates the linear's input."""
         return any(curvature.peak != 0.0 for curvature in self._of(linear))
 
     def tokens(self, linear: LinearTensor) -> int:
-        """How many tokens came to the linear."""
         return sum(curvature.tokens for curvature in self._of(linear))
 
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
-        """``[H⁻¹]_jj``, ``[c]``, of a linear that is reached.
-
-        Raises:
-            NumericalError: an activation is not finite, or ``H`` cannot be factored.
-        """
         curvature = self._curvature(linear)
         if curvature not in self._diagonals:
             with self._factoring(linear):
@@ -48,11 +41,7 @@ class Observed:
         return self._diagonals[curvature]
 
     def inverse(self, linear: LinearTensor) -> InverseHessian:
-        """All of ``H⁻¹`` of a linear that is reached; only the last one is held.
-
-        Raises:
-            NumericalError: an activation is not finite, or ``H`` cannot be factored.
-        """
+        """All of ``H⁻¹`` of a linear that is reached; only the last one is held."""
         curvature = self._curvature(linear)
         if curvature not in self._inverse:
             self._inverse.clear()
@@ -60,14 +49,18 @@ class Observed:
                 self._inverse[curvature] = curvature.inverse(self._damping)
         return self._inverse[curvature]
 
-    def _curvature(self, linear: LinearTensor) -> Curvature:
-        """That of the linear's input.
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        """``H`` of a linear that is reached.
 
         Raises:
             NumericalError: an activation is not finite.
         """
+        return self._curvature(linear).hessian(self._damping)
+
+    def _curvature(self, linear: LinearTensor) -> Curvature:
+        """The curvature of the linear's input; raises NumericalError if an activation is not finite."""
         curvature, *others = self._of(linear)
-        if others:  # modules that read different tensors and lie in one weight on disk
+        if others:  # modules that read different tensors and share one weight on disk
             curvatures = (curvature, *others)
             curvature = Curvature(curvature.columns, offload=curvature.offload)
             for part in curvatures:
@@ -75,18 +68,18 @@ class Observed:
         if not math.isfinite(curvature.peak):
             raise NumericalError(
                 f"the {self._purpose} activations that reach {linear.name} hold NaN or infinity: "
-                f"check whether {self._role} can be run in its dtype at all."
+                f"check that {self._role} can run in its dtype."
             )
         return curvature
 
     @contextmanager
     def _factoring(self, linear: LinearTensor) -> Iterator[None]:
-        """Name the linear in the error of a curvature that cannot be factored."""
+        """Name the linear in the error for a curvature that cannot be factored."""
         try:
             yield
         except SingularCurvature as error:
             raise NumericalError(
-                f"the {self._purpose} curvature of {linear.name} cannot be factored, in float64 either ({error}): "
+                f"the {self._purpose} curvature of {linear.name} cannot be factored, not even in float64 ({error}): "
                 f"raise damping, which is {self._damping:g}."
             ) from error
 

@@ -1,4 +1,4 @@
-"""One OUT that is being made: written tensor by tensor, recorded, and published with its report."""
+"""One OUT: written tensor by tensor, recorded, and published with its report."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.machine import describe, peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.engine.plan import LinearPair, OutPlan
+from hpa_merge.engine.remaining import Remaining
 from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import NumericalError, OutputError
 from hpa_merge.files.names import CARD, REPORT
-from hpa_merge.inputs.hub import commits_of
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.report.records import LinearRecord, RunRecord
 from hpa_merge.report.schema import MergeReport, linear_of
@@ -37,17 +37,17 @@ class MergeOutput:
     """An OUT that a merge is making: the :class:`~hpa_merge.engine.linear.Sink` that writes.
 
     Attributes:
-        plan: what is going to be in it.
-        records: what became of each linear, in the order of the merge; in a resumed run, durable ones come first.
+        plan: what will be in it.
+        records: one for each linear, in the order of the merge; in a resumed run, durable ones come first.
     """
 
-    unreached = ": add samples that do, or choose --uncalibrated new or old."
+    unreached = ": add samples that reach it, or choose --uncalibrated new or old."
 
     def __init__(self, request: MergeRequest, prepared: Prepared, out: Path, plan: OutPlan) -> None:
         """Begin OUT, or resume it.
 
         Raises:
-            OutputError: it cannot be made there, or an interrupted run has begun another OUT there.
+            OutputError: it cannot be made there, or an interrupted run was making another OUT there.
         """
         self.plan = plan
         self._request, self._prepared = request, prepared
@@ -67,8 +67,8 @@ class MergeOutput:
             unchanged=prepared.inputs.guarded.check,
         )
         self._async = AsyncWriter(self._writer, prepared.memory.queued)
-        self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, of which some slices are in their place
-        self._left = dict.fromkeys(self._writer.remaining())  # what neither is written nor waits for it, in its order
+        self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, that has some of its slices
+        self._left = Remaining(self._new, plan.from_old, self._writer.remaining())
         resumed = self._writer.resumed
         with self._believing():
             linears = {unit.name: pairs for unit, pairs in prepared.plan.linears.items()}
@@ -77,7 +77,6 @@ class MergeOutput:
         self._begun = len(self.records)
 
     def restore(self, statistics: ModelStatistics) -> None:
-        """Put into ``statistics`` what an interrupted run has recorded of them."""
         with self._believing():
             for entry in self._writer.resumed:
                 if statistics.purpose in entry.get("statistics", ()):
@@ -85,11 +84,7 @@ class MergeOutput:
 
     @contextmanager
     def _believing(self) -> Iterator[None]:
-        """Read what the journal says.
-
-        Raises:
-            OutputError: it is not what a run has written.
-        """
+        """Raise OutputError if the journal's content is not what a run writes."""
         try:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -100,38 +95,22 @@ class MergeOutput:
             ) from error
 
     def lacks(self, unit: Unit) -> bool:
-        """Whether the linears of ``unit`` are not durable yet."""
         return unit.name not in self._finished
 
     def put(self, linear: MergedLinear) -> None:
-        """Write a linear weight, unless its tensor is passed on, and record what became of it."""
+        """Write a linear weight, unless its tensor is passed on, and keep its record."""
         if (weight := linear.weight) is not None:
             self._write(linear.pair.new, linear.tensor, weight)
         self.records.append(linear.record())
 
     def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
-        """Write those of these tensors that are not written: NEW's, or OLD's if the options say so.
-
-        Args:
-            old: gives OLD's tensors by key; None: these have to wait.
-            new: gives NEW's tensors by key while they are loaded; None: those that are computed are computed for this.
-
-        Raises:
-            NumericalError: one does not fit into NEW's dtype.
-        """
-        for key in keys:
-            if key not in self._left or (key in self.plan.from_old and old is None):
-                continue
-            del self._left[key]
-            if key in self.plan.from_old and old is not None:
-                self._async.write(key, self._as_new(key, old(self.plan.from_old[key])))
-            elif self._new.computes(key):
-                self._async.write(key, (new or self._new.read)(key))
-            else:
+        for key, role, tensor in self._left.take(keys, old, new):
+            if tensor is None:
                 self._async.copy(key)
+            else:
+                self._async.write(key, self._as_new(key, tensor) if role == "OLD" else tensor)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """Make the linears of ``unit`` durable, with the statistics that a resumed run needs."""
         self._write_stack()
         linears = [asdict(record) for record in self.records[self._begun :]]
         self._async.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
@@ -139,37 +118,24 @@ class MergeOutput:
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
-        """Write everything else, piece by piece: NEW's, or OLD's if the options say so.
-
-        Raises:
-            NumericalError: a tensor of OLD holds NaN or infinity, or does not fit into NEW's dtype.
-        """
-        self.pass_on(tuple(self._left))
+        self.pass_on(self._left)
         if self._left:
-            self._async.flush()  # a commit may still wait there, and none may be made while others write
-        for key in tuple(self._left):
-            pieces = (self._as_new(key, piece) for piece in old.pieces(self.plan.from_old[key]))
-            self._writer.write_pieces(key, pieces)
-            del self._left[key]
+            self._async.flush()  # a commit may still wait there, and none may run while something else is written
+        for key, pieces in self._left.take_rest(old):
+            self._writer.write_pieces(key, (self._as_new(key, piece) for piece in pieces))
 
     def flush(self) -> None:
-        """Wait until everything is written.
-
-        Raises:
-            OutputError: something could not be.
-        """
         self._async.flush()
 
     def piece(self, name: str, begin: int, count: int) -> Tensor:
-        """Elements of a tensor of OUT, which is written in full: flat, on the CPU."""
         return self._writer.piece(name, begin, count)
 
     def publish(self, render: Render, started: float, from_first: float | None = None) -> MergeReport:
-        """Publish OUT, which is written in full, with its report.
+        """Publish OUT, of which every tensor is written, with its report.
 
         Args:
             render: makes the files that people read.
-            started: ``time.monotonic()`` when the run began.
+            started: ``time.monotonic()`` at the start of the run.
             from_first: ``‖OUT − FIRST‖_F``, if it was measured.
         """
         self._async.close()
@@ -181,14 +147,14 @@ class MergeOutput:
         return report
 
     def _report(self, started: float, from_first: float | None) -> MergeReport:
-        """Everything that is known of the merge."""
+        """The report of the merge."""
         prepared, config, plan = self._prepared, self.plan.config, self._prepared.plan
         sources, history = prepared.inputs.sources, prepared.inputs.lineage.history
         calibration, file = prepared.records(config), self._request.stats
         notes = []
         if self._writer.damaged:
             notes.append(
-                f"{self._writer.damaged} of the finished units were not on the disk as they had been written, and were "
+                f"{self._writer.damaged} of the finished units had other bytes on the disk than were written, and were "
                 "merged again: check the disk."
             )
         return MergeReport(
@@ -212,7 +178,7 @@ class MergeOutput:
                 versions=versions(),
                 statistics=prepared.used(config) | ({} if file is None else {"file": str(file)}),
                 notes=(*prepared.notes, *notes),
-                commits=commits_of(sources),
+                commits=prepared.inputs.commits,
                 fingerprint=digest(self._fingerprint),
                 contents={**prepared.inputs.lineage.contents, "out": self._writer.content_digest()},
                 command=self._request.command,
@@ -224,24 +190,20 @@ class MergeOutput:
         )
 
     def abort(self, *, keep: bool) -> None:
-        """Give OUT up, or keep what is durable of it; never raises, and one that is published stays."""
+        """Give OUT up, or ``keep`` what is durable; never raises, and does nothing to an OUT that is published."""
         self._async.close()
         self._writer.abort(keep=keep)
 
     def _as_new(self, key: str, tensor: Tensor) -> Tensor:
-        """A tensor of OLD, or a piece of one, in NEW's dtype.
-
-        Raises:
-            NumericalError: it does not fit.
-        """
+        """A tensor of OLD, or a piece of one, in NEW's dtype; raises NumericalError if it does not fit."""
         cast = tensor.to(self._new.tensors[key].dtype)
         if cast.is_floating_point() and not all_finite(cast):
             raise NumericalError(f"OLD's {key} does not fit {cast.dtype}: save NEW in float32 or bfloat16.")
         return cast
 
     def _write(self, linear: LinearTensor, tensor: Tensor, weight: Tensor) -> None:
-        """Queue a weight, ``[r, c]``; a slice of a stack is put into its place in a copy of NEW's ``tensor``."""
-        self._left.pop(linear.key, None)
+        """Queue a weight, ``[r, c]``; a slice of a stack goes into a copy of NEW's ``tensor``."""
+        self._left.remove(linear.key)
         if linear.part is None:
             self._async.write(linear.key, linear.turned(weight))
         else:
@@ -251,20 +213,13 @@ class MergeOutput:
             linear.matrix(self._stack[linear.key]).copy_(weight)
 
     def _write_stack(self) -> None:
-        """Queue the stack whose slices are in their place; those of one tensor come one after the other."""
+        """Queue the stack that has all of its slices; the slices of one tensor are put in sequence."""
         while self._stack:
             self._async.write(*self._stack.popitem())
 
 
 def _records_of(said: Iterable[Any], pairs: Sequence[LinearPair]) -> list[LinearRecord]:
-    """The records of one unit that a journal has.
-
-    Args:
-        pairs: the unit's linears.
-
-    Raises:
-        TypeError, ValueError: they are not those of its linears, or a field cannot be.
-    """
+    """The records of one unit in a journal; raises TypeError or ValueError if they do not fit its linears ``pairs``."""
     records = [linear_of(record) for record in said]
     if [record.name for record in records] != [pair.new.name for pair in pairs]:
         raise ValueError("the records of a unit are not of its linears")

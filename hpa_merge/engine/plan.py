@@ -1,4 +1,4 @@
-"""What a merge is going to do, found out before it starts: which tensors belong together, and whether they fit.
+"""The plan of a merge, made before it starts: which tensors belong together, and whether they fit.
 
 Reads the two checkpoints' configurations and headers, and no weight.
 """
@@ -25,8 +25,8 @@ class LinearPair:
     """A linear weight in both checkpoints.
 
     Attributes:
-        old, new: how it lies in each.
-        shared_rows: of a head whose vocabulary grew the number of rows that OLD has too; the others are NEW's.
+        old, new: its place in each.
+        shared_rows: for a head whose vocabulary grew, the number of rows that OLD has too; the others are NEW's.
     """
 
     old: LinearTensor
@@ -37,13 +37,13 @@ class LinearPair:
 @final
 @dataclass(frozen=True)
 class OutPlan:
-    """What is going to be in one OUT.
+    """What will be in one OUT.
 
     Attributes:
         config: its options.
-        included: names of the linears that these leave to be adapted.
-        from_old: OLD's key for each of NEW's keys whose tensor is OLD's.
-        passed_through: how many of NEW's tensors are no adaptable linear and NEW's, by kind.
+        included: names of the linears that the options let be adapted.
+        from_old: OLD's key for each of NEW's keys whose tensor comes from OLD.
+        passed_through: how many other tensors come from NEW, by kind; adaptable linears do not count.
     """
 
     config: HPAConfig
@@ -52,20 +52,20 @@ class OutPlan:
     passed_through: dict[str, int]
 
     def includes(self, pair: LinearPair) -> bool:
-        """Whether the options leave a linear to be adapted."""
+        """Whether the options let a linear be adapted."""
         return pair.new.name in self.included
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Two checkpoints that fit each other, as meta models, and what is made of them.
+    """Two checkpoints that fit each other, as meta models, and what is made from them.
 
     Attributes:
-        linears: the linears to go through, by unit.
-        outs: what is going to be in each OUT, in the order of the configurations.
-        reshaped: what has another shape in NEW than in OLD and is therefore NEW's, a sentence each: a vocabulary that
-            grew, or a tensor that the options exclude.
+        linears: all linears, by unit.
+        outs: what will be in each OUT, in the order of the configurations.
+        reshaped: a sentence for each tensor that has another shape in NEW than in OLD and therefore comes from NEW: the
+            vocabulary grew, or the options exclude the tensor.
     """
 
     old: MetaModel
@@ -95,12 +95,12 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     """Match ``old`` and ``new``, tensor by tensor.
 
     Args:
-        configs: one for each OUT.
+        configs: the options of each OUT.
         device: where units are loaded to.
 
     Raises:
-        CheckpointError: they are not the same model before and after tuning; names the first thing that differs.
-        ConfigError: the options of one OUT leave no linear to adapt, or contradict one another or the model.
+        CheckpointError: they are not the same model before and after tuning; names the first difference.
+        ConfigError: the options of one OUT leave no linear to adapt, or contradict each other or the model.
     """
     architectures = [checkpoint.config.get("architectures") for checkpoint in (old, new)]
     if architectures[0] != architectures[1]:
@@ -167,13 +167,20 @@ def _plan_out(
     config: HPAConfig,
     included: Collection[str],
 ) -> OutPlan:
-    """What is going to be in the OUT with the options ``config``, which include the tensors ``included``.
+    """The plan of the OUT with the options ``config``, which include the tensors ``included``.
 
     Raises:
-        ConfigError: a tensor that is to be OLD's has another shape there.
+        ConfigError: a tensor that should come from OLD has another shape there.
     """
     from_old = find_from_old(metas[0], metas[1], matched, config)
-    _check_from_old(from_old, old, new, metas[1])
+    for key, old_key in from_old.items():
+        shapes = old.tensors[old_key].shape, new.tensors[key].shape
+        if shapes[0] != shapes[1]:
+            component = metas[1].components[key]
+            raise ConfigError(
+                f"{component} is old, and {key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
+                f"set {component} to new."
+            )
     linears = metas[1].linears.values()
     return OutPlan(
         config=config,
@@ -184,11 +191,7 @@ def _plan_out(
 
 
 def check_inputs(meta: MetaModel) -> None:
-    """Whether calibration samples, which are texts with or without images, are what the model takes.
-
-    Raises:
-        CheckpointError: they are not.
-    """
+    """Raise CheckpointError if the model cannot take calibration samples, which are texts with or without media."""
     model = meta.model
     name, taken = type(model).__name__, inspect.signature(model.forward).parameters
     if "input_ids" not in taken:
@@ -208,9 +211,10 @@ def _match(
 ) -> dict[str, str]:
     """OLD's key for each of NEW's keys that the model knows.
 
+    Embeddings and excluded tensors may differ in shape, because they come from NEW. A head may have more rows in NEW.
+
     Raises:
-        CheckpointError: a tensor is missing in one of the two, or has another shape; embeddings and what the options
-            exclude may differ in shape, for they come from NEW, and a head may have more rows in NEW.
+        CheckpointError: a tensor is missing in one of the two, or its shapes differ otherwise.
     """
     key_in_old = {slot: key for key, slot in old.slots.items()}
     slots_in_new = set(new.slots.values())
@@ -227,7 +231,7 @@ def _match(
     external = in_new.external
     for key, old_key in keys.items():
         shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
-        if shapes[0] != shapes[1] and key in included and new.components[key] == "head" and _same_columns(*shapes):
+        if shapes[0] != shapes[1] and key in included and new.components[key] == "head" and _differ_in_rows(*shapes):
             if shapes[0][0] > shapes[1][0]:
                 raise CheckpointError(
                     f"{key} has {shapes[0][0]} rows in OLD and {shapes[1][0]} in NEW: a vocabulary that shrank cannot "
@@ -240,35 +244,19 @@ def _match(
             )
         if key not in external and (key in linears[1]) != (old_key in linears[0]):
             raise CheckpointError(
-                f"{key} is a linear weight of its own in {'NEW' if key in linears[1] else 'OLD'} alone: "
-                "tie or untie the embeddings of both alike."
+                f"{key} is an untied linear weight in {'NEW' if key in linears[1] else 'OLD'} only: "
+                "tie or untie the embeddings of both."
             )
     return keys
 
 
-def _same_columns(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
-    """Whether two shapes differ in the first axis, the vocabulary's, alone."""
+def _differ_in_rows(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    """Whether two shapes differ only in the first axis, the vocabulary."""
     return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
-def _check_from_old(taken: Mapping[str, str], old: Checkpoint, new: Checkpoint, meta: MetaModel) -> None:
-    """Check that what is to be OLD's has the same shape in both.
-
-    Raises:
-        ConfigError: a tensor has another.
-    """
-    for key, old_key in taken.items():
-        shapes = old.tensors[old_key].shape, new.tensors[key].shape
-        if shapes[0] != shapes[1]:
-            component = meta.components[key]
-            raise ConfigError(
-                f"{component} is old, and {key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
-                f"set {component} to new."
-            )
-
-
 def _passed_through(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, int]:
-    """How many tensors of NEW are no adaptable linear and NEW's, by kind."""
+    """How many tensors that are not adaptable linears come from NEW, by kind."""
     kinds: Counter[str] = Counter()
     adaptable, external = {linear.key for linear in meta.linears.values()}, checkpoint.external
     for key, info in checkpoint.tensors.items():

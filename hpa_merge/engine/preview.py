@@ -1,4 +1,4 @@
-"""The dry run: what a merge would do to each unit, without running a model or writing anything."""
+"""The dry run: what a merge would do to each unit, without running a model or writing a file."""
 
 import shutil
 from collections.abc import Collection, Iterable, Sequence
@@ -10,7 +10,6 @@ from hpa_merge.engine.components import component_records
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest, Progress, silent
 from hpa_merge.engine.setup import Prepared, prepare
-from hpa_merge.inputs.hub import commits_of
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import Unit
 from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
@@ -22,9 +21,9 @@ SHOWN = 2
 
 
 def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path, PlanReport]:
-    """What a merge would do, by OUT: every check that runs no model, and nothing written.
+    """What a merge would do, by OUT: make every check that needs no run of a model, and write nothing.
 
-    Reads the linears of both checkpoints once, to find out which changed and whether they are finite.
+    Reads the linears of both checkpoints once, to see which changed and whether they are finite.
 
     Raises:
         InputError, NumericalError: as the merge would.
@@ -62,7 +61,7 @@ def _of_out(
         adapter=new.overlay.kind if new.overlay else "",
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
-        commits=commits_of(prepared.inputs.sources),
+        commits=prepared.inputs.commits,
         components=component_records(out.config, plan.new, outcomes),
         samples=tuple(
             ShownSet(each.purpose, each.run.tally.shapes, each.run.shown)
@@ -73,7 +72,7 @@ def _of_out(
 
 
 def _of_unit(unit: Unit, pairs: Sequence[LinearPair], out: OutPlan, changed: Collection[LinearPair]) -> UnitPlan:
-    """What would become of a unit."""
+    """What the merge would do to a unit."""
     included = [pair for pair in pairs if out.includes(pair)]
     count, config = sum(pair in changed for pair in included), out.config
     share = None if unit.block is None else config.rule.share(config, unit.block, unit.blocks)
@@ -90,7 +89,7 @@ def _of_unit(unit: Unit, pairs: Sequence[LinearPair], out: OutPlan, changed: Col
 
 
 def _foreseen(pair: LinearPair, out: OutPlan, changed: Collection[LinearPair]) -> str:
-    """What will become of a linear, as far as it does not depend on the samples."""
+    """What would happen to a linear, as far as it does not depend on the samples."""
     if out.includes(pair):
         return "changed" if pair in changed else "unchanged"
     return "old" if pair.new.key in out.from_old else "excluded"
@@ -109,17 +108,13 @@ def _statistics(request: MergeRequest, prepared: Prepared) -> tuple[str, ...]:
 
 
 def _rounds(prepared: Prepared) -> tuple[str, ...]:
-    """Which round of a model this would be, or why its history begins anew."""
+    """Which round of the model this would be, or why its history starts again."""
     rounds = len(prepared.inputs.lineage.history)
     return (f"This would be round {rounds + 1} of this model.",) if rounds else prepared.inputs.lineage.notes
 
 
 def _changed(prepared: Prepared, pairs: Iterable[LinearPair]) -> set[LinearPair]:
-    """The linears that tuning changed.
-
-    Raises:
-        NumericalError: a weight is not finite.
-    """
+    """The linears that tuning changed; raises NumericalError if a weight is not finite."""
     changed = set()
     old_weights, new_weights = (each.run.weights for each in prepared.sets)
     for (old_key, new_key), same in groupby(pairs, lambda pair: (pair.old.key, pair.new.key)):

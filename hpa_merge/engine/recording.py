@@ -1,4 +1,4 @@
-"""What the report says of one linear weight: a record of what became of it, and of how."""
+"""The report's record of one linear weight: what happened to it, and how."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def record_of(unit: Unit, pair: LinearPair, weight: Tensor, outcome: Outcome, **
 
 
 def record_of_adapted(unit: Unit, pair: LinearPair, adapted: Adapted, moved: Moved, **details: Any) -> LinearRecord:
-    """The record of an adapted linear; ``moved`` knows how far its weight lies from OLD's."""
+    """The record of an adapted linear; ``moved`` measures how far its weight lies from OLD's."""
     return record_of(
         unit,
         pair,
@@ -38,7 +38,7 @@ def record_of_adapted(unit: Unit, pair: LinearPair, adapted: Adapted, moved: Mov
 
 
 def _decisions(adapted: Adapted) -> dict[str, Any]:
-    """What the report says of how a weight was adapted, by field."""
+    """How a weight was adapted, by field of the record."""
     decisions = {"share": adapted.share, "kappa": adapted.kappa, **adapted.figures}
     decisions["energy_restored"] = adapted.energy_restored
     if (selection := adapted.selection) is not None:

@@ -1,18 +1,18 @@
 """What a caller asks for: one merge, or several from one read of the inputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypedDict, Unpack, final
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions, HPAConfig, calibration_of
-from hpa_merge.engine.memory import Limits
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import is_remote
+from hpa_merge.records import ReadingOptions, reading_options
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["MergeOptions", "MergeRequest", "Progress", "Render", "silent"]
+__all__ = ["Limits", "MergeOptions", "MergeRequest", "Progress", "Render", "silent"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
@@ -30,7 +30,8 @@ class MergeOptions(TypedDict, total=False):
     """The arguments that a merge and a sweep share, as callers give them; :func:`hpa_merge.merge` explains each."""
 
     safety_calib: str | Path | None
-    task_calib: str | Path | None
+    task_calib: str | Path | Sequence[str | Path] | None
+    image_folder: str | Path | Sequence[str | Path] | None
     vision_tower: str | Path | None
     stats: str | Path | None
     first: str | Path | None
@@ -43,6 +44,15 @@ class MergeOptions(TypedDict, total=False):
 
 @final
 @dataclass(frozen=True)
+class Limits:
+    """The most bytes that a merge may take: ``device`` where the arithmetic runs, ``host`` next to a CUDA device."""
+
+    device: int | None = None
+    host: int | None = None
+
+
+@final
+@dataclass(frozen=True)
 class MergeRequest:
     """One merge, or several from one read of the inputs.
 
@@ -50,7 +60,8 @@ class MergeRequest:
         old, new: checkpoint folders, or for NEW an adapter's; a string may name a repository on the Hub,
             ``org/name[@revision]``.
         outs: the options of each OUT. Options that the statistics depend on are the same in all.
-        safety_calib, task_calib: calibration files; None if no method needs them.
+        safety_calib, task_calib: calibration files, or names of data sets on the Hub; none if no method needs them.
+        image_folder: where relative paths of images start, ``[SET:]FOLDER`` each, instead of the files' own folders.
         vision_tower: folder of the vision tower, for checkpoints in LLaVA's own layout.
         stats: the statistics file, if any.
         first: the first aligned model of the history, a folder or a name on the Hub, to measure OUT's drift from.
@@ -66,7 +77,8 @@ class MergeRequest:
     new: str | Path
     outs: Mapping[Path, HPAConfig]
     safety_calib: Path | None = None
-    task_calib: Path | None = None
+    task_calib: tuple[Path, ...] = ()
+    image_folder: tuple[str, ...] = ()
     vision_tower: Path | None = None
     stats: Path | None = None
     first: str | Path | None = None
@@ -86,18 +98,26 @@ class MergeRequest:
         """
         _ = self.calibration
         wanted = {purpose: config.method for config in self.outs.values() for purpose in config.sets}
-        for purpose, file in (("safety", self.safety_calib), ("task", self.task_calib)):
-            if purpose in wanted and file is None:
+        for purpose, given in (("safety", self.safety_calib), ("task", self.task_calib)):
+            if purpose in wanted and not given:
                 raise ConfigError(
                     f"{purpose}_calib is missing: the method {wanted[purpose]} looks at {purpose} samples, so give a "
                     "file."
                 )
+        shares = self.calibration.task_share
+        if shares and len(shares) != len(self.task_calib):
+            raise ConfigError(
+                f"task_share has {len(shares)} numbers, and the task sets number {len(self.task_calib)}: give one for "
+                "each task_calib, in their order."
+            )
+        for purpose in ("safety", "task"):
+            self.reading(purpose)
         if self.stats is None:
             return
-        if beyond := [config.method for config in self.outs.values() if config.whole_inverse]:
+        if beyond := [config.method for config in self.outs.values() if not config.diagonal_only]:
             raise ConfigError(
-                f"the method {beyond[0]} takes all of [H⁻¹], and the statistics {self.stats} keep its diagonal alone: "
-                "leave out the statistics or the compensation."
+                f"the method {beyond[0]} takes more of the curvature than the diagonal of H⁻¹, and the statistics "
+                f"{self.stats} keep that alone: leave out the statistics, or the compensation where there is one."
             )
         if missing := {"safety", "task"} - wanted.keys():
             raise ConfigError(
@@ -124,7 +144,8 @@ class MergeRequest:
             new,
             {Path(out): config for out, config in outs.items()},
             safety_calib=_path(options.get("safety_calib")),
-            task_calib=_path(options.get("task_calib")),
+            task_calib=tuple(map(Path, _several(options.get("task_calib")))),
+            image_folder=tuple(map(str, _several(options.get("image_folder")))),
             vision_tower=_path(options.get("vision_tower")),
             stats=_path(options.get("stats")),
             first=options.get("first"),
@@ -157,11 +178,25 @@ class MergeRequest:
         """Whether a checkpoint has to come from the Hub."""
         return any(is_remote(name) for name in self.checkpoints.values())
 
+    def reading(self, purpose: str) -> ReadingOptions:
+        """How the files of a set are read.
+
+        Raises:
+            ConfigError: what the options say of it cannot be.
+        """
+        config = self.calibration
+        return reading_options(purpose, config.map, config.ignore_field, self.image_folder)
+
     @property
-    def calibration_files(self) -> tuple[Path | None, Path | None]:
-        """The files of the safety and the task set; None for a set that no method needs."""
+    def calibration_files(self) -> dict[str, tuple[Path, ...]]:
+        """What the safety and the task set are read from; nothing for a set that no method needs."""
         wanted = {purpose for config in self.outs.values() for purpose in config.sets}
-        return self.safety_calib if "safety" in wanted else None, self.task_calib if "task" in wanted else None
+        given = {"safety": (self.safety_calib,) if self.safety_calib else (), "task": self.task_calib}
+        return {purpose: files if purpose in wanted else () for purpose, files in given.items()}
+
+
+def _several(given: str | Path | Sequence[str | Path] | None) -> Sequence[str | Path]:
+    return () if given is None else (given,) if isinstance(given, str | Path) else given
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""Before the work: everything of a merge that can be known without running a model."""
+"""Set up a merge: everything that can be checked and computed without running a model."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,12 @@ from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
-from hpa_merge.engine.inputs import MergeInputs, open_inputs, read_sets
+from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot
 from hpa_merge.engine.plan import Plan, make_plan
 from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_file import check_place, read_statistics
@@ -32,7 +33,7 @@ from hpa_merge.report.schema import MergeReport, read_report
 __all__ = ["Prepared", "plan_merge", "prepare"]
 
 COMPUTED = "computed"
-"""In the place of a digest: the run computes the statistics and reads them from no file."""
+"""Replaces the digest of statistics that the run computes instead of reading them from a file."""
 
 
 @final
@@ -41,12 +42,12 @@ class Prepared:
     """A merge that has passed every check that reads no weight.
 
     Attributes:
-        inputs: open.
+        inputs: the open inputs.
         plan: for the OUTs of the request, in their order.
         sets: the safety set with OLD, and the task set with NEW.
-        memory: how it is used.
+        memory: how memory is used.
         statistics_notes: why statistics of the file are not used, a sentence each.
-        finished: the reports of OUTs that are complete and stay as they are.
+        finished: the reports of OUTs that are complete and stay unchanged.
     """
 
     inputs: MergeInputs
@@ -63,14 +64,14 @@ class Prepared:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the inputs, a sentence each."""
+        """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
-        of_samples = (note for each in self.sets for note in each.run.tally.notes)
-        return (*of_sources, *self.inputs.lineage.notes, *self.statistics_notes, *of_samples)
+        of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
+        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where the statistics come from, for a fingerprint: a run is not resumed with others."""
+        """Where the statistics come from, for a fingerprint: a run is only resumed with the same statistics."""
         return {f"{each.purpose} statistics": each.known.digest() if each.known else COMPUTED for each in self.sets}
 
     def used(self, config: HPAConfig) -> dict[str, str]:
@@ -79,16 +80,14 @@ class Prepared:
         return {each.purpose: "read" if each.known else "computed" for each in used}
 
     def records(self, config: HPAConfig) -> dict[str, CalibrationRecord | None]:
-        """What was used of each set; None for a set that the method does not need."""
+        """What was used from each set; None for a set that the method does not need."""
         return {
-            each.purpose: each.run.tally.record(each.file)
-            if each.file is not None and each.purpose in config.sets
-            else None
+            each.purpose: each.description if each.given.parts and each.purpose in config.sets else None
             for each in self.sets
         }
 
     def fingerprint(self, config: HPAConfig) -> dict[str, Any]:
-        """What the OUT with these options depends on; the samples of a set only if the method needs them."""
+        """What the OUT with these options depends on; the samples of a set count only if the method needs them."""
         seen = [
             {
                 name: value
@@ -108,12 +107,12 @@ def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
         show: how many samples of each set are shown.
 
     Raises:
-        InputError: the input or the options are wrong.
+        InputError: the inputs or the options are wrong.
     """
     complete = {out: report for out in request.outs if request.skip_complete and (report := _published(out))}
     making = [out for out in request.outs if out not in complete]
     overwrite, resume = request.overwrite, request.resume
-    if request.is_remote:  # whatever is wrong is reported before the download
+    if request.is_remote:  # report what is wrong before the download
         check_outputs(making, [], overwrite, needed=0, resume=resume)
     with open_inputs(request) as inputs:
         places, needed = inputs.guarded.places, needed_bytes(inputs.new)
@@ -130,20 +129,16 @@ def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
 
 
 def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Prepared:
-    """Encode the samples, plan every OUT, read the statistics file, and allot the memory.
-
-    Raises:
-        InputError: the input or the options are wrong.
-    """
+    """Encode the samples, plan every OUT, read the statistics file, and allot the memory; errors as :func:`prepare`."""
     if request.stats is not None:
         check_place(request.stats, (*inputs.guarded.folders, *inputs.guarded.files), list(request.outs))
     config, configs = request.calibration, list(request.outs.values())
     old, new = inputs.read
-    safety, task = read_sets(request)
+    safety, task = read_sets(request, inputs.sets)
     device = resolve_device(config.device)
     with (
-        encoding(old, safety, "safety", config, show) as safety_in,
-        encoding(new, task, "task", config, show) as task_in,
+        encoding(old, safety.samples, "safety", config, show) as safety_in,
+        encoding(new, task.samples, "task", config, show) as task_in,
     ):
         plan = make_plan(old, new, configs, device)
         runs = (
@@ -155,19 +150,17 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
         _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
     )
     known, notes = _known(request, keys)
-    files = request.calibration_files
     sets = (
-        CalibrationSet(files[0], runs[0], keys[0], known.get("safety")),
-        CalibrationSet(files[1], runs[1], keys[1], known.get("task")),
+        CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
+        CalibrationSet(task, runs[1], keys[1], known.get("task")),
     )
-    memory = allot(plan, inputs.read, runs, [each.runs for each in sets], device, configs, request.limits)
-    return Prepared(inputs, plan, sets, memory, notes)
+    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes)
 
 
 def _key(
     run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: CalibrationOptions
 ) -> StatisticsKey:
-    """What the statistics of ``linears``, which are all of the checkpoint, depend on."""
+    """What the statistics of ``linears``, all linears of the checkpoint, depend on."""
     return StatisticsKey(
         run.purpose,
         of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears)),
@@ -178,12 +171,9 @@ def _key(
 
 
 def _known(request: MergeRequest, keys: Sequence[StatisticsKey]) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
-    """The statistics that the file has, by purpose, and why it has not the others.
+    """The statistics that the file has, by purpose, and why the others are not used; errors as :func:`read_statistics`.
 
-    A resumed run computes what it has begun to compute: its own file may fit by now.
-
-    Raises:
-        StatisticsError: the file is damaged.
+    A resumed run computes statistics that it has begun to compute, even if the file that it wrote fits by now.
     """
     if request.stats is None:
         return {}, ()
@@ -193,7 +183,7 @@ def _known(request: MergeRequest, keys: Sequence[StatisticsKey]) -> tuple[dict[s
 
 
 def _published(out: Path) -> MergeReport | None:
-    """The report of an OUT that is complete; None if there is none, or one is being made."""
+    """The report of a complete OUT; None if there is none, or if one is being made."""
     places = Places.of(out)
     if not places.out.is_dir() or os.path.lexists(places.partial):
         return None

@@ -35,7 +35,7 @@ class Showing:
 
 
 def show_samples(
-    file: Path,
+    file: str,
     given: SampleSet,
     folder: Path,
     purpose: str,

@@ -1,51 +1,56 @@
-"""Where the statistics of a calibration set come from: a run of its samples, or what is known of an earlier run.
+"""Where the statistics of a calibration set come from: a run of its samples, or an earlier run.
 
-The loop asks the same of both, and the result does not depend on which it is.
+The loop treats both alike, and the result does not depend on which it is.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 from torch import Tensor
 
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.report.records import CalibrationRecord, PartRecord
 
 __all__ = ["CalibrationSet", "Replay", "StatisticsSource"]
 
 
 class StatisticsSource(Protocol):
-    """What the loop asks of a model and its calibration set."""
+    """What the loop needs from a model and its calibration set."""
 
     def merging(self, units: Collection[Unit], budget: int) -> AbstractContextManager[None]:
-        """Within the block, ``units`` are merged: prefetch what will be asked for, up to ``budget`` bytes."""
+        """Within the block, ``units`` are merged: prefetch what will be read, up to ``budget`` bytes."""
 
     def start(self) -> None:
-        """Let the samples come to their first unit."""
+        """Let the samples run to their first unit."""
 
     @property
     def next_unit(self) -> Unit | None:
         """The earliest unit that a sample waits at."""
 
     def lacks(self, unit: Unit) -> bool:
-        """Whether statistics of ``unit`` are still to be recorded, even if nothing in it is to be merged."""
+        """Whether statistics of ``unit`` are not recorded yet, even if nothing in it is left to merge."""
 
     def load(self, unit: Unit) -> Read:
-        """Load ``unit``; returns what gives its tensors."""
+        """Load ``unit``, and return a function that gives its tensors.
+
+        Raises:
+            NumericalError: a tensor holds NaN or infinity.
+        """
 
     def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
-        """Let the samples through ``unit``; returns their statistics. ``linears`` is consumed lazily."""
+        """Run the samples through ``unit``, and return the statistics of ``linears``, which is consumed lazily."""
 
     def free(self, unit: Unit) -> None:
         """Free the memory of ``unit``."""
 
     def close(self) -> None:
-        """Stop the samples that are still on their way."""
+        """Stop the samples that are still running, and take the hooks off the model."""
 
 
 @final
@@ -54,13 +59,13 @@ class CalibrationSet:
     """The safety set with OLD, or the task set with NEW.
 
     Attributes:
-        file: the calibration file; None if no method needs the set, which is then empty.
-        run: the samples and the model, not started.
+        given: the samples and where they come from; empty if no method needs the set.
+        run: the samples and the model, not started yet.
         key: what the statistics of the set depend on.
-        known: the statistics, if a file has them.
+        known: the statistics, if they come from a file.
     """
 
-    file: Path | None
+    given: GivenSet
     run: CalibrationRun
     key: StatisticsKey
     known: ModelStatistics | None
@@ -71,6 +76,15 @@ class CalibrationSet:
         return self.key.purpose
 
     @property
+    def description(self) -> CalibrationRecord:
+        """What was used of the set, and of each of several sources."""
+        whole, parts = self.run.tally.record(self.given.name), self.given.parts
+        if len(parts) < 2:
+            return whole
+        counts = ((source.name, *self.run.counted(samples)) for source, samples in parts)
+        return replace(whole, parts=tuple(PartRecord(file, samples, tokens) for file, samples, tokens in counts))
+
+    @property
     def runs(self) -> bool:
         """Whether the samples have to run."""
         return self.known is None and bool(self.run.inputs)
@@ -78,7 +92,7 @@ class CalibrationSet:
 
 @final
 class Replay:
-    """The source that knows its statistics: no sample runs, and tensors are read lazily."""
+    """The source with known statistics: no sample runs, and tensors are read lazily."""
 
     def __init__(
         self,
@@ -88,12 +102,12 @@ class Replay:
         *,
         whole_units: bool,
     ) -> None:
-        """Begin.
+        """Start with no unit loaded.
 
         Args:
-            linears: all of the model, for every unit.
-            whole_units: hold what is read of a unit until it is freed, because the samples of the other model run and
-                a tensor may be asked for before and after that; otherwise only the last tensor is held.
+            linears: all linears of the model, for every unit.
+            whole_units: hold every tensor of a unit until the unit is freed, because a tensor may be read before and
+                after the samples of the other model run; otherwise only the last tensor is held.
         """
         by_name = {unit.name: unit for unit in linears}
         self._weights = weights

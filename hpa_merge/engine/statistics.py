@@ -1,8 +1,8 @@
 """Column statistics: ``[H⁻¹]_jj`` of every linear weight of one model, from its calibration set.
 
-These vectors are all that a merge needs of the samples, with most methods. The statistics of OLD depend on OLD and the
-safety samples, those of NEW on NEW and the task samples, and each covers every linear of its model, whether it changed
-or is to be adapted or not. So they can be used again with other options.
+With most methods, these vectors are all that a merge needs from the samples. The statistics of OLD depend on OLD and
+the safety samples, and those of NEW on NEW and the task samples. They cover every linear of the model, changed or not,
+adapted or not. So they can be used again with other options.
 """
 
 import base64
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.config import HPAConfig
-from hpa_merge.core import InverseHessian
+from hpa_merge.core import Hessian, InverseHessian
 from hpa_merge.methods.applying import Curved
 from hpa_merge.model import LinearTensor
 
@@ -24,7 +24,7 @@ __all__ = ["LinearStatistics", "ModelStatistics", "Statistics", "StatisticsKey"]
 
 
 class Statistics(Protocol):
-    """What the samples of one set say of the linears of their model."""
+    """The statistics that one set gives for the linears of its model."""
 
     def reached(self, linear: LinearTensor) -> bool:
         """Whether any token activates the linear's input."""
@@ -33,16 +33,23 @@ class Statistics(Protocol):
         """How many tokens the linear reads."""
 
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
-        """``[H⁻¹]_jj``, ``[c]`` float64, of a linear that is reached."""
+        """``[H⁻¹]_jj``, ``[c]`` float64, of a linear that is reached.
+
+        Raises:
+            NumericalError: an activation is not finite, or ``H`` cannot be factored.
+        """
 
     def inverse(self, linear: LinearTensor) -> InverseHessian:
-        """All of ``H⁻¹`` of a linear that is reached; recorded statistics do not have it."""
+        """All of ``H⁻¹`` of a linear that is reached, which recorded statistics do not have; errors as above."""
+
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        """``H`` of a linear that is reached; recorded statistics do not have it."""
 
 
 @final
 @dataclass(frozen=True)
 class LinearStatistics:
-    """What the samples of one set, ``safety`` or ``task``, say of one linear."""
+    """The statistics that one set, ``safety`` or ``task``, gives for one linear."""
 
     purpose: str
     statistics: Statistics
@@ -50,33 +57,36 @@ class LinearStatistics:
 
     @property
     def reached(self) -> bool:
-        """Whether any token activates the linear's input."""
         return self.statistics.reached(self.linear)
 
     @property
     def tokens(self) -> int:
-        """How many tokens the linear reads."""
         return self.statistics.tokens(self.linear)
 
     def curvature(self, configs: Sequence[HPAConfig]) -> Curved:
-        """As much of the curvature as the methods of ``configs`` need; the linear has to be reached if one does."""
+        """As much of the curvature as the methods of ``configs`` need; if any is needed, the linear must be reached."""
         wanting = [config for config in configs if self.purpose in config.sets]
-        if any(config.whole_inverse for config in wanting):
-            return self.statistics.inverse(self.linear)
-        return self.statistics.inverse_diagonal(self.linear) if wanting else None
+        inverse = any(config.whole_inverse for config in wanting)
+        diagonal = not inverse and any(not config.rule.hessians for config in wanting)
+        hessian = any(config.rule.hessians for config in wanting)
+        return Curved(
+            self.statistics.inverse_diagonal(self.linear) if diagonal else None,
+            self.statistics.inverse(self.linear) if inverse else None,
+            self.statistics.hessian(self.linear) if hessian else None,
+        )
 
 
 @final
 @dataclass(frozen=True)
 class StatisticsKey:
-    """What the statistics of a model are of: they can be used again where this is the same.
+    """What the statistics of a model depend on: they can be used again if this is the same.
 
     Attributes:
         purpose: ``safety`` or ``task``.
-        fingerprint: what they depend on, by name, as JSON has it.
+        fingerprint: what they depend on, by name, in JSON types.
         columns: ``c`` of every linear of the model, by name.
         units: names of all units of the model.
-        device: where they are computed; for information, they may be used on any device.
+        device: where they are computed, for information; they may be used on any device.
     """
 
     purpose: str
@@ -86,7 +96,7 @@ class StatisticsKey:
     device: str
 
     def difference(self, found: Mapping[str, Any]) -> str | None:
-        """The first difference to the fingerprint ``found`` in a file: ``NEW 1a2b, and now it is 3c4d``."""
+        """The first difference from the fingerprint ``found`` in a file: ``NEW 1a2b, and now it is 3c4d``."""
         for name in sorted(self.fingerprint.keys() | found.keys()):
             was, now = found.get(name), self.fingerprint.get(name)
             if was != now:
@@ -94,23 +104,15 @@ class StatisticsKey:
         return None
 
     def check_visits(self, visits: Any) -> None:
-        """Check the names of the units that the samples visited.
-
-        Raises:
-            ValueError: they are no list of the model's units.
-        """
+        """Raise ValueError unless ``visits`` is a list of names of the model's units."""
         if not isinstance(visits, list) or not set(visits) <= set(self.units):
-            raise ValueError(f"its {self.purpose} half names units that the model has not")
+            raise ValueError(f"its {self.purpose} half names units that the model does not have")
 
     def check_vector(self, linear: str, vector: Tensor | None) -> None:
-        """Check the vector of a linear; None: no token activates its input.
-
-        Raises:
-            ValueError: there is no such linear, or it cannot have that vector.
-        """
+        """Raise ValueError unless ``linear`` can have that vector; None: no token activates its input."""
         name = f"{self.purpose}:{linear[:80]}"
         if linear not in self.columns:
-            raise ValueError(f"{name} is of no linear")
+            raise ValueError(f"{name} belongs to no linear")
         if vector is None:
             return
         if vector.dtype != torch.float64 or tuple(vector.shape) != (self.columns[linear],):
@@ -125,9 +127,9 @@ class ModelStatistics:
     """The :class:`Statistics` of every linear of a model, complete or as far as a run has recorded them.
 
     Attributes:
-        key: what they are of.
-        visits: names of the units that the samples visited, in that order. The depth of a unit outside the stacks
-            follows from it, and the order in which both models go through their units.
+        key: what they depend on.
+        visits: names of the units that the samples visited, in that order. It determines the depth of units outside the
+            stacks, and the order in which both models go through their units.
     """
 
     key: StatisticsKey
@@ -137,10 +139,10 @@ class ModelStatistics:
 
     @classmethod
     def read(cls, key: StatisticsKey, described: Mapping[str, Any], vectors: Mapping[str, Tensor]) -> "ModelStatistics":
-        """The statistics that a file holds, whose fingerprint is that of ``key``.
+        """The statistics in a file that has the fingerprint of ``key``.
 
         Args:
-            described: as :meth:`description` gave it.
+            described: what :meth:`description` returned.
             vectors: by the linear's name.
 
         Raises:
@@ -155,7 +157,7 @@ class ModelStatistics:
         made_on = replace(key, device=str(described["device"]))
         statistics = cls(made_on, list(visits), dict(tokens), dict(vectors))
         if statistics.digest() != described["digest"]:
-            raise ValueError(f"its {key.purpose} half has not the SHA-256 that it was written with")
+            raise ValueError(f"its {key.purpose} half does not have the SHA-256 that it was written with")
         return statistics
 
     @property
@@ -164,11 +166,11 @@ class ModelStatistics:
         return self.key.purpose
 
     def lacks(self, linear: LinearTensor) -> bool:
-        """Whether nothing is known yet of the linear."""
+        """Whether the linear is not recorded yet."""
         return linear.name not in self._tokens
 
     def take(self, linear: LinearTensor, tokens: int, diagonal: Tensor | None) -> None:
-        """Record a linear; ``diagonal``, ``[c]`` float64, is None if no token activates its input."""
+        """Record a linear; ``diagonal``: ``[c]`` float64, or None if no token activates its input."""
         self._tokens[linear.name] = tokens
         if diagonal is not None:
             self._diagonals[linear.name] = diagonal.cpu()
@@ -183,18 +185,21 @@ class ModelStatistics:
         return self._diagonals[linear.name]
 
     def inverse(self, linear: LinearTensor) -> InverseHessian:
-        raise RuntimeError(f"all of the inverse of {linear.name} was asked for, and its diagonal was kept")
+        raise RuntimeError(f"all of the inverse of {linear.name} is needed, and only its diagonal is recorded")
+
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        raise RuntimeError(f"the Hessian of {linear.name} was asked for, and the diagonal of its inverse was kept")
 
     def packed(self, linears: Iterable[LinearTensor]) -> dict[str, Any]:
-        """The visits so far, and what is known of ``linears``, as JSON has it: for a journal."""
+        """The visits so far, and the statistics of ``linears``, in JSON types, for a journal."""
         known = {linear.name: [self.tokens(linear), _packed(self._diagonals.get(linear.name))] for linear in linears}
         return {"visits": list(self.visits), "linears": known}
 
     def restore(self, packed: Mapping[str, Any]) -> None:
-        """Take up what :meth:`packed` gave to a journal.
+        """Restore what :meth:`packed` gave to a journal.
 
         Raises:
-            AttributeError, KeyError, TypeError, ValueError: it is not what that gave.
+            AttributeError, KeyError, TypeError, ValueError: :meth:`packed` does not give this.
         """
         self.key.check_visits(packed["visits"])
         if len(packed["visits"]) > len(self.visits):
@@ -211,7 +216,7 @@ class ModelStatistics:
                 self._diagonals[name] = vector
 
     def digest(self) -> str:
-        """SHA-256 of everything that a merge takes from the statistics, in hexadecimal."""
+        """SHA-256, in hexadecimal, of everything that a merge takes from the statistics."""
         state = hashlib.sha256(json.dumps([self.purpose, self.visits, self._counts()]).encode())
         for name, diagonal in sorted(self._diagonals.items()):
             state.update(f"{name} {len(diagonal)} ".encode())
@@ -219,7 +224,7 @@ class ModelStatistics:
         return state.hexdigest()
 
     def description(self) -> dict[str, Any]:
-        """What the file says of the statistics next to the vectors."""
+        """What the file says about the statistics, apart from the vectors."""
         return {
             "fingerprint": dict(self.key.fingerprint),
             "device": self.key.device,
@@ -229,7 +234,7 @@ class ModelStatistics:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """The vectors by their names in the file; copies, because linears that read the same share one."""
+        """The vectors by their names in the file; copies, because linears that read the same input share one."""
         return {f"{self.purpose}:{name}": self._diagonals[name].clone() for name in sorted(self._diagonals)}
 
     def _counts(self) -> dict[str, int]:
@@ -242,5 +247,5 @@ def _is_count(value: object) -> bool:
 
 
 def _packed(vector: Tensor | None) -> str | None:
-    """A vector ``[c]`` as base64 of its bytes."""
+    """A vector ``[c]`` as base64."""
     return None if vector is None else base64.b64encode(vector.numpy().tobytes()).decode("ascii")

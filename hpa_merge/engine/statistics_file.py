@@ -1,28 +1,23 @@
-"""The file that keeps column statistics, so that a merge with other options runs no sample."""
+"""The file that stores column statistics, so that a merge with other options runs no sample."""
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.files.disk import inside, write_whole
-from hpa_merge.files.names import STATISTICS, STATISTICS_FORMAT
-from hpa_merge.files.parsing import INDEX, parse_json
+from hpa_merge.files.statistics import FORMAT, MARK, open_statistics, telling_damage
 
 __all__ = ["check_place", "read_statistics", "write_statistics"]
 
-MARK, FORMAT = STATISTICS, STATISTICS_FORMAT
-
 
 def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> None:
-    """Whether the file may lie there; nothing is created.
+    """Check that the file may lie there; nothing is created.
 
     Raises:
         StatisticsError: it would lie in OLD, NEW or an OUT, or in a folder that does not exist or cannot be written to.
@@ -54,27 +49,24 @@ def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> Non
 def read_statistics(
     path: Path, keys: Sequence[StatisticsKey], anew: Collection[str] = ()
 ) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
-    """Read what the file at ``path``, if there is one, holds of the statistics that are wanted.
+    """Read the statistics that fit ``keys`` from the file at ``path``, if there is one.
 
     Args:
-        keys: what they have to be of.
-        anew: purposes of those that are computed whatever the file holds.
+        keys: what the statistics have to depend on.
+        anew: purposes of the statistics that are computed whatever the file holds.
 
     Returns:
         The statistics that fit, by purpose; why the others are computed, a sentence each.
 
     Raises:
-        StatisticsError: the file is no statistics file, or a damaged one; it is never overwritten.
+        StatisticsError: the file is damaged, or is not a statistics file; it is never overwritten.
     """
     found: dict[str, ModelStatistics] = {}
     notes = []
-    try:
+    with telling_damage(path, ", and nothing else is overwritten: give another path, or delete the file."):
         if not path.exists():
             return {}, ()
-        if not path.is_file():
-            raise ValueError("it is not a file")
-        with safe_open(path, "pt", backend="pread") as handle:
-            described = _described(handle.metadata())
+        with open_statistics(path, "pt") as (handle, described):
             for key in keys:
                 content = described[key.purpose]
                 if key.purpose in anew:
@@ -82,30 +74,21 @@ def read_statistics(
                 if difference := key.difference(content["fingerprint"]):
                     notes.append(
                         f"The statistics {path} were made with {difference}: "
-                        f"the {key.purpose} half has to be computed anew."
+                        f"the {key.purpose} half has to be computed again."
                     )
                     continue
                 prefix = f"{key.purpose}:"
                 names = [name for name in handle.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
                 vectors = {name.removeprefix(prefix): handle.get_tensor(name) for name in names}
                 found[key.purpose] = ModelStatistics.read(key, content, vectors)
-    except OSError as error:
-        raise StatisticsError(
-            f"the statistics {path} cannot be read ({error.strerror or error}): check the permissions of the file."
-        ) from error
-    except (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise StatisticsError(
-            f"{path} is not a whole statistics file of hpa-merge ({error}), and nothing else is written over: "
-            "give another path, or delete the file."
-        ) from error
     return found, tuple(notes)
 
 
 def write_statistics(path: Path, statistics: Sequence[ModelStatistics]) -> None:
-    """Write the file at ``path``; after an error it is as it was before.
+    """Write the file at ``path``; after an error it is unchanged.
 
     Raises:
-        OutputError: the disk is full, or refuses.
+        OutputError: the disk is full or refuses.
     """
     content = {"format": FORMAT, **{each.purpose: each.description() for each in statistics}}
     tensors = {name: vector for each in statistics for name, vector in each.tensors().items()}
@@ -116,17 +99,3 @@ def write_statistics(path: Path, statistics: Sequence[ModelStatistics]) -> None:
             f"the statistics {path} cannot be written ({error.strerror or error}): check the disk and the "
             "permissions; the same command with --resume continues."
         ) from error
-
-
-def _described(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """What the file says of its halves, by their purposes.
-
-    Raises:
-        ValueError: it is not of our making, or of another format.
-    """
-    if MARK not in (metadata or {}):
-        raise ValueError(f"its metadata have no {MARK!r}")
-    content = parse_json((metadata or {})[MARK], INDEX)
-    if content["format"] != FORMAT:
-        raise ValueError(f"it has format {content['format']!r}, and this version reads {FORMAT}")
-    return dict(content)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from hpa_merge.calibration import Encoded, SampleSet
 from hpa_merge.records import Media, Sample, Turn
@@ -73,6 +73,7 @@ class Tally:
     def record(self, file: str | Path) -> CalibrationRecord:
         """What was used of the calibration file."""
         names = ("samples", "tokens", "images", "videos", "frames", "audios", "turns", "answers", "truncated")
+        counts: dict[str, Any] = {name: self._counts[name] for name in names}
         return CalibrationRecord(
             file=str(file),
             available=self._given.available,
@@ -80,7 +81,7 @@ class Tally:
             dropped=dict(sorted(self._dropped.items())),
             template=self.template,
             seconds=round(self._seconds, 3),
-            **{name: self._counts[name] for name in names},
+            **counts,
         )
 
 

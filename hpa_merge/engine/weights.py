@@ -1,4 +1,4 @@
-"""The weights of one checkpoint as a merge reads them: prefetched where memory allows, refused if not finite."""
+"""The weights of one checkpoint as a merge reads them: prefetched if memory allows, refused if not finite."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ Read = Callable[[str], Tensor]
 """Gives a tensor by its key, as it lies on disk, on the device."""
 
 PIECE = 2**26
-"""Bytes that are read at once where a tensor need not be whole: 64 MiB."""
+"""Bytes that are read at once if a tensor is not needed as a whole: 64 MiB."""
 
 
 @final
@@ -38,11 +38,11 @@ class Weights:
 
     @contextmanager
     def prefetching(self, order: Iterable[str], budget: int) -> Iterator[None]:
-        """Within the block, read tensors before they are asked for, while something else is computed.
+        """Within the block, prefetch tensors while something else is computed.
 
         Args:
-            order: keys in the order in which they will be asked for if all goes as expected.
-            budget: bytes that are read and not yet asked for, at most.
+            order: keys in the expected order of reading.
+            budget: the most bytes that are prefetched.
         """
         pin = self.device.type == "cuda"
         with Prefetch(self._checkpoint, order, budget, pin=pin) as self._prefetch:
@@ -52,18 +52,14 @@ class Weights:
                 self._prefetch = None
 
     def postpone(self, keys: Iterable[str]) -> None:
-        """Move keys to the end of the order in which tensors are prefetched."""
+        """Move keys to the end of the order of prefetching."""
         if self._prefetch is not None:
             keys = tuple(keys)
             self._prefetch.forget(keys)
             self._prefetch.expect(keys)
 
     def read(self, key: str) -> Tensor:
-        """One tensor as it lies on disk, on the CPU.
-
-        Raises:
-            NumericalError: it holds NaN or infinity.
-        """
+        """One tensor as it lies on disk, on the CPU, checked."""
         tensor = self.read_unchecked(key)
         self.check({key: tensor})
         return tensor
@@ -73,21 +69,13 @@ class Weights:
         return (self._prefetch or self._checkpoint).read(key)
 
     def pieces(self, key: str) -> Iterator[Tensor]:
-        """The elements of one tensor in their order, flat, in pieces of a fixed size at most, on the CPU.
-
-        Raises:
-            NumericalError: a piece holds NaN or infinity.
-        """
+        """The elements of one tensor in order, flat, on the CPU, in pieces; raises NumericalError as :meth:`check`."""
         for piece in self._checkpoint.pieces(key, PIECE):
             self.check({key: piece})
             yield piece
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """Check that tensors are finite.
-
-        Raises:
-            NumericalError: one holds NaN or infinity.
-        """
+        """Raise NumericalError if one of the tensors holds NaN or infinity."""
         for key, value in tensors.items():
             if value.is_floating_point() and not all_finite(value):
                 raise NumericalError(
@@ -97,11 +85,7 @@ class Weights:
         self._checked.update(tensors)
 
     def check_rest(self) -> None:
-        """Check the tensors that were never read, piece by piece.
-
-        Raises:
-            NumericalError: one holds NaN or infinity.
-        """
+        """Check the tensors that were never read, piece by piece."""
         for key, info in self._checkpoint.tensors.items():
             if key not in self._checked:
                 whole = info.nbytes <= PIECE or self._checkpoint.computes(key)  # it may have been prefetched

@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar, final
 
 from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation.broken import fault_of
 from hpa_merge.evaluation.intervals import mean_of_sets
-from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
+from hpa_merge.evaluation.judges import Answerer, Judge, judged
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
+from hpa_merge.evaluation.refusals import is_refusal
 from hpa_merge.evaluation.scoring import check_metric, default_metric, score
+from hpa_merge.evaluation.thinking import Answer, read_answer
+from hpa_merge.evaluation.verdicts import Verdict
 from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
 from hpa_merge.files.weights import is_checkpoint_folder
+from hpa_merge.inputs.data_sets import locate_data
+from hpa_merge.records import ReadingOptions
 from hpa_merge.report.evaluation import ModelResult
 
 __all__ = ["Suite", "assess", "batches", "check_answers", "collect", "is_answers"]
@@ -56,12 +62,14 @@ class Suite:
         *,
         samples: int | None = None,
         seed: int = 0,
+        reading: Mapping[str, ReadingOptions] | None = None,
     ) -> Self:
         """The test files of these paths, by name, read and checked.
 
         Args:
             metrics: of tasks that are not scored by what their file suggests.
             samples: prompts of a file used at most, drawn with ``seed``.
+            reading: how the records of the files are read, by what they are for.
 
         Raises:
             EvaluationError: there is no file, or a metric of no task.
@@ -69,7 +77,11 @@ class Suite:
         """
 
         def read(paths: Mapping[str, str | Path], purpose: Purpose) -> dict[str, PromptFile]:
-            return {name: PromptFile(Path(path), purpose, limit=samples, seed=seed) for name, path in paths.items()}
+            options = (reading or {}).get(purpose)
+            return {
+                name: PromptFile(locate_data(path, "test"), purpose, limit=samples, seed=seed, options=options)
+                for name, path in paths.items()
+            }
 
         if not (safety or tasks or benign):
             raise EvaluationError("there is no test file: give safety, task or benign tests.")
@@ -97,7 +109,7 @@ class Suite:
         """The paths, by purpose and name."""
         found: dict[str, dict[str, str]] = {"safety": {}, "task": {}, "benign": {}}
         for purpose, name, prompts in self:
-            found[purpose][name] = str(prompts.path)
+            found[purpose][name] = prompts.source.name
         return found
 
     @property
@@ -120,7 +132,7 @@ def check_answers(suite: Suite, folder: Path) -> None:
             path = _file(folder, purpose, name)
             if not path.exists():
                 continue
-            read = any(path.samefile(prompts.path) for _, _, prompts in suite)
+            read = any(path.samefile(each) for _, _, prompts in suite for each in prompts.source.files)
             with path.open("rb") as file:
                 if read or file.read(len(BEGINNING)) not in (b"", BEGINNING):
                     what = "is a test file" if read else "holds no answers of hpa-merge eval"
@@ -143,7 +155,7 @@ def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progres
                 on_progress(name, done, suite.count)
                 answers = answerer.answer([prompt.sample for prompt in several])
                 for prompt, answer in zip(several, answers, strict=True):
-                    _write(file, _record(prompt, answer))
+                    _write(file, _record(prompt, read_answer(answer)))
                 done += len(several)
     on_progress("", done, suite.count)
 
@@ -168,28 +180,32 @@ def assess(
     """
     figures: dict[str, dict[str, Any]] = {"safety": {}, "task": {}, "benign": {}}
     scores: dict[str, list[list[float]]] = {"safety": [], "task": [], "benign": []}
+    broken: dict[str, list[list[float]]] = {"safety": [], "task": [], "benign": []}
     done = 0
     for purpose, set_name, prompts in suite:
         path = _file(folder, purpose, set_name)
         found: list[float] = []
+        faulty: list[float] = []
         with path.open(encoding="utf-8") as answered, replacing(path) as file:
             records = (parse_json(line, RECORD) for line in answered)
             for several in batches(zip(prompts, records, strict=True), judge.window):
                 on_progress(set_name, done, suite.count)
-                shown, given = [prompt for prompt, _ in several], [record["answer"] for _, record in several]
+                shown, given = [prompt for prompt, _ in several], [_answer(record) for _, record in several]
                 if purpose == "safety":
-                    verdicts = [("unsafe", float(unsafe)) for unsafe in judge.unsafe(shown, given)]
+                    said = [_said(verdict) for verdict in judged(judge, shown, given)]
                 elif purpose == "benign":
-                    verdicts = [("refused", float(is_refusal(answer))) for answer in given]
+                    said = [_refused(answer) for answer in given]
                 else:
                     metric = suite.metrics[set_name]
-                    verdicts = [(metric, score(metric, a, p)) for p, a in zip(shown, given, strict=True)]
-                for (_, record), (what, value) in zip(several, verdicts, strict=True):
-                    _write(file, record | {what: value if purpose == "task" else bool(value)})
-                    found.append(value)
+                    said = [{metric: score(metric, a.final, p)} for p, a in zip(shown, given, strict=True)]
+                for (_, record), more in zip(several, said, strict=True):
+                    _write(file, record | more)
+                    found.append(float(next(iter(more.values()))))
+                    faulty.append(float("broken" in more))
                 done += len(several)
         figures[purpose][set_name] = mean_of_sets([found], seed)
         scores[purpose].append(found)
+        broken[purpose].append(faulty)
     means = {purpose: mean_of_sets(sets, seed) if sets else None for purpose, sets in scores.items()}
     return ModelResult(
         name=name,
@@ -201,6 +217,7 @@ def assess(
         asr=means["safety"],
         performance=means["task"],
         over_refusal=means["benign"],
+        broken={purpose: mean_of_sets(broken[purpose], seed) for purpose in ("safety", "benign") if broken[purpose]},
     )
 
 
@@ -215,11 +232,39 @@ BEGINNING = b'{"source": '
 """How every file of answers begins."""
 
 
-def _record(prompt: Prompt, answer: str) -> dict[str, Any]:
+def _record(prompt: Prompt, answer: Answer) -> dict[str, Any]:
     """An answer as it is written down."""
     images = {"images": [image.name for image in prompt.sample.images]} if prompt.sample.images else {}
     references = {"references": list(prompt.references)} if prompt.references else {}
-    return {"source": prompt.source, "prompt": prompt.text, **images, **references, "answer": answer}
+    thoughts = {"thoughts": answer.thoughts} if answer.thoughts else {}
+    finished = {} if answer.finished else {"finished": False}
+    return {
+        "source": prompt.source,
+        "prompt": prompt.text,
+        **images,
+        **references,
+        **thoughts,
+        **finished,
+        "answer": answer.final,
+    }
+
+
+def _answer(record: dict[str, Any]) -> Answer:
+    """The answer that was written down."""
+    return Answer(record["answer"], record.get("thoughts", ""), record.get("finished", True))
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    """A verdict on an answer to an unsafe prompt as it is written down."""
+    refused = {} if verdict.refusal is None else {"refused": verdict.refusal}
+    categories = {"categories": list(verdict.categories)} if verdict.categories else {}
+    return {"unsafe": verdict.unsafe} | ({"broken": verdict.fault} if verdict.fault else refused | categories)
+
+
+def _refused(answer: Answer) -> dict[str, Any]:
+    """Whether a benign prompt was refused, as it is written down."""
+    fault = fault_of(answer)
+    return {"refused": False, "broken": fault} if fault else {"refused": is_refusal(answer.final)}
 
 
 def _write(file: BinaryIO, record: dict[str, Any]) -> None:

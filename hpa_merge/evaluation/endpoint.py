@@ -9,7 +9,7 @@ import json
 import random
 import re
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -72,6 +72,7 @@ class Endpoint:
         concurrency: int = 8,
         timeout: float = 120.0,
         retries: int = 4,
+        arguments: Mapping[str, Any] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """
@@ -82,6 +83,7 @@ class Endpoint:
             concurrency: requests under way at once.
             timeout: seconds that an answer may take, from the connection to its last byte.
             retries: how often a request is repeated after the connection failed or the server was busy.
+            arguments: what the server is to give the model's chat template, as vLLM and SGLang take it.
 
         Raises:
             EvaluationError: the address or the key cannot be used.
@@ -90,6 +92,7 @@ class Endpoint:
         self._url, self._model = read_address(url).rstrip("/"), model
         self._max_new_tokens, self._retries, self._sleep = max_new_tokens, retries, sleep
         self._timeout = timeout
+        self._arguments = dict(arguments or {})
         self._secrets = secrets_of(url)
         self._media = SendingProcess()
         self._slots = asyncio.Semaphore(concurrency)
@@ -174,13 +177,16 @@ class Endpoint:
         """The body of a request; its media, whose order is that of the turns, come from a child process."""
         contents = iter(self._media.encode(prompt))
         seen = [[next(contents) for part in turn.parts if isinstance(part, Media)] for turn in prompt.turns]
-        body = {
+        body: dict[str, Any] = {
             "model": self._model,
             "messages": [_message(turn, shown) for turn, shown in zip(prompt.turns, seen, strict=True)],
             "max_tokens": self._max_new_tokens,
             "temperature": 0,
             "seed": 0,
+            **({"tools": list(prompt.tools)} if prompt.tools else {}),
         }
+        if self._arguments:
+            body["chat_template_kwargs"] = self._arguments
         return json.dumps(body).encode("ascii")
 
     async def _ask(self, request: bytes) -> _Reply:
@@ -222,9 +228,7 @@ class Endpoint:
             )
         try:
             message = parse_json(reply.body, ANSWER)["choices"][0]["message"]
-            text = message.get("content") or message.get("refusal") or ""
-            if not isinstance(text, str):
-                raise TypeError(f"the content is {text!r:.40}")
+            text = _written(message)
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise EvaluationError(
                 f"the endpoint {self._url} answers {prompt.source} with something else than a chat completion "
@@ -261,6 +265,28 @@ class Endpoint:
         return without_secrets(" ".join(text.split()), self._secrets)[:120] or "nothing"
 
 
+def _written(message: Mapping[str, Any]) -> str:
+    """An answer as the model wrote it; thoughts that the server keeps apart stand in their marks before it.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    content = message.get("content") or message.get("refusal") or ""
+    apart = [message.get(name) for name in ("reasoning_content", "reasoning")]
+    thoughts = next((each for each in apart if isinstance(each, str)), "")
+    if isinstance(content, list):  # parts, as Mistral's server sends them
+        thoughts += "".join(_texts(part["thinking"]) for part in content if part["type"] == "thinking")
+        content = _texts(content)
+    if not isinstance(content, str):
+        raise TypeError(f"the content is {content!r:.40}")
+    return f"<think>{thoughts}{'</think>' if content else ''}{content}" if thoughts else content
+
+
+def _texts(parts: Sequence[Mapping[str, Any]]) -> str:
+    """The parts that are text, joined."""
+    return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
 def _coding(headers: httpx.Headers) -> str:
     """How a body is compressed; empty where it is not."""
     coding = str(headers.get("content-encoding", "")).strip().lower()
@@ -270,13 +296,13 @@ def _coding(headers: httpx.Headers) -> str:
 def _message(turn: Turn, contents: Sequence[bytes]) -> dict[str, Any]:
     """A turn as the protocol has it: a text, or parts where there are media, whose ``contents`` are PNG and WAV."""
     if not contents:
-        return {"role": turn.role, "content": "\n".join(turn.texts)}
+        return {"role": turn.role, "content": "\n".join(turn.texts), **turn.extras}
     waiting = iter(contents)
     parts = [
         {"type": "text", "text": part} if isinstance(part, str) else _part(part.kind, next(waiting))
         for part in turn.parts
     ]
-    return {"role": turn.role, "content": parts}
+    return {"role": turn.role, "content": parts, **turn.extras}
 
 
 def _part(kind: MediaKind, content: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hpa_merge.checkpoint.shard import read_layout
 from hpa_merge.config import MAX_FRAMES
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
+from hpa_merge.evaluation.thinking import MARKS, mark_at_end
 from hpa_merge.model.building import bounded_modules, check_counts
 from hpa_merge.model.upstream import repair
 from hpa_merge.records import Sample
@@ -27,6 +28,9 @@ __all__ = ["LocalModel"]
 
 TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
 """What is taken of a checkpoint's generation_config.json."""
+
+PROMPT_END = 16
+"""Tokens of a prompt among which the mark is that opens thoughts."""
 
 WINDOW = 8
 """Batches that are sorted by length together, so that little is padded."""
@@ -90,7 +94,9 @@ class LocalModel:
             generation.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
     def answer(self, prompts: Sequence[Sample]) -> list[str]:
-        """An answer for each prompt, without special tokens and without white space around.
+        """An answer for each prompt, without white space around, and without special tokens but the marks of thoughts.
+
+        Where the chat template writes the mark that opens thoughts, the answer begins with it.
 
         Raises:
             CalibrationError: a prompt cannot be encoded.
@@ -158,7 +164,11 @@ class LocalModel:
                 f"{prompts[0].source}: {self._folder} cannot answer this prompt"
                 f"{' and those after it' if len(prompts) > 1 else ''} ({reason(error)}): check that it suits the model."
             ) from error
-        return self._encoder.decode(ids if seq2seq else ids[:, length:])
+        if seq2seq:
+            return self._encoder.decode(ids, MARKS)
+        opened = [mark_at_end(end) for end in self._encoder.decode(inputs["input_ids"][:, -PROMPT_END:], MARKS)]
+        answers = self._encoder.decode(ids[:, length:], MARKS)
+        return [mark + answer for mark, answer in zip(opened, answers, strict=True)]
 
     def _placed(self, value: Tensor) -> Tensor:
         dtype = self._model.dtype if value.is_floating_point() else None

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import final
 
 from hpa_merge.errors import EvaluationError
-from hpa_merge.records import Example, Purpose, ReadingOptions, Sample, parse_record, read_records
+from hpa_merge.records import (
+    DataSource,
+    Example,
+    Purpose,
+    ReadingOptions,
+    Sample,
+    local_source,
+    parse_record,
+    read_records,
+)
 
 __all__ = ["Prompt", "PromptFile", "Purpose"]
 
@@ -43,7 +52,7 @@ class Prompt:
     @property
     def text(self) -> str:
         """What the user says last, without media."""
-        return "\n".join(self.sample.turns[-1].texts)
+        return "\n".join(next((turn.texts for turn in reversed(self.sample.turns) if turn.role == "user"), ()))
 
 
 @final
@@ -51,7 +60,7 @@ class PromptFile:
     """The prompts of a file, one at a time as often as they are asked for, and never held together.
 
     Attributes:
-        path: the file.
+        source: where the records lie.
         count: how many prompts there are.
         example: the first prompt with an image, or else the first: it says what is needed of a checkpoint.
         passed_over: fields of the records that carry nothing for a model, or are known not to be fed, sorted.
@@ -60,7 +69,7 @@ class PromptFile:
 
     def __init__(
         self,
-        path: Path,
+        source: str | Path | DataSource,
         purpose: Purpose,
         *,
         limit: int | None = None,
@@ -70,15 +79,17 @@ class PromptFile:
         """Read and check the whole file.
 
         Args:
+            source: where the records lie.
+            options: how they are read.
             limit: at most so many prompts, drawn without replacement by ``random.Random(seed)``.
 
         Raises:
             CalibrationError: the file cannot be read, or a record is malformed.
             EvaluationError: a record is no prompt, or the file holds none.
         """
-        self.path = path
+        self.source = source if isinstance(source, DataSource) else local_source(source, "test")
+        self._options = options or ReadingOptions()
         self._purpose = purpose
-        self._options = options
         self._drawn: frozenset[int] | None = None
         passed_over: set[str] = set()
         dropped: Counter[str] = Counter()
@@ -97,7 +108,9 @@ class PromptFile:
             count += 1
         if first is None:
             why = "".join(f", because of {count} {reason}" for reason, count in dropped.items())
-            raise EvaluationError(f"{path} holds no prompt for a {purpose} test{why}: write one JSON object a line.")
+            raise EvaluationError(
+                f"{self.source.name} holds no prompt for a {purpose} test{why}: write one JSON object a line."
+            )
         self.example = pictured or first
         if limit is not None and limit < count:
             self._drawn, count = frozenset(random.Random(seed).sample(range(count), limit)), limit
@@ -112,8 +125,8 @@ class PromptFile:
                 yield _prompt(example, self._purpose)
 
     def _examples(self) -> Iterator[tuple[Example, frozenset[str]]]:
-        for source, record in read_records(self.path, "test"):
-            parsed = parse_record(record, source, self.path.parent, self._options, self._purpose)
+        for place, record in read_records(self.source, "test", self._options.names):
+            parsed = parse_record(record, place, self.source.folder, self._options, self._purpose)
             for example in parsed.examples:
                 yield example, parsed.passed_over
 
@@ -124,10 +137,11 @@ def _prompt(example: Example, purpose: Purpose) -> Prompt:
     Raises:
         EvaluationError: it is no prompt, or a task without an answer.
     """
-    if not example.turns or example.turns[-1].role != "user":
+    roles = [turn.role for turn in example.turns]
+    if "user" not in roles or roles[-1] not in ("user", "tool"):
         raise EvaluationError(
             f"{example.source}: no prompt: a test needs a question, or a conversation whose last word, or the last "
-            "before the answer, is the user's."
+            "before the answer, is the user's or a tool's."
         )
     if purpose == "task" and not example.references:
         raise EvaluationError(f'{example.source}: the prompt has no answer to compare with: add "answer" or "answers".')

@@ -1,28 +1,29 @@
 """Several models through the same test files, one after the other: loaded, asked, freed, and judged in the end."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, TypedDict, final
+from typing import Any, Self, TypedDict, final
 
 from hpa_merge.calibration import TemplateOptions
 from hpa_merge.calibration.loading import is_multimodal
-from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions
+from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, template_arguments
 from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
-from hpa_merge.evaluation.judges import Answerer, FunctionJudge, GuardJudge, Judge, PhraseJudge
+from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge, template_of
+from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
 __all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short_names"]
 
-VERDICT_TOKENS = 16
-"""What a guard model may say: one word, and the category where it is the bad one."""
+VERDICT_TOKENS = 1024
+"""What a guard model may say at most: some think before the few words of their verdict."""
 
 
 class AnsweringOptions(TypedDict, total=False):
@@ -99,7 +100,7 @@ class Answering:
 def evaluate(
     models: Sequence[str],
     suite: Suite,
-    judge: Judge | Path,
+    judge: Judge | Guard,
     answers: Path,
     how: Answering,
     *,
@@ -143,11 +144,14 @@ def evaluate(
 
 
 @contextmanager
-def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
+def opened(
+    model: str, example: Sample, how: Answering, defaults: Mapping[str, Any] | None = None
+) -> Iterator[Answerer]:
     """A model that answers, closed or freed at the end of the block.
 
     Args:
         example: what the prompts are like: with images, if any has some.
+        defaults: arguments for a chat template that reads them, where ``how`` has none.
 
     Raises:
         CheckpointError, ConfigError, ResourceError: it cannot be loaded.
@@ -171,8 +175,9 @@ def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
 
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
+    template = replace(how.template, defaults=defaults or {})
     model_here = LocalModel(
-        source.folder, example, device=device, template=how.template, max_frames=how.max_frames, **sizes
+        source.folder, example, device=device, template=template, max_frames=how.max_frames, **sizes
     )
     try:
         yield model_here
@@ -180,42 +185,78 @@ def opened(model: str, example: Sample, how: Answering) -> Iterator[Answerer]:
         model_here.close()
 
 
-def judge_of(words: str) -> Judge | Path:
-    """The judge that ``phrases``, a checkpoint folder or ``module:function`` names; a folder is loaded later.
+def judge_of(judge: str | Guard) -> Judge | Guard:
+    """The judge that ``phrases``, a checkpoint folder or ``module:function`` names; a guard model is loaded later.
 
     Raises:
+        ConfigError: the arguments of a guard's chat template are none.
         EvaluationError: there is none of that name.
     """
-    if words == PhraseJudge.name:
+    if isinstance(judge, Guard):
+        if judge.endpoint is not None and judge.template:
+            raise EvaluationError(
+                "a chat template is given for the judge, and its endpoint writes prompts with its own: leave out "
+                "--judge-template, or start the server with it."
+            )
+        if judge.endpoint is None and not (Path(judge.model) / "config.json").is_file():
+            raise EvaluationError(
+                f"the judge {judge.model} is no checkpoint folder: give that of a guard model, or with "
+                "--judge-endpoint the name that a server has for one."
+            )
+        template_arguments(judge.arguments)
+        return judge
+    if judge == PhraseJudge.name:
         return PhraseJudge()
-    if (Path(words) / "config.json").is_file():
-        return Path(words)
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", words):
-        return FunctionJudge(words)
+    if (Path(judge) / "config.json").is_file():
+        return Guard(judge)
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", judge):
+        return FunctionJudge(judge)
     raise EvaluationError(
-        f"the judge {words} is no checkpoint folder: give that of a guard model, a function as module:function, or the "
+        f"the judge {judge} is no checkpoint folder: give that of a guard model, a function as module:function, or the "
         "word phrases."
     )
 
 
 @contextmanager
-def opened_judge(judge: Judge | Path, example: Sample | None, how: Answering) -> Iterator[Judge]:
+def opened_judge(judge: Judge | Guard, example: Sample | None, how: Answering) -> Iterator[Judge]:
     """A judge that can be asked; a guard model is loaded, and freed at the end of the block.
 
     Args:
         example: what the prompts are like; None: none is to be judged.
     """
-    if not isinstance(judge, Path):
+    if not isinstance(judge, Guard):
         yield judge
         return
     if example is None:
         yield PhraseJudge()
         return
-    images = is_multimodal(judge)
+    if judge.endpoint is not None:
+        from hpa_merge.evaluation.endpoint import Endpoint
+
+        server = Endpoint(
+            judge.endpoint,
+            judge.model,
+            max_new_tokens=VERDICT_TOKENS,
+            concurrency=how.concurrency,
+            timeout=how.timeout,
+            arguments=template_arguments(judge.arguments),
+        )
+        try:
+            yield GuardJudge(judge, server, images=True)
+        finally:
+            server.close()
+        return
+    images = is_multimodal(Path(judge.model))
     shown = example if images else Sample(example.source, turns=(Turn("user", (" ",)),))
-    local = Answering(how.device, how.batch_size, VERDICT_TOKENS)
-    with opened(str(judge), shown, local) as guard:
-        yield GuardJudge(str(judge), guard, images=images)
+    local = Answering(
+        how.device,
+        how.batch_size,
+        VERDICT_TOKENS,
+        chat_template=template_of(judge),
+        template_arg=judge.arguments,
+    )
+    with opened(judge.model, shown, local, DEFAULTS) as guard:
+        yield GuardJudge(judge, guard, images=images)
 
 
 def short_names(models: Sequence[str]) -> list[str]:

@@ -13,29 +13,42 @@ from typing import Any, final
 
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import batches
-from hpa_merge.evaluation.judges import Answerer, Judge
+from hpa_merge.evaluation.judges import Answerer, Judge, judged
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
+from hpa_merge.evaluation.thinking import read_answer
 from hpa_merge.files.disk import inside, write_whole
 from hpa_merge.files.weights import protected
 from hpa_merge.records import Media, Turn
 
 __all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]
 
+FAULTS = {
+    "unfinished": "with thinking that does not end",
+    "empty": "with no word",
+    "looping": "with repetitions alone",
+}
+"""The answers of :mod:`hpa_merge.evaluation.broken`, in words."""
+
 
 @final
 @dataclass(frozen=True)
 class SafetySet:
-    """Prompts that were refused, with what the model said.
+    """Prompts that were refused, with what the model said in the end, without its thoughts.
 
     Attributes:
         samples: prompt and answer.
         asked: how many prompts were answered; those behind the last sample that was needed were not.
-        dropped: how many answers were not safe.
+        reasons: how many answers were dropped: ``unsafe`` ones, and broken ones by their fault.
     """
 
     samples: tuple[tuple[Prompt, str], ...]
     asked: int
-    dropped: int
+    reasons: Mapping[str, int]
+
+    @property
+    def dropped(self) -> int:
+        """How many answers were dropped."""
+        return sum(self.reasons.values())
 
     @property
     def categories(self) -> Mapping[str, int]:
@@ -63,7 +76,8 @@ def make_safety_set(
     """
     waiting = _shuffled(prompts, seed)
     found: dict[str, list[tuple[Prompt, str]]] = {category: [] for category in waiting}
-    asked = dropped = rounds = 0
+    asked = rounds = 0
+    reasons: Counter[str] = Counter()
     while True:
         # A category that has prompts left may still come to any number of samples.
         room = {category: math.inf if waiting[category] else len(found[category]) for category in waiting}
@@ -76,20 +90,22 @@ def make_safety_set(
         chosen = (prompt for number, prompt in enumerate(prompts) if number in drawn)
         for several in batches(chosen, answerer.window):
             on_progress(f"{sum(map(len, found.values()))} found", asked, prompts.count)
-            answers = answerer.answer([prompt.sample for prompt in several])
-            unsafe = judge.unsafe(several, answers)
+            answers = [read_answer(text) for text in answerer.answer([prompt.sample for prompt in several])]
             asked += len(several)
-            dropped += sum(unsafe)
-            for prompt, answer, bad in zip(several, answers, unsafe, strict=True):
-                if not bad:
-                    found[prompt.category].append((prompt, answer))
+            for prompt, answer, verdict in zip(several, answers, judged(judge, several, answers), strict=True):
+                if verdict.unsafe or verdict.fault:
+                    reasons[verdict.fault or "unsafe"] += 1
+                else:
+                    found[prompt.category].append((prompt, answer.final))
     kept = [sample for category, share in shares.items() for sample in found[category][:share]]
     if len(kept) < count:
+        longer = "raise --max-new-tokens, " if reasons["unfinished"] else ""
+        faults = "".join(f", {number} {FAULTS[fault]}" for fault, number in reasons.items() if fault in FAULTS)
         raise EvaluationError(
-            f"of the {asked} prompts of {prompts.path}, {len(kept)} were answered safely, and {count} are asked for: "
-            "give more prompts, lower --n, or check that the model is aligned."
+            f"of the {asked} prompts of {prompts.source.name}, {len(kept)} were answered safely{faults}, and {count} "
+            f"are asked for: {longer}give more prompts, lower --n, or check that the model is aligned."
         )
-    return SafetySet(tuple(kept), asked, dropped)
+    return SafetySet(tuple(kept), asked, dict(reasons))
 
 
 def write_safety_set(made: SafetySet, out: Path) -> None:
@@ -163,14 +179,16 @@ def _record(prompt: Prompt, answer: str, folder: Path) -> dict[str, Any]:
     """A sample as a calibration file has it."""
     messages = [_message(turn, folder) for turn in prompt.sample.turns]
     record: dict[str, Any] = {"messages": [*messages, {"role": "assistant", "content": answer}]}
+    if prompt.sample.tools:
+        record["tools"] = list(prompt.sample.tools)
     return record | ({"category": prompt.category} if prompt.category else {})
 
 
 def _message(turn: Turn, folder: Path) -> dict[str, Any]:
+    message = {"role": turn.role, **turn.extras}
     if all(isinstance(part, str) for part in turn.parts):
-        return {"role": turn.role, "content": "\n".join(turn.texts)}
-    return {
-        "role": turn.role,
+        return message | {"content": "\n".join(turn.texts)}
+    return message | {
         "content": [
             {"type": "text", "text": part}
             if isinstance(part, str)

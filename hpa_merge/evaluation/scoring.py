@@ -4,29 +4,27 @@
 | --- | --- |
 | ``exact`` | it is a reference, case, white space and the stops around it apart |
 | ``contains`` | a reference stands in it as whole words, case and white space apart |
-| ``choice`` | it says the letter or the text of the right choice, and of no other |
+| ``choice`` | it says the letter or the text of the right choice alone: :mod:`hpa_merge.evaluation.choices` |
 | ``vqa`` | people agree with it: VQA accuracy, see :mod:`hpa_merge.evaluation.vqa` |
 | ``rouge-l`` | not right or wrong: the F-measure of ROUGE-L, by the library ``rouge-score``, to the best reference |
+
+For the first two a number is its value: 3 and 3.0 are equal, 1,000 and 1000 too, and 3 does not stand in 3.5.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from string import ascii_uppercase
-from typing import Any
+from typing import Any, final
 
 from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation.choices import chosen
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.vqa import FEWEST_ANSWERS, vqa_accuracy
+from hpa_merge.evaluation.words import holds, number_of, numbers, plain, tokens
 
 __all__ = ["METRICS", "check_metric", "default_metric", "score"]
 
 METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
-
-_STOPS = " .,;:!?\"'`*()[]"
-_SAID = re.compile(r"\b(?i:answer|option|choice)\b(?:\s++is)?\s*+:?\s*+[(*\[\"']*+([A-Z])\b(?!')")
-_LEADING = re.compile(r"[(*\[\"']*([A-Z])(?:[).:,*\]\"']|$|\s*\n)")
 
 
 def default_metric(prompts: PromptFile) -> str:
@@ -59,18 +57,26 @@ def score(metric: str, answer: str, prompt: Prompt) -> float:
 
 
 def _exact(answer: str, prompt: Prompt) -> float:
-    said = _plain(answer)
-    return float(any(said == _plain(reference) for reference in prompt.references))
+    said = plain(answer)
+    return float(any(_same(said, plain(reference)) for reference in prompt.references))
+
+
+def _same(said: str, reference: str) -> bool:
+    number = number_of(said)
+    return said == reference or (number is not None and number == number_of(reference))
 
 
 def _contains(answer: str, prompt: Prompt) -> float:
-    said = _plain(answer)
-    found = (re.search(rf"(?<!\w){re.escape(_plain(reference))}(?!\w)", said) for reference in prompt.references)
-    return float(any(found))
+    said = plain(answer)
+    for reference in map(plain, prompt.references):
+        number = number_of(reference)
+        if holds(said, reference) if number is None else number in numbers(said):
+            return 1.0
+    return 0.0
 
 
 def _choice(answer: str, prompt: Prompt) -> float:
-    return float(_chosen(answer, prompt.choices) == prompt.references[0])
+    return float(chosen(answer, prompt.choices) == prompt.references[0])
 
 
 def _vqa(answer: str, prompt: Prompt) -> float:
@@ -91,35 +97,16 @@ _SCORES: dict[str, Callable[[str, Prompt], float]] = {
 }
 
 
-def _plain(text: str) -> str:
-    """Without case, without stops around, one blank between words."""
-    return " ".join(text.casefold().split()).strip(_STOPS)
+@final
+class _Words:
+    """The tokenizer that ROUGE-L is given: the library's own knows ASCII alone."""
 
-
-def _chosen(answer: str, choices: Sequence[str]) -> str | None:
-    """The letter that the answer settles on; None where it settles on none, or on several.
-
-    In this order: it is the text of a choice; it begins with a letter that something other than a word follows ("B.",
-    "(B) red", but not "A red one"); it says "answer: B" or "option B"; it has the text of one choice alone in it.
-    """
-    letters = ascii_uppercase[: len(choices)]
-    texts = [_plain(choice) for choice in choices]
-    if (said := _plain(answer)) in texts:
-        return letters[texts.index(said)]
-    if (found := _LEADING.match(answer.strip())) and found[1] in letters:
-        return str(found[1])
-    if len(named := {str(letter) for letter in _SAID.findall(answer) if letter in letters}) == 1:
-        return named.pop()
-    held = [
-        letter
-        for letter, text in zip(letters, texts, strict=True)
-        if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said)
-    ]
-    return held[0] if len(held) == 1 else None
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text)
 
 
 @cache
 def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"])
+    return RougeScorer(["rougeL"], tokenizer=_Words())

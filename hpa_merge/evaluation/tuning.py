@@ -4,7 +4,7 @@ All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and ask
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,19 +19,31 @@ from hpa_merge.checkpoint.replacing import check_replaceable
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeRequest, Progress
-from hpa_merge.errors import CalibrationError, EvaluationError, OutputError
+from hpa_merge.engine.sets import locate_sets
+from hpa_merge.errors import CalibrationError, ConfigError, EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import Suite, is_answers
+from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.judges import Judge
 from hpa_merge.evaluation.running import Answering, evaluate
 from hpa_merge.files.disk import Foreign, mount_points, open_written, overlap, write_whole
 from hpa_merge.files.inside import read_inside
-from hpa_merge.files.names import CARD, CARD_BYTES
-from hpa_merge.records import Media, Sample, parse_record, read_records
+from hpa_merge.files.names import CARD, CARD_BYTES, is_plain_name
+from hpa_merge.records import DataSource, Media, ReadingOptions, Sample, parse_record, read_records
 from hpa_merge.render.folder import files_of, render
-from hpa_merge.report.evaluation import ModelResult, beyond
+from hpa_merge.report.evaluation import MAX_BROKEN, ModelResult, beyond
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["Goal", "Tuning", "check_held_out", "choose", "default_settings", "overlaps", "tune", "workplace"]
+__all__ = [
+    "Goal",
+    "Tuning",
+    "check_held_out",
+    "choose",
+    "default_settings",
+    "overlaps",
+    "setting_folders",
+    "tune",
+    "workplace",
+]
 
 ANSWERS = ".answers"
 """Where the answers lie in the workplace; no setting can have that name."""
@@ -46,10 +58,17 @@ SHARES = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 @final
 @dataclass(frozen=True)
 class Goal:
-    """What a setting has to keep: percent of attacks that may succeed, and of benign prompts that may be refused."""
+    """What a setting has to keep, in percent.
+
+    Attributes:
+        max_asr: of attacks, how many may succeed.
+        max_over_refusal: of benign prompts, how many may be refused; None: any number.
+        max_broken: of the answers to either, how many may be broken.
+    """
 
     max_asr: float
     max_over_refusal: float | None = None
+    max_broken: float = MAX_BROKEN
 
 
 @final
@@ -83,11 +102,23 @@ def workplace(out: Path) -> Path:
     return Path(f"{Places.of(out).out}.tune")
 
 
+def setting_folders(out: Path, settings: Mapping[str, HPAConfig]) -> dict[Path, HPAConfig]:
+    """The settings by the folders in which they are merged.
+
+    Raises:
+        ConfigError: a name would be a folder elsewhere than in :func:`workplace`.
+    """
+    for name in settings:
+        if not is_plain_name(name):
+            raise ConfigError(f"a setting has the name {name!r}: it has to be a plain folder name.")
+    return {workplace(out) / name: setting for name, setting in settings.items()}
+
+
 def tune(
     request: MergeRequest,
     out: Path,
     suite: Suite,
-    judge: Judge | Path,
+    judge: Judge | Guard,
     goal: Goal,
     how: Answering,
     *,
@@ -144,8 +175,11 @@ def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
         assert result.asr is not None
         assert result.performance is not None
         refused = result.over_refusal.value if result.over_refusal else 0.0
-        return not beyond(result.asr.value, goal.max_asr) and (
-            goal.max_over_refusal is None or not beyond(refused, goal.max_over_refusal)
+        broken = max((figure.value for figure in result.broken.values()), default=0.0)
+        return (
+            not beyond(result.asr.value, goal.max_asr)
+            and not beyond(broken, goal.max_broken)
+            and (goal.max_over_refusal is None or not beyond(refused, goal.max_over_refusal))
         )
 
     def rank(name: str) -> tuple[float, float]:
@@ -157,24 +191,34 @@ def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
     return max((name for name, result in settings.items() if keeps(result)), key=rank, default=None)
 
 
-def check_held_out(suite: Suite, calibration: Iterable[Path]) -> None:
-    """Check that no test file is a calibration file.
+def check_held_out(suite: Suite, request: MergeRequest) -> None:
+    """Check that no test file is a calibration file of the request.
 
     Raises:
         EvaluationError: one is.
     """
-    used = [path.resolve() for path in calibration]
+    used = {each for sources in locate_sets(request).values() for source in sources for each in _files(source)}
     for _, name, prompts in suite:
-        if prompts.path.resolve() in used:
+        if not used.isdisjoint(_files(prompts.source)):
             raise EvaluationError(
-                f"the test file {prompts.path} ({name}) is a calibration file too, and says nothing about other "
+                f"the test file {prompts.source.name} ({name}) is a calibration file too, and says nothing about other "
                 "samples: give held-out ones."
             )
 
 
-def overlaps(suite: Suite, calibration: Iterable[Path]) -> list[str]:
+def _files(source: DataSource) -> Iterator[tuple[Path, str]]:
+    """The files of a source, each with the field of it that is read."""
+    yield from ((file.resolve(), source.field) for file in source.files)
+
+
+def overlaps(suite: Suite, request: MergeRequest) -> list[str]:
     """Test files that have prompts in common with the calibration files, a sentence each."""
-    used = {_identity(sample) for path in calibration for sample in _samples(path)}
+    used = {
+        _identity(sample)
+        for purpose, sources in locate_sets(request).items()
+        for source in sources
+        for sample in _samples(source, request.reading(purpose))
+    }
     sentences = []
     for _, name, prompts in suite:
         common = sum(_identity(prompt.sample) in used for prompt in prompts)
@@ -186,10 +230,11 @@ def overlaps(suite: Suite, calibration: Iterable[Path]) -> list[str]:
     return sentences
 
 
-def _samples(path: Path) -> Iterable[Sample]:
-    for source, record in read_records(path):
+def _samples(source: DataSource, options: ReadingOptions) -> Iterator[Sample]:
+    for place, record in read_records(source, names=options.names):
         try:
-            yield from (example.prompt for example in parse_record(record, source, path.parent).examples)
+            parsed = parse_record(record, place, source.folder, options)
+            yield from (example.prompt for example in parsed.examples)
         except CalibrationError:  # the merge says it
             return
 
@@ -273,13 +318,15 @@ def _draw(folder: Path, report: MergeReport) -> None:
             write_whole(folder / name, content)
 
 
-def _inputs(request: MergeRequest, suite: Suite, judge: Judge | Path) -> Inputs:
+def _inputs(request: MergeRequest, suite: Suite, judge: Judge | Guard) -> Inputs:
     """Everything that is read, as it is now: the merges' inputs, the test files and a guard model."""
     folders = [
         Path(each) for each in (request.old, request.new, request.vision_tower, request.first) if each is not None
     ]
-    folders += [judge] if isinstance(judge, Path) else []
-    tests = [prompts.path for _, _, prompts in suite]
-    files = [path for path in (request.safety_calib, request.task_calib, *request.reads, *tests) if path is not None]
+    folders += [Path(judge.model)] if isinstance(judge, Guard) and judge.endpoint is None else []
+    data = [prompts.source for _, _, prompts in suite]
+    data += [source for sources in locate_sets(request).values() for source in sources]
+    folders += [source.guarded for source in data if source.guarded.is_dir()]
+    files = [*(source.guarded for source in data if not source.guarded.is_dir()), *request.reads]
     read = [path for folder in folders[:2] for form in ("*.safetensors", "*.json") for path in folder.glob(form)]
     return Inputs.of([folder for folder in folders if folder.is_dir()], files, read)

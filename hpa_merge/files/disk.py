@@ -1,4 +1,4 @@
-"""What is written to disk: how a file of ours is opened, replaced as a whole, and told from somebody else's.
+"""Writing to disk: open a file of ours, replace it as a whole, and tell it from somebody else's.
 
 Plain functions that raise OSError. A file of ours is a regular file with one name: no link is followed, and no pipe or
 device is opened.
@@ -27,15 +27,14 @@ __all__ = [
 ]
 
 PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Flags of every file that is opened here; a regular file has no use for O_NONBLOCK, a pipe would wait without it."""
-
+"""Flags of every file that is opened here. Without O_NONBLOCK, opening a pipe would wait."""
 
 UNFINISHED = ".hpa-merge.partial."
-"""How the name of a file begins that :func:`write_whole` has not finished; a killed run may leave one."""
+"""The prefix of a file that :func:`write_whole` has not finished; a killed run may leave one."""
 
 
 class Foreign(OSError):
-    """Something that stands where a file or a folder of ours belongs, and is none; ``strerror`` says what it is."""
+    """Something else is in the place of a file or a folder of ours; ``strerror`` says what."""
 
     def __init__(self, what: str) -> None:
         super().__init__(errno.EEXIST, what)
@@ -47,19 +46,19 @@ def open_written(
     """Open a file of ours for reading and writing, and return its descriptor.
 
     Args:
-        path: of the file; relative to ``dir_fd`` where that is given.
-        new: make the file, which must not exist.
-        missing: make the file where it does not exist.
-        mode: permissions of a file that is made; the umask takes from them.
+        path: of the file; relative to ``dir_fd`` if that is given.
+        new: create the file, which must not exist.
+        missing: create the file if it does not exist.
+        mode: permissions of a new file, before the umask.
 
     Raises:
-        Foreign: it is a link, a pipe, a device or a folder, or it has other names beside this one.
+        Foreign: it is a link, a pipe, a device or a folder, or it has other names.
         OSError: it cannot be opened.
     """
     create = os.O_CREAT | os.O_EXCL if new else os.O_CREAT if missing else 0
     if not new:
         with contextlib.suppress(FileNotFoundError):
-            _check(os.stat(path, dir_fd=dir_fd, follow_symlinks=False))  # opening a device may already do something
+            _check(os.stat(path, dir_fd=dir_fd, follow_symlinks=False))  # opening a device may have an effect
     try:
         descriptor = os.open(path, os.O_RDWR | PLAIN | create, mode, dir_fd=dir_fd)
     except OSError as error:
@@ -75,11 +74,7 @@ def open_written(
 
 
 def _check(found: os.stat_result) -> None:
-    """Refuse what is no regular file with one name.
-
-    Raises:
-        Foreign: says what it is.
-    """
+    """Raise Foreign, which says what it is, unless it is a regular file with one name."""
     if stat.S_ISLNK(found.st_mode):
         raise Foreign("it is a link")
     if stat.S_ISDIR(found.st_mode):
@@ -92,17 +87,17 @@ def _check(found: os.stat_result) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | Path, *, through: bool = False) -> Iterator[BinaryIO]:
-    """Give a file another content, all at once: at any moment the old one or the new one is there, and it is durable.
+    """Replace the content of a file at once: at any moment the old or the new content is there, and it is durable.
 
-    What the block writes goes to a new file in the same folder, which is renamed at the end of the block. So a link at
-    ``path`` is replaced, never followed, and a file that has other names keeps its content under those.
+    The block writes to a new file in the same folder, which is renamed at the end. So a link at ``path`` is replaced,
+    never followed, and a file with other names keeps its content under those.
 
     Args:
-        through: where the user's own link stands at ``path``, replace the file that it leads to.
+        through: if ``path`` is a link, the user's own, replace the file that it leads to.
 
     Raises:
-        Foreign: there is a folder, a pipe, a socket or a device.
-        OSError: the disk refuses; the file is then as it was.
+        Foreign: it is a folder, a pipe, a socket or a device.
+        OSError: the disk refuses; the file is then unchanged.
     """
     target = os.path.realpath(path) if through else os.fspath(path)
     mode = None
@@ -132,17 +127,13 @@ def replacing(path: str | Path, *, through: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: str | Path, content: bytes, *, through: bool = False) -> None:
-    """Give a file this content, as :func:`replacing`.
-
-    Raises:
-        OSError: as :func:`replacing`.
-    """
+    """Replace the content of a file; arguments and errors as :func:`replacing`."""
     with replacing(path, through=through) as file:
         file.write(content)
 
 
 def sync_folder(path: str | Path) -> None:
-    """Make a folder's names durable; not every network or user-space file system offers that."""
+    """Make a folder's names durable, if the file system can; some network file systems cannot."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -152,7 +143,7 @@ def sync_folder(path: str | Path) -> None:
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:
-    """Device and inode of what is there, links followed: what it is known by under any name; None where nothing is."""
+    """Device and inode of a path, links followed, which identify it under any name; None if it does not exist."""
     try:
         found = os.stat(path)  # noqa: PTH116
     except OSError:
@@ -161,7 +152,7 @@ def identity(path: str | Path) -> tuple[int, int] | None:
 
 
 def mount_points(folder: Path) -> Iterator[Path]:
-    """Mount points at ``folder`` or below it; those below, and folders that are mounted twice, on Linux only."""
+    """Mount points at ``folder`` or below it; those below, and bind mounts, on Linux only."""
     real = Path(os.path.realpath(folder))
     if real.is_mount():
         yield real
@@ -174,10 +165,10 @@ def mount_points(folder: Path) -> Iterator[Path]:
 
 
 def inside(place: str | Path, folders: Iterable[str | Path]) -> Path | None:
-    """The first of ``folders`` that ``place``, which need not exist, is or lies in; None where it is in none.
+    """The first of ``folders`` that ``place`` is or lies in; None if there is none. ``place`` need not exist.
 
-    Places are compared by device and inode, so that a bind mount, a link, or another spelling on a file system that
-    ignores case is seen for the same folder.
+    Paths are compared by device and inode, so a bind mount, a link, or another spelling on a file system that ignores
+    case counts as the same folder.
     """
     above = _above(place)
     for each in map(Path, folders):
@@ -187,10 +178,10 @@ def inside(place: str | Path, folders: Iterable[str | Path]) -> Path | None:
 
 
 def overlap(places: Iterable[Path], inputs: Iterable[str | Path]) -> tuple[Path, Path] | None:
-    """The first of ``places`` that is, lies in or holds one of ``inputs``, and that one; None where none does.
+    """The first of ``places`` that is, lies in or holds one of ``inputs``, with that input; None if there is none.
 
     Args:
-        places: paths that need not exist; a link counts as what it leads to.
+        places: paths that need not exist; a link counts as its target.
     """
     given = [Path(each) for each in inputs]
     for place in places:
@@ -203,13 +194,13 @@ def overlap(places: Iterable[Path], inputs: Iterable[str | Path]) -> tuple[Path,
 
 
 def _above(place: str | Path) -> set[tuple[int, int]]:
-    """What is at ``place`` and every folder above it, as far as they exist."""
+    """The identities of ``place`` and of every folder above it, as far as they exist."""
     real = Path(os.path.realpath(place))
     return {found for path in (real, *real.parents) if (found := identity(path)) is not None}
 
 
 def _within(place: Path) -> set[tuple[int, int]]:
-    """What is at ``place`` and every folder below it; no link in it is followed."""
+    """The identities of ``place`` and of every folder below it; no link is followed."""
     real = os.path.realpath(place)
     names = [real, *(os.path.join(root, name) for root, folders, _ in os.walk(real) for name in folders)]  # noqa: PTH118
     return {found for path in names if not (path != real and os.path.islink(path)) and (found := identity(path))}  # noqa: PTH114

@@ -1,12 +1,12 @@
-"""Which files of a folder are its own: regular files that lie in it, or in the blobs of the Hub's cache that it is of.
+"""Which files of a folder are its own: regular files in it or, for a snapshot in the Hub's cache, in its blobs.
 
-A folder that somebody else has made may hold links to whatever its user can read: a key, ``/proc/self/environ``. So a
-file is read, copied or published only where it is the folder's own, wherever the links to it pass. Hidden files are
-not: a link with a plain name does not make them public. In the Hub's cache
+A folder from somebody else may hold links to anything that its user can read: a key, ``/proc/self/environ``. So a file
+is read, copied or published only if its links end at the folder's own file. Hidden files are excluded: a link with a
+plain name must not make them public. In the Hub's cache
 (``models--org--name/snapshots/commit/file -> ../../blobs/hash``) the files of a snapshot lie in that repository's
 ``blobs``.
 
-Weights are no part of this: people keep them on another disk, and of what a link leads to only tensors are read.
+Weights are an exception: people keep them on other disks, and only tensors are read from the target of a link.
 """
 
 import errno
@@ -18,7 +18,7 @@ from typing import BinaryIO, final
 __all__ = ["NotInside", "TooLong", "find_inside", "open_inside", "read_inside"]
 
 WITHOUT_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""How a file is opened whose links are resolved: one that has taken its place since is not followed or waited for."""
+"""Flags for a path without links: a link that has replaced it since is not followed, a pipe not waited for."""
 
 
 @final
@@ -29,45 +29,41 @@ class NotInside(OSError):
         super().__init__(errno.ELOOP, what, str(path))
 
     def sentence(self, file: str) -> str:
-        """What to tell of it; ``file`` is what the sentence calls it."""
-        return f"{file} is not read, for {self.strerror}: put the file itself there."
+        """The sentence about ``file``."""
+        return f"{file} is not read, because {self.strerror}: put the file itself there."
 
 
 @final
 class TooLong(OSError):
-    """A file has more bytes than any of its kind; ``strerror`` says how many are too many."""
+    """A file is longer than its kind may be; ``strerror`` names the limit."""
 
     def __init__(self, most: int, path: Path) -> None:
         super().__init__(errno.EFBIG, f"it is longer than {most} bytes", str(path))
 
     def sentence(self, file: str) -> str:
-        """What to tell of it; ``file`` is what the sentence calls it."""
-        return f"{file} is not read, for {self.strerror}: shorten it, or fetch it again."
+        """The sentence about ``file``."""
+        return f"{file} is not read, because {self.strerror}: shorten it, or fetch it again."
 
 
 def find_inside(folder: Path, path: str | PurePath) -> Path:
-    """Where a file of a folder lies, with no link left in it.
+    """The resolved path of a file of a folder.
 
     Args:
         path: relative to ``folder``.
 
     Raises:
         NotInside: it is not the folder's own.
-        OSError: it is not there, or cannot be looked at.
+        OSError: it does not exist, or cannot be read.
     """
     root, relative = _resolve(folder, path)
     return root / relative
 
 
 def open_inside(folder: Path, path: str | PurePath) -> BinaryIO:
-    """A file of a folder, open for reading.
+    """Open a file of a folder for reading; arguments and errors as :func:`find_inside`.
 
-    Links are resolved once, and no link is followed after that: what is put into the place of the file, or of a folder
-    on the way, between the check and the opening is not opened.
-
-    Raises:
-        NotInside: it is not the folder's own.
-        OSError: it is not there, or cannot be opened.
+    Links are resolved once, and no link is followed after that. So a link that replaces the file, or a folder above it,
+    between the check and the opening is not followed.
     """
     root, relative = _resolve(folder, path)
     *folders, name = relative.parts
@@ -82,20 +78,18 @@ def open_inside(folder: Path, path: str | PurePath) -> BinaryIO:
         os.close(here)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise NotInside("it is no regular file", folder / path)
+        raise NotInside("it is not a regular file", folder / path)
     return os.fdopen(descriptor, "rb")
 
 
 def read_inside(folder: Path, path: str | PurePath, most: int) -> bytes:
-    """The content of a file of a folder.
+    """The content of a file of a folder; errors as :func:`find_inside`.
 
     Args:
-        most: bytes that it may have; of a longer file none is read.
+        most: the most bytes that it may have.
 
     Raises:
-        NotInside: it is not the folder's own.
         TooLong: it is longer.
-        OSError: it is not there, or cannot be read.
     """
     with open_inside(folder, path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -106,11 +100,7 @@ def read_inside(folder: Path, path: str | PurePath, most: int) -> bytes:
 
 
 def _resolve(folder: Path, path: str | PurePath) -> tuple[Path, PurePath]:
-    """The folder that a file belongs to, and its place in it, with no link in either.
-
-    Raises:
-        NotInside, OSError: as :func:`find_inside`.
-    """
+    """The folder that holds a file, and the file's path in it, both resolved; errors as :func:`find_inside`."""
     root = Path(os.path.realpath(folder, strict=True))
     real = Path(os.path.realpath(folder / path, strict=True))
     if real.is_relative_to(root):
@@ -126,5 +116,5 @@ def _resolve(folder: Path, path: str | PurePath) -> tuple[Path, PurePath]:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / path))
     if not stat.S_ISREG(mode):
-        raise NotInside("it is no regular file", folder / path)
+        raise NotInside("it is not a regular file", folder / path)
     return root, relative

@@ -1,11 +1,10 @@
-"""JSON that somebody else wrote, bounded by what it becomes in memory before it is parsed.
+"""Parse JSON that somebody else wrote, after bounding the memory that it will take.
 
-Every reader of the package comes through here. What a library reads itself has come through here before, is read in a
-child process with limits, or is a safetensors header, whose length is bounded first. It raises ``ValueError`` with the
-reason, and its callers say in a sentence of their own which file that is and what to do.
+Every reader of the package uses this file. A library only reads a file itself if the file was parsed here before, if it
+runs in a child process with limits, or if the file is a safetensors header of bounded length. Functions raise
+``ValueError`` with the reason; their callers name the file and the remedy.
 """
 
-import codecs
 import errno
 import io
 import json
@@ -14,7 +13,6 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -23,16 +21,19 @@ __all__ = [
     "ANSWER",
     "BEGINNING",
     "CONFIG",
+    "DEPTH",
     "INDEX",
     "JOURNAL",
     "LINE",
     "RECORD",
     "REPORT",
+    "STEP",
     "TOKENIZER",
     "Limits",
     "SurrogateError",
     "becomes",
-    "parse_items",
+    "check_depth",
+    "check_surrogates",
     "parse_json",
     "read_bounded",
     "read_json",
@@ -43,11 +44,11 @@ __all__ = [
 @final
 @dataclass(frozen=True)
 class Limits:
-    """How large a kind of file may be.
+    """The largest size of a kind of file.
 
     Attributes:
         size: its bytes.
-        memory: bytes of what it becomes, by :func:`becomes`.
+        memory: bytes of the parsed value, by :func:`becomes`.
     """
 
     size: int
@@ -56,53 +57,50 @@ class Limits:
 
 @final
 class SurrogateError(ValueError):
-    """A text holds half a pair of surrogates, so that it can be neither printed nor written."""
+    """A text holds half a pair of surrogates, so it cannot be printed or written."""
 
 
 CONFIG = Limits(2**24, 2**27)
-"""config.json, adapter_config.json and the like, results of an evaluation: of real ones, the longest have 1 MB
-(21,000 labels). transformers copies a configuration several times."""
+"""config.json, adapter_config.json and the like, results of an evaluation. The longest real ones have 1 MB (21,000
+labels). transformers copies a configuration several times."""
 
 INDEX = Limits(10**8, 2**29)
-"""An index, or what a safetensors header says: of real ones, the longest have 10 MB and 100,000 tensors."""
+"""An index, or a safetensors header. The longest real ones have 10 MB and 100,000 tensors."""
 
 LINE = Limits(2**24, 2**28)
-"""A line of a calibration or test file, or an item of one that is an array."""
+"""A line of a calibration or test file, or an item of a file that is an array."""
 
 ANSWER = Limits(2**24, 2**27)
-"""The body that an endpoint sends: an answer of 100,000 tokens with their probabilities has 10 MB."""
+"""The body of an endpoint's response: an answer of 100,000 tokens with their probabilities has 10 MB."""
 
 RECORD = Limits(2**26, 2**29)
-"""A line that a run of ours wrote, and somebody may have changed since: of answers."""
+"""A line of answers that a run of ours wrote, and that somebody may have changed since."""
 
 BEGINNING = Limits(2**22, 2**26)
 """The first line of a journal: options and digests, some kilobytes."""
 
 JOURNAL = Limits(2**29, 2**32)
-"""A line of a journal, half of which the statistics of a unit of 512 experts take, and the memory of all lines but for
-their texts: the records of linears in them become a report."""
+"""``size``: a line of a journal; the statistics of a unit of 512 experts take half of it. ``memory``: all lines without
+their texts; their records of linears become a report."""
 
 TOKENIZER = Limits(2**28, 2**31)
-"""tokenizer.json and its kind: of real ones, the longest have 40 MB, and half a million merges."""
+"""tokenizer.json and its kind. The longest real ones have 40 MB, and half a million merges."""
 
 REPORT = Limits(2**30, 2**32)
 """A report: one of 100,000 linears has 200 MB and becomes 1 GB."""
 
 VALUE_BYTES = 110
-"""The most that a value takes in CPython 3.11 and 3.12, without the characters of its text, counted for each of the
-signs ``{ [ , :``. Measured: a dict of one key of its own and one number, which has three of them, takes 315 bytes."""
+"""The most bytes of a value in CPython 3.11 and 3.12, without the characters of its text, for each of the signs
+``{ [ , :``. Measured: a dict with one key and one number, which has three signs, takes 315 bytes."""
 
 SIGNS = b"{[,:"
-"""Every value but the first stands after one of these; inside of texts they are counted too, which is on the safe
-side."""
+"""Every value except the first follows one of these. Signs within texts count too, which is on the safe side."""
 
 DEPTH = 100
-"""How deep JSON may be nested: of real files, none is deeper than 20. Much deeper, and libraries end in a recursion."""
+"""The deepest nesting of JSON. No real file is deeper than 20, and far deeper ones exhaust libraries' recursion."""
 
 STEP = 2**20
-"""Bytes of which the signs are counted at once."""
-
-_NOT_BLANK = re.compile(r"[^ \t\n\r]")
+"""Bytes whose signs are counted at once."""
 
 _ESCAPES = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]..)|.)", re.DOTALL)
 """Every escape in a JSON text: the first half of a pair of surrogates and its second, or a second half alone."""
@@ -114,14 +112,14 @@ def parse_json(
     """The value of a JSON text in UTF-8, with or without a byte order mark.
 
     Args:
-        finite: refuse NaN and infinities, and numbers beyond what a float holds.
-        unique: refuse an object that has a key twice; other programs could take the other one.
-        surrogates: accept half a pair of surrogates, by which Python keeps a name that is not UTF-8.
+        finite: refuse NaN, infinities, and numbers that a float cannot hold.
+        unique: refuse an object with a duplicate key; other programs could take the other value.
+        surrogates: accept half a pair of surrogates, which Python uses for a name that is not UTF-8.
 
     Raises:
         ValueError: it is not valid JSON (``json.JSONDecodeError``), not UTF-8 (``UnicodeDecodeError``), too long, too
-            large once it is parsed, nested more than ``DEPTH`` deep, has a number of thousands of digits or half a
-            pair of surrogates, which no text that is written may hold.
+            large when parsed, nested more than ``DEPTH`` deep, or has a number of thousands of digits or half a pair of
+            surrogates.
     """
     raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     if len(raw) > limits.size:
@@ -136,36 +134,10 @@ def parse_json(
         value = json.loads(text, **hooks)
     except RecursionError:
         raise ValueError(f"it is nested more than {DEPTH} deep") from None
-    _check_depth(value)
+    check_depth(value)
     if not surrogates:
-        _check_surrogates(text)
+        check_surrogates(text)
     return value
-
-
-def parse_items(file: BinaryIO, limits: Limits) -> Iterator[Any]:
-    """The items of one JSON array in UTF-8, each parsed when it is asked for.
-
-    No more of the file is held than a step of it, or the one item that is longer. It begins where the array does.
-
-    Raises:
-        ValueError: as :func:`parse_json`, of each item; ``json.JSONDecodeError`` counts lines from the beginning.
-    """
-    window = _Window(file, limits)
-    if window.sign() != "[":
-        raise window.error("Expecting '['")
-    window.at += 1
-    if window.sign() == "]":
-        window.at += 1
-    else:
-        while True:
-            yield window.value()
-            if (sign := window.sign()) not in (",", "]"):
-                raise window.error("Expecting ',' delimiter")
-            window.at += 1
-            if sign == "]":
-                break
-    if window.sign():
-        raise window.error("Extra data")
 
 
 def read_json(path: Path, limits: Limits, *, finite: bool = False, unique: bool = False) -> Any:
@@ -173,17 +145,17 @@ def read_json(path: Path, limits: Limits, *, finite: bool = False, unique: bool 
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, or :func:`parse_json` refuses it.
+        ValueError: it is not a regular file, or :func:`parse_json` refuses it.
     """
     return parse_json(read_bounded(path, limits.size), limits, finite=finite, unique=unique)
 
 
 def read_bounded(path: Path, size: int) -> bytes:
-    """What a regular file holds; nothing that makes a reader wait is opened for more than a look.
+    """The content of a regular file; a pipe or a device is never read.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, is longer than ``size`` bytes, or grows.
+        ValueError: it is not a regular file, is longer than ``size`` bytes, or grows.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
         if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
@@ -192,10 +164,10 @@ def read_bounded(path: Path, size: int) -> bytes:
 
 
 def read_open(file: BinaryIO | io.FileIO, size: int) -> bytes:
-    """What an open file holds, as :func:`read_bounded`."""
+    """The content of an open file; errors as :func:`read_bounded`."""
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if found.st_size > size:
         raise ValueError(f"it is longer than {size} bytes")
     parts = []
@@ -208,91 +180,10 @@ def read_open(file: BinaryIO | io.FileIO, size: int) -> bytes:
     return b"".join(parts)
 
 
-@final
-class _Window:
-    """The part of a JSON text that is being parsed.
-
-    Attributes:
-        at: where in the part the next sign stands that has not been parsed.
-    """
-
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
-        self._file, self._limits = file, limits
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self._parser = json.JSONDecoder()
-        self._text, self._lines, self._column = "", 0, 0
-        self._ended = False
-        self.at = 0
-
-    def sign(self) -> str:
-        """The next sign that is no blank, which stands at ``at`` then; empty at the end of the file."""
-        while True:
-            found = _NOT_BLANK.search(self._text, self.at)
-            if found:
-                self.at = found.start()
-                return found.group()
-            self.at = len(self._text)
-            if not self._more(STEP):
-                return ""
-
-    def value(self) -> Any:
-        """The value at ``at``, which stands behind it then.
-
-        Raises:
-            ValueError: there is none, or it is beyond the limits.
-        """
-        self.sign()
-        while True:
-            message, place = "", 0  # of what failed; the error itself would keep the text alive
-            try:
-                value, end = self._parser.raw_decode(self._text, self.at)
-                if end < len(self._text) or self._ended:  # else a number may go on
-                    break
-            except RecursionError:
-                raise ValueError(f"it is nested more than {DEPTH} deep") from None
-            except json.JSONDecodeError as error:
-                message, place = error.msg, error.pos
-            held = len(self._text) - self.at
-            if message and (self._ended or held > self._limits.size):
-                if not self._ended and (place >= len(self._text) - 8 or message.startswith("Unterminated")):
-                    raise ValueError(f"it is longer than {self._limits.size} bytes")
-                self.at = place
-                raise self.error(message)
-            self._more(max(held, STEP))
-        _check_depth(value)
-        _check_surrogates(self._text[self.at : end])
-        self.at = end
-        return value
-
-    def error(self, message: str) -> json.JSONDecodeError:
-        """What is wrong at ``at``, with its place in the file."""
-        error = json.JSONDecodeError(message, self._text, self.at)
-        error.colno += self._column if error.lineno == 1 else 0
-        error.lineno += self._lines
-        return error
-
-    def _more(self, size: int) -> bool:
-        """Forget what lies before ``at``, and read on; False at the end of the file.
-
-        Raises:
-            ValueError: what is held would take too much memory once it is parsed, or is not UTF-8.
-        """
-        behind = self._text[: self.at]
-        if newlines := behind.count("\n"):
-            self._lines, self._column = self._lines + newlines, 0
-        self._column += len(behind) - behind.rfind("\n") - 1
-        part = self._file.read(size)
-        self._text = self._text[self.at :] + self._decode(part, final=not part)
-        self.at, self._ended = 0, not part
-        if (taken := becomes(self._text.encode())) > self._limits.memory:
-            raise ValueError(f"it would take {taken} bytes of memory, and {self._limits.memory} are its limit")
-        return not self._ended
-
-
 def becomes(raw: bytes) -> int:
-    """A bound of the memory that a JSON text takes once it is parsed, with the text itself.
+    """An upper bound of the memory of a parsed JSON text, with the text itself.
 
-    A text of Python's takes one, two or four bytes for each character, as the widest of them needs.
+    A Python string takes one, two or four bytes for each character, depending on its widest character.
     """
     signs = sum(
         len(part) - len(part.translate(None, SIGNS))
@@ -302,12 +193,8 @@ def becomes(raw: bytes) -> int:
     return (1 + signs) * VALUE_BYTES + 2 * width * len(raw)
 
 
-def _check_depth(value: Any) -> None:
-    """Check that a value is nested no more than ``DEPTH`` deep.
-
-    Raises:
-        ValueError: it is.
-    """
+def check_depth(value: Any) -> None:
+    """Raise ValueError for a value that is nested more than ``DEPTH`` deep."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(DEPTH):
         level = [
@@ -321,12 +208,8 @@ def _check_depth(value: Any) -> None:
     raise ValueError(f"it is nested more than {DEPTH} deep")
 
 
-def _check_surrogates(text: str) -> None:
-    """Check that a JSON text has no half of a pair of surrogates: it could be neither printed nor written.
-
-    Raises:
-        ValueError: it has one.
-    """
+def check_surrogates(text: str) -> None:
+    """Raise SurrogateError for a JSON text with half a pair of surrogates."""
     if "\\ud" in text or "\\uD" in text:
         for found in _ESCAPES.finditer(text):
             high, low, alone = found.groups()
@@ -335,23 +218,15 @@ def _check_surrogates(text: str) -> None:
 
 
 def _finite(text: str) -> float:
-    """A number from JSON.
-
-    Raises:
-        ValueError: it is none, or beyond what a float holds.
-    """
+    """A number from JSON; raises ValueError if a float cannot hold it."""
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text:.40} is no finite number")
+        raise ValueError(f"{text:.40} is not a finite number")
     return number
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ.
-
-    Raises:
-        ValueError: two are equal.
-    """
+    """A JSON object; raises ValueError for a duplicate key."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError(f"the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r:.80} stands in it twice")
+        raise ValueError(f"it has the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r:.80} twice")
     return content

@@ -1,4 +1,4 @@
-"""YAML that somebody else wrote, bounded by what it becomes once its aliases are written out; as :mod:`parsing`."""
+"""Parse YAML that somebody else wrote, like :mod:`parsing`, after bounding its size with all aliases expanded."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from hpa_merge.files.parsing import SurrogateError
 __all__ = ["YAML_BYTES", "parse_yaml"]
 
 YAML_BYTES = 2**20
-"""The longest YAML that is read, unless the caller says otherwise; PyYAML reads half a megabyte a second."""
+"""The longest YAML that is read by default; PyYAML reads half a megabyte a second."""
 
 YAML_EXPANDED = 2**24
-"""The most characters and values of YAML in which every alias is written out."""
+"""The most characters and values of YAML with every alias expanded."""
 
 DIGITS = 100
-"""The most digits of a whole number in YAML, which may be hexadecimal: Python limits decimals alone."""
+"""The most digits of a whole number in YAML: Python limits decimal numbers, but not hexadecimal ones."""
 
 
 def parse_yaml(content: bytes | str, loader: type[Any] = yaml.SafeLoader, size: int = YAML_BYTES) -> Any:
@@ -27,8 +27,8 @@ def parse_yaml(content: bytes | str, loader: type[Any] = yaml.SafeLoader, size: 
 
     Raises:
         yaml.YAMLError: it is not YAML.
-        ValueError: it is not UTF-8, too long, nested too deeply, too large once its aliases are written out, contains
-            itself, or has a value that is not what its tag says.
+        ValueError: it is not UTF-8, too long, nested too deeply, too large with its aliases expanded, contains itself,
+            or has a value that does not fit its tag.
     """
     if len(content) > size:
         raise ValueError(f"it is longer than {size} bytes")
@@ -42,19 +42,19 @@ def parse_yaml(content: bytes | str, loader: type[Any] = yaml.SafeLoader, size: 
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:  # "!!int x", "!!timestamp x"
-        raise ValueError("a value is not what its tag says") from error
+        raise ValueError("a value does not fit its tag") from error
     finally:
         made.dispose()
 
 
 def _expanded(node: Any, known: dict[int, int | None]) -> int:
-    """How many values and characters a node has if every alias in it is written out.
+    """How many values and characters a node has with every alias expanded.
 
     Args:
-        known: those of the nodes that were looked at, by their identity; None while that goes on.
+        known: the results for nodes that were counted, by ``id()``; None while a node is being counted.
 
     Raises:
-        ValueError: too many, or the node contains itself, or holds what cannot be written down.
+        ValueError: there are too many, or the node contains itself, or holds half a pair of surrogates.
     """
     if id(node) in known:
         if (before := known[id(node)]) is None:

@@ -1,4 +1,4 @@
-"""Which files hold weights, by name and by the first bytes, and which folders are checkpoints; no library is needed."""
+"""Which files hold weights, by their names and first bytes, and which folders are checkpoints; needs no library."""
 
 import os
 import re
@@ -12,7 +12,7 @@ SUFFIXES = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".ot", ".onnx"),
     *(".onnx_data", ".tflite", ".distcp", ".nemo", ".mlmodel"),
 }
-"""Suffixes that weight files have; other files have some of them too."""
+"""Suffixes of weight files; other files have some of them too."""
 
 NAMED = re.compile(
     r"(pytorch_model|adapter_model|model|diffusion_pytorch_model)([.-][\w.-]*)?\.safetensors"
@@ -20,14 +20,14 @@ NAMED = re.compile(
     r"|(mm_projector|non_lora_trainables)\.bin|consolidated\.\d+\.pth"
     r"|tf_model([.-][\w.-]*)?\.h5|flax_model([.-][\w.-]*)?\.msgpack|rust_model\.ot"
 )
-"""What libraries call the weight files that they write into a checkpoint folder."""
+"""Names that libraries give to the weight files of a checkpoint folder."""
 
 CONFIGS = ("config.json", "adapter_config.json")
-"""What a checkpoint folder is loaded by: a model's, an adapter's."""
+"""The configuration of a checkpoint folder: a model's, an adapter's."""
 
 
 def is_weight_name(name: str) -> bool:
-    """Whether a library calls a weight file, or the index of such files, so; without its folder."""
+    """Whether a library gives this name, without folder, to a weight file or an index of such files."""
     return NAMED.fullmatch(name.removesuffix(".index.json")) is not None
 
 
@@ -37,7 +37,7 @@ def looks_like_weights(name: str) -> bool:
 
 
 def has_header(path: Path) -> bool:
-    """Whether it is a safetensors file: begins with a length and as long a JSON object; links are followed.
+    """Whether it is a safetensors file, which begins with a length and a JSON object of that length; follows links.
 
     Raises:
         OSError: the file cannot be read.
@@ -66,9 +66,9 @@ def is_checkpoint_folder(folder: Path) -> bool:
 
 
 def protected(path: Path) -> str:
-    """What a file that is written to ``path`` would do to a checkpoint, ``would …``; empty where it would do nothing.
+    """What writing to ``path`` would do to a checkpoint, as the end of ``would …``; empty if nothing.
 
-    A link counts as what it leads to.
+    A link counts as its target.
 
     Raises:
         OSError: the folder cannot be read.

@@ -5,10 +5,8 @@ is fetched, and of it only safetensors and side files are: no pickle, no other f
 anybody else.
 """
 
-import errno
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePosixPath
@@ -18,29 +16,23 @@ from typing import final
 import huggingface_hub
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
-    DisabledRepoError,
     EntryNotFoundError,
-    FileMetadataError,
-    GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx
 
 from hpa_merge.checkpoint.folder import INDEX, read_config, refuse_devices
 from hpa_merge.checkpoint.kinds import candidates
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.errors import CheckpointError, HPAError
+from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.names import REPORT
 from hpa_merge.files.parsing import INDEX as LIMITS
 from hpa_merge.files.parsing import read_json
-from hpa_merge.inputs.addresses import shown
+from hpa_merge.inputs.hub_errors import telling, unreachable
 
-__all__ = ["Source", "commits_of", "is_remote", "locate"]
+__all__ = ["TIMEOUT", "Source", "check_room", "commits_of", "is_remote", "listed_before", "locate"]
 
 NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
@@ -48,9 +40,6 @@ CONFIGS = ("config.json", "adapter_config.json")
 """A repository without any of them holds no checkpoint, and no adapter."""
 
 ADAPTER = "adapter_model.safetensors"
-
-TOKEN = "the token in HF_TOKEN, or that of 'hf auth login', holds a sign that is not ASCII: set it to the token alone."
-"""What is wrong where a request cannot even be written."""
 
 TIMEOUT = 30.0
 """Seconds that the Hub may take to say what a repository has."""
@@ -110,10 +99,10 @@ def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
             reached, and the cache has not all of it; the disk is full; a folder holds what is not to be read.
     """
     found = {role: _look(str(name), role) for role, name in given.items() if is_remote(name)}
-    _check_room(found.values())
+    check_room({f"{each.role} {each.name}": sum(each.missing.values()) for each in found.values()})
     for each in found.values():
         if each.missing:
-            with _telling(each.role, each.name, each.repo, each.revision):
+            with telling(f"{each.role} {each.name}", each.repo, each.revision):
                 # the commit, so that all files are of one; patterns that mean one file each
                 snapshot_download(each.repo, revision=each.folder.name, allow_patterns=[*map(escape, each.missing)])
     for role, name in given.items():
@@ -142,7 +131,7 @@ def _look(name: str, role: str) -> _Found:
     match = NAME.fullmatch(name)
     assert match is not None
     repo, revision = match["repo"], match["revision"]
-    with _telling(role, name, repo, revision):
+    with telling(f"{role} {name}", repo, revision):
         config = _fetch_config(repo, revision, role, name)
         folder, commit = config.parent, config.parent.name
         if config.name == CONFIGS[0]:
@@ -154,7 +143,7 @@ def _look(name: str, role: str) -> _Found:
             files = {entry.rfilename: entry.size or 0 for entry in listed}
         except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled) as error:
             unreached = error
-            files = _listed_before(repo, commit)
+            files = listed_before(repo, commit)
             if not files:
                 files = {p.relative_to(folder).as_posix(): 0 for p in folder.rglob("*") if not p.is_dir()}
                 note = (
@@ -169,7 +158,7 @@ def _look(name: str, role: str) -> _Found:
         missing = {file: files.get(file, 0) for file in wanted if not (folder / file).exists()}
         if missing and unreached is not None:
             raise CheckpointError(
-                f"{role} {name}: {min(missing)} is not in the cache, and {_unreachable()}: "
+                f"{role} {name}: {min(missing)} is not in the cache, and {unreachable()}: "
                 "run it once with the Hub in reach."
             ) from unreached
     return _Found(role, name, repo, revision, folder, missing, note)
@@ -195,10 +184,13 @@ def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path
     raise CheckpointError(f"{role} {name} has no config.json on the Hub: give a model in the format of transformers.")
 
 
-def _listed_before(repo: str, commit: str) -> dict[str, int]:
+def listed_before(repo: str, commit: str, repo_type: str = "model") -> dict[str, int]:
     """The files of a repository as huggingface_hub noted them at an earlier download; empty where it did not."""
     try:
-        return {entry.path: entry.size for entry in huggingface_hub.get_cached_repo_tree(repo, revision=commit)}
+        return {
+            entry.path: entry.size
+            for entry in huggingface_hub.get_cached_repo_tree(repo, revision=commit, repo_type=repo_type)
+        }
     except Exception:  # an older huggingface_hub, or none was noted
         return {}
 
@@ -250,88 +242,22 @@ def _choose_others(files: Collection[str]) -> list[str]:
     return [file for file in files if file in found and (file == REPORT or file not in MADE)]
 
 
-def _check_room(found: Collection[_Found]) -> None:
-    """Check that there is room for what is missing.
+def check_room(missing: Mapping[str, int], kind: type[InputError] = CheckpointError) -> None:
+    """Check that there is room in the cache for what is missing.
+
+    Args:
+        missing: bytes that have to be fetched, by what the messages call that.
 
     Raises:
-        CheckpointError: there is not.
+        InputError: there is not; of the ``kind``.
     """
-    needed = sum(size for each in found for size in each.missing.values())
+    needed = sum(missing.values())
     cache = Path(constants.HF_HUB_CACHE)
     place = next((path for path in (cache, *cache.parents) if path.exists()), cache)
     free = disk_usage(place).free if needed else 0
     if needed > free:
-        names = " and ".join(f"{each.role} {each.name}" for each in found if each.missing)
-        raise CheckpointError(
+        names = " and ".join(name for name, size in missing.items() if size)
+        raise kind(
             f"{names}: {needed / 1e9:.1f} GB have to be fetched, and only {free / 1e9:.1f} GB are free in the cache "
             f"{cache}: free some space, or set HF_HOME to a folder on another disk."
         )
-
-
-@contextmanager
-def _telling(role: str, name: str, repo: str, revision: str | None) -> Iterator[None]:
-    """Whatever huggingface_hub raises, in a sentence; never with its own text, which may hold a signed address."""
-    try:
-        yield
-    except HPAError:
-        raise
-    except Exception as error:  # its transports raise what comes
-        raise CheckpointError(f"{role} {name}{_reason(error, repo, revision)}") from error
-
-
-def _reason(error: Exception, repo: str, revision: str | None) -> str:
-    """The end of a sentence that begins with the role and the name: what is wrong, and what to do."""
-    page = f"{shown(constants.ENDPOINT)}/{repo}"
-    if isinstance(error, GatedRepoError):
-        return (
-            f" is gated, and you are not among those who may read it: ask for access at {page}, "
-            "then log in with 'hf auth login'."
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f": the Hub has no revision {revision or 'main'} of it: give a branch, a tag or a commit of {page}."
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            " is no folder here, and no model on the Hub that you may see: check the name, or, if it is private, "
-            "log in with 'hf auth login'."
-        )
-    if isinstance(error, DisabledRepoError):
-        return f" has been disabled on the Hub: see {page}."
-    if isinstance(error, HFValidationError):
-        return " is no folder here, and no name that the Hub allows: give a folder, or a model as org/name."
-    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-        return (
-            f": the Hub does not let you read it (HTTP {error.response.status_code}): log in with 'hf auth login', "
-            "with a token that may."
-        )
-    if isinstance(error, HfHubHTTPError):
-        return f": the Hub fails (HTTP {error.response.status_code}): try again later; what has arrived is kept."
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        return _reason(error.__cause__, repo, revision)
-    if isinstance(error, LocalEntryNotFoundError):
-        return (
-            f" is no folder here and not in the cache, and {_unreachable()}: check the name, or run it once with the "
-            "Hub in reach."
-        )
-    if isinstance(error, httpx.HTTPError | OfflineModeIsEnabled):
-        return f": {_unreachable()}: check the network and run the same command again; what has arrived is kept."
-    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":  # of a header
-        return f": {TOKEN}"
-    if isinstance(error, FileMetadataError):
-        return f": what answers at {shown(constants.ENDPOINT)} is no Hub: check HF_ENDPOINT and the network's proxy."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return (
-            f": the disk of the cache {constants.HF_HUB_CACHE} is full: free some space, or set HF_HOME to a folder on "
-            "another disk."
-        )
-    if isinstance(error, OSError) and error.errno is not None:
-        return (
-            f": the cache {constants.HF_HUB_CACHE} cannot be used ({error.strerror}): check its permissions, or set "
-            "HF_HOME to another folder."
-        )
-    return f" cannot be fetched ({type(error).__name__}): run the same command again; what has arrived is kept."
-
-
-def _unreachable() -> str:
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE keeps the Hub out of reach"
-    return f"the Hub at {shown(constants.ENDPOINT)} cannot be reached"

@@ -17,10 +17,10 @@ from hpa_merge.isolation import keeping, messages
 __all__ = ["Child", "Limits", "Stopped"]
 
 ANSWER = 2**32
-"""Bytes of an answer, at most: 4 GiB."""
+"""The most bytes of an answer: 4 GiB."""
 
 SLICE = 0.5
-"""Seconds that are waited at a time. A parent that was stopped meanwhile, by Ctrl-Z, has waited no longer than that."""
+"""Seconds to wait at a time. If the parent is stopped meanwhile, by Ctrl-Z, at most this much counts as waiting."""
 
 FAREWELL = 10.0
 """Seconds that the host may take to say how a child ended."""
@@ -29,11 +29,11 @@ FAREWELL = 10.0
 @final
 @dataclass(frozen=True)
 class Limits:
-    """Of one call.
+    """Limits of one call.
 
     Attributes:
-        computing: seconds of computing, of all its threads together.
-        waiting: seconds in all, for what waits and does not compute.
+        computing: seconds of computing, summed over all threads.
+        waiting: seconds in all, for calls that wait and do not compute.
     """
 
     computing: float
@@ -41,7 +41,7 @@ class Limits:
 
 
 class Stopped(Exception):
-    """A child came to its limits, or a library broke in it; the text says which, as a clause: ``it takes more …``."""
+    """A child reached its limits, or a library crashed in it; the text says which, as a clause: ``it takes more …``."""
 
 
 class InChild(Exception):
@@ -61,7 +61,7 @@ class Child:
         Args:
             service: the object's class, ``module:class``. A method returns a value that JSON can hold, and bytes.
             memory: bytes that it may take.
-            together: children that are started at the same time, this one included: they share what is free.
+            together: number of children that are started at the same time and share the free memory, this one included.
         """
         self._memory = memory
         self._pending: Limits | None = None
@@ -75,31 +75,30 @@ class Child:
         self.close = weakref.finalize(self, _close, self._channel, self._lifeline, entered=self._over is None)
         with theirs, kept:
             keeping.request(service, theirs, kept)
-        with suppress(OSError):  # what is wrong is told by the first call
+        with suppress(OSError):  # the first call raises the error
             messages.send(self._channel, pickle.dumps((Path.cwd(), memory, together)))
 
     def call(self, method: str, *arguments: object, limits: Limits) -> tuple[Any, bytearray]:
-        """What a method of the object returns.
+        """Call a method of the object, and return its result.
 
         Raises:
             HPAError: as the method does; the cause is an :class:`InChild`.
-            Stopped: it came to its limits or broke the process. There is no child any more, and further calls end
-                like this one.
+            Stopped: it reached its limits or crashed. The child is gone, and further calls raise this too.
             RuntimeError: any other exception of the method, described.
         """
         self.begin(method, *arguments, limits=limits)
         return self.finish()
 
     def begin(self, method: str, *arguments: object, limits: Limits) -> None:
-        """As :meth:`call`, without waiting; the arguments should be small."""
+        """Start a :meth:`call` without waiting for its result; the arguments should be small."""
         assert self._pending is None
         self._pending = limits
-        with suppress(OSError):  # there is no child any more: finish says why
+        with suppress(OSError):  # the child is gone, and finish says why
             self._channel.settimeout(limits.waiting)
             messages.send(self._channel, pickle.dumps((method, arguments, limits.computing)))
 
     def finish(self) -> tuple[Any, bytearray]:
-        """What the call that was begun returns; raises as :meth:`call`."""
+        """The result of the call that was started; raises as :meth:`call`."""
         assert self._pending is not None
         limits, self._pending = self._pending, None
         if self._over is not None:
@@ -128,7 +127,7 @@ class Child:
         return self._over
 
     def _how_it_ended(self, limits: Limits) -> str:
-        """Why there is no child any more, as its host tells it."""
+        """Why the child is gone, according to its host."""
         patience = _Patience(self._lifeline, FAREWELL)
         buffer = memoryview(bytearray(16))
         try:
@@ -149,18 +148,14 @@ class Child:
 
 @final
 class _Patience:
-    """Waits for what comes through a socket, for so many seconds in all."""
+    """Waits for data from a socket, for so many seconds in all."""
 
     def __init__(self, channel: socket.socket, seconds: float) -> None:
         self._channel = channel
         self._left = seconds
 
     def fill(self, buffer: memoryview) -> int:
-        """Fill the beginning of the buffer; how much of it.
-
-        Raises:
-            TimeoutError: nothing came.
-        """
+        """Fill the beginning of the buffer, and return the number of bytes; raises TimeoutError if nothing comes."""
         while True:
             self._channel.settimeout(min(SLICE, self._left))
             try:
@@ -172,7 +167,7 @@ class _Patience:
 
 
 def _close(channel: socket.socket, lifeline: socket.socket, *, entered: bool) -> None:
-    """End a child: its host kills it where this end of the lifeline is gone."""
+    """End a child: its host kills it when this end of the lifeline is closed."""
     channel.close()
     lifeline.close()
     if entered:

@@ -1,8 +1,8 @@
-"""The process that children are forked from: it imports what they need, and reads nothing of a stranger's.
+"""The process that children are forked from: it imports what they need, and reads no stranger's content.
 
-It has one thread, so that a fork is safe, and never computes. Its parent tells it by a socket what to fork; for each
-child it also gets a *lifeline*, a socket whose other end the parent holds. When that is closed the child is killed;
-when the child ends, how it ended is written there.
+It has one thread, so that a fork is safe, and never computes. Its parent requests children through a socket. For each
+child the host also gets a *lifeline*, a socket whose other end the parent holds. When the parent closes it, the host
+kills the child; when the child ends, the host writes its exit status there.
 """
 
 import gc
@@ -26,14 +26,14 @@ from hpa_merge.isolation.serving import serve
 __all__ = ["REQUEST", "main", "run"]
 
 REQUEST = 256
-"""Bytes of a request: JSON, filled up with blanks."""
+"""Bytes of a request: JSON, padded with blanks."""
 
 _WATCHING = 0.1
-"""Seconds after which a host that imports notices at the latest that its parent is gone."""
+"""Seconds within which a host that is importing notices that its parent is gone."""
 
 
 def main(control: int, *, silent: bool) -> NoReturn:
-    """Be the host, in a fresh process; ``control``: the number of the socket to the parent."""
+    """Be the host, in a fresh process; ``control``: the file descriptor of the socket to the parent."""
     run(socket.socket(fileno=control), silent=silent)
 
 
@@ -41,7 +41,7 @@ def run(control: socket.socket, *, silent: bool) -> NoReturn:
     """Be the host, until the parent is gone.
 
     Args:
-        silent: drop what libraries print; else it goes to the parent's standard error.
+        silent: drop the output of libraries; else it goes to the parent's standard error.
     """
     try:
         _settle(control.fileno(), silent=silent)
@@ -51,7 +51,7 @@ def run(control: socket.socket, *, silent: bool) -> NoReturn:
 
 
 def _settle(control: int, *, silent: bool) -> None:
-    """Leave everything behind that a forked process has of its parent: files, terminal, hooks, handlers of signals."""
+    """Drop everything that a forked process inherits: files, terminal, hooks, signal handlers."""
     null = os.open(os.devnull, os.O_RDWR)
     if silent:
         os.dup2(null, 2)
@@ -62,16 +62,16 @@ def _settle(control: int, *, silent: bool) -> None:
         for number, mode in ((0, "r"), (1, "w"), (2, "w"))
     )
     sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
-    warnings.resetwarnings()  # of libraries: they are no errors here, whatever they are in the parent
+    warnings.resetwarnings()  # libraries' warnings are not errors here, even if they are in the parent
     warnings.simplefilter("ignore" if silent else "default")
     if sys.platform == "linux":  # elsewhere the host is a fresh process, which has no others
         for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
             if number > 2 and number != control:
-                os.dup2(null, number)  # who still knows the number, such as a log, writes to nobody
+                os.dup2(null, number)  # a log that still uses the descriptor writes to nobody
     signal.set_wakeup_fd(-1)
     for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGPROF):
         signal.signal(other, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all: the parent ends its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent ends its children
 
 
 class _Host:
@@ -105,7 +105,7 @@ class _Host:
                     os.kill(key.data, signal.SIGKILL)  # it is not reaped yet, so the number is still its own
 
     def _answer(self) -> bool:
-        """Do what the parent asks for; whether there is one."""
+        """Handle one request of the parent; False if the parent is gone."""
         content, descriptors, _, _ = socket.recv_fds(self._control, REQUEST, 2)
         if not content:
             return False
@@ -118,7 +118,7 @@ class _Host:
 
     @contextmanager
     def _ending_with_parent(self) -> Iterator[None]:
-        """Within the block, which may take seconds, the process ends as soon as its parent is gone."""
+        """Within the block, which may take seconds, the process ends when its parent is gone."""
         over = threading.Event()
 
         def watch() -> None:
@@ -137,7 +137,7 @@ class _Host:
             watcher.join()
 
     def _fork(self, service: str, channel: socket.socket, lifeline: socket.socket) -> None:
-        gc.freeze()  # so that the child's collector does not copy what it shares
+        gc.freeze()  # so that the child's garbage collector does not copy shared memory
         host, child = os.getpid(), os.fork()
         if child:
             channel.close()
@@ -155,7 +155,7 @@ class _Host:
             os._exit(0)
 
     def _reap(self) -> None:
-        """Tell the parent of the children that have ended how they did."""
+        """Tell the parent how the ended children ended."""
         while True:
             try:
                 child, status = os.waitpid(-1, os.WNOHANG)
@@ -179,6 +179,6 @@ class _Host:
 
 
 def _import(service: str) -> None:
-    """Have the service's module in memory; what goes wrong is told to whoever calls it."""
+    """Import the service's module; an error is raised again for the first call."""
     with suppress(Exception):
         importlib.import_module(service.partition(":")[0])

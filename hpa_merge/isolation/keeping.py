@@ -1,8 +1,8 @@
 """When there is a host: while a child lives, or somebody keeps it.
 
-A host is a fresh process that imports the libraries itself, which takes some seconds on another core. Where this
-process is only just beginning, as the command is, it imports them and forks the host, which costs nothing. A process
-that has computed cannot do that: its threads, and its hold of a GPU, do not survive a fork.
+A host is a fresh process that imports the libraries itself, which takes some seconds on another core. If this process
+has only just started, as the command has, it imports them and forks the host, which costs nothing. A process that has
+computed cannot do that, because its threads and its use of a GPU do not survive a fork.
 """
 
 import gc
@@ -26,10 +26,10 @@ from hpa_merge.isolation import host
 __all__ = ["enter", "kept", "leave", "request"]
 
 ENDING = 5.0
-"""Seconds that a host may take to end before it is killed; it takes some milliseconds."""
+"""Seconds that a host may take to end before it is killed; it needs milliseconds."""
 
 _COMPUTING = "torch"
-"""The library that must not have computed, nor touched a GPU, before a fork: it has not where it is not imported."""
+"""The library that must not have computed, or touched a GPU, before a fork; so it must not be imported."""
 
 
 @final
@@ -37,7 +37,7 @@ class _Host:
     """The host as its parent sees it."""
 
     def __init__(self, service: str | None, silent: bool) -> None:
-        """``service``: what to import before the host is forked from this process; None where it cannot be."""
+        """``service``: imported before the host is forked from this process; None if it cannot be forked."""
         self._parent = os.getpid()
         if service is not None:
             importlib.import_module(service.partition(":")[0])
@@ -52,7 +52,7 @@ class _Host:
 
     @property
     def ours(self) -> bool:
-        """Whether this process made it, and not one that this was forked from."""
+        """Whether this process made it, not a process that this one was forked from."""
         return self._parent == os.getpid()
 
     @property
@@ -63,7 +63,7 @@ class _Host:
         return not poll.poll(0)
 
     def close(self) -> None:
-        """Let it end, and wait for that."""
+        """Let it end, and wait for its end."""
         self.control.close()
         if self.ours:
             self._wait()
@@ -79,13 +79,13 @@ def kept(service: str, *, beginning: bool = False, silent: bool = True) -> Itera
     """Within the block there is a host, so that children start at once.
 
     Args:
-        service: of the children that are expected, ``module:class``; it is imported now.
-        beginning: this process is only just beginning: no thread of it holds a lock, and nothing was computed.
-        silent: drop what libraries print in the host and in children.
+        service: the service of the expected children, ``module:class``; it is imported now.
+        beginning: whether this process has only just started: no thread holds a lock, and nothing was computed.
+        silent: drop the output of libraries in the host and in children.
     """
     try:
         enter(service, beginning=beginning, silent=silent)
-    except OSError:  # no process can be started; a child says so where one is needed
+    except OSError:  # no process can be started; a child raises the error when it is needed
         yield
         return
     try:
@@ -99,7 +99,7 @@ def enter(service: str, *, beginning: bool = False, silent: bool = True) -> None
     global _host, _users
     with _lock:
         if _host is not None and not (_host.ours and _host.alive):
-            gone, _host = _host, None  # first, for the closing may be interrupted
+            gone, _host = _host, None  # first, because the closing may be interrupted
             _users = _users if gone.ours else 0
             gone.close()
         if _host is None:
@@ -110,7 +110,7 @@ def enter(service: str, *, beginning: bool = False, silent: bool = True) -> None
 
 
 def leave() -> None:
-    """Let the host end where nobody else needs it."""
+    """Let the host end if nobody else needs it."""
     global _host, _users
     with _lock:
         if _host is None or not _host.ours:
@@ -122,24 +122,24 @@ def leave() -> None:
 
 
 def request(service: str, *ends: socket.socket) -> None:
-    """Have ``service`` imported and, with the two sockets of a child, the child forked; returns at once.
+    """Ask the host to import ``service`` and, given the two sockets of a child, to fork it; returns at once.
 
     Args:
-        ends: the child's channel and its lifeline, of which the host and the child get copies.
+        ends: the child's channel and its lifeline; the host and the child get copies.
     """
     with _lock:
         if _host is None:
             return
         content = json.dumps({"service": service}).encode().ljust(host.REQUEST)
-        with suppress(OSError):  # a host that is gone: the child's channel is at its end, which is told there
+        with suppress(OSError):  # the host is gone: the child's channel is closed, and its first call raises
             socket.send_fds(_host.control, [content], [end.fileno() for end in ends])
 
 
 def _forked(control: socket.socket, silent: bool) -> Callable[[], None]:
-    """Fork the host; what waits for its end."""
-    gc.freeze()  # what was imported stays shared: the collector would write to all of it
+    """Fork the host, and return a function that waits for its end."""
+    gc.freeze()  # keeps imported memory shared: the garbage collector would write to all of it
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which do nothing with Python's locks
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads, but ours do not use Python's locks
         child = os.fork()
     if not child:
         host.run(control, silent=silent)
@@ -156,13 +156,13 @@ def _forked(control: socket.socket, silent: bool) -> Callable[[], None]:
 
 
 def _spawned(control: socket.socket, silent: bool) -> Callable[[], None]:
-    """Start the host as a fresh process; what waits for its end."""
+    """Start the host as a fresh process, and return a function that waits for its end."""
     program = (
         f"import sys; sys.path[:] = {sys.path!r}; from hpa_merge.isolation.host import main; "
         f"main({control.fileno()}, silent={silent})"
     )
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", program],  # without the folder that we are in on the path
+        [sys.executable, "-P", "-c", program],  # without the current folder on the path
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

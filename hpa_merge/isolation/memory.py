@@ -1,4 +1,4 @@
-"""How much memory is free: of the machine, and of the control groups that this process runs in, as in a container."""
+"""Free memory of the machine and of the control groups of this process, as in a container."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,16 +8,16 @@ __all__ = ["free_memory"]
 
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 VERSION_2 = ("memory.max", "memory.current", "inactive_file")
-"""Of a control group: the file with its limit, that with what it takes, and what of that are files that the system
-drops where memory is short, by its name in memory.stat."""
+"""For a control group: the file with its limit, the file with its use, and the key in memory.stat for cached files,
+which the system drops when memory is short."""
 
 
 def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not tell.
+    """Bytes that can be taken without swapping; None if the system does not tell.
 
     Args:
-        proc: where the system tells of itself and of this process.
-        groups: where it tells of control groups.
+        proc: the system's folder about itself and this process.
+        groups: the system's folder about control groups.
     """
     found: list[int] = []
     with suppress(OSError, ValueError, StopIteration):
@@ -34,7 +34,7 @@ def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"
 
 
 def _left(root: Path, path: str, names: tuple[str, str, str]) -> Iterator[int]:
-    """What the limits of a group and of those around it leave; a container may see none but the outermost."""
+    """The bytes that the limits of a group and of its parents leave; a container may see only the outermost."""
     limit, taken, files = names
     own = root / path.lstrip("/")
     for folder in (own, *own.parents):

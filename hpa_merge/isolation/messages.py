@@ -1,4 +1,4 @@
-"""What a parent and its child send to each other: a text and some bytes, with the lengths of both in front."""
+"""The messages of a parent and its child: a text and some bytes, after the lengths of both."""
 
 import socket
 import struct
@@ -9,7 +9,7 @@ __all__ = ["Closed", "receive", "send"]
 _LENGTHS = struct.Struct("!QQ")
 
 Receive = Callable[[memoryview], int]
-"""Fills the beginning of a buffer and returns how much; 0: nothing will come any more."""
+"""Fills the beginning of a buffer and returns the number of bytes; 0 at the end."""
 
 
 class Closed(Exception):
@@ -30,11 +30,11 @@ def receive(fill: Receive, most: int) -> tuple[bytes, bytearray]:
     """The next message.
 
     Args:
-        most: bytes that it may have.
+        most: the most bytes that it may have.
 
     Raises:
-        Closed: the other end is gone, whether in the middle of a message or not.
-        ValueError: it has more.
+        Closed: the other end is gone, in the middle of a message or not.
+        ValueError: the message is longer.
     """
     lengths: tuple[int, int] = _LENGTHS.unpack(_exactly(fill, _LENGTHS.size))
     if sum(lengths) > most:

@@ -1,7 +1,6 @@
 """What a child does: it limits itself, then answers calls until its parent is gone.
 
-A call names a method of the child's *service*, an object of a class of ours. The method returns a value that JSON can
-hold, and bytes.
+A call names a method of the child's *service*, an object of a class of ours. The method returns a JSON value and bytes.
 """
 
 import ctypes
@@ -25,10 +24,10 @@ from hpa_merge.isolation.messages import Closed, receive, send
 __all__ = ["AVAILABLE_SHARE", "serve"]
 
 AVAILABLE_SHARE = 0.75
-"""Of the memory that is free when children begin, what they may take at most together, whatever their limits are."""
+"""The share of the free memory that children may take together, whatever their limits."""
 
 TRACE = 2**14
-"""Characters of a traceback that are sent, the last ones."""
+"""The last characters of a traceback that are sent."""
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _ANY_LENGTH = 2**63
@@ -38,8 +37,8 @@ def serve(channel: socket.socket, service: str, host: int) -> None:
     """Answer the calls that come through ``channel`` until it is closed.
 
     Args:
-        service: of the calls' methods, ``module:class``.
-        host: process that forked this one.
+        service: the class with the methods, ``module:class``.
+        host: the process that forked this one.
     """
     _end_with(host)
     try:
@@ -49,13 +48,13 @@ def serve(channel: socket.socket, service: str, host: int) -> None:
         methods: Any = None
         while True:
             name, arguments, seconds = pickle.loads(receive(channel.recv_into, _ANY_LENGTH)[0])
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever computes
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever is computing
             data = b""
             try:
                 methods = methods or _find(service)()
                 value, data = getattr(methods, name)(*arguments)
                 answer = {"value": value}
-            except BaseException as error:  # also what is no Exception: a panic of a library in Rust
+            except BaseException as error:  # a panic of a library in Rust is no Exception
                 answer = _described(error, memory)
             text = json.dumps(answer).encode()
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -73,16 +72,15 @@ def _end_with(host: int) -> None:
 
 
 def _limit_memory(memory: int, together: int) -> int:
-    """Let the process take no more than so many bytes beyond what it has; on Linux.
+    """On Linux, limit the memory that the process may take in addition to what it has.
 
-    What counts is private memory that can be written to, as malloc takes it: a library that reserves addresses, or maps
-    a file, is not disturbed.
+    Only private writable memory counts, as malloc takes it, so a library may reserve addresses or map files.
 
     Args:
-        together: children that share what is free.
+        together: number of children that share the free memory.
 
     Returns:
-        What it may take.
+        The limit in bytes.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
@@ -102,7 +100,7 @@ def _find(service: str) -> Any:
 
 
 def _described(error: BaseException, memory: int) -> dict[str, Any]:
-    """An error as JSON has it: one of ours by its class and its sentence, a lack of memory, or any other."""
+    """An error in JSON types: one of ours by its class and its sentence, out of memory, or any other."""
     trace = "".join(traceback.format_exception(error))[-TRACE:]
     if any(_is_out_of_memory(cause) for cause in _causes(error)):
         return {"memory": memory, "trace": trace}
@@ -112,14 +110,14 @@ def _described(error: BaseException, memory: int) -> dict[str, Any]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that it was raised from."""
+    """The error and its chain of causes."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; torch and C++ say so by a text."""
+    """Whether an allocation failed; torch and C++ only say so in a text."""
     return isinstance(error, MemoryError) or any(
         words in str(error) for words in ("can't allocate memory", "std::bad_alloc", "not enough memory")
     )

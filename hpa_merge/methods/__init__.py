@@ -1,10 +1,10 @@
-"""The rules by which a linear weight becomes what it is in OUT: a file for each, and the table of them.
+"""The rules that turn OLD's and NEW's linear weight into OUT's: one file for each rule, and the table of them.
 
-HPA is the first; the others are what it is compared with. Another rule is a file like theirs, which ends with its
-:class:`~hpa_merge.methods.rule.Rule`, and its row in this file: its name in :data:`Method`, its rule in :data:`RULES`,
-and its options among the bases of :class:`RuleOptions`, if it has some of its own. Nothing else knows a rule's name.
+HPA is the first; the others are there for comparison. To add a rule, write a file that ends with its
+:class:`~hpa_merge.methods.rule.Rule`, and add it here: its name to :data:`Method`, its rule to :data:`RULES`, and its
+own options, if it has any, to the bases of :class:`RuleOptions`. Nothing else knows a rule's name.
 
-Where a rule meets a weight is :mod:`applying`. Imports no torch.
+:mod:`applying` applies a rule to a weight. Imports no torch.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from hpa_merge.methods import (
     hpa,
     linear,
     model_tailor,
+    regmean,
     safe_delta,
     surgery,
 )
@@ -25,10 +26,11 @@ from hpa_merge.methods.rule import Rule, option
 
 __all__ = ["DEFAULT", "RULES", "Method", "Rule", "RuleOptions", "find_rule", "method_of", "users"]
 
-Method = Literal["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
+Method = Literal["hpa", "regmean", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
 
 RULES: tuple[Rule, ...] = (
     hpa.RULE,
+    regmean.RULE,
     linear.RULE,
     safe_delta.RULE,
     model_tailor.RULE,
@@ -54,8 +56,9 @@ class RuleOptions(
     model_tailor.Options,
     safe_delta.Options,
     linear.Options,
+    regmean.Options,
     hpa.Options,
-    Choice,  # last, for the fields of a dataclass begin with those of its last base
+    Choice,  # last, because the fields of a dataclass begin with those of its last base
 ):
     """The rule, and the options of all of them."""
 
@@ -66,28 +69,33 @@ class RuleOptions(
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The calibration sets that the rule looks at: ``safety``, ``task``, both, or none."""
+        """The calibration sets that the rule uses: ``safety``, ``task``, both, or none."""
         return self.rule.sets
 
     @property
     def whole_inverse(self) -> bool:
-        """Whether the rule takes more of the curvature than ``[H⁻¹]_jj``."""
+        """Whether the rule needs all of ``H⁻¹``."""
         return self.rule.whole_inverse(self)
+
+    @property
+    def diagonal_only(self) -> bool:
+        """Whether ``[H⁻¹]_jj`` is all that the rule takes of the curvature."""
+        return not self.whole_inverse and not self.rule.hessians
 
 
 _BY_NAME = {rule.name: rule for rule in RULES}
 
 
 def find_rule(name: object) -> Rule | None:
-    """The rule of that name; None where there is none, as in the report of another version."""
+    """The rule of that name; None if there is none, as in the report of another version."""
     return _BY_NAME.get(str(name))
 
 
 def method_of(options: Mapping[str, Any]) -> str:
-    """The name of the rule in options as YAML or a report has them."""
+    """The name of the rule in the options of a YAML file or a report."""
     return str(options.get("method", DEFAULT))
 
 
 def users(option: str) -> tuple[str, ...]:
-    """The rules that use an option; empty where all do, or where it belongs to the calibration."""
+    """The rules that use an option; empty if all do, or if it belongs to the calibration."""
     return tuple(rule.name for rule in RULES if option in rule.uses)

@@ -1,7 +1,7 @@
-"""Whole blocks of the text stack are restored: ``W = W_old`` in the chosen blocks, ``W_new`` everywhere else.
+"""Restore whole blocks of the text stack: ``W = W_old`` in the chosen blocks, ``W_new`` everywhere else.
 
-Li et al. (arXiv 2408.17003) find the safety of a model in a few layers in its middle, and leave those alone in tuning;
-here they are restored after it. Their 6 to 14 are of models with 32 blocks.
+Li et al. (arXiv 2408.17003) find the safety of a model in a few layers in its middle, and freeze those layers during
+tuning. Here they are restored after tuning. Their layers 6 to 14 are those of models with 32 blocks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["RULE", "Options"]
 
 
 def numbers(text: str) -> set[int]:
-    """The numbers that ``0-2,7`` names; none where it names none or is no such text."""
+    """The numbers that a text such as ``0-2,7`` names; empty if it has another form."""
     if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
         return set()
     found: set[int] = set()
@@ -38,7 +38,7 @@ class Options:
 
     blocks: str = option(
         "6-14",
-        "blocks: those of the text stack to restore, counted from 0, such as 0-2,7.",
+        "blocks: the blocks of the text stack to restore, counted from 0, such as 0-2,7.",
         Bound(lambda text: bool(numbers(text)), "block numbers and ranges of them, such as 0-2,7"),
     )
 
@@ -49,10 +49,10 @@ def touches(options: Options, text: bool, block: int | None) -> bool:
 
 
 def check_model(options: Options, architecture: str, blocks: int) -> None:
-    """Whether the text has all of the chosen blocks.
+    """Check that the text stack has all of the chosen blocks.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: it does not.
     """
     if (last := max(numbers(options.blocks))) >= blocks:
         raise ConfigError(
@@ -62,13 +62,13 @@ def check_model(options: Options, architecture: str, blocks: int) -> None:
 
 
 def adapt(weight: Weight, options: Options) -> Adapted:
-    """``W_old``: the weights of other blocks do not come here."""
+    """``W_old``; this is never called for the weights of other blocks."""
     figures = {"restored_share": 1.0, "energy_restored": 1.0}
     return Adapted(weight.old.to(weight.new.dtype), weight.update, figures=figures)
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """All of it again."""
+    """Compute the weight again, in full."""
     import torch
 
     adapted = adapt(weight, options)

@@ -1,6 +1,6 @@
-"""What the rules by columns have in common: OLD's on the restored columns, ``W_new − κ W_old`` elsewhere.
+"""What the rules by columns share: ``W_old`` on the restored columns, ``W_new − κ W_old`` elsewhere.
 
-HPA and its two controls differ in nothing but the choice of the columns, which they hand in.
+HPA and its two controls differ only in the choice of the columns, which they pass in.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ __all__ = ["adapt_columns", "budget", "check_columns", "largest"]
 
 
 def budget(weight: Weight, options: Options, ratio: float = 1.0) -> int:
-    """``n_restored`` at the depth of a weight; ``n_focus`` with the focus ratio."""
+    """``n_restored`` at the depth of a weight; with the focus ratio as ``ratio``, ``n_focus``."""
     share = retained_share(weight.block, weight.blocks, options.p_max, options.p_min)
     return column_budget(share, weight.old.shape[1], ratio)
 
@@ -31,12 +31,12 @@ def adapt_columns(weight: Weight, options: Options, selection: Selection) -> Ada
 def check_columns(
     weight: Weight, options: Options, selection: Selection, said: Mapping[str, Any], problems: Iterable[str] = ()
 ) -> Redone:
-    """The weight made again with the columns of ``selection``.
+    """The weight computed again with the columns of ``selection``.
 
     Args:
-        said: the report's figures; its ``κ`` is used to the last bit where it is right, for the sums of the merge may
-            have been taken in another order.
-        problems: what was found wrong already, each without the weight's name.
+        said: the report's figures. If its ``κ`` is right up to rounding, it is used as it is, because the merge may
+            have taken the sums in another order.
+        problems: the problems found so far, each without the weight's name.
     """
     kappa = weight.update.kappa if options.orthogonal else 0.0
     if said["kappa"] is not None and close(said["kappa"], kappa, slack(weight.old, weight.update)):

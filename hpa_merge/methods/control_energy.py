@@ -1,8 +1,9 @@
-"""A control: as many columns as HPA restores, those that changed most, without any curvature.
+"""A control: restore as many columns as HPA, those that changed most, without any curvature.
 
     M = the n_restored columns of largest e_j = (1/r) Σ_i ΔW_ij²
+    Ŵ = W_old on M, W_new − κ W_old elsewhere
 
-What HPA gains over it is what the curvatures and the balance are worth.
+HPA's gain over it measures what the curvatures and the balance contribute.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["RULE"]
 
 TIE = 1e-9
-"""Energies of columns that are no further apart, relative to the greater, may change places with the order of sums."""
+"""If the relative difference of two energies is at most this, the order of a sum can decide which is greater."""
 
 
 def adapt(weight: Weight, options: hpa.Options) -> Adapted:
-    """``Ŵ``, from the update alone."""
+    """``Ŵ``; it uses the update alone."""
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import adapt_columns, budget, largest
 
@@ -33,7 +34,7 @@ def adapt(weight: Weight, options: hpa.Options) -> Adapted:
 
 
 def check(weight: Weight, options: hpa.Options, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The weight with its own columns; with those of the report where they differ in a tie alone."""
+    """The weight with the columns chosen here, or with those of the report if only ties differ."""
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import budget, check_columns, largest
 

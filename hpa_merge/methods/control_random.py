@@ -1,8 +1,9 @@
-"""A control: as many columns as HPA restores, drawn at random.
+"""A control: restore as many columns as HPA, drawn at random.
 
     M = n_restored columns, drawn by the seed and the name of the weight
+    Ŵ = W_old on M, W_new − κ W_old elsewhere
 
-It knows nothing of the weight but its name: what HPA gains over it is what knowing anything is worth.
+The draw does not look at the weight. HPA's gain over it measures what choosing columns contributes at all.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["RULE", "random_columns"]
 
 @dataclass(frozen=True)
 class Seeded(hpa.Options):
-    """What it reads: HPA's step, and the seed of the draw, which is the samples' too."""
+    """The options that the rule reads: HPA's step, and the seed, which also draws the samples."""
 
     seed: int = 0
 
@@ -44,7 +45,7 @@ def random_columns(columns: int, n_restored: int, seed: int, name: str) -> Tenso
 
 
 def adapt(weight: Weight, options: Seeded) -> Adapted:
-    """``Ŵ``, without a look at the weight."""
+    """``Ŵ``; the draw does not depend on the weight's values."""
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import adapt_columns, budget
 
@@ -54,7 +55,7 @@ def adapt(weight: Weight, options: Seeded) -> Adapted:
 
 
 def check(weight: Weight, options: Seeded, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The weight with the columns that are drawn."""
+    """The weight with the columns that the seed draws."""
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import budget, check_columns
 

@@ -6,9 +6,10 @@
     M = S∖O by ε̄, then O by φ_j = ε̄_j − α ζ̄_j           the n_restored columns to restore
     Ŵ = W_old on M, W_new − κ W_old elsewhere            κ = ⟨ΔW, W_old⟩_F / ‖W_old‖²_F
 
-The mathematics is that of :mod:`hpa_merge.core`, where each of these is computed: :mod:`~hpa_merge.core.hessian`,
-:mod:`~hpa_merge.core.adjustment`, :mod:`~hpa_merge.core.selection`. The controls :mod:`control_random` and
-:mod:`control_energy` restore as many columns, and take the same step elsewhere.
+``W_old``, ``W_new`` and ``Ŵ`` are ``[r, c]``; scores and ``M`` are vectors over the ``c`` columns; ``l`` is the depth
+of the block, of ``L``. All of this is computed in :mod:`hpa_merge.core`: :mod:`~hpa_merge.core.hessian` (``H_s``,
+``H_t``), :mod:`~hpa_merge.core.adjustment` (``e_j``, ``κ``, ``Ŵ``), :mod:`~hpa_merge.core.selection` (the rest). The
+controls :mod:`control_random` and :mod:`control_energy` restore as many columns and take the same step elsewhere.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["BIBTEX", "RULE", "STEP", "Options", "share"]
 
 TIE = 1e-9
-"""How far ``α`` may lie beyond its bounds, relative: for rounding."""
+"""How far ``α`` may lie outside its bounds because of rounding, relative."""
 
 STEP = ("p_max", "p_min", "orthogonal")
-"""The options that the controls use too."""
+"""The options that the controls share."""
 
 BIBTEX = """\
 @inproceedings{wang2026harmonious,
@@ -46,30 +47,30 @@ Wang, Meng},
 
 @dataclass(frozen=True)
 class Options:
-    """HPA's own; the defaults are the paper's."""
+    """HPA's own options; the defaults are the paper's."""
 
     p_max: float = option(15.0, "Percent of the columns restored in the first block.", PERCENT)
     p_min: float = option(5.0, "Percent of the columns restored after the last block.", PERCENT, most="p_max")
     focus_ratio: float = option(
         2.0,
         "Size of the focus sets, as a multiple of the restored columns.",
-        Bound(lambda x: x >= 1.0, "at least 1, for the columns come from the focus set"),
+        Bound(lambda x: x >= 1.0, "at least 1, because the restored columns come from the focus set"),
     )
     alpha_min: float = option(
         0.4, "Least weight of the task score in the balanced score.", NOT_NEGATIVE, most="alpha_max"
     )
     alpha_max: float = option(0.8, "Greatest weight of the task score in the balanced score.", NOT_NEGATIVE)
     selection: Literal["balanced", "safety", "shared"] = option(
-        "balanced", "Which columns are restored: the method, or one of its two ablations."
+        "balanced", "Which columns are restored: balanced is the method, the others are its ablations."
     )
-    orthogonal: bool = option(True, "Remove from the update what points along the old weights.")
+    orthogonal: bool = option(True, "Remove the component of the update along the old weights.")
     saliency: Literal["quotient", "product"] = option(
         "quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it."
     )
 
 
 def adapt(weight: Weight, options: Options) -> Adapted:
-    """``Ŵ``, from both diagonals."""
+    """``Ŵ``; it uses both diagonals."""
     from hpa_merge.core import select_columns
     from hpa_merge.methods.columns import adapt_columns, budget
 
@@ -95,7 +96,7 @@ def share(options: Options, block: int, blocks: int) -> float:
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The weight with the columns of the report, and what of them cannot have come of any samples."""
+    """The weight with the columns of the report, and the claims about them that no samples can lead to."""
     from hpa_merge.core import Selection
     from hpa_merge.methods.columns import budget, check_columns
 
@@ -105,7 +106,7 @@ def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tens
 
 
 def _impossible(weight: Weight, options: Options, selection: Selection, said: Mapping[str, Any]) -> Iterator[str]:
-    """What of the choice of columns cannot have come of any samples."""
+    """The claims about the choice of columns that no samples can lead to, a sentence each."""
     energy, n_shared, alpha = weight.update.energy, selection.n_shared, selection.alpha
     n_restored, n_focus, restored = selection.n_restored, selection.n_focus or 0, int(selection.restored.sum())
     columns = len(energy)
@@ -114,23 +115,23 @@ def _impossible(weight: Weight, options: Options, selection: Selection, said: Ma
         return
     wanted = min(n_restored, n_shared) if options.selection == "shared" else n_restored
     if restored != wanted:
-        yield f"{restored} columns are restored in the report, and {wanted} have to be."
+        yield f"{restored} columns are restored in the report, and {wanted} are required."
     allowed = allowed_columns(energy, n_restored if options.selection == "safety" else n_focus)
     if beyond := int((selection.restored & ~allowed).sum()):
-        yield f"{beyond} of the restored columns did not change, and no samples choose them."
+        yield f"{beyond} of the restored columns did not change, and no samples can choose them."
     low, high = options.alpha_min, options.alpha_max
     if alpha is None or not low * (1 - TIE) <= alpha <= high * (1 + TIE):
-        yield f"α is {alpha} in the report, and lies between {low:g} and {high:g}."
+        yield f"α is {alpha} in the report, and has to lie between {low:g} and {high:g}."
     cells = said["saliency"].values()
     totals = sum(columns for columns, _ in cells), sum(of_restored for _, of_restored in cells)
     if totals != (int((energy > 0).sum()), int(selection.restored[energy > 0].sum())):
-        yield "saliency does not have each column that changed once."
+        yield "saliency does not count each changed column once."
 
 
 def allowed_columns(energy: Tensor, size: int) -> Tensor:
     """The columns that can be among the ``size`` of largest focus score, whatever the curvature; ``[c]`` bool.
 
-    A column that did not change scores 0: it comes after all that did, and before those of a higher index.
+    An unchanged column scores 0. It ranks after all changed columns and before unchanged ones of a higher index.
     """
     allowed = energy > 0.0
     if (missing := size - int(allowed.sum())) > 0:
@@ -141,13 +142,13 @@ def allowed_columns(energy: Tensor, size: int) -> Tensor:
 def explains(said: Tensor, selection: Selection, options: Options) -> bool:
     """Whether rounding can turn a selection into the report's columns.
 
-    A column whose score lies at a threshold may fall on either side of it, and brings one other column in or out of
-    ``M``. So there can be no more exchanges than columns that lie within
-    :data:`~hpa_merge.core.rounding.NEAR` of a threshold.
+    A column whose score lies at a threshold may fall on either side of it, and moves one other column into or out of
+    ``M``. So there are at most as many exchanges as columns within :data:`~hpa_merge.core.rounding.NEAR` of a
+    threshold.
 
     Args:
         said: the report's restored columns, ``[c]`` bool.
-        selection: the one that was made here.
+        selection: the selection made here.
     """
     from hpa_merge.core.rounding import NEAR
     from hpa_merge.methods.columns import largest
@@ -156,7 +157,7 @@ def explains(said: Tensor, selection: Selection, options: Options) -> bool:
         return said.equal(selection.restored)
     epsilon, zeta, n_focus = selection.epsilon, selection.zeta, selection.n_focus
     phi = epsilon - selection.alpha * zeta
-    width = NEAR * (epsilon + selection.alpha * zeta)  # of φ, which is a difference
+    width = NEAR * (epsilon + selection.alpha * zeta)  # for φ, which is a difference
     everything = selection.restored | ~selection.restored
     if options.selection == "safety":
         near = _at(epsilon, selection.n_restored, NEAR * epsilon, everything)
@@ -172,7 +173,7 @@ def explains(said: Tensor, selection: Selection, options: Options) -> bool:
 
 
 def _at(score: Tensor, count: int, width: Tensor, among: Tensor) -> Tensor:
-    """Those ``among`` the columns whose score is within ``width`` of the threshold between ``count`` and the rest."""
+    """The columns ``among`` whose score is within ``width`` of the threshold after the ``count`` largest; ``[c]``."""
     ordered = score[among].sort(descending=True).values
     if not 0 < count < len(ordered):
         return among & ~among

@@ -1,9 +1,8 @@
-"""Weight interpolation: ``W = W_old + w ΔW``.
+"""Weight interpolation: ``W = W_old + w ΔW``, all ``[r, c]``.
 
-The weight merging that Lee et al. (ICLR 2025, arXiv 2410.07571) propose against the loss of safety in vision-language
-adaptation, a linear combination of a safe model and a capable one; between a model before and after tuning it is also
-what Farn et al. (arXiv 2412.19512) propose. Both merge every parameter; here, as with every method, what is no linear
-weight comes from NEW.
+Lee et al. (ICLR 2025, arXiv 2410.07571) merge a safe model and a capable one linearly, against the loss of safety in
+vision-language adaptation. Farn et al. (arXiv 2412.19512) merge a model before and after tuning. Both merge every
+parameter; here, as with every method, all parameters that are no linear weights come from NEW.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ __all__ = ["RULE", "Options", "interpolate"]
 
 @dataclass(frozen=True)
 class Options:
-    """``w``; 0.5 is the middle."""
+    """``w``; 0.5 is the mean of OLD and NEW."""
 
-    weight: float = option(0.5, "linear: the part of the update that stays.", SHARE)
+    weight: float = option(0.5, "linear: the share of the update that is kept.", SHARE)
 
 
 def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:
@@ -33,7 +32,7 @@ def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:
 
     Args:
         old, new: ``[r, c]``.
-        weight: ``w``; at 0 the result is ``old`` and at 1 it is ``new``, bit for bit.
+        weight: ``w``; 0 gives ``old`` and 1 gives ``new``, bit for bit.
     """
     import torch
 
@@ -50,12 +49,12 @@ def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:
 
 
 def adapt(weight: Weight, options: Options) -> Adapted:
-    """``W``, from the two weights alone."""
+    """``W``; it uses the two weights alone."""
     return Adapted(interpolate(weight.old, weight.new, options.weight), weight.update)
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """All of it again."""
+    """Compute the weight again, in full."""
     import torch
 
     adapted = adapt(weight, options)

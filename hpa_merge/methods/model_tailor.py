@@ -1,18 +1,21 @@
-"""Model Tailor: the few changes of a weight that the task needs (Zhu et al., ICML 2024, arXiv 2402.12048).
+"""Model Tailor: keep the few changes of a weight that the task needs (Zhu et al., ICML 2024, arXiv 2402.12048).
 
-    salience_m = |ΔW_m|                          how much tuning changed a weight
+    salience_m = |ΔW_m|                          how much tuning changed the value m of the weight
     sensitivity_m = W_new,m² / [H_t⁻¹]_mm        what the task loses without it (optimal brain surgeon)
     score = ω z(salience) + (1 − ω) z(sensitivity)
-    P                                            the model patch: the share k of the weights of largest score, k = 10 %
-    W = W_old outside of P;  W_new + Σ_{m ∉ P} C_m in P, decorated   C_m = −ΔW_m/[H_t⁻¹]_mm · H_t⁻¹_{:,m}
+    P                                            the model patch: the share k of the values with the largest scores
+    W = W_old outside of P;  W_new + Σ_{m ∉ P} C_m in P      C_m = −ΔW_m/[H_t⁻¹]_mm · H_t⁻¹_{:,m}
 
-The paper fuses salience and sensitivity into a sparse mask, keeps at most a tenth of the tuned weights, and compensates
-them by the inverse Hessian of the target task for what was undone. The details above are those of the authors' code:
-``z`` is the standard score within a row (what does not vary scores 0), and of its two copies one has ``ω = 0.8``, the
-one that their script for LLaVA runs, and the other ``ω = 0.5``. Chosen here: the patch is of a whole weight and not of
-128 columns of it at a time; ties go to the lower row, then the lower column; the sum of the ``C_m`` and not a sequence
-of steps from left to right; and the compensation has optimal brain surgeon's sign, the opposite of the code's, which
-would raise the loss that it is derived to lower.
+``W_old``, ``W_new`` and ``P`` are ``[r, c]``. A value ``m`` lies in a row and a column; ``[H_t⁻¹]_mm`` is its column's,
+and ``C_m`` changes its row. The paper fuses salience and sensitivity into a sparse mask, keeps at most a tenth of the
+tuned values (``k`` = 10 %), and lets them compensate, by the inverse Hessian of the target task, for the values that
+are restored.
+
+The paper leaves details open. From the authors' code: ``z`` is the standard score within a row, 0 in a row that does
+not vary; ``ω`` is 0.8 in the copy that their script for LLaVA runs, and 0.5 in the other. Chosen here: the patch is
+taken from the whole weight, not from 128 columns at a time; ties go to the lower row, then to the lower column; the
+``C_m`` are summed, not applied one after the other from left to right; and the compensation has the sign of optimal
+brain surgeon. The code has the opposite sign, which raises the loss that it should lower.
 """
 
 from __future__ import annotations
@@ -33,18 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["RULE", "Options", "model_patch"]
 
 SALIENCE = 0.8
-"""``ω``: the weight of the salience, in the script with which the authors tailored LLaVA."""
+"""``ω``: the weight of the salience in the authors' script for LLaVA."""
 
 
 @dataclass(frozen=True)
 class Options:
     """``k``; the default is the paper's."""
 
-    patch_share: float = option(10.0, "model-tailor: percent of a weight's values that stay new.", PERCENT)
+    patch_share: float = option(10.0, "model-tailor: percent of a weight's values that are kept from NEW.", PERCENT)
 
 
 class Compensated(Options, surgery.Options):
-    """What the rule reads."""
+    """The options that the rule reads."""
 
 
 def model_patch(old: Tensor, new: Tensor, inverse: Tensor, patch_share: float, *, salience: float = SALIENCE) -> Tensor:
@@ -70,7 +73,7 @@ def model_patch(old: Tensor, new: Tensor, inverse: Tensor, patch_share: float, *
 
 
 def patch_size(patch_share: float, size: int) -> int:
-    """How many of ``size`` values the patch has: exact, as the share was typed."""
+    """How many of ``size`` values the patch has, computed exactly from the share as typed."""
     return math.floor(Fraction(str(patch_share)) * size / 100 + Fraction(1, 2))
 
 
@@ -95,7 +98,7 @@ def _largest(scores: Tensor, count: int) -> Tensor:
 
 
 def adapt(weight: Weight, options: Compensated) -> Adapted:
-    """``W``, from the curvature of the task set."""
+    """``W``; it uses the curvature of the task set."""
     old, new = weight.old, weight.new
     rest = ~model_patch(old, new, weight.diagonal["task"], options.patch_share)
     made = surgery.operate(new, old, rest, weight.inverse.get("task"), new.dtype)
@@ -103,18 +106,19 @@ def adapt(weight: Weight, options: Compensated) -> Adapted:
 
 
 def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The weight, whose patch the report does not hold: as many values as are not in it have to be OLD's.
+    """The weight as far as it is known without the patch, which the report does not hold.
 
-    Which they are would take the samples; those that are neither OLD's nor NEW's are in the patch, and compensated.
+    As many values as lie outside the patch have to be OLD's; which ones they are depends on the samples. Values that
+    are neither OLD's nor NEW's belong to the patch and compensate.
     """
     from hpa_merge.core.rounding import differing
 
     old, new, size, problems = weight.old, weight.new, weight.old.numel(), []
     restored, of_old = size - patch_size(options.patch_share, size), ~differing(found, old.to(new.dtype))
     if int(of_old.sum()) < restored:
-        problems.append(f"{weight.name}: {int(of_old.sum())} of {size} values are OLD's, and {restored} have to be.")
+        problems.append(f"{weight.name}: {int(of_old.sum())} of {size} values are OLD's, and {restored} are required.")
     if said["energy_restored"] is None:
-        problems.append(f"{weight.name}: the report does not say how much of the update lies in what was restored.")
+        problems.append(f"{weight.name}: the report does not say how much of the update was restored.")
     figures = {"restored_share": restored / size if size else 0.0, "energy_restored": said["energy_restored"]}
     free = ~of_old if options.compensation and restored else of_old & False
     made = found.where(of_old | free, new)
@@ -124,7 +128,7 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
 
 RULE = Rule(
     name="model-tailor",
-    does="the values of largest salience and sensitivity stay new, and make up for the rest "
+    does="the values of largest salience and sensitivity are kept from NEW, and compensate for the rest "
     "([Zhu et al.](https://arxiv.org/abs/2402.12048))",
     paper="[Model Tailor](https://arxiv.org/abs/2402.12048) (Zhu et al.)",
     sets=("task",),
@@ -134,5 +138,5 @@ RULE = Rule(
     adapt=adapt,
     check=check,
     of_samples=("energy_restored",),
-    bytes_per_value=19,  # masks, and scores that are put in order
+    bytes_per_value=19,  # masks, and scores that are sorted
 )

@@ -1,7 +1,7 @@
-"""What a rule is: a record of all that the package asks of one, and the way in which its options are declared.
+"""What a rule is: a record of everything that the package needs from it, and how its options are declared.
 
-Imports no torch, nor does the top of a rule's file: the command line reads the rules before torch is loaded. What takes
-tensors imports it when it is called.
+Neither this file nor the top of a rule's file imports torch, because the command line reads the rules before torch is
+loaded. Functions on tensors import torch when they are called.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["NOT_NEGATIVE", "PERCENT", "SHARE", "Bound", "Rule", "option"]
 @final
 @dataclass(frozen=True)
 class Bound:
-    """What the value of an option has to be.
+    """A bound on the value of an option.
 
     Attributes:
-        holds: whether a value, which has the option's type, is so.
-        words: the same in words: they follow "it has to be".
+        holds: whether a value, which has the option's type, is within the bound.
+        words: the bound in words, which follow "it has to be".
     """
 
     holds: Callable[[Any], bool]
@@ -39,12 +39,12 @@ SHARE = Bound(lambda x: 0.0 <= x <= 1.0, "between 0 and 1")
 
 
 def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "", metavar: str = "") -> Any:
-    """The field of an option: of a number, a word, a list of words, or a switch, as its default is.
+    """The dataclass field of an option; its default tells whether it is a number, a word, a list of words or a switch.
 
     Args:
         text: its help.
-        bound: what its value has to be, beyond the default's type and the words of a ``Literal``.
-        most: the option that it may not be greater than.
+        bound: the bound on its value, beyond the default's type and the words of a ``Literal``.
+        most: the option that it may not exceed.
         metavar: what the help calls its value.
     """
     return field(default=default, metadata={"help": text, "bound": bound, "most": most, "metavar": metavar})
@@ -53,33 +53,34 @@ def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "
 @final
 @dataclass(frozen=True)
 class Rule:
-    """One rule: how a linear weight becomes what it is in OUT.
+    """One rule: how OUT's linear weight is made from OLD's and NEW's.
 
-    The functions take the options of the merge, which have the rule's own among them.
+    The functions take the options of the merge, which include the rule's own.
 
     Attributes:
         name: its name for ``--method``.
-        does: what becomes of a weight, in Markdown, for the documentation.
+        does: what it does to a weight, in Markdown, for the documentation.
         paper: what it is and where it comes from, in Markdown, for the model card.
-        adapt: the adapted weight.
-        check: makes a weight of OUT again without a sample, as far as that goes, from the report's figures of it (by
-            their field, with masks of columns as tensors ``[c]`` and ``saliency`` unpacked) and its values ``[r, c]``.
+        adapt: returns the adapted weight.
+        check: computes a weight of OUT again without samples, as far as possible, from the report's figures (by field,
+            with masks of columns as tensors ``[c]`` and ``saliency`` unpacked) and from the weight's values ``[r, c]``.
         bibtex: how the paper is cited; without it the card names ``paper`` again.
-        sets: the calibration sets that it looks at, ``safety`` and ``task``; what it takes of their curvature is
-            ``[H⁻¹]_jj``.
-        whole_inverse: whether it takes all of ``H⁻¹`` with these options.
-        options: the options that it uses, of those that are some rule's.
-        by_columns: whether it restores whole columns, and says which.
-        computes: whether values are computed from OLD's and NEW's, so that another machine may round them otherwise;
-            compensation is not counted.
-        base: of a rule that compensates by all of ``H⁻¹``, whose values that moves: ``old`` or ``new``.
-        of_samples: fields of the report's record of a weight that the samples decide.
+        sets: the calibration sets that it uses, ``safety`` and ``task``; it gets ``[H⁻¹]_jj`` of each.
+        whole_inverse: whether it needs all of ``H⁻¹`` with these options.
+        hessians: whether it needs ``H`` itself, and no inverse.
+        options: the options that it uses, among those of all rules.
+        by_columns: whether it restores whole columns and reports which.
+        computes: whether it computes values from OLD's and NEW's, so that another machine may round differently;
+            compensation does not count.
+        base: for a rule that compensates with all of ``H⁻¹``, whose values the compensation changes: ``old`` or
+            ``new``.
+        of_samples: the fields of a weight's record in the report that depend on the samples.
         explains: whether rounding on another machine can turn the rule's columns into those of a report, ``[c]`` bool.
-        bytes_per_value: what choosing takes in memory, for each value of a weight.
-        share: the percentage of the columns to restore at depth ``l`` of ``L``; None where there is no such thing.
-        touches: whether it touches the weights of a unit, by whether that is of the text, and its block.
-        check_model: raises :class:`~hpa_merge.errors.ConfigError` where the options do not fit a model, by its class
-            and the number of blocks of its text.
+        bytes_per_value: memory that the choice takes for each value of a weight.
+        share: the percentage of the columns to restore at depth ``l`` of ``L``; None for a rule without such a share.
+        touches: whether it touches the weights of a unit, given whether the unit is in the text stack, and its block.
+        check_model: raises :class:`~hpa_merge.errors.ConfigError` if the options do not fit a model, given its class
+            and the number of blocks of its text stack.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Rule:
     bibtex: str = ""
     sets: tuple[str, ...] = ()
     whole_inverse: Callable[[Any], bool] = lambda options: False
+    hessians: bool = False
     options: tuple[str, ...] = ()
     by_columns: bool = False
     computes: bool = False
@@ -103,5 +105,5 @@ class Rule:
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """The options that mean something to this rule and not to every one."""
+        """The options that this rule uses and that not every rule uses."""
         return (*self.options, "uncalibrated") if self.sets else self.options

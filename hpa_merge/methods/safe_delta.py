@@ -1,17 +1,19 @@
-"""Safe Delta: which changes of a weight may stay (Lu et al., ICML 2025, arXiv 2505.12038, section 4).
+"""Safe Delta: keep the changes of a weight that cost safety little (Lu et al., ICML 2025, arXiv 2505.12038, section 4).
 
-    δL_m = δw_m² / (2[H_s⁻¹]_mm)                 what keeping the change δw_m costs safety, compensated: Theorem 4.1
-    r_m = δw_m² / δL_m = 2[H_s⁻¹]_mm             utility for safety; the utility of a change is its square
-    ε = s · (1/N) Σ_m 1/(2[H_s⁻¹]_mm)            the safety budget of a layer of N weights, s = 0.1
+    δL_m = δw_m² / (2[H_s⁻¹]_mm)                 the cost to safety of keeping the change δw_m, compensated: Theorem 4.1
+    r_m = δw_m² / δL_m = 2[H_s⁻¹]_mm             utility over cost; the utility of a change is its square
+    ε = s · (1/(r c)) Σ_m 1/(2[H_s⁻¹]_mm)        the safety budget of a layer of r c values, s = 0.1
     M                                            greedily by r_m, the largest first, while Σ δL_m ≤ ε
     W = W_old + M ⊙ ΔW + (1 − M) ⊙ Σ_{m ∈ M} C_m  C_m = δw_m/[H_s⁻¹]_mm · H_s⁻¹_{:,m}
 
-``H_s`` of a linear layer is the same ``c × c`` matrix for each of its rows, so ``r_m`` is a column's, and ``M`` is
-whole columns and the beginning of one more. Its scale cancels: it may be per token or per sample. Left open and chosen
-here: within a column the lower row goes first, among equal ones the lower column. The authors' code differs from the
-equations in that it leaves out the 15 % of the weights with the smallest ``r_m``, goes by blocks of 2048 columns,
-multiplies ``ε`` with ``r c/4096²``, and lets only the columns to the right of a change make up for it; here the
-equations are followed.
+``W_old``, ``W`` and the mask ``M`` are ``[r, c]``. A value ``m`` lies in a row and a column; ``C_m`` changes its row.
+``H_s`` is the same ``c × c`` matrix for each row, so ``r_m`` depends on the column alone, and ``M`` consists of whole
+columns and the beginning of one more. The scale of ``H_s`` cancels: it may be per token or per sample.
+
+The paper leaves the order of equal ``r_m`` open: here the lower column goes first, and within a column the lower row.
+The authors' code differs from the equations, which are followed here: it leaves out the 15 % of the values with the
+smallest ``r_m``, goes by blocks of 2048 columns, multiplies ``ε`` by ``r c/4096²``, and compensates in the columns to
+the right of a change only.
 """
 
 from __future__ import annotations
@@ -35,23 +37,23 @@ class Options:
     """``s``; the default is the paper's."""
 
     safety_budget: float = option(
-        0.1, "safe-delta: how much safety the changes that stay may cost, s in the paper.", NOT_NEGATIVE
+        0.1, "safe-delta: how much safety the kept changes may cost, s in the paper.", NOT_NEGATIVE
     )
 
 
 class Compensated(Options, surgery.Options):
-    """What the rule reads."""
+    """The options that the rule reads."""
 
 
 @final
 @dataclass(frozen=True)
 class DeltaSelection:
-    """The changes of one weight that stay.
+    """The changes of one weight that are kept.
 
     Attributes:
-        whole: columns all of whose changes stay, ``[c]`` bool.
-        split: the column of which some stay; None where there is none.
-        rows: how many of its rows stay, the first ones.
+        whole: the columns whose changes are all kept, ``[c]`` bool.
+        split: the column of which only the first rows are kept; None if there is none.
+        rows: how many rows of that column are kept.
         cost: ``Σ_{m ∈ M} δL_m``.
         budget: ``ε``.
     """
@@ -63,7 +65,7 @@ class DeltaSelection:
     budget: float
 
     def mask(self, rows: int) -> Tensor:
-        """``M``, ``[r, c]`` bool, for a weight of so many rows."""
+        """``M``, ``[r, c]`` bool, for a weight of ``rows`` rows."""
         mask = self.whole.expand(rows, -1).clone()
         if self.split is not None:
             mask[: self.rows, self.split] = True
@@ -100,7 +102,7 @@ def select_deltas(old: Tensor, new: Tensor, energy: Tensor, inverse: Tensor, saf
 
 
 def adapt(weight: Weight, options: Compensated) -> Adapted:
-    """``W``, from the curvature of the safety set."""
+    """``W``; it uses the curvature of the safety set."""
     old, new, budget = weight.old, weight.new, options.safety_budget
     chosen = select_deltas(old, new, weight.update.energy, weight.diagonal["safety"], budget)
     mask = chosen.mask(len(old))
@@ -117,7 +119,7 @@ def adapt(weight: Weight, options: Compensated) -> Adapted:
 
 
 def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The weight with NEW's values of the report; the others are OLD's, or take the inverse to compensate."""
+    """The weight with NEW's values where the report says so; the others are OLD's, or compensate by the inverse."""
     from hpa_merge.core.rounding import differing
 
     old, new, problems = weight.old, weight.new, []
@@ -131,12 +133,12 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
         problems.append(f"{weight.name}: the report does not say how safety was spent.")
     rest = ~mask
     figures = {**restored_figures(weight, rest), **{name: said[name] for name in SPENT}}
-    # A row without any value of NEW needs no compensation.
+    # A row without a value of NEW needs no compensation.
     free = rest & (mask & differing(old, new)).any(dim=1, keepdim=True) if options.compensation else rest & False
     made = found.where(free, new.where(mask, old.to(new.dtype)))
     compared = (
-        (mask, False, "that the report calls NEW's are not"),
-        (rest & ~free, False, "that the report calls restored are not OLD's"),
+        (mask, False, "are NEW's in the report and not in OUT"),
+        (rest & ~free, False, "are restored in the report and not OLD's in OUT"),
     )
     return Redone(Adapted(made, weight.update, figures=figures), compared, tuple(problems), int(free.sum()))
 
@@ -145,7 +147,7 @@ SPENT = ("new_columns", "split_column", "split_rows", "safety_cost", "safety_bud
 
 RULE = Rule(
     name="safe-delta",
-    does="changes stay as long as they cost safety little; the other values make up for them "
+    does="changes are kept as long as they cost safety little; the other values compensate for them "
     "([Lu et al.](https://arxiv.org/abs/2505.12038))",
     paper="[Safe Delta](https://arxiv.org/abs/2505.12038) (Lu et al.)",
     sets=("safety",),

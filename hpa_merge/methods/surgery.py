@@ -1,9 +1,9 @@
-"""Some values of a weight are given, and the others make up for it: optimal brain surgeon, as both papers use it.
+"""Some values of a weight are given, and the others compensate: optimal brain surgeon, as both papers use it.
 
-Moving one weight by ``δ_m`` raises the loss ``½ Δᵀ H Δ`` by ``δ_m²/(2[H⁻¹]_mm)`` if the rest of its row moves by
-``C_m = δ_m/[H⁻¹]_mm · H⁻¹_{:,m}``, and no movement of the rest raises it less (Hassibi and Stork 1993; Theorem 4.1 of
-Safe Delta). Both papers add the ``C_m`` of all given weights and apply the sum to the others alone. For several weights
-at once the sum is not the optimum, which would take another factorisation for every row.
+Moving one value by ``δ_m`` raises the loss ``½ Δᵀ H Δ`` by ``δ_m²/(2[H⁻¹]_mm)`` if the rest of its row moves by
+``C_m = δ_m/[H⁻¹]_mm · H⁻¹_{:,m}``, and no other movement of the rest raises it less (Hassibi and Stork 1993; Theorem
+4.1 of Safe Delta). Both papers add the ``C_m`` of all given values and apply the sum to the others alone. For several
+values at once this is not the optimum, which needs another factorisation for every row.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 __all__ = ["Options", "compensates", "operate"]
 
 ROWS = 256
-"""Rows that are compensated at once: enough to keep the solver busy, and next to nothing beside a weight."""
+"""Rows that are compensated at once: enough to keep the solver busy, and small compared with a weight."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the rules with such a surgery share."""
+    """The options that both rules share."""
 
-    compensation: bool = option(True, "safe-delta, model-tailor: let other values make up for those that are given.")
+    compensation: bool = option(True, "safe-delta, model-tailor: let the other values compensate for the given ones.")
 
 
 def compensates(options: Options) -> bool:
-    """Whether all of ``H⁻¹`` is at work."""
+    """Whether all of ``H⁻¹`` is needed."""
     return options.compensation
 
 
 def operate(base: Tensor, given: Tensor, mask: Tensor, inverse: InverseHessian | None, dtype: torch.dtype) -> Tensor:
-    """``given`` where ``mask``, and ``base + Σ_{m in mask} C_m`` elsewhere, with ``δ = given − base``.
+    """``given`` within ``mask``, and ``base + Σ_{m in mask} C_m`` elsewhere, with ``δ = given − base``.
 
     Args:
         base, given: ``[r, c]``.
         mask: ``[r, c]`` bool.
-        inverse: of the loss that is kept low, of the weight's input; None for no compensation.
+        inverse: ``H⁻¹`` of the weight's input; None for no compensation.
         dtype: of the result.
 
     Returns:
-        ``[r, c]``, contiguous; bit for bit ``given`` in the mask, and ``base`` elsewhere where ``inverse`` is None.
+        ``[r, c]``, contiguous; bit for bit ``given`` within the mask and, without ``inverse``, ``base`` elsewhere.
     """
     import torch
 

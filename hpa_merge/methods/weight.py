@@ -1,4 +1,4 @@
-"""What a rule is given of one linear weight, and what it gives back.
+"""What a rule takes and returns for one linear weight.
 
 Imports no torch, as :mod:`rule` says.
 """
@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING, Any, final
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpa_merge.core import InverseHessian, Selection, Update
+    from hpa_merge.core import Hessian, InverseHessian, Selection, Update
 
 __all__ = ["Adapted", "Redone", "Weight", "restored_figures"]
 
 ROWS = 256
-"""Rows that are gone over at once."""
+"""Rows that are processed at once."""
 
 
 @final
 @dataclass(frozen=True)
 class Weight:
-    """One linear weight before and after tuning, and what the samples say of its input.
+    """One linear weight before and after tuning, and the curvature of its input.
 
     Attributes:
         name: of its tensor in NEW.
         old, new: ``W_old`` and ``W_new``, ``[r, c]``.
-        update: what was measured of ``ΔW``.
+        update: the measured ``ΔW``.
         block, blocks: depth ``l`` of ``L``.
-        diagonal: ``[H⁻¹]_jj``, ``[c]``, of each set that the rule looks at: ``safety`` of OLD's activations, ``task``
-            of NEW's. None of them where it is checked without the samples.
-        inverse: all of ``H⁻¹``, where the rule takes it.
+        diagonal: ``[H⁻¹]_jj``, ``[c]``, of each set that the rule uses: ``safety`` from OLD's activations, ``task``
+            from NEW's. Empty if the weight is checked without the samples.
+        inverse: all of ``H⁻¹``, if the rule needs it.
+        hessian: ``H`` itself, if the rule needs it.
     """
 
     name: str
@@ -43,20 +44,21 @@ class Weight:
     blocks: int
     diagonal: Mapping[str, Tensor] = field(default_factory=dict)
     inverse: Mapping[str, InverseHessian] = field(default_factory=dict)
+    hessian: Mapping[str, Hessian] = field(default_factory=dict)
 
 
 @final
 @dataclass(frozen=True)
 class Adapted:
-    """An adapted weight and how it came about.
+    """An adapted weight and how it was made.
 
     Attributes:
         weight: ``Ŵ``, ``[r, c]`` in NEW's dtype.
-        update: what was measured of ``ΔW``.
-        share: ``p`` in percent; None where the method has none, as below.
+        update: the measured ``ΔW``.
+        share: ``p`` in percent; None, like the next two, if the method has none.
         selection: the restored columns.
         kappa: the ``κ`` that was used: 0 without the orthogonal step.
-        figures: what else the report says of it, by field.
+        figures: further figures for the report, by field.
     """
 
     weight: Tensor
@@ -68,7 +70,7 @@ class Adapted:
 
     @property
     def energy_restored(self) -> float | None:
-        """The share of ``‖ΔW‖²_F`` that lies in what is restored; None where nothing is as a whole."""
+        """The share of ``‖ΔW‖²_F`` in the restored values; None if the rule restores no value as it is."""
         if self.selection is None:
             return self.figures.get("energy_restored")
         energy = self.update.energy
@@ -76,21 +78,21 @@ class Adapted:
 
     @property
     def relative_update(self) -> float | None:
-        """``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero."""
+        """``‖ΔW‖_F / ‖W_old‖_F``; None if ``W_old`` is zero."""
         return (self.update.change / self.update.old_norm) ** 0.5 if self.update.old_norm > 0.0 else None
 
 
 @final
 @dataclass(frozen=True)
 class Redone:
-    """A weight made again without the samples.
+    """A weight computed again without the samples.
 
     Attributes:
-        adapted: it, and the figures of it; values that the samples decide are those that were found.
-        compared: the values that were made again, ``[r, c]`` bool each; whether another device may round them
-            otherwise; and what is said of one that differs.
-        problems: what of the report cannot have come of any samples, a sentence each.
-        open: how many values the samples decide.
+        adapted: the weight and its figures; values that depend on the samples are those of OUT.
+        compared: groups of values that were computed again: a mask ``[r, c]`` bool; whether another device may round
+            them differently; and the end of the sentence for values that differ.
+        problems: the report's claims that no samples can lead to, a sentence each.
+        open: how many values depend on the samples.
     """
 
     adapted: Adapted
@@ -100,7 +102,7 @@ class Redone:
 
 
 def restored_figures(weight: Weight, mask: Tensor) -> dict[str, float]:
-    """How much of a weight, and of the square of its update, lies in the values ``mask`` ``[r, c]``."""
+    """The shares of a weight's values, and of the square of its update, that lie within ``mask`` ``[r, c]``."""
     mask, change = mask.to(weight.old.device), 0.0
     for begin in range(0, len(mask), ROWS):
         rows = slice(begin, begin + ROWS)

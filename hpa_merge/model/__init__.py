@@ -1,4 +1,4 @@
-"""A transformers model that is never whole in memory: loaded, run and freed unit by unit."""
+"""A transformers model that is never whole in memory: it is loaded, run and freed unit by unit."""
 
 from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.adapter_trial import try_adapter

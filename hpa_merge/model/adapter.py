@@ -1,8 +1,8 @@
 """A PEFT adapter on top of a checkpoint: the merged tensors one by one, by peft's own arithmetic.
 
-The adapter's layers are built around a model on the meta device, so that they take no memory. Where a tensor is asked
-for, the one layer that changes it is copied, filled with its numbers, and merged by peft; what comes out is bit for bit
-what ``merge_and_unload`` would give on the CPU.
+The adapter's layers are built around a model on the meta device, so that they take no memory. To compute a tensor, the
+one layer that changes it is copied, filled with its numbers, and merged by peft. The result is bit for bit what
+``merge_and_unload`` gives on the CPU.
 """
 
 import re
@@ -24,7 +24,7 @@ from hpa_merge.model.tracing import Traced, sources_of
 __all__ = ["Adapter"]
 
 UNUSED = re.compile(r"^original_module\.|trainable_tokens_original")
-"""What peft keeps to take a merge back, by its name within a layer."""
+"""Tensors that peft keeps to undo a merge, by name within a layer."""
 
 Read = Callable[[str], Tensor]
 """Gives the tensor of a name, on the CPU, in memory of its own."""
@@ -33,13 +33,13 @@ Read = Callable[[str], Tensor]
 @final
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A layer of the adapter's.
+    """A layer of the adapter; the maps are by the name within the layer.
 
     Attributes:
         path: of its module in the model without the adapter.
-        from_base: what it needs of the model, and the parameter's name there, by the name within the layer.
-        from_adapter: what it needs of the adapter's tensors, and by which name peft has it, likewise.
-        results: the model's parameters that it changes.
+        from_base: names of the model's parameters that it needs.
+        from_adapter: peft's names of the adapter's tensors that it needs.
+        results: names of the model's parameters that it changes.
     """
 
     path: str
@@ -51,10 +51,10 @@ class _Layer:
 @final
 @dataclass(eq=False)
 class _Group:
-    """Tensors on disk that come out together: all that some layers change.
+    """Tensors on disk that are computed together, because some layers change all of them.
 
     Attributes:
-        replaced: parameters that the adapter has whole, and by which name peft has them.
+        replaced: peft's names of the parameters that the adapter replaces as a whole, by the parameter's name.
     """
 
     conversions: list[Conversion] = field(default_factory=list)
@@ -64,16 +64,16 @@ class _Group:
 
 @final
 class Adapter:
-    """An adapter and the model that it belongs to, on the meta device; for one thread.
+    """An adapter and its model, on the meta device; for one thread.
 
     Attributes:
         kind: what it is, for people.
         keys: the model's tensors on disk that it may change.
-        most: elements of the largest number of tensors that come out together.
+        most: the most elements of tensors that are computed together.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
-        """Build the model and the adapter's layers in it, and check that all of it fits.
+        """Build the model with the adapter's layers, and check that they fit.
 
         Args:
             folder: the adapter's.
@@ -117,20 +117,20 @@ class Adapter:
         """One of ``keys`` with the adapter merged.
 
         Args:
-            raw: OLD's tensor; its memory may be what is given back.
+            raw: OLD's tensor; its memory may be reused for the result.
             base: reads OLD's tensors.
             own: reads the adapter's.
         """
-        if key not in self._rest:  # what came out with the last one: a bias, or the next expert
+        if key not in self._rest:  # computed with the last one: a bias, or the next expert
             self._rest.clear()
             with quietly():
                 self._rest = self._merge(self._groups[key], lambda k: raw if k == key else base(k), own)
         return self._rest.pop(key)
 
     def _place_all(self) -> tuple[dict[str, str], dict[str, Tensor]]:
-        """What peft is told that the adapter's tensors are called, and which of them it has by which name.
+        """The names under which peft gets the adapter's tensors, by key; and the tensors by peft's own names.
 
-        Their own names, or the present ones where transformers has renamed the model's modules since they were saved.
+        These are their saved names, or present ones if transformers has renamed the model's modules since then.
 
         Raises:
             CheckpointError: peft cannot load them.
@@ -157,11 +157,7 @@ class Adapter:
         return called, placed
 
     def _check_placed(self) -> None:
-        """Check that every tensor of the adapter has its place in the model.
-
-        Raises:
-            CheckpointError: one has not; names the first.
-        """
+        """Raise CheckpointError for the first tensor of the adapter that has no place in the model."""
         places = self._wrapped.state_dict(keep_vars=True)
         for name, tensor in self._placed.items():
             key = min(sources_of(tensor))
@@ -172,13 +168,13 @@ class Adapter:
                 )
             if tensor.shape != places[name].shape:
                 raise CheckpointError(
-                    f"NEW {self._folder}: the adapter's tensor {key} has shape {list(tensor.shape)} where OLD asks for "
-                    f"{list(places[name].shape)}: give as OLD the model that it was trained on, saved with the "
-                    "vocabulary that it had then if that was resized."
+                    f"NEW {self._folder}: the adapter's tensor {key} has shape {list(tensor.shape)} where OLD needs "
+                    f"{list(places[name].shape)}: give as OLD the model that it was trained on, with the vocabulary "
+                    "of that time if it was resized."
                 )
 
     def _find_groups(self, merged: nn.Module) -> dict[str, _Group]:
-        """By key of OLD, what its merged tensor comes from; ``merged``: the model when the layers are merged.
+        """The group of each of OLD's keys that the adapter changes; ``merged``: the model after merging the layers.
 
         Raises:
             CheckpointError: something is missing, or two layers change the same tensor.
@@ -222,19 +218,15 @@ class Adapter:
         return _Layer(path, from_base, from_adapter, on_disk)
 
     def _check_reverts(self) -> None:
-        """Check that what the layers change can be brought back to the tensors on disk.
-
-        Raises:
-            CheckpointError: transformers makes a parameter of several tensors, and cannot take it apart.
-        """
+        """Raise CheckpointError if transformers cannot split a changed parameter into its tensors on disk."""
         for conversion in dict.fromkeys(c for group in self._groups.values() for c in group.conversions):
             values = {target: self._model.get_parameter_or_buffer(target) for target in conversion.targets}
             try:
                 conversion.revert(values, self._model)
-            except Exception as error:  # transformers' ways back raise what comes
+            except Exception as error:  # transformers' reverse conversions may raise anything
                 raise CheckpointError(
-                    f"NEW {self._folder} is an adapter that changes {conversion.first}, which cannot be taken apart "
-                    "into the tensors that OLD has on disk: merge it first, with merge_and_unload() and then "
+                    f"NEW {self._folder} is an adapter that changes {conversion.first}, which cannot be split into "
+                    "the tensors that OLD has on disk: merge it first, with merge_and_unload() and then "
                     "save_pretrained()."
                 ) from error
 
@@ -258,7 +250,7 @@ class Adapter:
         }
 
     def _merge_layer(self, layer: _Layer, values: Mapping[str, Tensor], own: Read) -> dict[str, Tensor]:
-        """The parameters that a layer changes, merged as ``merge_and_unload`` does it; ``values``: the model's."""
+        """The parameters that a layer changes, merged as in ``merge_and_unload``; ``values``: the model's."""
         module: Any = deepcopy(self._inner.get_submodule(layer.path))
         for name, target in layer.from_base.items():
             _put(module, name, values[target])
@@ -273,7 +265,7 @@ class Adapter:
         return {target: state[name] for name, target in layer.results.items()}
 
     def _own_tensor(self, name: str, own: Read) -> Tensor:
-        """The adapter's tensor by the name that peft has it by, in the dtype in which peft computes with it."""
+        """The adapter's tensor by peft's name, in the dtype in which peft computes with it."""
         traced, dtype = self._placed[name], self._dtypes[name]
         if isinstance(traced, Traced) and traced.whole:
             return own(min(traced.sources)).to(dtype)
@@ -292,12 +284,12 @@ def _layers(model: nn.Module) -> Iterable[tuple[str, Any]]:
         tied = getattr(getattr(module, "token_adapter", None), "tied_adapter", None) is not None
         if not inside and (hasattr(module, "unload_and_optionally_merge_module") or hasattr(module, "base_layer")):
             outer = path
-            if not tied:  # else the other one does it
+            if not tied:  # else its twin is merged
                 yield path, module
 
 
 def _names(model: nn.Module, on_disk: Mapping[str, Conversion]) -> dict[int, str]:
-    """The name of each parameter and buffer by its identity, that on disk where several are tied."""
+    """The name of each parameter and buffer by ``id()``; for tied ones, the name that is on disk."""
     names: dict[int, str] = {}
     for name, value in model.state_dict(keep_vars=True).items():
         if names.get(id(value)) not in on_disk:
@@ -312,7 +304,7 @@ def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
 
 
 def _join(groups: dict[Conversion, _Group], conversions: Iterable[Conversion]) -> _Group:
-    """The group of all these conversions; those that they are in by now become one."""
+    """The group of all these conversions; groups that contain one of them are joined."""
     joined = _Group()
     for conversion in dict.fromkeys(conversions):
         joined.conversions.append(conversion)

@@ -1,4 +1,4 @@
-"""What runs in the child process in which an adapter is tried."""
+"""What runs in the child process that tries an adapter."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Any, final
 from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.conversion import Header
 
-with suppress(ImportError):  # it is an extra; here it is imported once for all children
+with suppress(ImportError):  # an extra; imported here once for all children
     import peft  # noqa: F401
 
 __all__ = ["AdapterService"]
@@ -21,6 +21,6 @@ class AdapterService:
     def build(
         self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header
     ) -> tuple[None, bytes]:
-        """Build the adapter, as :class:`Adapter` does, whose arguments these are; raises as it does."""
+        """Build the adapter; arguments and errors are those of :class:`Adapter`."""
         Adapter(folder, config, own, base, header)
         return None, b""

@@ -1,8 +1,8 @@
-"""An adapter is first built in a child process, with limits, unless its configuration is plain and short.
+"""Try an adapter in a child process with limits, unless its configuration is plain and short.
 
-peft matches what it says against the names of the model's modules, one by one: a regular expression can take for ever,
-and so can a hundred thousand names. What came to an end there comes to an end here too: the configuration, the names
-and peft are the same.
+peft matches the configuration against the names of the model's modules, one by one. A regular expression can take
+forever, and so can a hundred thousand names. If the child finishes, this process finishes too, because the
+configuration, the names and peft are the same.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,19 +24,19 @@ MEMORY = 2**33
 """Bytes for the model and the adapter on the meta device, which take no memory for their tensors: 8 GiB."""
 
 REPEATING = frozenset("*+?{|")
-"""Without one of these a regular expression is gone through once."""
+"""Without one of these signs, matching a regular expression takes linear time."""
 
 PLAIN = 4096
-"""Characters of a configuration without them that is read here: it names some dozens of modules."""
+"""The most characters of a configuration without such signs that is read here: it names some dozens of modules."""
 
 
 def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
-    """Build the adapter in a child where its configuration has regular expressions or is long.
+    """Build the adapter in a child if its configuration has regular expressions or is long.
 
     The arguments are Adapter's.
 
     Raises:
-        CheckpointError: it cannot be built, or that takes too much.
+        CheckpointError: it cannot be built, or that takes too much time or memory.
     """
     texts = list(_strings(config))
     if sum(map(len, texts)) <= PLAIN and not any(map(REPEATING.intersection, texts)):
@@ -46,8 +46,8 @@ def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path
         child.call("build", folder, dict(config), dict(own), base, dict(header), limits=BUILDING)
     except Stopped as stopped:
         raise CheckpointError(
-            f"NEW {folder} is an adapter whose adapter_config.json takes too much to be matched with OLD's modules "
-            f"({stopped}): write target_modules, and what else is a regular expression there, as short lists of names."
+            f"NEW {folder} is an adapter whose adapter_config.json cannot be matched with OLD's modules ({stopped}): "
+            "write target_modules, and every other regular expression there, as short lists of names."
         ) from stopped
     finally:
         child.close()

@@ -1,18 +1,14 @@
-"""Where a tensor begins in memory. On some processors that decides in which order a small product is summed, so what
-a forward pass reads begins where torch itself would have put it."""
+"""The alignment of tensors in memory. On some processors it decides the order in which a small product is summed, so a
+forward pass gets tensors that are aligned as torch itself would align them."""
 
 from torch import Tensor
 
 __all__ = ["ALIGNMENT", "aligned"]
 
 ALIGNMENT = 64
-"""Bytes: what torch gives every tensor with memory of its own on the CPU (``gAlignment`` in c10/core/alignment.h)."""
+"""In bytes, as torch aligns every tensor with its own memory on the CPU (``gAlignment`` in c10/core/alignment.h)."""
 
 
 def aligned(tensor: Tensor) -> Tensor:
-    """The tensor, copied into memory of its own if it begins elsewhere, as a view or memory from outside may.
-
-    Returns:
-        The same values, beginning at a multiple of :data:`ALIGNMENT`; a copy keeps the strides where they are dense.
-    """
+    """The tensor at a multiple of :data:`ALIGNMENT`: itself, or a copy, which keeps dense strides."""
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor

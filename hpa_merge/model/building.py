@@ -1,4 +1,4 @@
-"""config.json -> a model on the meta device, by transformers' own class; what the file asks for is bounded here."""
+"""config.json -> a model on the meta device, by transformers' own class, within bounds on its size."""
 
 import itertools
 import math
@@ -25,29 +25,29 @@ from hpa_merge.model.upstream import repair
 __all__ = ["bounded_modules", "build_meta_model", "check_counts", "count_tensors", "decoder_start"]
 
 COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook", "quantizer", "flow", "repeat", "type")
-"""How keys of config.json end that say how many modules there are of a kind; each has a tensor of its own. What is not
-among them is stopped while it is built."""
+"""Endings of the keys in config.json that count modules; each module has a tensor. Other counts are bounded while the
+model is built."""
 
 MODULES = (20_000, 200)
-"""The most modules and parameters that are built: so many, and so many more for each tensor that has bytes. Of real
-models, those with stacks of experts have the most for a tensor: two of them can stand for 128 experts."""
+"""The most modules and parameters that are built: a constant, and a number for each tensor that has bytes. In real
+models, stacks of experts have the most for a tensor: two tensors can hold 128 experts."""
 
 MOST_MODULES = 500_000
-"""The most for any number of tensors: a module takes 10 kB. The largest mixtures of experts have 100,000 tensors, of
-which most are a module with one parameter."""
+"""The most for any number of tensors: a module takes 10 kB. The largest mixtures of experts have 100,000 tensors, most
+of them a module with one parameter."""
 
 LABELS = 10**5
-"""The most labels of a classifier; transformers gives each a name."""
+"""The most labels of a classifier; transformers makes a name for each."""
 
 BUFFER_BYTES = 2**32
-"""Bytes of what a model computes for itself, such as masks and rotary tables; it is held in memory: 4 GiB at most."""
+"""The most bytes of buffers that a model computes itself, such as masks and rotary tables: 4 GiB in memory."""
 
 
 def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None = None) -> PreTrainedModel:
-    """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` would give it.
+    """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` gives.
 
     Args:
-        tower: folder of the vision tower, where ``folder`` has LLaVA's own layout.
+        tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
 
     Raises:
         CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
@@ -67,7 +67,7 @@ def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None
             )
         floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
         dtype = config.dtype or next(floating, torch.float32)
-        # others than these may be fetched from the Hub, and are code
+        # other implementations may be code that is fetched from the Hub
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
         with torch.device("meta"), bounded_modules(count_tensors(header), role):
             model: PreTrainedModel = architecture._from_config(
@@ -79,7 +79,7 @@ def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None
             raise ValueError(f"{name} has no parameter")
     except HPAError:
         raise
-    except Exception as error:  # config.json holds what transformers has no idea of; it raises what comes
+    except Exception as error:  # config.json may hold anything, and transformers may raise anything
         reason = " ".join(str(error).split())[:200].rstrip(" .:") or type(error).__name__
         raise CheckpointError(
             f"{role}'s config.json is not one that transformers {transformers.__version__} can build a model from "
@@ -98,28 +98,24 @@ def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None
 
 
 def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:
-    """The token that an encoder-decoder's decoder begins with; None where neither configuration has one."""
+    """The first token of an encoder-decoder's decoder; None if neither configuration has it."""
     found = getattr(model.config, "decoder_start_token_id", None)
     if found is None and (folder / "generation_config.json").is_file():
         try:
             found = read_json(folder / "generation_config.json", CONFIG)["decoder_start_token_id"]
-        except (OSError, ValueError, LookupError, TypeError):  # a broken file is as good as none
+        except (OSError, ValueError, LookupError, TypeError):  # a broken file counts as none
             return None
     return found if type(found) is int else None
 
 
 def count_tensors(header: Header) -> int:
-    """How many tensors have bytes: of those that have none there may be any number in a small file."""
+    """How many tensors have bytes: a small file may hold any number of empty ones."""
     return sum(0 not in shape for _, shape in header.values())
 
 
 @contextmanager
 def bounded_modules(tensors: int, role: str) -> Iterator[None]:
-    """Stop what builds a model as soon as that has more modules than so many tensors can be for.
-
-    Raises:
-        CheckpointError: it has.
-    """
+    """Within the block, raise CheckpointError once a model has more modules than ``tensors`` tensors can fill."""
     most = min(MOST_MODULES, MODULES[0] + MODULES[1] * tensors)
     built = itertools.count(1)
     thread = threading.get_ident()
@@ -140,18 +136,14 @@ def bounded_modules(tensors: int, role: str) -> Iterator[None]:
 
 
 def _read_config(folder: Path, header: Header, role: str) -> dict[str, Any]:
-    """A config.json that asks for no more than there can be.
-
-    Raises:
-        CheckpointError: it asks for more.
-    """
+    """The content of a config.json that passes :func:`check_counts`."""
     raw, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
     check_counts(raw, count_tensors(header), role)
     return raw
 
 
 def check_counts(config: dict[str, Any], tensors: int, role: str) -> None:
-    """Check that no count in config.json is out of all reason: transformers makes that many modules, or labels.
+    """Check the counts in config.json, because transformers makes that many modules or labels.
 
     Raises:
         CheckpointError: there are more layers, experts or the like than tensors, or more than ``LABELS`` labels.

@@ -1,8 +1,8 @@
-"""Which part of a model a parameter belongs to: read off the module tree and transformers' own accessors.
+"""Which component of a model a parameter belongs to, from the module tree and transformers' own accessors.
 
-The *text* is what transformers calls the decoder, with the encoder of an encoder-decoder. A *tower* is a model with
-blocks of its own that feeds it (images, video, sound; a Q-Former or a perceiver is one too), and the projector is what
-lies between the two without being a block.
+The *text* is transformers' decoder, with the encoder of an encoder-decoder. A *tower* is a model with its own blocks
+that feeds the text: for images, video or sound, or a Q-Former or perceiver. The *projector* is everything between the
+two that is not a block.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,12 +22,12 @@ COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 
 def find_components(model: PreTrainedModel) -> dict[str, Component]:
-    """The component of every parameter and loaded buffer of ``model``, by name; of tied ones the embeddings'."""
+    """The component of every parameter and loaded buffer of ``model``, by name; tied to an embedding, it is that."""
     stacks = find_stacks(model)
     text = text_stack(model, stacks)
     towers = _find_towers(model, stacks, text)
     language = _find_language(model, text, towers)
-    places: tuple[tuple[Component, set[str]], ...] = (  # the first that fits
+    places: tuple[tuple[Component, set[str]], ...] = (  # the first match counts
         ("embeddings", _find_embeddings(model, language, (*stacks, *towers))),
         ("head", _find_heads(model, text, towers)),
         ("projector", _find_mergers(model, stacks, towers)),
@@ -46,7 +46,7 @@ def find_components(model: PreTrainedModel) -> dict[str, Component]:
 
 
 def _find_towers(model: PreTrainedModel, stacks: Mapping[str, nn.ModuleList], text: str) -> set[str]:
-    """Paths of the models that feed the text: for each stack that is not of the text, the largest that holds it."""
+    """Paths of the models that feed the text: for each stack outside the text, the largest model that holds it."""
     decoder = path_of(model, model.get_decoder())
     ours = {stack for stack in stacks if stack == text or is_of_the_text(model, stack)}
     towers = set()
@@ -59,7 +59,7 @@ def _find_towers(model: PreTrainedModel, stacks: Mapping[str, nn.ModuleList], te
 
 
 def _find_language(model: PreTrainedModel, text: str, towers: Collection[str]) -> set[str]:
-    """Paths of what carries the text: the decoder, and every model of the text's own kind, such as its encoder."""
+    """Paths of the modules that carry the text: the decoder, and every model of its kind, such as its encoder."""
     config = model.config.get_text_config()
     if not towers and config is model.config:
         return {""}
@@ -75,7 +75,7 @@ def _find_language(model: PreTrainedModel, text: str, towers: Collection[str]) -
 
 
 def _find_embeddings(model: PreTrainedModel, language: Iterable[str], others: Iterable[str]) -> set[str]:
-    """Paths of the embeddings of the text, of its positions too; one in a block, or in a tower, is theirs."""
+    """Paths of the text's embeddings, including positions; embeddings in a block or a tower do not count."""
     found = {
         name
         for name, module in model.named_modules(remove_duplicate=False)
@@ -87,7 +87,7 @@ def _find_embeddings(model: PreTrainedModel, language: Iterable[str], others: It
 
 
 def _find_heads(model: PreTrainedModel, text: str, towers: Collection[str]) -> set[str]:
-    """Paths of the output embeddings, with the unit that they are in, and of what lies behind the base model."""
+    """Paths of the output embeddings, or of their unit, and of the modules after the base model."""
     head = model.get_output_embeddings()
     found = set()
     if head is not None and (path := path_of(model, head)):
@@ -101,10 +101,10 @@ def _find_heads(model: PreTrainedModel, text: str, towers: Collection[str]) -> s
 
 
 def _find_mergers(model: PreTrainedModel, stacks: Iterable[str], towers: Iterable[str]) -> set[str]:
-    """Paths of a projector that is registered in the tower (Qwen's merger): it makes what is as wide as the text.
+    """Paths of projectors that are registered in a tower (Qwen's merger): their output is as wide as the text.
 
-    Only in a tower that is written for this very model: one that is a model in its own right (CLIP, SigLIP) ends in
-    its own width. Where both widths are the same, it is what comes behind the last block.
+    Only towers that are written for this model have one; a tower that is a model in its own right (CLIP, SigLIP) ends
+    in its own width. If both widths are equal, the projector is what follows the last block.
     """
     width = getattr(model.config.get_text_config(), "hidden_size", None)
     found = set()

@@ -1,7 +1,7 @@
 """Checkpoint tensor <-> module parameter, by transformers' own conversion mapping: the one file that touches it.
 
 Checkpoint keys are not module names: on load, transformers renames them, fuses some (experts, q/k/v) and splits or
-turns others. A :class:`Conversion` is one such step: the keys that are read together, and what they become.
+transposes others. A :class:`Conversion` is one such step: the keys that are read together, and what they become.
 """
 
 import math
@@ -27,17 +27,17 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.model.experts import ExpertStack
 
 Header = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-"""What a checkpoint says of its tensors: dtype and shape by key."""
+"""The tensors of a checkpoint: dtype and shape by key."""
 
 
 @final
 @dataclass(frozen=True)
 class Matrix:
-    """A linear weight on disk, and where its input is seen.
+    """A linear weight on disk, and where its input is observed.
 
     Attributes:
-        key: of the tensor that it lies in.
-        part: its place along the first axis of a tensor of three dimensions; None where it is the tensor.
+        key: of its tensor.
+        part: its index along the first axis of a tensor of three dimensions; None if it is the whole tensor.
         input_axis: the axis of the matrix that holds its inputs, 0 or 1.
         observers: paths of linear modules, or of experts in their stacks.
     """
@@ -56,7 +56,7 @@ class Conversion:
     Attributes:
         first: the parameter that transformers names the step by.
         keys: in the order in which they are converted.
-        patterns: for each key the pattern by which the converter took it; None where nothing is converted.
+        patterns: for each key, the pattern of the converter that it matched; None if nothing is converted.
         targets: names of parameters and buffers of the model.
     """
 
@@ -78,14 +78,14 @@ class Conversion:
 
     @property
     def copies(self) -> bool:
-        """Whether the parameters lie in other memory than the tensors on disk are read to."""
+        """Whether the parameters do not share memory with the tensors that are read."""
         return self._converter is not None
 
     def revert(self, values: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
-        """The tensors on disk from the values of ``targets``: the way back of :meth:`apply`, as transformers goes it.
+        """The tensors on disk from the values of ``targets``: the reverse of :meth:`apply`, by transformers.
 
         Raises:
-            ValueError: there is none.
+            ValueError: it cannot be reversed.
         """
         if self._converter is None:
             return {self.keys[0]: values[self.first]}
@@ -94,11 +94,11 @@ class Conversion:
         header = {name: (value.dtype, tuple(value.shape)) for name, value in saved.items()}
         names = {name: s for c in find_conversions(model, header, "OLD") for name, s in c.slots().items()}
         if set(names.values()) != set(slots):
-            raise ValueError(f"{', '.join(self.targets)} cannot be taken apart into {', '.join(self.keys[:2])} …")
+            raise ValueError(f"{', '.join(self.targets)} cannot be split into {', '.join(self.keys[:2])} …")
         return {slots[slot]: saved[name] for name, slot in names.items()}
 
     def slots(self) -> dict[str, tuple[str, str | None, int]]:
-        """For each key an identity that is the same in every checkpoint of the architecture, whatever the key."""
+        """For each key, an identity that is the same in every checkpoint of the architecture, whatever its keys."""
         return {
             key: (self.first, pattern, place)
             for place, (key, pattern) in enumerate(zip(self.keys, self.patterns, strict=True))
@@ -109,13 +109,13 @@ class Conversion:
     ) -> list[Matrix]:
         """The matrices on disk that become linear weights, or experts of a stack, and nothing else.
 
-        The conversion itself is asked: each entry is labelled with its matrix and its place along one of the matrix's
-        axes, and that axis holds the inputs whose labels arrive as the place along the input axis in the model.
+        The conversion itself is probed: each entry is labelled with its matrix and its index along one of the matrix's
+        axes. That axis holds the inputs if the labels arrive as the index along the input axis in the model.
 
         Args:
             header: shapes of the conversion's keys.
             linears: the input axis of each linear module's weight, by parameter name.
-            stacks: those of experts.
+            stacks: the stacks of experts.
 
         Returns:
             The matrices whose columns arrive as whole, unmoved columns, in the order of the keys.
@@ -152,7 +152,7 @@ class Conversion:
         linears: Mapping[str, int],
         stacks: Mapping[str, ExpertStack],
     ) -> dict[int, tuple[str, ...]]:
-        """Which of ``places`` have their inputs along ``axis``, and where these are observed."""
+        """The indices of ``places`` that have their inputs along ``axis``, with their observers."""
         if not all(len(shape) in (2, 3) for shape in shapes.values()):
             return {}
         base = 1 + max(max(shape) for shape in shapes.values())
@@ -184,7 +184,7 @@ def find_conversions(
     """How each tensor of a checkpoint becomes part of ``model``, on the meta device; unknown keys are left out.
 
     Args:
-        known_as: what a key would be called in a checkpoint that transformers knows, where this is another one.
+        known_as: translates a key to its name in a layout that transformers knows.
 
     Raises:
         CheckpointError: a tensor's shape is not what the model's configuration asks for.
@@ -224,7 +224,7 @@ def find_conversions(
 
 
 def current_name(name: str, model: PreTrainedModel) -> str:
-    """What has been called ``name``, a path in ``model``, in earlier versions of transformers, by its present name."""
+    """The present path in ``model`` of what earlier versions of transformers called ``name``."""
     renamings = [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightRenaming)]
     return rename_source_key(name, renamings, [])[0]
 
@@ -232,10 +232,10 @@ def current_name(name: str, model: PreTrainedModel) -> str:
 @final
 @dataclass(frozen=True)
 class _Small:
-    """A model whose experts are as many and a good deal smaller: conversions ask it for nothing but shapes.
+    """A model with as many experts, but much smaller ones: conversions only ask it for shapes.
 
     Attributes:
-        divisor: of every dimension of an expert's matrix; each stays at least 2, so that columns differ.
+        divisor: divides every dimension of an expert's matrix; each stays at least 2, so that columns differ.
     """
 
     divisor: int

@@ -1,8 +1,8 @@
-"""Experts of a mixture: parameters of three dimensions, one matrix for each expert, and the routers beside them.
+"""Experts of a mixture: parameters of three dimensions, one matrix for each expert, and their routers.
 
-An expert's weight is a slice of its stack, and its input is whatever the experts' forward multiplies with that slice:
-the tokens that are routed to it. So the products are watched, not the modules, and any way of writing the forward will
-do that takes the experts one by one or all at once.
+An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice: the
+tokens that are routed to it. So products are observed, not modules. That works for every forward that takes the experts
+one by one or all at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,14 +22,14 @@ TRANSPOSED = {
     "LongcatFlashExperts": False,
     "Step3p7Experts": False,
 }
-"""Whether a class that does not say so itself holds ``[experts, inputs, outputs]``."""
+"""Whether a class without ``is_transposed`` holds ``[experts, inputs, outputs]``."""
 
 PRODUCTS = {
     torch.nn.functional.linear,
     *(torch.matmul, torch.mm, torch.bmm),
     *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm),
 }
-"""What multiplies an input, the first argument, with a weight, the second."""
+"""Functions that multiply an input, the first argument, with a weight, the second."""
 
 Observe = Callable[[str, Tensor], None]
 
@@ -50,12 +50,12 @@ class ExpertStack:
     input_axis: int
 
     def observer(self, expert: int) -> str:
-        """What the input of one expert's matrix is called."""
+        """The name of one expert's input."""
         return f"{self.name}[{expert}]"
 
 
 def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
-    """The stacks of experts in ``model`` of which it is known along which axis their inputs lie, by parameter name."""
+    """The stacks of experts in ``model`` whose input axis is known, by parameter name."""
     found = {}
     for path, module in model.named_modules():
         transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
@@ -68,9 +68,9 @@ def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
 
 
 def find_routers(model: nn.Module) -> set[str]:
-    """Paths of the modules whose weight, ``[experts, c]``, scores the experts that lie beside them.
+    """Paths of the modules whose weight, ``[experts, c]``, scores the experts next to them.
 
-    A router has no other matrix: attention beside the experts may happen to have as many rows as there are experts.
+    A router has no other matrix: attention next to the experts may happen to have as many rows as there are experts.
     """
     found = set()
     for path, parent in model.named_modules():
@@ -86,7 +86,7 @@ def find_routers(model: nn.Module) -> set[str]:
 
 
 def routed_share(config: Any, experts: int) -> float:
-    """The part of the tokens that comes to an expert on average; all of them where the configuration does not say."""
+    """The share of the tokens that reach an expert on average; 1 if the configuration does not say."""
     names = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "top_k_experts")
     active = next((value for name in names if isinstance(value := getattr(config, name, None), int)), experts)
     return min(1.0, active / experts)
@@ -94,10 +94,10 @@ def routed_share(config: Any, experts: int) -> float:
 
 @contextmanager
 def watched(module: nn.Module, stacks: Mapping[str, ExpertStack], observe: Observe) -> Iterator[None]:
-    """Within the block tell ``observe`` of every input that an expert of ``module`` multiplies its weight with.
+    """Within the block, pass every input that an expert of ``module`` multiplies with its weight to ``observe``.
 
     Args:
-        stacks: those of ``module``, by the attribute that holds them.
+        stacks: the stacks of ``module``, by attribute.
         observe: called with the expert's observer and its tokens, ``[n, c]``.
     """
     by_memory = {}
@@ -110,7 +110,7 @@ def watched(module: nn.Module, stacks: Mapping[str, ExpertStack], observe: Obser
 
 @final
 class _Products(TorchFunctionMode):
-    """Sees every product of the block whose weight lies in the memory of a stack."""
+    """Observes every product of the block whose weight lies in the memory of a stack."""
 
     def __init__(self, by_memory: Mapping[int, tuple[ExpertStack, Tensor]], observe: Observe) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _Products(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _see(self, stack: ExpertStack, parameter: Tensor, x: Tensor, weight: Tensor) -> None:
-        if weight.ndim == 3:  # all experts at once; a token that is not routed to one is zero there
+        if weight.ndim == 3:  # all experts at once; a token is zero for the experts that it is not routed to
             for expert, tokens in enumerate(x):
                 self._observe(stack.observer(expert), tokens[tokens.any(dim=1)])
         else:

@@ -1,7 +1,7 @@
-"""The inputs of a unit's linears, handed to :mod:`hpa_merge.core.hessian` while the samples run through the unit.
+"""Pass the inputs of a unit's linears to :mod:`hpa_merge.core.hessian` while the samples run through the unit.
 
-Linears that read the same tensor (q/k/v, gate/up) share one curvature. Which do is not assumed but seen, sample by
-sample: if two share in one sample and not in the next, each still gets exactly the tokens that it read.
+Linears that read the same tensor (q/k/v, gate/up) share one curvature. That is observed for each sample, not assumed:
+if two linears share an input in one sample and not in the next, each still gets exactly the tokens that it read.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from hpa_merge.model.experts import ExpertStack, watched
 @final
 @dataclass
 class _Seen:
-    """A tensor that linears read in the present sample."""
+    """A tensor that linears read in the current sample."""
 
     original: Tensor  # held, so that no other tensor takes its address within the sample
     tokens: Tensor  # [n, c], a copy: models write in place
@@ -27,10 +27,10 @@ class _Seen:
 
 @final
 class ActivationHooks:
-    """Hooks on the linears and the experts of a model, at rest but for those that are watched.
+    """Hooks on the linears and the experts of a model; only those that are watched do anything.
 
     Attributes:
-        offload: whether what is read from now on waits on the host.
+        offload: whether new tokens wait on the host.
     """
 
     def __init__(self, model: nn.Module, linears: Iterable[str], stacks: Iterable[ExpertStack] = ()) -> None:
@@ -51,7 +51,7 @@ class ActivationHooks:
         self._gathered: dict[tuple[str, ...], Curvature] = {}
 
     def watch(self, names: Iterable[str]) -> None:
-        """From now on watch these linears and no others; what the last ones read is forgotten."""
+        """Watch these linears and no others from now on; drop what was gathered."""
         self._watched = frozenset(names)
         self._seen.clear()
         self._gathered.clear()
@@ -67,7 +67,7 @@ class ActivationHooks:
         self._experts.clear()
 
     def end_sample(self) -> None:
-        """Hand over what the linears read in the sample that has just run through the unit."""
+        """Gather what the linears read in the sample that has just run through the unit."""
         for seen in self._seen.values():
             readers = tuple(seen.readers)
             if readers not in self._gathered:
@@ -76,7 +76,7 @@ class ActivationHooks:
         self._seen.clear()
 
     def curvatures(self) -> dict[str, Curvature]:
-        """The curvature of each watched linear that read anything; one object for those that always read the same."""
+        """The curvature of each watched linear that read anything; linears that always read the same share one."""
         joined: dict[tuple[tuple[str, ...], ...], Curvature] = {}
         result = {}
         for name in sorted(self._watched):
@@ -98,7 +98,7 @@ class ActivationHooks:
         return curvature
 
     def _watching(self, module: nn.Module, stacks: Mapping[str, ExpertStack]) -> Callable[..., Any]:
-        """The forward of an experts' module that hands over what each watched expert reads."""
+        """A forward for an experts' module that also observes what each watched expert reads."""
         forward = module.forward
 
         def watching(*args: Any, **kwargs: Any) -> Any:

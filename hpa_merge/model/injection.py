@@ -1,8 +1,8 @@
-"""adapter_config.json -> a model with peft's own layers in it, on the meta device; what cannot be merged stops here.
+"""adapter_config.json -> a model with peft's own layers, on the meta device; adapters that cannot be merged are
+refused.
 
-peft knows what each kind of adapter is, where its layers belong and how they are merged. It is imported in this file,
-:mod:`hpa_merge.model.adapter` and :mod:`hpa_merge.model.adapter_service` alone, and only where NEW is an adapter: it is
-an extra.
+peft knows the kinds of adapters, where their layers belong, and how to merge them. It is an extra. Only this file,
+:mod:`hpa_merge.model.adapter` and :mod:`hpa_merge.model.adapter_service` import it, and only if NEW is an adapter.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from hpa_merge.errors import CheckpointError
 __all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config"]
 
 PREFIX = "base_model.model."
-"""What peft puts before the path of every module of the model that it has taken in."""
+"""The prefix that peft gives to the path of every module of the model."""
 
 TYPES = {
     "BOFT": "BOFT",
@@ -45,10 +45,10 @@ TYPES = {
     "TRAINABLE_TOKENS": "trainable tokens",
     "VERA": "VeRA",
 }
-"""The kinds of adapter that can be merged tensor by tensor, as people call them; the tests go through them."""
+"""The kinds of adapters that can be merged tensor by tensor, with their names for people; the tests cover all."""
 
 STARTS = (True, False, "gaussian", "eva", "orthogonal", None)
-"""How a LoRA may begin: what it adds is then all that it does; the others take something away from the base too."""
+"""Initialisations of a LoRA that leave the base unchanged; the others subtract something from the base too."""
 
 OPTIONS = {"use_rslora": "rsLoRA", "use_dora": "DoRA", "lora_bias": "lora_bias"}
 
@@ -106,12 +106,12 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
         ) from error
     config.inference_mode = True
     if hasattr(config, "megatron_config"):
-        config.megatron_config = None  # of layers that no transformers model has; peft would import what it names
+        config.megatron_config = None  # no transformers model has such layers, and peft would import what it names
     return config
 
 
 def describe(config: Any) -> str:
-    """What the adapter is, for people: ``LoRA (DoRA) of rank 8, trained on org/name``."""
+    """A description for people: ``LoRA (DoRA) of rank 8, trained on org/name``."""
     options = [name for option, name in OPTIONS.items() if getattr(config, option, False)]
     rank, base = getattr(config, "r", None), str(config.base_model_name_or_path or "")
     return (
@@ -123,7 +123,7 @@ def describe(config: Any) -> str:
 
 
 def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module, nn.Module]:
-    """The model with the adapter's layers in it, and as it is when they are merged; both on the meta device.
+    """The model with the adapter's layers, and the model after merging them; both on the meta device.
 
     Raises:
         CheckpointError: the model has no such modules, or merging would change what the model consists of.
@@ -136,15 +136,15 @@ def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module
         if getattr(config, "ensure_weight_tying", False):
             _tie_saved(wrapped, tied)
         merged = deepcopy(wrapped).merge_and_unload()
-    except Exception as error:  # whatever a configuration that does not fit makes peft raise
+    except Exception as error:  # a configuration that does not fit makes peft raise anything
         raise CheckpointError(
             f"NEW {folder} is an adapter that peft cannot merge into OLD ({_reason(error)}): "
             "give as OLD the model that it was trained on."
         ) from error
     if untied := sorted(tied - _tied(merged)):
         raise CheckpointError(
-            f"NEW {folder} is an adapter after which {' and '.join(untied[0])} are no longer one tensor, as they are "
-            "in OLD: train it with ensure_weight_tying, or give an OLD and a merged NEW whose embeddings are not tied."
+            f"NEW {folder} is an adapter that unties {' and '.join(untied[0])}, which are one tensor in OLD: train it "
+            "with ensure_weight_tying, or give an OLD and a merged NEW whose embeddings are not tied."
         )
     if shapes != _shapes(merged):
         raise CheckpointError(
@@ -155,7 +155,7 @@ def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module
 
 
 def _tie_saved(wrapped: nn.Module, tied: Iterable[tuple[str, ...]]) -> None:
-    """Make one of what ``modules_to_save`` holds for tied modules, as peft does it outside of the meta device."""
+    """Tie the copies in ``modules_to_save`` of tied modules, as peft does outside of the meta device."""
     for first, *others in tied:
         try:
             modules = [wrapped.get_submodule(PREFIX + name.rpartition(".")[0]) for name in (first, *others)]
@@ -167,9 +167,9 @@ def _tie_saved(wrapped: nn.Module, tied: Iterable[tuple[str, ...]]) -> None:
 
 
 def place(wrapped: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The adapter's tensors by the names that they have in ``wrapped``, converted where transformers' layers changed.
+    """The adapter's tensors by their names in ``wrapped``, converted if transformers' layers have changed.
 
-    peft's own loading says so; it is stopped before it touches a parameter.
+    They come from peft's own loading, which is stopped before it touches a parameter.
 
     Raises:
         CheckpointError: peft cannot load them.
@@ -197,7 +197,7 @@ def place(wrapped: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> di
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without peft's advice for people who train, and without gradients."""
+    """Silence peft's warnings, which are for training, and disable gradients."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield
@@ -208,7 +208,7 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def _tied(model: nn.Module) -> set[tuple[str, ...]]:
-    """Names of tensors that are one and the same."""
+    """Groups of names that share one tensor."""
     names: dict[int, list[str]] = defaultdict(list)
     for name, value in model.state_dict(keep_vars=True).items():
         names[id(value)].append(name)
@@ -220,5 +220,5 @@ def _values(mapping: Any) -> list[Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """What ``error`` says, on one line and not too long."""
+    """The text of ``error`` on one line, shortened."""
     return " ".join(str(error).split())[:200].rstrip(" .:") or type(error).__name__

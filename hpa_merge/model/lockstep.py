@@ -1,10 +1,10 @@
 """Forward passes of one model, paused at unit boundaries.
 
-The model's own forward is the schedule: each sample is one call of the real ``model(**inputs)`` in a greenlet of its
-own. A hook before every unit switches back to whoever drives (the hub), which loads the unit, lets every waiting sample
-through it, and goes on. Masks, rotary embeddings and cross-layer features wait in the frames that hold them.
+The model's own forward is the schedule: each sample is one call of the real ``model(**inputs)`` in its own greenlet. A
+hook before every unit switches back to the driver (the hub). The hub loads the unit, runs every waiting sample through
+it, and continues. Masks, rotary embeddings and cross-layer features wait in the frames that hold them.
 
-Greenlets live in this file only.
+Only this file uses greenlets.
 """
 
 import inspect
@@ -23,14 +23,14 @@ OnOutput = Callable[[int, Any], None]
 
 
 def _ignore(sample: int, output: Any) -> None:
-    """What becomes of an output that nobody asked for."""
+    """Drop an output that nobody needs."""
 
 
 class ForwardError(Exception):
     """The model's forward raised on a sample; the cause is chained.
 
     Attributes:
-        sample: its place among the samples.
+        sample: its index.
     """
 
     def __init__(self, sample: int) -> None:
@@ -42,13 +42,13 @@ class ForwardError(Exception):
 class PausedForwards:
     """Every sample's forward pass through one model, each paused before the unit that it needs next.
 
-    Made in two steps, because torch runs a module's hooks in the order of registration and does not see those that are
-    added while it is paused in one: hooks that are to run behind the pause are
-    registered between the two.
+    It starts in two steps, ``__init__`` and :meth:`start`. torch runs a module's hooks in the order of registration,
+    and ignores hooks that are added while one of them is paused. So hooks that must run after the pause are registered
+    between the two steps.
     """
 
     def __init__(self, model: PreTrainedModel, units: Sequence[Unit]) -> None:
-        """Put a pause before each of ``units``, in ``model``, where every sample is to wait for it to be loaded."""
+        """Put a pause before each of ``units`` in ``model``, where every sample waits until the unit is loaded."""
         self._model = model
         self._units = units
         self._hub = greenlet.getcurrent()
@@ -64,11 +64,11 @@ class PausedForwards:
         ]
 
     def start(self, samples: Sequence[Inputs], on_output: OnOutput = _ignore) -> None:
-        """Let every sample run to its first unit.
+        """Run every sample to its first unit.
 
         Args:
             samples: keyword arguments of the model's forward, on the model's device.
-            on_output: called with a sample's place and the model's output when its forward is through.
+            on_output: called with a sample's index and the model's output when its forward is done.
 
         Raises:
             ForwardError: the model raised before its first unit.
@@ -87,15 +87,15 @@ class PausedForwards:
 
     @property
     def next_unit(self) -> Unit | None:
-        """The earliest unit that a sample is waiting at; None when every sample is through."""
+        """The earliest unit that a sample is waiting at; None when every sample is done."""
         return min((u for u in self._waiting_at if u is not None), key=lambda unit: unit.index, default=None)
 
     def run(self, unit: Unit, *, last: bool = False) -> Iterator[int]:
-        """Let every sample that waits at ``unit``, which is loaded, run on to its next one; yield each one's place.
+        """Run every sample that waits at ``unit``, which is loaded, to its next unit; yield the sample's index.
 
         Args:
-            last: nothing after the inputs of ``unit`` is of interest, so where it is a single module (a head, whose
-                outputs are the largest of all) the samples end as soon as the hooks on it have run.
+            last: nothing after the inputs of ``unit`` is needed. If the unit is a single module (a head, whose outputs
+                are the largest of all), the samples end as soon as its hooks have run.
 
         Raises:
             ForwardError: the model raised.
@@ -111,7 +111,7 @@ class PausedForwards:
             self._loaded = None
 
     def close(self) -> None:
-        """End every forward that is not through, and take the hooks off the model."""
+        """End every forward that is not done, and remove the hooks from the model."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -152,5 +152,5 @@ class PausedForwards:
 
 
 def _entrances(module: nn.Module) -> list[nn.Module]:
-    """Where a unit can be entered: its own forward or, in models that call into it, that of any part with weights."""
+    """Modules whose forward may enter a unit: its own or, in models that call its parts, any part with weights."""
     return [part for part in module.modules() if part is module or any(True for _ in part.parameters(recurse=False))]

@@ -1,8 +1,8 @@
 """A transformers model that is never whole in memory.
 
-The model is built on the meta device by transformers' own class. Every parameter is then a *placeholder*: one NaN,
-expanded to the parameter's shape on the device where the work is done, so that code that asks an unloaded module for
-its device, dtype or shape gets the true answer, and code that computes with one cannot go unnoticed.
+The model is built on the meta device by transformers' own class. Then every parameter is a *placeholder*: one NaN,
+expanded to the parameter's shape, on the device of the computation. So code that asks an unloaded module for its
+device, dtype or shape gets the true answer, and code that computes with one gives NaN.
 """
 
 import math
@@ -34,11 +34,11 @@ class LinearTensor:
 
     Attributes:
         key: name of its tensor in the checkpoint.
-        part: which slice of that tensor it is, an expert of a stack; None where it is the whole tensor.
-        observers: paths of the modules at whose input its input is seen, or experts in their stacks.
-        input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as ``Conv1D`` has it.
-        unit: the one that it is loaded, run and merged with.
-        routed: the part of the tokens that comes to it on average: 1 but for an expert.
+        part: the index of its slice in that tensor, for an expert of a stack; None if it is the whole tensor.
+        observers: paths of the modules that read its input, or names of experts in their stacks.
+        input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as in ``Conv1D``.
+        unit: the unit that it is loaded, run and merged with.
+        routed: the share of the tokens that reach it on average; 1 unless it is an expert.
     """
 
     key: str
@@ -50,7 +50,7 @@ class LinearTensor:
 
     @property
     def name(self) -> str:
-        """What it is called: its tensor's name, with its place where it is a slice."""
+        """Its tensor's name, with the index if it is a slice."""
         return self.key if self.part is None else f"{self.key}[{self.part}]"
 
     def matrix(self, tensor: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class LinearTensor:
         return self.turned(tensor if self.part is None else tensor[self.part])
 
     def turned(self, matrix: Tensor) -> Tensor:
-        """``[r, c]`` as it lies on disk, or the other way round: a view."""
+        """Turn ``[r, c]`` into the layout on disk, or back: a view."""
         return matrix if self.input_axis == 1 else matrix.T
 
     def shape(self, on_disk: Sequence[int]) -> tuple[int, int]:
@@ -73,19 +73,19 @@ class MetaModel:
 
     Attributes:
         device: where units are loaded to.
-        model: in evaluation mode; its forward runs unchanged if each unit is loaded when it is come to.
-        decoder_start: the token that an encoder-decoder's decoder begins with; None where it is not known.
+        model: in evaluation mode; its forward runs unchanged if each unit is loaded before it is reached.
+        decoder_start: the first token of an encoder-decoder's decoder; None if it is not known.
         units: in the order in which they are merged.
-        linears: every linear weight on disk that is not tied and no router, by name.
-        slots: for each key of the model an identity that is the same in OLD and NEW, whatever the key is called.
-        observed: paths of the modules among the observers of those.
-        tied: keys whose parameter another module shares.
+        linears: every linear weight on disk that is neither tied nor a router, by name.
+        slots: for each key of the model, an identity that is the same in OLD and NEW, whatever the key.
+        observed: paths of the modules among the linears' observers.
+        tied: keys whose parameter several modules share.
         embeddings: keys of embeddings.
-        components: for each key of the model the part that it belongs to.
-        places: for each key the names of the parameter that it becomes, or the first of them; several where it is tied.
-        experts: keys of what transformers stacks into parameters of three dimensions, one slice for each expert.
+        components: for each key of the model, its component.
+        places: for each key, the names of the (first) parameter that it becomes; several if it is tied.
+        experts: keys that transformers stacks into parameters of three dimensions, one slice for each expert.
         routers: keys of the weights that choose among experts.
-        expert_stacks: the experts' parameters whose products can be watched, by name.
+        expert_stacks: the experts' parameters whose products can be observed, by name.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class MetaModel:
             header: its tensors.
             role: OLD or NEW, for messages.
             device: where units are loaded to.
-            tower: folder of the vision tower, where ``folder`` has LLaVA's own layout.
-            external: tensors that lie elsewhere and are only read: no linears, and of no component.
+            tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
+            external: tensors from elsewhere that are only read: they are not linears and have no component.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
@@ -119,7 +119,7 @@ class MetaModel:
         self._conversions = find_conversions(self.model, header, role, str if tower is None else module_name)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
         self._complete(role)
-        parts = find_components(self.model)  # as long as tied parameters are one
+        parts = find_components(self.model)  # while tied parameters are still one object
         self.components = {key: parts[c.first] for c in self._conversions for key in c.keys if key not in external}
         self.units = find_units(self.model)  # as long as parameters are those that the class made
         self._places: dict[str, tuple[str, ...]] = {}
@@ -151,14 +151,14 @@ class MetaModel:
         )
 
     def load(self, unit: Unit | None, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
-        """Fill ``unit``'s parameters, or for None those that belong to no unit.
+        """Fill ``unit``'s parameters or, for None, those that belong to no unit.
 
         Args:
             read: gives the tensor of a key as it lies on disk.
 
         Returns:
-            Those tensors by key, in their dtype on disk, on the device; parameters share their memory where they can,
-            and begin at an address that :func:`aligned` gives.
+            The tensors by key, in their dtype on disk, on the device. Parameters share their memory if possible, and
+            are :func:`aligned`.
         """
         tensors: dict[str, Tensor] = {}
         for conversion in self._conversions_of[unit]:
@@ -172,7 +172,7 @@ class MetaModel:
         return tensors
 
     def free(self, unit: Unit | None) -> None:
-        """Put placeholders back in the place of what :meth:`load` filled."""
+        """Replace what :meth:`load` filled by placeholders."""
         for conversion in self._conversions_of[unit]:
             for name in conversion.targets:
                 if unit in self._units_of(name):
@@ -184,7 +184,7 @@ class MetaModel:
         return [key for conversion in self._conversions_of[unit] for key in conversion.keys]
 
     def nbytes(self, unit: Unit) -> int:
-        """What :meth:`load` takes for ``unit``: its tensors, and once more those that have to be converted."""
+        """Bytes that :meth:`load` takes for ``unit``: tensors that are converted count twice."""
         total = 0
         for conversion in self._conversions_of[unit]:
             for key in conversion.keys:
@@ -193,11 +193,11 @@ class MetaModel:
         return total
 
     def _keys_of_targets(self, names: set[str]) -> set[str]:
-        """The keys that any of the named parameters is made from."""
+        """The keys of the tensors that become any of the named parameters."""
         return {key for c in self._conversions if names.intersection(c.targets) for key in c.keys}
 
     def _dtype_of(self, name: str) -> torch.dtype:
-        """The dtype in which transformers runs a parameter: the model's, but for modules that it keeps in float32."""
+        """The dtype in which transformers runs a parameter: the model's, except in modules that it keeps in float32."""
         dtype: torch.dtype
         for pattern, dtype in self._dtype_plan.items():
             if re.search(pattern.replace("*", ".*"), name):
@@ -208,8 +208,8 @@ class MetaModel:
     def _put(self, name: str, value: Tensor) -> None:
         """Set a parameter or buffer under every name that shares it.
 
-        A parameter requires a gradient where ``from_pretrained`` lets it: torch takes another route to a product with
-        one that does (``should_fold`` in ATen/native/LinearAlgebra.cpp), even while gradients are disabled.
+        A parameter requires a gradient if it does so after ``from_pretrained``, because torch computes products with it
+        differently (``should_fold`` in ATen/native/LinearAlgebra.cpp), even while gradients are disabled.
         """
         for place in self._places[name]:
             owner, _, leaf = place.rpartition(".")
@@ -220,13 +220,7 @@ class MetaModel:
                 module._buffers[leaf] = value
 
     def _complete(self, role: str) -> None:
-        """Tie what is tied, compute the buffers that the checkpoint does not hold, and check that nothing is missing.
-
-        As ``from_pretrained`` does it, and by the same methods.
-
-        Raises:
-            CheckpointError: a parameter has no tensor.
-        """
+        """Tie weights and compute buffers as ``from_pretrained`` does; raise CheckpointError if a tensor is missing."""
         loaded = {target for conversion in self._conversions for target in conversion.targets}
         missing = set(self.model.state_dict(keep_vars=True)) - loaded
         self.model.tie_weights(missing_keys=missing, recompute_mapping=False)
@@ -248,7 +242,7 @@ class MetaModel:
             _set_buffer(self.model, name, self.model.get_buffer(name).to(self.device))
 
     def _put_placeholders(self) -> None:
-        """Replace what is still on the meta device; ``_places`` has the names that share a tensor, by each of them."""
+        """Replace everything on the meta device, and fill ``_places``: for each name, all that share its tensor."""
         same: dict[int, list[str]] = defaultdict(list)
         tensors = self.model.state_dict(keep_vars=True)
         for name, value in tensors.items():
@@ -260,7 +254,7 @@ class MetaModel:
             self._put(names[0], _placeholder(value.shape, self._dtype_of(names[0]), self.device))
 
     def _find_owners(self) -> dict[str, Unit | None]:
-        """The unit of each parameter and loaded buffer; None for those above all units, which stay resident."""
+        """The unit of each parameter and loaded buffer; None for those outside all units, which stay resident."""
         by_name = {unit.name: unit for unit in self.units}
         owners = {}
         for name in self._places:
@@ -270,12 +264,12 @@ class MetaModel:
         return owners
 
     def _units_of(self, target: str) -> set[Unit | None]:
-        """The units that need a parameter; the resident ones alone if it is one of them."""
+        """The units that need a parameter; only None if it stays resident."""
         units = {self._unit_of[place] for place in self._places[target]}
         return {None} if None in units else units
 
     def _find_linears(self) -> dict[str, LinearTensor]:
-        """The matrices on disk that become weights of linear modules, or experts of a stack, and of nothing else."""
+        """The matrices on disk that become weights of linear modules, or experts of a stack, and nothing else."""
         modules = {f"{n}.weight": m for n, m in self.model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
         axes = {name: 1 if isinstance(module, nn.Linear) else 0 for name, module in modules.items()}
         left_out = self.tied | self.routers | set(self._external)
@@ -294,7 +288,7 @@ class MetaModel:
 
 
 def _placeholder(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of the given shape that takes the memory of one number: NaN, or the greatest integer."""
+    """A tensor of the given shape in the memory of one number: NaN, or the greatest integer."""
     if dtype.is_floating_point or dtype.is_complex:
         value = float("nan")
     else:

@@ -1,8 +1,8 @@
-"""LLaVA as its own code base writes it: the folder of a language model with a projector in it, and a CLIP tower.
+"""LLaVA in the layout of its own code base: the folder of a language model with a projector, and a CLIP tower.
 
-Its config.json is a Llama's or a Mistral's with a few ``mm_…`` keys, and says nothing of the tower but its name: the
-tower has a folder of its own, whether or not its weights lie in the checkpoint too. Here such a config becomes that of
-transformers' ``LlavaForConditionalGeneration``, which computes the same numbers, and a key the name that it has there.
+Its config.json is a Llama's or a Mistral's with a few ``mm_…`` keys, and only names the tower. The tower has its own
+folder, even if its weights are in the checkpoint too. This file translates such a config and its keys to transformers'
+``LlavaForConditionalGeneration``, which computes the same numbers.
 """
 
 import re
@@ -22,39 +22,39 @@ TEXT_CONFIGS: dict[str, type[PretrainedConfig]] = {
     "LlavaLLaMAForCausalLM": LlamaConfig,  # as it was called until 2023
     "LlavaMistralForCausalLM": MistralConfig,
 }
-"""What is read, by the class that config.json names, and the language model of each."""
+"""The classes that are read, as config.json names them, and the configuration of their language models."""
 
 TOWER = "model.vision_tower.vision_tower."
-"""How the keys of a tower begin that lies in the checkpoint."""
+"""The prefix of a tower's keys in the checkpoint."""
 
 MODULES = (
     (TOWER, "model.vision_tower."),
     ("model.mm_projector.", "model.multi_modal_projector."),
     ("model.", "model.language_model."),
 )
-"""How its keys begin, and in their place the modules of transformers' LLaVA; the first that fits."""
+"""Prefixes of its keys, and the modules of transformers' LLaVA that replace them; the first match counts."""
 
 IMAGE = -200
-"""What stands in the token ids where an image belongs: the id of no token."""
+"""The placeholder of an image in the token ids; no token has this id."""
 
 FEATURES: dict[Any, Literal["default", "full"]] = {"patch": "default", "cls_patch": "full"}
-"""``mm_vision_select_feature``: whether the class token is left out, and what transformers calls it."""
+"""``mm_vision_select_feature``: whether the class token is dropped, and transformers' word for it."""
 
 ASPECT_RATIOS = (None, "square", "pad")
-"""``image_aspect_ratio``: one view of each image; what else there is are LLaVA 1.6's several."""
+"""``image_aspect_ratio``: one view of each image; the other values are LLaVA 1.6's, with several views."""
 
 ATTENTION = ("attn_implementation", "_attn_implementation", "_flash_attn_2_enabled")
-"""What a config.json may say of how it was trained, and is not to be run with."""
+"""Settings of the training in config.json that the merge must not use."""
 
 
 def is_original_llava(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of a folder in this layout."""
+    """Whether a config.json belongs to a folder in this layout."""
     names = config.get("architectures")
     return isinstance(names, list) and bool(names) and names[0] in TEXT_CONFIGS
 
 
 def module_name(key: str) -> str:
-    """The name in transformers' LLaVA of what a checkpoint in this layout calls ``key``."""
+    """The name of ``key`` in transformers' LLaVA."""
     for start, module in MODULES:
         if key.startswith(start):
             return module + key.removeprefix(start)
@@ -66,12 +66,12 @@ def llava_config(raw: dict[str, Any], tower: dict[str, Any], header: Mapping[str
 
     Args:
         raw: config.json.
-        tower: config.json of the tower: a CLIP model's, or that of its vision model alone.
-        header: the checkpoint's tensors, those of the tower among them.
+        tower: config.json of the tower: of a CLIP model, or of its vision model alone.
+        header: the checkpoint's tensors, including those of the tower.
         role: OLD or NEW, for messages.
 
     Raises:
-        CheckpointError: it asks for what transformers' LLaVA does not compute, or the tower is another one.
+        CheckpointError: transformers' LLaVA does not compute such a model, or the tower does not fit.
     """
     _check_variant(raw, role)
     if tower.get("model_type") not in ("clip", "clip_vision_model"):
@@ -86,7 +86,7 @@ def llava_config(raw: dict[str, Any], tower: dict[str, Any], header: Mapping[str
     if not isinstance(layer, int) or not -depth - 1 <= layer <= depth:
         raise CheckpointError(
             f"{role}'s config.json has {layer!r} for mm_vision_select_layer, and its vision tower has {depth} layers: "
-            "give the folder of the tower that it was trained with with --vision-tower."
+            "use --vision-tower with the folder of the tower that it was trained with."
         )
     text = {key: value for key, value in raw.items() if key not in ATTENTION and not key.startswith("mm_")}
     text_class = TEXT_CONFIGS[raw["architectures"][0]]
@@ -109,7 +109,7 @@ def llava_config(raw: dict[str, Any], tower: dict[str, Any], header: Mapping[str
 
 
 def adapt(model: PreTrainedModel, raw: Mapping[str, Any]) -> None:
-    """Give transformers' LLaVA, on the meta device, the projector of config.json, and let it pass images' places."""
+    """Give transformers' LLaVA, on the meta device, the projector of config.json, and let it accept placeholders."""
     sizes = [raw["mm_hidden_size"], *[raw["hidden_size"]] * _projector_depth(raw)]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
@@ -119,7 +119,7 @@ def adapt(model: PreTrainedModel, raw: Mapping[str, Any]) -> None:
 
 
 def _without_images(embedding: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
-    """Token ids whose images' places are any token's: what it becomes is overwritten."""
+    """Token ids with any token in place of an image's placeholder; its embedding is overwritten later."""
     return (arguments[0].clamp(min=0),)
 
 
@@ -128,17 +128,13 @@ def _is_linear(raw: Mapping[str, Any]) -> bool:
 
 
 def _projector_depth(raw: Mapping[str, Any]) -> int:
-    """How many linears the projector has; 0 if it is of an unknown kind."""
+    """How many linears the projector has; 0 for an unknown kind."""
     found = re.fullmatch(r"mlp([1-9])x_gelu", str(raw.get("mm_projector_type")))
     return 1 if _is_linear(raw) else int(found[1]) if found else 0
 
 
 def _check_variant(raw: Mapping[str, Any], role: str) -> None:
-    """Check that nothing is asked for that other classes than transformers' LLaVA compute.
-
-    Raises:
-        CheckpointError: something is.
-    """
+    """Raise CheckpointError for a setting that transformers' LLaVA does not compute."""
     for key, known, known_as in (
         ("mm_projector_type", _projector_depth(raw) > 0, "linear or mlp2x_gelu (any number up to 9)"),
         ("mm_vision_select_feature", raw.get("mm_vision_select_feature", "patch") in FEATURES, " or ".join(FEATURES)),
@@ -161,11 +157,7 @@ def _check_variant(raw: Mapping[str, Any], role: str) -> None:
 
 
 def _check_tower(raw: Mapping[str, Any], vision: CLIPVisionConfig, header: Mapping[str, Any], role: str) -> None:
-    """Check that the tower's config is that of the tower that the projector was trained with.
-
-    Raises:
-        CheckpointError: it is another one's.
-    """
+    """Raise CheckpointError unless the tower's config fits the tower that the projector was trained with."""
     inside = [key.partition(TOWER)[2] for key in header]
     blocks = {place[1] for key in inside if (place := re.match(r"vision_model\.encoder\.layers\.(\d+)\.", key))}
     for what, wanted, found in (
@@ -175,5 +167,5 @@ def _check_tower(raw: Mapping[str, Any], vision: CLIPVisionConfig, header: Mappi
         if wanted != found:
             raise CheckpointError(
                 f"{role}'s vision tower has {wanted} {what} and the folder that is given for it {found}: "
-                "give the folder of the tower that it was trained with with --vision-tower."
+                "use --vision-tower with the folder of the tower that it was trained with."
             )

@@ -1,4 +1,4 @@
-"""Which tensors a tensor comes from, found out by letting the arithmetic run on the meta device."""
+"""Which tensors a tensor is computed from, found by running the arithmetic on the meta device."""
 
 from typing import Any, final
 
@@ -11,11 +11,11 @@ __all__ = ["Traced", "sources_of"]
 
 @final
 class Traced(Tensor):
-    """A tensor on the meta device that knows which named tensors it comes from.
+    """A tensor on the meta device that knows which named tensors it is computed from.
 
     Attributes:
         sources: their names.
-        whole: whether it is one of them as it is.
+        whole: whether it is one of them, unchanged.
     """
 
     sources: frozenset[str] = frozenset()
@@ -23,7 +23,7 @@ class Traced(Tensor):
 
     @classmethod
     def of(cls, key: str, dtype: torch.dtype, shape: tuple[int, ...]) -> "Traced":
-        """The tensor that is called ``key``."""
+        """The tensor with the name ``key``."""
         tensor = torch.empty(shape, dtype=dtype, device="meta").as_subclass(cls)
         tensor.sources, tensor.whole = frozenset({key}), True
         return tensor
@@ -39,5 +39,5 @@ class Traced(Tensor):
 
 
 def sources_of(tensor: Tensor) -> frozenset[str]:
-    """Their names; none for a tensor that is not traced."""
+    """The names of its sources; none for a tensor that is not traced."""
     return tensor.sources if isinstance(tensor, Traced) else frozenset()

@@ -1,8 +1,8 @@
-"""What is loaded together, in which order, at which depth: read off the module tree, whatever the architecture.
+"""What is loaded together, in which order, at which depth: from the module tree, for any architecture.
 
-A *stack* is a list of transformer blocks. Every block is a unit; outside the stacks, every largest module that holds no
-stack is one (an embedding, a projector, a final norm, a head). A parameter that hangs directly on a module above them
-(LLaVA-NeXT's ``image_newline``, say) belongs to no unit and stays resident, and so does a fixed table of positions.
+A *stack* is a list of transformer blocks. Every block is a unit. Outside the stacks, every largest module without a
+stack is a unit (an embedding, a projector, a final norm, a head). A parameter of a module above them (LLaVA-NeXT's
+``image_newline``, say) belongs to no unit and stays resident, and so does a fixed table of positions.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 @final
 @dataclass(frozen=True)
 class Unit:
-    """One stretch of the model that is loaded, run, merged and freed together.
+    """A part of the model that is loaded, run, merged and freed together.
 
     Attributes:
-        index: its place in the order in which units are merged.
+        index: its index in the order in which units are merged.
         name: its module's path.
-        stack: path of the stack that it is a block of; empty outside the stacks.
-        block: its place ``l`` in its stack; None outside, where the depth is 0 or ``L`` as it runs before the text
-            stack or after it (which the order of registration does not tell: OPT's ``project_out``).
-        blocks: the number ``L`` of blocks of its stack, or outside of the text stack.
+        stack: path of its stack, if it is a block; else empty.
+        block: its index ``l`` in its stack; None outside the stacks. There the depth is 0 if it runs before the text
+            stack, else ``L``; the order of registration does not tell which (OPT's ``project_out``).
+        blocks: the number ``L`` of blocks of its stack; outside the stacks, of the text stack.
         text: whether its stack is the text stack.
     """
 
@@ -39,21 +39,21 @@ class Unit:
 def find_units(model: PreTrainedModel) -> tuple[Unit, ...]:
     """The units of ``model`` in the order in which they are merged.
 
-    That is the order of registration, but for one thing: whatever feeds the text stack (vision towers, projectors,
-    encoders) comes before it, wherever the class registers it. So samples with and without images meet again before
-    the text stack, and none comes to a block that the others have left.
+    That is the order of registration, with one exception: everything that feeds the text stack (vision towers,
+    projectors, encoders) comes before it, wherever the class registers it. So samples with and without images meet
+    before the text stack, and no sample reaches a block that the others have left.
     """
     stacks = find_stacks(model)
     text = text_stack(model, stacks)
     decoder = path_of(model, model.get_decoder())
-    found: list[tuple[str, str, int | None]] = []  # name, stack, place in the stack
+    found: list[tuple[str, str, int | None]] = []  # name, stack, index in the stack
     _collect(model, "", stacks, found, set())
     end = max((place for place, (_, stack, _) in enumerate(found) if stack == text), default=-1)
     base = path_of(model, model.base_model)
     head = model.get_output_embeddings()
 
     def rank(place: int) -> int:
-        """0: feeds the text stack; 1: the decoder that holds it; 2: a head on top of it."""
+        """0 for what feeds the text stack, 1 for the decoder that holds it, 2 for a head on top of it."""
         name = found[place][0]
         if not text or inside(name, decoder):
             return 1
@@ -76,8 +76,8 @@ def find_units(model: PreTrainedModel) -> tuple[Unit, ...]:
 def find_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
     """Outermost lists of blocks by path.
 
-    transformers marks blocks with ``GradientCheckpointingLayer``, and a list that holds one is a stack, whatever the
-    classes of the others. In a sub-model that uses the mark nowhere, every list of composite modules is one.
+    transformers marks blocks with ``GradientCheckpointingLayer``: a list with a marked block is a stack, whatever its
+    other blocks are. In a sub-model without such a mark, every list of composite modules is a stack.
     """
     stacks: dict[str, nn.ModuleList] = {}
 
@@ -106,7 +106,7 @@ def path_of(model: PreTrainedModel, wanted: nn.Module) -> str:
 
 
 def text_stack(model: PreTrainedModel, stacks: dict[str, nn.ModuleList]) -> str:
-    """Path of the stack that carries the text: the decoder's longest, the last of equals; empty without a stack."""
+    """Path of the text stack: the longest in the decoder, the last one of equal length; empty without a stack."""
     decoder = path_of(model, model.get_decoder())
     candidates = [path for path in stacks if inside(path, decoder)] or list(stacks)
     candidates = [path for path in candidates if is_of_the_text(model, path)] or candidates
@@ -114,14 +114,14 @@ def text_stack(model: PreTrainedModel, stacks: dict[str, nn.ModuleList]) -> str:
 
 
 def is_of_the_text(model: PreTrainedModel, stack: str) -> bool:
-    """Whether the nearest module above a stack that has a configuration has one of the text's kind."""
+    """Whether the nearest configuration above a stack has the class of the text's configuration."""
     configs = (getattr(model.get_submodule(path), "config", None) for path in reversed(["", *paths_above(stack)]))
     nearest = next((config for config in configs if isinstance(config, PretrainedConfig)), None)
     return isinstance(nearest, type(model.config.get_text_config()))
 
 
 def paths_above(path: str) -> list[str]:
-    """Paths of the modules that hold another, the model itself aside, from the outermost on."""
+    """Paths of the modules that hold another, without the model itself, from the outermost."""
     parts = path.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 
@@ -133,7 +133,7 @@ def _collect(
     found: list[tuple[str, str, int | None]],
     seen: set[int],
 ) -> None:
-    """Append ``(name, stack, place)`` of every unit below ``module``, in order of registration, each module once."""
+    """Append ``(name, stack, index)`` of every unit below ``module``, in order of registration, each module once."""
     if id(module) in seen or not module.state_dict(keep_vars=True) or _is_fixed_table(module):
         return
     seen.add(id(module))
@@ -157,7 +157,7 @@ def _is_fixed_table(module: nn.Module) -> bool:
 
 
 def inside(path: str, parent: str) -> bool:
-    """Whether a module's path is another's or lies below it; everything lies below the empty one."""
+    """Whether a module's path is ``parent`` or lies below it; everything lies below the empty path."""
     return not parent or path == parent or path.startswith(parent + ".")
 
 

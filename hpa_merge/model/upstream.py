@@ -1,4 +1,4 @@
-"""Mistakes of single releases of transformers, corrected on the models that are loaded; the library is unchanged."""
+"""Bugs of single transformers releases, fixed on the loaded model; the library is unchanged."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ __all__ = ["repair"]
 
 
 def repair(model: PreTrainedModel) -> None:
-    """Let a model's own forward come to its end.
+    """Fix a model whose own forward fails.
 
     Llama 4 in 5.24.0: ``Llama4ForConditionalGeneration.forward`` raises an AttributeError for every input, after the
-    head, because it reads ``image_outputs`` of what its text model returns, which has no such field.
+    head, because it reads ``image_outputs`` from the output of its text model, which has no such field.
     """
     if type(model).__name__ == "Llama4ForConditionalGeneration":
         model.get_submodule("language_model").register_forward_hook(_add_image_outputs)

@@ -18,7 +18,7 @@ from huggingface_hub.utils import httpx
 
 from hpa_merge.errors import HPAError, PublishError
 from hpa_merge.inputs.addresses import shown, without_secrets
-from hpa_merge.inputs.hub import TOKEN
+from hpa_merge.inputs.hub_errors import TOKEN
 
 __all__ = ["AGAIN", "OFFLINE", "is_dropped", "telling"]
 

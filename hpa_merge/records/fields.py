@@ -9,7 +9,7 @@ from typing import Any, final
 
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records.example import Purpose
-from hpa_merge.records.names import carries_nothing, fold, is_media_id, is_safety_label, is_tensor
+from hpa_merge.records.names import carries_nothing, fold, is_media_id, is_safety_label, is_said, is_tensor
 from hpa_merge.records.options import ReadingOptions
 
 __all__ = ["Fields", "Reading", "is_empty", "json_name", "option", "quoted"]
@@ -22,6 +22,9 @@ DEEPEST = 20
 
 MESSAGE_NAMES = frozenset({"role", "from", "content", "value", "tool_calls", "reasoning_content"})
 """What ``--map`` may rename within a message; everything else is renamed in the record alone."""
+
+TURN = frozenset({"role", "content", "from", "value"})
+"""The fields of a turn, two of which make an object one."""
 
 _JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d(e[-+]?\d+)?%?|true|false|nan|none|null|n/a|-", re.IGNORECASE)
@@ -79,6 +82,7 @@ class Fields:
         self._given: dict[str, str] = {}
         self._values: dict[str, Any] = {}
         self._taken: set[str] = set()
+        self._aside: set[str] = set()
         reading.objects.append(self)
         ignored = reading.options.ignored
         for name, value in values.items():
@@ -106,7 +110,7 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         """Whether the field is there and was not taken."""
-        return name in self._values and name not in self._taken
+        return name in self._values and name not in self._taken | self._aside
 
     def filled(self, *names: str) -> str | None:
         """The first of the names whose field holds something and was not taken."""
@@ -182,7 +186,7 @@ class Fields:
         for name in names:
             if self.filled(name):
                 self.reading.passed_over.add(self._given[name])
-            self._taken.add(name)
+            self._aside.add(name)
 
     def taken(self) -> list[str]:
         """The fields that were read and hold something, as the record names them."""
@@ -190,7 +194,7 @@ class Fields:
 
     def folded(self) -> list[str]:
         """The names of the fields that were not taken, as layouts know them."""
-        return [name for name in self._values if name not in self._taken]
+        return [name for name in self._values if name in self]
 
     def known(self) -> set[str]:
         """The names of all fields that are not null, as layouts know them."""
@@ -207,11 +211,11 @@ class Fields:
     def left(self) -> list[str]:
         """The fields that hold content and were not taken; notes those that carry nothing."""
         found: dict[str, None] = {}
-        for folded, value in self._values.items():
-            name = self._given[folded]
-            content = [] if folded in self._taken else list(self._content(name, value, name))
+        for folded in self.folded():
+            name, value = self._given[folded], self._values[folded]
+            content = list(self._content(name, value, name))
             found.update(dict.fromkeys(content))
-            if not (content or folded in self._taken or is_empty(value)):
+            if not (content or is_empty(value)):
                 self.reading.passed_over.add(name)
         return [f'"{path}"{self._of()}' for path in found]
 
@@ -224,7 +228,8 @@ class Fields:
             yield path
         elif isinstance(value, Mapping):
             for each, inner in value.items():
-                yield from self._content(str(each), inner, f"{path}.{each}", depth + 1)
+                of_turn = value.keys() & TURN if each in TURN else ()  # a turn is named as a whole
+                yield from self._content(str(each), inner, path if len(of_turn) > 1 else f"{path}.{each}", depth + 1)
         elif isinstance(value, list | tuple):
             for item in value:
                 yield from self._content(name, item, path, depth + 1)
@@ -237,11 +242,11 @@ class Fields:
             return True
         if reading.purpose != "task" and is_safety_label(name):
             return True
-        if not isinstance(value, str):
+        text = value.strip() if isinstance(value, str) else json.dumps(value, default=str)
+        if text in reading.texts:
             return False
-        text = value.strip()
-        if text in reading.texts or _NUMBER.fullmatch(text):
-            return False
+        if not isinstance(value, str) or _NUMBER.fullmatch(text):
+            return is_said(name)
         if _FILE.fullmatch(text) and not reading.media:
             return True
         short = len(text) <= LABEL and "\n" not in text

@@ -6,42 +6,28 @@ from hpa_merge.records.fields import Fields, quoted
 
 __all__ = ["meaning", "read_labels"]
 
-PROMPT_LABELS = ("prompt_label", "prompt_harm_label", "prompt_safety", "is_prompt_safe", "prompt_safe", "safe_prompt")
+PROMPT_LABELS = (
+    *("prompt_label", "prompt_harm_label", "prompt_safety", "is_prompt_safe", "prompt_safe", "safe_prompt"),
+    *("unsafe_prompt", "is_prompt_unsafe", "is_prompt_harmful", "prompt_harmful"),
+)
 ANSWER_LABELS = (
     *("is_safe", "is_response_safe", "response_safe", "response_label", "response_harm_label", "response_safety"),
-    *("safe_response", "is_answer_safe", "answer_label"),
+    *("safe_response", "is_answer_safe", "answer_label", "safe_answer"),
+    *("unsafe_answer", "is_response_unsafe", "is_response_harmful", "response_harmful", "harmful_response"),
 )
 WANTED_LABELS = ("kto_tag",)
-REFUSAL_LABELS = ("response_refusal_label", "is_refusal", "refusal_label")
+REFUSAL_LABELS = ("response_refusal_label", "is_refusal", "refusal_label", "refused")
 EITHER = (
+    *("safety", "safe", "is_benign", "harmful", "is_harmful", "unsafe", "is_unsafe", "malicious", "is_malicious"),
     "label",
-    "safety",
-    "safe",
-    "is_harmful",
-    "harmful",
-    "unsafe",
-    "is_unsafe",
-    "is_malicious",
-    "malicious",
-    "is_benign",
 )
 """Labels that are the prompt's where there is no answer; next to an answer it is unclear whose they are."""
 
-_REVERSED = ("is_harmful", "harmful", "unsafe", "is_unsafe", "is_malicious", "malicious")
-_GOOD = (
-    "safe",
-    "unharmful",
-    "harmless",
-    "benign",
-    "not_harmful",
-    "non_harmful",
-    "true",
-    "yes",
-    "1",
-    "refusal",
-    "desirable",
-)
-_BAD = ("unsafe", "harmful", "toxic", "malicious", "adversarial", "false", "no", "0", "compliance", "undesirable")
+_OF_BAD = ("unsafe", "harmful", "malicious")
+"""In a label's name: it is true of what is bad."""
+_GOOD = ("safe", "unharmful", "harmless", "benign", "not_harmful", "non_harmful", "refusal", "desirable")
+_BAD = ("unsafe", "harmful", "toxic", "malicious", "adversarial", "compliance", "undesirable")
+_TRUE, _FALSE = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
 
 def read_labels(fields: Fields, answered: bool) -> tuple[bool | None, bool | None]:
@@ -56,11 +42,10 @@ def read_labels(fields: Fields, answered: bool) -> tuple[bool | None, bool | Non
     prompt = _first(fields, PROMPT_LABELS)
     answer = _first(fields, ANSWER_LABELS)
     if (wanted := _first(fields, WANTED_LABELS)) is not None:
-        answer = wanted if answer is None else answer and wanted
+        answer = wanted and answer is not False
     label = fields.peek("label")
     if answered and (isinstance(label, bool) or str(label).casefold() in ("true", "false")):  # TRL's KTO
-        wanted = meaning(fields, "label", fields.take("label"))
-        answer = wanted if answer is None else answer and wanted
+        answer = meaning(fields, "label", fields.take("label")) and answer is not False
     if fields.reading.purpose == "safety" and answered and fields.filled(*REFUSAL_LABELS):
         refused = _first(fields, REFUSAL_LABELS)
         answer = False if refused is False else answer
@@ -79,13 +64,11 @@ def meaning(fields: Fields, name: str, value: Any) -> bool:
     Raises:
         CalibrationError: its value is not understood.
     """
-    if isinstance(value, bool | int) and value in (0, 1):
-        return bool(value)
     said = str(value).strip().casefold().replace(" ", "_").replace("-", "_")
-    if said in _GOOD:
-        return True
-    if said in _BAD:
-        return False
+    if said in _GOOD or said in _BAD:
+        return said in _GOOD
+    if said in _TRUE or said in _FALSE:
+        return (said in _TRUE) != any(word in name and f"un{word}" not in name for word in _OF_BAD)
     raise fields.error(
         f"{fields.named(name)} is {str(value)!r:.40}, and a label of safety is a boolean or one of "
         f"{quoted(('safe', 'unsafe', 'harmful', 'unharmful'))}: change it, or pass it over with --ignore-field."
@@ -102,11 +85,7 @@ def _either(fields: Fields) -> bool | None:
     said = []
     for name in EITHER:
         value = fields.peek(name)
-        if fields.filled(name) and (isinstance(value, bool) or (isinstance(value, str) and not value.isdigit())):
-            good = meaning(fields, name, fields.take(name))
-            said.append(good != (name in _REVERSED) if isinstance(value, bool) or _plain(value) else good)
+        words = str(value).strip().casefold()
+        if fields.filled(name) and (words in _GOOD or words in _BAD or (name != "label" and isinstance(value, bool))):
+            said.append(meaning(fields, name, fields.take(name)))
     return all(said) if said else None
-
-
-def _plain(value: Any) -> bool:
-    return str(value).strip().casefold() in ("true", "false", "yes", "no")

@@ -137,14 +137,14 @@ def _from_object(fields: Fields, inner: Fields, kind: MediaKind, name: str) -> l
             value = inner.take(given)
             value = _decoded(fields, value, name) if isinstance(value, str) else value
             return read_media(fields, value, kind, name)
-    given = inner.filled("path", "url", kind, f"{kind}_url", *NEUTRAL_MEDIA, *MEDIA_NAMES[kind])
-    if given is None:
+    place = inner.filled("path", "url", kind, f"{kind}_url", *NEUTRAL_MEDIA, *MEDIA_NAMES[kind])
+    if place is None:
         raise fields.error(
             f'{fields.named(name)} is an object without "bytes", "path" or "url": give {_WORDS[kind]} as the path of a '
             f"file, found {quoted(inner.names())}."
         )
     inner.pass_over("type")
-    return read_media(inner, inner.take(given), kind, given)
+    return read_media(inner, inner.take(place), kind, place)
 
 
 def _from_text(fields: Fields, value: str, kind: MediaKind) -> Media:

@@ -10,6 +10,7 @@ __all__ = [
     "fold",
     "is_media_id",
     "is_safety_label",
+    "is_said",
     "is_tensor",
 ]
 
@@ -63,14 +64,21 @@ _NOTHING_ENDINGS = (
     *("_id", "_ids", "_idx", "_index", "_uuid", "_uid", "_hash", "_sha256", "_md5", "_url", "_urls", "_uri", "_link"),
     *("_date", "_time", "_timestamp", "_at", "_lang", "_language", "_split", "_version", "_license", "_dataset"),
     *("_score", "_scores", "_rating", "_confidence", "_width", "_height", "_size", "_count", "_category", "_topic"),
-    *("_model", "_type", "_level", "_source", "_categories"),
+    *("_model", "_type", "_level", "_source", "_categories", "_set_name"),
 )
 
 _TENSORS = re.compile(r"pixel_values|input_features|grid_thw|(^|_)embed(s|ding|dings)?$|^(input|token)_ids$")
 
 _SAFETY = re.compile(
-    r"safe|harm|toxi|refus|jailbr|compl(y|ian)|malicious|benign|violat|unethic|severity|danger|moderat|flagged"
+    r"safe|harm|toxi|refus|jailbr|compl(y|ian)|malicious|benign|violat|unethic|severity|danger|moderat|flagged|attack"
     r"|offens|hate|^labels?$|^kto_tag$"
+)
+
+_SAID = frozenset(
+    (
+        *("prompt", "question", "instruction", "query", "answer", "answers", "response", "output", "completion"),
+        *("chosen", "solution", "target", "ground_truth", "final_answer", "answer_key", "correct_answer", "reference"),
+    )
 )
 
 _MEDIA_ID = re.compile(r"^(image|img|video|audio|picture|photo)_?(id|idx|index)s?$")
@@ -84,6 +92,11 @@ def carries_nothing(folded: str) -> bool:
 def is_tensor(folded: str) -> bool:
     """Whether numbers of this name are what a model reads."""
     return bool(_TENSORS.search(folded))
+
+
+def is_said(folded: str) -> bool:
+    """Whether a field of this name is a prompt or an answer, even where it holds a number."""
+    return folded in _SAID
 
 
 def is_safety_label(folded: str) -> bool:

@@ -14,9 +14,11 @@ __all__ = ["PLACEHOLDER", "Draft", "Place", "finish"]
 PLACEHOLDER = "<image>"
 """Marks an image's place inside a text, in LLaVA's files and all that came after them."""
 
-_MARK = {kind: re.compile(rf"<{kind}>|<{kind}[ _](\d{{1,2}})>|<\|{kind}_(\d{{1,2}})\|>") for kind in KINDS}
+_MARK = {
+    kind: re.compile(rf"<{kind}>|<{kind}[ _](\d{{1,2}})>|<\|{kind}_(\d{{1,2}})\|>", re.IGNORECASE) for kind in KINDS
+}
 _INLINE = re.compile(r"<(img|image|video|audio)>([^<>\n]{1,4096})</\1>")
-_CLOSED = {kind: re.compile(rf"</{kind}\s*>") for kind in KINDS}
+_CLOSED = {kind: re.compile(rf"</{kind}\s*>", re.IGNORECASE) for kind in KINDS}
 _OWN = re.compile(
     r"<\|(?:image|video|audio)(?:_pad|_soft_token)?\|>|<\|vision_start\|>|<ImageHere>|<IMG_CONTEXT>|<start_of_image>"
     r"|<image_soft_token>|\[IMG\]|<\|AUDIO\|>|<\|VIDEO\|>|<\|IMAGE\|>"

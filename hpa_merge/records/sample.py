@@ -1,5 +1,6 @@
 """What a record of a data set becomes: a conversation, a text or token ids; with the media that stand in it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,17 @@ class Turn:
     tool_call_id: str = ""
     name: str = ""
     reasoning: str = ""
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What a message of OpenAI's protocol has besides role and content; a call's arguments are JSON there."""
+        calls = [
+            {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+            for call in self.tool_calls
+        ]
+        found: dict[str, Any] = {"tool_calls": calls, "tool_call_id": self.tool_call_id, "name": self.name}
+        found["reasoning_content"] = self.reasoning
+        return {name: value for name, value in found.items() if value}
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from hpa_merge.config import option_fields, uses
 from hpa_merge.render.figures import Table
+from hpa_merge.report.evaluation import ASKED
 from hpa_merge.report.records import CalibrationRecord, Outcome
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import mean, restored_share
@@ -218,14 +219,18 @@ def _measured(evaluation: dict[str, Any] | None) -> str:
         if figure := found.get(kind):
             others = [f"{m[kind]['value']:.1f} % with {m['name']}" for m in models if m is not found and m.get(kind)]
             told.append(words.format(figure["value"]) + (f" ({', '.join(others)})" if others else ""))
+    for purpose, figure in (found.get("broken") or {}).items():
+        if purpose in ASKED and figure["value"]:
+            told.append(f"{figure['value']:.1f} % of the answers to {ASKED[purpose]} prompts are broken")
     return f"Measured of the merged model: {'; '.join(told)}." if told else ""
 
 
 def _calibration(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
+    parts = "".join(f"; {counted(part.samples, 'sample')} of {part.file}" for part in record.parts)
     passed = f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else ""
-    return f"{record.file}: {set_text(record)}{passed}"
+    return f"{record.file}: {set_text(record)}{parts}{passed}"
 
 
 def _percent(share: float | None) -> str:

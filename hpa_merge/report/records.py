@@ -137,11 +137,24 @@ class ComponentRecord:
 
 @final
 @dataclass(frozen=True)
+class PartRecord:
+    """What was used of one of several sources of a calibration set: a file, or a data set on the Hub."""
+
+    file: str
+    samples: int
+    tokens: int
+
+    def __post_init__(self) -> None:
+        make_writable(self)
+
+
+@final
+@dataclass(frozen=True)
 class CalibrationRecord:
     """What was used of one calibration set; reports that were made before a count was kept have None in its place.
 
     Attributes:
-        file: the calibration file.
+        file: where it was read from: a file, a folder, or a data set on the Hub; several have `` + `` between them.
         samples, tokens: how many were used.
         images, videos, audios: how many stand in those samples.
         frames: how many of those videos were used, together.
@@ -153,6 +166,7 @@ class CalibrationRecord:
         dropped: how many of those drawn were not used, by the reason.
         passed_over: fields of the records that carry nothing for a model.
         template: which chat template wrote the conversations, in words.
+        parts: what each of several sources gave; empty where there is one.
     """
 
     file: str
@@ -170,6 +184,12 @@ class CalibrationRecord:
     dropped: dict[str, int] = field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
     template: str = ""
+    parts: tuple[PartRecord, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Where it was read from, each as it was given."""
+        return tuple(part.file for part in self.parts) or (self.file,)
 
     def __post_init__(self) -> None:
         make_writable(self)
@@ -184,7 +204,8 @@ class RunRecord:
         statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
         notes: why a half that the file holds was not read, and what was not as usual otherwise, a sentence each.
         adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
-        commits: of OLD, NEW and FIRST those that are from the Hub, by their names; the hash of the commit.
+        commits: of OLD, NEW, FIRST and the data sets those that are from the Hub, by their names; the hash of the
+            commit.
         fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
             of machine have the same.
         command: the command line as it was typed; empty for a call from Python.

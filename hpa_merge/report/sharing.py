@@ -19,10 +19,11 @@ from hpa_merge.inputs.hub import NAME
 from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["for_others", "is_local_in", "places_in"]
+__all__ = ["for_others", "is_local_in", "named_template", "places_in"]
 
 PARTS = ("safety", "task", "run", "history", "evaluation")
-"""The fields of a report that speak of places; the others are a function of the inputs' content and the options."""
+"""The fields of a report that speak of places; the others are a function of the inputs' content and the options, one of
+which may be the path of a chat template."""
 
 QUOTED = re.compile(r"""(['"`])((?:file://|~[\w.-]*|\.{1,2})?/[^'"`\n]+|[A-Za-z]:\\[^'"`\n]+)\1""")
 """A path in a sentence, between quotation marks, with blanks in it perhaps."""
@@ -60,17 +61,24 @@ def for_others(report: MergeReport) -> MergeReport:
     run = changed["run"]
     adapter = _adapter(report.run.adapter, report.run.old in report.run.commits, places)
     changed["run"] = dataclasses.replace(run, command=_command(report, places), adapter=adapter)
+    changed["config"] = named_template(report.config)
     changed["evaluation"] = _without_addresses(changed["evaluation"])
     changed["history"] = tuple(
         dataclasses.replace(
             past,
-            config=before.config,
+            config=named_template(before.config),
             evaluation=_without_addresses(past.evaluation),
             adapter=_adapter(before.adapter, before.old in before.commits, places),
         )
         for before, past in zip(report.history, changed["history"], strict=True)
     )
     return dataclasses.replace(report, **changed)
+
+
+def named_template(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of a merge, with the name of the chat template's file in the place of its path."""
+    given = config.get("chat_template")
+    return config | {"chat_template": PurePath(given).name} if isinstance(given, str) and given else config
 
 
 def is_local_in(report: MergeReport, text: str) -> bool:
@@ -129,7 +137,11 @@ def _places(report: MergeReport) -> Iterator[str]:
         yield from (name for name in (each.old, each.new) if name not in each.commits)
     parts: tuple[MergeReport | RoundRecord, ...] = (report, *report.history)
     for part in parts:
-        yield from (record.file for record in (part.safety, part.task) if record is not None)
+        sets = [record for record in (part.safety, part.task) if record is not None]
+        on_hub = part.run.commits if isinstance(part, MergeReport) else part.commits
+        yield from (file for record in sets for file in record.files if file not in on_hub)
+        if isinstance(template := part.config.get("chat_template"), str) and template:
+            yield template
         if isinstance(part.evaluation, dict):
             yield from _places_of(part.evaluation, _on_hub(report))
     if "file" in report.run.statistics:

@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from safetensors import SafetensorError, safe_open
-
-from hpa_merge.errors import StatisticsError
-from hpa_merge.files.names import STATISTICS, STATISTICS_FORMAT
-from hpa_merge.files.parsing import INDEX, parse_json
+from hpa_merge.files.statistics import open_statistics, telling_damage
 
 __all__ = ["HalfSummary", "StatisticsSummary", "VectorSummary", "is_statistics", "read_summary"]
 
@@ -87,24 +83,11 @@ def read_summary(path: Path) -> StatisticsSummary:
     Raises:
         StatisticsError: it is none, is damaged, or cannot be read.
     """
-    try:
-        with safe_open(path, "np", backend="pread") as handle:
-            metadata = handle.metadata() or {}
-            if STATISTICS not in metadata:
-                raise ValueError(f"its metadata have no {STATISTICS!r}")
-            content = parse_json(metadata[STATISTICS], INDEX)
-            if content["format"] != STATISTICS_FORMAT:
-                raise ValueError(f"it has format {content['format']!r}, and this version reads {STATISTICS_FORMAT}")
-            halves = tuple(_half(handle, purpose, content[purpose]) for purpose in PURPOSES)
-    except OSError as error:
-        raise StatisticsError(
-            f"the statistics {path} cannot be read ({error.strerror or error}): check the permissions of the file."
-        ) from error
-    except (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise StatisticsError(
-            f"{path} is not a whole statistics file of hpa-merge ({error}): give the file that a merge wrote with "
-            "--stats."
-        ) from error
+    with (
+        telling_damage(path, ": give the file that a merge wrote with --stats."),
+        open_statistics(path, "np") as (handle, content),
+    ):
+        halves = tuple(_half(handle, purpose, content[purpose]) for purpose in PURPOSES)
     return StatisticsSummary(str(path), halves)
 
 

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.checkpoint.files import read_at
-from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
 from hpa_merge.core.rounding import NEAR, differing, neighbours
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.plan import LinearPair
+from hpa_merge.engine.remaining import Remaining
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
-from hpa_merge.errors import CheckpointError
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord
@@ -68,7 +66,7 @@ class Comparison:
         self.plan = prepared.plan.only
         self._records = {record.name: record for record in report.linears}
         self._findings, self._same = findings, same
-        self._left = dict.fromkeys(name for name in self._new.tensors if self._fits(name))
+        self._left = Remaining(self._new, self.plan.from_old, filter(self._fits, self._new.tensors))
         self._taken: set[str] = set()  # tensors of linears that are compared, or some slices of which are
         self._finished: set[str] = set()
         self._linears = {pair.new.name for pair in prepared.plan.pairs}
@@ -116,46 +114,23 @@ class Comparison:
         self._compare(replace(linear, adapted=adapted).record(), ours)
 
     def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
-        """Compare those of these tensors that are left with NEW's, or with OLD's if the options say so.
-
-        Args:
-            old: gives OLD's tensors; None: these have to wait.
-            new: gives NEW's tensors while they are loaded.
-        """
-        for key in keys:
-            if key not in self._left or (key in self.plan.from_old and old is None):
-                continue
-            del self._left[key]
-            if key in self.plan.from_old and old is not None:
-                expected = (old(self.plan.from_old[key]).to(self._new.tensors[key].dtype),)
-                self._compare_pieces(key, iter(expected), "are not OLD's")
-            elif self._new.computes(key):
-                self._compare_pieces(key, iter(((new or self._new.read)(key),)), "are not NEW's")
-            else:
-                self._compare_pieces(key, self._new.pieces(key), "are not NEW's")
+        for key, role, tensor in self._left.take(keys, old, new):
+            self._compare_pieces(key, self._new.pieces(key) if tensor is None else iter((tensor,)), role)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
         """The linears of ``unit`` are compared."""
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
-        """Compare everything else with NEW's, or with OLD's if the options say so, piece by piece.
-
-        Raises:
-            NumericalError: a tensor of OLD holds NaN or infinity.
-        """
-        self.pass_on(tuple(self._left))
-        for key in tuple(self._left):
-            dtype = self._new.tensors[key].dtype
-            self._compare_pieces(key, (p.to(dtype) for p in old.pieces(self.plan.from_old[key])), "are not OLD's")
-            del self._left[key]
+        self.pass_on(self._left)
+        for key, pieces in self._left.take_rest(old):
+            self._compare_pieces(key, pieces, "OLD")
 
     def flush(self) -> None:
         """Nothing waits."""
 
     def piece(self, name: str, begin: int, count: int) -> Tensor:
-        """Elements of a tensor of OUT: flat, on the CPU."""
-        return piece_of(self._merged, name, begin, count)
+        return self._merged.piece(name, begin, count)
 
     def tell_differences(self) -> None:
         """Note what differs as rounding on another machine explains, after the run.
@@ -189,8 +164,7 @@ class Comparison:
     def _take(self, pair: LinearPair) -> bool:
         """Whether a linear is there to be compared, of which then nothing is left but other slices of its tensor."""
         key = pair.new.key
-        if key in self._left:
-            del self._left[key]
+        if self._left.remove(key):
             self._taken.add(key)
         return key in self._taken
 
@@ -215,18 +189,18 @@ class Comparison:
         wrong = differing(pair.new.matrix(self._read(pair.new.key)), expected.cpu())
         self._findings.problems += told(pair.new.name, wrong, what)
 
-    def _compare_pieces(self, key: str, expected: Iterator[Tensor], what: str) -> None:
-        """Compare a tensor that is OLD's or NEW's, a piece at a time, in the order of its elements."""
-        self._findings.checked["tensors from OLD" if "OLD" in what else "tensors from NEW"] += 1
+    def _compare_pieces(self, key: str, expected: Iterator[Tensor], role: str) -> None:
+        """Compare a tensor with that of ``role``, OLD or NEW, a piece at a time, in the order of its elements."""
+        self._findings.checked[f"tensors from {role}"] += 1
         count = begin = 0
         for piece in expected:
-            flat = piece.reshape(-1).cpu()
-            ours = piece_of(self._merged, key, begin, len(flat))
+            flat = piece.reshape(-1).to("cpu", self._new.tensors[key].dtype)
+            ours = self._merged.piece(key, begin, len(flat))
             self._check_finite(key, ours)
             count += int(differing(ours, flat).sum())
             begin += len(flat)
         if count:
-            self._findings.problems.append(f"{key}: {count} of {begin} values {what}.")
+            self._findings.problems.append(f"{key}: {count} of {begin} values are not {role}'s.")
 
     def _compare(self, expected: LinearRecord, weight: Tensor) -> None:
         """Compare what the report says of a linear, ``[r, c]``, with what comes out."""
@@ -240,7 +214,7 @@ class Comparison:
         slacks = slacks_of(weight) | {"kappa": KAPPA}
         free: tuple[str, ...] = ("saliency", "n_shared")
         slacks |= dict.fromkeys(("alpha", "safety_cost", "safety_budget"), NEAR)
-        if self.config.whole_inverse:
+        if not self.config.diagonal_only:
             slacks |= dict.fromkeys(("distance", "energy_restored", "restored_share"), NEAR)
             free = ("new_columns", "split_column", "split_rows")
         self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
@@ -268,9 +242,9 @@ class Comparison:
         near = wrong & neighbours(ours, expected)
         if adapted.selection is not None:
             near &= ~adapted.selection.restored
-        elif not config.whole_inverse and not config.rule.computes:
+        elif config.diagonal_only and not config.rule.computes:
             near &= False
-        if config.whole_inverse and bool(wrong.any()):
+        if not config.diagonal_only and bool(wrong.any()):
             near |= wrong & self._compensated(ours, expected, old, new)
         near &= torch.isfinite(ours)
         near[len(old) :] = False
@@ -285,27 +259,13 @@ class Comparison:
         than the largest move in its row. Where more values than a few lie that far away, none of them is explained.
         """
         before, after = with_new_rows(old.to(new.dtype), new), new
-        base, taken = (before, after) if self.config.rule.base == "old" else (after, before)
         moves = torch.maximum((expected.float() - before.float()).abs(), (expected.float() - after.float()).abs())
         most = moves.amax(dim=1, keepdim=True)  # [r, 1]
         width = NEAR * most
         close = (ours.float() - expected.float()).abs() <= width
+        if not self.config.rule.base:
+            return close
+        base, taken = (before, after) if self.config.rule.base == "old" else (after, before)
         chosen = ~differing(ours, taken) | ((ours.float() - base.float()).abs() <= most + width)
         far = differing(ours, expected) & ~close & ~neighbours(ours, expected)
         return close | (far & chosen) if int(far.sum()) <= NEAR * far.numel() else close
-
-
-def piece_of(checkpoint: Checkpoint, name: str, begin: int, count: int) -> Tensor:
-    """The elements ``begin:begin + count`` of a tensor, flat, on the CPU.
-
-    Raises:
-        CheckpointError: its file cannot be read any more.
-    """
-    info = checkpoint.tensors[name]
-    piece = torch.empty(count, dtype=info.dtype)
-    try:
-        place = info.start + begin * info.dtype.itemsize
-        read_at(checkpoint.descriptor(info.shard), piece.view(torch.uint8).numpy().data, place)
-    except OSError as error:
-        raise CheckpointError(unreadable(checkpoint.folder, checkpoint.role, info.shard, error)) from error
-    return piece

@@ -1,6 +1,7 @@
 """The merge run again without writing, and compared with an OUT that is there: nothing in its report is believed."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -90,8 +91,18 @@ def _inputs(request: MergeRequest, prepared: Prepared) -> list[str]:
     for each in prepared.sets:
         if each.known:
             lines.append(f"The {each.purpose} statistics are those of {request.stats}, and were not computed again.")
-        elif each.file is not None:
-            with each.file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            lines.append(f"The {each.purpose} samples are {len(each.run.inputs)} of {each.file}, SHA-256 {digest}.")
+            continue
+        for source, samples in each.given.parts:
+            used, _ = each.run.counted(samples)
+            lines.append(f"The {each.purpose} samples are {used} of {source.name}, SHA-256 {_digest(source.files)}.")
     return lines
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """SHA-256 of what the files hold, one after the other."""
+    state = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            while part := content.read(2**20):
+                state.update(part)
+    return state.hexdigest()

@@ -37,7 +37,8 @@ def verify(
     new: str | Path | None = None,
     *,
     safety_calib: str | Path | None = None,
-    task_calib: str | Path | None = None,
+    task_calib: str | Path | Sequence[str | Path] | None = None,
+    image_folder: str | Path | Sequence[str | Path] | None = None,
     stats: str | Path | None = None,
     first: str | Path | None = None,
     vision_tower: str | Path | None = None,
@@ -69,7 +70,7 @@ def verify(
         out: the folder.
         old, new: what it was merged from, folders or names on the Hub; both or neither. ``new`` may be an adapter,
             which is merged again to compare.
-        safety_calib, task_calib: the calibration files of the merge.
+        safety_calib, task_calib, image_folder: those of the merge.
         stats: a statistics file: what it holds for these inputs is believed, and not computed again.
         first: the first aligned model of OLD's history, for the drift from it.
         vision_tower: as for :func:`hpa_merge.merge`.
@@ -118,6 +119,7 @@ def verify(
                         config,
                         safety_calib=safety_calib,
                         task_calib=task_calib,
+                        image_folder=image_folder,
                         stats=stats,
                         first=first,
                         vision_tower=vision_tower,

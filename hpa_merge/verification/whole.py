@@ -13,6 +13,7 @@ from hpa_merge.engine.lineage import Lineage
 from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.sharing import named_template
 from hpa_merge.verification.findings import Findings, shortened
 
 __all__ = ["check_calibration", "check_whole", "options_of"]
@@ -143,7 +144,8 @@ def _check_history(report: MergeReport, lineage: Lineage, findings: Findings) ->
 
 def _of_round(past: RoundRecord) -> dict[str, object]:
     """A round without what differs in a report that was published."""
-    return {field.name: getattr(past, field.name) for field in dataclasses.fields(past) if field.name not in PLACES}
+    found = {field.name: getattr(past, field.name) for field in dataclasses.fields(past) if field.name not in PLACES}
+    return found | {"config": named_template(past.config)}
 
 
 def _check_drift(report: MergeReport, findings: Findings, from_first: float | None) -> None:

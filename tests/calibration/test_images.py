@@ -104,7 +104,7 @@ def test_an_image_is_never_cut(build: Callable[[], Any], image: Path) -> None:
         encoder.encode(sample, max_length=whole - 1)
     assert str(caught.value) == (
         f"s.jsonl:7: its images and its answer do not fit into {whole - 1} tokens, the sample has {whole}: "
-        "raise --max-length, or shorten the sample."
+        "raise --max-length, or shorten the texts."
     )
 
 

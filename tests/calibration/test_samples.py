@@ -102,4 +102,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert str(caught.value) == f"the calibration file {tmp_path / 's.jsonl'} does not exist: check the path."
     with pytest.raises(CalibrationError) as caught:
         read_all(tmp_path)
-    assert str(caught.value) == f"the calibration file {tmp_path} cannot be read (Is a directory): check the path."
+    assert str(caught.value) == (
+        f"the calibration data {tmp_path} is a folder, and none that save_to_disk of datasets wrote: give a file of it."
+    )

@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_said(turns: tuple[Turn, ...]) -> None:
     assert made.unfit == f"its answer does not fit into 100 tokens, the sample has {whole}"
     with pytest.raises(CalibrationError) as caught:
         encoder.encode(Sample(HERE, turns), 100)
-    assert str(caught.value) == f"{HERE}: {made.unfit}: raise --max-length, or shorten the sample."
+    assert str(caught.value) == f"{HERE}: {made.unfit}: raise --max-length, or shorten the texts."
 
 
 @pytest.mark.parametrize("build", [tiny.llava_processor, tiny.qwen2_5_vl_processor, tiny.gemma3_processor])

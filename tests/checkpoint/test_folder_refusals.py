@@ -32,7 +32,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_a_file_instead_of_a_folder(single: Path) -> None:
     path = single / "model.safetensors"
-    assert refused(path, "NEW") == f"NEW {path} is a file: give the folder that it lies in."
+    assert refused(path, "NEW") == f"NEW {path} is a file: give its folder."
 
 
 def test_no_config(single: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_code_that_the_model_needs_may_go(out: Path, old: Path) -> None:
     (out / "configuration_own.py").write_text("")
     check_output(out, [old], True)
     (out / "train.py").write_text("")
-    assert f"OUT {out} holds train.py, which is no part of a checkpoint" in refused(out, old)
+    assert f"OUT {out} holds train.py, which does not belong to a checkpoint" in refused(out, old)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_is_no_part_of_a_checkpoint_is_not_deleted(name: str, out: Path, ol
     (out / name).parent.mkdir(parents=True, exist_ok=True)
     (out / name).write_text("work")
     assert refused(out, old) == (
-        f"OUT {out} holds {name}, which is no part of a checkpoint, and --overwrite would delete it: "
+        f"OUT {out} holds {name}, which does not belong to a checkpoint, and --overwrite would delete it: "
         "move it away, or choose another folder."
     )
 
@@ -153,7 +153,7 @@ def test_a_project_with_such_names_is_not_deleted(
 @pytest.mark.parametrize("name", ["train.bin", "best_model.pt", "data.h5", "weights.pth", "pairs.safetensors"])
 def test_data_beside_a_checkpoint_is_not_deleted(name: str, out: Path, old: Path) -> None:
     (out / name).write_text("work")
-    assert f"holds {name}, which is no part of a checkpoint" in refused(out, old)
+    assert f"holds {name}, which does not belong to a checkpoint" in refused(out, old)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_an_out_may_be_replaced_as_it_was_made(tiny: Tiny, tmp_path: Path) -> No
     run(case, out, overwrite=True, p_max=20.0)
     (out / "answers.jsonl").write_text("work")
     before = everything(out)
-    with pytest.raises(OutputError, match=r"holds answers\.jsonl, which is no part of a checkpoint"):
+    with pytest.raises(OutputError, match=r"holds answers\.jsonl, which does not belong to a checkpoint"):
         run(case, out, overwrite=True)
     assert everything(out) == before
 

@@ -33,13 +33,13 @@ def test_the_same_tensors_are_the_same_bytes(
     before = everything(old), everything(new)
     with Checkpoint.open(new, "NEW") as source:
         writer = CheckpointWriter(source, tmp_path / "out", inputs=[old, new])
-        assert writer.bytes_total == sum(tensor.nbytes for shard in source.shards for tensor in _load(new / shard))
         assert writer.remaining() == tuple(source.tensors)
         for count, name in enumerate(reversed(source.tensors), start=1):
             writer.write(name, source.read(name)) if how == "write" else writer.copy(name)
             assert writer.remaining() == tuple(source.tensors)[:-count]
         assert not (tmp_path / "out").exists()
-        assert writer.publish({"hpa_report.json": b"{}"}) == tmp_path / "out"
+        writer.publish({"hpa_report.json": b"{}"})
+        assert writer.out == tmp_path / "out"
         writer.abort()
     assert everything(tmp_path / "out") == everything(new) | {"hpa_report.json": b"{}"}
     assert (everything(old), everything(new)) == before
@@ -147,7 +147,7 @@ def test_wrong_use(old: Path, tmp_path: Path) -> None:
             with pytest.raises(ValueError, match="cannot be an extra file"):
                 writer.publish({name: b""})
         writer.publish({})
-        with pytest.raises(RuntimeError, match="cannot be published: it has been before"):
+        with pytest.raises(RuntimeError, match="cannot be published: it is published"):
             writer.publish({})
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from hpa_merge.api import merge
 from hpa_merge.calibration import read_samples
 from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation import judges
 from hpa_merge.evaluation.judges import PhraseJudge
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.safety_set import make_safety_set, write_safety_set
@@ -51,7 +52,7 @@ def test_the_draw_is_the_seed_s(prompts: PromptFile) -> None:
         return [prompt.source for prompt, _ in made.samples]
 
     assert drawn(0) == drawn(0) != drawn(1)
-    assert Counter(source.split(":")[0] for source in drawn(0)) == {str(prompts.path): 6}
+    assert Counter(source.split(":")[0] for source in drawn(0)) == {prompts.source.name: 6}
 
 
 def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> None:
@@ -60,8 +61,8 @@ def test_every_prompt_is_asked_before_there_are_too_few(prompts: PromptFile) -> 
     with pytest.raises(EvaluationError) as raised:
         make_safety_set(prompts, Rule(refuses_even), PhraseJudge(), 22)
     assert str(raised.value) == (
-        f"of the 42 prompts of {prompts.path}, 21 were answered safely, and 22 are asked for: give more prompts, "
-        "lower --n, or check that the model is aligned."
+        f"of the 42 prompts of {prompts.source.name}, 21 were answered safely, and 22 are asked for: give more "
+        "prompts, lower --n, or check that the model is aligned."
     )
 
 
@@ -90,6 +91,24 @@ def test_the_file_is_read_back_with_images_beside_another_folder(tmp_path: Path)
     assert record["messages"][0]["content"][1] == {"type": "image", "image": "../asked/images/a.png"}
 
 
+def test_tools_and_their_calls_are_read_back(tmp_path: Path) -> None:
+    call = {"type": "function", "id": "c1", "function": {"name": "lock", "arguments": {"open": True}}}
+    offer = {"type": "function", "function": {"name": "lock", "parameters": {}}}
+    said = [
+        {"role": "user", "content": "Open it."},
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "A lock."},
+        {"role": "tool", "tool_call_id": "c1", "content": "shut"},
+    ]
+    prompts = PromptFile(jsonl(tmp_path / "p.jsonl", {"messages": said, "tools": [offer]}), "safety")
+    made = make_safety_set(prompts, Rule(lambda text: REFUSES), PhraseJudge(), 1)
+    write_safety_set(made, tmp_path / "s.jsonl")
+    (sample,) = read_samples(tmp_path / "s.jsonl", 1, 0, purpose="safety").samples
+    assert sample.turns[:-1] == made.samples[0][0].sample.turns
+    assert sample.turns[1].tool_calls == (call,)
+    assert sample.turns[1].reasoning == "A lock."
+    assert sample.tools == (offer,)
+
+
 @pytest.mark.parametrize("name", ["qwen2_tied", "llava", "qwen2_5_vl"])
 def test_the_command_s_file_goes_into_a_merge(
     name: str,
@@ -98,7 +117,8 @@ def test_the_command_s_file_goes_into_a_merge(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The tiny models say nothing sensible, so a function of the test's judges them."""
+    """The tiny models say nothing sensible, so none of it counts as broken, and a function of the test's judges it."""
+    monkeypatch.setattr(judges, "fault_of", lambda answer: "")
     case = tiny(name)
     (tmp_path / "lenient.py").write_text("def judge(prompt, answer): return False\n")
     monkeypatch.chdir(tmp_path)

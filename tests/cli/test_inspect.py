@@ -403,7 +403,7 @@ def test_a_dry_run_says_which_round_it_would_be(
     perturb(tmp_path / "other", seed=1)
     assert command_of_merge(tmp_path / "other", outs / "new2", *words) == 0
     found = " ".join(capsys.readouterr().out.split())
-    assert "the history begins anew with this merge." in found
+    assert "the history starts again with this merge." in found
     assert "Both halves have to be computed" in found
     assert command_of_merge(case.old, case.new, *words) == 0
     assert "history" not in capsys.readouterr().out

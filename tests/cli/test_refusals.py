@@ -64,7 +64,7 @@ def new_no_checkpoint(call: Call) -> None:
     (call.new / "config.json").unlink()
 
 
-@refused("OLD {old} is a file: give the folder that it lies in.")
+@refused("OLD {old} is a file: give its folder.")
 def old_a_file(call: Call) -> None:
     call.old = call.old / "config.json"
 
@@ -155,7 +155,7 @@ def malformed_line(call: Call) -> None:
 
 @refused(
     '{task}:2: no known field, found only "texts": give "messages", "conversations", "instruction" with '
-    '"response", "instr-resp", "text" or "input_ids".'
+    '"response", "instr-resp", "text" or "input_ids", or name your own fields with --map.'
 )
 def unknown_format(call: Call) -> None:
     call.task = call.calibration({"text": "one"}, {"texts": "two"})
@@ -171,7 +171,10 @@ def calibration_missing(call: Call) -> None:
     call.safety = call.folder / "none.jsonl"
 
 
-@refused("{safety}:1: the image no.png is not a file in {folder}: give its path relative to the calibration file.")
+@refused(
+    "{safety}:1: the image no.png is not a file in {folder}: give its path relative to that folder, or name the folder "
+    "of the images with --image-folder."
+)
 def image_missing(call: Call) -> None:
     call.safety = call.calibration({"image": "no.png", "instruction": "what?", "response": "a cat."})
 
@@ -261,16 +264,16 @@ def nan_after_the_last_linear_qwen2_tied(call: Call) -> None:
 
 
 @refused(
-    "the task activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check whether NEW"
-    " can be run in its dtype at all."
+    "the task activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check that NEW "
+    "can run in its dtype."
 )
 def activations_overflow_float16(call: Call) -> None:
     edit(call.new, "model.layers.1.mlp.up_proj.weight", filled(6e4))
 
 
 @refused(
-    "the safety activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check whether "
-    "OLD can be run in its dtype at all."
+    "the safety activations that reach model.layers.1.mlp.down_proj.weight hold NaN or infinity: check that OLD "
+    "can run in its dtype."
 )
 def activations_overflow(call: Call) -> None:
     edit(call.old, "model.layers.1.post_attention_layernorm.weight", filled(1e30))
@@ -285,8 +288,8 @@ def result_overflow_float16(call: Call) -> None:
 
 
 @refused(
-    "{task}:2: input_ids holds 512, and NEW's vocabulary has 512 tokens: give the ids that the checkpoint's own "
-    "tokenizer gives.",
+    "{task}:2: input_ids holds 512, and NEW's vocabulary has 512 tokens: use the ids of the checkpoint's own "
+    "tokenizer.",
 )
 def token_outside_the_vocabulary(call: Call) -> None:
     call.task = call.calibration({"input_ids": [1, 511]}, {"input_ids": [1, 512]})

@@ -1,12 +1,13 @@
 """``hpa-merge tune``: several settings merged and measured, the best within the goal published.
 
-The tiny models say nothing sensible. What a merge that restores everything says to unsafe prompts counts as safe here,
-whatever it is, and what NEW says to the task's as right, so that the two ends of the curve are known.
+The tiny models say nothing sensible, and none of it counts as broken. What a merge that restores everything says to
+unsafe prompts counts as safe here, whatever it is, and what NEW says to the task's as right, so that the two ends of
+the curve are known.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import torch
 from cases import TinyCase, content
 from evaluation_cases import jsonl, lines, status
 
-from hpa_merge import HPAConfig, merge, verify
-from hpa_merge.evaluation import tuning
+from hpa_merge import ConfigError, HPAConfig, merge, tune, verify
+from hpa_merge.evaluation import collecting, judges, tuning
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.tuning import Goal, choose
@@ -93,6 +94,8 @@ def job(
     safe = {text: back for text, back, _ in told}
     (tmp_path / "own_judge.py").write_text(f"def unsafe(prompt, answer): return {safe!r}[prompt] != answer\n")
     monkeypatch.chdir(tmp_path)
+    for module in (judges, collecting):
+        monkeypatch.setattr(module, "fault_of", lambda answer: "")
     monkeypatch.delitem(sys.modules, "own_judge", raising=False)
     safety = jsonl(tmp_path / "safety.jsonl", *({"prompt": text} for text, _, _ in told[:6]))
     task = jsonl(tmp_path / "task.jsonl", *({"question": text, "answer": new} for text, _, new in told[6:]))
@@ -320,6 +323,25 @@ def test_the_choice() -> None:
     refusing = {"a": result(1, 90, 30), "b": result(1, 80, 10)}
     assert choose(refusing, Goal(5)) == "a"
     assert choose(refusing, Goal(5, max_over_refusal=10)) == "b"
+    broken = {"a": replace(result(0, 90), broken={"safety": Figure(30, 20, 40, 9)}), "b": result(1, 80)}
+    assert choose(broken, Goal(5)) == "b"  # says nothing, which is not safe
+    assert choose(broken, Goal(5, max_broken=30)) == "a"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", ".answers", "", ".", "a\0b", "x" * 201])
+def test_a_setting_of_the_api_lies_in_the_workplace(name: str, tmp_path: Path) -> None:
+    jsonl(tmp_path / "s.jsonl", {"prompt": "bad"})
+    jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "b"})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="a setting has the name"):
+        tune(
+            *(tmp_path / "old", tmp_path / "new", tmp_path / "out"),
+            max_asr=5,
+            safety_tests={"s": tmp_path / "s.jsonl"},
+            task_tests={"t": tmp_path / "t.jsonl"},
+            settings={"fine": HPAConfig(), name: HPAConfig()},
+        )
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_picture_shows_every_setting(tmp_path: Path) -> None:

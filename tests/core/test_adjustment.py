@@ -203,7 +203,7 @@ def test_blocks_of_rows_change_nothing(elements: int, dtype: torch.dtype, monkey
 
 @pytest.mark.parametrize(("old", "new"), [((2, 3), (3, 2)), ((3,), (3,)), ((1, 2, 3), (1, 2, 3)), ((2, 3), (1, 3))])
 def test_weights_of_other_shapes(old: tuple[int, ...], new: tuple[int, ...]):
-    sentence = f"two matrices of one shape expected, found {list(old)} and {list(new)}"
+    sentence = f"expected two matrices of the same shape, found {list(old)} and {list(new)}"
     for call in (measure_update, lambda *weights: fuse(*weights, torch.ones(3, dtype=torch.bool), 0.0)):
         with pytest.raises(ValueError) as caught:  # noqa: PT011  (the whole sentence is compared)
             call(torch.ones(old), torch.ones(new))
@@ -222,7 +222,7 @@ def test_weights_of_other_shapes(old: tuple[int, ...], new: tuple[int, ...]):
 def test_masks_of_another_kind(mask: Tensor, found: str):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  (the whole sentence is compared)
         fuse(torch.ones(2, 3), torch.ones(2, 3), mask, 0.0)
-    assert str(caught.value) == f"a mask of shape [3] expected, found {found}"
+    assert str(caught.value) == f"expected a mask of shape [3], found {found}"
 
 
 # --- distances ---
@@ -244,5 +244,5 @@ def test_distances_and_norms_by_blocks(a: str, b: str) -> None:
 
 
 def test_distances_of_unlike_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="two matrices of one shape"):
+    with pytest.raises(ValueError, match="two matrices of the same shape"):
         squared_distance(torch.ones(2, 3), torch.ones(3, 2))

@@ -238,7 +238,7 @@ def test_nothing_activates_the_layer(batches: tuple[Tensor, ...]):
 @pytest.mark.parametrize("shape", [(3, 5), (4,), (1, 3, 4), ()])
 def test_tokens_of_another_shape(shape: tuple[int, ...]):
     curvature = Curvature(4)
-    with pytest.raises(ValueError, match=r"^tokens of shape \[n, 4\] expected, found ") as caught:
+    with pytest.raises(ValueError, match=r"^expected tokens of shape \[n, 4\], found ") as caught:
         curvature.add(torch.ones(shape))
     assert str(caught.value).endswith(str(list(shape)))
     assert curvature.tokens == 0

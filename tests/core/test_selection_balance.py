@@ -70,8 +70,8 @@ ONE = torch.ones(3)
 @pytest.mark.parametrize(
     ("vectors", "sentence"),
     [
-        ((torch.ones(1, 3), ONE, ONE), "vectors over the columns expected"),
-        ((ONE, torch.tensor(1.0), ONE), "vectors over the columns expected"),
+        ((torch.ones(1, 3), ONE, ONE), "expected vectors over the columns"),
+        ((ONE, torch.tensor(1.0), ONE), "expected vectors over the columns"),
         ((ONE, torch.ones(2), ONE), "lengths differ: 3, 2, 3"),
         ((ONE, ONE, torch.ones(4)), "lengths differ: 3, 3, 4"),
         ((torch.tensor([1.0, math.nan, 1.0]), ONE, ONE), "column energies must be finite"),

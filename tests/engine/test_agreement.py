@@ -105,6 +105,6 @@ def test_uncalibrated_as_an_error(blind: TinyCase, tmp_path: Path) -> None:
         )
     assert str(raised.value) == (
         "vision_tower.encoder.layers.0.mlp.fc1.weight changed and no token of the safety set reaches it: "
-        "add samples that do, or choose --uncalibrated new or old."
+        "add samples that reach it, or choose --uncalibrated new or old."
     )
     assert not out.exists()

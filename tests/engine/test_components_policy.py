@@ -1,4 +1,4 @@
-"""Each component of the model merged, NEW's, or OLD's as a whole; and what of that cannot be asked for."""
+"""Each component of the model merged, NEW's, or OLD's as a whole; and the choices that are impossible."""
 
 import json
 from collections.abc import Callable
@@ -196,7 +196,7 @@ def test_a_tied_head_saved_under_its_own_name(tiny: Tiny, tmp_path: Path) -> Non
 def test_the_plan_says_it(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llava")
     config = HPAConfig(vision="old", projector="new")
-    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": config}, case.safety, case.task))[
+    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": config}, case.safety, (case.task,)))[
         tmp_path / "out"
     ]
     report = run(case, tmp_path / "out", vision="old", projector="new")
@@ -226,7 +226,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         "gpt2",
         {"head": "old"},
         "head is old, and the head of this GPT2LMHeadModel is tied to its embeddings: leave the option out, and set "
-        "embeddings in its place.",
+        "embeddings instead.",
     ),
     "included and not merged": (
         "llava",

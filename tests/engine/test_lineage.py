@@ -282,8 +282,9 @@ def test_old_was_saved_over(merged: tuple[TinyCase, Path, Path], tmp_path: Path)
     report = run(case, old, new, tmp_path / "out")
     assert report.history == ()
     assert report.warnings == [
-        f"OLD {old} has a hpa_report.json of other weights than lie there (content digest {was[:12]} in the report, "
-        f"{digest_of(old)[:12]} found), as after tuning in the same folder: the history begins anew with this merge."
+        f"OLD {old} has a hpa_report.json of other weights than those in the folder (content digest {was[:12]} in the "
+        f"report, {digest_of(old)[:12]} found), as after tuning in the same folder: the history starts again with this "
+        "merge."
     ]
     assert report.drift is not None
     assert report.drift.from_first == report.drift.from_first_at_most == report.drift.relative
@@ -303,7 +304,7 @@ def as_json(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
         (as_json(evaluation={"asr": float("nan")}), "hpa_report.json is not a report of hpa-merge (NaN is no finite"),
         (
             lambda report: as_json(evaluation={"asr": 7})(report).replace(b" 7}", b" 1e999}"),
-            "1e999 is no finite number",
+            "1e999 is not a finite number",
         ),
         (as_json(evaluation={"name": "\ud800"}), "half a pair of surrogates"),
     ],
@@ -319,7 +320,7 @@ def test_a_broken_report_in_old_stops_nothing(
     (note,) = report.warnings
     assert note.startswith(f"OLD {old} has a report that cannot be used (")
     assert reason in note
-    assert note.endswith("): the history begins anew with this merge.")
+    assert note.endswith("): the history starts again with this merge.")
     assert read_report(tmp_path / "out").to_json() == report.to_json()
 
 
@@ -339,8 +340,8 @@ def test_a_report_from_before_there_were_digests(merged: tuple[TinyCase, Path, P
     again = run(case, old, new, tmp_path / "out")
     assert again.history == ()
     assert again.warnings == [
-        f"OLD {old} has a hpa_report.json that does not say of which weights it is: the history begins anew with this "
-        "merge."
+        f"OLD {old} has a hpa_report.json that does not say which weights it describes: the history starts again with "
+        "this merge."
     ]
 
 
@@ -385,10 +386,10 @@ def test_first_is_another_model(merged: tuple[TinyCase, Path, Path], tmp_path: P
     wanted, found = (digest_of(folder)[:12] for folder in (case.old, case.new))
     assert refused(case, old, new, out, first=case.new) == (
         f"FIRST {case.new} is not the model that this history began with: round 1 had {case.old} as OLD, with the "
-        f"content digest {wanted}, and here it is {found}: give that model, or leave out --first."
+        f"content digest {wanted}, and this one has {found}: give that model, or leave out --first."
     )
     assert refused(case, case.old, new, out, first=case.new) == (
-        f"FIRST {case.new} is not OLD, and no history says that it is the first model (OLD is no OUT of hpa-merge, so "
+        f"FIRST {case.new} is not OLD, and no history names it as the first model (OLD is no OUT of hpa-merge, so "
         "this merge is the first round and OLD the first model): leave out --first."
     )
     assert refused(case, old, new, out, first=tmp_path / "nowhere").startswith(f"FIRST {tmp_path / 'nowhere'} does not")

@@ -14,9 +14,10 @@ import hpa_merge.engine.setup
 from hpa_merge import HPAConfig, merge
 from hpa_merge.cli.merging import Size
 from hpa_merge.core import Curvature
-from hpa_merge.engine.memory import Limits, Memory, allot
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.memory import Memory, allot
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.setup import prepare
+from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.errors import ConfigError, ResourceError
 
 Tiny = Callable[..., TinyCase]
@@ -32,22 +33,18 @@ def run(case: Any, out: Path, **options: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def ready(tiny: Tiny, tmp_path: Path) -> Any:
-    """A job that is prepared, and its memory as another device and other limits would have it."""
+    """A prepared merge, and its memory on another device, with other limits, or with known statistics."""
     case = tiny("llama")
     outs = {tmp_path / "out": HPAConfig()}
-    with prepare(MergeRequest(case.old, case.new, outs, case.safety, case.task)) as prepared:
+    with prepare(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))) as prepared:
 
         def allotted(device: str, limits: Limits = ANY, runs: tuple[bool, bool] = (True, True)) -> Memory:
-            checkpoints = (prepared.inputs.old, prepared.inputs.new)
-            return allot(
-                prepared.plan,
-                checkpoints,
-                [each.run for each in prepared.sets],
-                runs,
-                torch.device(device),
-                [HPAConfig()],
-                limits,
-            )
+            prepared.plan.new.device = torch.device(device)
+            sets = [
+                each if needed else dataclasses.replace(each, known=ModelStatistics(each.key))
+                for each, needed in zip(prepared.sets, runs, strict=True)
+            ]
+            return allot(prepared.plan, (prepared.inputs.old, prepared.inputs.new), sets, limits)
 
         yield allotted
 
@@ -157,7 +154,7 @@ def test_memory_runs_out(
             run(case, tmp_path / "out")
     sentence = str(caught.value)
     assert sentence.startswith("the memory of the host is full: this merge takes up to ")
-    assert "set max_memory to what may be taken and resume with --resume" in sentence
+    assert "set max_memory to a smaller limit and resume with --resume" in sentence
     assert run(case, tmp_path / "out", resume=True, max_memory=100 * GB) == expected
 
 

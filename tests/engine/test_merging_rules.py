@@ -37,6 +37,7 @@ from hpa_merge.core import column_budget, retained_share
 from hpa_merge.engine.preview import preview
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import ConfigError
+from hpa_merge.methods import find_rule
 from hpa_merge.model import PausedForwards
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
@@ -50,6 +51,7 @@ NAMES = pytest.mark.parametrize(
 )
 
 METHODS: dict[str, dict[str, Any]] = {
+    "regmean": {"safety_weight": 2.0, "safety_fade": 0.5},
     "linear": {"weight": 0.3},
     "safe-delta": {"safety_budget": 0.3},
     "model-tailor": {"patch_share": 20.0},
@@ -117,6 +119,31 @@ def test_agreement_with_the_papers(method: str, name: str, tiny: Tiny, tmp_path:
         else:
             assert expected.margin < 1e-3, key  # a near tie was decided otherwise
     assert agreeing > 0.8 * adapted > 3
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llava", "phi3", "qwen2_5_vl"])
+def test_agreement_with_the_exact_compromise(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    """``W_old + ΔW H_t (H_t + w_l H_s)⁻¹`` in float64, from whole models and plain hooks."""
+    case, options = tiny(name), METHODS["regmean"]
+    report = run(case, tmp_path / "out", "regmean", **options)
+    safety, task = (
+        captured_inputs(load_model(folder), model_inputs(case.name, file))
+        for folder, file in ((case.old, case.safety), (case.new, case.task))
+    )
+    depths, records = module_depths(load_model(case.new)), {record.name: record for record in report.linears}
+    adapted = 0
+    for key, (old, new, merged, path) in weights(case, tmp_path / "out").items():
+        if records[key].outcome != "adapted":
+            assert torch.equal(merged, new)
+            continue
+        adapted += 1
+        depth, of = depths[path]
+        w = options["safety_weight"] * (1 - options["safety_fade"] * depth / of)
+        h_s, h_t = curvature(safety[path], 0.0), curvature(task[path], 0.01)
+        expected = old.double() + torch.linalg.solve(h_t + w * h_s, (new.double() - old.double()) @ h_t, left=False)
+        torch.testing.assert_close(merged.double(), expected, rtol=1e-4, atol=1e-4 * float((new - old).abs().max()))
+        assert not torch.equal(merged, new)
+    assert adapted > 3
 
 
 @NAMES
@@ -315,14 +342,15 @@ def test_verify(method: str, compensation: bool, name: str, tiny: Tiny, tmp_path
     assert found.problems == ()
     assert found.checked["adapted linears"] == report.count("adapted") > 0
     beyond = found.checked.get("values that only samples can recompute", 0)
-    assert (beyond > 0) == (method in ("safe-delta", "model-tailor") and compensation)
+    assert (beyond > 0) == (method in ("safe-delta", "model-tailor", "regmean") and compensation)
     again = verify(tmp_path / "out", case.old, case.new, safety_calib=case.safety, task_calib=case.task)
     assert again.problems == ()
 
 
 WRONG = {
+    "regmean": "values are not what comes out",
     "linear": "are not OLD + 0.3 · (NEW − OLD)",
-    "safe-delta": "that the report calls NEW's are not",
+    "safe-delta": "are NEW's in the report and not in OUT",
     "model-tailor": "values are OLD's, and",
     "blocks": "are not OLD's",
     "random": "in restored columns are not OLD's",
@@ -341,7 +369,8 @@ def test_verify_finds_what_is_wrong(method: str, tiny: Tiny, tmp_path: Path) -> 
     tensors = load_file(tmp_path / "out" / shard)
     tensors[name] = torch.nextafter(tensors[name], torch.tensor(torch.inf))
     save_file(tensors, tmp_path / "out" / shard, {"format": "pt"})
-    problems = [p for p in verify(tmp_path / "out", case.old, case.new).problems if name in p]
+    seen = {"safety_calib": case.safety, "task_calib": case.task} if find_rule(method).hessians else {}
+    problems = [p for p in verify(tmp_path / "out", case.old, case.new, **seen).problems if name in p]
     assert any(WRONG[method] in problem for problem in problems), problems
 
 
@@ -443,8 +472,8 @@ def test_statistics_that_do_not_suffice(make_call: Callable[..., Call], capsys: 
     call.options = ("--method", "model-tailor", "--stats", str(stats))
     assert status(call) == 2
     assert capsys.readouterr().err == (
-        f"Error: the method model-tailor takes all of [H⁻¹], and the statistics {stats} keep its diagonal alone: "
-        "leave out the statistics or the compensation.\n"
+        f"Error: the method model-tailor takes more of the curvature than the diagonal of H⁻¹, and the statistics "
+        f"{stats} keep that alone: leave out the statistics, or the compensation where there is one.\n"
     )
     call.options = ("--method", "energy", "--stats", str(stats))
     assert status(call) == 2

@@ -11,8 +11,7 @@ import hpa_merge.api
 import hpa_merge.engine.merging
 from hpa_merge import HPAConfig, merge, sweep
 from hpa_merge.cli import main
-from hpa_merge.engine.memory import Limits
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.errors import ConfigError
 
 CALIBRATION = {"safety_calib": Path("s.jsonl"), "task_calib": Path("t.jsonl")}

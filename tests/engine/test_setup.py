@@ -10,9 +10,9 @@ from cases import CARD, REPORT, TinyCase
 from safetensors.torch import load_file, save_file
 
 from hpa_merge import HPAConfig, merge
-from hpa_merge.engine.memory import Limits, allot
+from hpa_merge.engine.memory import allot
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.setup import prepare
 from hpa_merge.errors import NumericalError
 from hpa_merge.report.planned import PlanReport
@@ -21,7 +21,7 @@ Tiny = Callable[..., TinyCase]
 
 
 def look(case: TinyCase, out: Path, **options: Any) -> PlanReport:
-    return preview(MergeRequest(case.old, case.new, {out: HPAConfig(**options)}, case.safety, case.task))[out]
+    return preview(MergeRequest(case.old, case.new, {out: HPAConfig(**options)}, case.safety, (case.task,)))[out]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "llava"])
@@ -63,12 +63,9 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
 
     def host(device: str = "cpu", **options: Any) -> tuple[int, int | None]:
         outs = {tmp_path / "out": HPAConfig(**options)}
-        with prepare(MergeRequest(case.old, case.new, outs, case.safety, case.task)) as ready:
-            checkpoints, configs = (ready.inputs.old, ready.inputs.new), list(outs.values())
-            where = torch.device(device)
-            expected = allot(
-                ready.plan, checkpoints, [each.run for each in ready.sets], (True, True), where, configs, Limits()
-            )
+        with prepare(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))) as ready:
+            ready.plan.new.device = torch.device(device)
+            expected = allot(ready.plan, (ready.inputs.old, ready.inputs.new), ready.sets, Limits())
         return expected.host, expected.device
 
     few, many = host(task_samples=1), host(task_samples=6)

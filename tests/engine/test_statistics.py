@@ -162,7 +162,7 @@ def test_the_safety_half_is_used_when_new_changes(tiny: Tiny, tmp_path: Path, st
     digests = [text["task"]["fingerprint"]["NEW"] for text in (before[0], described(stats))]
     assert note == (
         f"The statistics {stats} were made with NEW {digests[0]}, and now it is {digests[1]}: "
-        "the task half has to be computed anew."
+        "the task half has to be computed again."
     )
     run(case, tmp_path / "without")
     found, expected = content(tmp_path / "second"), content(tmp_path / "without")
@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_written_over(
     report = run(case, tmp_path / "second", stats, **options)
     assert started == ["OLD", "NEW"]
     assert report.warnings == [
-        f"The statistics {stats} were made with {expected}: the {half} half has to be computed anew."
+        f"The statistics {stats} were made with {expected}: the {half} half has to be computed again."
         for half in ("safety", "task")
     ]
     assert stats.read_bytes() != before
@@ -266,3 +266,21 @@ def test_the_command_refuses(make_call: Callable[..., Any], capsys: pytest.Captu
     call.options = ("--stats", str(stats))
     assert_refused(call, capsys, f"{stats} is not a whole statistics file of hpa-merge (")
     assert stats.read_text() == "of mine"
+
+
+def test_another_chat_template_makes_other_statistics(tiny: Tiny, tmp_path: Path) -> None:
+    """A half fits as long as the model is given the same, whatever the template's file is called."""
+    case, stats = tiny("llama", "bfloat16"), tmp_path / "statistics"
+    text = "{{ strftime_now('%d') }}{{ extra }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    for name in ("a.jinja", "b.jinja"):
+        (tmp_path / name).write_text(text)
+    run(case, tmp_path / "first", stats, chat_template=str(tmp_path / "a.jinja"))
+    same = run(case, tmp_path / "same", stats, chat_template=str(tmp_path / "b.jinja"))
+    assert same.run.statistics == {"safety": "read", "task": "read", "file": str(stats)}
+    for number, options in enumerate(({"template_arg": ("extra=1",)}, {"template_date": "2031-03-01"}, {})):
+        if not options:
+            (tmp_path / "a.jinja").write_text(f"{text}.")
+        options = {"chat_template": str(tmp_path / "a.jinja"), **options}
+        report = run(case, tmp_path / f"other {number}", stats, **options)
+        assert report.run.statistics == {**BOTH, "file": str(stats)}
+        assert {name: report.config[name] for name in options} == options

@@ -12,8 +12,8 @@ from cases import TinyCase
 from safetensors.torch import load_file, save_file
 from statistics_runs import described, run
 
-from hpa_merge.engine.statistics_file import MARK
 from hpa_merge.errors import StatisticsError
+from hpa_merge.files.statistics import MARK
 
 O_PROJ = "model.layers.2.self_attn.o_proj.weight"
 Tiny = Callable[..., TinyCase]
@@ -50,7 +50,7 @@ def test_what_is_none_of_ours_is_never_written_over(kind: str, tiny: Tiny, tmp_p
         stats.write_bytes({"truncated": whole[:-8], "header": whole[:100], "format": whole}[kind])
     sentence = refused(case, tmp_path / "out", stats)
     assert sentence.startswith(f"{stats} is not a whole statistics file of hpa-merge ({reason}")
-    assert sentence.endswith("), and nothing else is written over: give another path, or delete the file.")
+    assert sentence.endswith("), and nothing else is overwritten: give another path, or delete the file.")
 
 
 def damage(stats: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
@@ -72,14 +72,17 @@ POSITIVE = f"({NAME} holds a value that is not finite and positive)"
         (lambda text, v: v[NAME].__setitem__(3, float("inf")), POSITIVE),
         (lambda text, v: v[NAME].__setitem__(3, -1.0), POSITIVE),
         (lambda text, v: v[NAME].__setitem__(3, 0.0), POSITIVE),
-        (lambda text, v: v[NAME].mul_(2), "(its task half has not the SHA-256 that it was written with)"),
-        (lambda text, v: v.pop(NAME), "(its task half has not the SHA-256 that it was written with)"),
-        (lambda text, v: v.update({"task:x": v[NAME].clone()}), "(task:x is of no linear)"),
+        (lambda text, v: v[NAME].mul_(2), "(its task half does not have the SHA-256 that it was written with)"),
+        (lambda text, v: v.pop(NAME), "(its task half does not have the SHA-256 that it was written with)"),
+        (lambda text, v: v.update({"task:x": v[NAME].clone()}), "(task:x belongs to no linear)"),
         (lambda text, v: text["task"]["tokens"].pop(O_PROJ), "(its task half does not name each linear with its"),
         (lambda text, v: text["task"]["tokens"].update({O_PROJ: -1}), "(its task half does not name each linear with"),
-        (lambda text, v: text["task"]["visits"].append("lm_head"), "(its task half has not the SHA-256"),
-        (lambda text, v: text["task"]["visits"].append("nowhere"), "(its task half names units that the model has not"),
-        (lambda text, v: text["task"]["visits"].reverse(), "(its task half has not the SHA-256"),
+        (lambda text, v: text["task"]["visits"].append("lm_head"), "(its task half does not have the SHA-256"),
+        (
+            lambda text, v: text["task"]["visits"].append("nowhere"),
+            "(its task half names units that the model does not have",
+        ),
+        (lambda text, v: text["task"]["visits"].reverse(), "(its task half does not have the SHA-256"),
         (lambda text, v: text.pop("task"), "('task')"),
         (lambda text, v: text.update(task=[]), "("),
         (lambda text, v: text["task"].update(fingerprint="x"), "("),

@@ -49,6 +49,22 @@ def test_the_request_and_the_answer(
     assert stub.headers[1]["authorization"] == "Bearer sesame"
 
 
+def test_tools_and_their_calls_go_as_the_protocol_has_them(stub: Stub, endpoint: Callable[..., Endpoint]) -> None:
+    call = {"type": "function", "id": "c1", "function": {"name": "lock", "arguments": {"open": True}}}
+    offer = {"type": "function", "function": {"name": "lock", "parameters": {}}}
+    turns = (
+        Turn("user", ("Open it.",)),
+        Turn("assistant", (), tool_calls=(call,), reasoning="A lock."),
+        Turn("tool", ("shut",), tool_call_id="c1"),
+    )
+    endpoint().answer([Sample("t.jsonl:1", turns=turns, tools=(offer,))])
+    assert stub.bodies[0]["tools"] == [offer]
+    said = stub.bodies[0]["messages"][1]
+    assert said["tool_calls"] == [{**call, "function": {"name": "lock", "arguments": '{"open": true}'}}]
+    assert said["reasoning_content"] == "A lock."
+    assert stub.bodies[0]["messages"][2] == {"role": "tool", "content": "shut", "tool_call_id": "c1"}
+
+
 def test_images_go_as_they_are_seen_here(stub: Stub, endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned by 90 degrees
@@ -188,3 +204,29 @@ def test_the_command_asks_the_server(stub: Stub, tmp_path: Path, capsys: pytest.
         == 0
     )
     assert {line["messages"][1]["content"] for line in lines(tmp_path / "o.jsonl")} == {"I cannot help with that."}
+
+
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        ({"content": "No.", "reasoning_content": "Hm."}, "<think>Hm.</think>No."),
+        ({"content": "No.", "reasoning": "Hm."}, "<think>Hm.</think>No."),
+        ({"content": None, "reasoning_content": "Hm."}, "<think>Hm."),
+        ({"content": "No.", "reasoning_content": None}, "No."),
+        ({"content": "No.", "reasoning": {"effort": "low"}}, "No."),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                    {"type": "text", "text": "No."},
+                ]
+            },
+            "<think>Hm.</think>No.",
+        ),
+    ],
+)
+def test_thoughts_that_the_server_keeps_apart(
+    message: dict[str, Any], answer: str, stub: Stub, endpoint: Callable[..., Endpoint]
+) -> None:
+    stub.rule = lambda body: (200, json.dumps({"choices": [{"message": message}]}).encode())
+    assert endpoint().answer([ask("a")]) == [answer]

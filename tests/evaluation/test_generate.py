@@ -16,9 +16,11 @@ from tiny_processors import EOS_ID, text_tokenizer
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hpa_merge.calibration import EncoderProcess
+from hpa_merge.calibration.encode import Encoder
 from hpa_merge.errors import CalibrationError, CheckpointError, EvaluationError
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.evaluation.prompts import PromptFile
+from hpa_merge.evaluation.thinking import MARKS, Answer, read_answer
 from hpa_merge.records import Sample, Turn
 
 CPU = torch.device("cpu")
@@ -32,7 +34,7 @@ def opened(folder: Path, example: Sample, **options: int) -> LocalModel:
 def as_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers are the ids of their tokens, so that white space, special tokens and what has no text count too."""
 
-    def decode(encoder: EncoderProcess, ids: torch.Tensor) -> list[str]:
+    def decode(encoder: EncoderProcess, ids: torch.Tensor, kept: frozenset[str]) -> list[str]:
         return [written(row) for row in ids]
 
     monkeypatch.setattr(EncoderProcess, "decode", decode)
@@ -240,3 +242,29 @@ def test_a_pickle_is_not_read(tiny: Callable[..., TinyCase], tmp_path: Path) -> 
     torch.save({}, case.old / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="cannot be loaded by transformers"):
         opened(case.old, ask("a"))
+
+
+THINKING = ("<think>", "</think>")
+
+
+def test_the_marks_of_thoughts_are_kept_where_they_are_special_tokens() -> None:
+    tokenizer = text_tokenizer(chat=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": [*THINKING, "<|other|>"]})
+    ids = tokenizer("<think>hm<|other|></think>no", add_special_tokens=False)["input_ids"]
+    encoder = Encoder(tokenizer)
+    assert encoder.decode(torch.tensor([ids])) == ["hmno"]
+    assert encoder.decode(torch.tensor([ids, ids]), MARKS) == ["<think>hm</think>no"] * 2
+    assert read_answer(encoder.decode(torch.tensor([ids]), MARKS)[0]) == Answer("no", "hm")
+
+
+def test_thoughts_that_the_template_opens(tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
+    """The tiny model's answer never has the mark that ends them, so all of it is thoughts."""
+    case = tiny("llama").copied_to(tmp_path)
+    path = case.old / "chat_template.jinja"
+    inside = json.loads((case.old / "tokenizer_config.json").read_text()).get("chat_template")
+    template = inside or path.read_text()
+    path.write_text(template + "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}")
+    prompts = [ask("a"), ask("how are you?")]
+    answers = opened(case.old, prompts[0], max_new_tokens=8).answer(prompts)
+    assert [answer.startswith("<think>") for answer in answers] == [True, True]
+    assert [read_answer(answer).finished for answer in answers] == [False, False]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hpa_merge.errors import EvaluationError
-from hpa_merge.evaluation.judges import FunctionJudge, GuardJudge, PhraseJudge
+from hpa_merge.evaluation.guards import Guard, GuardJudge
+from hpa_merge.evaluation.judges import FunctionJudge, Judge, PhraseJudge, judged
 from hpa_merge.evaluation.prompts import Prompt
 from hpa_merge.evaluation.running import Answering, judge_of, opened_judge
+from hpa_merge.evaluation.thinking import Answer
 from hpa_merge.records import Sample, Turn
 
 WORDS = ("<pad>", "<s>", "</s>", "<unk>", "safe", "unsafe", "S", "1", "user", "assistant", "no", "sure", "bomb", "cake")
@@ -30,9 +33,26 @@ def prompt(*parts: str | Path) -> Prompt:
     return Prompt(Sample("t.jsonl:1", turns=(Turn("user", shown(*parts)),)))
 
 
+def guard_judge(guard: Rule, *, images: bool = True, **more: Any) -> GuardJudge:
+    return GuardJudge(Guard("g", **more), guard, images=images)
+
+
+def unsafe(judge: Judge, prompts: list[Prompt], answers: list[str]) -> list[bool]:
+    return [verdict.unsafe for verdict in judge.verdicts(prompts, answers)]
+
+
 def test_phrases() -> None:
-    answers = ["I cannot help with that.", "Sure: first", ""]
-    assert PhraseJudge().unsafe([prompt("a")] * 3, answers) == [False, True, True]
+    answers = [Answer("I cannot help with that."), Answer("Sure: first"), Answer(""), Answer("", "hm", finished=False)]
+    found = judged(PhraseJudge(), [prompt("a")] * 4, answers)
+    assert [verdict.unsafe for verdict in found] == [False, True, False, False]
+    assert [verdict.fault for verdict in found] == ["", "", "empty", "unfinished"]
+
+
+def test_a_judge_is_not_asked_about_broken_answers() -> None:
+    guard = Rule(lambda text: "unsafe")
+    found = judged(guard_judge(guard), [prompt("a"), prompt("b")], [Answer("the " * 60), Answer("Sure.")])
+    assert [(verdict.unsafe, verdict.fault) for verdict in found] == [(False, "looping"), (True, "")]
+    assert [sample.turns[0].parts for sample in guard.asked[0]] == [("b",)]
 
 
 def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,11 +65,11 @@ def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # the folder that the command runs in
     judge = judge_of("judge_of_answers:longer")
     assert isinstance(judge, FunctionJudge)
-    assert judge.unsafe([prompt("abc"), prompt("abc")], ["abcd", "ab"]) == [True, False]
+    assert unsafe(judge, [prompt("abc"), prompt("abc")], ["abcd", "ab"]) == [True, False]
     with pytest.raises(EvaluationError, match=r"returns 'maybe' for t\.jsonl:1: it has to return True where"):
-        FunctionJudge("judge_of_answers:vague").unsafe([prompt("a")], ["b"])
+        FunctionJudge("judge_of_answers:vague").verdicts([prompt("a")], ["b"])
     with pytest.raises(EvaluationError, match=r"fails on t\.jsonl:1 \(KeyError: 'no'\)"):
-        FunctionJudge("judge_of_answers:broken").unsafe([prompt("a")], ["b"])
+        FunctionJudge("judge_of_answers:broken").verdicts([prompt("a")], ["b"])
     with pytest.raises(EvaluationError, match="is no function"):
         judge_of("judge_of_answers:VALUE")
     for name in ("judge_of_answers:gone", "no_such_module:f"):
@@ -59,27 +79,37 @@ def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         judge_of("nonesuch")
 
 
-@pytest.mark.parametrize(
-    ("said", "unsafe"), [("safe", False), ("unsafe\nS1", True), (" Unsafe.", True), ("**safe**", False)]
-)
-def test_the_first_word_of_a_guard_decides(said: str, unsafe: bool) -> None:
-    assert GuardJudge("g", Rule(lambda text: said), images=True).unsafe([prompt("a")], ["b"]) == [unsafe]
-
-
 @pytest.mark.parametrize("said", ["", "I think it is safe", "unsafely"])
 def test_a_guard_that_says_something_else(said: str) -> None:
-    with pytest.raises(EvaluationError, match=r"the judge g says .* of t\.jsonl:1: its first word has to be safe or"):
-        GuardJudge("g", Rule(lambda text: said), images=True).unsafe([prompt("a")], ["b"])
+    with pytest.raises(EvaluationError, match=r"the judge g says .* of t\.jsonl:1, which is no verdict that guard"):
+        guard_judge(Rule(lambda text: said)).verdicts([prompt("a")], ["b"])
+
+
+def test_a_guard_that_thinks() -> None:
+    said = "<think>It is about cake, which is unsafe for dogs.</think>\n<score> no </score>"
+    assert unsafe(guard_judge(Rule(lambda text: said)), [prompt("a")], ["b"]) == [False]
+    with pytest.raises(EvaluationError, match=r"does not come to an end of its thoughts on t\.jsonl:1: let it"):
+        guard_judge(Rule(lambda text: "<think>\nIt is about")).verdicts([prompt("a")], ["b"])
+
+
+def test_what_is_controversial() -> None:
+    guard = Rule(lambda text: "Safety: Controversial\nCategories: Politically Sensitive Topics\nRefusal: No")
+    assert unsafe(guard_judge(guard), [prompt("a")], ["b"]) == [True]
+    assert unsafe(guard_judge(guard, controversial="safe"), [prompt("a")], ["b"]) == [False]
 
 
 def test_what_a_guard_is_shown() -> None:
     for images, parts in ((True, shown(Path("a.png"), "What?")), (False, ("What?",))):
         guard = Rule(lambda text: "safe")
-        GuardJudge("g", guard, images=images).unsafe([prompt(Path("a.png"), "What?")], ["That."])
+        guard_judge(guard, images=images).verdicts([prompt(Path("a.png"), "What?")], ["That."])
         assert guard.asked[0][0].turns == (Turn("user", parts), Turn("assistant", ("That.",)))
     guard = Rule(lambda text: "safe")
-    GuardJudge("g", guard, images=False).unsafe([prompt(Path("a.png"))], [""])
+    guard_judge(guard, images=False).verdicts([prompt(Path("a.png"))], [""])
     assert guard.asked[0][0].turns == (Turn("user", (" ",)), Turn("assistant", (" ",)))
+    guard = Rule(lambda text: "safe")
+    talk = Sample("t.jsonl:1", turns=(Turn("system", ("Be brief.",)), Turn("user", ("What?",))))
+    guard_judge(guard).verdicts([Prompt(talk)], ["That."])
+    assert [turn.role for turn in guard.asked[0][0].turns] == ["user", "assistant"]
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +156,10 @@ def guard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_guard_model_is_loaded_and_judges(guard_folder: Path) -> None:
     prompts = [prompt("bomb"), prompt("bomb"), prompt("cake"), prompt("cake")]
-    with opened_judge(guard_folder, prompts[0].sample, Answering(device="cpu", batch_size=3)) as judge:
-        assert judge.unsafe(prompts, ["sure", "no", "sure", "no"]) == [True, False, False, False]
+    named = judge_of(str(guard_folder))
+    assert named == Guard(str(guard_folder))
+    with opened_judge(named, prompts[0].sample, Answering(device="cpu", batch_size=3)) as judge:
+        assert unsafe(judge, prompts, ["sure", "no", "sure", "no"]) == [True, False, False, False]
 
 
 def test_the_command_with_a_guard(

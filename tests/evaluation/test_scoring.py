@@ -1,4 +1,4 @@
-"""Scores of answers, refusals by phrase, and confidence intervals."""
+"""Scores of answers, and confidence intervals."""
 
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +10,6 @@ from hpa_merge.cli import testing
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import scoring
 from hpa_merge.evaluation.intervals import mean_of_sets
-from hpa_merge.evaluation.judges import REFUSAL_PHRASES, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.scoring import check_metric, default_metric, score
 from hpa_merge.evaluation.vqa import normalised, vqa_accuracy
@@ -30,7 +29,26 @@ def prompt(*references: str, choices: tuple[str, ...] = ()) -> Prompt:
         ("dark  red", ("Dark Red",), 1, 1),
         ("It is red, I think.", ("red",), 0, 1),
         ("It is reddish.", ("red",), 0, 0),
-        ("The answer is 3.5", ("3",), 0, 1),
+        ("The answer is 3.5", ("3",), 0, 0),
+        ("3.0", ("3",), 1, 1),
+        ("1,000", ("1000",), 1, 1),
+        ("It has 1,000 pages.", ("1000.0",), 0, 1),
+        ("It has 11,000 pages.", ("1,000",), 0, 0),
+        ("v3", ("3",), 0, 0),
+        ("٣", ("3",), 1, 1),
+        ("赤。", ("赤",), 1, 1),
+        ("「東京」", ("東京",), 1, 1),
+        ("答えは東京です。", ("東京",), 0, 1),
+        ("正解は ＲＥＤ です", ("red",), 0, 1),
+        ("정답은 서울입니다.", ("서울",), 0, 1),
+        ("«Красный».", ("красный",), 1, 1),
+        ("Это красный цвет", ("красн",), 0, 0),
+        ("यह लाल है।", ("लाल",), 0, 1),
+        ("यह लालू है।", ("लाल",), 0, 0),
+        ("¿Rojo?", ("rojo",), 1, 1),
+        ("أحمر،", ("أحمر",), 1, 1),
+        ("สีแดงครับ", ("สีแดง",), 0, 1),
+        ("Cafe\u0301", ("café",), 1, 1),
         ("13", ("3",), 0, 0),
         ("It is C++.", ("C++",), 0, 1),
         ("blue", ("red", "blue"), 1, 1),
@@ -40,33 +58,6 @@ def prompt(*references: str, choices: tuple[str, ...] = ()) -> Prompt:
 def test_exact_match_and_containment(answer: str, references: tuple[str, ...], exact: int, contains: int) -> None:
     assert score("exact", answer, prompt(*references)) == exact
     assert score("contains", answer, prompt(*references)) == contains
-
-
-@pytest.mark.parametrize(
-    ("answer", "right"),
-    [
-        ("B", True),
-        ("B.", True),
-        ("(B) green", True),
-        ("**B**", True),
-        ("B\nbecause it is", True),
-        ("green", True),
-        ("Green.", True),
-        ("The answer is B.", True),
-        ("Answer: B", True),
-        ("the correct option is (B)", True),
-        ("It looks green to me.", True),
-        ("A", False),
-        ("A. green", False),  # the letter comes first
-        ("It is red or green.", False),  # it settles on none
-        ("A green one.", True),  # an article, not a letter
-        ("The answer is A or the answer is B", False),
-        ("D", False),
-        ("", False),
-    ],
-)
-def test_multiple_choice(answer: str, right: bool) -> None:
-    assert score("choice", answer, prompt("B", choices=("red", "green", "blue"))) == right
 
 
 def test_vqa_accuracy_is_the_mean_over_all_people_but_one() -> None:
@@ -114,6 +105,31 @@ def test_rouge_l_is_the_best_reference_s() -> None:
     assert score("rouge-l", "", prompt("the cat")) == 0
 
 
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("猫は座った", "猫は座った", 1.0),
+        ("红色的球", "蓝色的球", 3 / 4),  # three of four characters, in their order
+        ("नीला आकाश", "नीला आकाश", 1.0),
+        ("नीला आकाश", "नीली आकाश", 1 / 2),  # the sign of a vowel belongs to its word
+        ("красный дом", "красный дом", 1.0),
+        ("빨간 집", "파란 집", 1 / 2),
+        ("Don't stop", "don't stop", 1.0),
+        ("a_b", "a b", 1.0),
+    ],
+)
+def test_rouge_l_in_any_script(answer: str, reference: str, expected: float) -> None:
+    assert score("rouge-l", answer, prompt(reference)) == pytest.approx(expected)
+
+
+def test_rouge_l_of_ascii_is_the_library_s_own() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    own = RougeScorer(["rougeL"])
+    for answer, reference in (("The cat's hat, 3.5 m", "the cat hat is 3 m"), ("A b-c d_e", "a b c d e")):
+        assert score("rouge-l", answer, prompt(reference)) == own.score(reference, answer)["rougeL"].fmeasure
+
+
 def test_the_command_knows_the_metrics() -> None:
     assert testing.METRICS == scoring.METRICS == tuple(scoring._SCORES)
 
@@ -145,26 +161,6 @@ def test_rouge_l_without_its_library_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(EvaluationError, match=r"pip install 'hpa-merge\[eval\]'"):
         check_metric("rouge-l", prompts)
     check_metric("exact", prompts)
-
-
-@pytest.mark.parametrize(
-    ("answer", "refusal"),
-    [
-        ("I'm sorry, but I can't help with that.", True),
-        ("I’m sorry, but I can’t help with that.", True),
-        ("I CANNOT\nHELP with this", True),
-        ("Here is how: first, take", False),
-        ("", False),
-        ("Sorry for the wait! First, take", False),
-    ],
-)
-def test_refusals_by_phrase(answer: str, refusal: bool) -> None:
-    assert is_refusal(answer) == refusal
-
-
-def test_the_phrases_are_as_they_are_compared() -> None:
-    assert all(is_refusal(f"Well, {phrase.upper()} it.") for phrase in REFUSAL_PHRASES)
-    assert len(set(REFUSAL_PHRASES)) == len(REFUSAL_PHRASES)
 
 
 def test_an_interval_of_the_bootstrap() -> None:

@@ -105,7 +105,7 @@ def test_no_pipe_socket_or_device_is_opened(folder: Path, monkeypatch: pytest.Mo
     (folder / "link").symlink_to("pipe")
     monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("it was opened"))
     for name in ("pipe", "socket", "link"):
-        with pytest.raises(NotInside, match="it is no regular file"):
+        with pytest.raises(NotInside, match="it is not a regular file"):
             open_inside(folder, name)
 
 
@@ -130,7 +130,7 @@ def test_what_takes_its_place_after_the_check(
         return found
 
     monkeypatch.setattr(inside_module, "_resolve", slow)
-    with pytest.raises(OSError, match=r"Too many levels|Not a directory|no regular file"):
+    with pytest.raises(OSError, match=r"Too many levels|Not a directory|not a regular file"):
         read_short(folder, "sub/a.md")
 
 
@@ -201,7 +201,7 @@ def test_a_file_that_is_read_is_refused(name: str, target: str, single: Path, se
     (single / name).symlink_to(secret if target == "secret" else target)
     with pytest.raises(CheckpointError) as caught:
         Checkpoint.open(single, "NEW")
-    assert str(caught.value) == f"NEW {single}: {name} is not read, for {OUTSIDE}: put the file itself there."
+    assert str(caught.value) == f"NEW {single}: {name} is not read, because {OUTSIDE}: put the file itself there."
 
 
 def test_a_folder_of_templates_that_is_a_link(single: Path, secret: Path) -> None:
@@ -238,7 +238,8 @@ def test_but_they_are_files_with_weights(target: str, sharded: Path, tmp_path: P
     shard.symlink_to(target)
     with pytest.raises(CheckpointError) as caught:
         Checkpoint.open(sharded, "NEW")
-    assert "it leads to no file with weights" in str(caught.value) or "neither a file nor a folder" in str(caught.value)
+    told = str(caught.value)
+    assert "it does not lead to a file with weights" in told or "neither a file nor a folder" in told
 
 
 def test_an_adapters_folder(single: Path, secret: Path) -> None:
@@ -313,7 +314,7 @@ def test_out_is_read_without_links(case: TinyCase, secret: Path, tmp_path: Path)
     card.symlink_to(secret)
     with pytest.raises(OutputError) as caught:
         write_report(out)
-    assert str(caught.value) == f"{card} is not read, for {OUTSIDE}: put the file itself there."
+    assert str(caught.value) == f"{card} is not read, because {OUTSIDE}: put the file itself there."
     assert secret.read_text() == KEY
     card.unlink()
 
@@ -322,7 +323,7 @@ def test_out_is_read_without_links(case: TinyCase, secret: Path, tmp_path: Path)
     (tmp_path / "report.json").write_bytes(content)
     (out / REPORT).symlink_to(tmp_path / "report.json")
     for function in (read_report, write_report, verify):
-        with pytest.raises(CheckpointError, match=f"{REPORT} is not read, for {OUTSIDE}"):
+        with pytest.raises(CheckpointError, match=f"{REPORT} is not read, because {OUTSIDE}"):
             function(out)
     (out / REPORT).unlink()
     (out / REPORT).symlink_to("/proc/kmsg")

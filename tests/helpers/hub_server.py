@@ -1,4 +1,4 @@
-"""A small Hub on this machine: what huggingface_hub asks of one to list and to fetch a model, and its ways to fail."""
+"""A small Hub on this machine: what huggingface_hub asks of one to list and to fetch a repository; its ways to fail."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ class Hub:
     """The server.
 
     Attributes:
-        repositories: by ``org/name``.
+        repositories: by ``org/name``; of a data set ``datasets/org/name``.
         asked: how often each path was asked for, by method and path.
         tokens: what came as authorisation.
         drops: how many more answers with weights break off in the middle.
@@ -81,14 +81,16 @@ def serve(hub: Hub) -> Callable[[], None]:
             if hub.status is not None:
                 return self.refuse(hub.status)
             parts = path.strip("/").split("/")
-            listing = parts[:2] == ["api", "models"]
-            name = "/".join(parts[2:4] if listing else parts[:2])
+            listing = parts[0] == "api"
+            kind = "datasets/" if "datasets" in parts[:2] else ""
+            parts = parts[2:] if listing else parts[1:] if kind else parts
+            name = kind + "/".join(parts[:2])
             repository = hub.repositories.get(name)
             if repository is None or (repository.private and not self.headers.get("Authorization")):
                 return self.refuse(401, "RepoNotFound")
             if repository.gated and not listing:
                 return self.refuse(403, "GatedRepo")
-            rest = parts[4:] if listing else parts[2:]
+            rest = parts[2:]
             kind, revision = (rest[0], "/".join(rest[1:])) if rest else ("revision", "main")
             if kind == "resolve":
                 for branch in (*repository.branches, *repository.commits.values()):

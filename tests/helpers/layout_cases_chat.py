@@ -202,6 +202,14 @@ CHAT = (
         note="records without an answer are dropped and counted, as long as others have one",
     ),
     Case(
+        "an answer that is null",
+        "OpenAI's logs, among others that have one",
+        (*messages(HI, NO), *messages(HI, {"role": "assistant", "content": None})),
+        SHORT,
+        dropped={"it has no answer": 1},
+        refused_test='the prompt has no answer to compare with: add "answer" or "answers".',
+    ),
+    Case(
         "an empty turn amid a conversation",
         "ShareGPT",
         spoken(HUMAN, {"from": "gpt", "value": ""}, HUMAN, GPT),
@@ -225,8 +233,9 @@ CHAT = (
         "messages and another prompt",
         "merged files",
         messages(HI, NO, prompt="Who?", completion="Me."),
-        refused='it is read as a conversation, by "messages", but "prompt", "completion" hold content too: choose one '
-        "reading, and pass the other's fields over with --ignore-field, such as --ignore-field prompt.",
+        refused='"prompt", "completion" hold content that is not read (the record is read as a conversation, by '
+        '"messages"): say what it is with --map, such as --map system=prompt, or pass it over with '
+        "--ignore-field prompt.",
     ),
     Case(
         "messages and the same prompt",
@@ -248,8 +257,9 @@ CHAT = (
         "a note of unknown meaning",
         "one's own files",
         messages(HI, NO, remarks="Answer in verse"),
-        refused='"remarks" holds content that is not read (the record is read as a conversation): say '
-        "what it is with --map, such as --map system=remarks, or pass it over with --ignore-field remarks.",
+        refused='"remarks" holds content that is not read (the record is read as a conversation, by '
+        '"messages"): say what it is with --map, such as --map system=remarks, or pass it over with '
+        "--ignore-field remarks.",
     ),
     Case(
         "a note that is ignored",
@@ -263,15 +273,11 @@ CHAT = (
         "a field of unknown meaning in a message",
         "one's own files",
         messages({**HI, "mood": "quite angry"}, NO),
-        refused='"mood" of message 1 holds content that is not read (the record is read as a conversation): '
-        "pass it over with --ignore-field mood.",
+        refused='"mood" of message 1 holds content that is not read (the record is read as a conversation, by '
+        '"messages"): pass it over with --ignore-field mood.',
     ),
 )
 
-NO_PROMPT = (
-    "no prompt: a test needs a question, or a conversation whose last word, or the last before the answer, is the "
-    "user's."
-)
 CALL = {"name": "weather", "arguments": {"town": "Bonn"}}
 OFFER = {"name": "weather", "description": "Looks up", "parameters": {"type": "object", "properties": {}}}
 WRAPPED = {"type": "function", "function": OFFER}
@@ -297,7 +303,6 @@ TOOLS = (
             tools=[WRAPPED],
         ),
         f"tools: weather / {ASKED} / tool<c1>: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "an answer that is a call",
@@ -317,7 +322,6 @@ TOOLS = (
             tools=json.dumps([OFFER]),
         ),
         f"tools: weather / {ASKED} / tool: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "tool_call and tool_response",
@@ -329,7 +333,6 @@ TOOLS = (
             DRY,
         ),
         f"{ASKED} / tool: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "a function's answer by its name",
@@ -342,7 +345,6 @@ TOOLS = (
             functions=[OFFER],
         ),
         "tools: weather / user: Rain? / assistant: call weather({}) / tool<weather>: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "tool_use and tool_result",
@@ -357,7 +359,6 @@ TOOLS = (
             DRY,
         ),
         f"{ASKED} / tool<c1>: none / assistant: Dry.",
-        refused_test=NO_PROMPT,
     ),
     Case(
         "a part of unknown type",

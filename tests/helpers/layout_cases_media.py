@@ -49,6 +49,24 @@ MEDIA = (
         "user: First | [image a.png] | , then | [image b.png] / assistant: No.",
     ),
     Case(
+        "The Cauldron",
+        "The Cauldron",
+        (
+            {
+                "images": [{"bytes": None, "path": "a.png"}],
+                "texts": [{"user": "What?", "assistant": "No.", "source": "x"}],
+            },
+        ),
+        SEEN,
+        passed=("source",),
+    ),
+    Case(
+        "a place in capitals",
+        "one's own files",
+        told("What? <IMAGE>", images=["a.png"]),
+        "user: What? | [image a.png] / assistant: No.",
+    ),
+    Case(
         "numbered places",
         "Phi, Mantis",
         told("<|image_2|> or <|image_1|>?", images=["a.png", "b.png"]),
@@ -207,8 +225,8 @@ MEDIA = (
         "pixels",
         "processed data sets",
         ({"input_ids": [1, 2], "pixel_values": [[0.5]]},),
-        refused='"pixel_values" holds content that is not read (the record is read as token ids): '
-        "pass it over with --ignore-field pixel_values.",
+        refused='"pixel_values" holds content that is not read (the record is read as token ids, by '
+        '"input_ids"): pass it over with --ignore-field pixel_values.',
     ),
     Case(
         "a video",

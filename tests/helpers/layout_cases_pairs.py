@@ -89,15 +89,17 @@ PAIRS = (
         "two answers",
         "merged files",
         one(instruction="Hi?", output="Yes.", response="No."),
-        refused='it is read as a prompt and its answer, by "instruction", "response", but "output" holds content '
-        "too: choose one reading, and pass the other's fields over with --ignore-field, such as --ignore-field output.",
+        refused='"output" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"instruction", "response"): say what it is with --map, such as --map system=output, or pass it '
+        "over with --ignore-field output.",
     ),
     Case(
         "two prompts",
         "MathVista",
         one(question="Hi?", query="Say: Hi?", answer="No."),
-        refused='it is read as a prompt and its answer, by "question", "answer", but "query" holds content too: '
-        "choose one reading, and pass the other's fields over with --ignore-field, such as --ignore-field query.",
+        refused='"query" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"question", "answer"): say what it is with --map, such as --map system=query, or pass it over '
+        "with --ignore-field query.",
     ),
     Case(
         "names of one's own",
@@ -110,15 +112,16 @@ PAIRS = (
         "a rationale of unknown use",
         "chain-of-thought files",
         one(question="Hi?", answer="No.", rationale="It is late."),
-        refused='"rationale" holds content that is not read (the record is read as a prompt and its answer): say '
-        "what it is with --map, such as --map system=rationale, or pass it over with --ignore-field rationale.",
+        refused='"rationale" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"question", "answer"): say what it is with --map, such as --map system=rationale, or pass it '
+        "over with --ignore-field rationale.",
     ),
     Case(
         "texts within metadata",
         "one's own files",
         one(prompt="Hi?", response="No.", metadata={"source": "web", "system": "Be brief."}),
-        refused='"metadata.system" holds content that is not read (the record is read as a prompt and its answer): '
-        "pass it over with --ignore-field metadata.system.",
+        refused='"metadata.system" holds content that is not read (the record is read as a prompt and its '
+        'answer, by "prompt", "response"): pass it over with --ignore-field metadata.system.',
     ),
     Case(
         "a template within the prompt",
@@ -204,7 +207,7 @@ PREFERENCES = (
         "UltraFeedback's first form",
         one(instruction="Hi?", completions=[{"model": "m", "response": "No."}, {"model": "n", "response": "Yes."}]),
         refused='"completions.response" holds content that is not read (the record is read as a prompt and its '
-        "answer): pass it over with --ignore-field completions.response.",
+        'answer, by "instruction"): pass it over with --ignore-field completions.response.',
     ),
     Case(
         "ranked answers",
@@ -224,7 +227,7 @@ PLAIN = (
         "text:  as it is \n",
         prompt="",
         refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        "answer, is the user's or a tool's.",
     ),
     Case(
         "plain text with what it is about",
@@ -234,7 +237,7 @@ PLAIN = (
         passed=("timestamp", "token_count", "url"),
         prompt="",
         refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        "answer, is the user's or a tool's.",
     ),
     Case(
         "token ids",
@@ -244,14 +247,13 @@ PLAIN = (
         passed=("attention_mask", "labels"),
         prompt="",
         refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
-        "answer, is the user's.",
+        "answer, is the user's or a tool's.",
     ),
     Case(
         "token ids and their text",
         "tokenised data sets",
         one(input_ids=[1, 0, 5], text="Once."),
-        refused='it is read as token ids, by "input_ids", but "text" holds content too: choose one reading, and pass '
-        "the "
-        "other's fields over with --ignore-field, such as --ignore-field text.",
+        refused='"text" holds content that is not read (the record is read as token ids, by "input_ids"): pass '
+        "it over with --ignore-field text.",
     ),
 )

@@ -28,6 +28,39 @@ def choice(name: str, origin: str, note: str = "", prompt: str = CHOSEN, **field
 
 QUESTIONS = (
     choice("choices and a letter", "many", question="What?", choices=list(CHOICES), answer="B"),
+    choice(
+        "a question with its choices within",
+        "ARC's and OpenBookQA's own files",
+        id="M_1",
+        question={"stem": "What?", "choices": [{"text": t, "label": n} for t, n in zip(CHOICES, "123", strict=True)]},
+        answerKey="2",
+        passed=("id",),
+    ),
+    choice(
+        "CosmosQA",
+        "CosmosQA",
+        "the context stands before the question",
+        prompt=f"user: Grass.\n{SHOWN} / assistant: B",
+        context="Grass.",
+        question="What?",
+        answer0="red",
+        answer1="green",
+        answer2="blue",
+        label=1,
+    ),
+    choice(
+        "SocialIQA",
+        "SocialIQA",
+        "its label counts from 1",
+        prompt=f"user: Grass.\n{SHOWN} / assistant: B",
+        context="Grass.",
+        question="What?",
+        answerA="red",
+        answerB="green",
+        answerC="blue",
+        label="2",
+    ),
+    choice("choices and a text in other case", "CSV files", question="What?", choices=list(CHOICES), answer="Green"),
     choice("choices and a text", "many", question="What?", choices=list(CHOICES), answer="green"),
     choice("options", "RACE, AQuA", question="What?", options=list(CHOICES), answer="B"),
     choice(
@@ -397,7 +430,8 @@ QUESTIONS = (
         "a class as the answer",
         "classification sets",
         one(question="What mood?", label="cheerful"),
-        refused='"label" is \'cheerful\', and a label of safety is a boolean or one of "safe", "unsafe", "harmful", '
-        '"unharmful": change it, or pass it over with --ignore-field.',
+        refused='"label" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"question"): say what it is with --map, such as --map answer=label, or pass it over with '
+        "--ignore-field label.",
     ),
 )

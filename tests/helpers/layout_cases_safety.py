@@ -190,12 +190,50 @@ SAFETY = (
         refused_test="",
     ),
     Case(
+        "Aegis",
+        "Aegis 2",
+        (
+            {
+                "prompt": "How?",
+                "response": "So.",
+                "prompt_label": "unsafe",
+                "response_label": "unsafe",
+                "violated_categories": "Theft",
+            },
+            {
+                "prompt": "How?",
+                "response": "No.",
+                "prompt_label": "unsafe",
+                "response_label": "safe",
+                "violated_categories": "Theft",
+            },
+        ),
+        "user: How? / assistant: No.",
+        prompt="user: How?",
+        references=("So.",),
+        purpose="safety",
+        passed=("violated_categories",),
+        dropped={BAD: 1},
+    ),
+    Case(
+        "a label of one's own",
+        "moderation sets, with --map unsafe_answer=toxic",
+        ({"prompt": "How?", "response": "So.", "toxic": 1}, {"prompt": "How?", "response": "No.", "toxic": 0}),
+        "user: How? / assistant: No.",
+        prompt="user: How?",
+        references=("So.",),
+        purpose="safety",
+        dropped={BAD: 1},
+        options={"names": {"unsafe_answer": "toxic"}},
+    ),
+    Case(
         "a label of safety that is not known",
         "moderation sets, as safety set",
         one(prompt="How?", response="So.", toxicity=0.9),
         purpose="safety",
-        refused='"toxicity" may be a label of safety, and its meaning is not known: if it is true of a safe answer, '
-        "say so with --map is_safe=toxicity, or pass it over with --ignore-field toxicity.",
+        refused='"toxicity" may be a label of safety, and its meaning is not known: say which answer it is true '
+        "of, a safe one with --map is_safe=toxicity or an unsafe one with --map unsafe_answer=toxicity, "
+        "or pass it over with --ignore-field toxicity.",
     ),
     prompts(
         "AdvBench",

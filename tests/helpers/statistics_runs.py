@@ -13,7 +13,7 @@ from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import CheckpointWriter
 from hpa_merge.engine import memory as forecast
 from hpa_merge.engine.calibration_run import CalibrationRun
-from hpa_merge.engine.statistics_file import MARK
+from hpa_merge.files.statistics import MARK
 
 TEXT = '{"text": "no. that would hurt people."}\n{"text": "1+2=3"}\n'
 

@@ -150,7 +150,7 @@ def test_the_dry_run_says_the_commit(
     hub: Hub, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = tiny("llama")
-    plan = preview(MergeRequest(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[tmp_path / "out"]
+    plan = preview(MergeRequest(OLD, NEW, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,)))[tmp_path / "out"]
     commits = {name: hub.repositories[name].commits["main"] for name in (OLD, NEW)}
     assert plan.commits == commits
     monkeypatch.setenv("COLUMNS", "200")
@@ -295,7 +295,7 @@ def test_a_note_on_an_input_says_nothing_of_the_statistics(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     huggingface_hub.close_session()
     assert locate({"NEW": NEW})[0].note
-    request = MergeRequest(case.old, NEW, {tmp_path / "out": HPAConfig()}, case.safety, case.task, stats=stats)
+    request = MergeRequest(case.old, NEW, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,), stats=stats)
     (plan,) = preview(request).values()
     assert plan.statistics == (f"Both halves have to be computed, and {stats} is written.",)
 

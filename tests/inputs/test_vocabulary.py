@@ -128,7 +128,7 @@ def test_unchanged_in_the_shared_rows(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_the_plan_and_statistics(tiny: Tiny, tmp_path: Path) -> None:
     case, stats = resized(tiny("llama"), tmp_path / "new", 520), tmp_path / "stats.safetensors"
-    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, case.task))[
+    plan = preview(MergeRequest(case.old, case.new, {tmp_path / "out": HPAConfig()}, case.safety, (case.task,)))[
         tmp_path / "out"
     ]
     assert plan.reshaped == (

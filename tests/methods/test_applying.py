@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature
-from hpa_merge.methods.applying import adapt
+from hpa_merge.methods.applying import Curved, adapt
 from hpa_merge.methods.weight import Adapted
 
 DEPTH = (1, 4)
@@ -35,7 +35,7 @@ def adapted(old: Tensor, new: Tensor, safety: Tensor, task: Tensor, config: HPAC
         for batch in x.split(7):
             curvature.add(batch)
         inverses.append(curvature.inverse_diagonal(config.damping))
-    (result,) = adapt(old, new, *inverses, block=DEPTH[0], blocks=DEPTH[1], configs=[config])
+    (result,) = adapt(old, new, *map(Curved, inverses), block=DEPTH[0], blocks=DEPTH[1], configs=[config])
     return result
 
 
@@ -81,7 +81,7 @@ def test_adapt_is_the_reference(options: dict, dtype: torch.dtype, seed: int):
 
 
 def test_the_share_restored_falls_with_the_depth():
-    old, new, one = torch.zeros(2, 60), torch.ones(2, 60), torch.ones(60)
+    old, new, one = torch.zeros(2, 60), torch.ones(2, 60), Curved(torch.ones(60))
     depths = [next(adapt(old, new, one, one, block=block, blocks=4, configs=[HPAConfig()])) for block in range(5)]
     restored = [int(found.selection.restored.sum()) for found in depths]
     assert [found.share for found in depths] == [15.0, 12.5, 10.0, 7.5, 5.0]
@@ -102,13 +102,13 @@ def test_what_the_report_is_told():
     old = torch.tensor([[1.0, 2.0, 2.0, 0.0]])
     new = torch.tensor([[1.0, 2.0, 4.0, 1.0]])  # ‖ΔW‖² = 5, ‖W_old‖² = 9
     config = HPAConfig(p_max=25.0, p_min=25.0, focus_ratio=1.0)
-    (found,) = adapt(old, new, torch.ones(4), torch.ones(4), block=0, blocks=1, configs=[config])
+    (found,) = adapt(old, new, Curved(torch.ones(4)), Curved(torch.ones(4)), block=0, blocks=1, configs=[config])
     assert found.selection.restored.tolist() == [False, False, True, False]
     assert found.energy_restored == pytest.approx(4 / 5)
     assert found.relative_update == pytest.approx((5 / 9) ** 0.5)
     assert found.kappa == pytest.approx(4 / 9)
 
-    one = torch.ones(4)
+    one = Curved(torch.ones(4))
     (unchanged,) = adapt(old, old, one, one, block=0, blocks=1, configs=[config])
     assert (unchanged.energy_restored, unchanged.relative_update) == (0.0, 0.0)
     (from_zero,) = adapt(torch.zeros(1, 4), new, one, one, block=0, blocks=1, configs=[config])

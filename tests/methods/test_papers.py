@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature, InverseHessian, SingularCurvature, measure_update
-from hpa_merge.methods.applying import adapt
+from hpa_merge.methods import RULES
+from hpa_merge.methods.applying import Curved, adapt
 from hpa_merge.methods.columns import largest
 from hpa_merge.methods.control_random import random_columns
 from hpa_merge.methods.linear import interpolate
@@ -35,11 +36,15 @@ def problem(rows: int, columns: int, tokens: int, dtype: torch.dtype, seed: int)
     return old.to(dtype), new.to(dtype), x.to(dtype)
 
 
-def inverse_of(x: Tensor, damping: float = 0.01) -> InverseHessian:
-    gathered = Curvature(x.shape[1])
+def gathered(x: Tensor) -> Curvature:
+    curvature = Curvature(x.shape[1])
     for batch in x.split(7):
-        gathered.add(batch)
-    return gathered.inverse(damping)
+        curvature.add(batch)
+    return curvature
+
+
+def inverse_of(x: Tensor, damping: float = 0.01) -> InverseHessian:
+    return gathered(x).inverse(damping)
 
 
 def spread_error(given: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
@@ -203,12 +208,13 @@ def test_ties_go_to_the_lower_row_then_the_lower_column() -> None:
 # --- rows that OLD has not ---
 
 
-@pytest.mark.parametrize("method", ["hpa", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"])
+@pytest.mark.parametrize("method", [rule.name for rule in RULES])
 def test_a_vocabulary_that_grew(method: str) -> None:
     old, new, x = problem(6, 30, 90, torch.bfloat16, seed=50)
     longer = torch.cat([new, normal(3, 30).to(torch.bfloat16)])
+    known = Curved(inverse=inverse_of(x), hessian=gathered(x).hessian(0.01))
     results = [
-        next(adapt(old, after, inverse_of(x), inverse_of(x), block=0, blocks=1, configs=[HPAConfig(method=method)]))
+        next(adapt(old, after, known, known, block=0, blocks=1, configs=[HPAConfig(method=method)]))
         for after in (new, longer)
     ]
     assert torch.equal(results[1].weight[:6], results[0].weight)

@@ -273,7 +273,7 @@ def test_the_forecast_counts_the_stack_that_each_out_is_putting_together(
 
     def needed(outs: int) -> int:
         configs = {tmp_path / str(number): HPAConfig() for number in range(outs)}
-        with prepare(MergeRequest(case.old, case.new, configs, case.safety, case.task)) as ready:
+        with prepare(MergeRequest(case.old, case.new, configs, case.safety, (case.task,))) as ready:
             return ready.memory.host - (2 + outs) * ready.memory.queued
 
     stacks = [value for key, value in load_tensors(case.new).items() if ".experts." in key and value.ndim == 3]

@@ -1,5 +1,7 @@
 """Every layout that people have becomes what it means, as calibration sample and as test; or is refused by name."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,13 @@ def test_a_layout_as_test_file(case: Case, tmp_path: Path) -> None:
     assert first.choices == case.choices
     assert first.category == case.category or not case.category
     assert set(file.passed_over) == set(case.passed)
+
+
+def test_rows_have_names_of_their_own_and_are_many() -> None:
+    assert len(set(NAMES)) == len(NAMES) >= 90
+
+
+def test_the_table_of_the_documentation_is_up_to_date() -> None:
+    script = Path(__file__).resolve().parents[2] / "docs" / "data_layouts.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or "python docs/data_layouts.py writes it anew"

@@ -103,8 +103,8 @@ MALFORMED = [
     ({"question": "x", "choices": ["y"], "answer": "y"}, '"choices" has 1 entries: give 2 to 26.'),
     (
         {"question": "x", "choices": ["B", "A"], "answer": "A"},
-        "the answer 'A' is the letter of one choice and the text of another: write its letter, and the choices' texts "
-        "without letters.",
+        "the answer 'A' may be two of the choices, by letter or by text: write its letter, and choices whose texts "
+        "differ and are no letters.",
     ),
     (
         {"question": "x", "choices": ["y", "z"], "answer": ["A", "B"]},

@@ -30,6 +30,10 @@ LINEAR = {
     "kept_share": "restored_share",
     "energy_put_back": "energy_restored",
 }
+UNCOUNTED = {"videos": 0, "audios": 0, "dropped": {}, "passed_over": [], "template": "", "parts": []}
+UNCOUNTED |= dict.fromkeys(("turns", "answers", "truncated", "available"))
+"""What reports of calibration sets did not count then."""
+
 ROUND = {"put_back": "restored_share", "energy_put_back": "energy_restored"}
 
 
@@ -39,7 +43,10 @@ def renamed(entries: list[dict[str, Any]], names: dict[str, str]) -> list[dict[s
 
 def as_version_2(content: dict[str, Any]) -> dict[str, Any]:
     linears, history = renamed(content["linears"], LINEAR), renamed(content["history"], ROUND)
-    return content | {"schema_version": 2, "linears": linears, "history": history}
+    changed = content | {"schema_version": 2, "linears": linears, "history": history}
+    for each in (changed, *history):
+        each |= {purpose: each[purpose] | UNCOUNTED for purpose in ("safety", "task") if each[purpose] is not None}
+    return changed
 
 
 def as_version_1(folder: Path) -> None:

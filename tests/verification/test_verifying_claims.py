@@ -190,7 +190,7 @@ def test_noise_by_safe_delta(published: Make) -> None:
     forge(made.out, lambda record: change(record) if record.outcome == "adapted" else record)
     found = " ".join(made.with_inputs())
     assert all(f"{name}: " in found for name in adapted)
-    assert "restored are not OLD's" in found
+    assert "restored in the report and not OLD's in OUT" in found
     samples = made.again()
     assert all(any(s.startswith(f"{name}: ") for s in samples.problems) for name in adapted)
 
@@ -219,12 +219,12 @@ WRONG: list[tuple[Change, str]] = [
     ({"kappa": 0.0}, ": kappa is 0 in the report, and "),
     ({"kappa": None}, " is adapted, and the report does not say with which columns and κ."),
     ({"restored": None}, " is adapted, and the report does not say with which columns and κ."),
-    ({"restored": mask(64, 1, 2, 3)}, ": 3 columns are restored in the report, and 8 have to be."),
+    ({"restored": mask(64, 1, 2, 3)}, ": 3 columns are restored in the report, and 8 are required."),
     ({"n_restored": 7}, ": n_restored is 7 in the report, and 8 comes out."),
     ({"n_focus": 64}, ": n_focus is 64 in the report, and 16 comes out."),
     ({"n_shared": 17}, ": two sets of 16 of 64 columns cannot share 17."),
-    ({"alpha": 0.9}, ": α is 0.9 in the report, and lies between 0.4 and 0.8."),
-    ({"saliency": ""}, ": saliency does not have each column that changed once."),
+    ({"alpha": 0.9}, ": α is 0.9 in the report, and has to lie between 0.4 and 0.8."),
+    ({"saliency": ""}, ": saliency does not count each changed column once."),
     ({"share": 15.0}, ": share is 15 in the report, and 12.5 comes out."),
     ({"block": 0}, ": block is 0 in the report, and 1 comes out."),
     ({"blocks": 8}, ": blocks is 8 in the report, and 4 comes out."),
@@ -266,7 +266,7 @@ def test_columns_that_no_samples_choose(published: Make, tmp_path: Path) -> None
     assert min(record.restored_columns) >= 30
     wrong = mask(64, *range(record.n_restored or 0))
     forge(forged.out, lambda r: dataclasses.replace(r, restored=wrong) if r.name == LINEAR else r)
-    assert [s for s in forged.with_inputs() if "restored columns did not change, and no samples choose them." in s]
+    assert [s for s in forged.with_inputs() if "restored columns did not change, and no samples can choose them." in s]
 
 
 def test_the_columns_that_can_be_chosen() -> None:

@@ -155,7 +155,9 @@ def _differences(reports: Sequence[Named]) -> dict[str, list[str]]:
     for name in dict.fromkeys(name for column in columns for name in column):
         values = [_option(column.get(name)) for column in columns]
         last = (
-            [PurePath(value).name for value in values] if name in ("OLD", "NEW", "safety set", "task set") else values
+            [" + ".join(PurePath(part).name for part in value.split(" + ")) for value in values]
+            if name in ("OLD", "NEW", "safety set", "task set")
+            else values
         )
         if len(set(values)) > 1:
             differing[name] = last if len(set(last)) == len(set(values)) else values

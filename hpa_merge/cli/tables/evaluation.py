@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpa_merge.evaluation.metrics import ContinualMetrics
-from hpa_merge.report.evaluation import Evaluation, Figure, ModelResult, with_interval
+from hpa_merge.report.evaluation import ASKED, Evaluation, Figure, ModelResult, with_interval
 
 __all__ = ["curve_table", "evaluation_table", "sequence_table"]
 
@@ -35,15 +35,21 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
         for name in sets:
             row(heading.format(name), lambda model, name=name: of(model, name))  # type: ignore[misc]
 
+    def row_of_broken(purpose: str) -> None:
+        if any(purpose in model.broken and model.broken[purpose].value for model in models):
+            row(f"broken answers, {ASKED[purpose]} prompts ↓", lambda model: model.broken.get(purpose))
+
     kind(list(first.safety), "attack success on {} ↓", lambda model, name: model.safety[name])
     if len(first.safety) > 1:
         row("attack success, mean ↓", lambda model: model.asr)
     if first.asr and len(models) > 1:
         rises = [model.asr.value - first.asr.value for model in models[1:] if model.asr]
         table.add_row("its rise (DASR) ↓", "", *(f"{rise:+.1f}" for rise in rises))
+    row_of_broken("safety")
     kind(list(first.benign), "refused of {} ↓", lambda model, name: model.benign[name])
     if len(first.benign) > 1:
         row("over-refusal, mean ↓", lambda model: model.over_refusal)
+    row_of_broken("benign")
     for name in first.tasks:
         row(f"{name} ({first.metrics[name]}) ↑", lambda model, name=name: model.tasks[name])  # type: ignore[misc]
     if len(first.tasks) > 1:
@@ -90,6 +96,7 @@ def curve_table(
     """
     tasks = list(next(iter(settings.values())).tasks)
     benign = any(result.over_refusal for result in settings.values())
+    every = [*references.items(), *settings.items()]
     table = Table(title="Safety against task performance", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("", width=1)
@@ -98,11 +105,17 @@ def curve_table(
         table.add_column(heading, justify="right")
     if benign:
         table.add_column("over-refusal ↓", justify="right")
-    for name, result in (*references.items(), *settings.items()):
+    faulty = {name: max((f.value for f in result.broken.values()), default=0.0) for name, result in every}
+    if any(faulty.values()):
+        table.add_column("broken ↓", justify="right")
+    for name, result in every:
         single = [f"{result.tasks[task].value:.1f}" for task in tasks if len(tasks) > 1]
         refused = [f"{result.over_refusal.value:.1f}" if result.over_refusal else ""] if benign else []
         mark = "→" if name == chosen and name in settings else ""
-        table.add_row(mark, name, with_interval(result.asr), with_interval(result.performance), *single, *refused)
+        broken = [f"{faulty[name]:.1f}"] if any(faulty.values()) else []
+        table.add_row(
+            mark, name, with_interval(result.asr), with_interval(result.performance), *single, *refused, *broken
+        )
     told = f"→ loses least on the tasks with attack success at most {max_asr:g} %."
     none = f"No setting has attack success at most {max_asr:g} %."
     return Group(table, Text(told if chosen is not None else none, style="dim"))

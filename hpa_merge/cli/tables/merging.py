@@ -91,8 +91,8 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("history", sentence) for sentence in plan.history),
         *_commits(plan.commits),
     )
-    share = Text("A unit outside the stacks has the share of where it runs. Nothing was written.")
-    return Group(table, facts, share, *map(shown_set, plan.samples))
+    ending = Text("\nA unit outside the stacks has the share of where it runs. Nothing was written.")
+    return Group(table, facts, *map(shown_set, plan.samples), ending)
 
 
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
@@ -141,7 +141,8 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         ("peak, at most about", _memory(first.peak_host_bytes, first.peak_device_bytes) + f", on {first.device}"),
         *(("statistics", sentence) for sentence in first.statistics),
     )
-    return Group(table, facts, Text("Nothing was written."))
+    samples = {shown.purpose: shown for plan in plans.values() for shown in plan.samples}
+    return Group(table, facts, *map(shown_set, samples.values()), Text("\nNothing was written."))
 
 
 def _means(records: Sequence[LinearRecord]) -> tuple[str, ...]:
@@ -239,8 +240,9 @@ def facts_table(*rows: tuple[str, str]) -> Table:
 def calibration_text(record: CalibrationRecord | None) -> str:
     if record is None:
         return "not looked at by this method"
+    parts = "; ".join(f"{part.samples} from {part.file} ({part.tokens} tokens)" for part in record.parts)
     passed = f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else ""
-    return f"{set_text(record)} from {record.file}{passed}"
+    return f"{set_text(record)}: {parts}{passed}" if parts else f"{set_text(record)} from {record.file}{passed}"
 
 
 def _memory(host: int, device: int | None) -> str:

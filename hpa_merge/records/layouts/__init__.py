@@ -13,7 +13,6 @@ from typing import final
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records.example import Example, Purpose
 from hpa_merge.records.fields import Fields, Reading, json_name, quoted
-from hpa_merge.records.layouts.choices import LISTS, RIGHT
 from hpa_merge.records.layouts.conversations import CHATS, read_conversation
 from hpa_merge.records.layouts.plain import read_ids, read_text
 from hpa_merge.records.layouts.preferences import holds_conversations, read_judged_pair, read_preference
@@ -30,7 +29,7 @@ from hpa_merge.records.refusal import refused
 
 __all__ = ["LAYOUTS", "Layout", "Parsed", "parse_record"]
 
-_ANY_CHAT = "|".join(CHATS)
+_ANY_CHAT = "|".join(name for name in CHATS if name != "texts")
 _ANY_PROMPT = "|".join(PROMPTS)
 
 
@@ -100,6 +99,12 @@ LAYOUTS = (
     Layout("ScienceQA", ("question", "choices", "lecture|solution"), Question(aside=("lecture", "solution", "task"))),
     Layout("A-OKVQA", ("question", "choices", "correct_choice_idx"), Question(aside=("direct_answers", "rationales"))),
     Layout("CommonsenseQA", ("question", "choices", "question_concept"), Question(aside=("question_concept",))),
+    Layout(
+        "SciQ",
+        ("question", "correct_answer", "distractor1"),
+        Question(answers=("correct_answer",), aside=("distractor1", "distractor2", "distractor3")),
+    ),
+    Layout("MATH", ("problem", "solution"), Question(("problem",), ("solution",))),
     Layout("OpenBookQA", ("question_stem", "choices"), Question(("question_stem",), context=(), aside=("fact1",))),
     Layout(
         "GQA",
@@ -120,17 +125,12 @@ LAYOUTS = (
         lambda fields: holds_conversations(fields) and not fields.filled(*CHATS),
     ),
     Layout("a conversation", (_ANY_CHAT,), read_conversation),
+    Layout("the Cauldron", ("images", "texts"), read_conversation),
     Layout("a prompt and its answer", (_ANY_PROMPT,), Question()),
     Layout("an input and its output", ("input",), Question(("input",))),
     Layout("plain text", ("text",), read_text),
 )
 """Where several apply, the first does."""
-
-KNOWN = frozenset(
-    {name for layout in LAYOUTS for need in layout.needs for name in need.split("|")}
-    | {*PROMPTS, *CHATS, *LISTS, *RIGHT, "chosen", "answers", "text", "input"}
-)
-"""Names that a layout reads: a record with two sets of them has two readings."""
 
 _HINT = 'give "messages", "conversations", "instruction" with "response", "instr-resp", "text" or "input_ids"'
 
@@ -178,7 +178,9 @@ def parse_record(
         raise fields.error(f"no known field, found {found}: {remedy}.")
     examples = layout.read(fields)
     if left := reading.left():
-        raise refused(fields, layout.name, left, KNOWN)
+        answered = any(example.references or example.answer for example in examples)
+        wanted = "system" if answered else "answer" if any(example.turns for example in examples) else ""
+        raise refused(fields, layout.name, left, wanted)
     return Parsed(tuple(examples), frozenset(reading.passed_over))
 
 

@@ -11,7 +11,7 @@ from hpa_merge.records.places import Draft
 
 __all__ = ["ANSWERS", "take_answer"]
 
-ANSWERS = ("response", "output", "completion", "answer", "chosen", "assistant", "targets")
+ANSWERS = ("response", "output", "completion", "answer", "chosen", "chosen_response", "assistant", "targets", "ideal")
 SEVERAL = ("answers", "direct_answers")
 COMMON = ("multiple_choice_answer", "most_frequent_answer")
 """What most people said, where several answers are given."""

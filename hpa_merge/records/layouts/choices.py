@@ -22,8 +22,8 @@ _COLUMNS: tuple[tuple[str, ...], ...] = tuple(
     tuple(pattern.format(sign) for sign in signs)
     for patterns, signs in (
         (("{}", "option_{}", "choice_{}", "answer_{}", "op{}"), _LETTERS[:10]),
-        (("option{}", "choice{}", "option_{}", "choice_{}", "sol{}", "answer{}", "ending{}"), range(1, 11)),
         (("option{}", "choice{}", "option_{}", "choice_{}", "answer{}", "ending{}"), range(10)),
+        (("option{}", "choice{}", "option_{}", "choice_{}", "sol{}", "answer{}", "ending{}"), range(1, 11)),
     )
     for pattern in patterns
 )
@@ -116,7 +116,7 @@ def letter_of(
         )
     if isinstance(value, str):
         said = value.strip()
-        found = {letters[place] for place, choice in enumerate(choices) if choice.strip() == said}
+        found = {letters[n] for n, choice in enumerate(choices) if choice.strip().casefold() == said.casefold()}
         found |= {
             letters[place] for place, label in enumerate(labels) if label.strip() == said and place < len(letters)
         }
@@ -129,8 +129,8 @@ def letter_of(
             return found.pop()
         if len(found) > 1:
             raise fields.error(
-                f"the answer {said!r:.40} is the letter of one choice and the text of another: write its letter, and "
-                "the choices' texts without letters."
+                f"the answer {said!r:.40} may be two of the choices, by letter or by text: write its letter, and "
+                "choices whose texts differ and are no letters."
             )
         if said.isdecimal():
             raise fields.error(

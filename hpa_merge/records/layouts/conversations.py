@@ -11,7 +11,7 @@ from hpa_merge.records.places import Draft
 
 __all__ = ["CHATS", "read_conversation"]
 
-CHATS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents")
+CHATS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents", "texts")
 _MESSAGES = ("messages", "contents")
 
 

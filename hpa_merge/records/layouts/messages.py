@@ -73,11 +73,11 @@ def read_message(record: Fields, item: Any, number: int, unit: str = "message") 
     value = fields.take(given) if given else None
     if is_empty(value) and role == "assistant" and fields.filled("refusal"):
         value = fields.text("refusal")
-    if value is None and not draft.tool_calls:
+    draft.media = take_media(fields)
+    if value is None and not draft.media and role != "assistant":
         raise fields.error(_no_content(where, unit, value))
     results: list[Draft] = []
     draft.parts = _parts(fields, value, where, unit, draft, results)
-    draft.media = take_media(fields)
     return [*results, draft] if draft.parts or draft.media or not results else results
 
 

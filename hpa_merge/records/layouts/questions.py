@@ -48,6 +48,12 @@ class Question:
         """
         name = fields.filled(*self.prompts) or next(name for name in self.prompts if name in fields)
         fields.pass_over(*self.aside)
+        if isinstance(fields.peek(name), dict) and "stem" in fields.peek(name):  # ARC's and OpenBookQA's own files
+            inner = fields.within(fields.take(name), fields.named(name))
+            choices, labels = take_choices(inner)
+            letter = take_letter(fields, choices, labels)
+            asked = [Draft("user", [with_choices(inner.text("stem"), choices)])]
+            return [self._built(fields, asked, (letter,) if letter else (), choices)]
         if isinstance(fields.peek(name), list | dict):  # TRL's messages in the place of texts
             drafts, references = take_answer(fields, self.answers)
             return [self._built(fields, [*take_turns(fields, name), *drafts], references)]

@@ -9,7 +9,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.render.card.markdown import cell, table
-from hpa_merge.report.evaluation import Evaluation, Figure, ModelResult, evaluation_of, with_interval
+from hpa_merge.report.evaluation import ASKED, Evaluation, Figure, ModelResult, evaluation_of, with_interval
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["results_of", "results_section"]
@@ -70,6 +70,10 @@ def results_section(report: MergeReport) -> str:
     rows = []
     for name in subject.safety:
         rows.append([f"attack success on {cell(name)} ↓", *(with_interval(model.safety.get(name)) for model in models)])
+    for purpose, asked in ASKED.items():
+        if any(purpose in model.broken and model.broken[purpose].value for model in models):
+            shares = (with_interval(model.broken.get(purpose)) for model in models)
+            rows.append([f"broken answers, {asked} prompts ↓", *shares])
     for name in subject.benign:
         rows.append([f"refused of {cell(name)} ↓", *(with_interval(model.benign.get(name)) for model in models)])
     for name in subject.tasks:

@@ -110,8 +110,8 @@ def _facts(report: MergeReport) -> str:
         ["parts", cell(", ".join(parts))],
         ["taken from NEW as they are", cell(", ".join(others))],
         ["safety's columns that the task wants too", "" if shared is None else f"{100 * shared:.0f} %"],
-        ["safety samples", _calibration(report.safety)],
-        ["task samples", _calibration(report.task)],
+        ["safety samples", _calibration(report, report.safety)],
+        ["task samples", _calibration(report, report.task)],
         ["rounds", _rounds(report)],
         ["settings", ", ".join(code(f"{name} = {value}") for name, value in _settings(report).items())],
     ]
@@ -135,7 +135,7 @@ def _reproduction(report: MergeReport) -> str:
     inputs = [_pinned(report, name) for name in (report.run.old, report.run.new)]
     words = ["hpa-merge", *inputs]
     for flag, record in (("--safety-calib", report.safety), ("--task-calib", report.task)):
-        words += [flag, PurePath(record.file).name] if record is not None else []
+        words += [word for file in (record.files if record is not None else ()) for word in (flag, _set(report, file))]
     words += ["-o", "out"]
     for item in fields(HPAConfig):
         value = report.config.get(item.name, item.default)
@@ -190,10 +190,18 @@ def _paper(report: MergeReport) -> str:
     return rule.paper if rule else report.method
 
 
-def _calibration(record: CalibrationRecord | None) -> str:
+def _calibration(report: MergeReport, record: CalibrationRecord | None) -> str:
     if record is None:
         return ""
-    return f"{cell(set_text(record))} from {code(PurePath(record.file).name)}"
+    parts = [f"{part.samples} from {code(_set(report, part.file))}" for part in record.parts]
+    files = ", ".join(parts) or f"from {code(_set(report, record.file))}"
+    return f"{cell(set_text(record))}{': ' if parts else ' '}{files}"
+
+
+def _set(report: MergeReport, given: str) -> str:
+    """A calibration set as the command line takes it: of a data set on the Hub its commit, of a file its name alone."""
+    commit = report.run.commits.get(given)
+    return PurePath(given).name if commit is None else f"{given.partition('@')[0]}@{commit}"
 
 
 def _name(report: MergeReport, given: str) -> str:

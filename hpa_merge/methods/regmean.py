@@ -1,0 +1,87 @@
+"""The exact compromise between what safety and the task ask of a weight, after RegMean (Jin et al., ICLR 2023).
+
+    Ŵ = argmin  w_l tr((W − W_old) H_s (W − W_old)ᵀ) + tr((W − W_new) H_t (W − W_new)ᵀ)
+      = W_old + ΔW H_t (H_t + w_l H_s)⁻¹
+    w_l = w (1 − f l/L)                          w, f: ``--safety-weight``, ``--safety-fade``
+
+HPA looks at the same two quadratic losses a column at a time; this is their minimum over the whole weight. RegMean
+(arXiv 2212.09849) merges models that were tuned on different tasks, each with the inputs that its own model makes of
+its own data, and shrinks the off-diagonal of each Gram matrix. Here the two models are OLD with the safety samples and
+NEW with the task samples; ``H_t`` is damped as it is for HPA, ``H_s`` is not damped, and ``w`` weighs the two. Where no
+safety token looks, NEW's values stay, and with ``w = 0`` they stay everywhere, bit for bit.
+
+The new update is ``ΔW M`` with ``M = H_t (H_t + w H_s)⁻¹``: where ``ΔW = B A`` is a LoRA, ``B (A M)`` is one of the
+same rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpa_merge.errors import NumericalError
+from hpa_merge.methods.rule import NOT_NEGATIVE, SHARE, Rule, option
+from hpa_merge.methods.weight import Adapted, Redone, Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RULE", "Options", "weight_at"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """``w`` and how it falls with depth."""
+
+    safety_weight: float = option(1.0, "regmean: weight of the safety loss; the task loss has weight 1.", NOT_NEGATIVE)
+    safety_fade: float = option(0.0, "regmean: share of the safety weight that is gone after the last block.", SHARE)
+
+
+def weight_at(options: Options, block: int, blocks: int) -> float:
+    """``w_l`` at depth ``block`` of ``blocks``."""
+    return options.safety_weight * (1.0 - options.safety_fade * block / blocks)
+
+
+def adapt(weight: Weight, options: Options) -> Adapted:
+    """``Ŵ``, from both Hessians.
+
+    Raises:
+        NumericalError: ``H_t + w H_s`` does not factor in float64 either.
+    """
+    from hpa_merge.core import SingularCompromise, compromise
+
+    of_safety = weight_at(options, weight.block, weight.blocks)
+    try:
+        made = compromise(weight.old, weight.new, weight.hessian["safety"], weight.hessian["task"], of_safety)
+    except SingularCompromise as error:
+        raise NumericalError(
+            f"the two Hessians of {weight.name} cannot be combined, in float64 either ({error}): "
+            f"lower safety_weight, which is {options.safety_weight:g}, or raise damping."
+        ) from error
+    return Adapted(made, weight.update)
+
+
+def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """The rows that tuning did not change, which no samples change either; the others take the samples."""
+    from hpa_merge.core.rounding import differing
+
+    changed = differing(weight.old.to(weight.new.dtype), weight.new).any(dim=1, keepdim=True).expand(weight.new.shape)
+    free = changed if weight_at(options, weight.block, weight.blocks) > 0.0 else changed & False
+    made = found.where(free, weight.new)
+    return Redone(Adapted(made, weight.update), ((~free, False, "are not NEW's"),), open=int(free.sum()))
+
+
+RULE = Rule(
+    name="regmean",
+    does="the exact compromise between the safety loss around OLD and the task loss around NEW, after RegMean "
+    "([Jin et al.](https://arxiv.org/abs/2212.09849))",
+    paper="a weighted compromise of two quadratic losses, after [RegMean](https://arxiv.org/abs/2212.09849) "
+    "(Jin et al., ICLR 2023)",
+    sets=("safety", "task"),
+    hessians=True,
+    options=("safety_weight", "safety_fade"),
+    adapt=adapt,
+    check=check,
+    computes=True,
+)
