@@ -12,9 +12,10 @@ from recordings import exact_video, sound, tone
 from tiny_chats import CHATML, HERE
 from tiny_processors import text_tokenizer
 
-from hpa_merge.calibration import Encoder, EncoderProcess
+from hpa_merge.calibration import Encoder, EncoderProcess, process
 from hpa_merge.calibration.showing import pieces
 from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.isolation import Limits
 from hpa_merge.records import Media, Sample, Turn
 
 if find_spec("torchvision") is None:
@@ -181,6 +182,21 @@ def test_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal("qwen2_5_vl", VIDEO) == (
         "s.jsonl:7 has video, which PyAV reads: install it with pip install 'hpa-merge[media]', or remove the sample."
     )
+
+
+def test_what_takes_too_much_ends_in_its_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a file makes FFmpeg or a processor work, the sample is named and the run has a sentence."""
+    processor("llava_onevision").save_pretrained(tmp_path)
+    large = Media("video", exact_video(np.zeros((8, 720, 1280, 3), np.uint8), 4))
+    monkeypatch.setattr(process, "SAMPLE", Limits(0.01, 60.0))
+    child = EncoderProcess.from_checkpoint(tmp_path, [chat(VIDEO)])
+    try:
+        with pytest.raises(
+            CalibrationError, match=r"^s\.jsonl:7: .* too much \(it does not come to an end within 0\.01 s"
+        ):
+            child.prepare(chat(large, "Hi?"), 1000)
+    finally:
+        child.close()
 
 
 def test_a_sound_that_the_extractor_would_cut() -> None:
