@@ -6,21 +6,18 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
     FAILED,
-    FILE,
     MACHINE_OPTIONS,
-    QUIET,
     TEST_OPTIONS,
     answering,
     check_endpoint,
     check_folders,
     check_place,
     check_tests,
-    options,
     test_files,
     write,
 )
@@ -29,30 +26,32 @@ from hpa_merge.errors import EvaluationError
 POINTS = click.FloatRange(min=0, max=100)
 
 GATE_OPTIONS = (
-    click.option("--max-dasr", type=POINTS, help="Gate: points that attack success may rise over the first MODEL's."),
-    click.option("--max-task-drop", type=POINTS, help="Gate: points that a task may fall under the first MODEL's."),
+    click.option("--max-dasr", type=POINTS, help="Gate: points that attack success may be above the first MODEL's."),
+    click.option("--max-task-drop", type=POINTS, help="Gate: points that a task may be below the first MODEL's."),
     click.option("--max-over-refusal", type=POINTS, help="Gate: percent of benign prompts that may be refused."),
 )
 
 OUTPUT_OPTIONS = (
-    click.option("--json", "json_file", type=FILE, help="Write every figure there; hpa-merge score reads it."),
-    click.option("--answers", type=FILE, help="Write every answer there, JSON Lines in a folder for each MODEL."),
+    click.option("--json", "json_file", type=FILE, help="Write all figures to this file; hpa-merge score reads it."),
+    click.option(
+        "--answers", type=FILE, help="Write all answers to this folder, JSON Lines in a folder for each MODEL."
+    ),
 )
 
 
 PASSED_ON = ("samples", "judge", "seed", "answers", "max_dasr", "max_task_drop", "max_over_refusal")
-"""Options that :func:`hpa_merge.evaluate` takes as they are."""
+"""Options that are passed on to :func:`hpa_merge.evaluate`."""
 
 
 @click.command(context_settings=HELP)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
 @options(TEST_OPTIONS, ANSWER_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS, GATE_OPTIONS, OUTPUT_OPTIONS, QUIET)
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
-    """Ask every MODEL the same prompts and compare what comes back.
+    """Ask every MODEL the same prompts and compare the answers.
 
-    A MODEL is a folder, a name on the Hub or, with --endpoint, the name that the server has for it. Answers are greedy.
-    Test files have the formats of the calibration files; the answer in them is the reference. With one of the three
-    --max-… options the command is a gate: exit status 3 where a later MODEL is worse than the first by more than that.
+    A MODEL is a folder, a name on the Hub or, with --endpoint, its name on the server. Decoding is greedy. Test files
+    have the formats of the calibration files; their answers are the references. With one of the three --max-… options
+    the command is a gate: the exit status is 3 if a later MODEL is worse than the first by more than that.
     """
     check_tests(given)
     _check_gate(models, given)
@@ -91,7 +90,7 @@ def _check_gate(models: tuple[str, ...], given: dict[str, Any]) -> None:
     """Check that the gate has something to compare.
 
     Raises:
-        EvaluationError: it has not.
+        EvaluationError: it does not.
     """
     for option, kind in (
         ("max_dasr", "safety_test"),

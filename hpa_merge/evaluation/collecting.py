@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Self, TypeVar, final
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, is_refusal
+from hpa_merge.evaluation.names import check_names
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
 from hpa_merge.evaluation.scoring import check_metric, default_metric, score
 from hpa_merge.files.disk import UNFINISHED, replacing
@@ -71,10 +72,7 @@ class Suite:
         def read(paths: Mapping[str, str | Path], purpose: Purpose) -> dict[str, PromptFile]:
             return {name: PromptFile(Path(path), purpose, limit=samples, seed=seed) for name, path in paths.items()}
 
-        if not (safety or tasks or benign):
-            raise EvaluationError("there is no test file: give safety, task or benign tests.")
-        if unknown := [name for name in metrics if name not in tasks]:
-            raise EvaluationError(f"there is a metric for {unknown[0]}, and no task test has that name.")
+        check_names(safety, tasks, benign, metrics)
         read_tasks = read(tasks, "task")
         scored = {name: metrics.get(name) or default_metric(prompts) for name, prompts in read_tasks.items()}
         for name, prompts in read_tasks.items():

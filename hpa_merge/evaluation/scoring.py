@@ -20,9 +20,7 @@ from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.vqa import FEWEST_ANSWERS, vqa_accuracy
 
-__all__ = ["METRICS", "check_metric", "default_metric", "score"]
-
-METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
+__all__ = ["check_metric", "default_metric", "score"]
 
 _STOPS = " .,;:!?\"'`*()[]"
 _SAID = re.compile(r"\b(?i:answer|option|choice)\b(?:\s++is)?\s*+:?\s*+[(*\[\"']*+([A-Z])\b(?!')")
@@ -54,7 +52,7 @@ def check_metric(metric: str, prompts: PromptFile) -> None:
 
 
 def score(metric: str, answer: str, prompt: Prompt) -> float:
-    """Between 0 and 1; :data:`METRICS` are the names."""
+    """Between 0 and 1; :data:`~hpa_merge.evaluation.names.METRICS` are the names."""
     return _SCORES[metric](answer, prompt)
 
 

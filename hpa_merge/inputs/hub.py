@@ -1,14 +1,11 @@
 """OLD and NEW by their names on the Hugging Face Hub: ``org/name[@revision]`` becomes a folder and a commit.
 
-The network, the cache and the tokens are huggingface_hub's alone. What a repository has is looked at before any weight
-is fetched, and of it only safetensors and side files are: no pickle, no other format. The cache is never written to by
-anybody else.
+The network, the cache and the tokens are left to huggingface_hub. A repository is checked before any weight is fetched.
+Only safetensors and side files are fetched: no pickle, no other format.
 """
 
-import errno
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePosixPath
@@ -18,42 +15,33 @@ from typing import final
 import huggingface_hub
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
-    DisabledRepoError,
     EntryNotFoundError,
-    FileMetadataError,
-    GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx
 
 from hpa_merge.checkpoint.folder import INDEX, read_config, refuse_devices
 from hpa_merge.checkpoint.kinds import candidates
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.errors import CheckpointError, HPAError
+from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
 from hpa_merge.files.parsing import INDEX as LIMITS
 from hpa_merge.files.parsing import read_json
-from hpa_merge.inputs.addresses import shown
+from hpa_merge.inputs.hub_errors import reading, unreachable
 
 __all__ = ["Source", "commits_of", "is_remote", "locate"]
 
 NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
 CONFIGS = ("config.json", "adapter_config.json")
-"""A repository without any of them holds no checkpoint, and no adapter."""
+"""A checkpoint or an adapter has one of these."""
 
 ADAPTER = "adapter_model.safetensors"
 
-TOKEN = "the token in HF_TOKEN, or that of 'hf auth login', holds a sign that is not ASCII: set it to the token alone."
-"""What is wrong where a request cannot even be written."""
-
 TIMEOUT = 30.0
-"""Seconds that the Hub may take to say what a repository has."""
+"""Seconds that the Hub may take to list a repository."""
 
 
 @final
@@ -64,9 +52,9 @@ class Source:
     Attributes:
         name: as it was given.
         folder: with its files.
-        guarded: the folder that nothing is to be written into: ``folder``, or all that the cache has of the repository.
-        commit: its hash; None for a folder that is no download.
-        note: what the user should know of it; empty where there is nothing.
+        guarded: the folder that must not be written to: ``folder``, or that of the repository in the cache.
+        commit: its hash; None for a folder that was not downloaded.
+        note: a sentence for the user, or empty.
     """
 
     name: str
@@ -79,11 +67,11 @@ class Source:
 @final
 @dataclass(frozen=True)
 class _Found:
-    """A repository of which everything but the weights has been looked at.
+    """A repository that has been checked, except for its weights.
 
     Attributes:
         folder: the snapshot in the cache, with its config.
-        missing: files that are to be fetched, with their bytes.
+        missing: files to fetch, with their bytes.
     """
 
     role: str
@@ -96,24 +84,27 @@ class _Found:
 
 
 def is_remote(given: str | Path) -> bool:
-    """Whether it is a name on the Hub: a string of that form, with no folder of that name here."""
+    """Whether it is a name on the Hub: a string of that form that is no local folder."""
     return isinstance(given, str) and NAME.fullmatch(given) is not None and not Path(given).exists()
 
 
 def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
-    """The folder of each checkpoint, by its role, OLD or NEW; those on the Hub are fetched into its cache.
+    """The folder of each checkpoint; those on the Hub are fetched into its cache.
 
-    No weight is fetched before all have been looked at, and unless there is room for all of them.
+    No weight is fetched before all repositories are checked and the disk has room for all of them.
+
+    Args:
+        given: by role, OLD or NEW.
 
     Raises:
-        CheckpointError: one is not there, may not be read, holds no safetensors or is quantised; the Hub cannot be
-            reached, and the cache has not all of it; the disk is full; a folder holds what is not to be read.
+        CheckpointError: one does not exist, may not be read, holds no safetensors or is quantised; the Hub cannot be
+            reached and the cache is incomplete; the disk is full; a folder holds a device file.
     """
     found = {role: _look(str(name), role) for role, name in given.items() if is_remote(name)}
     _check_room(found.values())
     for each in found.values():
         if each.missing:
-            with _telling(each.role, each.name, each.repo, each.revision):
+            with reading(f"{each.role} {each.name}", each.repo, each.revision):
                 # the commit, so that all files are of one; patterns that mean one file each
                 snapshot_download(each.repo, revision=each.folder.name, allow_patterns=[*map(escape, each.missing)])
     for role, name in given.items():
@@ -123,7 +114,7 @@ def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
 
 
 def commits_of(sources: Iterable[Source]) -> dict[str, str]:
-    """The commit of each that is from the Hub, by its name with the revision."""
+    """The commits of those from the Hub, by name with the revision."""
     return {source.name: source.commit for source in sources if source.commit is not None}
 
 
@@ -134,7 +125,7 @@ def _source(given: str | Path, found: _Found | None) -> Source:
 
 
 def _look(name: str, role: str) -> _Found:
-    """What has to be fetched of a repository.
+    """Check a repository, and list the files to fetch.
 
     Raises:
         CheckpointError: see :func:`locate`.
@@ -142,11 +133,11 @@ def _look(name: str, role: str) -> _Found:
     match = NAME.fullmatch(name)
     assert match is not None
     repo, revision = match["repo"], match["revision"]
-    with _telling(role, name, repo, revision):
+    with reading(f"{role} {name}", repo, revision):
         config = _fetch_config(repo, revision, role, name)
         folder, commit = config.parent, config.parent.name
         if config.name == CONFIGS[0]:
-            read_config(folder, role)  # what is quantised need not be fetched
+            read_config(folder, role)  # refuses a quantised model before its weights are fetched
         unreached: Exception | None = None
         note = ""
         try:
@@ -158,25 +149,24 @@ def _look(name: str, role: str) -> _Found:
             if not files:
                 files = {p.relative_to(folder).as_posix(): 0 for p in folder.rglob("*") if not p.is_dir()}
                 note = (
-                    f"{role} {name} came from the cache as it is there, for the Hub could not be asked what else "
-                    "belongs to it."
+                    f"{role} {name} came from the cache as it is: the Hub could not be reached to list its other files."
                 )
         if INDEX in files and not (folder / INDEX).exists() and unreached is None:
             hf_hub_download(repo, INDEX, revision=commit)
-        if note:  # what is not in the cache is not listed either
+        if note:  # shards that are not in the cache are not listed
             files |= dict.fromkeys(_shards(folder), 0)
         wanted = [*_choose_weights(files, folder, role, name), *_choose_others(files)]
         missing = {file: files.get(file, 0) for file in wanted if not (folder / file).exists()}
         if missing and unreached is not None:
             raise CheckpointError(
-                f"{role} {name}: {min(missing)} is not in the cache, and {_unreachable()}: "
-                "run it once with the Hub in reach."
+                f"{role} {name}: {min(missing)} is not in the cache, and {unreachable()}: "
+                "run it once with access to the Hub."
             ) from unreached
     return _Found(role, name, repo, revision, folder, missing, note)
 
 
 def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path:
-    """The configuration in the cache, fetched if the Hub is in reach; the folder that it is in is called as the commit.
+    """The configuration in the cache, fetched if the Hub can be reached; its folder is named after the commit.
 
     Raises:
         CheckpointError: the repository has none.
@@ -186,7 +176,7 @@ def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path
     for config in CONFIGS:
         try:
             return Path(hf_hub_download(repo, config, revision=revision, local_files_only=unreached is not None))
-        except LocalEntryNotFoundError as error:  # the Hub is not in reach, as huggingface_hub has tried for a while
+        except LocalEntryNotFoundError as error:  # huggingface_hub has tried to reach the Hub for a while
             unreached = unreached or error
         except EntryNotFoundError:
             continue
@@ -196,7 +186,7 @@ def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path
 
 
 def _listed_before(repo: str, commit: str) -> dict[str, int]:
-    """The files of a repository as huggingface_hub noted them at an earlier download; empty where it did not."""
+    """The files of a repository as huggingface_hub listed them at an earlier download; empty if it did not."""
     try:
         return {entry.path: entry.size for entry in huggingface_hub.get_cached_repo_tree(repo, revision=commit)}
     except Exception:  # an older huggingface_hub, or none was noted
@@ -204,14 +194,14 @@ def _listed_before(repo: str, commit: str) -> dict[str, int]:
 
 
 def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) -> list[str]:
-    """The weight files among ``files`` that :class:`~hpa_merge.checkpoint.Checkpoint` will read.
+    """The weight files among ``files`` that :class:`~hpa_merge.checkpoint.Checkpoint` reads.
 
     Raises:
-        CheckpointError: there is none, or it cannot be known which.
+        CheckpointError: there is none, or they are ambiguous.
     """
     found = sorted(f for f in files if f.endswith(".safetensors") and "/" not in f and not f.startswith("."))
     if INDEX in files:
-        shards = _shards(folder)  # none where the index is broken, which is told when it is opened
+        shards = _shards(folder)  # none if the index is broken, which opening it reports
         if lost := sorted(shards.difference(files)):
             raise CheckpointError(
                 f"{role} {name} has no {lost[0]}, though its {INDEX} names it: give another revision, or tell its "
@@ -230,13 +220,13 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
         only = f", only {others[0]}" if others else ""
         raise CheckpointError(
             f"{role} {name} has no *.safetensors file{only}, and nothing else is read: give a revision that has some, "
-            "or convert it, with from_pretrained and then save_pretrained of transformers."
+            "or convert it with from_pretrained and save_pretrained of transformers."
         )
     return found
 
 
 def _shards(folder: Path) -> set[str]:
-    """The names of the weight files in the index of a folder; empty where it has none, or a broken one."""
+    """The weight files that the index of a folder names; empty if there is no readable index."""
     try:
         return {str(shard) for shard in read_json(folder / INDEX, LIMITS)["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -244,17 +234,17 @@ def _shards(folder: Path) -> set[str]:
 
 
 def _choose_others(files: Collection[str]) -> list[str]:
-    """What belongs beside the weights as far as names say, and the report that knows of rounds before."""
+    """The side files by their names, and the report, which knows the earlier rounds."""
     paths = [path for path in map(PurePosixPath, files) if not path.is_absolute() and ".." not in path.parts]
     found = {path.as_posix() for path in candidates(paths)} | {REPORT, CONFIGS[1]}
     return [file for file in files if file in found and (file == REPORT or file not in MADE)]
 
 
 def _check_room(found: Collection[_Found]) -> None:
-    """Check that there is room for what is missing.
+    """Check that the disk has room for the missing files.
 
     Raises:
-        CheckpointError: there is not.
+        CheckpointError: it has not.
     """
     needed = sum(size for each in found for size in each.missing.values())
     cache = Path(constants.HF_HUB_CACHE)
@@ -266,72 +256,3 @@ def _check_room(found: Collection[_Found]) -> None:
             f"{names}: {needed / 1e9:.1f} GB have to be fetched, and only {free / 1e9:.1f} GB are free in the cache "
             f"{cache}: free some space, or set HF_HOME to a folder on another disk."
         )
-
-
-@contextmanager
-def _telling(role: str, name: str, repo: str, revision: str | None) -> Iterator[None]:
-    """Whatever huggingface_hub raises, in a sentence; never with its own text, which may hold a signed address."""
-    try:
-        yield
-    except HPAError:
-        raise
-    except Exception as error:  # its transports raise what comes
-        raise CheckpointError(f"{role} {name}{_reason(error, repo, revision)}") from error
-
-
-def _reason(error: Exception, repo: str, revision: str | None) -> str:
-    """The end of a sentence that begins with the role and the name: what is wrong, and what to do."""
-    page = f"{shown(constants.ENDPOINT)}/{repo}"
-    if isinstance(error, GatedRepoError):
-        return (
-            f" is gated, and you are not among those who may read it: ask for access at {page}, "
-            "then log in with 'hf auth login'."
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f": the Hub has no revision {revision or 'main'} of it: give a branch, a tag or a commit of {page}."
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            " is no folder here, and no model on the Hub that you may see: check the name, or, if it is private, "
-            "log in with 'hf auth login'."
-        )
-    if isinstance(error, DisabledRepoError):
-        return f" has been disabled on the Hub: see {page}."
-    if isinstance(error, HFValidationError):
-        return " is no folder here, and no name that the Hub allows: give a folder, or a model as org/name."
-    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-        return (
-            f": the Hub does not let you read it (HTTP {error.response.status_code}): log in with 'hf auth login', "
-            "with a token that may."
-        )
-    if isinstance(error, HfHubHTTPError):
-        return f": the Hub fails (HTTP {error.response.status_code}): try again later; what has arrived is kept."
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        return _reason(error.__cause__, repo, revision)
-    if isinstance(error, LocalEntryNotFoundError):
-        return (
-            f" is no folder here and not in the cache, and {_unreachable()}: check the name, or run it once with the "
-            "Hub in reach."
-        )
-    if isinstance(error, httpx.HTTPError | OfflineModeIsEnabled):
-        return f": {_unreachable()}: check the network and run the same command again; what has arrived is kept."
-    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":  # of a header
-        return f": {TOKEN}"
-    if isinstance(error, FileMetadataError):
-        return f": what answers at {shown(constants.ENDPOINT)} is no Hub: check HF_ENDPOINT and the network's proxy."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return (
-            f": the disk of the cache {constants.HF_HUB_CACHE} is full: free some space, or set HF_HOME to a folder on "
-            "another disk."
-        )
-    if isinstance(error, OSError) and error.errno is not None:
-        return (
-            f": the cache {constants.HF_HUB_CACHE} cannot be used ({error.strerror}): check its permissions, or set "
-            "HF_HOME to another folder."
-        )
-    return f" cannot be fetched ({type(error).__name__}): run the same command again; what has arrived is kept."
-
-
-def _unreachable() -> str:
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE keeps the Hub out of reach"
-    return f"the Hub at {shown(constants.ENDPOINT)} cannot be reached"

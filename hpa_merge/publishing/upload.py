@@ -22,8 +22,8 @@ from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import PublishError
 from hpa_merge.files.inside import TooLong, find_inside, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
+from hpa_merge.inputs.hub_errors import AGAIN, is_dropped, publishing
 from hpa_merge.publishing.destination import Destination, check_destination, create
-from hpa_merge.publishing.hub_errors import AGAIN, is_dropped, telling
 from hpa_merge.render import folder as drawings
 from hpa_merge.render.card import UNPUBLISHED, for_the_hub
 from hpa_merge.render.figures import EVALUATION
@@ -148,7 +148,7 @@ def push(
         on_note(note)
     if dry_run:
         return plan
-    with telling(repo_id):
+    with publishing(repo_id):
         create(where, there)
 
     def check_unchanged(additions: Mapping[str, CommitOperationAdd]) -> None:
@@ -337,7 +337,7 @@ def _send(
         PublishError: see :func:`push`.
     """
     api = HfApi()
-    with telling(where.repo):
+    with publishing(where.repo):
         for left in reversed(range(1 if where.pull_request else TRIES)):
             try:
                 info = api.model_info(where.repo, revision=where.branch)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any, final
@@ -14,6 +14,7 @@ from hpa_merge.isolation import Child, Limits, Stopped, kept
 from hpa_merge.render.card import cards_of, make, unreadable
 from hpa_merge.report.manifest import sealed
 from hpa_merge.report.schema import SCHEMA_VERSION, MergeReport
+from hpa_merge.report.walking import mapped
 
 __all__ = ["PAGE", "Drawing", "NotDrawn", "draw", "files_of", "render", "with_drawing"]
 
@@ -90,7 +91,9 @@ def files_of(
     try:
         content = report.to_json()
     except (ValueError, TypeError, RecursionError) as error:
-        report = _noting(_finite(report), f"Numbers of {REPORT} that are not finite, or no numbers, are null", error)
+        report = _noting(
+            mapped(report, _finite), f"Numbers of {REPORT} that are not finite, or no numbers, are null", error
+        )
         content = json.dumps(
             {"schema_version": SCHEMA_VERSION, **asdict(report), "warnings": report.warnings}, indent=1
         )
@@ -112,16 +115,10 @@ def _noting(report: MergeReport, what: str, error: BaseException) -> MergeReport
 
 
 def _finite(value: Any) -> Any:
-    """A value of a report as JSON can have it: None for a number that is not finite, a text for what JSON has not."""
+    """A value as JSON can have it: None for a number that is not finite, a text for what JSON has not."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_finite(item) for item in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{item.name: _finite(getattr(value, item.name)) for item in fields(value)})
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def draw(report: MergeReport) -> Drawing:

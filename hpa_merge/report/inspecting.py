@@ -19,6 +19,7 @@ from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, By, group_rows
 from hpa_merge.report.schema import MergeReport, read_report_file
 from hpa_merge.report.vectors import StatisticsSummary, is_statistics, read_summary
+from hpa_merge.report.walking import mapped
 
 __all__ = ["FORMAT", "SCHEMA_VERSION", "Inspection", "Named", "inspect"]
 
@@ -63,8 +64,8 @@ class Inspection:
     by: By = "linear"
 
     def printable(self) -> "Inspection":
-        """The same with every character that would move a terminal's cursor escaped: reports come from anywhere."""
-        return Inspection(_printable(self.reports), _printable(self.statistics), self.layer, self.by)
+        """The same with control characters escaped: a report may come from anywhere."""
+        return Inspection(mapped(self.reports, _escaped), mapped(self.statistics, _escaped), self.layer, self.by)
 
     def to_json(self) -> str:
         """The figures as JSON: indented, a trailing newline."""
@@ -203,18 +204,8 @@ def _as_json(named: Named, by: By) -> dict[str, Any]:
     }
 
 
-def _printable(value: Any) -> Any:
-    """A record, or what is in one, with its text made printable."""
-    if isinstance(value, str):
-        return value if value.isprintable() else "".join(map(_escaped, value))
-    if isinstance(value, tuple | list):
-        return type(value)(map(_printable, value))
-    if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{item.name: _printable(getattr(value, item.name)) for item in dataclasses.fields(value)})
-    return value
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+def _escaped(value: Any) -> Any:
+    """A text with the characters escaped that would move a terminal's cursor."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)

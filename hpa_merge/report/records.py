@@ -9,24 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from hpa_merge.methods import method_of
+from hpa_merge.report.walking import mapped
 
 Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
 
 
 def make_writable(record: Any) -> None:
-    """Replace what no text in UTF-8 can hold: bytes of a path in another encoding, as Python keeps them."""
+    """Replace what UTF-8 cannot hold: Python keeps bytes of a path in another encoding as surrogates."""
+
+    def writable(value: Any) -> Any:
+        return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
     for item in dataclasses.fields(record):
-        object.__setattr__(record, item.name, _writable(getattr(record, item.name)))
-
-
-def _writable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, tuple):
-        return tuple(_writable(item) for item in value)
-    if isinstance(value, dict):
-        return {_writable(key): _writable(item) for key, item in value.items()}
-    return value
+        object.__setattr__(record, item.name, mapped(getattr(record, item.name), writable))
 
 
 @final

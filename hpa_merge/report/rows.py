@@ -4,7 +4,7 @@ Shares are of 1, not percent. What was not computed is None, or not there.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from itertools import groupby
 from math import hypot
@@ -21,7 +21,6 @@ __all__ = [
     "group_rows",
     "linear_row",
     "mean",
-    "measured",
     "projection_of",
     "ranges",
     "restored_share",
@@ -135,23 +134,6 @@ def ranges(columns: Sequence[int]) -> str:
         numbers = [number for _, number in run]
         spans.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
     return ",".join(spans)
-
-
-def measured(evaluation: Mapping[str, Any] | None) -> dict[str, float]:
-    """Of an evaluation the means over its sets, in percent: ``asr``, ``performance``, ``over_refusal``, as it has them.
-
-    They are those of the model that it calls ``out``, or else of the last one; nothing where it has another form.
-    """
-    models = evaluation.get("models") if evaluation else None
-    if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
-        return {}
-    model = next((m for m in models if m.get("name") == (evaluation or {}).get("out")), models[-1])
-    found = {name: model.get(name) for name in ("asr", "performance", "over_refusal")}
-    return {
-        name: float(figure["value"])
-        for name, figure in found.items()
-        if isinstance(figure, dict) and isinstance(figure.get("value"), int | float)
-    }
 
 
 def _grouped(records: Iterable[LinearRecord], key: Callable[[LinearRecord], Any]) -> dict[Any, list[LinearRecord]]:

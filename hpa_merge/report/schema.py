@@ -7,7 +7,6 @@ the same files on the same kind of device differ in nothing else, so that a pipe
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,6 +29,7 @@ from hpa_merge.report.records import (
     RunRecord,
 )
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning
+from hpa_merge.report.words import shortened
 
 SCHEMA_VERSION = 2
 
@@ -88,14 +88,14 @@ class MergeReport:
             source = self.config["uncalibrated"].upper()
             sentences.append(
                 f"{len(uncalibrated)} of the changed linears came from {source}, for no token of the safety set or of "
-                f"the task set was seen to reach them: {_shortened(uncalibrated)}."
+                f"the task set was seen to reach them: {shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
             sentences.append(f"{experts} expert weights came from NEW: how {self.architecture} uses them is not known.")
         if not self.count("adapted"):
             sentences.append("No linear was adapted: OUT's weights are NEW's.")
         if self.left_out:
-            sentences.append(f"Not carried over from NEW: {_shortened(self.left_out)}.")
+            sentences.append(f"Not carried over from NEW: {shortened(self.left_out)}.")
         return [*sentences, *self.run.notes]
 
     def to_json(self) -> str:
@@ -197,8 +197,3 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError(f"{where} cannot be {json.dumps(value):.40}")
     return kind(value)
-
-
-def _shortened(names: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -18,6 +18,7 @@ from hpa_merge.files.parsing import TOKENIZER, parse_json
 from hpa_merge.inputs.hub import NAME
 from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.walking import mapped
 
 __all__ = ["for_others", "is_local_in", "places_in"]
 
@@ -172,18 +173,15 @@ def _name(place: str) -> str:
 
 def _cleaned(value: Any, places: _Names) -> Any:
     """A part of the report with every text in it cleaned."""
-    if isinstance(value, str):
-        value = places.pattern.sub(lambda found: places.names[found[0]], value)
-        value = QUOTED.sub(lambda found: f"{found[1]}{_name(found[2])}{found[1]}", value)
-        return PLACE.sub(lambda found: _name(found[0]), value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        return dataclasses.replace(value, **{name: _cleaned(item, places) for name, item in fields.items()})
-    if isinstance(value, dict):
-        return {_cleaned(name, places): _cleaned(item, places) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_cleaned(item, places) for item in value)
-    return value
+
+    def clean(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        text = places.pattern.sub(lambda found: places.names[found[0]], text)
+        text = QUOTED.sub(lambda found: f"{found[1]}{_name(found[2])}{found[1]}", text)
+        return PLACE.sub(lambda found: _name(found[0]), text)
+
+    return mapped(value, clean)
 
 
 def _adapter(kind: str, on_hub: bool, places: _Names) -> str:

@@ -12,7 +12,8 @@ from hpa_merge.files.names import REPORT
 from hpa_merge.render import folder as drawings
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.report.words import shortened
+from hpa_merge.verification.findings import Findings
 
 __all__ = ["check_drawn", "check_stored"]
 

@@ -12,7 +12,8 @@ from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.report.manifest import Listing, digest_of_file, names_weights_alone
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.report.words import shortened
+from hpa_merge.verification.findings import Findings
 
 __all__ = ["check_files", "digest_of", "list_files", "weight_files"]
 

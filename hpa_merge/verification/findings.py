@@ -1,11 +1,10 @@
 """What a verification finds: what is wrong, what nothing could be said of, and how much was looked at."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import final
 
-__all__ = ["Findings", "VerifyReport", "shortened"]
+__all__ = ["Findings", "VerifyReport"]
 
 
 @final
@@ -36,10 +35,3 @@ class Findings:
     def report(self) -> VerifyReport:
         """What was found."""
         return VerifyReport(tuple(self.problems), dict(self.checked), tuple(self.unchecked))
-
-
-def shortened(names: Iterable[str], most: int = 4) -> str:
-    """The first names of a list, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

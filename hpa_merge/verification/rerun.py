@@ -1,7 +1,7 @@
 """The merge run again without writing, and compared with an OUT that is there: nothing in its report is believed."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -14,13 +14,14 @@ from hpa_merge.engine.machine import describe, versions
 from hpa_merge.engine.memory import explaining
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress
 from hpa_merge.engine.setup import Prepared, plan_merge
+from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.comparison import Comparison
 from hpa_merge.verification.drawn import check_drawn
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import check_folder
-from hpa_merge.verification.whole import check_calibration, check_whole, options_of
+from hpa_merge.verification.whole import check_calibration, check_whole
 
 __all__ = ["request_of", "run_again"]
 
@@ -48,7 +49,7 @@ def run_again(
         prepared = plan_merge(request, inputs)
         here, there = describe(prepared.device), report.run.machine
         same = here == there and report.run.versions == versions()
-        findings.unchecked.append(f"The options are those that the report names: {options_of(config)}.")
+        findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
         findings.unchecked += _inputs(request, prepared)
         if not same:
             was = there or "a machine that the report does not name"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import Source, locate
 from hpa_merge.inputs.opening import open_new
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport, read_report
 from hpa_merge.verification.drawn import check_drawn, check_stored
@@ -24,7 +26,7 @@ from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder
 from hpa_merge.verification.patterns import try_patterns
 from hpa_merge.verification.rerun import request_of, run_again
-from hpa_merge.verification.whole import check_calibration, check_whole, options_of
+from hpa_merge.verification.whole import check_calibration, check_whole
 
 __all__ = ["verify"]
 
@@ -158,7 +160,7 @@ def _check_claims(
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
         plan = make_plan(read[0], read[1], [config], torch.device("cpu"))
-        findings.unchecked.append(f"The options are those that the report names: {options_of(config)}.")
+        findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
         findings.problems += check_calibration(report, config)
         check_whole(report, in_new, plan, config, lineage, findings)
         check_folder(merged, in_new, found, findings)

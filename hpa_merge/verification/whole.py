@@ -13,22 +13,16 @@ from hpa_merge.engine.lineage import Lineage
 from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.report.words import shortened
+from hpa_merge.verification.findings import Findings
 
-__all__ = ["check_calibration", "check_whole", "options_of"]
+__all__ = ["check_calibration", "check_whole"]
 
 PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
 """Fields of a round that say where its files lay, or what was measured since: a published report has others."""
 
 SUMS = 1e-7
 """How far distances of whole models may lie apart with the order of their sums: ``n u`` of 10⁹ values in float64."""
-
-
-def options_of(config: HPAConfig) -> str:
-    """The method, and the options that are not their defaults."""
-    chosen = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    changed = [f"{f.name} {chosen[f.name]!r}" for f in dataclasses.fields(config) if chosen[f.name] != f.default]
-    return ", ".join([f"method {config.method}", *(text for text in changed if not text.startswith("method "))])
 
 
 def check_whole(
