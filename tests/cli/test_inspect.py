@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cases import REPORT, TinyCase
 from chains import chain, perturb, run, with_evaluation
+from report_samples import evaluated, evaluation
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -22,7 +23,8 @@ import hpa_merge
 from hpa_merge.cli import main
 from hpa_merge.cli.tables.layers import heat_map
 from hpa_merge.errors import CheckpointError, ConfigError, StatisticsError
-from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, measured, projection_of, ranges
+from hpa_merge.report.evaluation import measured_in
+from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, projection_of, ranges
 from hpa_merge.report.schema import MergeReport, read_report
 
 Tiny = Callable[..., TinyCase]
@@ -35,10 +37,9 @@ def outs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rounds: list[dict[str, Any]] = [{}, {"p_max": 20.0, "stats": folder / "stats"}, {"method": "linear"}]
     case = tiny("llava")
     chain(case, folder, rounds)
-    scores = {"name": "out1", "asr": {"value": 3.25}, "performance": {"value": 71.5}}
     path = folder / "out1" / REPORT
     shutil.copy(path, folder / "untouched.json")
-    with_evaluation(folder / "out1", {"models": [{"name": "old", "asr": {"value": 1.0}}, scores], "out": "out1"})
+    with_evaluation(folder / "out1", evaluation("out1"))
     shutil.copytree(folder / "out2", folder / "again")
     return folder
 
@@ -79,7 +80,7 @@ def test_one_report_is_shown_as_after_its_merge(outs: Path, capsys: pytest.Captu
     assert "from the first model" in " ".join(found.split())
     drift = read_report(outs / "out2").drift
     assert drift is not None
-    assert f"at most {100 * drift.from_first_at_most:.2f} %" in " ".join(found.split())
+    assert f"≤ {100 * drift.from_first_at_most:.2f} % from the first model" in " ".join(found.split())
     assert "round 1" not in printed(capsys, outs / "out1")
 
 
@@ -174,7 +175,7 @@ def test_the_map_of_the_scores(outs: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_the_rounds(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, outs / "out1", "--history")
-    assert next(row for row in words_of(found) if row[:1] == ["1"])[-2:] == ["3.2", "71.5"]
+    assert next(row for row in words_of(found) if row[:1] == ["1"])[-2:] == ["2.0", "98.0"]
     rows = words_of(printed(capsys, outs / "out3", "--history"))
     report = read_report(outs / "out3")
     drifts = [*(record.drift for record in report.history), report.drift]
@@ -184,8 +185,8 @@ def test_the_rounds(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{100 * drift.distance / drift.norm:.2f}" in row
         assert ("≤" in row) == (number > 1)
     text = " ".join(word for row in rows for word in row)
-    assert "round 2 OLD" in text
-    assert "hpa, p_max 20 safety" in text
+    assert "round 2 hpa" in text
+    assert "hpa, p_max 20 OLD" in text
     assert text.count("linear") >= 1
 
 
@@ -369,11 +370,16 @@ def test_ranges() -> None:
 
 
 def test_what_was_measured() -> None:
-    assert measured(None) == measured({"models": 3}) == measured({"models": [3]}) == measured({"models": []}) == {}
-    models = [{"name": "a", "asr": {"value": 1}}, {"name": "b", "asr": {"value": 2.5}, "performance": None}]
-    assert measured({"models": models}) == {"asr": 2.5}
-    assert measured({"models": models, "out": "a"}) == {"asr": 1.0}
-    assert measured({"models": [{"asr": {"value": "high"}}]}) == {}
+    for content in (None, {}, {"models": 3}, evaluated() | {"models": []}, evaluated() | {"schema_version": 9}):
+        assert measured_in(content) is None
+    for content, name in (
+        (evaluated(), "repaired"),
+        (evaluated(chosen="tuned"), "tuned"),
+        (evaluated(chosen="tuned") | {"out": "aligned"}, "aligned"),
+    ):
+        found = measured_in(content)
+        assert found is not None
+        assert found[1].name == name
 
 
 def test_first_on_the_command_line(tiny: Tiny, outs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

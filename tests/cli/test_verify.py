@@ -40,7 +40,7 @@ def test_the_merge_run_again(merged: Call, capsys: pytest.CaptureFixture[str]) -
     words = ["--old", merged.old, "--new", merged.new, "--safety-calib", merged.safety, "--task-calib", merged.task]
     assert not verify(merged.out, *words)
     notes = capsys.readouterr().err
-    assert "Note: The options are those that the report names: method hpa.\n" in notes
+    assert "Note: The options are those that the report names: hpa.\n" in notes
     assert f" of {merged.safety}, SHA-256 {sha256(merged.safety.read_bytes()).hexdigest()}.\n" in notes
     content = json.loads((merged.out / REPORT).read_text())
     content["linears"][0]["safety_tokens"] += 1

@@ -6,9 +6,8 @@ from statistics import fmean
 import pytest
 from evaluation_cases import jsonl
 
-from hpa_merge.cli import testing
 from hpa_merge.errors import EvaluationError
-from hpa_merge.evaluation import scoring
+from hpa_merge.evaluation import names, scoring
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import REFUSAL_PHRASES, is_refusal
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
@@ -115,7 +114,7 @@ def test_rouge_l_is_the_best_reference_s() -> None:
 
 
 def test_the_command_knows_the_metrics() -> None:
-    assert testing.METRICS == scoring.METRICS == tuple(scoring._SCORES)
+    assert names.METRICS == tuple(scoring._SCORES)
 
 
 def test_the_metric_of_a_file(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_broken_off_in_a_large_file_and_gone_on(hub: UploadHub, out: Path) -> No
     last = oid(shards[-1].read_bytes())
     hub.drops[f"PUT /storage/{last}"] = 1000
     assert refused(out) == (
-        f"{ID}: the connection to the Hub at {hub.address} broke off: check the network and run the same command "
+        f"{ID}: the connection to the Hub at {hub.address} broke: check the network and run the same command "
         "again, which sends only what has not arrived."
     )
     assert published(hub) == {}
@@ -321,8 +321,8 @@ def test_changed_by_somebody_else_meanwhile(hub: UploadHub, out: Path) -> None:
 
     hub.before_commit = change
     assert refused(out) == (
-        f"{ID} was changed by somebody else meanwhile: look at it, and run the same command again, which sends only "
-        "what has not arrived."
+        f"{ID}: the Hub says that somebody else changed it meanwhile: look at it, and run the same command again, which "
+        "sends only what has not arrived."
     )
 
 
@@ -399,8 +399,8 @@ def test_a_refused_token(hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPa
         hub.repositories = dict(there)
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
         assert refused(out) == (
-            f"{ID}: the Hub refuses your token (HTTP 401): log in again with 'hf auth login', or set HF_TOKEN to one "
-            "that is valid."
+            f"{ID}: the Hub refuses your token (HTTP 401): log in again with 'hf auth login', or set HF_TOKEN to a "
+            "valid one."
         )
 
 
@@ -409,7 +409,7 @@ def test_no_right_to_write(there: bool, hub: UploadHub, out: Path) -> None:
     if there:
         hub.repositories["others/model"] = Store()
     assert refused(out, "others/model") == (
-        "others/model: your token may not write there (HTTP 403): use one with write access to others's repositories, "
+        "others/model: the Hub does not let your token write there (HTTP 403): use one with write access to others, or "
         "or another name."
     )
     assert not hub.objects
@@ -456,7 +456,7 @@ REFUSALS = [
         400,
         ": the Hub does not take it (HTTP 400, said): check the names of the repository an",
     ),
-    ("POST /api/repos/create", 409, ": the Hub says that it is there already, or is being changed, said: run the same"),
+    ("POST /api/repos/create", 409, ": the Hub says that it exists already, or is being changed, said: run the same"),
 ]
 
 
@@ -471,7 +471,10 @@ def test_a_hub_that_refuses(key: str, status: int, sentence: str, hub: UploadHub
     ("said", "sentence"),
     [
         ("Access to this resource is disabled.", " has been disabled on the Hub: see {}/lab/repaired."),
-        ("GatedRepo", " is gated, and you are not among those who may use it: ask at {}/lab/repaired for access."),
+        (
+            "GatedRepo",
+            " is gated, and you may not use it: ask for access at {}/lab/repaired, then log in with 'hf auth login'.",
+        ),
     ],
 )
 def test_a_repository_that_is_closed(said: str, sentence: str, hub: UploadHub, out: Path) -> None:

@@ -136,7 +136,7 @@ def test_every_out_of_a_sweep_has_its_own(tiny: Tiny, tmp_path: Path) -> None:
     cards = [(out / "README.md").read_text(encoding="utf-8") for out in outs]
     assert "-o out\n" in cards[0]
     assert "-o out --p-max 20 --exclude q_proj --exclude 'k proj'\n" in cards[1]
-    assert "taken from NEW by the settings" in cards[1]
+    assert "from NEW by the options" in cards[1]
 
 
 def test_round_2(tiny: Tiny, tmp_path: Path) -> None:
@@ -149,7 +149,9 @@ def test_round_2(tiny: Tiny, tmp_path: Path) -> None:
     two = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
     assert "restored from **one**" in section(two)
     assert two.count("# Tuned") == 1
-    assert re.search(r"\| rounds \| 2, this one included; the linear weights lie ≤ \d+\.\d\d % of their norm", two)
+    assert re.search(
+        r"\| history \| round 2 of this model, drift \d\.\d\d % in this round, ≤ \d+\.\d\d % from the first", two
+    )
     run(case._replace(new=tmp_path / "one"), tmp_path / "three")
     three = (tmp_path / "three" / "README.md").read_text(encoding="utf-8")
     assert "This model is **one**" in section(three)
@@ -384,7 +386,7 @@ def test_made_anew_with_results(tmp_path: Path) -> None:
 def test_an_evaluation_that_nobody_knows(tmp_path: Path) -> None:
     card = make(report_of(evaluation={"schema_version": 9}))
     assert "model-index" not in data_of(card, tmp_path)
-    assert "No evaluation of it came with this card" in card
+    assert "This card came without an evaluation" in card
 
 
 # --- our section ---
@@ -395,7 +397,7 @@ def test_inputs_from_the_hub() -> None:
     assert f"[{OLD}](https://huggingface.co/{OLD})" in card
     assert f"hpa-merge {OLD}@{'a' * 40} {NEW}@{'b' * 40} --safety-calib safety.jsonl" in card
     assert "somebody" not in card
-    assert "Folders of whoever made it" not in card
+    assert "Folders on the author's machine" not in card
 
 
 def test_names_that_would_break_the_page() -> None:
@@ -419,7 +421,7 @@ def test_other_methods(method: str, tmp_path: Path) -> None:
     record = LinearRecord("q", "adapted", "layers.0", "layers", 4, 8, restored_share=0.5)
     card = make(report_of(config=config, linears=(record,), safety=None, task=None))
     assert f"--method {method}\n" in card
-    assert "50.0 % of their values are old ones" in card
+    assert "50 % of their values have OLD's values again" in card
     assert ("@inproceedings" in card) == (method in ("random", "energy"))
     assert "`p_max = 15`" not in card or method in ("random", "energy")
 

@@ -171,7 +171,7 @@ def test_the_distance_from_the_first_model(sound: Make, tmp_path: Path) -> None:
 
 def test_the_options_are_believed_and_said(published: Make) -> None:
     made = published(p_max=30.0)
-    words = "The options are those that the report names: method hpa, p_max 30.0."
+    words = "The options are those that the report names: hpa, p_max 30."
     assert words in made.again().unchecked
     seal(made.out, config=dataclasses.asdict(HPAConfig()))
     assert len(made.again().problems) > made.report.count("adapted")

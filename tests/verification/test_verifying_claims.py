@@ -140,10 +140,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 RULES: list[tuple[Change, str]] = [
-    ({"method": "linear", "weight": 1.0}, "method linear, weight 1.0."),
-    ({"p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "method hpa, p_max 0.0, p_min 0.0, orthogonal False."),
-    ({"method": "model-tailor", "patch_share": 100.0}, "method model-tailor, patch_share 100.0."),
-    ({"method": "energy", "p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "method energy, p_max 0.0, p_min 0.0, "),
+    ({"method": "linear", "weight": 1.0}, "linear, weight 1."),
+    ({"p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "hpa, p_max 0, p_min 0, orthogonal no."),
+    ({"method": "model-tailor", "patch_share": 100.0}, "model-tailor, patch_share 100."),
+    ({"method": "energy", "p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "energy, p_max 0, p_min 0, "),
 ]
 
 

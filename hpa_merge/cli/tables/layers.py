@@ -25,7 +25,7 @@ SIZE = (48, 20)
 """The most columns and lines of a heat map, in characters."""
 
 MAP_LEGEND = (
-    "Each mark stands for columns of about the same ε̄ (upwards) and ζ̄ (to the right): · none of them is restored, "
+    "Each mark stands for the columns of about the same ε̄ (upwards) and ζ̄ (to the right): · none of them is restored, "
     "▁ to █ the share that is."
 )
 

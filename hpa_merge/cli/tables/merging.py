@@ -58,9 +58,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("history", sentence) for sentence in plan.history),
         *hub_facts(plan.commits),
     )
-    return _page(
-        table, facts, Text("The share of a unit outside the stacks depends on when it runs. Nothing was written.")
-    )
+    return _page(table, facts, Text("Outside the stacks the share depends on when a unit runs.\nNothing was written."))
 
 
 def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> RenderableType:
