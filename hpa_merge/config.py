@@ -22,7 +22,7 @@ Uncalibrated = Literal["new", "old", "error"]
 Policy = Literal["merge", "new", "old"]
 Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
-POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
+POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, because a Hessian without damping may have no inverse")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
 DEVICE = Bound(lambda text: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", text)), "auto, cpu, cuda or cuda:INDEX")
 
@@ -35,12 +35,12 @@ class CalibrationOptions:
     """What the calibration run depends on, and the column statistics with it: the same in all OUTs of a sweep."""
 
     damping: float = option(0.01, "Damping of the Hessians, relative to their mean diagonal.", POSITIVE)
-    safety_samples: int = option(8, "Safety samples used at most, drawn with the seed.", COUNT)
-    task_samples: int = option(128, "Task samples used at most, drawn with the seed.", COUNT)
-    max_length: int = option(2048, "Tokens of a sample used at most.", COUNT)
+    safety_samples: int = option(8, "Use at most N safety samples, drawn with the seed.", COUNT)
+    task_samples: int = option(128, "Use at most N task samples, drawn with the seed.", COUNT)
+    max_length: int = option(2048, "Use at most N tokens of each sample.", COUNT)
     seed: int = option(0, "Seed of the draw.")
-    conversation: Conversation = option("auto", "Prompts of a checkpoint in LLaVA's own layout.")
-    device: str = option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.", DEVICE)
+    conversation: Conversation = option("auto", "Conversation template of a checkpoint in LLaVA's own layout.")
+    device: str = option("auto", "Device that computes: auto, cpu, cuda or cuda:INDEX.", DEVICE)
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ class OutOptions(RuleOptions):
 
     include: tuple[str, ...] = option((), "Adapt only linears whose tensor name matches REGEX. Repeatable.")
     exclude: tuple[str, ...] = option((), "Take linears whose tensor name matches REGEX from NEW. Repeatable.")
-    vision: Policy = option("merge", "The encoders of images, video and sound: merged, or all of NEW or OLD.")
-    projector: Policy = option("merge", "What lies between those and the text.")
-    language: Policy = option("merge", "The text model, without the next two.")
-    head: Policy = option("merge", "The output embeddings, where they are not tied.")
-    embeddings: Policy = option("new", "The embeddings and what is tied to them: new or old.")
-    uncalibrated: Uncalibrated = option("new", "Changed linears that no calibration token reaches in both sets.")
+    vision: Policy = option("merge", "Encoders of images, video and audio: merge them, or take NEW's or OLD's.")
+    projector: Policy = option("merge", "Projector between the encoders and the text model.")
+    language: Policy = option("merge", "Text model, without head and embeddings.")
+    head: Policy = option("merge", "Output embeddings, if they are not tied.")
+    embeddings: Policy = option("new", "Embeddings and what is tied to them: new or old.")
+    uncalibrated: Uncalibrated = option(
+        "new", "Changed linears that no token of one of the sets reaches: take NEW's or OLD's, or stop."
+    )
 
 
 @final

@@ -62,7 +62,7 @@ class Options:
     selection: Literal["balanced", "safety", "shared"] = option(
         "balanced", "Which columns are restored: the method, or one of its two ablations."
     )
-    orthogonal: bool = option(True, "Remove from the update what points along the old weights.")
+    orthogonal: bool = option(True, "Remove the part of the update that points along the old weights.")
     saliency: Literal["quotient", "product"] = option(
         "quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it."
     )

@@ -25,7 +25,7 @@ __all__ = ["RULE", "Options", "interpolate"]
 class Options:
     """``w``; 0.5 is the middle."""
 
-    weight: float = option(0.5, "linear: the part of the update that stays.", SHARE)
+    weight: float = option(0.5, "linear: share of the update to keep.", SHARE)
 
 
 def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:

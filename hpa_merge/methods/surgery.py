@@ -29,7 +29,7 @@ ROWS = 256
 class Options:
     """What the rules with such a surgery share."""
 
-    compensation: bool = option(True, "safe-delta, model-tailor: let other values make up for those that are given.")
+    compensation: bool = option(True, "safe-delta, model-tailor: let other values compensate for the changed ones.")
 
 
 def compensates(options: Options) -> bool:

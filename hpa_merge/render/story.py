@@ -19,19 +19,6 @@ from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
 
-__all__ = [
-    "cost",
-    "evaluation_facts",
-    "history_table",
-    "inputs",
-    "left_names",
-    "left_tables",
-    "options_table",
-    "summary",
-    "tiles",
-    "versions_table",
-]
-
 NAMES = 200
 """The most linears that the page names for each reason why they were not adapted."""
 

@@ -14,21 +14,6 @@ from typing import Any, final
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import CONFIG, read_json
 
-__all__ = [
-    "Bounds",
-    "Evaluation",
-    "Figure",
-    "FigureRow",
-    "ModelResult",
-    "beyond",
-    "figure_rows",
-    "gate",
-    "legend_of",
-    "measured_in",
-    "read_evaluation",
-    "with_interval",
-]
-
 SCHEMA_VERSION = 1
 
 MARK = "hpa-merge evaluation"

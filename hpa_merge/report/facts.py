@@ -19,26 +19,6 @@ from hpa_merge.report.rounds import round_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
 
-__all__ = [
-    "OUTCOMES",
-    "Facts",
-    "adapted_in",
-    "adapter_facts",
-    "changed_options",
-    "cost_facts",
-    "from_first_text",
-    "hub_facts",
-    "input_facts",
-    "measured_text",
-    "memory_text",
-    "model_facts",
-    "options_text",
-    "report_facts",
-    "round_rows",
-    "set_facts",
-    "things_restored",
-]
-
 Facts = list[tuple[str, str]]
 """Rows of a label and a value."""
 

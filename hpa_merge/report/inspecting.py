@@ -1,6 +1,6 @@
-"""What ``hpa-merge inspect`` looks at, as data: reports of merges, or statistics files. Imports no torch.
+"""The data of ``hpa-merge inspect``: reports, or statistics files. Imports no torch.
 
-The JSON and the CSV are described in docs/formats.md.
+docs/formats.md describes the JSON and the CSV.
 """
 
 import csv
@@ -21,8 +21,6 @@ from hpa_merge.report.schema import MergeReport, read_report_file
 from hpa_merge.report.vectors import StatisticsSummary, is_statistics, read_summary
 from hpa_merge.report.walking import mapped
 
-__all__ = ["FORMAT", "SCHEMA_VERSION", "Inspection", "Named", "inspect"]
-
 FORMAT = "hpa-merge inspection"
 
 SCHEMA_VERSION = 2
@@ -31,13 +29,13 @@ SCHEMA_VERSION = 2
 @final
 @dataclass(frozen=True)
 class Named:
-    """A report and how it was found.
+    """A report with its name.
 
     Attributes:
-        name: what tables call it: the folder's own name, or the path where two have the same.
+        name: its name in tables: the folder's name, or the path if two folders have the same name.
         path: as it was given.
-        report: all of it.
-        linears: those that are looked at.
+        report: the whole report.
+        linears: the chosen linears.
     """
 
     name: str
@@ -49,13 +47,13 @@ class Named:
 @final
 @dataclass(frozen=True)
 class Inspection:
-    """Reports, or statistics files; of their linears those that ``layer`` names.
+    """Reports, or statistics files.
 
     Attributes:
-        reports: in the order in which they were given.
-        statistics: likewise; where there are some, there is no report.
+        reports: in the given order.
+        statistics: likewise; there are either reports or statistics.
         layer: the regular expression that chose the linears; None: all of them.
-        by: what a row is: a depth, a projection, or a linear.
+        by: what a row stands for: a depth, a projection, or a linear.
     """
 
     reports: tuple[Named, ...]
@@ -68,7 +66,7 @@ class Inspection:
         return Inspection(mapped(self.reports, _escaped), mapped(self.statistics, _escaped), self.layer, self.by)
 
     def to_json(self) -> str:
-        """The figures as JSON: indented, a trailing newline."""
+        """The figures as JSON."""
         content: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
         if self.statistics:
             content["statistics"] = [dataclasses.asdict(summary) for summary in self.statistics]
@@ -78,7 +76,7 @@ class Inspection:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
-        """One line for each row of each report or file, after a line of headings; an empty cell is no figure."""
+        """The figures as CSV: a line for each row of each report or file; a missing figure is an empty cell."""
         if self.statistics:
             rows = [
                 {"file": summary.path} | dataclasses.asdict(linear)
@@ -98,24 +96,24 @@ class Inspection:
 
 
 def inspect(*paths: str | Path, layer: str | None = None, by: By = "linear") -> Inspection:
-    """Look at what merges have left: their reports, or statistics files.
+    """Read the reports of merges, or statistics files.
 
     Args:
-        paths: merged folders, or folders with ``hpa_report.json`` alone, or such files, or files of ``--stats``.
-        layer: only linears in whose name this regular expression is found.
-        by: what a row of the CSV and the JSON is: ``depth``, ``projection`` or ``linear``.
+        paths: merged folders, folders with ``hpa_report.json`` alone, such files, or files of ``--stats``.
+        layer: only linears whose name matches this regular expression.
+        by: what a row of the CSV and the JSON stands for: ``depth``, ``projection`` or ``linear``.
 
     Raises:
         CheckpointError: there is no report, or it cannot be read.
-        StatisticsError: a file is no statistics file, or damaged.
-        ConfigError: reports and statistics are mixed; the expression is none, or no linear has such a name.
+        StatisticsError: a file is no statistics file, or is damaged.
+        ConfigError: reports and statistics are mixed; the expression is invalid, or matches no linear.
     """
     given = [Path(path) for path in paths]
     if not given:
-        raise ConfigError("nothing is given to look at: name a merged folder or a statistics file.")
+        raise ConfigError("no path is given: give a merged folder or a statistics file.")
     kinds = {path: _is_statistics(path) for path in given}
     if len(set(kinds.values())) > 1:
-        raise ConfigError("reports and statistics files are given: look at them one after the other.")
+        raise ConfigError("reports and statistics files are given together: inspect one kind at a time.")
     reports: tuple[Named, ...] = ()
     statistics: tuple[StatisticsSummary, ...] = ()
     if kinds[given[0]]:
@@ -131,7 +129,7 @@ def _is_statistics(path: Path) -> bool:
     """Whether a path is that of a safetensors file.
 
     Raises:
-        CheckpointError: there is nothing at the path, or it cannot be read.
+        CheckpointError: it cannot be read.
     """
     try:
         return path.is_file() and is_statistics(path)
@@ -149,17 +147,17 @@ def _read(path: Path) -> MergeReport:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """What the tables call the OUTs."""
+    """The names of the OUTs in tables."""
     folders = [path.parent if path.name == REPORT else path for path in map(Path.absolute, paths)]
     short = [folder.name or str(folder) for folder in folders]
     return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]
 
 
 def _only(inspection: Inspection, layer: str) -> Inspection:
-    """Of every report and file only the linears in whose name the expression is found.
+    """Keep only the linears whose name matches the expression.
 
     Raises:
-        ConfigError: it is no expression, or there is no such linear.
+        ConfigError: the expression is invalid, or matches no linear.
     """
     try:
         pattern = re.compile(layer)
@@ -184,12 +182,12 @@ def _only(inspection: Inspection, layer: str) -> Inspection:
             (record.name for each in inspection.reports for record in each.linears),
             next((x.name for s in inspection.statistics for h in s.halves for x in h.linears), ""),
         )
-        raise ConfigError(f"no linear has {layer!r} in its name: they are called as {example}.")
+        raise ConfigError(f"no linear has {layer!r} in its name: names are like {example}.")
     return dataclasses.replace(inspection, reports=reports, statistics=statistics)
 
 
 def _as_json(named: Named, by: By) -> dict[str, Any]:
-    """A report for programs: what is not about single linears as the report has it, and the rows."""
+    """A report for programs: its fields but for the linears, and the rows."""
     report = dataclasses.replace(named.report, linears=())
     content = dataclasses.asdict(report)
     del content["linears"]

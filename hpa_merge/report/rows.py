@@ -1,6 +1,6 @@
-"""The figures of a report as rows, for tables and for programs: a linear each, or a depth, or a projection.
+"""The figures of a report as rows: one for each linear, depth or projection.
 
-Shares are of 1, not percent. What was not computed is None, or not there.
+Shares are of 1, not percent. A value that was not computed is None or missing.
 """
 
 import re
@@ -13,29 +13,15 @@ from typing import Any, Literal
 
 from hpa_merge.report.records import LinearRecord
 
-__all__ = [
-    "COLUMNS",
-    "GROUP_COLUMNS",
-    "By",
-    "figures_of",
-    "group_rows",
-    "linear_row",
-    "mean",
-    "projection_of",
-    "ranges",
-    "restored_share",
-    "short",
-]
-
 By = Literal["depth", "projection", "linear"]
 
 PACKED = ("restored", "new_columns")
-"""Fields that are bit masks; a row has ranges in their place."""
+"""Fields that are bit masks; a row has ranges instead."""
 
 DERIVED = ("projection", "drift", "restored_columns")
 
 COLUMNS = (*(item.name for item in fields(LinearRecord) if item.name not in PACKED), *DERIVED)
-"""Of the row of a linear, in their order."""
+"""The columns of a linear's row."""
 
 FIGURES = (
     *("linears", "share", "restored_share", "energy_restored", "shared", "alpha", "kappa", "relative_update"),
@@ -43,11 +29,11 @@ FIGURES = (
 )
 
 GROUP_COLUMNS = {"depth": ("where", "block", "blocks", *FIGURES), "projection": ("projection", *FIGURES)}
-"""Of the row of a group, likewise."""
+"""The columns of a group's row."""
 
 
 def linear_row(record: LinearRecord) -> dict[str, Any]:
-    """Every figure of a linear by its name in the report, and what follows: restored columns are ranges."""
+    """Every figure of a linear by its name in the report, and the derived ones."""
     return {name: getattr(record, name) for name in COLUMNS if name not in DERIVED} | {
         "projection": projection_of(record.name),
         "restored_share": record.share_of_old,
@@ -57,7 +43,7 @@ def linear_row(record: LinearRecord) -> dict[str, Any]:
 
 
 def group_rows(records: Sequence[LinearRecord], by: By) -> list[dict[str, Any]]:
-    """Adapted linears by depth or projection, in the order in which they were merged; ``linear``: every one alone."""
+    """The adapted linears by depth or projection, in the order of the merge; or every linear alone."""
     if by == "linear":
         return [linear_row(record) for record in records]
     adapted = [record for record in records if record.outcome == "adapted"]
@@ -77,7 +63,7 @@ def group_rows(records: Sequence[LinearRecord], by: By) -> list[dict[str, Any]]:
 
 
 def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
-    """Means over linears; the distance is that of all together."""
+    """Means over linears; the distance is that of all of them as one vector."""
     compared = [(r.distance, r.old_norm) for r in records if r.distance is not None and r.old_norm is not None]
     distance, norm = (hypot(*column) for column in zip(*compared, strict=True)) if compared else (None, None)
     return {
@@ -96,7 +82,7 @@ def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
 
 
 def restored_share(records: Sequence[LinearRecord]) -> float | None:
-    """The share of the columns that is OLD's, or of the values where no columns are; None where nothing is."""
+    """The share of the columns (or of the values, for rules without columns) that are OLD's; None if none is."""
     by_columns = all(record.restored is not None for record in records)
     sizes = [
         (share, r.columns * (1 if by_columns else r.rows)) for r in records if (share := r.share_of_old) is not None
@@ -108,19 +94,19 @@ def restored_share(records: Sequence[LinearRecord]) -> float | None:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that there are."""
+    """The mean of the values that are not None."""
     there = [value for value in values if value is not None]
     return fmean(there) if there else None
 
 
 def projection_of(name: str) -> str:
-    """The last part of a linear's name: ``q_proj``, whichever block it is in and whichever expert's."""
+    """The last part of a linear's name without block and expert: ``q_proj``."""
     parts = [part for part in re.sub(r"\[\d+\]$", "", name).removesuffix(".weight").split(".") if not part.isdigit()]
     return parts[-1] if parts else name
 
 
 def short(path: str) -> str:
-    """A module's path without what every path has: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
+    """A module's path without common parts: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
     parts = [
         part for part in path.split(".") if part not in ("model", "transformer", "encoder", "layers", "blocks", "h")
     ]

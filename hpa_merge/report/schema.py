@@ -1,7 +1,7 @@
 """``hpa_report.json``: everything that a merge decided, tensor by tensor.
 
-But for ``run`` (time, memory, versions, places) the report is a function of the inputs and the options: two merges of
-the same files on the same kind of device differ in nothing else, so that a pipeline can compare it.
+Except for ``run`` (time, memory, versions, paths) the report is a function of the inputs, the options and the kind of
+device, so that a pipeline can compare it.
 """
 
 import dataclasses
@@ -37,23 +37,23 @@ SCHEMA_VERSION = 2
 @final
 @dataclass(frozen=True)
 class MergeReport:
-    """A merge, whole.
+    """The report of a merge.
 
     Attributes:
         architecture: class name of the model.
-        config: the options, as :class:`hpa_merge.config.HPAConfig` has them.
-        safety, task: the calibration sets; None where the method looks at none.
-        linears: every linear weight, in the order in which they were merged.
-        components: the parts that the model has.
-        passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
-        left_out: files of NEW that were not carried over (other weight formats, what training left, links elsewhere),
-            and folders of which nothing was.
-        manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; but for the model card, which people
-            edit, and this report. Reports of earlier versions name the weight files and their index alone.
+        config: the options, by the names of :class:`hpa_merge.config.HPAConfig`.
+        safety, task: the calibration sets; None if the method uses none.
+        linears: every linear weight, in the order of the merge.
+        components: the parts of the model.
+        passed_through: tensors that are no adaptable linears and came from NEW byte for byte, by kind.
+        left_out: files of NEW that were not carried over (other weight formats, leftovers of training, links to other
+            places), and folders from which nothing was.
+        manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; without the model card, which people
+            edit, and this report. Reports of earlier versions name only the weight files and their index.
         run: what differs from run to run.
-        history: the rounds before this one, the first one first, where OLD is itself a harmonised checkpoint.
-        evaluation: what was measured of OUT, as ``hpa-merge eval --json`` has it; None where nothing was.
-        drift: how far the linear weights moved; None in reports that were made before it was measured.
+        history: the earlier rounds, the first one first, if a merge made OLD too.
+        evaluation: the evaluation of OUT, as ``hpa-merge eval --json`` writes it; None without one.
+        drift: how far the linear weights moved; None in old reports.
     """
 
     architecture: str
@@ -76,19 +76,19 @@ class MergeReport:
         return method_of(self.config)
 
     def count(self, outcome: Outcome) -> int:
-        """How many linears had this outcome."""
+        """The number of linears with this outcome."""
         return Counter(record.outcome for record in self.linears)[outcome]
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know, a sentence each."""
+        """Sentences for the user."""
         sentences = []
         uncalibrated = [record.name for record in self.linears if record.outcome == "uncalibrated"]
         if uncalibrated:
             source = self.config["uncalibrated"].upper()
             sentences.append(
-                f"{len(uncalibrated)} of the changed linears came from {source}, for no token of the safety set or of "
-                f"the task set was seen to reach them: {shortened(uncalibrated)}."
+                f"{len(uncalibrated)} of the changed linears came from {source}, because no token of the safety set or "
+                f"of the task set reached them: {shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
             sentences.append(f"{experts} expert weights came from NEW: how {self.architecture} uses them is not known.")
@@ -99,34 +99,32 @@ class MergeReport:
         return [*sentences, *self.run.notes]
 
     def to_json(self) -> str:
-        """The report as it is written: indented, a trailing newline."""
+        """The text of the file."""
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
         content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_report(folder: Path, role: str = "OUT") -> MergeReport:
-    """The report that lies in a merged folder, of this schema or an earlier one.
-
-    Fields that this version does not know are passed over.
+    """The report in a merged folder, of this schema or an earlier one; unknown fields are ignored.
 
     Args:
-        role: what the messages call the folder.
+        role: the folder's name in messages.
 
     Raises:
-        CheckpointError: there is none, it cannot be read, or it is of a later schema.
+        CheckpointError: there is none, it cannot be read, or it has a later schema.
     """
     try:
         find_inside(folder, REPORT)
     except NotInside as error:
         raise CheckpointError(error.sentence(f"{role} {folder}: {REPORT}")) from error
     except OSError:
-        pass  # it is not there, or cannot be looked at, which is told below
+        pass  # a missing or unreadable file is reported below
     return read_report_file(folder / REPORT, f"{role} {folder}")
 
 
 def read_report_file(path: Path, place: str) -> MergeReport:
-    """The report in a file, as :func:`read_report`; ``place`` is what the messages begin with."""
+    """The report in a file, as :func:`read_report`; messages begin with ``place``."""
     try:
         content = parsing.read_json(path, parsing.REPORT, finite=True)
         if not isinstance(content, dict) or "schema_version" not in content:
@@ -156,10 +154,10 @@ def read_report_file(path: Path, place: str) -> MergeReport:
 
 
 def linear_of(content: Any) -> LinearRecord:
-    """The record of a linear that JSON has, of a report or of a journal.
+    """The record of a linear from the JSON of a report or a journal.
 
     Raises:
-        ValueError: it is none, or a field has another type or a value that cannot be.
+        ValueError: a field is missing, or has a wrong type or an impossible value.
     """
     record: LinearRecord = _typed(LinearRecord, content, "a linear")
     check_linear(record)
@@ -168,15 +166,15 @@ def linear_of(content: Any) -> LinearRecord:
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    """The types of a record's fields; looked up once, for that takes longer than to read the record."""
+    """The types of a record's fields; cached, because looking them up takes longer than reading the record."""
     return get_type_hints(kind)
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    """A value that was read from JSON as the type that a field of the report has.
+    """A value from JSON as the type of a field.
 
     Raises:
-        ValueError: it is of another type; says ``where``.
+        ValueError: it has another type; names ``where``.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any or (origin is Literal and value in arguments) or (origin is UnionType and value is None):

@@ -1,4 +1,4 @@
-"""The merge run again without writing, and compared with an OUT that is there: nothing in its report is believed."""
+"""Runs the merge again without writing and compares it with OUT; only the report's options are trusted."""
 
 import hashlib
 from dataclasses import asdict, replace
@@ -39,8 +39,8 @@ def run_again(
 
     Args:
         request: for OUT alone.
-        config: the options that the report names.
-        found: what lies in OUT.
+        config: the options of the report.
+        found: the files of OUT.
 
     Raises:
         InputError, NumericalError, ResourceError: as :func:`hpa_merge.merge`.
@@ -54,15 +54,15 @@ def run_again(
         if not same:
             was = there or "a machine that the report does not name"
             findings.unchecked.append(
-                f"By the word of the report alone, the merge ran on {was:.200}, with other versions or on another "
-                f"machine than this ({here}): differences that rounding there explains are accepted, and counted."
+                f"According to the report, the merge ran on {was:.200}, with other versions or on another machine than "
+                f"this ({here}): differences that rounding explains are accepted, and counted."
             )
         check_folder(merged, inputs.new, found, findings)
         check_drawn(merged, report, found, here == there, findings)
         if digest(prepared.fingerprint(prepared.plan.only.config)) != report.run.fingerprint:
             findings.unchecked.append(
-                "The fingerprint in the report is not what comes out here. It depends on the versions, the threads and "
-                "when the files of OLD and NEW were written: a copy of them has another one."
+                "The fingerprint in the report differs from this run's. It depends on the versions, the threads and the "
+                "times of OLD's and NEW's files: a copy of them has another one."
             )
         comparison = Comparison(prepared, merged, report, config, findings, same=same)
         with explaining(prepared.memory, prepared.device):
@@ -75,18 +75,14 @@ def run_again(
 def request_of(
     places: tuple[Path, str | Path, str | Path], report: MergeReport, config: HPAConfig, **options: Unpack[MergeOptions]
 ) -> MergeRequest:
-    """The merge that made OUT, to be compared; on the CPU if it was made there.
-
-    Args:
-        places: OUT, OLD and NEW.
-    """
+    """The request that made OUT, on the CPU if it was made there; ``places``: OUT, OLD and NEW."""
     out, old, new = places
     device = "cpu" if report.run.device == "cpu" else "auto"
     return MergeRequest.of(old, new, {out: replace(config, device=device)}, **options)
 
 
 def _inputs(request: MergeRequest, prepared: Prepared) -> list[str]:
-    """Which files the run believes, by their digests."""
+    """The files that the run trusts, with their digests."""
     lines = []
     for each in prepared.sets:
         if each.known:

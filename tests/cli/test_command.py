@@ -85,8 +85,8 @@ def test_a_merge_prints_its_summary_and_its_notes(
     assert printed.out.startswith("LlavaForConditionalGeneration: restored columns")
     assert re.search(r"linears +21 adapted, 2 unchanged by tuning, 19 uncalibrated", printed.out)
     assert printed.err == (
-        "Note: 19 of the changed linears came from NEW, for no token of the safety set or of the task set was seen "
-        "to reach them: vision_tower.encoder.layers.0.mlp.fc1.weight, vision_tower.encoder.layers.0.mlp.fc2.weight, "
+        "Note: 19 of the changed linears came from NEW, because no token of the safety set or of the task set reached "
+        "them: vision_tower.encoder.layers.0.mlp.fc1.weight, vision_tower.encoder.layers.0.mlp.fc2.weight, "
         "vision_tower.encoder.layers.0.self_attn.k_proj.weight, "
         "vision_tower.encoder.layers.0.self_attn.out_proj.weight and 15 more.\n"
         "Note: Not carried over from NEW: extra.bin.\n"

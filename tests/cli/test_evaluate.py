@@ -329,7 +329,10 @@ def test_score_refuses_what_is_no_sequence(
     [
         ("{", "holds no results of an evaluation (Expecting"),
         ("[]", "hpa-merge eval --json did not write it"),
-        ('{"format": "hpa-merge evaluation", "schema_version": 7}', "it has schema_version 7, and this version reads 1"),
+        (
+            '{"format": "hpa-merge evaluation", "schema_version": 7}',
+            "it has schema_version 7, and this version reads 1",
+        ),
         ('{"format": "hpa-merge evaluation"}', "('schema_version' is missing)"),
         ('{"format": "hpa-merge evaluation", "schema_version": 1, "models": [{"name": 3}]}', "holds no results"),
     ],

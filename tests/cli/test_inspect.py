@@ -263,7 +263,7 @@ def test_from_python(outs: Path) -> None:
     assert isinstance(found.reports[0].report, MergeReport)
     assert [len(each.linears) for each in found.reports] == [1, 1]
     assert len(found.reports[0].report.linears) > 1
-    with pytest.raises(ConfigError, match="nothing is given"):
+    with pytest.raises(ConfigError, match="no path is given"):
         hpa_merge.inspect()
 
 
@@ -308,10 +308,10 @@ def test_what_is_not_there(outs: Path, tmp_path: Path, capsys: pytest.CaptureFix
         "layer is not a regular expression: '[' (unterminated character set at position 0)."
     )
     assert refused(capsys, outs / "out1", "--layer", "nothing").startswith(
-        "no linear has 'nothing' in its name: they are called as "
+        "no linear has 'nothing' in its name: names are like "
     )
     assert refused(capsys, outs / "out1", outs / "stats") == (
-        "reports and statistics files are given: look at them one after the other."
+        "reports and statistics files are given together: inspect one kind at a time."
     )
     assert refused(capsys, outs / "stats", "--history").startswith("a statistics file has neither depths nor a history")
 

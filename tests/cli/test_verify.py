@@ -53,7 +53,7 @@ def test_the_merge_run_again(merged: Call, capsys: pytest.CaptureFixture[str]) -
 def test_half_of_the_calibration_files(merged: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(merged.out, "--old", merged.old, "--new", merged.new, "--task-calib", merged.task) == 2
     assert capsys.readouterr().err == (
-        f"Error: with the options that the report of {merged.out} names, safety_calib is missing: the method hpa looks "
+        f"Error: with the options of the report of {merged.out}, safety_calib is missing: the method hpa looks "
         "at safety samples, so give a file.\n"
     )
     assert verify(merged.out, "--safety-calib", merged.safety) == 2

@@ -126,7 +126,7 @@ def test_a_page_that_cannot_be_drawn_anew(
 
     hpa_merge.write_report(out)
     monkeypatch.setattr("hpa_merge.render.folder.draw", fail)
-    assert "hpa_report.html names places of this machine, and cannot be drawn without them" in refused(out)
+    assert "hpa_report.html contains local paths, and cannot be drawn again without them" in refused(out)
     assert ID not in hub.repositories
 
 
@@ -223,7 +223,7 @@ def test_a_report_that_names_the_weights_alone(hub: UploadHub, out: Path) -> Non
     report = read_report(out)
     weights = {name: digest for name, digest in report.manifest.items() if "safetensors" in name}
     (out / REPORT).write_text(replace(report, manifest=weights).to_json())
-    assert "has a report whose manifest names the weights alone" in refused(out)
+    assert "names only the weights, as in earlier versions: check" in refused(out)
     hpa_merge.write_report(out)
     assert read_report(out).manifest == report.manifest
     hpa_merge.push(out, ID)
@@ -237,7 +237,7 @@ def test_what_is_published_verifies(hub: UploadHub, out: Path, drawing: None, tm
     fetched = Path(snapshot_download(ID, local_dir=tmp_path / "copy"))
     result = verify(fetched)
     assert result.problems == ()
-    assert "Hidden, and not looked at: .cache, .gitattributes." in result.unchecked
+    assert "Hidden, and not checked: .cache, .gitattributes." in result.unchecked
     (source,) = locate({"OLD": ID})  # of what is drawn only the report is fetched
     assert verify(source.folder).problems == ()
 
@@ -410,7 +410,7 @@ def test_no_right_to_write(there: bool, hub: UploadHub, out: Path) -> None:
         hub.repositories["others/model"] = Store()
     assert refused(out, "others/model") == (
         "others/model: the Hub does not let your token write there (HTTP 403): use one with write access to others, or "
-        "or another name."
+        "another name."
     )
     assert not hub.objects
 

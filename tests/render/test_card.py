@@ -214,7 +214,7 @@ def test_metadata_that_cannot_be_read(name: str, tiny: Tiny, tmp_path: Path) -> 
     (warning,) = [sentence for sentence in report.warnings if "README" in sentence]
     assert warning.startswith("The metadata at the top of NEW's README.md cannot be read (")
     assert why in warning
-    assert warning.endswith("): OUT's model card has none of it, and NEW's text follows in it as it is.")
+    assert warning.endswith("): OUT's model card leaves them out and keeps NEW's text unchanged.")
     written = (tmp_path / "out" / "README.md").read_bytes()
     assert written.endswith(END.encode() + b"\n" + content)
     card = written.decode("utf-8", "surrogateescape")
