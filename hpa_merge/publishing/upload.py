@@ -1,9 +1,8 @@
 """Publishes OUT on the Hub in one commit, after checking it.
 
 Large files are uploaded first (``preupload_lfs_files``) and are invisible until the one commit that names them all
-(``create_commit``). The Hub's storage does not get a file twice, so that the same command resumes. ``upload_large_folder``
-resumes too, but makes many commits, between which the repository looks complete and is not, deletes nothing, and writes
-to the folder.
+(``create_commit``). The Hub's storage does not get a file twice, so that the same command resumes. This is better than
+``upload_large_folder``, which makes many commits, looks complete in between, deletes nothing and writes to the folder.
 """
 
 import hashlib
@@ -90,8 +89,8 @@ def push(
 ) -> PushReport:
     """Publish a folder that :func:`hpa_merge.merge` has made.
 
-    The folder is verified first. The files of the report's manifest, the model card and the report are uploaded byte for
-    byte, with two exceptions: local paths are removed from the report and its drawings (see
+    The folder is verified first. The files of the manifest, the model card and the report are uploaded byte for byte,
+    with two exceptions: local paths are removed from the report and its drawings (see
     :func:`hpa_merge.report.sharing.for_others`), and the model card's example gets the name on the Hub. The same commit
     deletes files of an earlier model; see :func:`is_stale`. The token is huggingface_hub's.
 
@@ -327,7 +326,7 @@ def _send(
     """Upload and commit.
 
     If the connection breaks, the commit may have been made. The repository is then read again, and files that it has
-    are left out, so that there is at most one commit. A pull request is not tried again, because it could be opened twice.
+    are left out, so that there is at most one commit. A pull request is not tried again: it could be opened twice.
 
     Raises:
         PublishError: see :func:`push`.

@@ -29,8 +29,8 @@ def write_report(
 ) -> MergeReport:
     """Write the report of a merged folder again: page, pictures, model card and JSON.
 
-    Each file is replaced atomically, the JSON last: if this is killed, the same call completes the folder. Pictures that
-    the report no longer has are removed. The manifest gets the new digests; a report of an earlier version, whose
+    Each file is replaced atomically, the JSON last: if this is killed, the same call completes the folder. Pictures
+    that the report no longer has are removed. The manifest gets the new digests; a report of an earlier version, whose
     manifest names the weights alone, also gets those of the other files.
 
     Args:

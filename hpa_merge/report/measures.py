@@ -67,8 +67,8 @@ MEASURES = (
         "How far safety and task need the same columns",
         "% of the safety focus set",
         "The share of the columns with the largest ε̄ (safety) that also have the largest ζ̄ (task).",
-        "Low: safety can then be restored without touching what the task needs. Near 100 %, both need the same columns, "
-        "and α decides.",
+        "Low: safety can then be restored without touching what the task needs. Near 100 %, both need the same "
+        "columns, and α decides.",
         lambda records: mean(record.overlap for record in records),
         domain=lambda config: (0.0, 1.0),
     ),
@@ -100,8 +100,8 @@ MEASURES = (
         "How much tuning had changed",
         "% of ‖W_old‖",
         "The size of the update relative to the old weights, ‖ΔW‖ / ‖W_old‖.",
-        "A few percent. A cell far above its neighbours was tuned much harder than the rest, and what is restored there "
-        "matters most.",
+        "A few percent. A cell far above its neighbours was tuned much harder than the rest, and what is restored "
+        "there matters most.",
         lambda records: mean(record.relative_update for record in records),
     ),
 )

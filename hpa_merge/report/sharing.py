@@ -1,7 +1,7 @@
 """A report without the paths of the user's machine, which is what the Hub gets.
 
-The report in OUT has the paths as they were given, so that the user finds the files again. For others each local path is
-replaced by its last part: in the records, in the command, in the notes. Names on the Hub stay, and so does everything
+The report in OUT has the paths as they were given, so that the user finds the files again. For others each local path
+is replaced by its last part: in the records, in the command, in the notes. Names on the Hub stay, and so does everything
 that ``hpa-merge verify`` checks. The model card is always made from such a report.
 """
 
@@ -32,8 +32,8 @@ PLACE = re.compile(
     r"""|(?<![\w.:/~@\\-])[A-Za-z_][\w.-]*(?:/[\w.-]+){2,}"""
     r"""|(?<![\w/\\])[A-Za-z]:\\[^\s'"`,;:()\[\]<>]+"""
 )
-"""A path in a sentence: from the root, from home, from the working folder, a relative one with two folders or more, or a
-Windows path; no part of a URL."""
+"""A path in a sentence: from the root, from home, from the working folder, a relative one with two folders or more, or
+a Windows path; no part of a URL."""
 
 BASE = re.compile(r"(, trained on )(.+)$", re.DOTALL)
 """The end of a description by :func:`hpa_merge.model.injection.describe`."""

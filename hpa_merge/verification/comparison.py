@@ -277,9 +277,9 @@ class Comparison:
     def _compensated(self, ours: Tensor, expected: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """A mask of the values of a weight, ``[r, c]``, that compensation by ``H⁻¹`` may give on another machine.
 
-        A value may differ by :data:`NEAR` of the largest move in its row. A few values may be chosen differently: such a
-        value is taken unchanged, to the bit, or compensated, and then no farther from its base than the largest move in
-        its row. If more than a few values are that far away, none of them is explained.
+        A value may differ by :data:`NEAR` of the largest move in its row. A few values may be chosen differently: such
+        a value is taken unchanged, to the bit, or compensated, and then no farther from its base than the largest move
+        in its row. If more than a few values are that far away, none of them is explained.
         """
         before, after = with_new_rows(old.to(new.dtype), new), new
         base, taken = (before, after) if self.config.rule.base == "old" else (after, before)

@@ -61,8 +61,8 @@ def run_again(
         check_drawn(merged, report, found, here == there, findings)
         if digest(prepared.fingerprint(prepared.plan.only.config)) != report.run.fingerprint:
             findings.unchecked.append(
-                "The fingerprint in the report differs from this run's. It depends on the versions, the threads and the "
-                "times of OLD's and NEW's files: a copy of them has another one."
+                "The fingerprint in the report differs from this run's. It depends on the versions, the threads and "
+                "the times of OLD's and NEW's files: a copy of them has another one."
             )
         comparison = Comparison(prepared, merged, report, config, findings, same=same)
         with explaining(prepared.memory, prepared.device):

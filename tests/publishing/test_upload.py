@@ -321,8 +321,8 @@ def test_changed_by_somebody_else_meanwhile(hub: UploadHub, out: Path) -> None:
 
     hub.before_commit = change
     assert refused(out) == (
-        f"{ID}: the Hub says that somebody else changed it meanwhile: look at it, and run the same command again, which "
-        "sends only what has not arrived."
+        f"{ID}: the Hub says that somebody else changed it meanwhile: look at it, and run the same command again, "
+        "which sends only what has not arrived."
     )
 
 
