@@ -49,7 +49,7 @@ def summary(report: MergeReport) -> list[str]:
         f"{len(adapted)} of them were adapted by the method {report.method}."
     )
     if (share := figures["restored_share"]) is not None:
-        first += f" Of these, {percent(share)} of the {things_restored(report)} have the values of OLD again."
+        first += f" Of these, {percent(share)} of the {things_restored(report)} are OLD's again."
     if (energy := figures["energy_restored"]) is not None:
         first += f" What was restored held {percent(energy)} of the change that tuning had made, on average; the rest"
         first += " was kept" + (", minus the orthogonal correction." if any(r.kappa for r in adapted) else ".")

@@ -1,7 +1,7 @@
 """A report without the paths of the user's machine, which is what the Hub gets.
 
 The report in OUT has the paths as they were given, so that the user finds the files again. For others each local path
-is replaced by its last part: in the records, in the command, in the notes. Names on the Hub stay, and so does everything
+is replaced by its last part: in the records, the command and the notes. Names on the Hub stay, and so does everything
 that ``hpa-merge verify`` checks. The model card is always made from such a report.
 """
 

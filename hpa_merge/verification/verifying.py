@@ -52,7 +52,7 @@ def verify(
 
     With OLD and NEW also everything that follows from them without samples: layout, side files, and every tensor that
     was not adapted; which linears changed, ``κ``, the budgets, the energies and distances; the values of adapted
-    linears according to the report's columns. The page and the pictures are drawn again, if the versions that drew them are
+    linears according to the report's columns. The page and the pictures are drawn again, if the same versions are
     installed. The choice of the columns relies on the report, which ``unchecked`` says.
 
     With the calibration files too, the merge is run again without writing, with the report's options, and every value

@@ -204,7 +204,7 @@ def test_a_mistake_of_ours(
     call.options = ("-v",) if verbose else ()
     assert status(call) == 1
     *trace, last = capsys.readouterr().err.splitlines()
-    assert last == ("Error: ZeroDivisionError: by zero (a mistake of ours or of a library; -v shows where it happened)")
+    assert last == ("Error: ZeroDivisionError: by zero (a bug of hpa-merge or of a library; -v shows the traceback)")
     assert ("Traceback (most recent call last):" in trace) == verbose
     assert verbose or not trace
     assert sorted(path.name for path in call.folder.iterdir()) == ["new", "old"]

@@ -421,7 +421,7 @@ def test_other_methods(method: str, tmp_path: Path) -> None:
     record = LinearRecord("q", "adapted", "layers.0", "layers", 4, 8, restored_share=0.5)
     card = make(report_of(config=config, linears=(record,), safety=None, task=None))
     assert f"--method {method}\n" in card
-    assert "50 % of their values have OLD's values again" in card
+    assert "50 % of their values are OLD's again" in card
     assert ("@inproceedings" in card) == (method in ("random", "energy"))
     assert "`p_max = 15`" not in card or method in ("random", "energy")
 

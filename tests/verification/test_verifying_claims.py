@@ -123,7 +123,7 @@ def test_new_with_linears_that_no_sample_reached(published: Make) -> None:
     result, count = forged.full(), forged.report.count("adapted")
     assert result.problems == ()
     assert (
-        f"{count} of {count} changed linears came from NEW (uncalibrated): that no sample reaches them rests on the "
+        f"{count} of {count} changed linears came from NEW (uncalibrated): that no sample reaches them relies on the "
         "report: give --safety-calib and --task-calib." in result.unchecked
     )
     assert [s for s in forged.again().problems if "outcome is uncalibrated in the report, and has to be adapted" in s]
@@ -217,8 +217,8 @@ def mask(columns: int, *chosen: int) -> str:
 
 WRONG: list[tuple[Change, str]] = [
     ({"kappa": 0.0}, ": kappa is 0 in the report, and "),
-    ({"kappa": None}, " is adapted, and the report does not say with which columns and κ."),
-    ({"restored": None}, " is adapted, and the report does not say with which columns and κ."),
+    ({"kappa": None}, " is adapted, and the report lacks its columns or κ."),
+    ({"restored": None}, " is adapted, and the report lacks its columns or κ."),
     ({"restored": mask(64, 1, 2, 3)}, ": 3 columns are restored in the report, and 8 have to be."),
     ({"n_restored": 7}, ": n_restored is 7 in the report, and has to be 8."),
     ({"n_focus": 64}, ": n_focus is 64 in the report, and has to be 16."),
@@ -232,7 +232,7 @@ WRONG: list[tuple[Change, str]] = [
     ({"energy_restored": 0.99}, ": energy_restored is 0.98999999999999999 in the report, and "),
     ({"distance": 0.5}, ": distance is 0.5 in the report, and "),
     ({"old_norm": 3.0}, ": old_norm is 3 in the report, and "),
-    ({"safety_tokens": 0}, " is adapted in the report, though no token came to it."),
+    ({"safety_tokens": 0}, " is adapted in the report, though no token reached it."),
     ({"unit": "model.layers.2"}, ": unit is model.layers.2 in the report, and has to be model.layers.1."),
     ({"stack": "model"}, ": stack is model in the report, and has to be model.layers."),
     ({"shared_rows": 100}, ": shared_rows is 100 in the report, and has to be missing."),

@@ -72,7 +72,7 @@ def _restored(report: MergeReport) -> str:
     text = f"{len(adapted)} of its {counted(len(report.linears), 'linear weight')} were adapted"
     if share is not None:
         bits = ", bit for bit" if adapted[0].restored is not None else ""
-        text += f": {percent(share)} of their {things_restored(report)} have OLD's values again{bits}"
+        text += f": {percent(share)} of their {things_restored(report)} are OLD's again{bits}"
     cost = "" if energy is None else f" What was restored held {percent(energy)} of the update's square, on average."
     return f"{text}.{cost}"
 
