@@ -1,7 +1,7 @@
 """Shell completion, with click's own functions.
 
-The script of ``hpa-merge completion bash`` calls the program with ``_HPA_MERGE_COMPLETE`` in its environment when the tab
-key is pressed, and reads one candidate per line. The first word may be a command or OLD.
+The script of ``hpa-merge completion bash`` calls the program with ``_HPA_MERGE_COMPLETE`` when the tab key is
+pressed, and reads one candidate per line. The first word may be a command or OLD.
 """
 
 import os

@@ -8,6 +8,7 @@ Large files are uploaded first (``preupload_lfs_files``) and are invisible until
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -115,7 +116,8 @@ def push(
     there = check_destination(where)
     folder = Path(out)
     report = read_report(folder)
-    found = _listed(folder)
+    with _reading():
+        found = Listing.of(folder)
     paths = _places(folder, [name for name in (*report.manifest, CARD, REPORT) if name in found.files])
     states = _states(paths)
     card = _card(folder) if CARD in paths else None
@@ -175,24 +177,24 @@ def _stale(info: ModelInfo | None, contents: Mapping[str, object]) -> tuple[str,
     return tuple(sorted(name for name in there if name not in contents and is_stale(name)))
 
 
-def _states(paths: Mapping[str, Path]) -> dict[str, tuple[int, int, int]]:
-    """Size, time and inode of each file, which change when it is written to.
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn an error in reading OUT into a sentence.
 
     Raises:
-        PublishError: one is gone.
+        PublishError: a file cannot be read.
     """
     try:
+        yield
+    except OSError as error:
+        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
+
+
+def _states(paths: Mapping[str, Path]) -> dict[str, tuple[int, int, int]]:
+    """Size, time and inode of each file, which change when it is written to."""
+    with _reading():
         found = {name: path.stat() for name, path in paths.items()}
-    except OSError as error:
-        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
     return {name: (status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found.items()}
-
-
-def _listed(folder: Path) -> Listing:
-    try:
-        return Listing.of(folder)
-    except OSError as error:
-        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
 
 
 def _places(folder: Path, names: Iterable[str]) -> dict[str, Path]:
@@ -219,12 +221,10 @@ def _content(path: Path, name: str, manifest: Mapping[str, str]) -> Path | bytes
     Raises:
         PublishError: the bytes are not those that were verified.
     """
-    try:
+    with _reading():
         if path.stat().st_size > SMALL:
             return path
         content = path.read_bytes()
-    except OSError as error:
-        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
     if hashlib.sha256(content).hexdigest() != manifest.get(name, hashlib.sha256(content).hexdigest()):
         raise PublishError(f"{name} was changed while it was uploaded, and nothing was published: {AGAIN}.")
     return content

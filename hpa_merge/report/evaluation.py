@@ -13,13 +13,11 @@ from typing import Any, final
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import CONFIG, read_json
+from hpa_merge.report.typed import typed
 
 SCHEMA_VERSION = 1
 
 MARK = "hpa-merge evaluation"
-
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
-"""Raised where a file is read that is no evaluation."""
 
 
 @final
@@ -155,10 +153,9 @@ def read_evaluation(path: Path) -> Evaluation:
         return _evaluation(read_json(path, CONFIG, finite=True))
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
-    except MALFORMED as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    except (ValueError, OverflowError) as error:
         raise EvaluationError(
-            f"{path} holds no results of an evaluation ({why}): write it again with --json."
+            f"{path} holds no results of an evaluation ({error}): write it again with --json."
         ) from error
 
 
@@ -169,7 +166,7 @@ def measured_in(content: Mapping[str, Any] | None) -> tuple[Evaluation, ModelRes
     """
     try:
         evaluation = _evaluation(content)
-    except MALFORMED:
+    except (ValueError, OverflowError):
         return None
     assert content is not None
     name = content.get("out", evaluation.run.get("chosen"))
@@ -238,49 +235,18 @@ def beyond(value: float, bound: float) -> bool:
 
 
 def _evaluation(content: Any) -> Evaluation:
-    """An evaluation from JSON."""
+    """An evaluation from JSON.
+
+    Raises:
+        ValueError: it is none, or has another version.
+    """
     if not isinstance(content, dict) or content.get("format") != MARK:
         raise ValueError("hpa-merge eval --json did not write it")
-    if content["schema_version"] != SCHEMA_VERSION:
+    if content.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
-            f"it has schema_version {content['schema_version']!r}, and this version reads {SCHEMA_VERSION}"
+            f"it has schema_version {content.get('schema_version')!r}, and this version reads {SCHEMA_VERSION}"
         )
-    models = tuple(_model(item) for item in content["models"])
-    if not models:
+    evaluation: Evaluation = typed(Evaluation, content, "the evaluation")
+    if not evaluation.models:
         raise ValueError("it has no model")
-    return Evaluation(
-        models, content["judge"], content["files"], tuple(content.get("failures", ())), content.get("run", {})
-    )
-
-
-def _model(content: Mapping[str, Any]) -> ModelResult:
-    """A model's figures from JSON."""
-    if not isinstance(content["name"], str) or not isinstance(content["model"], str):
-        raise TypeError("a model has no name")
-    return ModelResult(
-        name=content["name"],
-        model=content["model"],
-        safety=_figures(content["safety"]),
-        tasks=_figures(content["tasks"]),
-        benign=_figures(content["benign"]),
-        metrics=dict(content["metrics"]),
-        asr=_mean(content["asr"]),
-        performance=_mean(content["performance"]),
-        over_refusal=_mean(content["over_refusal"]),
-    )
-
-
-def _figures(content: Mapping[str, Any]) -> dict[str, Figure]:
-    return {name: _figure(item) for name, item in content.items()}
-
-
-def _mean(content: Mapping[str, Any] | None) -> Figure | None:
-    return None if content is None else _figure(content)
-
-
-def _figure(content: Mapping[str, Any]) -> Figure:
-    """A figure from JSON."""
-    values = {name: float(content[name]) for name in ("value", "low", "high")}
-    if not all(math.isfinite(value) for value in values.values()):
-        raise ValueError("a figure is not finite")
-    return Figure(**values, samples=int(content["samples"]))
+    return evaluation

@@ -8,10 +8,8 @@ import dataclasses
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, final, get_args, get_origin, get_type_hints
+from typing import Any, final
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
@@ -28,6 +26,7 @@ from hpa_merge.report.records import (
     RoundRecord,
     RunRecord,
 )
+from hpa_merge.report.typed import typed
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning
 from hpa_merge.report.words import shortened
 
@@ -133,7 +132,7 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         check_lengths(content)
         content = brought_up(content)
         if content["schema_version"] == SCHEMA_VERSION:
-            report: MergeReport = _typed(MergeReport, content, "the report")
+            report: MergeReport = typed(MergeReport, content, "the report")
             check_meaning(report)
             return report
     except FileNotFoundError:
@@ -159,39 +158,6 @@ def linear_of(content: Any) -> LinearRecord:
     Raises:
         ValueError: a field is missing, or has a wrong type or an impossible value.
     """
-    record: LinearRecord = _typed(LinearRecord, content, "a linear")
+    record: LinearRecord = typed(LinearRecord, content, "a linear")
     check_linear(record)
     return record
-
-
-@cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    """The types of a record's fields; cached, because looking them up takes longer than reading the record."""
-    return get_type_hints(kind)
-
-
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """A value from JSON as the type of a field.
-
-    Raises:
-        ValueError: it has another type; names ``where``.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any or (origin is Literal and value in arguments) or (origin is UnionType and value is None):
-        return value
-    if origin is UnionType:
-        return _typed(arguments[0], value, where)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = _hints(kind)
-        known = {name: _typed(hints[name], item, name) for name, item in value.items() if name in hints}
-        for item in dataclasses.fields(kind):
-            if item.name not in known and item.default is item.default_factory is dataclasses.MISSING:
-                raise ValueError(f"{where} has no {item.name}")
-        return kind(**known)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(arguments[0], item, f"an entry of {where}") for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {name: _typed(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"{where} cannot be {json.dumps(value):.40}")
-    return kind(value)

@@ -333,7 +333,7 @@ def test_score_refuses_what_is_no_sequence(
             '{"format": "hpa-merge evaluation", "schema_version": 7}',
             "it has schema_version 7, and this version reads 1",
         ),
-        ('{"format": "hpa-merge evaluation"}', "('schema_version' is missing)"),
+        ('{"format": "hpa-merge evaluation"}', "it has schema_version None, and this version reads 1"),
         ('{"format": "hpa-merge evaluation", "schema_version": 1, "models": [{"name": 3}]}', "holds no results"),
     ],
 )
