@@ -17,7 +17,7 @@ from hpa_merge.report.records import (
 )
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
+from hpa_merge.report.words import bytes_text, counted, listed, option_text, seconds_text
 
 Facts = list[tuple[str, str]]
 """Rows of a label and a value."""
@@ -147,9 +147,9 @@ def _round(number: int, record: RoundRecord) -> dict[str, str]:
         "safety set": "" if record.safety is None else calibration_text(record.safety),
         "task set": "" if record.task is None else calibration_text(record.task),
         "adapted": str(record.adapted),
-        "restored": "" if record.restored_share is None else percent(record.restored_share),
-        "energy": "" if record.energy_restored is None else percent(record.energy_restored),
-        "drift": "" if moved is None else _exact(moved),
+        "restored": _exact(record.restored_share, 1),
+        "energy": _exact(record.energy_restored, 1),
+        "drift": _exact(moved),
         "first": from_first_text(record.drift),
         "ASR": asr,
         "tasks": tasks,
@@ -189,6 +189,6 @@ def measured_text(content: Mapping[str, Any] | None) -> str:
     return f"Measured of the merged model: {'; '.join(said)}." if said else ""
 
 
-def _exact(share: float) -> str:
-    """A share in percent with two decimals."""
-    return f"{100 * share:.2f} %"
+def _exact(share: float | None, decimals: int = 2) -> str:
+    """A share in percent with so many decimals; empty for None."""
+    return "" if share is None else f"{100 * share:.{decimals}f} %"

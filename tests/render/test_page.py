@@ -286,7 +286,7 @@ def test_evaluation_and_rounds() -> None:
     check_page(page, figures)
     words = " ".join(page.words.split())
     assert "Measured of the merged model: 2.0 % of the attacks succeed (0.0 % with old, 78.0 % with new)" in words
-    assert "1 first tuned 2026-01-02T03:04:05Z hpa 7 10 % 25 % 2.00 % 2.00 %" in words
+    assert "1 first tuned 2026-01-02T03:04:05Z hpa 7 10.0 % 25.0 % 2.00 % 2.00 %" in words
     assert "4.00 % ≤ 6.04 %" in words
 
 
