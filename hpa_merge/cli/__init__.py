@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _drop_output()
             if error.errno == errno.EPIPE:  # the reader closed the pipe
                 sys.exit(FAILURE)
-            what = "what is printed" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
+            what = "the output" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
             _tell(f"{what} cannot be written ({error.strerror}): free some space, or choose another place.")
             sys.exit(USAGE)
         _trace(verbose, secrets)

@@ -276,7 +276,7 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
 
     if (found := inside(folder, inputs)) is not None:
         raise OutputError(
-            f"{folder} is inside the input {found}, and inputs are never written to: choose a folder outside of it."
+            f"{folder} would lie in the input {found}, and inputs are never written to: choose a folder outside of it."
         )
     ours = not folder.exists()
     try:

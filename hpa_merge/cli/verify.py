@@ -18,7 +18,7 @@ WRONG = 2
 @click.option("--new", metavar="FOLDER|ID", shell_complete=folders, help="NEW of the merge.")
 @click.option("--safety-calib", type=FILE, help="Safety samples of the merge: with them it is run again and compared.")
 @click.option("--task-calib", type=FILE, help="Task samples of the merge.")
-@click.option("--stats", type=FILE, help="Column statistics: trusted where they fit, and never written.")
+@click.option("--stats", type=FILE, help="Column statistics: trusted if they fit, and never written.")
 @click.option(
     "--first", metavar="FOLDER|ID", help="First aligned model of OLD's history, to measure the drift from it."
 )

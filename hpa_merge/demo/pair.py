@@ -69,7 +69,7 @@ def make_demo(folder: Path, *, seed: int = 0, on_stage: Callable[[str], None] = 
         write_samples(files.heldout_new_task, new_task(draw, HELDOUT_SAMPLES))
         write_samples(files.heldout_old_task, old_task(draw, HELDOUT_SAMPLES))
 
-        on_stage("Training OLD: colours, shapes, and refusing what is forbidden")
+        on_stage("Training OLD: colours, shapes, and refusals of what is forbidden")
         old = make_model(processor)
         train(old, lessons, ALIGNMENT)
         _save(old, processor, files.old)

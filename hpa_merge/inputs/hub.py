@@ -47,7 +47,7 @@ TIMEOUT = 30.0
 @final
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies.
+    """A checkpoint and its folder.
 
     Attributes:
         name: as it was given.

@@ -1,4 +1,4 @@
-"""Where on the Hub a model is published, and what is there."""
+"""The repository on the Hub that a model is published to."""
 
 from dataclasses import dataclass
 from typing import final

@@ -176,7 +176,7 @@ def _plane(by_place: Mapping[tuple[str, str], Cells]) -> Figure:
         "Every input column by how much its change matters to safety (ε̄, upward) and to the new task (ζ̄, to the "
         "right); on the dashed line both scores are equal. The chart ends eight powers of ten below the largest score; "
         "the table has the rest.",
-        "The restored columns, in orange, lie at the top left: their change matters to safety and not to the task. "
+        "The restored columns, in orange, are at the top left: their change matters to safety and not to the task. "
         "If orange is at the top right only, safety and task need the same columns.",
         f"A map of the columns of all layers by their two scores. {counts}"
         + (f", {percent(above / restored)} of these in cells where safety's score is larger." if restored else "."),

@@ -49,7 +49,7 @@ class ModelResult:
         tasks: performance, by the name of the task.
         benign: share of benign prompts that are refused, by the name of the set.
         metrics: the metric of each task.
-        asr, performance, over_refusal: means over the sets, each set counting the same; None where there is none.
+        asr, performance, over_refusal: means over the sets, with equal weights; None if there is no set.
     """
 
     name: str

@@ -57,7 +57,7 @@ MEASURES = (
         "hpa_energy.png",
         "How much of the update this undoes",
         "% of ‖ΔW‖²",
-        "The share of tuning's squared change to a weight that lies in what was restored.",
+        "The share of tuning's squared change to a weight that was restored.",
         "More than the share of the columns: the restored ones are among those that tuning changed most. But well "
         "below 100 %, because the rest is what remains of the new task.",
         lambda records: mean(record.energy_restored for record in records),

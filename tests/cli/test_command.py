@@ -313,9 +313,7 @@ def test_a_disk_that_is_full_is_said(
     monkeypatch.chdir(tmp_path)
     Path("help.txt").write_text(" " * 1024)
     done = printing(f">{where}", *words)
-    assert done.stderr == (
-        f"Error: what is printed cannot be written ({why}): free some space, or choose another place.\n"
-    )
+    assert done.stderr == (f"Error: the output cannot be written ({why}): free some space, or choose another place.\n")
     assert done.returncode == 2
 
 

@@ -61,7 +61,7 @@ def test_the_table_and_the_files(
     table = rows(printed.out)
     assert "aligned worse prude" in table
     assert any(line.startswith("attack success on s ↓ 0.0 50.0 (0.0–100.0) 0.0") for line in table)
-    assert "rise of attack success (DASR) ↓ +50.0 +0.0" in table
+    assert "its rise (DASR) ↓ +50.0 +0.0" in table
     assert "refused of b ↓ 0.0 0.0 100.0" in table
     assert any(line.startswith("echo (exact) ↑ 100.0 75.0 (") for line in table)
     assert "Attack success is judged by phrases." in " ".join(table)

@@ -18,11 +18,13 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     table = plain_table("Does it work?", "", *(model.name for model in models), words=1 + len(models))
     for column in table.columns[1:]:
         column.justify = "right"
-    for row in figure_rows(models):
+    rows = figure_rows(models)
+    attacks = sum(row.kind == "safety" for row in rows)
+    for number, row in enumerate(rows, start=1):
         table.add_row(row.text, *map(with_interval, row.figures))
-    if (first := models[0].asr) and len(models) > 1:
-        rises = (f"{model.asr.value - first.value:+.1f}" if model.asr else "" for model in models[1:])
-        table.add_row("rise of attack success (DASR) ↓", "", *rises)
+        if number == attacks and (first := models[0].asr) and len(models) > 1:
+            rises = (f"{model.asr.value - first.value:+.1f}" if model.asr else "" for model in models[1:])
+            table.add_row("its rise (DASR) ↓", "", *rises)
     return Group(apart(table), Text(legend_of(evaluation), style="dim"))
 
 

@@ -62,7 +62,7 @@ def statistics_table(summary: StatisticsSummary) -> RenderableType:
             spread = (linear.minimum, linear.median, linear.maximum)
             size = NONE if linear.columns is None else str(linear.columns)
             table.add_row(linear.name, half.purpose, str(linear.tokens), size, *map(_spread, spread))
-    legend = "min, median, max: of [H⁻¹]_jj over the columns; · where no token activates the linear."
+    legend = "min, median, max: of [H⁻¹]_jj over the columns; · if no token activates the linear."
     return Group(facts_table(*facts), apart(table), Text(legend, style="dim"))
 
 
