@@ -171,7 +171,7 @@ def _of_answer(error: HfHubHTTPError, repo: str) -> str:
     if not str(error.response.url).startswith(constants.ENDPOINT):
         return f": the Hub's storage refuses a file (HTTP {status}): {AGAIN}."
     said = f", {without_secrets(error.server_message)}" if error.server_message else ""
-    if isinstance(error, RepositoryNotFoundError) and status != 401:
+    if isinstance(error, RepositoryNotFoundError) and status not in (401, 403):
         status = 404
     sentences = {
         400: f"does not take it (HTTP 400{said}): check the names of the repository and the branch.",
