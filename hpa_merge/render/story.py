@@ -57,9 +57,7 @@ def summary(report: MergeReport) -> list[str]:
     second = f"The linear weights: {', '.join(left)}. " if len(adapted) < len(report.linears) else ""
     if others := sum(report.passed_through.values()):
         second += f"{counted(others, 'other tensor')}, such as norms and embeddings, came from NEW byte for byte."
-    third = "; ".join(f"{name}: {value}" for name, value in cost_facts(report.run))
-    third = f"{third[:1].upper()}{third[1:]}."
-    return [text for text in (first, second.strip(), measured_text(report.evaluation), third) if text]
+    return [text for text in (first, second.strip(), measured_text(report.evaluation)) if text]
 
 
 def evaluation_facts(evaluation: Evaluation) -> Facts:
