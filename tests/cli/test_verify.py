@@ -30,7 +30,7 @@ def test_a_whole_folder(merged: Call, capsys: pytest.CaptureFixture[str]) -> Non
     assert printed.out.startswith(f"{merged.out} is as its merge wrote it: ")
     assert printed.err == (
         "Note: README.md may be edited, and was not checked.\n"
-        "Note: What the report says of the merge was not compared with OLD and NEW: give both.\n"
+        "Note: The report was not compared with OLD and NEW: give both.\n"
     )
     assert not verify(merged.out, "--old", merged.old, "--new", merged.new, "-q")
     assert capsys.readouterr() == ("", "")

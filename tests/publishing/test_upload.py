@@ -541,7 +541,7 @@ def test_a_card_that_the_hub_does_not_take(hub: UploadHub, out: Path) -> None:
         "the same command again, which sends only what has not arrived."
     )
     (out / CARD).write_bytes("Modèle".encode("latin-1"))
-    assert refused(out) == (f"{out / CARD} is not UTF-8 (byte 3), which the Hub does not take: save it as UTF-8.")
+    assert refused(out) == (f"{out / CARD} is not UTF-8 (byte 3), which the Hub does not accept: save it as UTF-8.")
 
 
 # --- the commands ---

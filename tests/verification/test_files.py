@@ -298,7 +298,7 @@ def test_what_others_have_drawn_is_not_compared_and_said_to_be(versions: dict[st
     result = shown.full()
     assert "drawn files" not in result.checked
     was = "altair 0.1" if versions else "unknown versions"
-    assert said_of(result, f"The page and the pictures were not compared: they were drawn by {was}, and here are hpa")
+    assert said_of(result, f"The page and the pictures were not compared: {was} drew them, and this machine has hpa")
 
 
 @pytest.mark.usefixtures("without_altair")
