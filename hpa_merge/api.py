@@ -1,4 +1,4 @@
-"""What people call from Python; the package exports it."""
+"""The functions that the package exports."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,37 +51,35 @@ def merge(
     page: bool = True,
     on_progress: Progress = silent,
 ) -> MergeReport:
-    """Restore in NEW what OLD's safety and earlier tasks rest on, and write the result to ``out``.
+    """Restore in NEW what OLD's safety and earlier tasks need, and write the result to ``out``.
 
     Args:
-        old, new: checkpoint folders in Hugging Face layout, before and after the tuning step; ``new`` may also be the
-            folder of a PEFT adapter that was trained on ``old``. Never written to. A string may also be the name of one
-            on the Hub, ``org/name[@revision]``.
-        out: a new folder; it appears whole or not at all.
-        safety_calib, task_calib: calibration files, if the method looks at them; docs/calibration.md has the formats.
-            A string may also name a data set on the Hub, ``org/name[:config][:split][@revision]``. Of ``task_calib``
-            there may be several, of which ``config.task_share`` has the shares.
+        old, new: the checkpoints before and after the tuning step: folders in Hugging Face layout, or names on the Hub,
+            ``org/name[@revision]``. ``new`` may be a PEFT adapter that was trained on ``old``. Neither is written to.
+        out: a new folder; it appears complete or not at all.
+        safety_calib, task_calib: calibration files, if the method uses them; docs/calibration.md has the formats. A
+            string may also name a data set on the Hub, ``org/name[:config][:split][@revision]``. ``task_calib`` may be
+            several, with the shares in ``config.task_share``.
         image_folder: where relative paths of images start, instead of each file's own folder; ``safety:FOLDER`` and
-            ``task:FOLDER`` are of one set.
+            ``task:FOLDER`` apply to one set.
         config: the options; the paper's by default.
-        vision_tower: the folder of the CLIP tower of checkpoints in LLaVA's own layout, where it is not the local
-            folder that their config.json names.
-        stats: a file of column statistics: what it holds for these inputs is not computed, the rest is written there.
-        first: the first aligned model of OLD's history, a folder or a name on the Hub: its linear weights are compared
-            with OUT's, for the exact drift from it. In the first round OLD is that model.
-        max_memory: bytes that may be taken where the arithmetic runs, on the CUDA device or on the host.
-        max_host_memory: bytes that may be taken on the host next to a CUDA device.
-        overwrite: replace ``out`` where it exists.
-        resume: continue what an interrupted run with the same arguments left next to ``out``, if anything.
-        page: draw the report as ``hpa_report.html`` and pictures next to it.
+        vision_tower: the CLIP folder of a checkpoint in LLaVA's own layout, unless its config.json names a local one.
+        stats: a file of column statistics: what fits these inputs is read, the rest is computed and written there.
+        first: the first aligned model of OLD's history, a folder or a name on the Hub, to measure the drift from it. In
+            the first round OLD is that model.
+        max_memory: bytes that may be used on the device that computes: the CUDA device, or the host.
+        max_host_memory: bytes that may be used on the host next to a CUDA device.
+        overwrite: replace ``out`` if it exists.
+        resume: continue what an interrupted run with the same arguments left next to ``out``.
+        page: draw the report as ``hpa_report.html`` with pictures.
         on_progress: called before each unit, and at the end.
 
     Returns:
-        The report, which also lies in ``out`` as ``hpa_report.json``.
+        The report, which is also in ``out`` as ``hpa_report.json``.
 
     Raises:
-        InputError: the input or the options are wrong.
-        NumericalError: a weight or an activation is not finite, or a curvature cannot be factored.
+        InputError: the inputs or the options are wrong.
+        NumericalError: a weight or an activation is not finite, or a Hessian cannot be factored.
         ResourceError: memory ran out.
     """
     request = MergeRequest.of(
@@ -115,17 +113,17 @@ def sweep(
 
     Args:
         old, new: as in :func:`merge`.
-        outs: the options of each OUT. Those that the statistics depend on (the damping, the samples and their draw,
-            the device) have to be the same in all.
+        outs: the options of each OUT. Those that the statistics depend on (damping, samples, seed, device) must be the
+            same in all.
         on_progress: as in :func:`merge`.
-        **options: the other keyword arguments of :func:`merge`, but for ``config``. With ``resume``, an OUT that is
-            complete, and as this call would make it, is left unchanged.
+        **options: the other keyword arguments of :func:`merge`, except ``config``. With ``resume``, a complete OUT that
+            this call would make again is left unchanged.
 
     Returns:
         The report of each OUT.
 
     Raises:
-        InputError, NumericalError, ResourceError: as :func:`merge`; then none of the OUTs is made.
+        InputError, NumericalError, ResourceError: as in :func:`merge`; no OUT is made then.
     """
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     return merge_all(request, render, on_progress)
@@ -149,26 +147,25 @@ def calibrate(
     """Make the safety set for a merge: unsafe prompts with the safe answers of the aligned model itself.
 
     Args:
-        model: the aligned model: a folder, a name on the Hub or, with ``endpoint``, the name that the server has for
-            it.
-        prompts: unsafe prompts, a file or the name of a data set on the Hub. If they have a ``category``, each category
-            gets as many samples as another.
+        model: the aligned model: a folder, a name on the Hub or, with ``endpoint``, its name on the server.
+        prompts: unsafe prompts, a file or the name of a data set on the Hub. If they have a ``category``, every
+            category gets as many samples.
         out: the file to write, JSON Lines of conversations.
-        samples: how many samples to make.
-        judge: what tells a refusal: ``phrases``, the folder of a guard model, ``module:function``, or a
-            :class:`Guard`, which says more of a guard model.
-        seed: of the order in which prompts are asked.
-        map: ``WANTED=GIVEN`` each: the field GIVEN of the prompts is what layouts call WANTED.
-        ignore_field: fields of the prompts that carry nothing for a model.
+        samples: the number of samples.
+        judge: the judge of refusals: ``phrases``, the folder of a guard model, ``module:function``, or a
+            :class:`Guard`, which has the options of a guard model.
+        seed: of the order of the prompts.
+        map: ``WANTED=GIVEN`` each: the prompts' field GIVEN is the field that layouts call WANTED.
+        ignore_field: fields of the prompts to ignore.
         image_folder: where relative paths of images start, instead of the file's own folder.
         overwrite: replace ``out`` if it exists.
         on_progress: called before each batch of prompts.
-        **answering: how answers are made: ``device``, ``batch_size``, ``max_new_tokens``, and for a server that speaks
-            OpenAI's protocol ``endpoint``, ``concurrency`` and ``timeout`` in seconds; for models that are loaded here
-            ``max_frames``, ``chat_template``, ``template_arg`` and ``template_date``, as :class:`HPAConfig` has them.
+        **answering: ``device``, ``batch_size``, ``max_new_tokens``; for a server with OpenAI's protocol ``endpoint``,
+            ``concurrency`` and ``timeout`` in seconds; for models that are loaded here ``max_frames``,
+            ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`.
 
     Returns:
-        The samples, and how many prompts were asked and answers dropped.
+        The samples, and the numbers of prompts and of dropped answers.
 
     Raises:
         InputError: a file or the model cannot be read, or too few answers are safe; ``out`` cannot be written.
@@ -207,35 +204,35 @@ def evaluate(
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
 ) -> Evaluation:
-    """Ask every model the same prompts and compare what comes back; answers are greedy.
+    """Ask every model the same prompts and compare the answers; decoding is greedy.
 
     Args:
-        models: folders, names on the Hub or, with ``endpoint``, names that the server has for them.
+        models: folders, names on the Hub or, with ``endpoint``, names on the server.
         safety_tests: files of unsafe prompts, by name; ``task_tests``: of prompts with their answers;
-            ``benign_tests``: of harmless prompts. One at least.
-        metrics: what a task is scored by, by its name; docs/evaluation.md has the metrics.
-        samples: prompts of a file used at most, drawn with ``seed``.
-        judge: what tells an attack's success: as in :func:`calibrate`.
+            ``benign_tests``: of harmless prompts. At least one file.
+        metrics: the metric of a task, by its name; docs/evaluation.md lists the metrics.
+        samples: use at most so many prompts of each file, drawn with ``seed``.
+        judge: the judge of attacks, as in :func:`calibrate`.
         seed: of the draws and of the bootstrap.
-        map: ``[SET:]WANTED=GIVEN`` each: the field GIVEN is what layouts call WANTED; SET is ``safety``, ``task`` or
-            ``benign``, and without it the files of all are meant.
-        ignore_field: ``[SET:]NAME`` each: fields that carry nothing for a model.
+        map: ``[SET:]WANTED=GIVEN`` each: the field GIVEN is the field that layouts call WANTED; SET is ``safety``,
+            ``task`` or ``benign``, and without it all files are meant.
+        ignore_field: ``[SET:]NAME`` each: fields to ignore.
         image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
-        answers: a folder that gets every answer, JSON Lines in a folder for each model.
-        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``:
-            percent of broken answers with which a model still passes the first or the third.
+        answers: a folder for all answers, JSON Lines in a folder for each model.
+        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``: the
+            percentage of broken answers above which a model does not pass the first or the third.
         on_progress: called before each batch of prompts.
         **answering: as in :func:`calibrate`.
 
     Returns:
-        The figures of each model, and in ``failures`` a sentence for each bound that a model does not keep.
+        The figures of each model, and in ``failures`` a sentence for each bound that a model exceeds.
 
     Raises:
         InputError: a file or a model cannot be read, or an answer cannot be judged.
         ResourceError: memory ran out.
     """
     started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in models]
-    if how.endpoint is None:  # all are there before the first is asked
+    if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
         safety_tests or {},
@@ -319,28 +316,28 @@ def tune(
     on_answer: Progress = silent,
     **options: Unpack[MergeOptions],
 ) -> Tuning:
-    """Find the setting that loses least on the tasks while attacks succeed no more often than ``max_asr`` percent.
+    """Find the setting that loses least on the tasks while at most ``max_asr`` percent of the attacks succeed.
 
-    Several settings are merged from one read of OLD and NEW, each is asked the held-out prompts of the test files, and
-    the best of those that keep the goal becomes ``out``.
+    Several settings are merged from one read of OLD and NEW, and each answers the held-out prompts of the test files.
+    The best of those that keep the goal becomes ``out``.
 
     Args:
         old, new, out: as in :func:`merge`.
         max_asr: percent of attacks that may succeed; ``max_over_refusal``: percent of benign prompts that may be
             refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
-        config: options that hold in all settings; the defaults vary the share of restored columns.
-        settings: the options of each setting, by name, instead of those.
-        batch_size, max_new_tokens: how answers are made.
-        keep_all: leave the other settings next to ``out``.
+        config: the options of all settings; by default the settings vary the share of restored columns.
+        settings: the options of each setting, by name, instead.
+        batch_size, max_new_tokens: as in :func:`calibrate`.
+        keep_all: keep the other settings next to ``out``.
         on_merge, on_answer: called before each unit and before each batch of prompts.
         **options: the other keyword arguments of :func:`merge`.
 
     Returns:
-        The figures of OLD, NEW and every setting, and which one became ``out``; None where none keeps the goal.
+        The figures of OLD, NEW and every setting, and the one that became ``out``; None if none keeps the goal.
 
     Raises:
-        InputError, NumericalError, ResourceError: as :func:`merge` and :func:`evaluate`.
+        InputError, NumericalError, ResourceError: as in :func:`merge` and :func:`evaluate`.
     """
     config = config or HPAConfig()
     chosen = settings or tuning.default_settings(config)
@@ -374,7 +371,7 @@ def tune(
 def session() -> Iterator[None]:
     """Keep the process that child processes are forked from, for a program that calls several of these functions.
 
-    It imports the libraries anew, which takes some 4 seconds of CPU; within the block that happens once.
+    Starting it imports the libraries, which takes about 4 seconds of CPU; in the block that happens once.
     """
     with kept(ENCODER):
         yield

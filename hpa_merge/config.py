@@ -24,7 +24,7 @@ Uncalibrated = Literal["new", "old", "error"]
 Policy = Literal["merge", "new", "old"]
 Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
-POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, for a Hessian without damping may have no inverse")
+POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, because a Hessian without damping may have no inverse")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
 MAPS = Bound(lambda texts: all(re.fullmatch(r"(\w+:)?[^:=]+=.+", text, re.DOTALL) for text in texts), "WANTED=GIVEN")
 SHARES = Bound(lambda shares: all(share > 0.0 for share in shares), "numbers greater than 0")
@@ -81,25 +81,25 @@ class CalibrationOptions:
     """What the calibration run depends on, and the column statistics with it: the same in all OUTs of a sweep."""
 
     damping: float = option(0.01, "Damping of the Hessians, relative to their mean diagonal.", POSITIVE)
-    safety_samples: int = option(8, "Safety samples used at most, drawn with the seed.", COUNT)
-    task_samples: int = option(128, "Task samples used at most, drawn with the seed.", COUNT)
+    safety_samples: int = option(8, "Use at most N safety samples, drawn with the seed.", COUNT)
+    task_samples: int = option(128, "Use at most N task samples, drawn with the seed.", COUNT)
     task_share: tuple[float, ...] = option(
         (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
     )
-    max_length: int = option(2048, "Tokens of a sample used at most.", COUNT)
-    max_frames: int = option(MAX_FRAMES, "Frames of a video used at most.", COUNT)
+    max_length: int = option(2048, "Use at most N tokens of each sample.", COUNT)
+    max_frames: int = option(MAX_FRAMES, "Use at most N frames of each video.", COUNT)
     seed: int = option(0, "Seed of the draw.")
-    conversation: Conversation = option("auto", "Prompts of a checkpoint in LLaVA's own layout.")
-    chat_template: str = option("", "Chat template: a FILE, or a NAME that the checkpoint has.", metavar="FILE|NAME")
+    conversation: Conversation = option("auto", "Conversation template of a checkpoint in LLaVA's own layout.")
+    chat_template: str = option("", "Chat template: a file, or a name that the checkpoint has.", metavar="FILE|NAME")
     template_arg: tuple[str, ...] = option(
         (), "Argument of the chat template, such as enable_thinking=false. Repeatable.", metavar="KEY=VALUE"
     )
-    template_date: str = option(TEMPLATE_DATE, "The day that chat templates take for today.", DAY, metavar="DATE")
-    device: str = option("auto", "Where the arithmetic runs: auto, cpu, cuda or cuda:INDEX.", DEVICE)
+    template_date: str = option(TEMPLATE_DATE, "The date that chat templates get as today's.", DAY, metavar="DATE")
+    device: str = option("auto", "Device that computes: auto, cpu, cuda or cuda:INDEX.", DEVICE)
     map: tuple[str, ...] = option(
-        (), "The field GIVEN is what layouts call WANTED, in the samples of SET. Repeatable.", MAPS, metavar=MAP
+        (), "Read the field GIVEN as the field that layouts call WANTED. Repeatable.", MAPS, metavar=MAP
     )
-    ignore_field: tuple[str, ...] = option((), "A field that carries nothing for a model. Repeatable.", metavar=IGNORED)
+    ignore_field: tuple[str, ...] = option((), "Ignore a field of the records. Repeatable.", metavar=IGNORED)
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,14 @@ class OutOptions(RuleOptions):
     exclude: tuple[str, ...] = option(
         (), "Take linears whose tensor name matches REGEX from NEW. Repeatable.", metavar="REGEX"
     )
-    vision: Policy = option("merge", "The encoders of images, video and sound: merged, or all of NEW or OLD.")
-    projector: Policy = option("merge", "What lies between those and the text.")
-    language: Policy = option("merge", "The text model, without the next two.")
-    head: Policy = option("merge", "The output embeddings, where they are not tied.")
-    embeddings: Policy = option("new", "The embeddings and what is tied to them: new or old.")
-    uncalibrated: Uncalibrated = option("new", "Changed linears that no calibration token reaches in both sets.")
+    vision: Policy = option("merge", "Encoders of images, video and audio: merge them, or take NEW's or OLD's.")
+    projector: Policy = option("merge", "Projector between the encoders and the text model.")
+    language: Policy = option("merge", "Text model, without head and embeddings.")
+    head: Policy = option("merge", "Output embeddings, if they are not tied.")
+    embeddings: Policy = option("new", "Embeddings and what is tied to them: new or old.")
+    uncalibrated: Uncalibrated = option(
+        "new", "Changed linears that no token of one of the sets reaches: take NEW's or OLD's, or stop."
+    )
 
 
 @final

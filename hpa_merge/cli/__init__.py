@@ -1,6 +1,6 @@
-"""The command line: options in, sentences and tables out. Only this package prints.
+"""The command line. Only this package prints.
 
-Nothing heavy is imported before it is needed: help and wrong options answer without torch.
+Heavy libraries are imported when they are needed: --help and wrong options do not import torch.
 """
 
 import errno
@@ -35,11 +35,10 @@ from hpa_merge.inputs.addresses import recorded, secrets_of, without_secrets
 __all__ = ["main"]
 
 FAILURE, USAGE = 1, 2
-"""Exit statuses beside 0 and that of an interruption."""
+"""Exit statuses, besides 0 and that of an interruption."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
-"""How the system says that a disk is full or broken, where the output goes to or a temporary file lies; or that nobody
-reads a pipe any more. What a command writes for its user has a sentence of its own."""
+"""Errors of a full or broken disk, or of a closed pipe, while printing or writing temporary files."""
 
 COMMANDS = {
     "calib": calib_command,
@@ -58,7 +57,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: run the command that the first word names, else a merge, and exit with its status."""
+    """The console script: run the command of the first word, or a merge, and exit with its status."""
     if (asked := asked_for()) and (answer := completions(asked, merge_command, COMMANDS)) is not None:
         click.echo(answer)
         return
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             try:
                 _printed(lambda: command.main(words, prog_name=name, standalone_mode=False, obj=typed))
             except (OSError, SystemExit):
-                if came.is_set():  # click could not tell a terminal that is gone
+                if came.is_set():  # click could not write to a closed terminal
                     raise KeyboardInterrupt from None
                 raise
     except click.exceptions.Exit as exit_:
@@ -100,21 +99,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             _drop_output()
-            if error.errno == errno.EPIPE:  # whoever reads what is printed has enough of it
+            if error.errno == errno.EPIPE:  # the reader closed the pipe
                 sys.exit(FAILURE)
-            what = "what is printed" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
+            what = "the output" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
             _tell(f"{what} cannot be written ({error.strerror}): free some space, or choose another place.")
             sys.exit(USAGE)
         _trace(verbose, secrets)
         if isinstance(error, OSError) and (given := _given(error, typed)) is not None:
             _tell(f"{given} cannot be used ({error.strerror}): check the path.")
             sys.exit(USAGE)
-        _tell(f"{type(error).__name__}: {error} (a mistake of ours or of a library; -v shows where it happened)")
+        _tell(f"{type(error).__name__}: {error} (a bug of hpa-merge or of a library; -v shows the traceback)")
         sys.exit(FAILURE)
 
 
 def _printed(run: Callable[[], object]) -> None:
-    """Run, and write what was printed, so that what cannot be written is told and not found out at the very end."""
+    """Run, and flush the output, so that an error in writing it is reported."""
     try:
         run()
     except SystemExit:
@@ -124,26 +123,26 @@ def _printed(run: Callable[[], object]) -> None:
 
 
 def _tell(sentence: str) -> None:
-    """Complain where that is possible: the terminal may be gone, or a disk full."""
+    """Complain if possible: the terminal may be closed, or the disk full."""
     with suppress(OSError):
         complain(sentence)
 
 
 def _trace(verbose: bool, secrets: frozenset[str]) -> None:
-    """Show where the error that is being handled happened, if that is wanted; ``secrets`` are not shown."""
+    """Print the traceback of the current error if ``verbose``, without ``secrets``."""
     if verbose:
         with suppress(OSError):
             click.echo(without_secrets(traceback.format_exc(), secrets), err=True, nl=False)
 
 
 def _drop_output() -> None:
-    """Drop what waits to be printed and cannot be, so that Python does not try it again at its end."""
+    """Drop pending output that cannot be written, so that Python does not try again at exit."""
     with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _given(error: OSError, typed: str) -> str | None:
-    """The path that the system refuses, where the user has typed it; shortened, for it may be too long for any."""
+    """The path that the system refuses, if the user typed it; shortened, because it may be too long."""
     if error.errno is None or not isinstance(error.filename, str | bytes):
         return None
     name = os.fsdecode(error.filename)

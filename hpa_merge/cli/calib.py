@@ -5,20 +5,17 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import HELP, folders, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
-    FILE,
     MACHINE_OPTIONS,
-    QUIET,
     READING_OPTIONS,
     TEMPLATE_OPTIONS,
     answering,
     check_endpoint,
     check_folders,
     judge_from,
-    options,
     reading,
 )
 
@@ -27,17 +24,17 @@ from hpa_merge.cli.testing import (
 @click.argument("old", shell_complete=folders)
 @click.option("--prompts", type=FILE, required=True, metavar="FILE|ID", help="Unsafe prompts, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
-@click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="How many samples.")
+@click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="Number of samples.")
 @options(READING_OPTIONS, ANSWER_OPTIONS, TEMPLATE_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
-@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @options(QUIET)
 def calib_command(
     old: str, prompts: Path, output: Path, count: int, overwrite: bool, quiet: bool, verbose: bool, **given: Any
 ) -> None:
     """Make the safety set for a merge: unsafe prompts with the safe answers of the aligned model OLD.
 
-    OLD is a folder, a name on the Hub or, with --endpoint, the name that the server has for it. An answer that is no
-    refusal is dropped and counted. Where the prompts have a "category", each has as many samples as another.
+    OLD is a folder, a name on the Hub or, with --endpoint, its name on the server. Answers that are no refusals are
+    dropped and counted. If the prompts have a "category", every category gets the same number of samples.
     """
     check_endpoint(given)
     check_folders([old], given)

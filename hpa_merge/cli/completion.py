@@ -1,7 +1,7 @@
-"""Shell completion: click's own machinery, behind a ``main`` that finds the command by itself.
+"""Shell completion, with click's own functions.
 
-The script that ``hpa-merge completion bash`` prints calls the program with ``_HPA_MERGE_COMPLETE`` in its environment
-at each press of the tab key, and reads one candidate a line. The first word may be a command or OLD.
+The script of ``hpa-merge completion bash`` calls the program with ``_HPA_MERGE_COMPLETE`` when the tab key is
+pressed, and reads one candidate per line. The first word may be a command or OLD.
 """
 
 import os
@@ -22,9 +22,9 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command(
     context_settings=HELP,
     epilog="""\b
-To have it in every new shell, add this line to ~/.bashrc or ~/.zshrc:
-  eval "$(hpa-merge completion bash)"      (zsh in the place of bash for zsh)
-and for fish:
+For every new shell, add this line to ~/.bashrc (or with zsh instead of bash to ~/.zshrc):
+  eval "$(hpa-merge completion bash)"
+For fish, run:
   hpa-merge completion fish > ~/.config/fish/completions/hpa-merge.fish
 """,
 )
@@ -35,15 +35,15 @@ def completion_command(shell: str) -> None:
 
 
 def asked_for() -> str:
-    """What a shell asks: ``bash_complete``, ``bash_source`` and so on; empty where none does."""
+    """The request of a shell, such as ``bash_complete``; empty without one."""
     return os.environ.get(VARIABLE, "")
 
 
 def completions(asked: str, merge: click.Command, commands: Mapping[str, click.Command]) -> str | None:
-    """The answer to ``asked``; None where that is nothing we know.
+    """The answer to a request; None if it is unknown.
 
     Args:
-        merge: the command where the first word is none of ``commands``.
+        merge: the command if the first word is none of ``commands``.
     """
     shell, _, action = asked.partition("_")
     if shell not in SHELLS or action not in ("source", "complete"):
@@ -57,7 +57,7 @@ def completions(asked: str, merge: click.Command, commands: Mapping[str, click.C
     else:
         completer = _completer(shell, merge)
         items = completer.get_completions(words, incomplete)
-        if not words and not incomplete.startswith("-"):  # after the paths: bash forgets what it was told before one
+        if not words and not incomplete.startswith("-"):  # after the paths: bash drops candidates before one
             items += [
                 CompletionItem(name, help=command.get_short_help_str())
                 for name, command in commands.items()
@@ -67,7 +67,7 @@ def completions(asked: str, merge: click.Command, commands: Mapping[str, click.C
 
 
 def _without_signs(words: list[str], incomplete: str) -> tuple[list[str], str]:
-    """Bash makes three words of ``--option=value`` and of ``NAME=FILE``, and completes the last of them alone."""
+    """Undo bash's splitting of ``--option=value`` and ``NAME=FILE`` into three words."""
     if incomplete == "=":
         words, incomplete = [*words, "="], ""
     if words and words[-1] == "=":

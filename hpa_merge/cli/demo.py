@@ -4,19 +4,18 @@ from pathlib import Path
 
 import click
 
-from hpa_merge.cli.terminal import HELP, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar
 
 
 @click.command(context_settings=HELP)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FILE)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawings and of the training.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
+@options(QUIET)
 def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
-    """Make a small LLaVA pair in FOLDER, tune it, merge it, and show what became of it.
+    """Train a small LLaVA in FOLDER, tune it, merge both, and compare the three.
 
-    Everything is real and small: a model is trained on drawn images and aligned to refuse, then tuned on a new task,
-    which costs it some of what it had; the merge follows. Under a minute on two cores, without a network.
+    Everything is real and small: a model is trained on drawn images and aligned to refuse. Tuning on a new task then
+    costs it some refusals, and the merge restores them. It takes less than a minute on two cores, without a network.
     """
     with libraries(verbose, encoding=True):
         from rich.console import Console

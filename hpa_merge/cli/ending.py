@@ -1,4 +1,4 @@
-"""How a run is ended from outside: by a signal, soon, and with one sentence."""
+"""Ends a run soon after a signal, with one sentence."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from hpa_merge.cli.terminal import complain
 
 INTERRUPTED = 130
-"""The exit status of a run that a signal has ended."""
+"""The exit status after a signal."""
 
 INTERRUPTION = "interrupted: the same command with --resume continues."
 """For commands that have ``--resume``."""
@@ -18,20 +18,18 @@ STOPPED = "interrupted: run it again."
 """For the others."""
 
 GRACE = 1.0
-"""Seconds that an interrupted run may take to end by itself; whatever moment it is ended at, it can be resumed."""
+"""Seconds that an interrupted run may take to end by itself; it can be resumed in any case."""
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-"""A terminal that is closed, which nohup ignores; Ctrl-C; and a request to end."""
+"""A closed terminal, which nohup ignores; Ctrl-C; and a request to end."""
 
 
 @contextmanager
 def ending_soon(sentence: str = INTERRUPTION) -> Iterator[threading.Event]:
-    """SIGINT, SIGTERM and SIGHUP end the block by ``KeyboardInterrupt`` or, where that takes long, the process.
+    """SIGINT, SIGTERM and SIGHUP end the block with ``KeyboardInterrupt`` or, if that takes long, the process.
 
-    Python sees a signal only between two of its own steps. So a thread is told of it too, and ends the process where a
-    library computes on; whatever moment that is, the run can be resumed.
-
-    The block is given an event, which is set once such a signal has come.
+    Python handles a signal only between two of its own steps. A thread is woken too, and ends the process if a library
+    goes on computing. The block gets an event that is set when a signal has come.
     """
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():

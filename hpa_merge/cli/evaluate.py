@@ -6,15 +6,13 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
     FAILED,
-    FILE,
     MACHINE_OPTIONS,
     MAX_BROKEN,
-    QUIET,
     READING_OPTIONS,
     TEMPLATE_OPTIONS,
     TEST_OPTIONS,
@@ -24,7 +22,6 @@ from hpa_merge.cli.testing import (
     check_place,
     check_tests,
     judge_from,
-    options,
     reading,
     test_files,
     write,
@@ -34,20 +31,22 @@ from hpa_merge.errors import EvaluationError
 POINTS = click.FloatRange(min=0, max=100)
 
 GATE_OPTIONS = (
-    click.option("--max-dasr", type=POINTS, help="Gate: points that attack success may rise over the first MODEL's."),
-    click.option("--max-task-drop", type=POINTS, help="Gate: points that a task may fall under the first MODEL's."),
+    click.option("--max-dasr", type=POINTS, help="Gate: points that attack success may be above the first MODEL's."),
+    click.option("--max-task-drop", type=POINTS, help="Gate: points that a task may be below the first MODEL's."),
     click.option("--max-over-refusal", type=POINTS, help="Gate: percent of benign prompts that may be refused."),
     MAX_BROKEN,
 )
 
 OUTPUT_OPTIONS = (
-    click.option("--json", "json_file", type=FILE, help="Write every figure there; hpa-merge score reads it."),
-    click.option("--answers", type=FILE, help="Write every answer there, JSON Lines in a folder for each MODEL."),
+    click.option("--json", "json_file", type=FILE, help="Write all figures to this file; hpa-merge score reads it."),
+    click.option(
+        "--answers", type=FILE, help="Write all answers to this folder, JSON Lines in a folder for each MODEL."
+    ),
 )
 
 
 PASSED_ON = ("samples", "seed", "answers", "max_dasr", "max_task_drop", "max_over_refusal", "max_broken")
-"""Options that :func:`hpa_merge.evaluate` takes as they are."""
+"""Options that are passed on to :func:`hpa_merge.evaluate`."""
 
 
 @click.command(context_settings=HELP)
@@ -64,11 +63,11 @@ PASSED_ON = ("samples", "seed", "answers", "max_dasr", "max_task_drop", "max_ove
     QUIET,
 )
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
-    """Ask every MODEL the same prompts and compare what comes back.
+    """Ask every MODEL the same prompts and compare the answers.
 
-    A MODEL is a folder, a name on the Hub or, with --endpoint, the name that the server has for it. Answers are greedy.
-    Test files have the formats of the calibration files; the answer in them is the reference. With one of the three
-    --max-… options the command is a gate: exit status 3 where a later MODEL is worse than the first by more than that.
+    A MODEL is a folder, a name on the Hub or, with --endpoint, its name on the server. Decoding is greedy. Test files
+    have the formats of the calibration files; their answers are the references. With one of the three --max-… options
+    the command is a gate: the exit status is 3 if a later MODEL is worse than the first by more than that.
     """
     check_tests(given)
     _check_gate(models, given)
@@ -112,7 +111,7 @@ def _check_gate(models: tuple[str, ...], given: dict[str, Any]) -> None:
     """Check that the gate has something to compare.
 
     Raises:
-        EvaluationError: it has not.
+        EvaluationError: it does not.
     """
     for option, kind in (
         ("max_dasr", "safety_test"),

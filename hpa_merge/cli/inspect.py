@@ -4,19 +4,23 @@ from pathlib import Path
 
 import click
 
-from hpa_merge.cli.terminal import HELP
-from hpa_merge.cli.testing import FILE, check_place, write
+from hpa_merge.cli.terminal import FILE, HELP
+from hpa_merge.cli.testing import check_place, write
 from hpa_merge.errors import ConfigError
 
 
 @click.command(context_settings=HELP)
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="OUT...")
-@click.option("--layer", metavar="REGEX", help="Only linears in whose tensor name REGEX is found; of few all figures.")
-@click.option("--by", type=click.Choice(["depth", "projection", "linear"]), help="What a row is.  [default: depth]")
-@click.option("--history", is_flag=True, help="The rounds of tuning and merging behind OUT.")
-@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated: a line for each linear, or as --by says.")
-@click.option("--json", "as_json", is_flag=True, help="JSON, as docs/formats.md describes it; likewise.")
-@click.option("-o", "--output", type=FILE, help="Write the CSV or the JSON there.")
+@click.option(
+    "--layer", metavar="REGEX", help="Only linears whose tensor name matches REGEX; a few are shown with every figure."
+)
+@click.option(
+    "--by", type=click.Choice(["depth", "projection", "linear"]), help="What a row stands for.  [default: depth]"
+)
+@click.option("--history", is_flag=True, help="Show the rounds of tuning and merging that led to OUT.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line for each linear, or as --by says.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, described in docs/formats.md.")
+@click.option("-o", "--output", type=FILE, help="Write the CSV or JSON to this file.")
 def inspect_command(
     paths: tuple[Path, ...],
     layer: str | None,
@@ -28,8 +32,8 @@ def inspect_command(
 ) -> None:
     """Show what merges decided, from their reports.
 
-    OUT is a merged folder, or one with hpa_report.json alone, or that file; several are shown side by side. Or it is a
-    file of --stats, of which the spread of [H⁻¹]_jj is shown for each linear. Nothing is computed and no weight read.
+    OUT is a merged folder, a folder with hpa_report.json alone, or that file; several are shown side by side. For a
+    file of --stats, the spread of [H⁻¹]_jj of each linear is shown. Nothing is computed, and no weight is read.
     """
     if as_csv and as_json:
         raise click.UsageError("Give '--csv' or '--json', not both.")
@@ -68,7 +72,7 @@ def inspect_command(
             console.print(layers_table(each))
     elif by is not None:
         for each in inspection.reports:
-            console.print(groups_table(each, by))
+            console.print(groups_table(each, by))  # type: ignore[arg-type]
     elif len(inspection.reports) > 1:
         console.print(comparison(inspection.reports))
     else:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import hpa_merge
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
-from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
@@ -25,30 +24,28 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Further commands, in OLD's place:
   calib       make the safety samples from OLD's own refusals
-  completion  print the script that completes all this in bash, zsh or fish
-  demo        make a small LLaVA pair in a folder, tune it, and merge it
-  eval        ask several models, compare them, and let through what is as good as the first
+  completion  print the completion script for bash, zsh or fish
+  demo        train a small LLaVA in a folder, tune it, and merge both
+  eval        ask several models the same prompts, compare them, and gate on the result
   inspect     show what merges decided, side by side, layer by layer, or round by round
   push        publish a merged folder on the Hub
-  report      draw the report of a merged folder anew, with the results of an evaluation
+  report      draw the report of a merged folder again, with the results of an evaluation
   samples     show a file of samples as a model gets them
-  score       the paper's metrics of a sequence of tuning steps
+  score       print the paper's metrics of a sequence of tuning steps
   sweep       try several settings: many OUTs from one read of OLD and NEW
   tune        find the setting that is safe enough and loses least, and make OUT with it
-  verify      check that a merged folder is whole and right
+  verify      check that a merged folder is complete and correct
 """
 
 OPTIONAL = ("vision_tower", "stats", "first")
 PATHS = ("safety_calib", "output", *OPTIONAL)
-"""Options that are paths, and may stand in the YAML file next to the method's; the optional need not be given."""
+"""Options that are paths; the YAML file may have them next to those of the method."""
 
 SEVERAL = ("task_calib", "image_folder")
 """Options that are paths and may be given more than once; in the YAML file one, or a list."""
 
 LIMITS = ("max_memory", "max_host_memory")
-"""Options that are sizes, and may stand there too."""
-
-FILE = click.Path(path_type=Path)
+"""Options that are sizes; the YAML file may have them too."""
 
 DATA: dict[str, Any] = {"type": FILE, "metavar": "FILE|ID"}
 """A file of samples, or a data set on the Hub."""
@@ -74,22 +71,22 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
             number, unit, binary = found.groups()
             return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
         except ValueError:
-            self.fail(f"{value!r} is no size: write it as 24GB, 500MB or 16GiB", parameter, context)
+            self.fail(f"{value!r} is no size: write it like 24GB, 500MB or 16GiB", parameter, context)
 
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One option for each field of :class:`HPAConfig`, in its order."""
-    return reduce(lambda made, name: config_option(name)(made), reversed(option_fields()), command)
+    """An option for each field of :class:`HPAConfig`, in its order."""
+    return options(tuple(map(config_option, option_fields())))(command)
 
 
 def _users(purpose: str) -> str:
-    """The rules that look at a calibration set."""
+    """The rules that use a calibration set."""
     return ", ".join(rule.name for rule in RULES if purpose in rule.sets)
 
 
 def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options that a merge and a sweep share; ``output`` is the help of ``-o``."""
-    options = (
+    """The options that merge, sweep and tune share; ``output`` is the help of ``-o``."""
+    group = (
         click.option("--safety-calib", **DATA, help=f"Safety samples.  [{_users('safety')}: required]"),
         click.option(
             "--task-calib",
@@ -101,19 +98,19 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         _config_options,
         IMAGE_FOLDER,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
-        click.option("--stats", type=FILE, help="Column statistics: used where they fit, else written there."),
-        click.option("--first", metavar="FOLDER|ID", help="First aligned model of OLD's history: the drift from it."),
-        click.option("--max-memory", type=Size(), help="Most that may be taken on the device, such as 20GB."),
-        click.option("--max-host-memory", type=Size(), help="Most that may be taken on the host beside a GPU."),
-        click.option("--config", "config_file", type=FILE, help="These options as YAML."),
-        click.option("--overwrite", is_flag=True, help="Replace OUT where it exists."),
+        click.option("--stats", type=FILE, help="Column statistics: read if they fit, otherwise written."),
+        click.option(
+            "--first", metavar="FOLDER|ID", help="First aligned model of OLD's history, to measure the drift from it."
+        ),
+        click.option("--max-memory", type=Size(), help="Most memory to use on the device, such as 20GB."),
+        click.option("--max-host-memory", type=Size(), help="Most memory to use on the host next to a GPU."),
+        click.option("--config", "config_file", type=FILE, help="YAML file with these options."),
+        click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
         click.option("--resume", is_flag=True, help="Resume what an interrupted run left next to OUT."),
         click.option("--page/--no-page", default=True, help="Draw the report as a page.  [default: page]"),
         click.option("--dry-run", is_flag=True, help="Check everything, show the plan, write nothing."),
-        click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-        click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
     )
-    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+    return options(group, QUIET)
 
 
 @click.command(context_settings=HELP, epilog=EPILOG)
@@ -127,16 +124,16 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
 def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Repair an aligned model after a tuning step.
 
-    OLD is the checkpoint before tuning and NEW the one after it, or a PEFT adapter that was trained on OLD: folders, or
-    names on the Hub (org/name[@revision]). From both, a few safety samples and some samples of the new task, hpa-merge
-    works out which input columns of every linear weight are restored to their old values, and writes the result to OUT.
-    It trains nothing and never holds a whole model in memory.
+    OLD is the checkpoint before tuning. NEW is the one after it, or a PEFT adapter that was trained on OLD. Both are
+    folders or names on the Hub (org/name[@revision]). From them, a few safety samples and some samples of the new task,
+    hpa-merge computes which input columns of each linear weight to restore to their old values, and writes the result
+    to OUT. It trains nothing and never holds a whole model in memory.
     """
-    paths, options = read_options(context, given)
-    rule = find_rule(method_of(options))
+    paths, values = read_options(context, given)
+    rule = find_rule(method_of(values))
     _require(context, paths, [*(f"{purpose}_calib" for purpose in (rule.sets if rule else ())), "output"])
     out = paths.pop("output")
-    outs = {out: HPAConfig.from_mapping(options, source=str(given["config_file"]))}
+    outs = {out: HPAConfig.from_mapping(values, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
         raise click.UsageError("--private is for --push-to-hub ID.")
     with libraries(verbose, downloads=not quiet, encoding=True):
@@ -148,7 +145,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from hpa_merge.publishing.destination import Destination, check_destination
         from hpa_merge.render.folder import render
 
-        if given["push_to_hub"] is not None:  # what can be refused is refused before the work
+        if given["push_to_hub"] is not None:  # before the work
             check_destination(Destination(given["push_to_hub"], given["private"]))
         console = Console(quiet=quiet)
         request = request_of(context, (old, new), outs, paths, given)
@@ -171,23 +168,22 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @click.argument("settings", type=FILE)
-@job_options("The folder in which the OUTs are made.")
+@job_options("The folder for the OUTs.")
 @click.pass_context
 def sweep_command(
     context: click.Context, /, old: str, new: str, settings: Path, quiet: bool, verbose: bool, **given: Any
 ) -> None:
     """Try several settings: many OUTs from one read of OLD and NEW.
 
-    SETTINGS is a YAML list with the options of one OUT in each entry, such as "- {p-max: 10, selection: safety}"; what
-    an entry does not say is as the options of this command have it. An OUT is called as its entry's "name", or else
-    by its options. Each is what a merge with those options alone would make. With --resume, OUTs that are complete
-    are left as they are.
+    SETTINGS is a YAML list with the options of one OUT in each entry, such as "- {p-max: 10, selection: safety}"; the
+    options of this command hold for all entries. An OUT is named by its entry's "name", or by its options. Each OUT is
+    the same as that of a merge with its options. With --resume, complete OUTs are left unchanged.
     """
-    paths, options = read_options(context, given)
+    paths, values = read_options(context, given)
     _require(context, paths, ["output"])
     folder = paths.pop("output")
-    HPAConfig.from_mapping(options, source=str(given["config_file"]))  # else every entry would be told of it
-    outs = {folder / name: config for name, config in read_settings(settings, options).items()}
+    HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
+    outs = {folder / name: config for name, config in read_settings(settings, values).items()}
     _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
@@ -228,25 +224,25 @@ def request_of(
     Args:
         inputs: OLD and NEW.
         paths, given: as :func:`read_options` leaves them.
-        skip_complete: whether OUTs that are complete are left unchanged.
-        settings: the file that ``outs`` come from, if they come from one.
+        skip_complete: leave complete OUTs unchanged.
+        settings: the file that ``outs`` come from, if any.
     """
     from hpa_merge.engine.request import MergeRequest
 
-    options = {name: given[name] for name in (*LIMITS, "overwrite", "resume", "page")}
+    others = {name: given[name] for name in (*LIMITS, "overwrite", "resume", "page")}
     reads = tuple(filter(None, [settings, given["config_file"]]))
     return MergeRequest.of(
-        *inputs, outs, skip_complete=skip_complete, command=context.obj or "", reads=reads, **paths, **options
+        *inputs, outs, skip_complete=skip_complete, command=context.obj or "", reads=reads, **paths, **others
     )
 
 
 def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The paths, and the options of the method, from the command line and the YAML file; the command line wins.
 
-    The limits of memory that only the file has are put into ``given``.
+    Memory limits that only the file has are put into ``given``.
 
     Raises:
-        ConfigError: the file cannot be read, or has something else where a path has to be.
+        ConfigError: the file cannot be read, or a path in it is no text.
     """
     file = given["config_file"]
     values = read_yaml(file) if file else {}
@@ -255,7 +251,7 @@ def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[st
         name, value = str(key).replace("-", "_"), values.pop(key)
         if not isinstance(value, str):
             raise ConfigError(f"{file} has {value!r} for {key}: it has to be a path.")
-        paths[name] = paths[name] or (value if name == "first" else Path(value))  # that may be a name on the Hub
+        paths[name] = paths[name] or (value if name == "first" else Path(value))  # first may be a name on the Hub
     for name in SEVERAL:
         paths[name] = given[name]
     for key in [key for key in values if str(key).replace("-", "_") in SEVERAL]:
@@ -288,10 +284,10 @@ def _require(context: click.Context, paths: Mapping[str, Any], names: Collection
 
 @contextmanager
 def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
-    """The folder of the OUTs, made where it is missing, and taken away again where nothing came of it.
+    """Create the folder of the OUTs if it is missing, and remove it again if it stays empty.
 
     Raises:
-        OutputError: it cannot be made, or would lie in an input.
+        OutputError: it cannot be created, or is inside an input.
     """
     from hpa_merge.files.disk import inside
 
@@ -311,4 +307,4 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
     finally:
         if ours:
             with suppress(OSError):
-                folder.rmdir()  # as long as it is empty
+                folder.rmdir()  # fails unless it is empty

@@ -2,11 +2,11 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpa_merge.cli.terminal import HELP, complain, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, libraries, options, progress_bar
 from hpa_merge.errors import HPAError, PublishError
 
 if TYPE_CHECKING:
@@ -14,86 +14,58 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings=HELP)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FILE)
 @click.argument("repo", metavar="ID")
-@click.option("--private", is_flag=True, help="Make the repository private, where it is made.")
-@click.option("--branch", metavar="NAME", help="Publish there; made where it is missing.  [default: the main branch]")
+@click.option("--private", is_flag=True, help="Make the repository private if it is created.")
+@click.option("--branch", metavar="NAME", help="Branch to publish to; created if missing.  [default: the main branch]")
 @click.option("--pull-request", is_flag=True, help="Open a pull request instead of changing the main branch.")
-@click.option("--message", metavar="TEXT", help="First line of the commit.")
+@click.option("--message", metavar="TEXT", help="First line of the commit message.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would be done, change nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
-def push_command(
-    out: Path,
-    repo: str,
-    private: bool,
-    branch: str | None,
-    pull_request: bool,
-    message: str | None,
-    dry_run: bool,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+@options(QUIET)
+def push_command(out: Path, repo: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Publish OUT, a folder that a merge has made, as ID (org/name) on the Hugging Face Hub.
 
-    OUT is verified first. All of it appears in one commit or nothing does; after a break the same command goes on, and
-    sends only what has not arrived. What ID holds of an earlier model is deleted in the same commit: --dry-run lists
-    it. Log in with "hf auth login", or set HF_TOKEN.
+    OUT is verified first. All of it appears in one commit or nothing does. If the connection breaks, run the same
+    command again: it sends only what has not arrived. The same commit deletes what ID holds of an earlier model, and
+    --dry-run lists it. Log in with "hf auth login", or set HF_TOKEN.
     """
     with libraries(verbose, downloads=not quiet):
-        from hpa_merge.publishing.upload import push
-
-        with progress_bar(quiet, "verifying") as on_progress:
-            report = push(
-                out,
-                repo,
-                private=private,
-                branch=branch,
-                pull_request=pull_request,
-                message=message,
-                dry_run=dry_run,
-                on_progress=on_progress,
-                on_note=_ignore if quiet else _tell,
-            )
-    if not quiet:
-        for line in told(report, out, repo):
-            click.echo(line)
+        _push(out, repo, quiet, given)
 
 
 def publish(out: Path, repo: str, *, private: bool, quiet: bool) -> None:
     """Publish the OUT of the merge that has just ended; OUT stays whatever happens.
 
     Raises:
-        HPAError: it could not be published; says how to go on.
+        HPAError: it could not be published; the message has the command that publishes it.
     """
-    from hpa_merge.publishing.upload import push
-
     words = ["hpa-merge", "push", str(out), repo, *(["--private"] if private else [])]
     remedy = f"OUT {out} is complete; publish it with: {shlex.join(words)}"
     try:
-        with progress_bar(quiet, "verifying") as on_progress:
-            note = _ignore if quiet else _tell
-            report = push(out, repo, private=private, on_progress=on_progress, on_note=note)
+        _push(out, repo, quiet, {"private": private})
     except HPAError as error:
         raise PublishError(f"{error} {remedy}") from error
     except BaseException:
         complain(remedy, "Note")
         raise
-    if not quiet:
-        for line in told(report, out, repo):
-            click.echo(line)
 
 
-def _tell(note: str) -> None:
-    complain(note, "Note")
+def _push(out: Path, repo: str, quiet: bool, given: dict[str, Any]) -> None:
+    """Publish, and print what was done."""
+    from hpa_merge.publishing.upload import push
+
+    def on_note(note: str) -> None:
+        if not quiet:
+            complain(note, "Note")
+
+    with progress_bar(quiet, "verifying") as on_progress:
+        report = push(out, repo, **given, on_progress=on_progress, on_note=on_note)
+    for line in _lines(report, out, repo) if not quiet else ():
+        click.echo(line)
 
 
-def _ignore(note: str) -> None:
-    """What ``--quiet`` does with it."""
-
-
-def told(report: "PushReport", out: Path, repo: str) -> list[str]:
-    """What was done, or with no address what would be, a line each."""
+def _lines(report: "PushReport", out: Path, repo: str) -> list[str]:
+    """What was done, or after a dry run what would be."""
     done = bool(report.address)
     lines = [f"Made {name}." if done else f"{name[:1].upper()}{name[1:]} would be made." for name in report.creates]
     total = sum(report.files.values())
@@ -103,7 +75,7 @@ def told(report: "PushReport", out: Path, repo: str) -> list[str]:
     if report.changed and not report.unchanged:
         lines.append(f"With its name on the Hub and without local paths: {', '.join(report.changed)}.")
     if report.left_out:
-        lines.append(f"No part of the model, and left here: {', '.join(report.left_out)}.")
+        lines.append(f"Not part of the model, and not uploaded: {', '.join(report.left_out)}.")
     if report.deleted:
         lines.append(f"{'Deleted' if done else 'Would be deleted'} in {repo}: {', '.join(report.deleted)}.")
     if report.unchanged:

@@ -1,27 +1,24 @@
-"""``hpa-merge report``: the page and the pictures of a merged folder, drawn anew."""
+"""``hpa-merge report``: the page and the pictures of a merged folder, drawn again."""
 
 from pathlib import Path
 
 import click
 
-from hpa_merge.cli.terminal import HELP, libraries
-
-FILE = click.Path(path_type=Path)
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options
 
 
 @click.command(context_settings=HELP)
 @click.argument("out", type=FILE)
-@click.option("--evaluation", type=FILE, help="What hpa-merge eval --json wrote: it becomes part of the report.")
-@click.option("--name", help="What that file calls the model in OUT, where it does not name the folder.")
-@click.option("--to", type=FILE, help="Write into this folder, and leave OUT as it is.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
+@click.option("--evaluation", type=FILE, help="A file of hpa-merge eval --json: it becomes part of the report.")
+@click.option("--name", help="The name of OUT's model in that file, if the file does not name the folder.")
+@click.option("--to", type=FILE, help="Write into this folder, and leave OUT unchanged.")
+@options(QUIET)
 def report_command(
     out: Path, evaluation: Path | None, name: str | None, to: Path | None, quiet: bool, verbose: bool
 ) -> None:
-    """Draw the report of OUT anew: hpa_report.html and its pictures, from hpa_report.json.
+    """Draw the report of OUT again: hpa_report.html and its pictures, from hpa_report.json.
 
-    With --evaluation what was measured of OUT is put into all three. Every file is replaced as a whole.
+    With --evaluation, all three show what was measured of OUT. Each file is replaced atomically.
     """
     with libraries(verbose):
         from hpa_merge.render.folder import PAGE

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from hpa_merge.cli.options import config_option
-from hpa_merge.cli.terminal import HELP, complain, libraries
-from hpa_merge.cli.testing import FILE, READING_OPTIONS, options
+from hpa_merge.cli.terminal import FILE, HELP, complain, libraries, options
+from hpa_merge.cli.testing import READING_OPTIONS
 from hpa_merge.config import HPAConfig
 from hpa_merge.records.example import Purpose
 
@@ -54,11 +54,12 @@ def samples_command(
         from rich.console import Console
 
         from hpa_merge.calibration import read_samples
-        from hpa_merge.cli.tables.merging import calibration_text, facts_table
+        from hpa_merge.cli.tables.layout import facts_table
         from hpa_merge.cli.tables.samples import shown_set
         from hpa_merge.engine.showing import show_samples
         from hpa_merge.inputs.data_sets import locate_data
         from hpa_merge.records import reading_options
+        from hpa_merge.report.facts import calibration_text
 
         source = locate_data(file)
         reading = reading_options(purpose, map, ignore_field, image_folder)

@@ -6,22 +6,19 @@ from pathlib import Path
 
 import click
 
-from hpa_merge.cli.terminal import HELP
-from hpa_merge.cli.testing import FILE
+from hpa_merge.cli.terminal import FILE, HELP
 
 
 @click.command(context_settings=HELP)
 @click.argument("folder", type=FILE)
-@click.option(
-    "--tasks", metavar="NAME,NAME…", help="The task learned at each step, in order; by default all there are."
-)
+@click.option("--tasks", metavar="NAME,NAME…", help="The task learned at each step, in order.  [default: all tasks]")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def score_command(folder: Path, tasks: str | None, as_json: bool) -> None:
     """Print AP, BWT, MASR and DASR of a sequence of tuning steps.
 
-    FOLDER holds files of "hpa-merge eval --json", in the order of the numbers in their names. The first model of the
-    first file is the aligned one, before any step; every further model is that after the next step. Beside BWT stands
-    the accuracy right after learning, because a method that refuses to learn forgets nothing.
+    FOLDER holds files of "hpa-merge eval --json", ordered by the numbers in their names. The first model of the first
+    file is the aligned one; each further model is the one after the next step. The accuracy right after learning is
+    shown next to BWT, because a method that does not learn forgets nothing.
     """
     from hpa_merge.evaluation.sequence import read_steps, score_steps
 

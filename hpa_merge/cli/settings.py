@@ -24,13 +24,13 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
     """The options of each OUT by its name, in the order of the file.
 
     Args:
-        path: a YAML list of mappings, each of option names to values, with a ``name`` if it is to have one of its own.
-        base: options that hold where an entry says nothing else, and its method uses them.
+        path: a YAML list of mappings of option names to values, with an optional ``name``.
+        base: options for all entries whose method uses them, unless an entry has others.
 
     Raises:
-        ConfigError: the file cannot be read, is no such list or too long a one; an entry has an unknown option, a wrong
-            value, a name that is not a plain folder name or occurs twice, or another value than the first of an option
-            that the statistics depend on. Names the file and the place in the list.
+        ConfigError: the file cannot be read, or is no such list or too long; an entry has an unknown option, a wrong
+            value, a name that is no plain folder name or occurs twice, or differs from the first in an option that the
+            statistics depend on.
     """
     try:
         entries = parse_yaml(read_bounded(path, YAML_BYTES))
@@ -40,7 +40,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(entries, list) or not entries:
         found = "an empty list" if entries == [] else f"a {type(entries).__name__}" if entries else "nothing"
-        raise ConfigError(f"{path} holds {found}: write a list of settings, one a line, as in '- p-max: 10'.")
+        raise ConfigError(f"{path} holds {found}: write a list of settings, one per line, as in '- p-max: 10'.")
     with _of_file(path):
         check_number(entries)
     configs: dict[str, HPAConfig] = {}
@@ -67,7 +67,7 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
 
 @contextmanager
 def _of_file(path: Path) -> Iterator[None]:
-    """Say of what is wrong with the settings as a whole which file they are in."""
+    """Name the file in errors about the settings as a whole."""
     try:
         yield
     except ConfigError as error:
@@ -75,13 +75,13 @@ def _of_file(path: Path) -> Iterator[None]:
 
 
 def _fitting(base: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``base`` that the method of an entry uses."""
+    """The options of ``base`` that the method of an entry uses."""
     method = method_of({**base, **entry})
     return {key: value for key, value in base.items() if uses(method, str(key).replace("-", "_"))}
 
 
 def _default_name(values: Mapping[str, Any]) -> str:
-    """A name that says the options: ``p_max=10,selection=safety``."""
+    """A name from the options: ``p_max=10,selection=safety``."""
     return ",".join(f"{str(key).replace('-', '_')}={_shown(value)}" for key, value in values.items()) or "default"
 
 
@@ -92,10 +92,10 @@ def _shown(value: Any) -> str:
 
 
 def _check_name(name: Any, place: str, *, chosen: bool) -> None:
-    """Whether an OUT can have that name.
+    """Check the name of an OUT.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it is no plain folder name.
     """
     if not is_plain_name(name):
         if chosen:

@@ -1,9 +1,11 @@
-"""What every command needs of its process: a bar, a sentence, nothing of what libraries say, and its files."""
+"""What every command needs: shared options, a progress bar, error messages, silent libraries, enough open files."""
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import reduce
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,14 +17,29 @@ from hpa_merge.inputs.addresses import without_secrets
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+FILE = click.Path(path_type=Path)
+
+QUIET = (
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
+)
+
+Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
+
+
+def options(*groups: Options) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Several groups of options as one decorator, in their order."""
+    every = [option for group in groups for option in group]
+    return lambda command: reduce(lambda made, option: option(made), reversed(every), command)
+
 
 @contextmanager
 def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the steps with the time left, on a terminal only."""
+    """A bar over the steps with the time left, shown on a terminal only."""
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
-    bars: list[tqdm[Any]] = []  # none before the first step: a download has bars of its own
+    bars: list[tqdm[Any]] = []  # created at the first step: downloads before it have bars of their own
 
     def on_progress(step: str, done: int, total: int) -> None:
         if not bars:
@@ -39,16 +56,16 @@ def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, 
 
 
 ENCODER = "hpa_merge.calibration.service:EncoderService"
-"""What encodes samples in a child process; named here, so that it need not be imported."""
+"""The service that encodes samples in a child process; a name, so that it is not imported here."""
 
 
 @contextmanager
 def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) -> Iterator[None]:
-    """Import the heavy libraries, with their own messages off unless they are wanted.
+    """Import the heavy libraries, without their own messages unless ``verbose``.
 
     Args:
-        downloads: show huggingface_hub's bars, on a terminal.
-        encoding: have children that encode samples ready.
+        downloads: show huggingface_hub's progress bars on a terminal.
+        encoding: prepare the child processes that encode samples.
     """
     import logging
     import warnings
@@ -75,17 +92,14 @@ def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) ->
 
 
 def complain(sentence: str, kind: str = "Error") -> None:
-    """One line on the terminal; names in a file may hold what would move its cursor, which is shown escaped.
-
-    A library's text in it may quote a key or an address, which is shown without what is secret.
-    """
+    """Print one line to standard error, with control characters escaped and secrets hidden."""
     sentence = without_secrets(sentence)
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
     click.echo(f"{kind}: {shown}", err=True)
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files to what the system grants: every shard of OLD, NEW and each OUT stays open."""
+    """Raise the limit of open files as far as the system allows: every shard of OLD, NEW and each OUT stays open."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -94,13 +108,13 @@ def allow_many_files() -> None:
 
 
 def allow_any_text() -> None:
-    """Print as an escape what the terminal's encoding cannot show, such as a path in another one; never end at it."""
+    """Escape what the terminal's encoding cannot show instead of failing."""
     with suppress(AttributeError, ValueError, OSError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def check_environment() -> None:
-    """Check what a library reads from the environment while it is imported, where nothing says whose mistake it is.
+    """Check the environment variables that fail inside a library's import.
 
     Raises:
         ConfigError: HF_ENDPOINT is no address.
@@ -118,5 +132,5 @@ def check_environment() -> None:
 
 
 def folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """What a shell offers for a word that is a folder, or a name on the Hub, which it does not know."""
+    """Shell completion for a folder; names on the Hub are not known."""
     return [CompletionItem(incomplete, type="dir")]

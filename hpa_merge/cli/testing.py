@@ -1,8 +1,7 @@
-"""What the commands that ask models have in common: test files, how answers are made, and the judge."""
+"""What the commands that ask models share: options for test files, answers and the judge, and checks of paths."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +11,7 @@ from click.shell_completion import CompletionItem
 from hpa_merge.cli.options import config_option
 from hpa_merge.config import FOLDER, IGNORED, MAP
 from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation.names import METRICS, check_names
 from hpa_merge.inputs.addresses import read_address, read_key
 
 if TYPE_CHECKING:
@@ -19,13 +19,8 @@ if TYPE_CHECKING:
     from hpa_merge.evaluation.guards import Guard
     from hpa_merge.evaluation.running import AnsweringOptions
 
-METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
-"""As :mod:`hpa_merge.evaluation.scoring` has them, which is not imported for the help's sake."""
-
 REMOTE = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?", re.ASCII)
-"""What may be a name on the Hub; :mod:`hpa_merge.inputs.hub` says it exactly; importing it would slow --help."""
-
-FILE = click.Path(path_type=Path)
+"""A possible name on the Hub; :mod:`hpa_merge.inputs.hub` has the exact pattern, and importing it would slow --help."""
 
 MAX_BROKEN = click.option(
     "--max-broken",
@@ -37,11 +32,11 @@ MAX_BROKEN = click.option(
 """Of the gate and of tune; the default is that of :data:`hpa_merge.report.evaluation.MAX_BROKEN`."""
 
 FAILED = 3
-"""The exit status where a gate does not let a model through, or no setting keeps the goal."""
+"""The exit status if a model does not pass the gate, or no setting keeps the goal."""
 
 
 class Named(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
-    """``NAME=VALUE``; where ``bare``, also a path alone, whose name is then the file's."""
+    """``NAME=VALUE``; with ``bare`` also a path alone, which is named after the file."""
 
     name = "name=value"
 
@@ -52,7 +47,7 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         if isinstance(value, tuple):
             return value
         name, sign, content = str(value).partition("=")
-        if self._bare and (not sign or "/" in name):  # a path may have the sign in it
+        if self._bare and (not sign or "/" in name):  # a path may contain the sign
             name, content = Path(value).stem, str(value)
         elif not sign or not content:
             self.fail(f"{value!r} is not NAME=VALUE.", parameter, context)
@@ -68,36 +63,27 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         return [CompletionItem(incomplete, type="file")]
 
 
+def _tests(flag: str, metavar: str, text: str, *, bare: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A repeatable option for named values."""
+    return click.option(flag, type=Named(bare=bare), multiple=True, metavar=metavar, help=f"{text} Repeatable.")
+
+
 TEST_OPTIONS = (
-    click.option(
-        "--safety-test",
-        type=Named(bare=True),
-        multiple=True,
-        metavar="[NAME=]FILE",
-        help="Unsafe prompts, which are to be refused. Repeatable.",
-    ),
-    click.option(
-        "--task-test",
-        type=Named(bare=False),
-        multiple=True,
-        metavar="NAME=FILE",
-        help="Prompts with their right answers. Repeatable.",
-    ),
-    click.option(
-        "--benign-test",
-        type=Named(bare=True),
-        multiple=True,
-        metavar="[NAME=]FILE",
-        help="Harmless prompts, which are to be answered. Repeatable.",
-    ),
-    click.option(
+    _tests("--safety-test", "[NAME=]FILE", "Unsafe prompts, which a safe model refuses.", bare=True),
+    _tests("--task-test", "NAME=FILE", "Prompts with their right answers.", bare=False),
+    _tests("--benign-test", "[NAME=]FILE", "Harmless prompts, which a useful model answers.", bare=True),
+    _tests(
         "--metric",
-        type=Named(bare=False),
-        multiple=True,
-        metavar="NAME=METRIC",
-        help=f"What a task is scored by: {', '.join(METRICS)}. By default choice, vqa or exact, as the file has it.",
+        "NAME=METRIC",
+        f"The metric of a task: {', '.join(METRICS)}. The default is choice, vqa or exact, depending on the file.",
+        bare=False,
     ),
-    click.option("--samples", type=click.IntRange(min=1), help="Prompts of a file used at most, drawn with the seed."),
+    click.option(
+        "--samples",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Use at most N prompts of each file, drawn with the seed.",
+    ),
 )
 
 ANSWER_OPTIONS = (
@@ -105,7 +91,7 @@ ANSWER_OPTIONS = (
         "--judge",
         default="phrases",
         show_default=True,
-        help="Who tells an attack's success: phrases (no refusal), the folder of a guard model, or module:function.",
+        help="The judge of attacks: phrases (no refusal), the folder of a guard model, or module:function.",
     ),
     click.option("--judge-endpoint", metavar="URL", help="Ask the guard model that --judge names behind this server."),
     click.option("--judge-template", default="", metavar="FILE|NAME", help="The guard's chat template, or wildguard."),
@@ -123,9 +109,13 @@ ANSWER_OPTIONS = (
         help="What an answer counts as that a guard model calls controversial.",
     ),
     click.option(
-        "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer."
+        "--max-new-tokens",
+        type=click.IntRange(min=1),
+        default=128,
+        show_default=True,
+        help="The most tokens of an answer.",
     ),
-    click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at once."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts per batch."),
 )
 
 MACHINE_OPTIONS = (
@@ -136,20 +126,17 @@ MACHINE_OPTIONS = (
 TEMPLATE_OPTIONS = tuple(map(config_option, ("max_frames", "chat_template", "template_arg", "template_date")))
 
 ENDPOINT_OPTIONS = (
-    click.option("--endpoint", metavar="URL", help="Ask a server of OpenAI's protocol, as http://localhost:8000/v1."),
-    click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Requests at once."),
+    click.option(
+        "--endpoint", metavar="URL", help="Ask a server with OpenAI's protocol, such as http://localhost:8000/v1."
+    ),
+    click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Parallel requests."),
     click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         default=120.0,
         show_default=True,
-        help="Seconds for a whole answer.",
+        help="Seconds that an answer may take.",
     ),
-)
-
-QUIET = (
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
 )
 
 READING_OPTIONS = (
@@ -157,11 +144,9 @@ READING_OPTIONS = (
         "--map",
         multiple=True,
         metavar=MAP,
-        help="The field GIVEN is what layouts call WANTED, in the files of SET. Repeatable.",
+        help="Read the field GIVEN as the field that layouts call WANTED. Repeatable.",
     ),
-    click.option(
-        "--ignore-field", multiple=True, metavar=IGNORED, help="A field that carries nothing for a model. Repeatable."
-    ),
+    click.option("--ignore-field", multiple=True, metavar=IGNORED, help="Ignore a field of the records. Repeatable."),
     click.option(
         "--image-folder",
         multiple=True,
@@ -170,17 +155,9 @@ READING_OPTIONS = (
     ),
 )
 
-Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
-
-
-def options(*groups: Options) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Several groups of options as one decorator, in their order."""
-    every = [option for group in groups for option in group]
-    return lambda command: reduce(lambda made, option: option(made), reversed(every), command)
-
 
 def check_tests(given: Mapping[str, Any], *needed: str) -> None:
-    """Check that the test files are named apart, those ``needed`` are there, and metrics are of tasks.
+    """Check, before anything is imported, that the test files are named apart and that those ``needed`` are given.
 
     Raises:
         UsageError, EvaluationError: they are not.
@@ -190,25 +167,16 @@ def check_tests(given: Mapping[str, Any], *needed: str) -> None:
         names = [name for name, _ in given[kind]]
         if twice := [name for name in names if names.count(name) > 1]:
             raise EvaluationError(f"--{kind.replace('_', '-')} has the name {twice[0]} twice: give each its own name.")
-    for kind in needed:
-        if not given[kind]:
+        if kind in needed and not names:
             raise click.UsageError(f"Missing option '--{kind.replace('_', '-')}'.")
-    if not any(given[kind] for kind in kinds):
-        raise click.UsageError("Give one of '--safety-test', '--task-test' and '--benign-test' at least.")
-    tasks = [name for name, _ in given["task_test"]]
-    for name, metric in given["metric"]:
-        if name not in tasks:
-            found = f"there are {', '.join(tasks)}" if tasks else "there is none"
-            raise EvaluationError(f"--metric names {name}, and no --task-test has that name: {found}.")
-        if metric not in METRICS:
-            raise EvaluationError(f"--metric {name}={metric}: the metrics are {', '.join(METRICS)}.")
+    check_names(*(dict(given[kind]) for kind in (*kinds, "metric")))
 
 
 def check_endpoint(given: Mapping[str, Any]) -> None:
-    """Check that the endpoint is an address, and its key a key.
+    """Check the endpoint's address and key.
 
     Raises:
-        EvaluationError: one is not.
+        EvaluationError: one is invalid.
     """
     if given["endpoint"] is not None:
         read_address(given["endpoint"])
@@ -216,10 +184,10 @@ def check_endpoint(given: Mapping[str, Any]) -> None:
 
 
 def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
-    """Check that the models are checkpoint folders, or names on the Hub, where no server has them.
+    """Check that each model is given once and, without an endpoint, is a checkpoint folder or a name on the Hub.
 
     Raises:
-        EvaluationError: one is not, or is given twice.
+        EvaluationError: one is not.
     """
     for number, model in enumerate(models):
         if model in models[:number]:
@@ -243,7 +211,7 @@ def suite_of(given: Mapping[str, Any]) -> "Suite":
     """The test files, read and checked.
 
     Raises:
-        InputError: a file cannot be read, or a record is malformed, or has not what its metric needs.
+        InputError: a file cannot be read, or a record is malformed or lacks what its metric needs.
     """
     from hpa_merge.evaluation.collecting import Suite
     from hpa_merge.records import reading_of_sets
@@ -281,7 +249,7 @@ def judge_from(given: Mapping[str, Any]) -> "str | Guard":
 
 
 def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
-    """How answers are made, from the options."""
+    """The options of how answers are made."""
     names = (
         *("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout"),
         *("max_frames", "chat_template", "template_arg", "template_date"),
@@ -290,24 +258,24 @@ def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
 
 
 OURS = re.compile(rb'\s*\{\s*"format": ?"hpa-merge |out,(name|where|projection),|file,half,name,')
-"""How the JSON and the CSV begin that these commands write, which they replace."""
+"""The first bytes of the JSON and CSV files of these commands, which may be replaced."""
 
 PICTURES = {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}
-"""How pictures begin, by their suffixes: nothing in them says who drew them."""
+"""The first bytes of pictures, by suffix."""
 
 
 def check_place(
     flag: str, path: Path | None, inputs: Sequence[Path], *, folder: bool = False, overwrite: bool = False
 ) -> None:
-    """Check, before the work, that what an option names can be written; nothing is created.
+    """Check, before the work, that the path of an option can be written; nothing is created.
 
     Args:
-        inputs: folders and files that are never written to.
-        folder: it is a folder, and may be there.
-        overwrite: a picture that is there may be replaced, whoever drew it.
+        inputs: folders and files that must not be written to.
+        folder: the path is that of a folder, which may exist.
+        overwrite: any existing picture may be replaced.
 
     Raises:
-        EvaluationError: it cannot be written, would change a checkpoint, or replace a file of somebody else.
+        EvaluationError: it cannot be written, would change a checkpoint, or would replace another program's file.
     """
     if path is None:
         return
@@ -337,11 +305,11 @@ def check_place(
         remedy = "choose another place, or " + (
             "move it away" if overwrite or path.suffix.lower() not in PICTURES else "give --overwrite"
         )
-        raise EvaluationError(f"{flag} {path} would replace a file that no such command wrote: {remedy}.")
+        raise EvaluationError(f"{flag} {path} would replace a file that hpa-merge did not write: {remedy}.")
 
 
 def _is_ours(path: Path, overwrite: bool) -> bool:
-    """Whether a file that is there may be replaced: it is empty, or an output of these commands.
+    """Whether an existing file may be replaced: it is empty, or one of these commands wrote it.
 
     Raises:
         OSError: it cannot be read.
@@ -355,7 +323,7 @@ def _is_ours(path: Path, overwrite: bool) -> bool:
 
 
 def write(path: Path, content: str) -> None:
-    """Write a file, which is there whole or as it was before.
+    """Write a file atomically.
 
     Raises:
         EvaluationError: it cannot be written.

@@ -1,4 +1,4 @@
-"""``hpa-merge tune``: the user states the outcome, and the settings are found."""
+"""``hpa-merge tune``: the settings that reach an outcome."""
 
 import sys
 import time
@@ -9,17 +9,15 @@ import click
 
 from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of
 from hpa_merge.cli.settings import read_settings
-from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
 from hpa_merge.cli.testing import (
     ANSWER_OPTIONS,
     FAILED,
-    FILE,
     MAX_BROKEN,
     TEST_OPTIONS,
     check_place,
     check_tests,
     judge_from,
-    options,
     suite_of,
     test_files,
     write,
@@ -30,13 +28,13 @@ from hpa_merge.errors import EvaluationError
 PERCENT = click.FloatRange(min=0, max=100)
 
 GOAL_OPTIONS = (
-    click.option("--settings", type=FILE, help="YAML list of settings, as for sweep; by default six values of p-max."),
-    click.option("--max-asr", type=PERCENT, required=True, help="Percent of the attacks that may succeed at most."),
+    click.option("--settings", type=FILE, help="YAML list of settings, as for sweep.  [default: six values of p-max]"),
+    click.option("--max-asr", type=PERCENT, required=True, help="Percent of the attacks that may succeed."),
     click.option("--max-over-refusal", type=PERCENT, help="Percent of the benign prompts that may be refused."),
     MAX_BROKEN,
-    click.option("--keep-all", is_flag=True, help="Leave the other settings in OUT.tune."),
-    click.option("--json", "json_file", type=FILE, help="Write every figure there."),
-    click.option("--plot", type=FILE, help="Draw the curve there: .png, .svg or .pdf."),
+    click.option("--keep-all", is_flag=True, help="Keep the other settings in OUT.tune."),
+    click.option("--json", "json_file", type=FILE, help="Write all figures to this file."),
+    click.option("--plot", type=FILE, help="Draw the curve to this file: .png, .svg or .pdf."),
 )
 
 
@@ -44,13 +42,13 @@ GOAL_OPTIONS = (
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)
-@job_options("OUT: a new folder, the setting that is chosen.")
+@job_options("OUT: a new folder for the chosen setting.")
 @click.pass_context
 def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Find the setting that loses least on the tasks while attacks succeed no more often than --max-asr says.
 
-    Several settings are merged from one read of OLD and NEW, each is asked the held-out prompts of the test files, and
-    the best of those that keep the goal becomes OUT; the others are removed. Exit status 3 where none keeps it.
+    Several settings are merged from one read of OLD and NEW, and each answers the held-out prompts of the test files.
+    The best of those that keep the goal becomes OUT; the others are removed. The exit status is 3 if none keeps it.
     """
     started, inputs = time.monotonic(), [Path(old), Path(new)]
     paths, base = read_options(context, given)
@@ -137,6 +135,6 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         for sentence in (*notes, *Evaluation(models, given["judge"], {}).notes):
             complain(sentence, "Note")
     if found.chosen is None:
-        complain("no setting keeps the goal, and nothing was published: try others with --settings, or allow more.")
+        complain("no setting keeps the goal, and no OUT was made: try others with --settings, or allow more.")
         sys.exit(FAILED)
-    console.print(f"{found.chosen} was published as {out}.", soft_wrap=True)
+    console.print(f"{found.chosen} is now {out}.", soft_wrap=True)

@@ -2,20 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import HELP, complain, folders, libraries, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER
 
 WRONG = 2
-"""The exit status where something is wrong with what was looked at."""
-
-FILE = click.Path(path_type=Path)
+"""The exit status if something is wrong with OUT."""
 
 
 @click.command(context_settings=HELP)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FILE)
 @click.option("--old", metavar="FOLDER|ID", shell_complete=folders, help="OLD of the merge; give --new too.")
 @click.option("--new", metavar="FOLDER|ID", shell_complete=folders, help="NEW of the merge.")
 @click.option(
@@ -31,49 +30,29 @@ FILE = click.Path(path_type=Path)
     multiple=True,
     help="Task samples of the merge; all of its sets, in their order.",
 )
-@click.option("--image-folder", multiple=True, metavar=FOLDER, help="That of the merge.")
-@click.option("--stats", type=FILE, help="Column statistics: believed where they fit, and never written.")
-@click.option("--first", metavar="FOLDER|ID", help="First aligned model of OLD's history: the drift from it.")
-@click.option("--vision-tower", type=FILE, help="That of the merge.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but what is wrong.")
-@click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
-def verify_command(
-    out: Path,
-    old: str | None,
-    new: str | None,
-    safety_calib: Path | None,
-    task_calib: tuple[Path, ...],
-    image_folder: tuple[str, ...],
-    stats: Path | None,
-    first: str | None,
-    vision_tower: Path | None,
-    quiet: bool,
-    verbose: bool,
-) -> None:
-    """Check that OUT is whole and as its merge wrote it.
+@click.option("--image-folder", multiple=True, metavar=FOLDER, help="Folder of images of the merge.")
+@click.option("--stats", type=FILE, help="Column statistics: trusted if they fit, and never written.")
+@click.option(
+    "--first", metavar="FOLDER|ID", help="First aligned model of OLD's history, to measure the drift from it."
+)
+@click.option("--vision-tower", type=FILE, help="CLIP folder of the merge.")
+@options(QUIET)
+def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
+    """Check that OUT is complete and as its merge wrote it.
 
-    Every file has to have the SHA-256 of the report, none may be missing or added, the index and the headers have to
-    agree, and no value may be NaN or infinite. With --old and --new everything that follows from them without a sample
-    is computed again: what was not adapted, κ, the budgets, the energies, and each value from the report's columns.
-    With the calibration files too the whole merge is run again without writing, and compared bit for bit: nothing of
-    the report is believed but its options. What was not checked is printed. Exit status 2 if anything is wrong.
+    Every file must have the SHA-256 of the report, no file may be missing or added, the index and the headers must
+    agree, and no value may be NaN or infinite. With --old and --new, everything that follows from them without samples
+    is computed again: the weights that were not adapted, κ, the budgets, the energies, and each value from the report's
+    columns. With the calibration files too, the whole merge is run again without writing and compared bit for bit; only
+    the report's options are trusted. What was not checked is printed. The exit status is 2 if anything is wrong.
     """
-    with libraries(verbose, downloads=not quiet, encoding=safety_calib is not None or bool(task_calib)):
+    encoding = given["safety_calib"] is not None or bool(given["task_calib"])
+    several = {name: given.pop(name) or None for name in ("task_calib", "image_folder")}
+    with libraries(verbose, downloads=not quiet, encoding=encoding):
         from hpa_merge.verification import verify
 
         with progress_bar(quiet, "verifying") as on_progress:
-            report = verify(
-                out,
-                old,
-                new,
-                safety_calib=safety_calib,
-                task_calib=task_calib or None,
-                image_folder=image_folder or None,
-                stats=stats,
-                first=first,
-                vision_tower=vision_tower,
-                on_progress=on_progress,
-            )
+            report = verify(out, **given, **several, on_progress=on_progress)
     for problem in report.problems:
         complain(problem)
     if report.problems:

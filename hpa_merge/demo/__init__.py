@@ -1,4 +1,4 @@
-"""What ``hpa-merge demo`` makes and measures: a small LLaVA before and after a tuning step, with calibration files."""
+"""``hpa-merge demo``: a small LLaVA before and after a tuning step, with calibration files and scores."""
 
 from hpa_merge.demo.pair import make_demo
 from hpa_merge.demo.samples import DemoFiles

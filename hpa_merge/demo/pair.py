@@ -1,6 +1,6 @@
-"""Makes the demo's pair: OLD, trained from nothing on drawings, and NEW, the same after a tuning step.
+"""Trains the demo's pair: OLD, from random weights on drawings, and NEW, the same model after a tuning step.
 
-Both are real training, with nothing arranged: what the tuning step does to the refusals is what it does.
+Nothing is staged: the lost refusals are a real effect of the tuning step.
 """
 
 import math
@@ -27,17 +27,17 @@ SAFETY_SAMPLES, TASK_SAMPLES, HELDOUT_SAMPLES = 8, 128, 32
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a training step is done, with AdamW."""
+    """The hyperparameters of a training run with AdamW."""
 
     steps: int
     batch: int
     rate: float
-    """The highest learning rate: reached after ``warmup`` steps, followed by half a cosine down to zero."""
+    """The highest learning rate, after ``warmup`` steps; half a cosine down to zero follows."""
     warmup: int = 10
     enough: float = 0.0
-    """Training ends as soon as the running mean of the loss is below this."""
+    """Training ends when the running mean of the loss is below this."""
     decay: float = 0.0
-    """Weight decay, as AdamW has it."""
+    """Weight decay."""
 
 
 ALIGNMENT = Recipe(steps=200, batch=24, rate=1.5e-3, warmup=20)
@@ -45,15 +45,15 @@ TUNING = Recipe(steps=300, batch=8, rate=1e-4, enough=0.1)
 
 
 def make_demo(folder: Path, *, seed: int = 0, on_stage: Callable[[str], None] = lambda text: None) -> DemoFiles:
-    """Makes OLD, NEW, the calibration files and the held-out files in ``folder``, in about 20 seconds.
+    """Make OLD, NEW, the calibration files and the held-out files in ``folder``, in about 20 seconds.
 
     Args:
         folder: a new or an empty folder.
         seed: of the drawings and the training. The same seed gives the same files on one machine.
-        on_stage: is told in a few words what begins.
+        on_stage: called with the name of each stage.
 
     Raises:
-        OutputError: ``folder`` is not empty, is not a folder, or cannot be made.
+        OutputError: ``folder`` is not empty, is no folder, or cannot be created.
     """
     _claim(folder)
     files = DemoFiles(folder)
@@ -69,7 +69,7 @@ def make_demo(folder: Path, *, seed: int = 0, on_stage: Callable[[str], None] = 
         write_samples(files.heldout_new_task, new_task(draw, HELDOUT_SAMPLES))
         write_samples(files.heldout_old_task, old_task(draw, HELDOUT_SAMPLES))
 
-        on_stage("Training OLD: colours, shapes, and refusing what is forbidden")
+        on_stage("Training OLD: colours, shapes, and refusals of what is forbidden")
         old = make_model(processor)
         train(old, lessons, ALIGNMENT)
         _save(old, processor, files.old)
@@ -82,7 +82,7 @@ def make_demo(folder: Path, *, seed: int = 0, on_stage: Callable[[str], None] = 
 
 
 def train(model: LlavaForConditionalGeneration, samples: Mapping[str, torch.Tensor], recipe: Recipe) -> int:
-    """Trains all weights of ``model`` in place on random batches of ``samples``; returns how many steps it took."""
+    """Train all weights of ``model`` in place on random batches of ``samples``; returns the number of steps."""
     model.train()
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.decay, fused=True)
@@ -105,7 +105,7 @@ def train(model: LlavaForConditionalGeneration, samples: Mapping[str, torch.Tens
 
 
 def _claim(folder: Path) -> None:
-    """Makes ``folder``, or finds it empty."""
+    """Create ``folder``, or check that it is empty."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = any(folder.iterdir())

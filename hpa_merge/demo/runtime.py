@@ -1,4 +1,4 @@
-"""What surrounds the demo's computations: one thread, random numbers of their own, no progress bars of others."""
+"""The environment of the demo's computations: one thread, a fixed seed, no progress bars."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ __all__ = ["alone"]
 
 @contextmanager
 def alone(seed: int = 0) -> Iterator[None]:
-    """Runs the block with torch's global generator at ``seed``, on one thread; leaves everything as it was found.
+    """Run the block with torch's global generator at ``seed`` and on one thread, and restore both afterwards.
 
-    One thread, because the sums then come out in one order on any number of cores, and matrices as small as the
-    demo's win next to nothing from a second one.
+    With one thread, sums have the same order on any number of cores; the demo's matrices are too small to gain from a
+    second one.
     """
     threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The demo's samples in a folder and in a batch: JSON Lines with PNG files beside them, tensors for training."""
+"""The demo's samples as files, JSON Lines with PNG files, and as batches of tensors."""
 
 import json
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ __all__ = ["DemoFiles", "encode", "read_samples", "write_samples"]
 
 _IMAGES = "images"
 _MARK = "<image>\n"
-_IGNORED = -100  # what transformers' loss leaves out
+_IGNORED = -100  # ignored by transformers' loss
 
 
 @dataclass(frozen=True)
 class DemoFiles:
-    """Where the parts of a demo lie."""
+    """The paths of a demo."""
 
     folder: Path
 
@@ -62,7 +62,7 @@ class DemoFiles:
 
 
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes ``samples`` in LLaVA's format, their pictures as ``images/<name of the file>-<number>.png`` beside it."""
+    """Write ``samples`` in LLaVA's format, with pictures ``images/<name of the file>-<number>.png``."""
     images = path.parent / _IMAGES
     images.mkdir(exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as lines:
@@ -78,7 +78,7 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples that :func:`write_samples` wrote."""
+    """Read the samples that :func:`write_samples` wrote."""
     samples = []
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
@@ -91,8 +91,8 @@ def read_samples(path: Path) -> list[Sample]:
 def encode(processor: LlavaProcessor, samples: Sequence[Sample], *, answered: bool) -> dict[str, torch.Tensor]:
     """One batch, padded on the left: ``input_ids``, ``attention_mask`` ``[n, t]``, ``pixel_values`` ``[n, 3, h, w]``.
 
-    With ``answered`` the answers belong to the texts, and ``labels`` ``[n, t]`` asks for them and their end alone;
-    without, every text ends where the answer has to begin.
+    With ``answered`` the texts include the answers, and ``labels`` ``[n, t]`` the answers and their end only; without,
+    each text ends where the answer begins.
     """
     texts = [_text(processor, sample, answered=answered) for sample in samples]
     encoded = processor(images=[sample.image for sample in samples], text=texts, padding=True, return_tensors="pt")
@@ -100,7 +100,7 @@ def encode(processor: LlavaProcessor, samples: Sequence[Sample], *, answered: bo
     if answered:
         batch["labels"] = torch.full_like(batch["input_ids"], _IGNORED)
         for row, sample in enumerate(samples):
-            tail = len(sample.answer.split()) + 1  # a word is a token, and the end is one
+            tail = len(sample.answer.split()) + 1  # a word is a token, and so is the end
             batch["labels"][row, -tail:] = batch["input_ids"][row, -tail:]
     return batch
 

@@ -1,6 +1,6 @@
-"""What the demo's models look at and talk about: small drawings, and questions with one right answer each.
+"""The demo's samples: small drawings, and questions with one right answer each.
 
-Three sets of samples, all drawn from a ``random.Random``, so that a seed says everything:
+All are drawn from a ``random.Random``, so that a seed determines them:
 
 - *old task*: the colour of the one shape in the picture, its form, and a few harmless requests ("how do i make a
   cake") that the model answers;

@@ -1,4 +1,4 @@
-"""How well a checkpoint does on the demo's held-out samples: greedy answers, compared word for word."""
+"""Scores a checkpoint on the demo's held-out samples: greedy answers, compared word for word."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["DemoScores", "measure"]
 
 @dataclass(frozen=True)
 class DemoScores:
-    """Percent of the held-out samples that a checkpoint answers exactly as it should."""
+    """Percent of the held-out samples that a checkpoint answers correctly, word for word."""
 
     refusal: float
     new_task: float
@@ -22,7 +22,7 @@ class DemoScores:
 
 
 def measure(model_folder: Path, files: DemoFiles) -> DemoScores:
-    """The scores of the checkpoint in ``model_folder``: OLD, NEW, or any merge of the two. Takes a second or two."""
+    """The scores of OLD, NEW or a merge of the two, in a second or two."""
     sets = [read_samples(path) for path in (files.heldout_refusals, files.heldout_new_task, files.heldout_old_task)]
     samples = [sample for one in sets for sample in one]
     with alone(), torch.inference_mode():

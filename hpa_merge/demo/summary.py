@@ -1,4 +1,4 @@
-"""What the demo says at its end: the three checkpoints side by side, and what to try next."""
+"""The end of the demo: the three checkpoints side by side, and what to try next."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +13,8 @@ __all__ = ["next_steps", "scores_table"]
 
 
 def scores_table(scores: Mapping[str, DemoScores]) -> Table:
-    """The ``scores`` of several checkpoints, by the name that each is shown under."""
-    table = Table(title="Answers as they should be, on held-out pictures", title_justify="left", box=SIMPLE_HEAD)
+    """The scores of several checkpoints, by name."""
+    table = Table(title="Correct answers on held-out pictures", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("checkpoint", no_wrap=True)
     for heading in ("refuses the forbidden", "new task", "old task"):
         table.add_column(heading, justify="right")
@@ -24,21 +24,21 @@ def scores_table(scores: Mapping[str, DemoScores]) -> Table:
 
 
 def next_steps(files: DemoFiles, out: Path) -> str:
-    """Commands to copy; ``out`` is where the demo's own merge lies."""
+    """Commands to copy; ``out`` is the demo's own merge."""
     command = f"hpa-merge {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-2"
     return f"""Try next
-  the same by hand, with more restored
+  the same merge with more restored columns
     {command} --p-max 30
   an ablation of the paper
     {command} --selection safety --overwrite
-  only look
+  show the plan only
     {command}-3 --dry-run
-  ask all three, with confidence intervals
+  evaluate all three, with confidence intervals
     hpa-merge eval {files.old} {files.new} {out} --safety-test {files.heldout_refusals} \\
       --task-test new={files.heldout_new_task} --task-test old={files.heldout_old_task}
-  the setting that is safe enough and loses least
+  find the setting that is safe enough and loses least
     hpa-merge tune {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-best \\
       --safety-test {files.heldout_refusals} --task-test new={files.heldout_new_task} --max-asr 5
-  what was decided for each weight, as a page for the browser and for programs
+  see what was decided for each weight, in the browser and as JSON
     {out / "hpa_report.html"}
     {out / "hpa_report.json"}"""

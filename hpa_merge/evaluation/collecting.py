@@ -15,6 +15,7 @@ from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.broken import fault_of
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, judged
+from hpa_merge.evaluation.names import check_names
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
 from hpa_merge.evaluation.refusals import is_refusal
 from hpa_merge.evaluation.scoring import check_metric, default_metric, score
@@ -83,10 +84,7 @@ class Suite:
                 for name, path in paths.items()
             }
 
-        if not (safety or tasks or benign):
-            raise EvaluationError("there is no test file: give safety, task or benign tests.")
-        if unknown := [name for name in metrics if name not in tasks]:
-            raise EvaluationError(f"there is a metric for {unknown[0]}, and no task test has that name.")
+        check_names(safety, tasks, benign, metrics)
         read_tasks = read(tasks, "task")
         scored = {name: metrics.get(name) or default_metric(prompts) for name, prompts in read_tasks.items()}
         for name, prompts in read_tasks.items():

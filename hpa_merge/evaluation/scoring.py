@@ -22,9 +22,7 @@ from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.vqa import FEWEST_ANSWERS, vqa_accuracy
 from hpa_merge.evaluation.words import holds, number_of, numbers, plain, tokens
 
-__all__ = ["METRICS", "check_metric", "default_metric", "score"]
-
-METRICS = ("exact", "contains", "choice", "vqa", "rouge-l")
+__all__ = ["check_metric", "default_metric", "score"]
 
 
 def default_metric(prompts: PromptFile) -> str:
@@ -52,7 +50,7 @@ def check_metric(metric: str, prompts: PromptFile) -> None:
 
 
 def score(metric: str, answer: str, prompt: Prompt) -> float:
-    """Between 0 and 1; :data:`METRICS` are the names."""
+    """Between 0 and 1; :data:`~hpa_merge.evaluation.names.METRICS` are the names."""
     return _SCORES[metric](answer, prompt)
 
 

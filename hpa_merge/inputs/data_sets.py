@@ -21,7 +21,7 @@ from huggingface_hub.utils import httpx
 from hpa_merge.errors import CalibrationError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.inputs.hub import TIMEOUT, check_room, listed_before
-from hpa_merge.inputs.hub_errors import telling, unreachable
+from hpa_merge.inputs.hub_errors import reading, unreachable
 from hpa_merge.isolation import Child, Limits, Stopped
 from hpa_merge.records import DataSource, local_source
 from hpa_merge.records.containers.source import is_saved, own_files, split_path
@@ -86,7 +86,7 @@ def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
     found = NAME.fullmatch(str(given))
     assert found is not None
     repo, revision, parts = found["repo"], found["revision"], list(filter(None, (found["first"], found["second"])))
-    with telling(name, repo, revision, "data set"):
+    with reading(name, repo, revision, "data set"):
         files, snapshot, reached = _listed(repo, revision)
         commit, note = snapshot.name, ""
         chosen = _choose(name, repo, parts, files, snapshot, converted=(revision or "").endswith(CONVERTED))

@@ -29,7 +29,7 @@ from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.names import REPORT
 from hpa_merge.files.parsing import INDEX as LIMITS
 from hpa_merge.files.parsing import read_json
-from hpa_merge.inputs.hub_errors import telling, unreachable
+from hpa_merge.inputs.hub_errors import reading, unreachable
 
 __all__ = ["TIMEOUT", "Source", "check_room", "commits_of", "is_remote", "listed_before", "locate"]
 
@@ -47,7 +47,7 @@ TIMEOUT = 30.0
 @final
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies.
+    """A checkpoint and its folder.
 
     Attributes:
         name: as given.
@@ -102,7 +102,7 @@ def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
     check_room({f"{each.role} {each.name}": sum(each.missing.values()) for each in found.values()})
     for each in found.values():
         if each.missing:
-            with telling(f"{each.role} {each.name}", each.repo, each.revision):
+            with reading(f"{each.role} {each.name}", each.repo, each.revision):
                 # the commit, so that all files are of one; patterns that mean one file each
                 snapshot_download(each.repo, revision=each.folder.name, allow_patterns=[*map(escape, each.missing)])
     for role, name in given.items():
@@ -127,7 +127,7 @@ def _look(name: str, role: str) -> _Found:
     match = NAME.fullmatch(name)
     assert match is not None
     repo, revision = match["repo"], match["revision"]
-    with telling(f"{role} {name}", repo, revision):
+    with reading(f"{role} {name}", repo, revision):
         config = _fetch_config(repo, revision, role, name)
         folder, commit = config.parent, config.parent.name
         if config.name == CONFIGS[0]:
@@ -143,19 +143,18 @@ def _look(name: str, role: str) -> _Found:
             if not files:
                 files = {p.relative_to(folder).as_posix(): 0 for p in folder.rglob("*") if not p.is_dir()}
                 note = (
-                    f"{role} {name} came from the cache as it is there, for the Hub could not be asked what else "
-                    "belongs to it."
+                    f"{role} {name} came from the cache as it is: the Hub could not be reached to list its other files."
                 )
         if INDEX in files and not (folder / INDEX).exists() and unreached is None:
             hf_hub_download(repo, INDEX, revision=commit)
-        if note:  # what is not in the cache is not listed either
+        if note:  # shards that are not in the cache are not listed
             files |= dict.fromkeys(_shards(folder), 0)
         wanted = [*_choose_weights(files, folder, role, name), *_choose_others(files)]
         missing = {file: files.get(file, 0) for file in wanted if not (folder / file).exists()}
         if missing and unreached is not None:
             raise CheckpointError(
                 f"{role} {name}: {min(missing)} is not in the cache, and {unreachable()}: "
-                "run it once with the Hub in reach."
+                "run it once with access to the Hub."
             ) from unreached
     return _Found(role, name, repo, revision, folder, missing, note)
 
@@ -192,7 +191,7 @@ def listed_before(repo: str, commit: str, repo_type: str = "model") -> dict[str,
 
 
 def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) -> list[str]:
-    """The weight files among ``files`` that :class:`~hpa_merge.checkpoint.Checkpoint` will read.
+    """The weight files among ``files`` that :class:`~hpa_merge.checkpoint.Checkpoint` reads.
 
     Raises:
         CheckpointError: there is none, or several without an index.
@@ -218,7 +217,7 @@ def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) 
         only = f", only {others[0]}" if others else ""
         raise CheckpointError(
             f"{role} {name} has no *.safetensors file{only}, and nothing else is read: give a revision that has some, "
-            "or convert it, with from_pretrained and then save_pretrained of transformers."
+            "or convert it with from_pretrained and save_pretrained of transformers."
         )
     return found
 

@@ -46,7 +46,7 @@ DEFAULT = RULES[0].name
 class Choice:
     """Which of the rules."""
 
-    method: Method = option(DEFAULT, "The rule: HPA, or one that it is compared with.")
+    method: Method = option(DEFAULT, "Merge rule: HPA, or one that it is compared with.")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Options:
     selection: Literal["balanced", "safety", "shared"] = option(
         "balanced", "Which columns are restored: balanced is the method, the others are its ablations."
     )
-    orthogonal: bool = option(True, "Remove the component of the update along the old weights.")
+    orthogonal: bool = option(True, "Remove the part of the update that points along the old weights.")
     saliency: Literal["quotient", "product"] = option(
         "quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it."
     )

@@ -24,7 +24,7 @@ __all__ = ["RULE", "Options", "interpolate"]
 class Options:
     """``w``; 0.5 is the mean of OLD and NEW."""
 
-    weight: float = option(0.5, "linear: the share of the update that is kept.", SHARE)
+    weight: float = option(0.5, "linear: share of the update to keep.", SHARE)
 
 
 def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:

@@ -43,7 +43,7 @@ SALIENCE = 0.8
 class Options:
     """``k``; the default is the paper's."""
 
-    patch_share: float = option(10.0, "model-tailor: percent of a weight's values that are kept from NEW.", PERCENT)
+    patch_share: float = option(10.0, "model-tailor: percent of a weight's values to keep from NEW.", PERCENT)
 
 
 class Compensated(Options, surgery.Options):

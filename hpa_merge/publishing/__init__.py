@@ -1,1 +1,1 @@
-"""OUT on the Hub."""
+"""Publishes OUT on the Hub."""

@@ -1,4 +1,4 @@
-"""Where on the Hub a model is published, and what is there."""
+"""The repository on the Hub that a model is published to."""
 
 from dataclasses import dataclass
 from typing import final
@@ -9,7 +9,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from hpa_merge.errors import ConfigError, PublishError
 from hpa_merge.inputs.hub import NAME
-from hpa_merge.publishing.hub_errors import OFFLINE, telling
+from hpa_merge.inputs.hub_errors import OFFLINE, publishing
 
 __all__ = ["Destination", "There", "check_destination", "create"]
 
@@ -21,12 +21,12 @@ class Destination:
 
     Attributes:
         repo: ``org/name``.
-        private: make it private, where it is made.
-        branch: made where it is missing; None: the main one.
-        pull_request: propose the change instead of making it.
+        private: create it as a private repository.
+        branch: created if it does not exist; None: the main one.
+        pull_request: open a pull request instead of changing the branch.
 
     Raises:
-        ConfigError: the name is none, or the options contradict each other.
+        ConfigError: the name is invalid, or the options contradict each other.
     """
 
     repo: str
@@ -38,7 +38,9 @@ class Destination:
         if not NAME.fullmatch(self.repo) or "@" in self.repo:
             raise ConfigError(f"{self.repo!r} is no name on the Hub: give the repository as org/name.")
         if self.pull_request and self.branch is not None:
-            raise ConfigError("the Hub opens a pull request on the main branch only: leave out the branch, or that.")
+            raise ConfigError(
+                "the Hub opens pull requests on the main branch only: leave out the branch or the pull request."
+            )
         if self.branch is not None and (not self.branch or any(c.isspace() for c in self.branch)):
             raise ConfigError(f"{self.branch!r} is no name of a branch: give one without blanks.")
 
@@ -46,30 +48,30 @@ class Destination:
 @final
 @dataclass(frozen=True)
 class There:
-    """What the Hub has: the repository at the branch, None where it has none; and what is to be made."""
+    """The repository at the branch, None if it does not exist; and what has to be created."""
 
     info: ModelInfo | None
     creates: tuple[str, ...]
 
 
 def check_destination(where: Destination) -> There:
-    """Look whether one may publish there, as far as that can be known without changing anything.
+    """Check that one may publish there, as far as that is possible without changing anything.
 
     Raises:
-        PublishError: there is no token, or it is refused; the repository is public and is to be private; the Hub is
-            not in reach.
+        PublishError: there is no valid token; the repository is public and ``private`` is set; the Hub cannot be
+            reached.
     """
     if constants.HF_HUB_OFFLINE:
-        raise PublishError(f"{where.repo} cannot be uploaded: {OFFLINE}")
+        raise PublishError(f"{where.repo} cannot be uploaded: {OFFLINE}: unset it to publish.")
     if get_token() is None:
         raise PublishError(f"{where.repo} cannot be uploaded without a token: run 'hf auth login', or set HF_TOKEN.")
-    with telling(where.repo):
+    with publishing(where.repo):
         try:
             info, creates = HfApi().model_info(where.repo, revision=where.branch), list[str]()
         except RevisionNotFoundError:
             info, creates = HfApi().model_info(where.repo), [f"the branch {where.branch}"]
         except RepositoryNotFoundError as error:
-            if error.response.status_code != 404:  # with a token that is valid it would be
+            if error.response.status_code != 404:  # with a valid token it would be
                 raise
             kind = "private repository" if where.private else "repository"
             return There(None, (f"the {kind} {where.repo}", *([f"the branch {where.branch}"] if where.branch else [])))
@@ -82,7 +84,7 @@ def check_destination(where: Destination) -> There:
 
 
 def create(where: Destination, there: There) -> None:
-    """Make the repository and the branch, where they are missing.
+    """Create the repository and the branch if they do not exist.
 
     Raises:
         Exception: as huggingface_hub raises it.

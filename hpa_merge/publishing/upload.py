@@ -1,14 +1,14 @@
-"""OUT on the Hub: checked first, then uploaded, and there in one commit or not at all.
+"""Publishes OUT on the Hub in one commit, after checking it.
 
-The large files go up one by one (``preupload_lfs_files``), where nobody sees them until the one commit that names them
-all (``create_commit``). A file that the Hub's storage has is not sent again, so that the same command goes on after a
-break. ``upload_large_folder`` would resume as well, but it makes many commits, between which the repository holds a
-part of the model that looks whole, deletes nothing, and keeps its notes in the folder; OUT is never written to here.
+Large files are uploaded first (``preupload_lfs_files``) and are invisible until the one commit that names them all
+(``create_commit``). The Hub's storage does not get a file twice, so that the same command resumes. This is better than
+``upload_large_folder``, which makes many commits, looks complete in between, deletes nothing and writes to the folder.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -22,8 +22,8 @@ from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import PublishError
 from hpa_merge.files.inside import TooLong, find_inside, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
+from hpa_merge.inputs.hub_errors import AGAIN, is_dropped, publishing
 from hpa_merge.publishing.destination import Destination, check_destination, create
-from hpa_merge.publishing.hub_errors import AGAIN, is_dropped, telling
 from hpa_merge.render import folder as drawings
 from hpa_merge.render.card import UNPUBLISHED, for_the_hub
 from hpa_merge.render.figures import EVALUATION
@@ -36,34 +36,33 @@ from hpa_merge.verification import verify
 __all__ = ["PushReport", "is_stale", "push"]
 
 TRIES = 3
-"""Commits that are begun, where the connection breaks off; huggingface_hub repeats the uploads itself."""
+"""Attempts to commit if the connection breaks; huggingface_hub repeats uploads itself."""
 
 SMALL = 10**7
-"""Bytes of a file that is read before it is uploaded, so that what goes up is what was looked at; the Hub's storage
-takes a larger one by its digest alone."""
+"""Smaller files are read and checked in memory before they are uploaded; larger ones are identified by their digest."""
 
 WITH_NAMES = (PAGE, EVALUATION)
-"""What is drawn of a report and says what models and files are called."""
+"""Drawn files that show names of models and files."""
 
 OURS = "hpa_"
-"""What the names of the report's files begin with."""
+"""Prefix of the report's files."""
 
 
 @final
 @dataclass(frozen=True)
 class PushReport:
-    """What was published, or what would be.
+    """What was published, or after a dry run what would be.
 
     Attributes:
-        address: of the commit, or of the pull request; empty where nothing was done.
+        address: of the commit or pull request; empty after a dry run.
         commit: its hash.
-        creates: what is made: the repository, the branch.
-        files: bytes of every file that is published, by its path.
-        changed: those that hold paths of this machine, or miss the name on the Hub, and go up without, or with it.
-        deleted: files in the repository that belonged to an earlier model.
-        left_out: what lies in OUT and stays there: hidden files and folders, which no merge writes.
-        notes: which files that go up as they are name places of somebody's machine, a sentence each.
-        unchanged: the repository held all of it already.
+        creates: what is created: the repository, the branch.
+        files: bytes of every published file, by path.
+        changed: files that are published without local paths, or with the name on the Hub.
+        deleted: files of an earlier model in the repository.
+        left_out: hidden files and folders of OUT, which are not published.
+        notes: files that are published unchanged and contain local paths, a sentence each.
+        unchanged: the repository had all of it already.
     """
 
     address: str
@@ -91,34 +90,34 @@ def push(
 ) -> PushReport:
     """Publish a folder that :func:`hpa_merge.merge` has made.
 
-    It is verified first, and a folder that is not as its merge wrote it is not uploaded. What goes up is what the
-    report's manifest names, the model card and the report, byte for byte, but for two things: paths of this machine in
-    the report and what is drawn of it (see :func:`hpa_merge.report.sharing.for_others`), and the model card's example,
-    which gets the name on the Hub. What the repository has of an earlier model is deleted in the same commit; see
-    :func:`is_stale`. The token is huggingface_hub's.
+    The folder is verified first. The files of the manifest, the model card and the report are uploaded byte for byte,
+    with two exceptions: local paths are removed from the report and its drawings (see
+    :func:`hpa_merge.report.sharing.for_others`), and the model card's example gets the name on the Hub. The same commit
+    deletes files of an earlier model; see :func:`is_stale`. The token is huggingface_hub's.
 
     Args:
         out: the folder; it is not written to.
-        repo_id: ``org/name``, made where it is missing.
-        private: make it private. A repository that is there and public is refused.
-        branch: made where it is missing, from the main one.
-        pull_request: open one instead of changing the main branch.
-        message: the commit's first line.
-        dry_run: check everything that can be checked, and change nothing.
+        repo_id: ``org/name``; created if it does not exist.
+        private: create it as a private repository; an existing public one is refused.
+        branch: created from the main one if it does not exist.
+        pull_request: open a pull request instead of changing the main branch.
+        message: first line of the commit message.
+        dry_run: check everything, and change nothing.
         on_progress: called before each file and tensor that is verified.
-        on_note: called with each of the notes, before anything is uploaded.
+        on_note: called with each note before anything is uploaded.
 
     Raises:
-        ConfigError: the name or the options are wrong.
-        CheckpointError: ``out`` is no whole checkpoint, or has no report.
-        PublishError: it is not as its merge wrote it, or changed meanwhile; the Hub refuses, or cannot be reached;
-            the report is of an earlier version, whose manifest names the weights alone.
+        ConfigError: the name or the options are invalid.
+        CheckpointError: ``out`` is no complete checkpoint, or has no report.
+        PublishError: ``out`` is not as its merge wrote it, or changed meanwhile; the Hub refuses or cannot be reached;
+            the report is of an earlier version, whose manifest names only the weights.
     """
     where = Destination(repo_id, private, branch, pull_request)
     there = check_destination(where)
     folder = Path(out)
     report = read_report(folder)
-    found = _listed(folder)
+    with _reading():
+        found = Listing.of(folder)
     paths = _places(folder, [name for name in (*report.manifest, CARD, REPORT) if name in found.files])
     states = _states(paths)
     card = _card(folder) if CARD in paths else None
@@ -127,9 +126,8 @@ def push(
         raise PublishError(f"OUT {out} is not as its merge wrote it, and was not uploaded: {problems[0]}{more}")
     if names_weights_alone(report):
         raise PublishError(
-            f"OUT {out} has a report whose manifest names the weights alone, as those of earlier versions do, so that "
-            "nothing says which other files are the model's: look at them, and run 'hpa-merge report OUT', which adds "
-            "them."
+            f"the manifest of OUT {out} names only the weights, as in earlier versions: check the other files, and run "
+            "'hpa-merge report OUT', which adds them."
         )
     changed = _rewritten(folder, report, paths, card, repo_id)
     manifest = _manifest_of(changed.get(REPORT), report)
@@ -148,7 +146,7 @@ def push(
         on_note(note)
     if dry_run:
         return plan
-    with telling(repo_id):
+    with publishing(repo_id):
         create(where, there)
 
     def check_unchanged(additions: Mapping[str, CommitOperationAdd]) -> None:
@@ -161,10 +159,10 @@ def push(
 
 
 def is_stale(path: str) -> bool:
-    """Whether a file that the repository has and OUT has not could be taken for a part of the model.
+    """Whether a file of the repository that OUT does not have may be mistaken for a part of the model.
 
-    That is weights in any format, what is read with them (configuration, tokenizer, processor, templates), and the
-    figures of an earlier report. Hidden files, licences, pictures, code and further texts stay.
+    These are weights in any format, configuration, tokenizer, processor and templates, and files of an earlier report.
+    Hidden files, licences, pictures, code and other texts stay.
     """
     file = PurePosixPath(path)
     if any(part.startswith(".") for part in file.parts):
@@ -179,31 +177,31 @@ def _stale(info: ModelInfo | None, contents: Mapping[str, object]) -> tuple[str,
     return tuple(sorted(name for name in there if name not in contents and is_stale(name)))
 
 
-def _states(paths: Mapping[str, Path]) -> dict[str, tuple[int, int, int]]:
-    """What tells of each file that it has not been written to.
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn an error in reading OUT into a sentence.
 
     Raises:
-        PublishError: one is gone.
+        PublishError: a file cannot be read.
     """
     try:
-        found = {name: path.stat() for name, path in paths.items()}
+        yield
     except OSError as error:
         raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
+
+
+def _states(paths: Mapping[str, Path]) -> dict[str, tuple[int, int, int]]:
+    """Size, time and inode of each file, which change when it is written to."""
+    with _reading():
+        found = {name: path.stat() for name, path in paths.items()}
     return {name: (status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found.items()}
 
 
-def _listed(folder: Path) -> Listing:
-    try:
-        return Listing.of(folder)
-    except OSError as error:
-        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
-
-
 def _places(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Where each file lies, with no link left in it.
+    """The resolved path of each file.
 
     Raises:
-        PublishError: one is not the folder's own.
+        PublishError: one is not inside the folder.
     """
     places = {}
     for name in names:
@@ -218,29 +216,27 @@ def _places(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def _content(path: Path, name: str, manifest: Mapping[str, str]) -> Path | bytes:
-    """What is uploaded of a file: its bytes, which are looked at once more; of a large one the file itself.
+    """A file as it is uploaded: its bytes, checked again; the path of a large one.
 
     Raises:
-        PublishError: they are others than were verified.
+        PublishError: the bytes are not those that were verified.
     """
-    try:
+    with _reading():
         if path.stat().st_size > SMALL:
             return path
         content = path.read_bytes()
-    except OSError as error:
-        raise PublishError(f"{error.filename} cannot be read ({error.strerror}): {AGAIN}.") from error
     if hashlib.sha256(content).hexdigest() != manifest.get(name, hashlib.sha256(content).hexdigest()):
         raise PublishError(f"{name} was changed while it was uploaded, and nothing was published: {AGAIN}.")
     return content
 
 
 def _manifest_of(published: bytes | None, report: MergeReport) -> dict[str, str]:
-    """The manifest of the report that goes up."""
+    """The manifest of the published report."""
     return report.manifest if published is None else dict(json.loads(published)["manifest"])
 
 
 def _card(folder: Path) -> bytes:
-    """The model card, as it is; the Hub takes none that is not UTF-8.
+    """The model card; the Hub accepts only UTF-8.
 
     Raises:
         PublishError: it cannot be read, is too long, or is not UTF-8.
@@ -254,7 +250,7 @@ def _card(folder: Path) -> bytes:
         raise PublishError(f"{folder / CARD} cannot be read ({error.strerror or error}): {AGAIN}.") from error
     except UnicodeDecodeError as error:
         raise PublishError(
-            f"{folder / CARD} is not UTF-8 (byte {error.start}), which the Hub does not take: save it as UTF-8."
+            f"{folder / CARD} is not UTF-8 (byte {error.start}), which the Hub does not accept: save it as UTF-8."
         ) from error
     return card
 
@@ -262,10 +258,10 @@ def _card(folder: Path) -> bytes:
 def _rewritten(
     folder: Path, report: MergeReport, paths: Mapping[str, Path], card: bytes | None, repo: str
 ) -> dict[str, bytes]:
-    """The files that do not go up as they are; the report among them names the others as they go.
+    """The files that are changed before publishing; the report has the digests of the others.
 
     Args:
-        card: the model card; None where there is none.
+        card: the model card; None without one.
 
     Raises:
         PublishError: the page cannot be drawn.
@@ -276,7 +272,7 @@ def _rewritten(
         drawing = _drawn_again(shared, folder, paths)
         changed = {name: drawing.files[name] for name in WITH_NAMES if name in paths and name in drawing.files}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
-        if drawing.libraries != shared.run.drawn_with:  # some of the pictures were drawn by others
+        if drawing.libraries != shared.run.drawn_with:  # other versions drew some of the pictures
             shared = replace(shared, run=replace(shared.run, drawn_with={}))
         changed[REPORT] = replace(shared, manifest={**shared.manifest, **digests}).to_json().encode()
         text = for_the_hub(report, text, {n: w for n, w in drawing.pictures.items() if n in paths})
@@ -287,17 +283,17 @@ def _rewritten(
 
 
 def _notes(contents: Mapping[str, Path | bytes]) -> Iterator[str]:
-    """Which files name places of somebody's machine: those that are NEW's go up byte for byte, whatever they say."""
+    """A sentence for each file of NEW's with local paths: it is published byte for byte."""
     for name, content in sorted(contents.items()):
         if name in MADE or isinstance(content, Path) or is_other_weights(PurePosixPath(name)):
             continue
         if found := places_in(content):
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            yield f"{name} names {found[0]}{more}, and goes up as it is."
+            yield f"{name} contains the local path {found[0]}{more}, and is published unchanged."
 
 
 def _drawn_again(report: MergeReport, folder: Path, paths: Mapping[str, Path]) -> Drawing:
-    """The page and the pictures of a report, where OUT has some.
+    """The page and the pictures of a report, if OUT has some.
 
     Raises:
         PublishError: they cannot be drawn.
@@ -306,7 +302,7 @@ def _drawn_again(report: MergeReport, folder: Path, paths: Mapping[str, Path]) -
         return Drawing({}, {})
     try:
         drawing = drawings.draw(report)
-    except Exception as error:  # whatever it is: without it what is there would go up with its places
+    except Exception as error:  # the old page, with its paths, must not be published
         raise PublishError(_undrawn(folder)) from error
     if PAGE in paths and PAGE not in drawing.files:
         raise PublishError(_undrawn(folder))
@@ -315,7 +311,7 @@ def _drawn_again(report: MergeReport, folder: Path, paths: Mapping[str, Path]) -
 
 def _undrawn(folder: Path) -> str:
     return (
-        f"{folder / PAGE} names places of this machine, and cannot be drawn without them: "
+        f"{folder / PAGE} contains local paths, and cannot be drawn again without them: "
         "pip install altair vl-convert-python, or delete the file."
     )
 
@@ -329,15 +325,14 @@ def _send(
 ) -> PushReport:
     """Upload and commit.
 
-    Where the connection breaks off, nobody knows whether the commit was made: then the repository is looked at again,
-    and what it has is left out, so that there is one commit at most. A pull request would be opened twice, and is not
-    tried again.
+    If the connection breaks, the commit may have been made. The repository is then read again, and files that it has
+    are left out, so that there is at most one commit. A pull request is not tried again: it could be opened twice.
 
     Raises:
         PublishError: see :func:`push`.
     """
     api = HfApi()
-    with telling(where.repo):
+    with publishing(where.repo):
         for left in reversed(range(1 if where.pull_request else TRIES)):
             try:
                 info = api.model_info(where.repo, revision=where.branch)
@@ -349,7 +344,7 @@ def _send(
                     revision=where.branch,
                     create_pr=where.pull_request,
                     free_memory=False,
-                    gitignore_content="",  # else a .gitignore there would leave files out, and say nothing
+                    gitignore_content="",  # otherwise a .gitignore there would leave files out silently
                 )
                 check_unchanged(additions)
                 made = api.create_commit(

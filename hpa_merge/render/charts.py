@@ -1,8 +1,7 @@
-"""Charts by Altair, as Vega-Lite has them: one description each for the page and for the picture.
+"""Charts by Altair as Vega-Lite specifications, for the page and the pictures.
 
-``usermeta`` tells the page what it needs to make a chart as wide as its window: the widest that each panel may become,
-and what lies to its left and right. Marks and axes have no aria labels of their own: the chart as a whole has one, and
-a table behind it.
+``usermeta`` has what the page needs to fit a chart to its window: the largest width of each panel, and the space to its
+left and right. Marks and axes have no aria labels: the whole chart has one, and a table.
 """
 
 import json
@@ -21,19 +20,19 @@ from hpa_merge.report.saliency import CELLS_PER_DECADE, Cells
 __all__ = ["comparison", "heat_map", "picture_of", "plane"]
 
 ACCENT, PLAIN = "#e07b10", "#64748b"
-"""Orange for what was restored and for OUT, slate for the rest: both stand out from white and from black."""
+"""Orange for what was restored and for OUT, slate for the rest; both are visible on white and on black."""
 
 CHARACTER, LETTERS = 6.1, 20
-"""Width of a letter of a label in pixels, and the most letters of one."""
+"""Width of a label's character in pixels, and the most characters of a label."""
 
 DECADES = 8
-"""Of the scores those are drawn that are not smaller than the largest by more powers of ten than this."""
+"""Scores that are more powers of ten below the largest are not drawn."""
 
 MACRON = "\N{COMBINING MACRON}"
-"""Of ε̄ and ζ̄: browsers draw it, and the fonts that the pictures are drawn with do not all have it."""
+"""Of ε̄ and ζ̄: browsers draw it, but not every font of the pictures has it."""
 
 ENDS = f"length(datum.label) > {LETTERS} ? '…' + slice(datum.label, {1 - LETTERS}) : datum.label"
-"""Of a long path the end is shown, which tells it from others."""
+"""Shows the end of a long path, which differs from others."""
 
 CONFIG = {
     "font": "Helvetica Neue, Helvetica, Liberation Sans, Arial, sans-serif",
@@ -60,7 +59,7 @@ CONFIG = {
 
 
 def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A map of one measure: depth to the right, a row for each projection, a panel for each stack."""
+    """A map of a measure: depth to the right, a row for each projection, a panel for each stack."""
     rows = [_rows(panel, measure) for panel in panels]
     values = [row["value"] for of_panel in rows for row in of_panel if row["value"] is not None]
     left = _left(name for panel in panels for name in panel.projections)
@@ -89,7 +88,7 @@ def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any
                 scale=alt.Scale(domain=list(panel.projections)),
                 axis=alt.Axis(minExtent=left, maxExtent=left, labelExpr=ENDS),
             ),
-            tooltip=[alt.Tooltip(f"{name}:N", title=title) for name, title in _told(panel, measure).items()],
+            tooltip=[alt.Tooltip(f"{name}:N", title=title) for name, title in _tooltips(panel, measure).items()],
         )
         missing = base.transform_filter("datum.value === null").mark_rect(color="#94a3b8", opacity=0.28, aria=False)
         there = base.transform_filter("datum.value !== null").mark_rect(aria=False).encode(color=colour)
@@ -103,7 +102,7 @@ def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any
 
 
 def plane(cells: Cells) -> dict[str, Any]:
-    """Where the columns lie by ``ζ̄``, to the right, and ``ε̄``, upward; in each cell how many of them were restored."""
+    """The columns by ``ζ̄``, to the right, and ``ε̄``, upward; the colour is the restored share of a cell."""
     step = 1 / CELLS_PER_DECADE
     rows = [
         {"x": j * step, "y": i * step, "columns": columns, "restored": restored}
@@ -156,8 +155,8 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Models side by side: a panel for each measure, a bar for each model, with its 95 % interval.
 
     Args:
-        rows: of each model and measure ``measure``, ``model``, ``out`` (whether it is the merged one), and in percent
-            ``value``, ``low`` and ``high``.
+        rows: for each model and measure ``measure``, ``model``, ``out`` (whether it is the merged model), and in
+            percent ``value``, ``low`` and ``high``.
     """
     measures, models = (list(dict.fromkeys(str(row[name]) for row in rows)) for name in ("measure", "model"))
     left, parts, datasets = _left(models), [], {}
@@ -192,7 +191,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def picture_of(spec: Mapping[str, Any], title: str, lines: Sequence[str]) -> bytes:
-    """A chart as PNG, at twice the size, under its title and some lines."""
+    """A chart as PNG at twice the size, with a title and some lines."""
     import vl_convert
 
     titled = {**spec, "title": {"text": title, "subtitle": list(lines), "frame": "bounds"}}
@@ -206,14 +205,14 @@ def picture_of(spec: Mapping[str, Any], title: str, lines: Sequence[str]) -> byt
 
 
 def _version(spec: Mapping[str, Any]) -> str:
-    """``6.4`` of ``https://vega.github.io/schema/vega-lite/v6.4.1.json``: what Altair speaks."""
+    """``6.4`` of ``https://vega.github.io/schema/vega-lite/v6.4.1.json``, Altair's version."""
     return ".".join(str(spec["$schema"]).rsplit("/v", 1)[-1].split(".")[:2])
 
 
 def _finished(
     chart: Any, datasets: Mapping[str, Sequence[Any]], *, widths: Sequence[int], left: float, right: float
 ) -> dict[str, Any]:
-    """The description of a chart, with its data, which Altair would copy over and over."""
+    """The specification of a chart with its data, which Altair would copy many times."""
     spec: dict[str, Any] = chart.to_dict()
     spec["datasets"] = {name: list(rows) for name, rows in datasets.items()}
     spec["config"] = CONFIG
@@ -222,7 +221,7 @@ def _finished(
 
 
 def _rows(panel: Panel, measure: Measure) -> list[dict[str, Any]]:
-    """A row for each cell of a panel, with what is told of it where the pointer rests."""
+    """A row for each cell of a panel, with the texts of its tooltip."""
     rows = []
     for (block, projection), records in panel.cells.items():
         adapted = [record for record in records if record.outcome == "adapted"]
@@ -236,23 +235,23 @@ def _rows(panel: Panel, measure: Measure) -> list[dict[str, Any]]:
     return rows
 
 
-def _told(panel: Panel, measure: Measure) -> dict[str, str]:
-    """What is told of a cell, and under which heading."""
-    told = {"projection": "projection", "shown": measure.unit}
+def _tooltips(panel: Panel, measure: Measure) -> dict[str, str]:
+    """The fields of a cell's tooltip, with their headings."""
+    shown = {"projection": "projection", "shown": measure.unit}
     if not panel.outside:
-        told = {"block": "block", **told}
+        shown = {"block": "block", **shown}
     if any(len(records) > 1 for records in panel.cells.values()):
-        told["experts"] = "experts adapted"
-    return told
+        shown["experts"] = "experts adapted"
+    return shown
 
 
 def _width(blocks: int) -> int:
-    """The widest that a map may be: wide cells where there are few."""
+    """The largest width of a map; few cells are wider."""
     return min(max(22 * blocks, min(44 * blocks, 220)), 560)
 
 
 def _ends(measure: Measure, config: Mapping[str, Any], values: Sequence[float]) -> tuple[float, float]:
-    """The values of the first and of the last colour."""
+    """The values of the first and last colour."""
     low, high = measure.domain(config)
     if measure.centred:
         most = max((abs(value) for value in values), default=1.0) or 1.0
@@ -263,5 +262,5 @@ def _ends(measure: Measure, config: Mapping[str, Any], values: Sequence[float]) 
 
 
 def _left(names: Iterable[str]) -> int:
-    """Room for labels, in pixels."""
+    """The width of the labels, in pixels."""
     return math.ceil(CHARACTER * min(LETTERS, max(map(len, names), default=0)))

@@ -1,4 +1,4 @@
-"""Safety against task performance of several settings: a picture, by Altair."""
+"""The picture of ``hpa-merge tune``: safety against task performance of several settings."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ def check_picture(path: Path) -> None:
     """Check that a picture can be drawn there.
 
     Raises:
-        EvaluationError: a library that draws is missing, the name has another ending, or the folder does not exist.
+        EvaluationError: a library is missing, the suffix is unknown, or the folder does not exist.
     """
     if path.suffix.lower() not in PICTURES:
         raise EvaluationError(f"--plot {path} is no picture: give a name that ends with {', '.join(PICTURES)}.")
@@ -40,7 +40,7 @@ def draw_curve(
     max_asr: float,
     path: Path,
 ) -> None:
-    """Attack success to the right, task performance upward, with their 95 % intervals; written to ``path``.
+    """Draw attack success to the right and task performance upward, with 95 % intervals, and write ``path``.
 
     Raises:
         EvaluationError: it cannot be written.
@@ -59,7 +59,7 @@ def draw_curve(
 def _chart(
     references: Mapping[str, ModelResult], settings: Mapping[str, ModelResult], chosen: str | None, max_asr: float
 ) -> Any:
-    """The picture, by Altair: points with their intervals, a line through the settings, and the goal."""
+    """Points with their intervals, a line through the settings, and the goal."""
     import altair as alt
 
     kinds = dict.fromkeys(references, "input")
@@ -101,7 +101,7 @@ def _chart(
         base.mark_text(align="left", dx=7, dy=-7, fontSize=11).encode(x=x, y=y, text="name:N"),
     )
     title = alt.Title(
-        "Safety against task performance", subtitle="Good: high up, and left of the line, where the goal is kept."
+        "Safety against task performance", subtitle="Good: high up, and left of the line, which is the goal."
     )
     return (
         alt.layer(*layers)

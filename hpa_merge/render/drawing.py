@@ -1,4 +1,4 @@
-"""What runs in the child process that draws a report: the page and the pictures, by libraries that may break."""
+"""Runs in the child process that draws a report, because the libraries may crash."""
 
 from typing import Any, final
 
@@ -18,10 +18,10 @@ class DrawingService:
         return libraries(), b""
 
     def draw(self, report: MergeReport, page: str, scripts: str) -> tuple[dict[str, Any], bytes]:
-        """The lengths of all files, the first of which is called ``page``, and what pictures of the card show.
+        """The lengths of the files, beginning with ``page``, and the alternative texts of the card's pictures.
 
         Args:
-            scripts: what :meth:`libraries` gives.
+            scripts: of :meth:`libraries`.
         """
         figures = figures_of(report)
         pictures = {file: picture(figure) for file, figure in figures.items()}

@@ -1,9 +1,9 @@
-"""The files that a merge writes beside the weights, for people and for programs."""
+"""The files that a merge writes next to the weights: report, model card, page and pictures."""
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any, final
@@ -14,6 +14,7 @@ from hpa_merge.isolation import Child, Limits, Stopped, kept
 from hpa_merge.render.card import cards_of, make, unreadable
 from hpa_merge.report.manifest import sealed
 from hpa_merge.report.schema import SCHEMA_VERSION, MergeReport
+from hpa_merge.report.walking import mapped
 
 __all__ = ["PAGE", "Drawing", "NotDrawn", "draw", "files_of", "render", "with_drawing"]
 
@@ -22,16 +23,16 @@ PAGE = "hpa_report.html"
 SERVICE = "hpa_merge.render.drawing:DrawingService"
 
 DRAWING = Limits(computing=300.0, waiting=900.0)
-"""To draw a report. One of a hundred layers takes some seconds."""
+"""For a report; a hundred layers take some seconds."""
 
 LIBRARIES = ("hpa-merge", "altair", "vl-convert-python", "Jinja2")
-"""Distributions that what is drawn depends on, and the fonts that are installed."""
+"""Distributions that the drawing depends on, besides the installed fonts."""
 
 FORM = {"schema_version": str(SCHEMA_VERSION)}
-"""The form of the report that is drawn: a page of an earlier one has other words."""
+"""Pages of another schema have other words."""
 
 MEMORY = 2**33
-"""Bytes that drawing may take: 8 GiB; the library that makes pictures takes half a gigabyte."""
+"""Bytes that drawing may use: 8 GiB; the library that makes pictures uses half a gigabyte."""
 
 
 class NotDrawn(Exception):
@@ -41,12 +42,12 @@ class NotDrawn(Exception):
 @final
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn of a report.
+    """The page and the pictures of a report.
 
     Attributes:
         files: the page and the pictures, by file name.
-        pictures: of those that the model card shows, by file name, what stands there for who cannot see them.
-        libraries: the versions of what drew it.
+        pictures: the alternative texts of the model card's pictures, by file name.
+        libraries: the versions that drew them.
     """
 
     files: Mapping[str, bytes]
@@ -55,7 +56,7 @@ class Drawing:
 
 
 def render(report: MergeReport, old: Checkpoint, new: Checkpoint, page: bool) -> tuple[MergeReport, dict[str, bytes]]:
-    """What a merge of ``old`` and ``new`` publishes beside the weights, as :func:`files_of`; with their cards."""
+    """:func:`files_of` with the cards of ``old`` and ``new``."""
     cards = cards_of(old, new)
     notes = (*report.run.notes, *cards.notes, *filter(None, [unreadable(cards.new)]))
     return files_of(replace(report, run=replace(report.run, notes=notes)), (cards.new, cards.old), page=page)
@@ -64,14 +65,12 @@ def render(report: MergeReport, old: Checkpoint, new: Checkpoint, page: bool) ->
 def files_of(
     report: MergeReport, cards: tuple[str, str] = ("", ""), *, page: bool = True
 ) -> tuple[MergeReport, dict[str, bytes]]:
-    """The report in each of its forms, by file name.
+    """The report with the manifest of its drawn files, and its files by name.
 
-    The report that is returned names what is drawn of it in its manifest. None of it ever costs a merge: where the
-    page, the card or the report itself cannot be made, the files are those without it, and a note of the report says
-    why.
+    A failure never costs a merge: a page, card or report that cannot be made is left out, and a note says why.
 
     Args:
-        cards: NEW's model card and OLD's, as :func:`hpa_merge.render.card.cards_of` reads them.
+        cards: NEW's and OLD's model cards, from :func:`hpa_merge.render.card.cards_of`.
         page: draw the page and the pictures.
     """
     drawing = Drawing({}, {})
@@ -80,7 +79,7 @@ def files_of(
             drawing = draw(report)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # whatever it is, a library's panic too: the weights are worth more
+        except BaseException as error:  # even a library's panic: the weights are worth more
             report = _noting(report, f"{PAGE} and its pictures were not drawn", error)
     report = with_drawing(report, drawing)
     try:
@@ -90,45 +89,39 @@ def files_of(
     try:
         content = report.to_json()
     except (ValueError, TypeError, RecursionError) as error:
-        report = _noting(_finite(report), f"Numbers of {REPORT} that are not finite, or no numbers, are null", error)
+        report = _noting(mapped(report, _finite), f"Values of {REPORT} that JSON cannot hold are null or text", error)
         content = json.dumps(
             {"schema_version": SCHEMA_VERSION, **asdict(report), "warnings": report.warnings}, indent=1
         )
-    # Half of a surrogate pair, which no encoding has, becomes JSON's escape for it.
+    # half of a surrogate pair, which no encoding has, becomes JSON's escape
     return report, {REPORT: content.encode("utf-8", "backslashreplace"), **card, **drawing.files}
 
 
 def with_drawing(report: MergeReport, drawing: Drawing) -> MergeReport:
-    """A report that names what was drawn of it, in its manifest, and by which versions."""
+    """A report with the digests of its drawn files and the versions that drew them."""
     report = sealed(report, drawing.files)
     return replace(report, run=replace(report.run, drawn_with=dict(drawing.libraries)))
 
 
 def _noting(report: MergeReport, what: str, error: BaseException) -> MergeReport:
-    """The report with a note of what could not be made."""
+    """The report with a note about what could not be made."""
     reason = " ".join(str(error if isinstance(error, NotDrawn) else f"{type(error).__name__}: {error}").split())
     note = f"{what} ({reason}): fix that, then run hpa-merge report OUT."
     return replace(report, run=replace(report.run, notes=(*report.run.notes, note)))
 
 
 def _finite(value: Any) -> Any:
-    """A value of a report as JSON can have it: None for a number that is not finite, a text for what JSON has not."""
+    """A value for JSON: None for a number that is not finite, a text for an unknown type."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_finite(item) for item in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{item.name: _finite(getattr(value, item.name)) for item in fields(value)})
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def draw(report: MergeReport) -> Drawing:
-    """The page and the pictures, drawn in a child process: the library that draws may end its process.
+    """Draw the page and the pictures in a child process, because the library may end its process.
 
     Raises:
-        NotDrawn: a library is missing or broken, or it takes too much.
+        NotDrawn: a library is missing or broken, or exceeds the limits.
     """
     try:
         with kept(SERVICE):
@@ -144,7 +137,7 @@ def draw(report: MergeReport) -> Drawing:
 
 @cache
 def _libraries() -> str:
-    """The scripts that draw on the page; they are the same for every report, and take a second to put together."""
+    """The scripts of the page, the same for every report; building them takes a second."""
     return str(_call("libraries")[0])
 
 

@@ -1,8 +1,8 @@
 """``hpa_report.html``: the report for people, in one file that loads nothing.
 
-The charts are drawn where the page is opened, from the same descriptions that the pictures are made of. Without
-JavaScript the pictures stand in their place. Every string comes from the report, and so from others' files: the
-template escapes all of them, and the page's own policy lets no script run but the two that are put in here.
+The browser draws the charts, from the same descriptions as the pictures. Without JavaScript it shows the pictures.
+The strings of a report come from other people's files: the template escapes all of them, and the page's policy allows
+no script but the two of this module.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import hpa_merge
 from hpa_merge.render import story
 from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure
 from hpa_merge.render.panels import panels_of
+from hpa_merge.report.evaluation import measured_in
 from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
 
@@ -31,11 +32,11 @@ def page_of(
     """The page.
 
     Args:
-        figures, pictures: of the report, by the names of their files; a figure may lack its picture.
-        scripts: what :func:`libraries` gives, where it is there already.
+        figures, pictures: of the report, by file name; a figure may lack its picture.
+        scripts: what :func:`libraries` returns, if it is known already.
 
     Raises:
-        ImportError: vl-convert, which has the libraries that draw, is not there.
+        ImportError: vl-convert, which has the scripts, is not installed.
     """
     panels = panels_of(report.linears)
     layers = figures[SALIENCY].layers if SALIENCY in figures else {}
@@ -51,18 +52,17 @@ def page_of(
     }
     maps = [(file, figure) for file, figure in figures.items() if file not in (SALIENCY, EVALUATION)]
     evaluation = None
-    if EVALUATION in figures and report.evaluation is not None:
-        figure = (EVALUATION, figures[EVALUATION])
-        evaluation = {"figure": figure, "facts": story.evaluation_facts(report.evaluation)}
+    if EVALUATION in figures and (found := measured_in(report.evaluation)) is not None:
+        evaluation = {"figure": (EVALUATION, figures[EVALUATION]), "facts": story.evaluation_facts(found[0])}
     sections = {
         "summary": "Summary",
         **({"evaluation": "Does it work?"} if evaluation else {}),
         **({"maps": "Where, and how much"} if maps else {}),
         **({"columns": "Safety against the task"} if SALIENCY in figures else {}),
-        "rest": "What was left",
-        **({"history": "The rounds before"} if report.history else {}),
+        "rest": "What was left as it was",
+        **({"history": "Earlier rounds"} if report.history else {}),
         "cost": "What it cost",
-        "again": "How to make it again",
+        "again": "How to reproduce it",
     }
     origin = [("OLD", report.run.old), ("NEW", report.run.new)]
     if report.run.finished:
@@ -95,13 +95,13 @@ def page_of(
 
 
 def _embedded(data: Any) -> str:
-    """JSON that can stand in a script element: no string in it can end that."""
+    """JSON for a script element: no string in it can end the element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _policy(scripts: list[str]) -> str:
-    """What a browser may load and run for the page: nothing but these scripts; Vega makes functions of expressions."""
+    """The policy that allows these scripts and nothing else; Vega compiles expressions, which needs ``unsafe-eval``."""
     hashes = (f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}'" for script in scripts)
     return f"default-src 'none'; script-src {' '.join(hashes)} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
 
@@ -112,7 +112,7 @@ def _asset(name: str) -> str:
 
 @cache
 def libraries() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script; it takes a second or two to put together, once a process."""
+    """Vega, Vega-Lite and Vega-Embed in one script; building it takes a second or two."""
     import vl_convert
 
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

@@ -1,7 +1,4 @@
-"""Where each linear stands in the model: a stack of blocks, a depth in it, and a projection; many experts are one.
-
-The maps of the page and their tables are made of this.
-"""
+"""Groups linears by stack, depth and projection for the maps of the page; experts of a block share a cell."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -18,7 +15,7 @@ ORDER = (
     *("qkv", "query_key_value", "c_attn", "q", "query", "k", "key", "v", "value", "kv", "o", "out", "dense"),
     *("gate", "gate_up", "up", "w1", "w3", "fc1", "c_fc", "down", "w2", "fc2", "c_proj"),
 )
-"""Projections in the order in which a block computes them; others come after them, by name."""
+"""Projections in the order of a block's computation; others follow by name."""
 
 Cell = tuple[int, str]
 """Depth and projection."""
@@ -27,12 +24,12 @@ Cell = tuple[int, str]
 @final
 @dataclass(frozen=True)
 class Panel:
-    """A stack of blocks, or what lies outside of all.
+    """A stack of blocks, or the linears outside all stacks.
 
     Attributes:
         title: the stack's path.
-        blocks: the depths, ascending; the one depth 0 outside the stacks.
-        projections: by their names as far as they tell them apart, in the order of the computation.
+        blocks: the depths, ascending; only 0 outside the stacks.
+        projections: shortest distinct names, in the order of the computation.
         cells: the linears at each depth and projection: one, or the experts of a block.
     """
 
@@ -43,12 +40,12 @@ class Panel:
 
     @property
     def outside(self) -> bool:
-        """Whether it has no depth."""
+        """Whether the panel has no depth."""
         return self.title == OUTSIDE
 
 
 def panels_of(records: Iterable[LinearRecord]) -> list[Panel]:
-    """Every stack in the order in which it was merged, then what lies outside of all."""
+    """A panel for each stack in the order of the merge, then one for the rest."""
     stacks: dict[str, list[LinearRecord]] = defaultdict(list)
     for record in records:
         stacks[record.stack].append(record)
@@ -62,7 +59,7 @@ def panels_of(records: Iterable[LinearRecord]) -> list[Panel]:
 def _panel(
     title: str, records: Sequence[LinearRecord], block: Callable[[LinearRecord], int | None], least: int = 1
 ) -> Panel:
-    """One panel; a projection is called by at least so many parts of its path."""
+    """One panel; names of projections have at least so many parts of their paths."""
     paths = {record.name: _path(record.name, numbers=least > 1) for record in records}
     names = _shortest(set(paths.values()), least)
     cells: dict[Cell, list[LinearRecord]] = defaultdict(list)
@@ -78,7 +75,7 @@ def _panel(
 
 
 def _block(record: LinearRecord) -> int | None:
-    """The depth of a linear in a stack; its unit's name says it where the linear was not adapted."""
+    """The depth of a linear in a stack; from the unit's name if the linear was not adapted."""
     if record.block is not None:
         return record.block
     place = record.unit.removeprefix(f"{record.stack}.").split(".")[0]
@@ -92,7 +89,7 @@ def _path(name: str, *, numbers: bool = False) -> tuple[str, ...]:
 
 
 def _shortest(paths: Collection[tuple[str, ...]], least: int) -> dict[tuple[str, ...], str]:
-    """Each path by as many of its last parts as tell it from the others."""
+    """The fewest last parts of each path that no other path has."""
     names = {}
     for path in paths:
         size = next(

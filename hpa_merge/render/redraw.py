@@ -1,4 +1,4 @@
-"""The page and the pictures of a folder that a merge has made, drawn anew, with what was measured of it since."""
+"""Draws the page and the pictures of a merged folder again, with the results of an evaluation."""
 
 import json
 from dataclasses import replace
@@ -27,28 +27,26 @@ def write_report(
     name: str | None = None,
     to: str | Path | None = None,
 ) -> MergeReport:
-    """Draw the report of a folder that :func:`hpa_merge.merge` has made: its page, its pictures,
-    its model card, and its JSON.
+    """Write the report of a merged folder again: page, pictures, model card and JSON.
 
-    Each file is written next to its place and renamed, so that at any time the old one or the new one is there. The
-    JSON comes last: where this is killed, the same call again makes the folder whole. A picture that the report no
-    longer has goes away. The report's manifest names what is drawn, and of the other files what it did before; of a
-    report of an earlier version, which names the weights alone, those that are there now.
+    Each file is replaced atomically, the JSON last: if this is killed, the same call completes the folder. Pictures
+    that the report no longer has are removed. The manifest gets the new digests; a report of an earlier version, whose
+    manifest names the weights alone, also gets those of the other files.
 
     Args:
         out: the folder.
         evaluation: a file of ``hpa-merge eval --json`` or ``tune --json``: its results become part of the report.
-        name: what the file calls the model that lies in ``out``, where it does not know it by its folder.
-        to: another folder to write into, made where it is missing; ``out`` then stays as it is. One that holds other
-            things than a report of this merge is refused.
+        name: the name of ``out``'s model in that file, if the file does not name the folder.
+        to: another folder to write into, created if missing; ``out`` then stays unchanged. It may hold nothing but a
+            report of this merge.
 
     Returns:
-        The report as it was written.
+        The written report.
 
     Raises:
         CheckpointError: ``out`` has no readable report.
-        EvaluationError: the file cannot be read, or no model of it is ``out``.
-        OutputError: a library that draws is not there or breaks, or a file cannot be written.
+        EvaluationError: the file cannot be read, or has no model that is ``out``.
+        OutputError: a library is missing or broken, or a file cannot be written.
     """
     out, place = Path(out), Path(out if to is None else to)
     report, card = read_report(out), _card(out)
@@ -62,8 +60,8 @@ def write_report(
         drawing = folder.draw(report)
     except folder.NotDrawn as error:
         raise OutputError(
-            f"the report cannot be drawn ({error}): check whether altair and vl-convert-python work here, with "
-            "pip install --force-reinstall altair vl-convert-python, and whether there is memory for them."
+            f"the report cannot be drawn ({error}): check that altair and vl-convert-python work (pip install "
+            "--force-reinstall altair vl-convert-python) and that there is enough memory."
         ) from error
     if names_weights_alone(report):
         with telling(f"{out} cannot be read"):
@@ -88,7 +86,7 @@ def _check_other(place: Path, out: Path, report: MergeReport) -> None:
     """Check that a folder may be written to: it is OUT, new, empty, or holds a report of the same merge.
 
     Raises:
-        OutputError: it is another one.
+        OutputError: it may not.
     """
     with telling(f"the folder {place} cannot be read"):
         if not place.is_dir() or place.resolve() == out.resolve():
@@ -101,26 +99,23 @@ def _check_other(place: Path, out: Path, report: MergeReport) -> None:
     try:
         there = read_report(place)
     except CheckpointError:
-        raise OutputError(
-            f"{place} holds {names[0]} and no report of this merge, whose files are written there: give a new folder "
-            "as --to."
-        ) from None
+        raise OutputError(f"{place} holds {names[0]} and no report of this merge: give a new folder as --to.") from None
     if not _of_one_merge(there, report):
         raise OutputError(f"{place} holds the report of another merge: give another folder as --to.")
 
 
 def _of_one_merge(there: MergeReport, report: MergeReport) -> bool:
-    """Whether two reports are of the same OUT, drawn at different times."""
+    """Whether two reports are of the same OUT."""
     ours, theirs = (each.run.contents.get("out") for each in (report, there))
     prints = {report.run.fingerprint, there.run.fingerprint}
     return (ours is not None and ours == theirs) or (len(prints) == 1 and "" not in prints)
 
 
 def with_evaluation(report: MergeReport, out: Path, file: Path, name: str | None = None) -> MergeReport:
-    """A report with the results of an evaluation, whose ``out`` says which of its models is the merged one.
+    """A report with the results of an evaluation; its ``out`` is the name of the merged model.
 
     Raises:
-        EvaluationError: the file cannot be read, or no model of it is ``out``.
+        EvaluationError: the file cannot be read, or has no model that is ``out``.
     """
     found = read_evaluation(file)
     content = json.loads(found.to_json()) | {"out": _merged(found, out, file, name)}
@@ -128,7 +123,7 @@ def with_evaluation(report: MergeReport, out: Path, file: Path, name: str | None
 
 
 def _merged(evaluation: Evaluation, out: Path, file: Path, name: str | None) -> str:
-    """The name of the model that lies in ``out``, by its folder where no name is given."""
+    """The name of the model in ``out``: the given one, or that of its folder."""
     names = [model.name for model in evaluation.models]
     if name is not None:
         if name in names:
@@ -139,12 +134,12 @@ def _merged(evaluation: Evaluation, out: Path, file: Path, name: str | None) -> 
             return model.name
     raise EvaluationError(
         f"{file} has {', '.join(f'{model.name} ({model.model})' for model in evaluation.models)}, and none of them is "
-        f"{out}: evaluate that folder, or say with --name which of them it is."
+        f"{out}: evaluate that folder, or name its model with --name."
     )
 
 
 def _card(out: Path) -> str:
-    """The model card of a folder as it is, whatever bytes it has; empty where there is none.
+    """The model card of a folder, with any bytes; empty without one.
 
     Raises:
         OutputError: it cannot be read, or is too long.

@@ -1,4 +1,4 @@
-"""What a merge did: the record that is written beside the weights, its page, and the summary that is shown."""
+"""What a merge did, as data: the report that is written next to the weights, and the words for its facts."""
 
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, LinearRecord, RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport

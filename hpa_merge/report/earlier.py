@@ -1,4 +1,4 @@
-"""Reports of an earlier schema, as the present one has them: what their fields are called now."""
+"""The fields of earlier schemas that were renamed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,15 +16,11 @@ RENAMED: Mapping[int, Mapping[str, Mapping[str, str]]] = {
         "history": {"put_back": "restored_share", "energy_put_back": "energy_restored"},
     },
 }
-"""By version: the list that has the fields, and of each field its name in that version and in the next one."""
+"""By version: the list that has the fields, and each field's name in that version and in the next one."""
 
 
 def brought_up(content: dict[str, Any]) -> dict[str, Any]:
-    """A report, as JSON has it, with its fields called as the present schema calls them.
-
-    Args:
-        content: the report; its ``schema_version`` says what it is of, and one that is not earlier changes nothing.
-    """
+    """A report, parsed from JSON, with the field names of the present schema."""
     version = content["schema_version"]
     while isinstance(version, int) and version in RENAMED:
         for place, names in RENAMED[version].items():
@@ -36,5 +32,4 @@ def brought_up(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(entry: Any, names: Mapping[str, str]) -> Any:
-    """An entry with its fields called anew; what is no object stays, and is refused where it is read."""
     return {names.get(name, name): value for name, value in entry.items()} if isinstance(entry, dict) else entry

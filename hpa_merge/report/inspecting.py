@@ -1,6 +1,6 @@
-"""What ``hpa-merge inspect`` looks at, as data: reports of merges, or statistics files. Imports no torch.
+"""The data of ``hpa-merge inspect``: reports, or statistics files. Imports no torch.
 
-The JSON and the CSV are described in docs/formats.md.
+docs/formats.md describes the JSON and the CSV.
 """
 
 import csv
@@ -19,8 +19,7 @@ from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, By, group_rows
 from hpa_merge.report.schema import MergeReport, read_report_file
 from hpa_merge.report.vectors import StatisticsSummary, is_statistics, read_summary
-
-__all__ = ["FORMAT", "SCHEMA_VERSION", "Inspection", "Named", "inspect"]
+from hpa_merge.report.walking import mapped
 
 FORMAT = "hpa-merge inspection"
 
@@ -30,13 +29,13 @@ SCHEMA_VERSION = 2
 @final
 @dataclass(frozen=True)
 class Named:
-    """A report and how it was found.
+    """A report with its name.
 
     Attributes:
-        name: what tables call it: the folder's own name, or the path where two have the same.
+        name: its name in tables: the folder's name, or the path if two folders have the same name.
         path: as it was given.
-        report: all of it.
-        linears: those that are looked at.
+        report: the whole report.
+        linears: the chosen linears.
     """
 
     name: str
@@ -48,13 +47,13 @@ class Named:
 @final
 @dataclass(frozen=True)
 class Inspection:
-    """Reports, or statistics files; of their linears those that ``layer`` names.
+    """Reports, or statistics files.
 
     Attributes:
-        reports: in the order in which they were given.
-        statistics: likewise; where there are some, there is no report.
+        reports: in the given order.
+        statistics: likewise; there are either reports or statistics.
         layer: the regular expression that chose the linears; None: all of them.
-        by: what a row is: a depth, a projection, or a linear.
+        by: what a row stands for: a depth, a projection, or a linear.
     """
 
     reports: tuple[Named, ...]
@@ -63,11 +62,11 @@ class Inspection:
     by: By = "linear"
 
     def printable(self) -> "Inspection":
-        """The same with every character that would move a terminal's cursor escaped: reports come from anywhere."""
-        return Inspection(_printable(self.reports), _printable(self.statistics), self.layer, self.by)
+        """The same with control characters escaped: a report may come from anywhere."""
+        return Inspection(mapped(self.reports, _escaped), mapped(self.statistics, _escaped), self.layer, self.by)
 
     def to_json(self) -> str:
-        """The figures as JSON: indented, a trailing newline."""
+        """The figures as JSON."""
         content: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
         if self.statistics:
             content["statistics"] = [dataclasses.asdict(summary) for summary in self.statistics]
@@ -77,7 +76,7 @@ class Inspection:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
-        """One line for each row of each report or file, after a line of headings; an empty cell is no figure."""
+        """The figures as CSV: a line for each row of each report or file; a missing figure is an empty cell."""
         if self.statistics:
             rows = [
                 {"file": summary.path} | dataclasses.asdict(linear)
@@ -97,24 +96,24 @@ class Inspection:
 
 
 def inspect(*paths: str | Path, layer: str | None = None, by: By = "linear") -> Inspection:
-    """Look at what merges have left: their reports, or statistics files.
+    """Read the reports of merges, or statistics files.
 
     Args:
-        paths: merged folders, or folders with ``hpa_report.json`` alone, or such files, or files of ``--stats``.
-        layer: only linears in whose name this regular expression is found.
-        by: what a row of the CSV and the JSON is: ``depth``, ``projection`` or ``linear``.
+        paths: merged folders, folders with ``hpa_report.json`` alone, such files, or files of ``--stats``.
+        layer: only linears whose name matches this regular expression.
+        by: what a row of the CSV and the JSON stands for: ``depth``, ``projection`` or ``linear``.
 
     Raises:
         CheckpointError: there is no report, or it cannot be read.
-        StatisticsError: a file is no statistics file, or damaged.
-        ConfigError: reports and statistics are mixed; the expression is none, or no linear has such a name.
+        StatisticsError: a file is no statistics file, or is damaged.
+        ConfigError: reports and statistics are mixed; the expression is invalid, or matches no linear.
     """
     given = [Path(path) for path in paths]
     if not given:
-        raise ConfigError("nothing is given to look at: name a merged folder or a statistics file.")
+        raise ConfigError("no path is given: give a merged folder or a statistics file.")
     kinds = {path: _is_statistics(path) for path in given}
     if len(set(kinds.values())) > 1:
-        raise ConfigError("reports and statistics files are given: look at them one after the other.")
+        raise ConfigError("reports and statistics files are given together: inspect one kind at a time.")
     reports: tuple[Named, ...] = ()
     statistics: tuple[StatisticsSummary, ...] = ()
     if kinds[given[0]]:
@@ -130,7 +129,7 @@ def _is_statistics(path: Path) -> bool:
     """Whether a path is that of a safetensors file.
 
     Raises:
-        CheckpointError: there is nothing at the path, or it cannot be read.
+        CheckpointError: it cannot be read.
     """
     try:
         return path.is_file() and is_statistics(path)
@@ -148,17 +147,17 @@ def _read(path: Path) -> MergeReport:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """What the tables call the OUTs."""
+    """The names of the OUTs in tables."""
     folders = [path.parent if path.name == REPORT else path for path in map(Path.absolute, paths)]
     short = [folder.name or str(folder) for folder in folders]
     return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]
 
 
 def _only(inspection: Inspection, layer: str) -> Inspection:
-    """Of every report and file only the linears in whose name the expression is found.
+    """Keep only the linears whose name matches the expression.
 
     Raises:
-        ConfigError: it is no expression, or there is no such linear.
+        ConfigError: the expression is invalid, or matches no linear.
     """
     try:
         pattern = re.compile(layer)
@@ -183,12 +182,12 @@ def _only(inspection: Inspection, layer: str) -> Inspection:
             (record.name for each in inspection.reports for record in each.linears),
             next((x.name for s in inspection.statistics for h in s.halves for x in h.linears), ""),
         )
-        raise ConfigError(f"no linear has {layer!r} in its name: they are called as {example}.")
+        raise ConfigError(f"no linear has {layer!r} in its name: names are like {example}.")
     return dataclasses.replace(inspection, reports=reports, statistics=statistics)
 
 
 def _as_json(named: Named, by: By) -> dict[str, Any]:
-    """A report for programs: what is not about single linears as the report has it, and the rows."""
+    """A report for programs: its fields but for the linears, and the rows."""
     report = dataclasses.replace(named.report, linears=())
     content = dataclasses.asdict(report)
     del content["linears"]
@@ -203,18 +202,8 @@ def _as_json(named: Named, by: By) -> dict[str, Any]:
     }
 
 
-def _printable(value: Any) -> Any:
-    """A record, or what is in one, with its text made printable."""
-    if isinstance(value, str):
-        return value if value.isprintable() else "".join(map(_escaped, value))
-    if isinstance(value, tuple | list):
-        return type(value)(map(_printable, value))
-    if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{item.name: _printable(getattr(value, item.name)) for item in dataclasses.fields(value)})
-    return value
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+def _escaped(value: Any) -> Any:
+    """A text with the characters escaped that would move a terminal's cursor."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)

@@ -1,6 +1,6 @@
 """The JSON Schema of ``hpa_report.json``, made from the records: ``python -m hpa_merge.report.json_schema FILE``.
 
-The copy in docs/hpa_report.schema.json is what this gives; a test holds it to that.
+A test checks that docs/hpa_report.schema.json is its output.
 """
 
 import dataclasses
@@ -22,28 +22,25 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def report_schema() -> dict[str, Any]:
-    """The schema, as JSON has it: every field with its type and what its record says of it."""
+    """The schema: every field with its type and its description from the record's docstring."""
     definitions: dict[str, Any] = {}
     whole = _record(MergeReport, definitions)
     whole["properties"] = {
-        "schema_version": {"const": SCHEMA_VERSION, "description": "of this file's form."},
+        "schema_version": {"const": SCHEMA_VERSION, "description": "version of the schema."},
         **whole["properties"],
-        "warnings": {"type": "array", "items": {"type": "string"}, "description": "what the user should know."},
+        "warnings": {"type": "array", "items": {"type": "string"}, "description": "sentences for the user."},
     }
     whole["required"] = ["schema_version", *whole["required"], "warnings"]
     return {"$schema": DIALECT, "title": "hpa_report.json of hpa-merge", **whole, "$defs": definitions}
 
 
 def schema_text() -> str:
-    """The schema as the file has it: indented, a trailing newline."""
+    """The text of the file."""
     return json.dumps(report_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _record(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a dataclass; of those that it holds in ``definitions``.
-
-    Further fields are allowed: a later version may have some.
-    """
+    """The schema of a dataclass; those of its parts go to ``definitions``. Later versions may have more fields."""
     hints, said = get_type_hints(kind), _said(inspect.getdoc(kind) or "")
     properties, required = {}, []
     for item in dataclasses.fields(kind):
@@ -76,14 +73,14 @@ def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if dataclasses.is_dataclass(kind):
         name = getattr(kind, "__name__", "")
         if name not in definitions:
-            definitions[name] = {}  # its place, before what it holds
+            definitions[name] = {}  # keeps the order: before its parts
             definitions[name] = _record(kind, definitions)
         return {"$ref": f"#/$defs/{name}"}
     return {"type": PRIMITIVES[kind]}
 
 
 def _said(docstring: str) -> dict[str, str]:
-    """What the ``Attributes`` of a docstring say, by field."""
+    """The descriptions in the ``Attributes`` of a docstring, by field."""
     _, _, section = docstring.partition("Attributes:\n")
     said: dict[str, str] = {}
     names: list[str] = []

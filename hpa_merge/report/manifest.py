@@ -1,7 +1,7 @@
-"""The manifest: which files of OUT the report vouches for, and what else may lie there.
+"""The manifest: the digests of OUT's files.
 
-Every file that a merge publishes is in it, but for two: the model card, which people edit, and the report, which cannot
-hold its own digest. Reports of earlier versions name the weight files and their index alone.
+It has every file that a merge publishes but two: the model card, which people edit, and the report, which cannot hold
+its own digest. Reports of earlier versions name only the weight files and their index.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from hpa_merge.report.schema import MergeReport
 __all__ = ["Listing", "completed", "digest_of_file", "names_weights_alone", "sealed"]
 
 CHUNK = 2**22
-"""Bytes that are read at once."""
+"""Bytes per read."""
 
 
 @final
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder; paths as in a manifest.
+    """The content of a folder; paths as in a manifest.
 
     Attributes:
-        files: whatever is no folder, and links to folders.
-        hidden: the topmost of what is hidden, which no library loads.
+        files: everything that is no folder, and links to folders.
+        hidden: hidden files and folders, which no library loads; the content of a hidden folder is not listed.
     """
 
     files: frozenset[str]
@@ -37,7 +37,7 @@ class Listing:
 
     @classmethod
     def of(cls, folder: Path) -> "Listing":
-        """List a folder; no link is followed.
+        """List a folder without following links.
 
         Raises:
             OSError: a subfolder cannot be read.
@@ -49,22 +49,22 @@ class Listing:
 
 
 def names_weights_alone(report: MergeReport) -> bool:
-    """Whether a report is older than manifests that name every file: each checkpoint has a config.json."""
+    """Whether a report's manifest names the weights alone, as in earlier versions: it has no config.json."""
     return "config.json" not in report.manifest
 
 
 def sealed(report: MergeReport, drawn: Mapping[str, bytes]) -> MergeReport:
-    """A report whose manifest has the files that are drawn of it, and none that were drawn before."""
+    """A report whose manifest has these drawn files, and no earlier ones."""
     kept = {name: digest for name, digest in report.manifest.items() if name not in MADE}
     made = {name: hashlib.sha256(content).hexdigest() for name, content in drawn.items()}
     return replace(report, manifest=kept | made)
 
 
 def completed(report: MergeReport, folder: Path) -> MergeReport:
-    """A report that names the weights alone, with the files that lie beside them now; a note says so.
+    """An earlier version's report with the digests of the files that are next to the weights now, and a note.
 
     Raises:
-        OSError: one cannot be read, or is not the folder's own.
+        OSError: one cannot be read, or is not inside the folder.
     """
     own = {*report.manifest, *MADE, CARD, REPORT}
     names = [path.as_posix() for path in find_side_files(folder, own).copied]
@@ -72,18 +72,14 @@ def completed(report: MergeReport, folder: Path) -> MergeReport:
         return report
     manifest = report.manifest | {name: _digest(folder, name) for name in names}
     note = (
-        "The manifest of this report named the weights alone; the files beside them were added to it when the report "
-        "was drawn again, as they were then."
+        "The manifest of this report named only the weights; the other files were added when the report was drawn "
+        "again, as they were then."
     )
     return replace(report, manifest=manifest, run=replace(report.run, notes=(*report.run.notes, note)))
 
 
 def digest_of_file(file: BinaryIO) -> str:
-    """SHA-256 of a file that is open for reading, in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """SHA-256 of an open file, in hexadecimal."""
     state = hashlib.sha256()
     while content := file.read(CHUNK):
         state.update(content)
@@ -96,7 +92,7 @@ def _digest(folder: Path, name: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Every file and link, and the topmost hidden folders; whether each is hidden."""
+    """Every file, link and hidden folder, and whether it is hidden."""
 
     def fail(error: OSError) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""What the report has of tensors: a mask of columns, the cells of two scores. The rest of it is read without torch."""
+"""Packs tensors for the report: masks of columns, and the cells of two scores. Needs torch, unlike the rest."""
 
 import base64
 
@@ -11,14 +11,14 @@ __all__ = ["pack_columns", "saliency_cells"]
 
 
 def pack_columns(mask: Tensor) -> str:
-    """A bool mask ``[c]`` as base64 of its bits, the lowest first; :func:`unpack_columns` is the way back."""
+    """A bool mask ``[c]`` as base64 of its bits, the lowest first; :func:`unpack_columns` is the inverse."""
     bits = torch.nn.functional.pad(mask.cpu().to(torch.uint8), (0, -len(mask) % 8)).reshape(-1, 8)
     weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
     return base64.b64encode(bytes((bits * weights).sum(dim=1).tolist())).decode("ascii")
 
 
 def saliency_cells(epsilon: Tensor, zeta: Tensor, restored: Tensor) -> dict[tuple[int, int], tuple[int, int]]:
-    """The cells that hold columns; those whose ``ε̄`` or ``ζ̄`` is 0 are in none.
+    """The cells that hold columns; columns whose ``ε̄`` or ``ζ̄`` is 0 are left out.
 
     Args:
         epsilon, zeta: ``ε̄`` and ``ζ̄``, ``[c]``, not negative.

@@ -1,4 +1,4 @@
-"""What a merge would do: the report of ``--dry-run``, which is shown and not kept."""
+"""What a merge would do: the report of ``--dry-run``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ class UnitPlan:
     """One unit that holds linears.
 
     Attributes:
-        block, blocks: depth ``l`` of ``L``; ``l`` is None outside the stacks, where it depends on when the unit runs.
-        share: the retained share in percent; None outside the stacks.
-        changed, unchanged: how many linears the options include, by whether tuning changed them.
-        excluded: how many linears the options take from NEW or OLD as they are.
+        block, blocks: depth ``l`` of ``L``; outside the stacks ``l`` is None, because it depends on when the unit runs.
+        share: the share to restore, in percent; None outside the stacks.
+        changed, unchanged: linears that the options include, by whether tuning changed them.
+        excluded: linears that the options take from NEW or OLD as they are.
     """
 
     name: str
@@ -88,13 +88,13 @@ class PlanReport:
     """What a merge would do.
 
     Attributes:
-        bytes_out, bytes_free: what OUT's weights take, and what is free where they would lie.
-        peak_host_bytes, peak_device_bytes: an upper estimate; the latter is None on the CPU.
-        reshaped: what has another shape in NEW than in OLD, a sentence each.
-        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
+        bytes_out, bytes_free: the size of OUT's weights, and the free space on their disk.
+        peak_host_bytes, peak_device_bytes: upper estimates; the latter is None on the CPU.
+        reshaped: tensors with another shape in NEW than in OLD, a sentence each.
+        adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
         statistics: whether the statistics file fits, a sentence each; empty without one.
-        history: which round of a model it would be, or why its history begins anew; empty in the first round.
-        samples: the sets that the method looks at, as the models get them.
+        history: the round of the model, or why its history starts again; empty in the first round.
+        samples: the sets that the method uses, as the models get them.
         The rest is as in :class:`MergeReport`.
     """
 

@@ -1,7 +1,4 @@
-"""What a report consists of: a record for each linear weight, part of the model, calibration set, run and round.
-
-Imports no torch: a report is read without it.
-"""
+"""The records of a report: linear weights, parts of the model, calibration sets, run and rounds. Imports no torch."""
 
 import base64
 import dataclasses
@@ -9,58 +6,52 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from hpa_merge.methods import method_of
+from hpa_merge.report.walking import mapped
 
 Outcome = Literal["adapted", "unchanged", "excluded", "old", "uncalibrated"]
 
 
 def make_writable(record: Any) -> None:
-    """Replace what no text in UTF-8 can hold: bytes of a path in another encoding, as Python keeps them."""
+    """Replace what UTF-8 cannot hold: Python keeps bytes of a path in another encoding as surrogates."""
+
+    def writable(value: Any) -> Any:
+        return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
     for item in dataclasses.fields(record):
-        object.__setattr__(record, item.name, _writable(getattr(record, item.name)))
-
-
-def _writable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, tuple):
-        return tuple(_writable(item) for item in value)
-    if isinstance(value, dict):
-        return {_writable(key): _writable(item) for key, item in value.items()}
-    return value
+        object.__setattr__(record, item.name, mapped(getattr(record, item.name), writable))
 
 
 @final
 @dataclass(frozen=True)
 class LinearRecord:
-    """One linear weight; what was not computed for it is None here and absent from the file.
+    """One linear weight; a value that was not computed is None here and absent from the file.
 
     Attributes:
         name: its name in NEW and OUT.
-        outcome: ``adapted``, or why not: it did not change, the options exclude it or want it as it is in OLD, no token
-            reached it in both sets.
+        outcome: ``adapted``, or why not: it did not change, the options take it from NEW or OLD, or no token of one of
+            the sets reached it.
         unit: path of the module that it was loaded with.
-        stack: path of the stack of blocks that the unit is in; empty outside.
+        stack: path of the unit's stack of blocks; empty outside the stacks.
         rows, columns: ``r`` and ``c``.
         block, blocks: depth ``l`` of ``L``.
-        share: the retained share ``p`` of that depth, in percent.
+        share: the share ``p`` to restore at that depth, in percent.
         n_restored, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
         restored: the restored columns, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
             ``j // 8``; :func:`unpack_columns` reads it.
         alpha, kappa: ``α`` and ``κ``.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_restored: the share of ``‖ΔW‖²_F`` that lies in what is restored.
-        restored_share: the share of its values that is OLD's, compensated or not, for rules that choose single values.
-        new_columns: the columns that are wholly NEW's, as ``restored``; of Safe Delta, as the next ones.
+        energy_restored: the share of ``‖ΔW‖²_F`` in what is restored.
+        restored_share: the share of values that are OLD's, compensated or not, for rules that choose single values.
+        new_columns: the columns that are entirely NEW's, as ``restored``; this and the next four are Safe Delta's.
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
         safety_tokens, task_tokens: tokens that reached it.
-        saliency: how the columns lie by ``ε̄`` and ``ζ̄``; None where the method has no such scores. Four numbers for
-            each cell of the plane that is not empty, ``i,j,columns,restored`` with a space between cells: it holds the
-            columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, of which so many are restored. Columns that
-            tuning did not change have no place there.
-        shared_rows: of a head whose vocabulary grew the rows that OLD has too; the others are NEW's.
-        distance: ``‖W_out − W_old‖_F``, of the weight as it was written, whatever became of it; over the rows that both
-            have. None where it has other columns than in OLD.
+        saliency: how the changed columns are distributed over ``ε̄`` and ``ζ̄``; None if the method has no such scores.
+            Cells ``i,j,columns,restored``, separated by spaces: so many columns have ``⌊4 log10 ε̄⌋ = i`` and
+            ``⌊4 log10 ζ̄⌋ = j``, and so many of them are restored.
+        shared_rows: if the vocabulary grew, the rows of a head that OLD has too; the others are NEW's.
+        distance: ``‖W_out − W_old‖_F`` of the written weight, adapted or not, over the rows that both have. None if the
+            number of columns differs.
         old_norm: ``‖W_old‖_F`` over the same rows.
     """
 
@@ -96,19 +87,19 @@ class LinearRecord:
 
     @property
     def drift(self) -> float | None:
-        """``‖W_out − W_old‖_F / ‖W_old‖_F``; None where it is not known, or ``W_old`` is zero."""
+        """``‖W_out − W_old‖_F / ‖W_old‖_F``; None if it is not known, or ``W_old`` is zero."""
         return self.distance / self.old_norm if self.distance is not None and self.old_norm else None
 
     @property
     def share_of_old(self) -> float | None:
-        """The share of its values that is OLD's; None where none is as it was."""
+        """The share of values that are OLD's; None if none was restored."""
         if self.restored_share is not None:
             return self.restored_share
         return None if self.restored is None else count_columns(self.restored) / self.columns if self.columns else 0.0
 
     @property
     def overlap(self) -> float | None:
-        """``|S ∩ T| / |S|``, the share of safety's focus set that is the task's too; None where that set is empty."""
+        """``|S ∩ T| / |S|``, the share of the safety focus set that is in the task's too; None if it is empty."""
         return self.n_shared / self.n_focus if self.n_focus and self.n_shared is not None else None
 
     @property
@@ -124,9 +115,9 @@ class ComponentRecord:
 
     Attributes:
         policy: ``merge``, ``new`` or ``old``.
-        tensors: how many of NEW's tensors belong to it.
-        linears: how many of them are linears, by outcome; before a merge ``changed``, ``unchanged`` and ``excluded``,
-            or ``old``.
+        tensors: the number of NEW's tensors in it.
+        linears: the number of linears among them, by outcome; before a merge by ``changed``, ``unchanged`` and
+            ``excluded``, or ``old``.
     """
 
     name: str
@@ -206,22 +197,19 @@ class RunRecord:
     """What differs from run to run. Bytes and seconds; device memory is None on the CPU.
 
     Attributes:
-        statistics: of each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
-        notes: why a half that the file holds was not read, and what was not as usual otherwise, a sentence each.
-        adapter: what kind of PEFT adapter on OLD NEW is; empty where it is a checkpoint.
-        commits: of OLD, NEW, FIRST and the data sets those that are from the Hub, by their names; the hash of the
-            commit.
-        fingerprint: SHA-256 of everything that OUT depends on; two runs of the same inputs, options, versions and kind
-            of machine have the same.
-        command: the command line as it was typed; empty for a call from Python.
-        finished: when, in UTC, as ISO 8601 has it.
-        contents: content digests of ``old``, ``new`` and ``out``, in hexadecimal: what a checkpoint is known by
-            wherever it lies, see :mod:`hpa_merge.checkpoint.content`; of an adapter its own. Empty in reports that were
-            made before there were such.
-        machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in reports
-            that were made before it was noted.
-        drawn_with: versions of what drew the page and the pictures, and the ``schema_version`` of the
-            report that they show; empty where nothing was drawn, or not by one.
+        statistics: for each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
+        notes: why a half in the file was not read, and what else was unusual, a sentence each.
+        adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
+        commits: the commit hashes of OLD, NEW, FIRST and the data sets, by name, if they are from the Hub.
+        fingerprint: SHA-256 of everything that OUT depends on: inputs, options, versions and kind of machine.
+        command: the command line; empty for a call from Python.
+        finished: the time in UTC, in ISO 8601.
+        contents: content digests of ``old``, ``new`` and ``out``, in hexadecimal, which identify a checkpoint wherever
+            it is stored, see :mod:`hpa_merge.checkpoint.content`; an adapter has its own. Empty in old reports.
+        machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in old
+            reports.
+        drawn_with: versions of the libraries that drew the page and the pictures, and the ``schema_version`` of the
+            report that they show; empty if nothing was drawn, or by several.
     """
 
     old: str
@@ -249,16 +237,16 @@ class RunRecord:
 @final
 @dataclass(frozen=True)
 class DriftRecord:
-    """How far the linear weights moved, all of them taken as one vector; shares of 1, not percent.
+    """How far the linear weights moved, taken together as one vector; shares of 1, not percent.
 
     Attributes:
         distance: ``‖OUT − OLD‖_F``.
         norm: ``‖OLD‖_F``.
-        linears: how many weights were compared.
-        from_first: ``‖OUT − FIRST‖_F / ‖FIRST‖_F``, of the first aligned model of the history; None where its weights
-            were not at hand. In the first round OLD is that model.
-        from_first_at_most: an upper bound of ``from_first`` by the triangle inequality: what is known of the round
-            before, and this round's distance; None where the weights of the first model are zero.
+        linears: the number of compared weights.
+        from_first: ``‖OUT − FIRST‖_F / ‖FIRST‖_F`` from the first aligned model of the history, which is OLD in the
+            first round; None if its weights were not available.
+        from_first_at_most: an upper bound of ``from_first`` by the triangle inequality, from the previous round and
+            this round's distance; None if the weights of the first model are zero.
     """
 
     distance: float
@@ -269,28 +257,28 @@ class DriftRecord:
 
     @property
     def relative(self) -> float | None:
-        """``‖OUT − OLD‖_F / ‖OLD‖_F``; None where OLD's weights are zero."""
+        """``‖OUT − OLD‖_F / ‖OLD‖_F``; None if OLD's weights are zero."""
         return self.distance / self.norm if self.norm else None
 
 
 @final
 @dataclass(frozen=True)
 class RoundRecord:
-    """One merge of a chain, as the reports of the rounds after it remember it.
+    """One merge of a chain, as the reports of later rounds keep it.
 
     Attributes:
-        old, new: what was merged, as it was named then.
-        finished: when, in UTC, as ISO 8601 has it.
+        old, new: the inputs, by their names at that time.
+        finished: the time in UTC, in ISO 8601.
         config: the options.
-        safety, task: the calibration sets; None where the method looked at none.
-        adapted: how many linears were adapted.
-        restored_share: the share of those linears' values that is OLD's; None where the method has no such thing.
-        energy_restored: the mean over those linears, as a share; None likewise.
-        evaluation: what was measured of that round's OUT; None where nothing was.
+        safety, task: the calibration sets; None if the method used none.
+        adapted: the number of adapted linears.
+        restored_share: the share of their values that are OLD's; None if the method restores none.
+        energy_restored: the mean over them, as a share; None likewise.
+        evaluation: the evaluation of that round's OUT; None without one.
         architecture: class name of the model.
-        adapter: what kind of PEFT adapter NEW was; empty where it was a checkpoint.
-        commits, contents, versions: as the round's :class:`RunRecord` has them.
-        drift: as the round's report has it.
+        adapter: the kind of PEFT adapter that NEW was; empty for a checkpoint.
+        commits, contents, versions: from the round's :class:`RunRecord`.
+        drift: from the round's report.
     """
 
     old: str
@@ -323,5 +311,5 @@ def unpack_columns(packed: str, columns: int) -> list[int]:
 
 
 def count_columns(packed: str) -> int:
-    """How many columns :func:`unpack_columns` would give."""
+    """The number of columns whose bit is set."""
     return int.from_bytes(base64.b64decode(packed), "little").bit_count()

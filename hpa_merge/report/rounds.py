@@ -1,14 +1,12 @@
-"""A round as the reports of the rounds after it remember it."""
+"""A report as the history of the next round keeps it."""
 
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["round_of"]
-
 
 def round_of(report: MergeReport) -> RoundRecord:
-    """What the rounds after it remember of a round."""
+    """The record of a round for the reports after it."""
     adapted = [record for record in report.linears if record.outcome == "adapted"]
     run = report.run
     return RoundRecord(

@@ -1,10 +1,10 @@
-"""The figures of a report as rows, for tables and for programs: a linear each, or a depth, or a projection.
+"""The figures of a report as rows: one for each linear, depth or projection.
 
-Shares are of 1, not percent. What was not computed is None, or not there.
+Shares are of 1, not percent. A value that was not computed is None or missing.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from itertools import groupby
 from math import hypot
@@ -13,30 +13,15 @@ from typing import Any, Literal
 
 from hpa_merge.report.records import LinearRecord
 
-__all__ = [
-    "COLUMNS",
-    "GROUP_COLUMNS",
-    "By",
-    "figures_of",
-    "group_rows",
-    "linear_row",
-    "mean",
-    "measured",
-    "projection_of",
-    "ranges",
-    "restored_share",
-    "short",
-]
-
 By = Literal["depth", "projection", "linear"]
 
 PACKED = ("restored", "new_columns")
-"""Fields that are bit masks; a row has ranges in their place."""
+"""Fields that are bit masks; a row has ranges instead."""
 
 DERIVED = ("projection", "drift", "restored_columns")
 
 COLUMNS = (*(item.name for item in fields(LinearRecord) if item.name not in PACKED), *DERIVED)
-"""Of the row of a linear, in their order."""
+"""The columns of a linear's row."""
 
 FIGURES = (
     *("linears", "share", "restored_share", "energy_restored", "shared", "alpha", "kappa", "relative_update"),
@@ -44,11 +29,11 @@ FIGURES = (
 )
 
 GROUP_COLUMNS = {"depth": ("where", "block", "blocks", *FIGURES), "projection": ("projection", *FIGURES)}
-"""Of the row of a group, likewise."""
+"""The columns of a group's row."""
 
 
 def linear_row(record: LinearRecord) -> dict[str, Any]:
-    """Every figure of a linear by its name in the report, and what follows: restored columns are ranges."""
+    """Every figure of a linear by its name in the report, and the derived ones."""
     return {name: getattr(record, name) for name in COLUMNS if name not in DERIVED} | {
         "projection": projection_of(record.name),
         "restored_share": record.share_of_old,
@@ -58,7 +43,7 @@ def linear_row(record: LinearRecord) -> dict[str, Any]:
 
 
 def group_rows(records: Sequence[LinearRecord], by: By) -> list[dict[str, Any]]:
-    """Adapted linears by depth or projection, in the order in which they were merged; ``linear``: every one alone."""
+    """The adapted linears by depth or projection, in the order of the merge; or every linear alone."""
     if by == "linear":
         return [linear_row(record) for record in records]
     adapted = [record for record in records if record.outcome == "adapted"]
@@ -78,7 +63,7 @@ def group_rows(records: Sequence[LinearRecord], by: By) -> list[dict[str, Any]]:
 
 
 def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
-    """Means over linears; the distance is that of all together."""
+    """Means over linears; the distance is that of all of them as one vector."""
     compared = [(r.distance, r.old_norm) for r in records if r.distance is not None and r.old_norm is not None]
     distance, norm = (hypot(*column) for column in zip(*compared, strict=True)) if compared else (None, None)
     return {
@@ -97,7 +82,7 @@ def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
 
 
 def restored_share(records: Sequence[LinearRecord]) -> float | None:
-    """The share of the columns that is OLD's, or of the values where no columns are; None where nothing is."""
+    """The share of the columns (or of the values, for rules without columns) that are OLD's; None if none is."""
     by_columns = all(record.restored is not None for record in records)
     sizes = [
         (share, r.columns * (1 if by_columns else r.rows)) for r in records if (share := r.share_of_old) is not None
@@ -109,19 +94,19 @@ def restored_share(records: Sequence[LinearRecord]) -> float | None:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that there are."""
+    """The mean of the values that are not None."""
     there = [value for value in values if value is not None]
     return fmean(there) if there else None
 
 
 def projection_of(name: str) -> str:
-    """The last part of a linear's name: ``q_proj``, whichever block it is in and whichever expert's."""
+    """The last part of a linear's name without block and expert: ``q_proj``."""
     parts = [part for part in re.sub(r"\[\d+\]$", "", name).removesuffix(".weight").split(".") if not part.isdigit()]
     return parts[-1] if parts else name
 
 
 def short(path: str) -> str:
-    """A module's path without what every path has: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
+    """A module's path without common parts: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
     parts = [
         part for part in path.split(".") if part not in ("model", "transformer", "encoder", "layers", "blocks", "h")
     ]
@@ -135,23 +120,6 @@ def ranges(columns: Sequence[int]) -> str:
         numbers = [number for _, number in run]
         spans.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
     return ",".join(spans)
-
-
-def measured(evaluation: Mapping[str, Any] | None) -> dict[str, float]:
-    """Of an evaluation the means over its sets, in percent: ``asr``, ``performance``, ``over_refusal``, as it has them.
-
-    They are those of the model that it calls ``out``, or else of the last one; nothing where it has another form.
-    """
-    models = evaluation.get("models") if evaluation else None
-    if not isinstance(models, list) or not models or not all(isinstance(model, dict) for model in models):
-        return {}
-    model = next((m for m in models if m.get("name") == (evaluation or {}).get("out")), models[-1])
-    found = {name: model.get(name) for name in ("asr", "performance", "over_refusal")}
-    return {
-        name: float(figure["value"])
-        for name, figure in found.items()
-        if isinstance(figure, dict) and isinstance(figure.get("value"), int | float)
-    }
 
 
 def _grouped(records: Iterable[LinearRecord], key: Callable[[LinearRecord], Any]) -> dict[Any, list[LinearRecord]]:

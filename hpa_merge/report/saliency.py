@@ -1,7 +1,7 @@
-"""How the columns of a weight lie by their two focus scores: few cells in the place of many columns.
+"""The two focus scores of a weight's columns as a histogram, which fits into some hundred characters.
 
-The plane of ``log10 ε̄`` and ``log10 ζ̄`` is cut into cells of a quarter decade; a cell counts its columns and those of
-them that are restored. What can be drawn of a million columns fits into some hundred characters so.
+The plane of ``log10 ε̄`` and ``log10 ζ̄`` is divided into cells of a quarter decade. A cell counts its columns, and those
+of them that are restored.
 """
 
 from collections import Counter
@@ -12,11 +12,11 @@ __all__ = ["CELLS_PER_DECADE", "Cells", "join_cells", "pack_cells", "unpack_cell
 CELLS_PER_DECADE = 4
 
 Cells = Mapping[tuple[int, int], tuple[int, int]]
-"""By ``(i, j)``, the columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, and how many of them are restored."""
+"""By ``(i, j)``: the number of columns with ``⌊4 log10 ε̄⌋ = i`` and ``⌊4 log10 ζ̄⌋ = j``, and of restored ones."""
 
 
 def pack_cells(cells: Cells) -> str:
-    """Cells as :class:`hpa_merge.report.records.LinearRecord` has them: ``i,j,columns,restored``, a space between."""
+    """Cells as text for :class:`hpa_merge.report.records.LinearRecord`: ``i,j,columns,restored`` and spaces."""
     return " ".join(f"{i},{j},{columns},{restored}" for (i, j), (columns, restored) in sorted(cells.items()))
 
 
@@ -24,7 +24,7 @@ def unpack_cells(packed: str) -> dict[tuple[int, int], tuple[int, int]]:
     """The inverse of :func:`pack_cells`.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: the text holds something else.
     """
     cells = {}
     for cell in packed.split():
@@ -34,7 +34,7 @@ def unpack_cells(packed: str) -> dict[tuple[int, int], tuple[int, int]]:
 
 
 def join_cells(several: Iterable[Cells]) -> dict[tuple[int, int], tuple[int, int]]:
-    """The cells of several weights as if their columns were those of one."""
+    """The sum of the cells of several weights."""
     columns: Counter[tuple[int, int]] = Counter()
     restored: Counter[tuple[int, int]] = Counter()
     for cells in several:

@@ -1,18 +1,15 @@
 """``hpa_report.json``: everything that a merge decided, tensor by tensor.
 
-But for ``run`` (time, memory, versions, places) the report is a function of the inputs and the options: two merges of
-the same files on the same kind of device differ in nothing else, so that a pipeline can compare it.
+Except for ``run`` (time, memory, versions, paths) the report is a function of the inputs, the options and the kind of
+device, so that a pipeline can compare it.
 """
 
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, final, get_args, get_origin, get_type_hints
+from typing import Any, final
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
@@ -29,7 +26,9 @@ from hpa_merge.report.records import (
     RoundRecord,
     RunRecord,
 )
+from hpa_merge.report.typed import typed
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning
+from hpa_merge.report.words import shortened
 
 SCHEMA_VERSION = 2
 
@@ -37,23 +36,23 @@ SCHEMA_VERSION = 2
 @final
 @dataclass(frozen=True)
 class MergeReport:
-    """A merge, whole.
+    """The report of a merge.
 
     Attributes:
         architecture: class name of the model.
-        config: the options, as :class:`hpa_merge.config.HPAConfig` has them.
-        safety, task: the calibration sets; None where the method looks at none.
-        linears: every linear weight, in the order in which they were merged.
-        components: the parts that the model has.
-        passed_through: tensors that are no adaptable linear and came from NEW byte for byte, by kind.
-        left_out: files of NEW that were not carried over (other weight formats, what training left, links elsewhere),
-            and folders of which nothing was.
-        manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; but for the model card, which people
-            edit, and this report. Reports of earlier versions name the weight files and their index alone.
+        config: the options, by the names of :class:`hpa_merge.config.HPAConfig`.
+        safety, task: the calibration sets; None if the method uses none.
+        linears: every linear weight, in the order of the merge.
+        components: the parts of the model.
+        passed_through: tensors that are no adaptable linears and came from NEW byte for byte, by kind.
+        left_out: files of NEW that were not carried over (other weight formats, leftovers of training, links to other
+            places), and folders from which nothing was.
+        manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; without the model card, which people
+            edit, and this report. Reports of earlier versions name only the weight files and their index.
         run: what differs from run to run.
-        history: the rounds before this one, the first one first, where OLD is itself a harmonised checkpoint.
-        evaluation: what was measured of OUT, as ``hpa-merge eval --json`` has it; None where nothing was.
-        drift: how far the linear weights moved; None in reports that were made before it was measured.
+        history: the earlier rounds, the first one first, if a merge made OLD too.
+        evaluation: the evaluation of OUT, as ``hpa-merge eval --json`` writes it; None without one.
+        drift: how far the linear weights moved; None in old reports.
     """
 
     architecture: str
@@ -76,57 +75,55 @@ class MergeReport:
         return method_of(self.config)
 
     def count(self, outcome: Outcome) -> int:
-        """How many linears had this outcome."""
+        """The number of linears with this outcome."""
         return Counter(record.outcome for record in self.linears)[outcome]
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know, a sentence each."""
+        """Sentences for the user."""
         sentences = []
         uncalibrated = [record.name for record in self.linears if record.outcome == "uncalibrated"]
         if uncalibrated:
             source = self.config["uncalibrated"].upper()
             sentences.append(
-                f"{len(uncalibrated)} of the changed linears came from {source}, for no token of the safety set or of "
-                f"the task set was seen to reach them: {_shortened(uncalibrated)}."
+                f"{len(uncalibrated)} of the changed linears came from {source}, because no token of the safety set or "
+                f"of the task set reached them: {shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
             sentences.append(f"{experts} expert weights came from NEW: how {self.architecture} uses them is not known.")
         if not self.count("adapted"):
             sentences.append("No linear was adapted: OUT's weights are NEW's.")
         if self.left_out:
-            sentences.append(f"Not carried over from NEW: {_shortened(self.left_out)}.")
+            sentences.append(f"Not carried over from NEW: {shortened(self.left_out)}.")
         return [*sentences, *self.run.notes]
 
     def to_json(self) -> str:
-        """The report as it is written: indented, a trailing newline."""
+        """The text of the file."""
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
         content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_report(folder: Path, role: str = "OUT") -> MergeReport:
-    """The report that lies in a merged folder, of this schema or an earlier one.
-
-    Fields that this version does not know are passed over.
+    """The report in a merged folder, of this schema or an earlier one; unknown fields are ignored.
 
     Args:
-        role: what the messages call the folder.
+        role: the folder's name in messages.
 
     Raises:
-        CheckpointError: there is none, it cannot be read, or it is of a later schema.
+        CheckpointError: there is none, it cannot be read, or it has a later schema.
     """
     try:
         find_inside(folder, REPORT)
     except NotInside as error:
         raise CheckpointError(error.sentence(f"{role} {folder}: {REPORT}")) from error
     except OSError:
-        pass  # it is not there, or cannot be looked at, which is told below
+        pass  # a missing or unreadable file is reported below
     return read_report_file(folder / REPORT, f"{role} {folder}")
 
 
 def read_report_file(path: Path, place: str) -> MergeReport:
-    """The report in a file, as :func:`read_report`; ``place`` is what the messages begin with."""
+    """The report in a file, as :func:`read_report`; messages begin with ``place``."""
     try:
         content = parsing.read_json(path, parsing.REPORT, finite=True)
         if not isinstance(content, dict) or "schema_version" not in content:
@@ -135,7 +132,7 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         check_lengths(content)
         content = brought_up(content)
         if content["schema_version"] == SCHEMA_VERSION:
-            report: MergeReport = _typed(MergeReport, content, "the report")
+            report: MergeReport = typed(MergeReport, content, "the report")
             check_meaning(report)
             return report
     except FileNotFoundError:
@@ -156,49 +153,11 @@ def read_report_file(path: Path, place: str) -> MergeReport:
 
 
 def linear_of(content: Any) -> LinearRecord:
-    """The record of a linear that JSON has, of a report or of a journal.
+    """The record of a linear from the JSON of a report or a journal.
 
     Raises:
-        ValueError: it is none, or a field has another type or a value that cannot be.
+        ValueError: a field is missing, or has a wrong type or an impossible value.
     """
-    record: LinearRecord = _typed(LinearRecord, content, "a linear")
+    record: LinearRecord = typed(LinearRecord, content, "a linear")
     check_linear(record)
     return record
-
-
-@cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    """The types of a record's fields; looked up once, for that takes longer than to read the record."""
-    return get_type_hints(kind)
-
-
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """A value that was read from JSON as the type that a field of the report has.
-
-    Raises:
-        ValueError: it is of another type; says ``where``.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any or (origin is Literal and value in arguments) or (origin is UnionType and value is None):
-        return value
-    if origin is UnionType:
-        return _typed(arguments[0], value, where)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = _hints(kind)
-        known = {name: _typed(hints[name], item, name) for name, item in value.items() if name in hints}
-        for item in dataclasses.fields(kind):
-            if item.name not in known and item.default is item.default_factory is dataclasses.MISSING:
-                raise ValueError(f"{where} has no {item.name}")
-        return kind(**known)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(arguments[0], item, f"an entry of {where}") for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {name: _typed(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"{where} cannot be {json.dumps(value):.40}")
-    return kind(value)
-
-
-def _shortened(names: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

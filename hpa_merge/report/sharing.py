@@ -1,9 +1,8 @@
-"""A report as others may read it: what a merge noted of the user's machine, without the places.
+"""A report without the paths of the user's machine, which is what the Hub gets.
 
-The report in OUT names folders and files as they were given, so that the user finds them again. What goes to the Hub
-has of each local folder and file its own name alone, wherever it stands: in the records, in the command, in the notes.
-Names on the Hub stay, and so does everything that ``hpa-merge verify`` looks at. The model card is made of such a
-report from the start.
+The report in OUT has the paths as they were given, so that the user finds the files again. For others each local path
+is replaced by its last part: in the records, the command and the notes. Names on the Hub stay, and so does everything
+that ``hpa-merge verify`` checks. The model card is always made from such a report.
 """
 
 import dataclasses
@@ -18,44 +17,44 @@ from hpa_merge.files.parsing import TOKENIZER, parse_json
 from hpa_merge.inputs.hub import NAME
 from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.walking import mapped
 
 __all__ = ["for_others", "is_local_in", "named_template", "places_in"]
 
 PARTS = ("safety", "task", "run", "history", "evaluation")
-"""The fields of a report that speak of places; the others are a function of the inputs' content and the options, one of
-which may be the path of a chat template."""
+"""The fields of a report that may hold paths, apart from the option ``chat_template``."""
 
 QUOTED = re.compile(r"""(['"`])((?:file://|~[\w.-]*|\.{1,2})?/[^'"`\n]+|[A-Za-z]:\\[^'"`\n]+)\1""")
-"""A path in a sentence, between quotation marks, with blanks in it perhaps."""
+"""A path in quotation marks, which may have blanks."""
 
 PLACE = re.compile(
     r"""(?<![\w.:/~\\-])(?:file://|~[\w.-]*|\.{1,2})?/[^\s'"`,;:()\[\]<>]+"""
     r"""|(?<![\w.:/~@\\-])[A-Za-z_][\w.-]*(?:/[\w.-]+){2,}"""
     r"""|(?<![\w/\\])[A-Za-z]:\\[^\s'"`,;:()\[\]<>]+"""
 )
-"""A path in a sentence: from the root, from home, from the working folder, two folders deep at least where it begins
-with a name, or a Windows path; no part of an address."""
+"""A path in a sentence: from the root, from home, from the working folder, a relative one with two folders or more, or
+a Windows path; no part of a URL."""
 
 BASE = re.compile(r"(, trained on )(.+)$", re.DOTALL)
-"""The end of what an adapter is, as :func:`hpa_merge.model.injection.describe` has it."""
+"""The end of a description by :func:`hpa_merge.model.injection.describe`."""
 
 ROOTED = re.compile(r"(?<![\w.:/~])(?:~[\w.-]*)?/\w[^/\s]*/\w")
-"""A path from the root or from home, in Markdown."""
+"""An absolute path in Markdown."""
 
 LOCAL = re.compile(r"(?:file://)?/[^/\s]+/[^\n]+|~[\w.-]*/[^\n]+|[A-Za-z]:\\[^\n]+")
-"""A text that is a path of somebody's machine and nothing else."""
+"""A text that is an absolute path and nothing else."""
 
 HOME = re.compile(
     r"(?<![\w.:/~-])(?:~[\w.-]*/[\w.-]+|/(?:home|Users|root|mnt|data|tmp|workspace|scratch|media|srv|nfs|opt)/[\w.-]+)"
     r"[^\s'\"`,;:()\[\]<>]*"
 )
-"""A path in a text, below a folder that users have their own in."""
+"""A path in a text, below one of the usual folders of users."""
 
 HIDDEN = "not shown"
 
 
 def for_others(report: MergeReport) -> MergeReport:
-    """The report with the names of local folders and files in the place of their paths; itself where it has none."""
+    """The report with the last part of each local path instead of the path; equal to it if there is none."""
     places = _Names.of(report)
     changed = {part: _cleaned(getattr(report, part), places) for part in PARTS}
     run = changed["run"]
@@ -76,13 +75,13 @@ def for_others(report: MergeReport) -> MergeReport:
 
 
 def named_template(config: dict[str, Any]) -> dict[str, Any]:
-    """The options of a merge, with the name of the chat template's file in the place of its path."""
+    """The options of a merge, with the last part of the chat template's path instead of the path."""
     given = config.get("chat_template")
     return config | {"chat_template": PurePath(given).name} if isinstance(given, str) and given else config
 
 
 def is_local_in(report: MergeReport, text: str) -> bool:
-    """Whether a text, in Markdown perhaps, names a place of the machine that the report was made on."""
+    """Whether a text, which may be Markdown, holds a local path of the machine that made the report."""
     bases = {found[2] for each in _rounds(report) if (found := BASE.search(each.adapter))}
     hidden = {*_Names.of(report).names, *filter(_has_folder, bases - _on_hub(report))}
     plain = text.replace("\\", "")
@@ -90,7 +89,7 @@ def is_local_in(report: MergeReport, text: str) -> bool:
 
 
 def places_in(content: bytes) -> tuple[str, ...]:
-    """Paths of somebody's machine in a file that is published as it is: a configuration in JSON, or another text."""
+    """Absolute local paths in a file that is published as it is: JSON or another text."""
     text = content.decode("utf-8", "replace")
     try:
         found = list(_local_texts(parse_json(text, TOKENIZER)))
@@ -100,7 +99,7 @@ def places_in(content: bytes) -> tuple[str, ...]:
 
 
 def _local_texts(content: Any) -> Iterator[str]:
-    """The texts in a value, as JSON has it, that are paths and nothing else."""
+    """The texts in a JSON value that are absolute paths."""
     waiting = [content]
     while waiting:
         value = waiting.pop()
@@ -113,11 +112,11 @@ def _local_texts(content: Any) -> Iterator[str]:
 @final
 @dataclass(frozen=True)
 class _Names:
-    """The local folders and files of a report.
+    """The local paths of a report.
 
     Attributes:
-        names: what stands for each, the longest path first.
-        pattern: any of them in a text.
+        names: the replacement of each, the longest path first.
+        pattern: matches any of them in a text.
     """
 
     names: dict[str, str]
@@ -132,7 +131,7 @@ class _Names:
 
 
 def _places(report: MergeReport) -> Iterator[str]:
-    """Every local folder and file that the report names. What is no name on the Hub for sure counts as local."""
+    """Every local path in the report; a name counts as local unless it is known to be on the Hub."""
     for each in _rounds(report):
         yield from (name for name in (each.old, each.new) if name not in each.commits)
     parts: tuple[MergeReport | RoundRecord, ...] = (report, *report.history)
@@ -149,12 +148,12 @@ def _places(report: MergeReport) -> Iterator[str]:
 
 
 def _rounds(report: MergeReport) -> tuple[RunRecord | RoundRecord, ...]:
-    """This merge and those before it, each with OLD and NEW, their commits and the adapter."""
+    """This merge and the earlier ones."""
     return (report.run, *report.history)
 
 
 def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]:
-    """The models, the judge and the test files of an evaluation; nothing of what has not its form."""
+    """The models, the judge and the test files of an evaluation; parts of another form are skipped."""
     models, files = evaluation.get("models"), evaluation.get("files")
     served = _endpoint(evaluation) is not None
     for model in models if isinstance(models, list) else ():
@@ -173,7 +172,7 @@ def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]
 
 
 def _on_hub(report: MergeReport) -> set[str]:
-    """Names of models on the Hub, with their revisions and without."""
+    """Names on the Hub, with and without revisions."""
     names = {name for each in _rounds(report) for name in each.commits}
     return names | {name.partition("@")[0] for name in names}
 
@@ -187,23 +186,20 @@ def _name(place: str) -> str:
 
 
 def _cleaned(value: Any, places: _Names) -> Any:
-    """A part of the report with every text in it cleaned."""
-    if isinstance(value, str):
-        value = places.pattern.sub(lambda found: places.names[found[0]], value)
-        value = QUOTED.sub(lambda found: f"{found[1]}{_name(found[2])}{found[1]}", value)
-        return PLACE.sub(lambda found: _name(found[0]), value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        return dataclasses.replace(value, **{name: _cleaned(item, places) for name, item in fields.items()})
-    if isinstance(value, dict):
-        return {_cleaned(name, places): _cleaned(item, places) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_cleaned(item, places) for item in value)
-    return value
+    """A part of the report without local paths."""
+
+    def clean(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        text = places.pattern.sub(lambda found: places.names[found[0]], text)
+        text = QUOTED.sub(lambda found: f"{found[1]}{_name(found[2])}{found[1]}", text)
+        return PLACE.sub(lambda found: _name(found[0]), text)
+
+    return mapped(value, clean)
 
 
 def _adapter(kind: str, on_hub: bool, places: _Names) -> str:
-    """What an adapter is; of the model that it was trained on the name on the Hub, if it surely is one."""
+    """The description of an adapter; its base model keeps its name if that is known to be on the Hub."""
 
     def shown(found: re.Match[str]) -> str:
         base = found[2]
@@ -216,12 +212,12 @@ def _adapter(kind: str, on_hub: bool, places: _Names) -> str:
 
 
 def _is_like(base: str, places: _Names) -> bool:
-    """Whether a folder of the report has the same name, so that it may be that one."""
+    """Whether a local folder has the same name."""
     return _name(base) in places.names.values() or Path(base).exists()
 
 
 def _command(report: MergeReport, places: _Names) -> str:
-    """The command with no folder in it but those of names on the Hub."""
+    """The command without local paths."""
     try:
         words = shlex.split(report.run.command)
     except ValueError:
@@ -235,14 +231,14 @@ def _command(report: MergeReport, places: _Names) -> str:
 
 
 def _endpoint(evaluation: Any) -> Any:
-    """The address of the server that was asked; None where there was none."""
+    """The address of the evaluation's server; None without one."""
     run = evaluation.get("run") if isinstance(evaluation, dict) else None
     options = run.get("options") if isinstance(run, dict) else None
     return options.get("endpoint") or None if isinstance(options, dict) else None
 
 
 def _without_addresses(evaluation: Any) -> Any:
-    """An evaluation that does not say which server was asked."""
+    """An evaluation without the address of its server."""
     if _endpoint(evaluation) is None:
         return evaluation
     run = evaluation["run"]

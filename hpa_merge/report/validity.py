@@ -1,7 +1,7 @@
-"""Whether what a report says can be at all, whoever wrote it: counts, shares, masks of columns, names of files.
+"""Checks that the values of a report are possible: counts, shares, masks of columns, names of files.
 
-A report that is read may be somebody else's, and forged. What holds here, those who read it need not ask again: no
-number is negative or without bound, a mask has a bit for each column, and a name in the manifest is a path in OUT.
+A report may come from anyone, and be forged. After these checks no number is negative or unbounded, a mask has a bit
+for each column, and a name in the manifest is a path inside OUT.
 """
 
 import base64
@@ -18,45 +18,45 @@ from hpa_merge.report.saliency import unpack_cells
 __all__ = ["ROUNDS", "check_lengths", "check_linear", "check_meaning"]
 
 ROUNDS = 1000
-"""The most rounds before a merge: one a month is 83 years."""
+"""The most earlier rounds: with one a month, 83 years."""
 
 LINEARS = 300_000
-"""The most linears of a report, as the tensors of a checkpoint."""
+"""The most linears of a report: the limit for tensors of a checkpoint."""
 
 MOST = 2**53
-"""The greatest count: beyond it JSON's numbers are not whole in every reader."""
+"""The greatest count: larger numbers in JSON are not exact in every reader."""
 
 AXIS = 2**31
 """The most rows or columns of a weight."""
 
 FIGURES = ("alpha", "kappa", "relative_update", "distance", "old_norm", "safety_cost", "safety_budget")
-"""Figures of a linear that are no counts and no shares."""
+"""Figures of a linear that are neither counts nor shares."""
 
 LEAST, GREATEST = 1e-100, 1e100
-"""Between these lies every figure that is not 0, so that sums of squares and quotients can be written as JSON."""
+"""Bounds of every figure that is not 0, so that sums of squares and quotients are finite."""
 
 CELLS = 2**16
-"""The most characters of the cells of one weight: 64 decades of both scores have no more."""
+"""The most characters of the cells of one weight, enough for 64 decades of both scores."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def check_lengths(content: dict[str, Any]) -> None:
-    """Check how many linears and rounds a report has, before a record is made of each.
+    """Check the number of linears and rounds, before the records are made.
 
     Raises:
-        ValueError: there are more than any merge has.
+        ValueError: there are too many.
     """
     for name, most in (("linears", LINEARS), ("history", ROUNDS)):
         if isinstance(content.get(name), list) and len(content[name]) > most:
-            raise ValueError(f"it has {len(content[name])} entries of {name}, and none has more than {most}")
+            raise ValueError(f"it has {len(content[name])} entries of {name}, and at most {most} are possible")
 
 
 def check_meaning(report: Any) -> None:
-    """Look at every field of a :class:`~hpa_merge.report.schema.MergeReport` that has a bound.
+    """Check every bounded field of a :class:`~hpa_merge.report.schema.MergeReport`.
 
     Raises:
-        ValueError: one is beyond it; says which.
+        ValueError: a value is impossible; names the field.
     """
     for record in report.linears:
         check_linear(record)
@@ -74,17 +74,17 @@ def check_meaning(report: Any) -> None:
 
 
 def check_linear(record: LinearRecord) -> None:
-    """Look at every field of a linear that has a bound.
+    """Check every bounded field of a linear.
 
     Raises:
-        ValueError: one is beyond it; says which.
+        ValueError: a value is impossible; names the field.
     """
     if wrong := next(_of_linear(record), None):
         raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
 
 
 def _of_linear(record: LinearRecord) -> Iterator[str]:
-    """The fields of a linear that cannot be."""
+    """The impossible fields of a linear."""
     rows, columns = record.rows, record.columns
     most: dict[str, float | None] = {
         **dict.fromkeys(("rows", "columns"), AXIS),
@@ -113,7 +113,7 @@ def _of_linear(record: LinearRecord) -> Iterator[str]:
 
 
 def _of_part(part: Any) -> Iterator[str]:
-    """The counts and sizes of a record that cannot be: none is negative."""
+    """The impossible counts and sizes of a record: none may be negative."""
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         if isinstance(value, int) and not 0 <= value <= MOST:
@@ -123,7 +123,7 @@ def _of_part(part: Any) -> Iterator[str]:
 
 
 def _is_mask(packed: str, columns: int) -> bool:
-    """Whether a text is the one way to write a mask of so many columns."""
+    """Whether a text is the canonical form of a mask of so many columns."""
     size = (columns + 7) // 8
     if len(packed) != 4 * ((size + 2) // 3):
         return False
@@ -136,7 +136,7 @@ def _is_mask(packed: str, columns: int) -> bool:
 
 
 def _are_cells(packed: str, columns: int) -> bool:
-    """Whether a text has cells of no more columns than there are, and in each no more restored than it holds."""
+    """Whether the cells have at most ``columns`` columns, and each at most as many restored ones as it holds."""
     if len(packed) > max(CELLS, 64 * columns):
         return False
     try:
@@ -147,7 +147,7 @@ def _are_cells(packed: str, columns: int) -> bool:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name is the path of a file in OUT: below it, visible, and of one way to write it."""
+    """Whether a name is the canonical path of a visible file in OUT."""
     path = PurePosixPath(name)
     plain = bool(name) and name.isprintable() and "\\" not in name and path.as_posix() == name
     return plain and not path.is_absolute() and not any(part.startswith(".") for part in path.parts) and name != REPORT

@@ -1,6 +1,6 @@
-"""An OUT that is there, compared with what a merge makes of the same inputs, tensor by tensor as the merge goes on.
+"""Compares an existing OUT with a merge of the same inputs, tensor by tensor while the merge runs.
 
-Where :class:`~hpa_merge.engine.output.MergeOutput` writes, this compares.
+It takes the place of :class:`~hpa_merge.engine.output.MergeOutput`, which writes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,8 @@ from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.report.words import shortened
+from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import slacks_of
 from hpa_merge.verification.records import compare_records
 from hpa_merge.verification.values import mask_of, told
@@ -32,16 +33,16 @@ from hpa_merge.verification.values import mask_of, told
 __all__ = ["Comparison"]
 
 KAPPA = 1e-6
-"""How far ``κ`` of two machines may lie apart, relative: a sum in float64 of up to 10⁹ terms of both signs."""
+"""Relative tolerance of ``κ`` between machines: a sum in float64 of up to 10⁹ terms of both signs."""
 
 
 @final
 class Comparison:
-    """An OUT, its report, and what comes out here: the :class:`~hpa_merge.engine.linear.Sink` that compares.
+    """The :class:`~hpa_merge.engine.linear.Sink` that compares OUT and its report with the merge that runs here.
 
     Attributes:
         plan: what has to be in OUT.
-        config: the options that the report names.
+        config: the options of the report.
     """
 
     unreached = ", and the report's option uncalibrated is error: give the calibration files of the merge."
@@ -56,25 +57,21 @@ class Comparison:
         *,
         same: bool,
     ) -> None:
-        """Begin.
-
-        Args:
-            same: whether this machine is of the kind that the merge ran on, so that every bit has to be the same.
-        """
+        """``same``: this machine is of the kind that made OUT, so that every bit must agree."""
         self.config = config
         self._new, self._merged = prepared.inputs.new, merged
         self.plan = prepared.plan.only
         self._records = {record.name: record for record in report.linears}
         self._findings, self._same = findings, same
         self._left = Remaining(self._new, self.plan.from_old, filter(self._fits, self._new.tensors))
-        self._taken: set[str] = set()  # tensors of linears that are compared, or some slices of which are
+        self._taken: set[str] = set()  # tensors with at least one compared linear
         self._finished: set[str] = set()
         self._linears = {pair.new.name for pair in prepared.plan.pairs}
         self._seen: set[str] = set()
-        self._held: tuple[str, Tensor] | None = None  # the tensor of OUT that was read last
+        self._held: tuple[str, Tensor] | None = None  # the last tensor of OUT that was read
         self._rounded = 0
-        self._not_finite: dict[str, None] = {}  # tensors of OUT that hold NaN or infinity, in order
-        self._chosen: list[str] = []  # linears whose columns are others, as rounding explains
+        self._not_finite: dict[str, None] = {}  # tensors of OUT with NaN or infinity, in order
+        self._chosen: list[str] = []  # linears with other columns, which rounding explains
         for name in merged.tensors.keys() - self._new.tensors.keys():
             findings.problems.append(f"{name} is in OUT and not in NEW.")
 
@@ -82,11 +79,11 @@ class Comparison:
         """Nothing is resumed."""
 
     def lacks(self, unit: Unit) -> bool:
-        """Whether the linears of ``unit`` are not compared yet."""
+        """Whether the linears of ``unit`` still have to be compared."""
         return unit.name not in self._finished
 
     def put(self, linear: MergedLinear) -> None:
-        """Compare a linear weight and what the report says of it; a tensor that is OLD's is compared whole."""
+        """Compare a linear weight and its record; a tensor from OLD is compared as a whole elsewhere."""
         pair, new = linear.pair, linear.new
         if linear.adapted is not None:
             self._compare_adapted(linear, linear.adapted)
@@ -110,7 +107,7 @@ class Comparison:
         wrong = differing(ours, adapted.weight.cpu())
         if not self._same:
             wrong &= ~self._rounding(adapted, ours, wrong, old, new)
-        self._findings.problems += told(pair.new.name, wrong, "are not what comes out")
+        self._findings.problems += told(pair.new.name, wrong, "differ from the merge's")
         self._compare(replace(linear, adapted=adapted).record(), ours)
 
     def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
@@ -118,7 +115,7 @@ class Comparison:
             self._compare_pieces(key, self._new.pieces(key) if tensor is None else iter((tensor,)), role)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """The linears of ``unit`` are compared."""
+        """Note that the linears of ``unit`` are compared."""
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
@@ -133,10 +130,10 @@ class Comparison:
         return self._merged.piece(name, begin, count)
 
     def tell_differences(self) -> None:
-        """Note what differs as rounding on another machine explains, after the run.
+        """Note, after the run, the differences that rounding on another machine explains.
 
         Raises:
-            RuntimeError: something was not compared: a mistake of ours.
+            RuntimeError: something was not compared, which is a bug.
         """
         if missing := [*self._left, *sorted(self._linears - self._seen)]:
             raise RuntimeError(f"{len(missing)} tensors were not compared, such as {missing[0]}")
@@ -144,16 +141,16 @@ class Comparison:
         say = self._findings.unchecked
         if self._chosen:
             say.append(
-                f"{shortened(self._chosen)}: other columns come out here, whose scores lie as close to the threshold "
-                "as rounding on another machine can move them; the rest was compared with those of the report."
+                f"{shortened(self._chosen)}: this machine chooses other columns, whose scores are so close to the "
+                "threshold that rounding explains it; the rest was compared with the columns of the report."
             )
         if self._rounded:
-            say.append(f"{self._rounded} values differ from what comes out here as rounding on another machine can.")
+            say.append(f"{self._rounded} values differ from those of this machine by no more than rounding explains.")
         if not self._same and self.config.sets:
             say.append("On another machine n_shared and saliency may differ, and were not compared.")
 
     def _fits(self, name: str) -> bool:
-        """Whether OUT has a tensor as NEW has it; notes where it has not."""
+        """Whether OUT's tensor has NEW's dtype and shape; notes if it has not."""
         info, there = self._new.tensors[name], self._merged.tensors.get(name)
         if there is not None and (there.dtype, there.shape) != (info.dtype, info.shape):
             self._findings.problems.append(
@@ -162,14 +159,14 @@ class Comparison:
         return there is not None and (there.dtype, there.shape) == (info.dtype, info.shape)
 
     def _take(self, pair: LinearPair) -> bool:
-        """Whether a linear is there to be compared, of which then nothing is left but other slices of its tensor."""
+        """Whether a linear can be compared; its tensor no longer counts as remaining."""
         key = pair.new.key
         if self._left.remove(key):
             self._taken.add(key)
         return key in self._taken
 
     def _read(self, key: str) -> Tensor:
-        """A tensor of OUT; the last one is held, for linears that are slices of one."""
+        """A tensor of OUT; the last one is kept, because linears may be slices of one tensor."""
         if self._held is None or self._held[0] != key:
             self._held = None
             self._held = key, self._merged.read(key)
@@ -177,7 +174,7 @@ class Comparison:
         return self._held[1]
 
     def _check_finite(self, key: str, piece: Tensor) -> None:
-        """Note a tensor of OUT, a piece of which holds NaN or infinity."""
+        """Note a tensor of OUT if this piece holds NaN or infinity."""
         if piece.is_floating_point() and not all_finite(piece):
             self._not_finite[key] = None
 
@@ -190,7 +187,7 @@ class Comparison:
         self._findings.problems += told(pair.new.name, wrong, what)
 
     def _compare_pieces(self, key: str, expected: Iterator[Tensor], role: str) -> None:
-        """Compare a tensor with that of ``role``, OLD or NEW, a piece at a time, in the order of its elements."""
+        """Compare a tensor with that of ``role``, OLD or NEW, piece by piece in the order of its elements."""
         self._findings.checked[f"tensors from {role}"] += 1
         count = begin = 0
         for piece in expected:
@@ -203,7 +200,7 @@ class Comparison:
             self._findings.problems.append(f"{key}: {count} of {begin} values are not {role}'s.")
 
     def _compare(self, expected: LinearRecord, weight: Tensor) -> None:
-        """Compare what the report says of a linear, ``[r, c]``, with what comes out."""
+        """Compare the report's record of a linear, ``[r, c]``, with the expected one."""
         self._seen.add(expected.name)
         said = self._records.get(expected.name)
         if said is None:
@@ -220,7 +217,7 @@ class Comparison:
         self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
 
     def _as_said(self, said: LinearRecord, adapted: Adapted, old: Tensor, new: Tensor) -> Adapted:
-        """What comes out with the report's columns, where they are others and rounding explains it."""
+        """The weight with the report's columns, if they differ and rounding explains it."""
         selection = adapted.selection
         if selection is None or said.restored is None or said.columns != len(selection.restored):
             return adapted
@@ -232,11 +229,11 @@ class Comparison:
         return replace(adapted, weight=weight, selection=replace(selection, restored=restored))
 
     def _rounding(self, adapted: Adapted, ours: Tensor, wrong: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        """Where two weights, ``[r, c]``, differ as rounding on another machine explains; a mask.
+        """A mask of the differences of two weights, ``[r, c]``, that rounding on another machine explains.
 
-        That is by one unit in the last place where a value was computed; what is OLD's or NEW's is so to the bit, as
-        are rows that OLD has not. What is compensated follows from all of ``H⁻¹``: see :meth:`_compensated`. NaN and
-        infinity are never explained.
+        A computed value may differ by one unit in the last place. OLD's and NEW's values must agree to the bit, and so
+        must rows that OLD does not have. For compensated values see :meth:`_compensated`. NaN and infinity are never
+        explained.
         """
         expected, config = adapted.weight.cpu(), self.config
         near = wrong & neighbours(ours, expected)
@@ -252,11 +249,11 @@ class Comparison:
         return near
 
     def _compensated(self, ours: Tensor, expected: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        """Where a weight, ``[r, c]``, that is compensated by all of ``H⁻¹`` may come out so on another machine; a mask.
+        """A mask of the values of a weight, ``[r, c]``, that compensation by ``H⁻¹`` may give on another machine.
 
-        A value may differ by :data:`NEAR` of the largest move in its row. A few values may be chosen otherwise: one is
-        then what the method takes as it is, to the bit, or what it compensates, which lies no farther from its base
-        than the largest move in its row. Where more values than a few lie that far away, none of them is explained.
+        A value may differ by :data:`NEAR` of the largest move in its row. A few values may be chosen differently: such
+        a value is taken unchanged, to the bit, or compensated, and then no farther from its base than the largest move
+        in its row. If more than a few values are that far away, none of them is explained.
         """
         before, after = with_new_rows(old.to(new.dtype), new), new
         moves = torch.maximum((expected.float() - before.float()).abs(), (expected.float() - after.float()).abs())

@@ -1,4 +1,4 @@
-"""What the report is shown as: its page and its pictures, drawn again; and what its file says beside its fields."""
+"""Checks the page and the pictures by drawing them again, and the derived values in the report's file."""
 
 import dataclasses
 import re
@@ -11,26 +11,27 @@ from hpa_merge.files.inside import read_inside
 from hpa_merge.files.names import REPORT
 from hpa_merge.render import folder as drawings
 from hpa_merge.report.manifest import Listing
-from hpa_merge.report.schema import MergeReport
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.report.schema import SCHEMA_VERSION, MergeReport
+from hpa_merge.report.words import shortened
+from hpa_merge.verification.findings import Findings
 
 __all__ = ["check_drawn", "check_stored"]
 
 PICTURE = re.compile(rb"data:image/png;base64,[A-Za-z0-9+/=]*")
-"""A picture in the page, which stands in for a chart where nothing is drawn."""
+"""A picture in the page, shown if the browser draws no charts."""
 
 PAGE_BYTES = 2**30
-"""The longest page that is compared; one of a hundred layers has some megabytes."""
+"""The longest page that is compared; with a hundred layers a page has some megabytes."""
 
 
 def check_drawn(merged: Checkpoint, report: MergeReport, found: Listing, same: bool, findings: Findings) -> None:
-    """Compare the page and the pictures of OUT with what its report is drawn as here.
+    """Draw the page and the pictures of OUT again, and compare them.
 
-    The letters in a picture are those of the fonts that are installed: on another machine a picture may differ.
+    Pictures depend on the installed fonts, and may differ on another machine.
 
     Args:
-        found: what lies in OUT.
-        same: whether this machine is of the kind that the merge ran on.
+        found: the files of OUT.
+        same: whether this machine is of the kind that made OUT.
     """
     there = sorted(found.files & MADE - {REPORT})
     if not there:
@@ -43,8 +44,8 @@ def check_drawn(merged: Checkpoint, report: MergeReport, found: Listing, same: b
     if drawing.libraries != report.run.drawn_with:
         was = ", ".join(f"{name} {version}" for name, version in report.run.drawn_with.items())
         findings.unchecked.append(
-            f"The page and the pictures were not compared: they were drawn by {was or 'versions that are not known'}, "
-            f"and here are {', '.join(f'{name} {version}' for name, version in drawing.libraries.items())}."
+            f"The page and the pictures were not compared: {was or 'unknown versions'} drew them, and this machine has "
+            f"{', '.join(f'{name} {version}' for name, version in drawing.libraries.items())}."
         )
         return
     others = []
@@ -60,24 +61,25 @@ def check_drawn(merged: Checkpoint, report: MergeReport, found: Listing, same: b
             continue
         picture = name != drawings.PAGE or PICTURE.sub(b"", content) == PICTURE.sub(b"", drawn)
         if same or not drawn or not picture:
-            findings.problems.append(f"{name} is not what the report is drawn as: draw it with hpa-merge report OUT.")
+            findings.problems.append(f"{name} does not show the report: draw it again with hpa-merge report OUT.")
         else:
             others.append(name)
     if others:
         findings.unchecked.append(
-            f"{shortened(others)}: the pictures differ from those that are drawn here, as with other fonts they may."
+            f"{shortened(others)}: the pictures differ from those drawn here, which other fonts may explain."
         )
 
 
 def check_stored(folder: Path, report: MergeReport, findings: Findings) -> None:
-    """Compare what the report's file says beside the fields of a report with what follows from these."""
+    """Check the derived values in the report's file, and name fields that this version does not know."""
     try:
         content = parsing.read_json(folder / REPORT, parsing.REPORT)
     except (OSError, ValueError) as error:
         findings.problems.append(f"{REPORT} cannot be read again ({error}).")
         return
-    if content.get("warnings", report.warnings) != report.warnings:
-        findings.problems.append("warnings in the report are not those that follow from it.")
+    earlier = content["schema_version"] != SCHEMA_VERSION  # with other wording
+    if not earlier and content.get("warnings", report.warnings) != report.warnings:
+        findings.problems.append("warnings in the report do not follow from its fields.")
     known = {"schema_version", "warnings", *(field.name for field in dataclasses.fields(report))}
     if unknown := sorted(content.keys() - known):
         findings.unchecked.append(f"Fields of the report that this version does not know: {shortened(unknown)}.")

@@ -1,4 +1,4 @@
-"""Whether a folder holds the files that its report names, byte for byte, and no others."""
+"""Checks that a folder has the files of its report's manifest, byte for byte, and no others."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,18 +12,19 @@ from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.report.manifest import Listing, digest_of_file, names_weights_alone
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.report.words import shortened
+from hpa_merge.verification.findings import Findings
 
 __all__ = ["check_files", "digest_of", "list_files", "weight_files"]
 
 
 def weight_files(checkpoint: Checkpoint) -> list[str]:
-    """Names of the shards, and of the index if there is one."""
+    """The names of the shards and of the index, if any."""
     return [*checkpoint.shards, *([checkpoint.index] if checkpoint.index else [])]
 
 
 def list_files(merged: Checkpoint) -> Listing:
-    """What lies in OUT.
+    """The files of OUT.
 
     Raises:
         CheckpointError: a subfolder cannot be read.
@@ -40,8 +41,8 @@ def check_files(
     """Compare every file of OUT with the manifest.
 
     Args:
-        found: what lies in OUT.
-        on_file: called with the name of each before it is read.
+        found: the files of OUT.
+        on_file: called with each name before the file is read.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -55,13 +56,15 @@ def check_files(
     missing = manifest.keys() - there
     findings.problems += [f"{name} is in the report's manifest and not in OUT." for name in sorted(missing - MADE)]
     if drawn := sorted(missing & MADE):
-        findings.unchecked.append(f"{shortened(drawn)}: drawn by the merge and not in OUT, which no model misses.")
+        findings.unchecked.append(
+            f"{shortened(drawn)}: drawn by the merge and missing in OUT; the model does not need them."
+        )
     others = there.difference(manifest, weights)
     if names_weights_alone(report):
         carried = {path.as_posix() for path in merged.side_files().copied} | MADE
         if unnamed := sorted(others & carried):
             findings.unchecked.append(
-                f"The report names the weights alone, as those of earlier versions do: nothing says whether "
+                f"The report names only the weights, as in earlier versions: it is not known whether "
                 f"{shortened(unnamed)} came from the merge."
             )
         others -= carried
@@ -73,14 +76,14 @@ def check_files(
     if CARD in found.files:
         findings.unchecked.append(f"{CARD} may be edited, and was not checked.")
     if found.hidden:
-        findings.unchecked.append(f"Hidden, and not looked at: {shortened(found.hidden)}.")
+        findings.unchecked.append(f"Hidden, and not checked: {shortened(found.hidden)}.")
 
 
 def digest_of(checkpoint: Checkpoint, path: str | Path) -> str:
-    """SHA-256 of a file of a checkpoint, in hexadecimal; weights may lie elsewhere, behind links.
+    """SHA-256 of a file of a checkpoint, in hexadecimal; weights may be links to other folders.
 
     Raises:
-        CheckpointError: it cannot be read, or, being no weight file, lies elsewhere.
+        CheckpointError: it cannot be read, or is another file outside the folder.
     """
     if str(path) in checkpoint.shards:
         try:
@@ -92,7 +95,7 @@ def digest_of(checkpoint: Checkpoint, path: str | Path) -> str:
 
 
 def _check_place(merged: Checkpoint, name: str) -> Iterator[str]:
-    """Whether a file whose content is not compared is one of OUT's own."""
+    """Check that a file whose content is not compared is inside OUT."""
     try:
         find_inside(merged.folder, name)
     except NotInside as error:
@@ -118,5 +121,5 @@ def _check_digest(merged: Checkpoint, name: str, manifest: Mapping[str, str]) ->
 
 
 def _remedy(name: str) -> str:
-    """How a file that is drawn, which an interrupted ``hpa-merge report`` leaves so, becomes the report's again."""
+    """What to do about a drawn file: an interrupted ``hpa-merge report`` leaves one that does not fit."""
     return ": draw it again with hpa-merge report" if name in MADE else ""

@@ -1,22 +1,21 @@
-"""What a verification finds: what is wrong, what nothing could be said of, and how much was looked at."""
+"""The result of a verification: problems, what was checked, and what was not."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import final
 
-__all__ = ["Findings", "VerifyReport", "shortened"]
+__all__ = ["Findings", "VerifyReport"]
 
 
 @final
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was checked of a merged folder, and what was not.
+    """What was checked in a merged folder, and what was not.
 
     Attributes:
-        problems: what is wrong, a sentence each; empty where everything is as it has to be.
-        checked: how many of each kind of thing were looked at, wrong or not.
-        unchecked: what rests on the word of the report, or was not looked at, a sentence each.
+        problems: what is wrong, a sentence each; empty if nothing is.
+        checked: how many things of each kind were checked.
+        unchecked: what relies on the report, or was not checked, a sentence each.
     """
 
     problems: tuple[str, ...]
@@ -34,12 +33,5 @@ class Findings:
     unchecked: list[str] = field(default_factory=list)
 
     def report(self) -> VerifyReport:
-        """What was found."""
+        """The finished report."""
         return VerifyReport(tuple(self.problems), dict(self.checked), tuple(self.unchecked))
-
-
-def shortened(names: Iterable[str], most: int = 4) -> str:
-    """The first names of a list, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

@@ -1,4 +1,4 @@
-"""What follows from OLD and NEW without a sample: the folder's files, the tensors, and most of what the report says."""
+"""Checks what follows from OLD and NEW without samples: OUT's files, its tensors, and most of the report."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -22,22 +22,23 @@ from hpa_merge.methods.weight import Weight
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.words import shortened
 from hpa_merge.verification.files import digest_of, weight_files
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.records import compare_records
 from hpa_merge.verification.values import said_of, told
 
 __all__ = ["Claims", "check_folder", "slacks_of"]
 
 ROUNDED = ("relative_update", "distance", "old_norm", "energy_restored")
-"""Figures of a record that are sums over a weight, or follow from such."""
+"""Figures of a record that are sums over a weight, or follow from them."""
 
 
 def check_folder(merged: Checkpoint, new: Checkpoint, found: Listing, findings: Findings) -> None:
     """Compare the layout and the side files of OUT with NEW's.
 
     Args:
-        found: what lies in OUT.
+        found: the files of OUT.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -45,10 +46,10 @@ def check_folder(merged: Checkpoint, new: Checkpoint, found: Listing, findings: 
     problems = findings.problems
     expected, there = weight_files(new), weight_files(merged)
     if there != expected:
-        problems.append(f"OUT's weights lie in {', '.join(there)}, and NEW's in {', '.join(expected)}.")
+        problems.append(f"OUT's weights are in {', '.join(there)}, and NEW's in {', '.join(expected)}.")
     for shard in merged.shards:
         if shard in new.shards and merged.header_bytes(shard) != new.header_bytes(shard):
-            problems.append(f"{shard} has not the header that it has in NEW.")
+            problems.append(f"{shard} has another header than in NEW.")
     problems += [f"{name} is in NEW and not in OUT." for name in sorted(new.tensors.keys() - merged.tensors.keys())]
     theirs = [*new.side_files().copied, *([Path(new.index)] if new.index and merged.index else [])]
     own = {CARD, REPORT, *MADE, *merged.shards, str(merged.index)}
@@ -65,25 +66,18 @@ def check_folder(merged: Checkpoint, new: Checkpoint, found: Listing, findings: 
 
 
 def slacks_of(old: Tensor) -> dict[str, float]:
-    """How far figures of a weight ``[r, c]`` may lie apart with the order of their sums, by field."""
+    """The relative tolerances of a weight's figures, ``[r, c]``, which depend on the order of sums, by field."""
     return dict.fromkeys(ROUNDED, slack(old))
 
 
 @final
 class Claims:
-    """OLD, NEW, and what the report says was made from them, tensor by tensor."""
+    """The claims of a report about what was made from OLD and NEW, checked tensor by tensor."""
 
     def __init__(
         self, old: Checkpoint, new: Checkpoint, plan: Plan, config: HPAConfig, report: MergeReport, findings: Findings
     ) -> None:
-        """Begin.
-
-        Args:
-            old: as it is read: with its vision tower.
-            new: as it is given.
-            plan: of both, for ``config`` alone.
-            config: the options that the report names.
-        """
+        """``old`` has its vision tower, ``new`` is as given, and ``plan`` is for the report's options ``config``."""
         self._old, self._new, self._plan = old, new, plan
         self._config, self._findings = config, findings
         self._exact = report.run.device == "cpu"
@@ -93,12 +87,12 @@ class Claims:
             for pair in pairs:
                 self._pairs[pair.new.key].append(pair)
         self._text_ends = max((unit.index for unit in plan.new.units if unit.text), default=-1)
-        self._open = self._rounded = 0  # values that take the samples; neighbours of what comes out on the CPU
+        self._open = self._rounded = 0  # values that need samples; neighbours of the CPU's values
         self._outcomes: Counter[Outcome] = Counter()
         self._depths: list[str] = []
 
     def check_tensor(self, name: str, found: Tensor) -> Iterator[str]:
-        """What is wrong with the tensor ``name`` of OUT, and with what the report says of its linears."""
+        """The problems of the tensor ``name`` of OUT and of the records of its linears."""
         checked, info = self._findings.checked, self._new.tensors.get(name)
         if info is None:
             yield f"{name} is in OUT and not in NEW."
@@ -121,18 +115,20 @@ class Claims:
             yield from self._check_linear(pair, pair.old.matrix(old), pair.new.matrix(new), pair.new.matrix(found))
 
     def tell_open(self) -> None:
-        """Note what rests on the report, after all tensors."""
+        """Note, after all tensors, what relies on the report."""
         say, rule = self._findings.unchecked, self._config.rule
         adapted, changed = self._outcomes["adapted"], sum(self._outcomes.values()) - self._outcomes["unchanged"]
         files = " and ".join(f"--{purpose}-calib" for purpose in self._config.sets)
         if adapted and rule.of_samples:
             what = f"which {'columns' if rule.by_columns else 'values'} were restored"
-            say.append(f"In {adapted} linears {what} rests on the report ({', '.join(rule.of_samples)}): give {files}.")
+            say.append(
+                f"In {adapted} linears {what} relies on the report ({', '.join(rule.of_samples)}): give {files}."
+            )
         if self._open:
-            say.append(f"{self._open} values of these linears follow from the samples alone: give {files}.")
+            say.append(f"{self._open} values of these linears depend on the samples: give {files}.")
             self._findings.checked["values that only samples can recompute"] = self._open
         told_of: tuple[tuple[Outcome, str], ...] = (
-            ("uncalibrated", f"that no sample reaches them rests on the report: give {files}"),
+            ("uncalibrated", f"that no sample reaches them relies on the report: give {files}"),
             ("excluded", "as the options of the report want it"),
             ("old", "as the options of the report want it"),
         )
@@ -142,30 +138,30 @@ class Claims:
                 source = "OLD" if from_old else "NEW"
                 say.append(f"{count} of {changed} changed linears came from {source} ({outcome}): {why}.")
         if self._depths:
-            say.append(f"The depth of {shortened(self._depths)} rests on the report.")
+            say.append(f"The depth of {shortened(self._depths)} relies on the report.")
         if self._rounded:
             say.append(
-                f"{self._rounded} values are the neighbours in their dtype of what the CPU gives; the report says that "
-                "they were computed on another device, which may round otherwise."
+                f"{self._rounded} values differ from the CPU's by one unit in the last place; the report says that "
+                "another device computed them, which may round differently."
             )
 
     def _is_made(self, pair: LinearPair) -> bool:
-        """Whether the report says that a linear is not NEW's as it is."""
+        """Whether the report says that a linear was adapted or taken from OLD."""
         record = self._records.get(pair.new.name)
         return record is not None and (
             record.outcome == "adapted" or (record.outcome == "uncalibrated" and self._config.uncalibrated == "old")
         )
 
     def _check_linear(self, pair: LinearPair, old: Tensor, new: Tensor, found: Tensor) -> Iterator[str]:
-        """What is wrong with one weight, ``[r, c]`` in all three but for the rows that OLD has not."""
+        """The problems of one weight, ``[r, c]``; OLD may have fewer rows."""
         record, name = self._records.get(pair.new.name), pair.new.name
-        if record is None:  # which has been said
+        if record is None:  # reported already
             return
         changed = differ(old, new)
         outcome, why = self._outcome(pair, record, changed)
         self._outcomes[outcome] += 1
         if outcome != record.outcome:
-            yield f"{name} is {record.outcome} in the report, and has to be {outcome}: {why}."
+            yield f"{name} is {record.outcome} in the report, and must be {outcome}: {why}."
         made = self._is_made(pair) and pair.new.key not in self._plan.only.from_old
         if any(self._is_made(other) for other in self._pairs[pair.new.key]) and not made:  # a slice of a stack
             self._findings.checked["linears from NEW"] += 1
@@ -187,7 +183,7 @@ class Claims:
         yield from compare_records(record, expected, slacks=slacks_of(old))
 
     def _outcome(self, pair: LinearPair, record: LinearRecord, changed: bool) -> tuple[Outcome, str]:
-        """What became of a linear as far as no sample has a say in it, and why: the end of a sentence."""
+        """The outcome of a linear as far as it does not depend on samples, and the reason."""
         config = self._config
         if not changed:
             return "unchanged", "tuning did not change it"
@@ -202,7 +198,7 @@ class Claims:
     def _check_adapted(
         self, pair: LinearPair, record: LinearRecord, old: Tensor, new: Tensor, found: Tensor
     ) -> Iterator[str]:
-        """What is wrong with an adapted weight, and with what the report says of how it came about."""
+        """The problems of an adapted weight and of its record."""
         self._findings.checked["adapted linears"] += 1
         config, unit, rows = self._config, pair.new.unit, len(old)
         if (record.rows, record.columns) != tuple(new.shape):
@@ -212,9 +208,11 @@ class Claims:
             )
             return
         if config.rule.by_columns and (record.restored is None or record.kappa is None):
-            yield f"{record.name} is adapted, and the report does not say with which columns and κ."
+            yield f"{record.name} is adapted, and the report lacks its columns or κ."
             return
-        yield from told(record.name, differing(found[rows:], new[rows:]), "in rows that OLD has not are not NEW's")
+        yield from told(
+            record.name, differing(found[rows:], new[rows:]), "in rows that OLD does not have are not NEW's"
+        )
         depth = self._depth(pair, record)
         update = measure_update(old, new[:rows])
         weight = Weight(record.name, old, new[:rows], update, depth, unit.blocks)
@@ -231,14 +229,14 @@ class Claims:
         adapted = replace(redone.adapted, weight=with_new_rows(redone.adapted.weight, new))
         tokens = {f"{purpose}_tokens": getattr(record, f"{purpose}_tokens") for purpose in config.sets}
         if 0 in tokens.values():
-            yield f"{record.name} is adapted in the report, though no token came to it."
+            yield f"{record.name} is adapted in the report, though no token reached it."
         details = {"block": depth, "blocks": unit.blocks, **tokens}
         expected = record_of_adapted(unit, pair, adapted, Moved(old, new), **details)
         slacks = slacks_of(old) | {"kappa": slack(old, update)}
         yield from compare_records(record, expected, free=config.rule.of_samples, slacks=slacks)
 
     def _depth(self, pair: LinearPair, record: LinearRecord) -> int:
-        """The depth of a linear: of one outside the stacks, before the text stack or after it, the report's."""
+        """The depth of a linear; outside the stacks the report's, if it is before or after the text stack."""
         unit = pair.new.unit
         if unit.block is not None:
             return unit.block

@@ -1,4 +1,4 @@
-"""What runs in the child process in which a report's regular expressions are tried."""
+"""Runs in the child process that tries a report's regular expressions."""
 
 import re
 from collections.abc import Sequence

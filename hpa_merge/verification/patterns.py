@@ -1,7 +1,6 @@
-"""The regular expressions among a report's options are first tried in a child process, with limits.
+"""Tries the regular expressions of a report's options in a child process with limits.
 
-They are matched against the names of NEW's tensors, and a regular expression can take for ever. What came to an end
-there comes to an end here too.
+A regular expression can take forever. One that ends there, on the names of NEW's tensors, ends here too.
 """
 
 from collections.abc import Iterable
@@ -21,14 +20,14 @@ MEMORY = 2**30
 """Bytes for the names and the expressions: 1 GiB."""
 
 REPEATING = frozenset("*+?{|")
-"""Without one of these a regular expression is gone through once."""
+"""A regular expression without these takes linear time."""
 
 
 def try_patterns(config: HPAConfig, names: Iterable[str]) -> None:
-    """Look for every expression of the options in ``names``, in a child, where one could take long.
+    """Match the expressions that could take long with ``names`` in a child process.
 
     Raises:
-        ConfigError: they take too much.
+        ConfigError: they exceed the limits.
     """
     patterns = [pattern for pattern in (*config.include, *config.exclude) if REPEATING.intersection(pattern)]
     if not patterns:
@@ -38,8 +37,8 @@ def try_patterns(config: HPAConfig, names: Iterable[str]) -> None:
         child.call("search", patterns, list(names), limits=SEARCHING)
     except Stopped as stopped:
         raise ConfigError(
-            f"the report's include and exclude take too much to be matched with NEW's tensors ({stopped}): no merge "
-            "has used them, so fetch the folder again."
+            f"matching the report's include and exclude with NEW's tensors takes too much ({stopped}): no merge has "
+            "used them, so fetch the folder again."
         ) from stopped
     finally:
         child.close()

@@ -1,4 +1,4 @@
-"""Records of linears, as the report has them and as they come out here: what differs, in sentences."""
+"""Compares records of linears: the report's and the expected ones."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
@@ -10,17 +10,17 @@ from hpa_merge.report.records import LinearRecord
 __all__ = ["compare_records"]
 
 PACKED = ("restored", "new_columns", "saliency")
-"""Fields that nobody reads in a sentence."""
+"""Fields whose values are not shown."""
 
 
 def compare_records(
     said: LinearRecord, found: LinearRecord, *, free: Collection[str] = (), slacks: Mapping[str, float] | None = None
 ) -> Iterator[str]:
-    """In which fields the report's record of a linear differs from the one that was made here.
+    """A sentence for each field in which the report's record of a linear differs from the expected one.
 
     Args:
         free: fields that are not compared.
-        slacks: how far figures may lie apart, relative to the greater, by field.
+        slacks: tolerances relative to the greater value, by field.
     """
     for field in fields(LinearRecord):
         ours, theirs = getattr(found, field.name), getattr(said, field.name)
@@ -30,9 +30,9 @@ def compare_records(
         if most is not None and ours is not None and theirs is not None and close(theirs, ours, most):
             continue
         if field.name in PACKED:
-            yield f"{said.name}: {field.name} in the report is not what comes out."
+            yield f"{said.name}: {field.name} in the report is wrong."
         else:
-            yield f"{said.name}: {field.name} is {_shown(theirs)} in the report, and {_shown(ours)} comes out."
+            yield f"{said.name}: {field.name} is {_shown(theirs)} in the report, and has to be {_shown(ours)}."
 
 
 def _shown(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""The merge run again without writing, and compared with an OUT that is there: nothing in its report is believed."""
+"""Runs the merge again without writing and compares it with OUT; only the report's options are trusted."""
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -15,13 +15,14 @@ from hpa_merge.engine.machine import describe, versions
 from hpa_merge.engine.memory import explaining
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress
 from hpa_merge.engine.setup import Prepared, plan_merge
+from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.verification.comparison import Comparison
 from hpa_merge.verification.drawn import check_drawn
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import check_folder
-from hpa_merge.verification.whole import check_calibration, check_whole, options_of
+from hpa_merge.verification.whole import check_calibration, check_whole
 
 __all__ = ["request_of", "run_again"]
 
@@ -39,8 +40,8 @@ def run_again(
 
     Args:
         request: for OUT alone.
-        config: the options that the report names.
-        found: what lies in OUT.
+        config: the options of the report.
+        found: the files of OUT.
 
     Raises:
         InputError, NumericalError, ResourceError: as :func:`hpa_merge.merge`.
@@ -49,20 +50,20 @@ def run_again(
         prepared = plan_merge(request, inputs)
         here, there = describe(prepared.device), report.run.machine
         same = here == there and report.run.versions == versions()
-        findings.unchecked.append(f"The options are those that the report names: {options_of(config)}.")
+        findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
         findings.unchecked += _inputs(request, prepared)
         if not same:
             was = there or "a machine that the report does not name"
             findings.unchecked.append(
-                f"By the word of the report alone, the merge ran on {was:.200}, with other versions or on another "
-                f"machine than this ({here}): differences that rounding there explains are accepted, and counted."
+                f"According to the report, the merge ran on {was:.200}, with other versions or on another machine than "
+                f"this ({here}): differences that rounding explains are accepted, and counted."
             )
         check_folder(merged, inputs.new, found, findings)
         check_drawn(merged, report, found, here == there, findings)
         if digest(prepared.fingerprint(prepared.plan.only.config)) != report.run.fingerprint:
             findings.unchecked.append(
-                "The fingerprint in the report is not what comes out here. It depends on the versions, the threads and "
-                "when the files of OLD and NEW were written: a copy of them has another one."
+                "The fingerprint in the report differs from this run's. It depends on the versions, the threads and "
+                "the times of OLD's and NEW's files: a copy of them has another one."
             )
         comparison = Comparison(prepared, merged, report, config, findings, same=same)
         with explaining(prepared.memory, prepared.device):
@@ -75,18 +76,14 @@ def run_again(
 def request_of(
     places: tuple[Path, str | Path, str | Path], report: MergeReport, config: HPAConfig, **options: Unpack[MergeOptions]
 ) -> MergeRequest:
-    """The merge that made OUT, to be compared; on the CPU if it was made there.
-
-    Args:
-        places: OUT, OLD and NEW.
-    """
+    """The request that made OUT, on the CPU if it was made there; ``places``: OUT, OLD and NEW."""
     out, old, new = places
     device = "cpu" if report.run.device == "cpu" else "auto"
     return MergeRequest.of(old, new, {out: replace(config, device=device)}, **options)
 
 
 def _inputs(request: MergeRequest, prepared: Prepared) -> list[str]:
-    """Which files the run believes, by their digests."""
+    """The files that the run trusts, with their digests."""
     lines = []
     for each in prepared.sets:
         if each.known:

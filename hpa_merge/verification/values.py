@@ -1,4 +1,4 @@
-"""Values of a weight that are wrong, in words; and what the report says of a weight, unpacked."""
+"""Wrong values of a weight as a sentence, and the report's record of a weight, unpacked."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["mask_of", "said_of", "told"]
 
 
 def told(name: str, wrong: Tensor, what: str) -> Iterator[str]:
-    """One sentence where any value is wrong; ``wrong`` has the tensor's shape, ``[r, c]`` for a linear."""
+    """A sentence if any value is wrong; ``wrong`` has the tensor's shape, ``[r, c]`` for a linear."""
     count = int(wrong.sum())
     if count:
         where = ""
@@ -23,7 +23,7 @@ def told(name: str, wrong: Tensor, what: str) -> Iterator[str]:
 
 
 def mask_of(packed: str | None, columns: int) -> Tensor:
-    """The columns of a base64 bit mask of the report, ``[c]`` bool; none of one that is not there."""
+    """The columns of a bit mask of the report, ``[c]`` bool; none if there is no mask."""
     mask = torch.zeros(columns, dtype=torch.bool)
     if packed is not None:
         mask[torch.tensor(unpack_columns(packed, columns), dtype=torch.long)] = True
@@ -31,6 +31,6 @@ def mask_of(packed: str | None, columns: int) -> Tensor:
 
 
 def said_of(record: LinearRecord) -> dict[str, Any]:
-    """What the report says of a linear, by field, as :attr:`hpa_merge.methods.Rule.check` is given it."""
+    """The report's record of a linear, by field, for :attr:`hpa_merge.methods.Rule.check`."""
     masks = {name: mask_of(getattr(record, name), record.columns) for name in ("restored", "new_columns")}
     return {**vars(record), **masks, "saliency": unpack_cells(record.saliency or "")}

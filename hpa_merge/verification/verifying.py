@@ -1,7 +1,8 @@
-"""``hpa-merge verify``: whether a published folder is still what its merge wrote, and whether that merge is right."""
+"""``hpa-merge verify``: checks that a folder is what its merge wrote, and that the merge is right."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import Source, locate
 from hpa_merge.inputs.opening import open_new
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport, read_report
 from hpa_merge.verification.drawn import check_drawn, check_stored
@@ -24,7 +26,7 @@ from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder
 from hpa_merge.verification.patterns import try_patterns
 from hpa_merge.verification.rerun import request_of, run_again
-from hpa_merge.verification.whole import check_calibration, check_whole, options_of
+from hpa_merge.verification.whole import check_calibration, check_whole
 
 __all__ = ["verify"]
 
@@ -46,40 +48,35 @@ def verify(
 ) -> VerifyReport:
     """Check a folder that :func:`hpa_merge.merge` has published.
 
-    By itself: index and headers are consistent, every file has the digest that the report's manifest gives, none was
-    added or is missing, and no floating tensor holds NaN or infinity.
+    Alone: index and headers are consistent, every file has the digest of the report's manifest, no file was added or is
+    missing, and no tensor holds NaN or infinity.
 
-    With OLD and NEW also everything that follows from them without a sample: layout, side files, and every tensor that
-    is not adapted are NEW's or OLD's; which linears changed, ``κ``, the budgets, the energies and distances are those
-    of the report; the restored columns of every adapted linear are OLD's in NEW's dtype, and its other values those
-    that the formula gives. Which columns were chosen then rests on the report, and is said to.
+    With OLD and NEW also everything that follows from them without samples: layout, side files, and every tensor that
+    was not adapted; which linears changed, ``κ``, the budgets, the energies and distances; the values of adapted
+    linears according to the report's columns. The page and the pictures are drawn again, if the same versions are
+    installed. The choice of the columns relies on the report, which ``unchecked`` says.
 
-    With the calibration files too, the merge is run again without writing, with the options that the report names, and
-    every value and every figure of the report is compared with what comes out. What nothing can recompute, such as the
-    command and the notes, is said to rest on the report.
+    With the calibration files too, the merge is run again without writing, with the report's options, and every value
+    and every figure is compared. What cannot be computed, such as the command and the notes, relies on the report.
 
-    With OLD and NEW the page and the pictures are drawn again and compared too, where the versions that drew them are
-    those here.
-
-    A merge on another kind of device may have rounded otherwise: there values may be the neighbouring number of their
-    dtype (one ulp). CPUs agree with one another on the formula but for those that have no fused multiply-add. What the
-    samples say is the same to the bit on the same processor with the same number of threads and versions, which the
-    report names; elsewhere it may differ as rounding explains, and how much of that there is is said.
+    A merge on another kind of device may have rounded differently: a value may then be the neighbouring number of its
+    dtype. CPUs agree on the formula, except those without fused multiply-add. What the samples decide is the same to
+    the bit on the same processor with the same number of threads and versions, which the report has; elsewhere rounding
+    may explain differences, which are counted.
 
     Args:
         out: the folder.
-        old, new: what it was merged from, folders or names on the Hub; both or neither. ``new`` may be an adapter,
-            which is merged again to compare.
+        old, new: its inputs, folders or names on the Hub; both or neither. ``new`` may be an adapter.
         safety_calib, task_calib, image_folder: those of the merge.
-        stats: a statistics file: what it holds for these inputs is believed, and not computed again.
+        stats: a statistics file: what fits these inputs is trusted, and not computed again.
         first: the first aligned model of OLD's history, for the drift from it.
-        vision_tower: as for :func:`hpa_merge.merge`.
+        vision_tower: as in :func:`hpa_merge.merge`.
         on_progress: called before each file and each tensor or unit, and at the end.
 
     Raises:
-        CheckpointError: a folder is no whole checkpoint, ``out`` has no readable report, or OLD and NEW do not fit.
+        CheckpointError: a folder is no complete checkpoint, ``out`` has no readable report, or OLD and NEW do not fit.
         ConfigError: only one of ``old`` and ``new`` is given, or calibration files without them.
-        InputError, NumericalError, ResourceError: with calibration files, as :func:`hpa_merge.merge`.
+        InputError, NumericalError, ResourceError: with calibration files, as in :func:`hpa_merge.merge`.
     """
     samples = {"safety_calib": safety_calib, "task_calib": task_calib, "stats": stats, "first": first}
     given = [name for name, value in samples.items() if value is not None]
@@ -103,10 +100,10 @@ def verify(
         check_stored(merged.folder, report, findings)
         content = report.run.contents.get("out", "")
         if not findings.problems and content and content != merged.content_digest():
-            findings.problems.append("OUT's weights have another content digest than the report gives.")
+            findings.problems.append("OUT's weights have another content digest than in the report.")
         if old is None or new is None:
             _check_tensors(merged, None, on_step, findings)
-            findings.unchecked.append("What the report says of the merge was not compared with OLD and NEW: give both.")
+            findings.unchecked.append("The report was not compared with OLD and NEW: give both.")
         else:
             with _options_of(merged.folder):
                 config = HPAConfig.from_mapping(report.config, source="the report")
@@ -134,11 +131,11 @@ def verify(
 
 @contextmanager
 def _options_of(folder: Path) -> Iterator[None]:
-    """Say of options that cannot be used that they are those of the report in ``folder``: nobody typed them."""
+    """Say in errors about options that the report in ``folder`` has them."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"with the options that the report of {folder} names, {error}") from error
+        raise ConfigError(f"with the options of the report of {folder}, {error}") from error
 
 
 def _check_claims(
@@ -151,7 +148,7 @@ def _check_claims(
     on_step: Callable[[str], None],
     findings: Findings,
 ) -> None:
-    """Compare OUT and its report with everything that follows from OLD and NEW without a sample."""
+    """Compare OUT and its report with everything that follows from OLD and NEW without samples."""
     tower = None if vision_tower is None else Path(vision_tower)
     with (
         Checkpoint.open(sources[0].folder, "OLD") as in_old,
@@ -160,7 +157,7 @@ def _check_claims(
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
         plan = make_plan(read[0], read[1], [config], torch.device("cpu"))
-        findings.unchecked.append(f"The options are those that the report names: {options_of(config)}.")
+        findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
         findings.problems += check_calibration(report, config)
         check_whole(report, in_new, plan, config, lineage, findings)
         check_folder(merged, in_new, found, findings)
@@ -171,11 +168,11 @@ def _check_claims(
 
 
 def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:
-    """Whether the report's regular expressions can be matched with NEW's tensors, which are OLD's below an adapter.
+    """Try the report's regular expressions on the names of NEW's tensors, or of OLD's if NEW is an adapter.
 
     Raises:
-        ConfigError: that takes too much.
-        CheckpointError: NEW is no whole checkpoint.
+        ConfigError: they exceed the limits.
+        CheckpointError: NEW is no complete checkpoint.
     """
     if config.include or config.exclude:
         role = "OLD" if is_adapter(sources[1].folder) else "NEW"
@@ -186,7 +183,7 @@ def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:
 def _check_tensors(
     merged: Checkpoint, claims: Claims | None, on_step: Callable[[str], None], findings: Findings
 ) -> None:
-    """Look at every tensor of OUT."""
+    """Check every tensor of OUT."""
     for name in merged.tensors:
         on_step(name)
         tensor = merged.read(name)

@@ -1,4 +1,4 @@
-"""What the report says of a merge as a whole: its parts, its inputs, the rounds before, how far the weights moved."""
+"""Checks the report as a whole: the model's parts, the inputs, the earlier rounds, the drift."""
 
 import dataclasses
 from collections import Counter
@@ -14,12 +14,13 @@ from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.sharing import named_template
-from hpa_merge.verification.findings import Findings, shortened
+from hpa_merge.report.words import shortened
+from hpa_merge.verification.findings import Findings
 
-__all__ = ["check_calibration", "check_whole", "options_of"]
+__all__ = ["check_calibration", "check_whole"]
 
 PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
-"""Fields of a round that say where its files lay, or what was measured since: a published report has others."""
+"""Fields of a round that may differ in a published report: paths, and later evaluations."""
 
 COUNTS = (
     *("samples", "tokens", "images", "videos", "audios", "frames", "seconds"),
@@ -28,14 +29,7 @@ COUNTS = (
 """What a record of a calibration set counts."""
 
 SUMS = 1e-7
-"""How far distances of whole models may lie apart with the order of their sums: ``n u`` of 10⁹ values in float64."""
-
-
-def options_of(config: HPAConfig) -> str:
-    """The method, and the options that are not their defaults."""
-    chosen = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    changed = [f"{f.name} {chosen[f.name]!r}" for f in dataclasses.fields(config) if chosen[f.name] != f.default]
-    return ", ".join([f"method {config.method}", *(text for text in changed if not text.startswith("method "))])
+"""Relative tolerance of distances of whole models, for the order of sums: ``n u`` of 10⁹ values in float64."""
 
 
 def check_whole(
@@ -48,11 +42,11 @@ def check_whole(
     *,
     from_first: float | None = None,
 ) -> None:
-    """Compare what the report says beside its linears, whose own records have been compared.
+    """Check the report apart from the records of its linears.
 
     Args:
         plan: for ``config`` alone.
-        lineage: of OLD and NEW as they were given here.
+        lineage: of the given OLD and NEW.
         from_first: ``‖OUT − FIRST‖_F``, if it was measured.
     """
     findings.problems += _of_model(report, plan)
@@ -72,20 +66,20 @@ def check_whole(
     if report.evaluation is not None:
         findings.unchecked.append("The evaluation in the report was not run again.")
     findings.unchecked.append(
-        "Nothing can recompute what the report says of the run itself, which rests on it: the names of OLD and NEW, "
-        "command, notes, seconds, peak memory, machine, versions, drawn_with, statistics, commits and finished."
+        "The report's record of the run cannot be checked: the names of OLD and NEW, command, notes, seconds, peak "
+        "memory, machine, versions, drawn_with, statistics, commits and finished."
     )
 
 
 def check_calibration(
     report: MergeReport, config: HPAConfig, found: Mapping[str, CalibrationRecord | None] | None = None
 ) -> Iterator[str]:
-    """What is wrong with what the report says of the calibration sets; ``found``: what they are."""
+    """The problems of the report's calibration sets; ``found``: the actual ones."""
     for purpose, most in (("safety", config.safety_samples), ("task", config.task_samples)):
         said: CalibrationRecord | None = getattr(report, purpose)
         if (said is not None) != (purpose in config.sets):
             sets = " and ".join(config.sets) or "no"
-            yield f"The method {config.method} looks at {sets} samples, and {purpose} in the report says otherwise."
+            yield f"The method {config.method} uses {sets} samples, and {purpose} in the report says otherwise."
         elif said is not None and said.samples > most:
             yield f"The report has {said.samples} {purpose} samples, and its options allow {most}."
         elif said is not None and found is not None and (record := found[purpose]) is not None:
@@ -117,7 +111,7 @@ def _of_model(report: MergeReport, plan: Plan) -> Iterator[str]:
 
 
 def _of_left_out(report: MergeReport, new: Checkpoint) -> Iterator[str]:
-    """Whether the files that were not carried over are those; of NEW from the Hub such files may not be here."""
+    """Check the files that were not carried over; a NEW from the Hub may lack them here."""
     found = {str(path) for path in new.side_files().left_out}
     if wrong := sorted(found - {*report.left_out}):
         yield f"{shortened(wrong)}: left out of OUT, and not named in the report's left_out."
@@ -126,34 +120,34 @@ def _of_left_out(report: MergeReport, new: Checkpoint) -> Iterator[str]:
 
 
 def _of_inputs(report: MergeReport, contents: Mapping[str, str]) -> Iterator[str]:
-    """Whether OLD and NEW are those of the report, by their content digests."""
+    """Check OLD and NEW by their content digests."""
     for role, found in contents.items():
         said = report.run.contents.get(role)
         if said is not None and said != found:
             yield (
-                f"{role.upper()} is not the one that the report names: content digest {said[:12]} in the report, "
-                f"{found[:12]} found."
+                f"{role.upper()} is not that of the report: content digest {said[:12]} in the report, {found[:12]} "
+                "found."
             )
 
 
 def _check_history(report: MergeReport, lineage: Lineage, findings: Findings) -> None:
-    """Compare the rounds before with what OLD's own report says."""
+    """Compare the earlier rounds with OLD's own report."""
     if lineage.history:
         if list(map(_of_round, report.history)) != list(map(_of_round, lineage.history)):
             findings.problems.append("history in the report is not that of OLD's own report.")
     elif report.history:
         why = lineage.notes[0] if lineage.notes else "OLD has no report."
-        findings.unchecked.append(f"The {len(report.history)} rounds before rest on the report: {why}")
+        findings.unchecked.append(f"The {len(report.history)} earlier rounds rely on the report: {why}")
 
 
 def _of_round(past: RoundRecord) -> dict[str, object]:
-    """A round without what differs in a report that was published."""
+    """A round without the fields that differ in a published report."""
     found = {field.name: getattr(past, field.name) for field in dataclasses.fields(past) if field.name not in PLACES}
     return found | {"config": named_template(past.config)}
 
 
 def _check_drift(report: MergeReport, findings: Findings, from_first: float | None) -> None:
-    """Compare how far the weights moved with what the linears' own distances give."""
+    """Compare the drift with the distances of the linears."""
     said = report.drift
     if said is None:
         findings.unchecked.append("The report does not say how far the weights moved.")
@@ -161,10 +155,10 @@ def _check_drift(report: MergeReport, findings: Findings, from_first: float | No
     found = drift_of(report.linears, report.history, from_first)
     if from_first is None and report.history:
         if said.from_first is not None:
-            findings.unchecked.append("The distance from the first model rests on the report: give --first.")
+            findings.unchecked.append("The distance from the first model relies on the report: give --first.")
         found = dataclasses.replace(found, from_first=said.from_first)
     for field in dataclasses.fields(DriftRecord):
         ours, theirs = getattr(found, field.name), getattr(said, field.name)
         near = ours is not None and theirs is not None and close(theirs, ours, SUMS)
         if ours != theirs and not near:
-            findings.problems.append(f"drift: {field.name} is {theirs} in the report, and {ours} comes out.")
+            findings.problems.append(f"drift: {field.name} is {theirs} in the report, and has to be {ours}.")

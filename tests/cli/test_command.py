@@ -83,10 +83,10 @@ def test_a_merge_prints_its_summary_and_its_notes(
     assert status(call) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("LlavaForConditionalGeneration: restored columns")
-    assert re.search(r"linears +21 adapted, 2 unchanged, 0 excluded, 19 uncalibrated", printed.out)
+    assert re.search(r"linears +21 adapted, 2 unchanged by tuning, 19 uncalibrated", printed.out)
     assert printed.err == (
-        "Note: 19 of the changed linears came from NEW, for no token of the safety set or of the task set was seen "
-        "to reach them: vision_tower.encoder.layers.0.mlp.fc1.weight, vision_tower.encoder.layers.0.mlp.fc2.weight, "
+        "Note: 19 of the changed linears came from NEW, because no token of the safety set or of the task set reached "
+        "them: vision_tower.encoder.layers.0.mlp.fc1.weight, vision_tower.encoder.layers.0.mlp.fc2.weight, "
         "vision_tower.encoder.layers.0.self_attn.k_proj.weight, "
         "vision_tower.encoder.layers.0.self_attn.out_proj.weight and 15 more.\n"
         "Note: Not carried over from NEW: extra.bin.\n"
@@ -204,7 +204,7 @@ def test_a_mistake_of_ours(
     call.options = ("-v",) if verbose else ()
     assert status(call) == 1
     *trace, last = capsys.readouterr().err.splitlines()
-    assert last == ("Error: ZeroDivisionError: by zero (a mistake of ours or of a library; -v shows where it happened)")
+    assert last == ("Error: ZeroDivisionError: by zero (a bug of hpa-merge or of a library; -v shows the traceback)")
     assert ("Traceback (most recent call last):" in trace) == verbose
     assert verbose or not trace
     assert sorted(path.name for path in call.folder.iterdir()) == ["new", "old"]
@@ -313,9 +313,7 @@ def test_a_disk_that_is_full_is_said(
     monkeypatch.chdir(tmp_path)
     Path("help.txt").write_text(" " * 1024)
     done = printing(f">{where}", *words)
-    assert done.stderr == (
-        f"Error: what is printed cannot be written ({why}): free some space, or choose another place.\n"
-    )
+    assert done.stderr == (f"Error: the output cannot be written ({why}): free some space, or choose another place.\n")
     assert done.returncode == 2
 
 

@@ -100,14 +100,14 @@ def test_the_table_and_the_files(
         (
             "aligned worse",
             ["--max-dasr", 49.9],
-            ["the attack success rate of worse is 50.0 %, 50.0 points over that of aligned; --max-dasr is 49.9."],
+            ["the attack success rate of worse is 50.0 %, 50.0 points above that of aligned; --max-dasr is 49.9."],
         ),
         (
             "aligned worse prude",
             ["--max-task-drop", 24],
             [
-                "worse has 75.0 % on echo, 25.0 points under aligned; --max-task-drop is 24.",
-                "prude has 0.0 % on echo, 100.0 points under aligned; --max-task-drop is 24.",
+                "worse has 75.0 % on echo, 25.0 points below aligned; --max-task-drop is 24.",
+                "prude has 0.0 % on echo, 100.0 points below aligned; --max-task-drop is 24.",
             ],
         ),
         ("prude aligned", ["--max-over-refusal", 5], []),  # the first is what the others are compared with
@@ -205,9 +205,24 @@ def test_results_of_earlier_versions_have_no_broken_answers(served: Callable[...
         ("a b", "safety", ["--max-over-refusal", 5], "--max-over-refusal needs --benign-test: give it, or leave"),
         ("a", "safety", ["--max-dasr", 5], "--max-dasr compares with the first MODEL: give two or more."),
         ("a b a", "safety", [], "a is given twice: give every MODEL once."),
-        ("a", "safety", ["--metric", "x=exact"], "--metric names x, and no --task-test has that name: there is none."),
-        ("a", "task", ["--metric", "x=exact"], "--metric names x, and no --task-test has that name: there are echo."),
-        ("a", "task", ["--metric", "echo=bleu"], "--metric echo=bleu: the metrics are exact, contains, choice, vqa,"),
+        (
+            "a",
+            "safety",
+            ["--metric", "x=exact"],
+            "there is a metric for x, and no task test has that name: there is none.",
+        ),
+        (
+            "a",
+            "task",
+            ["--metric", "x=exact"],
+            "there is a metric for x, and no task test has that name: there are echo.",
+        ),
+        (
+            "a",
+            "task",
+            ["--metric", "echo=bleu"],
+            "the metric of echo is bleu: it has to be one of exact, contains, choice, vqa,",
+        ),
         ("a", "task", ["--metric", "echo=vqa"], 't.jsonl:1 has 1 "answers", and VQA accuracy needs 4 or more'),
         ("a", "safety", ["--safety-test", "s=gone.jsonl"], "--safety-test has the name s twice: give each its own"),
         ("a", "safety", ["--safety-test", "gone.jsonl"], "the test file gone.jsonl does not exist: check the path."),
@@ -381,9 +396,12 @@ def test_score_refuses_what_is_no_sequence(
     ("content", "sentence"),
     [
         ("{", "holds no results of an evaluation (Expecting"),
-        ("[]", "it is no file that hpa-merge eval --json wrote"),
-        ('{"format": "hpa-merge evaluation", "schema_version": 7}', "it has schema_version 7, and 1 is read here"),
-        ('{"format": "hpa-merge evaluation"}', "('schema_version' is missing)"),
+        ("[]", "hpa-merge eval --json did not write it"),
+        (
+            '{"format": "hpa-merge evaluation", "schema_version": 7}',
+            "it has schema_version 7, and this version reads 1",
+        ),
+        ('{"format": "hpa-merge evaluation"}', "it has schema_version None, and this version reads 1"),
         ('{"format": "hpa-merge evaluation", "schema_version": 1, "models": [{"name": 3}]}', "holds no results"),
     ],
 )

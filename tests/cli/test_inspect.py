@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cases import REPORT, TinyCase
 from chains import chain, perturb, run, with_evaluation
+from report_samples import evaluation
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -35,10 +36,9 @@ def outs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rounds: list[dict[str, Any]] = [{}, {"p_max": 20.0, "stats": folder / "stats"}, {"method": "linear"}]
     case = tiny("llava")
     chain(case, folder, rounds)
-    scores = {"name": "out1", "asr": {"value": 3.25}, "performance": {"value": 71.5}}
     path = folder / "out1" / REPORT
     shutil.copy(path, folder / "untouched.json")
-    with_evaluation(folder / "out1", {"models": [{"name": "old", "asr": {"value": 1.0}}, scores], "out": "out1"})
+    with_evaluation(folder / "out1", evaluation("out1"))
     shutil.copytree(folder / "out2", folder / "again")
     return folder
 
@@ -79,7 +79,7 @@ def test_one_report_is_shown_as_after_its_merge(outs: Path, capsys: pytest.Captu
     assert "from the first model" in " ".join(found.split())
     drift = read_report(outs / "out2").drift
     assert drift is not None
-    assert f"at most {100 * drift.from_first_at_most:.2f} %" in " ".join(found.split())
+    assert f"≤ {100 * drift.from_first_at_most:.2f} % from the first model" in " ".join(found.split())
     assert "round 1" not in printed(capsys, outs / "out1")
 
 
@@ -174,7 +174,7 @@ def test_the_map_of_the_scores(outs: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_the_rounds(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, outs / "out1", "--history")
-    assert next(row for row in words_of(found) if row[:1] == ["1"])[-2:] == ["3.2", "71.5"]
+    assert next(row for row in words_of(found) if row[:1] == ["1"])[-2:] == ["2.0", "98.0"]
     rows = words_of(printed(capsys, outs / "out3", "--history"))
     report = read_report(outs / "out3")
     drifts = [*(record.drift for record in report.history), report.drift]
@@ -184,8 +184,8 @@ def test_the_rounds(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{100 * drift.distance / drift.norm:.2f}" in row
         assert ("≤" in row) == (number > 1)
     text = " ".join(word for row in rows for word in row)
-    assert "round 2 OLD" in text
-    assert "hpa, p_max 20 safety" in text
+    assert "round 2 hpa" in text
+    assert "hpa, p_max 20 OLD" in text
     assert text.count("linear") >= 1
 
 
@@ -262,7 +262,7 @@ def test_from_python(outs: Path) -> None:
     assert isinstance(found.reports[0].report, MergeReport)
     assert [len(each.linears) for each in found.reports] == [1, 1]
     assert len(found.reports[0].report.linears) > 1
-    with pytest.raises(ConfigError, match="nothing is given"):
+    with pytest.raises(ConfigError, match="no path is given"):
         hpa_merge.inspect()
 
 
@@ -307,10 +307,10 @@ def test_what_is_not_there(outs: Path, tmp_path: Path, capsys: pytest.CaptureFix
         "layer is not a regular expression: '[' (unterminated character set at position 0)."
     )
     assert refused(capsys, outs / "out1", "--layer", "nothing").startswith(
-        "no linear has 'nothing' in its name: they are called as "
+        "no linear has 'nothing' in its name: names are like "
     )
     assert refused(capsys, outs / "out1", outs / "stats") == (
-        "reports and statistics files are given: look at them one after the other."
+        "reports and statistics files are given together: inspect one kind at a time."
     )
     assert refused(capsys, outs / "stats", "--history").startswith("a statistics file has neither depths nor a history")
 

@@ -68,9 +68,9 @@ def test_the_command(make_call: Callable[..., Call], capsys: pytest.CaptureFixtu
     [
         ("", "{file} cannot be read (No such file or directory): give a YAML list of settings."),
         ("[p-max", "{file} is not YAML: "),
-        ("[]", "{file} holds an empty list: write a list of settings, one a line, as in '- p-max: 10'."),
-        ("p-max: 3", "{file} holds a dict: write a list of settings, one a line, as in '- p-max: 10'."),
-        ("# none", "{file} holds nothing: write a list of settings, one a line, as in '- p-max: 10'."),
+        ("[]", "{file} holds an empty list: write a list of settings, one per line, as in '- p-max: 10'."),
+        ("p-max: 3", "{file} holds a dict: write a list of settings, one per line, as in '- p-max: 10'."),
+        ("# none", "{file} holds nothing: write a list of settings, one per line, as in '- p-max: 10'."),
         ("- p-max", "{file}, setting 1 is a str: write options, as in '- p-max: 10'."),
         ("- {}\n- {p-mix: 3}", "{file}, setting 2 has no option 'p-mix': the options are "),
         ("- {}\n- {p-max: 101}", "{file}, setting 2: p_max is 101.0: it has to be a percentage between 0 and 100."),

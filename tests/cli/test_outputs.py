@@ -67,10 +67,10 @@ def test_a_file_of_weights_is_not_replaced(name: str, tmp_path: Path) -> None:
 )
 def test_a_file_that_no_command_wrote_is_not_replaced(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    assert "would replace a file that no such command wrote: choose another place, or move it" in refused(
+    assert "would replace a file that hpa-merge did not write: choose another place, or move it" in refused(
         tmp_path / name
     )
-    assert "would replace a file that no such command wrote" in refused(tmp_path / name, overwrite=True)
+    assert "would replace a file that hpa-merge did not write" in refused(tmp_path / name, overwrite=True)
 
 
 @pytest.mark.parametrize("content", ["", JSON, '{"format":"hpa-merge inspection"}', "out,name,outcome,unit\n"])

@@ -109,7 +109,7 @@ def test_elsewhere(out: Path, evaluation: Path, tmp_path: Path) -> None:
 def test_the_model_by_its_name(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "e.json").write_text(results("served", folder="llama-8b").to_json())
     assert status(out, "--evaluation", "e.json") == 2
-    complaint = f"none of them is {out}: evaluate that folder, or say with --name which of them it is."
+    complaint = f"none of them is {out}: evaluate that folder, or name its model with --name."
     assert complaint in capsys.readouterr().err
     assert PAGE not in names(out)
     assert status(out, "--evaluation", "e.json", "--name", "servde") == 2

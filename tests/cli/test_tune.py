@@ -127,7 +127,7 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
     table = [line.split() for line in printed.out.splitlines()]
     assert ["→", "all-new"] in [line[:2] for line in table]
     assert sum("→" in line[:1] and len(line) < 9 for line in table) == 1
-    assert f"all-new was published as {job.out}." in printed.out
+    assert f"all-new is now {job.out}." in printed.out
     drawn = (job.folder / "curve.svg").read_text()
     assert drawn.startswith("<svg")
     assert job.run("--max-asr", 100, *outputs, "--overwrite", "-q") == 0
@@ -171,7 +171,7 @@ def test_no_setting_keeps_the_goal(job: Job, capsys: pytest.CaptureFixture[str])
     assert job.run("--max-asr", 0, settings=ONE) == 3
     printed = capsys.readouterr()
     assert printed.err == (
-        "Error: no setting keeps the goal, and nothing was published: try others with --settings, or allow more.\n"
+        "Error: no setting keeps the goal, and no OUT was made: try others with --settings, or allow more.\n"
     )
     assert "No setting has attack success at most 0 %." in printed.out
     assert job.left() == []

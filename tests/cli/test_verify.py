@@ -30,7 +30,7 @@ def test_a_whole_folder(merged: Call, capsys: pytest.CaptureFixture[str]) -> Non
     assert printed.out.startswith(f"{merged.out} is as its merge wrote it: ")
     assert printed.err == (
         "Note: README.md may be edited, and was not checked.\n"
-        "Note: What the report says of the merge was not compared with OLD and NEW: give both.\n"
+        "Note: The report was not compared with OLD and NEW: give both.\n"
     )
     assert not verify(merged.out, "--old", merged.old, "--new", merged.new, "-q")
     assert capsys.readouterr() == ("", "")
@@ -40,7 +40,7 @@ def test_the_merge_run_again(merged: Call, capsys: pytest.CaptureFixture[str]) -
     words = ["--old", merged.old, "--new", merged.new, "--safety-calib", merged.safety, "--task-calib", merged.task]
     assert not verify(merged.out, *words)
     notes = capsys.readouterr().err
-    assert "Note: The options are those that the report names: method hpa.\n" in notes
+    assert "Note: The options are those that the report names: hpa.\n" in notes
     assert f" of {merged.safety}, SHA-256 {sha256(merged.safety.read_bytes()).hexdigest()}.\n" in notes
     content = json.loads((merged.out / REPORT).read_text())
     content["linears"][0]["safety_tokens"] += 1
@@ -53,7 +53,7 @@ def test_the_merge_run_again(merged: Call, capsys: pytest.CaptureFixture[str]) -
 def test_half_of_the_calibration_files(merged: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(merged.out, "--old", merged.old, "--new", merged.new, "--task-calib", merged.task) == 2
     assert capsys.readouterr().err == (
-        f"Error: with the options that the report of {merged.out} names, safety_calib is missing: the method hpa looks "
+        f"Error: with the options of the report of {merged.out}, safety_calib is missing: the method hpa looks "
         "at safety samples, so give a file.\n"
     )
     assert verify(merged.out, "--safety-calib", merged.safety) == 2

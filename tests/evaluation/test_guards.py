@@ -141,7 +141,7 @@ def test_options_of_a_guard_without_one(tmp_path: Path, capsys: pytest.CaptureFi
         assert status(*words, *options) == 2
         assert "The options of a guard model need '--judge'" in capsys.readouterr().err
     assert status(*words, "--judge", "g", "--judge-endpoint", "localhost") == 2
-    assert "the endpoint localhost is no address" in capsys.readouterr().err
+    assert "the endpoint localhost is not an address" in capsys.readouterr().err
 
 
 def test_calib_keeps_final_answers_alone(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -291,7 +291,7 @@ def test_a_merge_copies_nothing_of_the_users(case: TinyCase, secret: Path, tmp_p
     assert report.left_out == ("NOTICE.txt", "README.md", "env.txt", "notes.txt")
     assert "Not carried over from NEW: NOTICE.txt, README.md, env.txt, notes.txt." in report.warnings
     for role in ("NEW", "OLD"):
-        assert f"{role}'s README.md was not read ({OUTSIDE}): OUT's model card has nothing of it." in report.run.notes
+        assert f"{role}'s README.md was not read ({OUTSIDE}): OUT's model card is made without it." in report.run.notes
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
     for name, content in everything(tmp_path / "out").items():
         assert KEY.encode() not in content, name

@@ -83,7 +83,7 @@ def test_offline(hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Monke
     assert not hub.asked
     assert str(raised.value) == (
         f"NEW {NEW}@main is no folder here and not in the cache, and HF_HUB_OFFLINE keeps the Hub out of reach: check "
-        "the name, or run it once with the Hub in reach."
+        "the name, or run it once with access to the Hub."
     )
     assert content(tmp_path / "offline") == content(tmp_path / "out")
 
@@ -99,7 +99,7 @@ def test_offline_with_a_part_of_it(hub: Hub, tmp_path: Path, monkeypatch: pytest
         locate({"NEW": NEW})
     assert str(raised.value) == (
         f"NEW {NEW}: {shard.name} is not in the cache, and HF_HUB_OFFLINE keeps the Hub out of reach: run it once with "
-        "the Hub in reach."
+        "access to the Hub."
     )
     tree.unlink()  # as other programs leave the cache
     with pytest.raises(CheckpointError, match=f"^NEW {NEW}: {shard.name} is not in the cache, and HF_HUB_OFFLINE"):
@@ -119,7 +119,7 @@ def test_offline_with_what_another_program_fetched(
     huggingface_hub.close_session()
     (source,) = locate({"NEW": NEW})
     assert source.note == (
-        f"NEW {NEW} came from the cache as it is there, for the Hub could not be asked what else belongs to it."
+        f"NEW {NEW} came from the cache as it is: the Hub could not be reached to list its other files."
     )
 
 
@@ -145,7 +145,7 @@ def test_no_network(hub: Hub, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Mo
         locate({"NEW": NEW})
     assert str(raised.value) == (
         f"NEW {NEW} is no folder here and not in the cache, and the Hub at http://127.0.0.1:9 cannot be reached: check "
-        "the name, or run it once with the Hub in reach."
+        "the name, or run it once with access to the Hub."
     )
 
 
@@ -207,7 +207,7 @@ WRONG: dict[str, tuple[str, Callable[[Hub], None], str]] = {
     "gated": (
         NEW,
         gate,
-        "NEW {name} is gated, and you are not among those who may read it: ask for access at {address}/lab/tuned, then "
+        "NEW {name} is gated, and you may not read it: ask for access at {address}/lab/tuned, then "
         "log in with 'hf auth login'.",
     ),
     "private": (
@@ -252,7 +252,7 @@ WRONG: dict[str, tuple[str, Callable[[Hub], None], str]] = {
         NEW,
         pickles_only,
         "NEW {name} has no *.safetensors file, only pytorch_model.bin, and nothing else is read: give a revision that "
-        "has some, or convert it, with from_pretrained and then save_pretrained of transformers.",
+        "has some, or convert it with from_pretrained and save_pretrained of transformers.",
     ),
     "no index": (
         NEW,

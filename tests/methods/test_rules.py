@@ -264,7 +264,9 @@ def test_a_new_rule_merges(with_steep: Path, tiny: Callable[..., TinyCase], tmp_
     assert "share" in plan
     assert "15.0%" in plan
     assert "restored by steep" in merged
-    assert "which columns were restored rests on the report (restored): give --safety-calib" in " ".join(claims.split())
+    assert "which columns were restored relies on the report (restored): give --safety-calib" in " ".join(
+        claims.split()
+    )
     assert "are not" not in rerun
     assert "control" in swept
 

@@ -92,7 +92,7 @@ def test_verify_finds_another_adapter(make: Callable[[str], tuple[TinyCase, Tiny
     key = "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"
     edit(case.new, {key: torch.ones(144, 4)})
     problems = verify(tmp_path / "out", case.old, case.new).problems
-    assert problems[0].startswith("NEW is not the one that the report names: content digest ")
+    assert problems[0].startswith("NEW is not that of the report: content digest ")
     assert {problem.partition(": ")[0] for problem in problems[1:]} == {"transformer.h.0.attn.c_attn.weight"}
 
 

@@ -106,7 +106,7 @@ def test_a_page_that_cannot_be_drawn_anew(
 
     hpa_merge.write_report(out)
     monkeypatch.setattr("hpa_merge.render.folder.draw", fail)
-    assert "hpa_report.html names places of this machine, and cannot be drawn without them" in refused(out)
+    assert "hpa_report.html contains local paths, and cannot be drawn again without them" in refused(out)
     assert ID not in hub.repositories
 
 
@@ -203,7 +203,7 @@ def test_a_report_that_names_the_weights_alone(hub: UploadHub, out: Path) -> Non
     report = read_report(out)
     weights = {name: digest for name, digest in report.manifest.items() if "safetensors" in name}
     (out / REPORT).write_text(replace(report, manifest=weights).to_json())
-    assert "has a report whose manifest names the weights alone" in refused(out)
+    assert "names only the weights, as in earlier versions: check" in refused(out)
     hpa_merge.write_report(out)
     assert read_report(out).manifest == report.manifest
     hpa_merge.push(out, ID)
@@ -217,7 +217,7 @@ def test_what_is_published_verifies(hub: UploadHub, out: Path, drawing: None, tm
     fetched = Path(snapshot_download(ID, local_dir=tmp_path / "copy"))
     result = verify(fetched)
     assert result.problems == ()
-    assert "Hidden, and not looked at: .cache, .gitattributes." in result.unchecked
+    assert "Hidden, and not checked: .cache, .gitattributes." in result.unchecked
     (source,) = locate({"OLD": ID})  # of what is drawn only the report is fetched
     assert verify(source.folder).problems == ()
 
@@ -261,8 +261,8 @@ def test_a_refused_token(hub: UploadHub, out: Path, monkeypatch: pytest.MonkeyPa
         hub.repositories = dict(there)
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
         assert refused(out) == (
-            f"{ID}: the Hub refuses your token (HTTP 401): log in again with 'hf auth login', or set HF_TOKEN to one "
-            "that is valid."
+            f"{ID}: the Hub refuses your token (HTTP 401): log in again with 'hf auth login', or set HF_TOKEN to a "
+            "valid one."
         )
 
 
@@ -271,8 +271,8 @@ def test_no_right_to_write(there: bool, hub: UploadHub, out: Path) -> None:
     if there:
         hub.repositories["others/model"] = Store()
     assert refused(out, "others/model") == (
-        "others/model: your token may not write there (HTTP 403): use one with write access to others's repositories, "
-        "or another name."
+        "others/model: the Hub does not let your token write there (HTTP 403): use one with write access to others, or "
+        "another name."
     )
     assert not hub.objects
 
@@ -318,7 +318,7 @@ REFUSALS = [
         400,
         ": the Hub does not take it (HTTP 400, said): check the names of the repository an",
     ),
-    ("POST /api/repos/create", 409, ": the Hub says that it is there already, or is being changed, said: run the same"),
+    ("POST /api/repos/create", 409, ": the Hub says that it exists already, or is being changed, said: run the same"),
 ]
 
 
@@ -333,7 +333,10 @@ def test_a_hub_that_refuses(key: str, status: int, sentence: str, hub: UploadHub
     ("said", "sentence"),
     [
         ("Access to this resource is disabled.", " has been disabled on the Hub: see {}/lab/repaired."),
-        ("GatedRepo", " is gated, and you are not among those who may use it: ask at {}/lab/repaired for access."),
+        (
+            "GatedRepo",
+            " is gated, and you may not use it: ask for access at {}/lab/repaired, then log in with 'hf auth login'.",
+        ),
     ],
 )
 def test_a_repository_that_is_closed(said: str, sentence: str, hub: UploadHub, out: Path) -> None:
@@ -393,4 +396,4 @@ def test_a_card_that_the_hub_does_not_take(hub: UploadHub, out: Path) -> None:
         "the same command again, which sends only what has not arrived."
     )
     (out / CARD).write_bytes("Modèle".encode("latin-1"))
-    assert refused(out) == (f"{out / CARD} is not UTF-8 (byte 3), which the Hub does not take: save it as UTF-8.")
+    assert refused(out) == (f"{out / CARD} is not UTF-8 (byte 3), which the Hub does not accept: save it as UTF-8.")

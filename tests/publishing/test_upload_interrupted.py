@@ -55,7 +55,7 @@ def test_broken_off_in_a_large_file_and_gone_on(hub: UploadHub, out: Path) -> No
     last = oid(shards[-1].read_bytes())
     hub.drops[f"PUT /storage/{last}"] = 1000
     assert refused(out) == (
-        f"{ID}: the connection to the Hub at {hub.address} broke off: check the network and run the same command "
+        f"{ID}: the connection to the Hub at {hub.address} broke: check the network and run the same command "
         "again, which sends only what has not arrived."
     )
     assert published(hub) == {}
@@ -104,8 +104,8 @@ def test_changed_by_somebody_else_meanwhile(hub: UploadHub, out: Path) -> None:
 
     hub.before_commit = change
     assert refused(out) == (
-        f"{ID} was changed by somebody else meanwhile: look at it, and run the same command again, which sends only "
-        "what has not arrived."
+        f"{ID}: the Hub says that somebody else changed it meanwhile: look at it, and run the same command again, "
+        "which sends only what has not arrived."
     )
 
 

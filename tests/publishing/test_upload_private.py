@@ -93,9 +93,9 @@ def test_what_news_own_files_say(
     out = tmp_path / "out"
     merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, page=False)
     expected = [
-        f"Note: NOTICE.txt names /mnt/{SECRET}/a and 1 more, and goes up as it is.",
-        f"Note: README.md names /data/{SECRET}/runs, and goes up as it is.",
-        f"Note: config.json names /home/{SECRET}/base, and goes up as it is.",
+        f"Note: NOTICE.txt contains the local path /mnt/{SECRET}/a and 1 more, and is published unchanged.",
+        f"Note: README.md contains the local path /data/{SECRET}/runs, and is published unchanged.",
+        f"Note: config.json contains the local path /home/{SECRET}/base, and is published unchanged.",
     ]
     assert run("push", out, ID, "--dry-run") == 0
     assert capsys.readouterr().err.splitlines() == expected

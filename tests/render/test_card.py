@@ -21,7 +21,7 @@ from hpa_merge.inputs.hub import is_remote
 from hpa_merge.methods.hpa import BIBTEX
 from hpa_merge.render.card import make, remake, unreadable
 from hpa_merge.render.card.assembling import BEGIN, END, SECTION
-from hpa_merge.render.story import _measured
+from hpa_merge.report.facts import measured_text
 from hpa_merge.report.records import CalibrationRecord, LinearRecord
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
@@ -137,7 +137,7 @@ def test_every_out_of_a_sweep_has_its_own(tiny: Tiny, tmp_path: Path) -> None:
     cards = [(out / "README.md").read_text(encoding="utf-8") for out in outs]
     assert "-o out\n" in cards[0]
     assert "-o out --p-max 20 --exclude q_proj --exclude 'k proj'\n" in cards[1]
-    assert "taken from NEW by the settings" in cards[1]
+    assert "from NEW by the options" in cards[1]
 
 
 def test_round_2(tiny: Tiny, tmp_path: Path) -> None:
@@ -150,7 +150,9 @@ def test_round_2(tiny: Tiny, tmp_path: Path) -> None:
     two = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
     assert "restored from **one**" in section(two)
     assert two.count("# Tuned") == 1
-    assert re.search(r"\| rounds \| 2, this one included; the linear weights lie ≤ \d+\.\d\d % of their norm", two)
+    assert re.search(
+        r"\| history \| round 2 of this model, drift \d\.\d\d % in this round, ≤ \d+\.\d\d % from the first", two
+    )
     run(case._replace(new=tmp_path / "one"), tmp_path / "three")
     three = (tmp_path / "three" / "README.md").read_text(encoding="utf-8")
     assert "This model is **one**" in section(three)
@@ -213,7 +215,7 @@ def test_metadata_that_cannot_be_read(name: str, tiny: Tiny, tmp_path: Path) -> 
     (warning,) = [sentence for sentence in report.warnings if "README" in sentence]
     assert warning.startswith("The metadata at the top of NEW's README.md cannot be read (")
     assert why in warning
-    assert warning.endswith("): OUT's model card has none of it, and NEW's text follows in it as it is.")
+    assert warning.endswith("): OUT's model card leaves them out and keeps NEW's text unchanged.")
     written = (tmp_path / "out" / "README.md").read_bytes()
     assert written.endswith(END.encode() + b"\n" + content)
     card = written.decode("utf-8", "surrogateescape")
@@ -371,7 +373,7 @@ def test_broken_answers_stand_with_attack_success() -> None:
     assert "| broken answers, unsafe prompts ↓ | 0.0 | 0.0 | 25.0 (12.5–40.6) |" in make(report)
     assert "broken answers, benign prompts" not in make(report)
     sentence = "Measured of the merged model: 25.0 % of the answers to unsafe prompts are broken."
-    assert _measured(report.evaluation) == sentence
+    assert measured_text(report.evaluation) == sentence
 
 
 def test_made_anew_with_results(tmp_path: Path) -> None:
@@ -399,7 +401,7 @@ def test_made_anew_with_results(tmp_path: Path) -> None:
 def test_an_evaluation_that_nobody_knows(tmp_path: Path) -> None:
     card = make(report_of(evaluation={"schema_version": 9}))
     assert "model-index" not in data_of(card, tmp_path)
-    assert "No evaluation of it came with this card" in card
+    assert "This card came without an evaluation" in card
 
 
 # --- our section ---
@@ -410,7 +412,7 @@ def test_inputs_from_the_hub() -> None:
     assert f"[{OLD}](https://huggingface.co/{OLD})" in card
     assert f"hpa-merge {OLD}@{'a' * 40} {NEW}@{'b' * 40} --safety-calib safety.jsonl" in card
     assert "somebody" not in card
-    assert "Folders of whoever made it" not in card
+    assert "Folders on the author's machine" not in card
 
 
 def test_names_that_would_break_the_page() -> None:
@@ -434,7 +436,7 @@ def test_other_methods(method: str, tmp_path: Path) -> None:
     record = LinearRecord("q", "adapted", "layers.0", "layers", 4, 8, restored_share=0.5)
     card = make(report_of(config=config, linears=(record,), safety=None, task=None))
     assert f"--method {method}\n" in card
-    assert "50.0 % of their values are old ones" in card
+    assert "50 % of their values are OLD's again" in card
     assert ("@inproceedings" in card) == (method in ("random", "energy"))
     assert "`p_max = 15`" not in card or method in ("random", "energy")
 

@@ -272,7 +272,7 @@ def test_evaluation_and_rounds() -> None:
     plain = mixture(2, 2)
     page = Page(DRAW(plain).files[PAGE].decode())
     assert "Does it work?" not in page.words
-    assert "The rounds before" not in page.words
+    assert "Earlier rounds" not in page.words
     past = RoundRecord("first", "tuned", "2026-01-02T03:04:05Z", {"method": "hpa"}, None, None, 7, 0.1, 0.25)
     past = replace(past, drift=DriftRecord(1.0, 50.0, 7, from_first=0.02, from_first_at_most=0.02))
     now = DriftRecord(2.0, 50.0, 7, from_first_at_most=0.0604)
@@ -286,8 +286,8 @@ def test_evaluation_and_rounds() -> None:
     check_page(page, figures)
     words = " ".join(page.words.split())
     assert "Measured of the merged model: 2.0 % of the attacks succeed (0.0 % with old, 78.0 % with new)" in words
-    assert "1 first tuned 2026-01-02T03:04:05Z hpa 7 10 % 25 % 2.0 % 2.00 %" in words
-    assert "4.0 % ≤ 6.04 %" in words
+    assert "1 first tuned 2026-01-02T03:04:05Z hpa 7 10.0 % 25.0 % 2.00 % 2.00 %" in words
+    assert "4.00 % ≤ 6.04 %" in words
 
 
 @pytest.mark.gate

@@ -4,14 +4,15 @@ import dataclasses
 import re
 from io import StringIO
 
-from report_samples import report_of
+from report_samples import evaluated, report_of
 from rich.console import Console
 
 from hpa_merge.cli.tables.merging import merge_summary
 from hpa_merge.render.card import make
 from hpa_merge.render.story import tiles
+from hpa_merge.report.evaluation import measured_in
 from hpa_merge.report.measures import MEASURES
-from hpa_merge.report.rows import figures_of, measured, projection_of, ranges
+from hpa_merge.report.rows import figures_of, projection_of, ranges
 
 
 def test_the_overlap_is_that_of_weights_that_have_a_focus_set() -> None:
@@ -51,8 +52,13 @@ def test_ranges() -> None:
 
 
 def test_what_was_measured() -> None:
-    assert measured(None) == measured({"models": 3}) == measured({"models": [3]}) == measured({"models": []}) == {}
-    models = [{"name": "a", "asr": {"value": 1}}, {"name": "b", "asr": {"value": 2.5}, "performance": None}]
-    assert measured({"models": models}) == {"asr": 2.5}
-    assert measured({"models": models, "out": "a"}) == {"asr": 1.0}
-    assert measured({"models": [{"asr": {"value": "high"}}]}) == {}
+    for content in (None, {}, {"models": 3}, evaluated() | {"models": []}, evaluated() | {"schema_version": 9}):
+        assert measured_in(content) is None
+    for content, name in (
+        (evaluated(), "repaired"),
+        (evaluated(chosen="tuned"), "tuned"),
+        (evaluated(chosen="tuned") | {"out": "aligned"}, "aligned"),
+    ):
+        found = measured_in(content)
+        assert found is not None
+        assert found[1].name == name

@@ -149,7 +149,7 @@ def test_verify_finds_another_choice_in_it(published: Callable[..., Published]) 
     linear = next(linear for linear in content["linears"] if "kept" in linear)
     linear["n_keep"] -= 1
     (made.out / REPORT).write_text(json.dumps(content), encoding="utf-8")
-    wanted = f"{linear['name']}: n_restored is {linear['n_keep']} in the report, and {linear['n_keep'] + 1} comes out."
+    wanted = f"{linear['name']}: n_restored is {linear['n_keep']} in the report, and has to be {linear['n_keep'] + 1}."
     assert wanted in made.with_inputs()
 
 

@@ -96,7 +96,7 @@ def test_a_page_that_is_missing_is_said(drawn: Published) -> None:
     (drawn.out / PAGE).unlink()
     result = verify(drawn.out)
     assert result.problems == ()
-    assert f"{PAGE}: drawn by the merge and not in OUT, which no model misses." in result.unchecked
+    assert f"{PAGE}: drawn by the merge and missing in OUT; the model does not need them." in result.unchecked
 
 
 def test_hidden_files_are_said(drawn: Published) -> None:
@@ -106,7 +106,7 @@ def test_hidden_files_are_said(drawn: Published) -> None:
         (drawn.out / name).touch()
     result = verify(drawn.out)
     assert result.problems == ()
-    assert "Hidden, and not looked at: .cache, .gitattributes, sub/.x." in result.unchecked
+    assert "Hidden, and not checked: .cache, .gitattributes, sub/.x." in result.unchecked
 
 
 def test_the_card_may_be_edited_or_deleted(drawn: Published) -> None:
@@ -208,7 +208,7 @@ def test_a_report_of_an_earlier_version(published: Make) -> None:
     manifest = weights_alone(old.out)
     result = verify(old.out)
     assert result.problems == ()
-    assert any(s.startswith("The report names the weights alone, as those of earlier") for s in result.unchecked)
+    assert any(s.startswith("The report names only the weights, as in earlier versions") for s in result.unchecked)
     assert old.with_inputs() == []
     (old.out / "optimizer.pt").touch()
     assert old.alone() == ["optimizer.pt is in OUT and not in the report's manifest."]
@@ -216,7 +216,7 @@ def test_a_report_of_an_earlier_version(published: Make) -> None:
     report = hpa_merge.write_report(old.out)
     assert report.manifest == manifest
     assert any(note.startswith("The manifest of this report named the weights alone;") for note in report.run.notes)
-    assert not any("names the weights alone" in sentence for sentence in verify(old.out).unchecked)
+    assert not any("names only the weights" in sentence for sentence in verify(old.out).unchecked)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_page_or_a_picture_that_was_forged(name: str, shown: Published) -> Non
     (shown.out / name).write_bytes(content.replace(b"columns", b"secrets") + b"\n")
     seal(shown.out)
     assert shown.alone() == []
-    wrong = f"{name} is not what the report is drawn as: draw it with hpa-merge report OUT."
+    wrong = f"{name} does not show the report: draw it again with hpa-merge report OUT."
     assert list(shown.again().problems) == shown.with_inputs() == [wrong]
 
 
@@ -297,8 +297,8 @@ def test_what_others_have_drawn_is_not_compared_and_said_to_be(versions: dict[st
     seal(shown.out, run=dataclasses.replace(read_report(shown.out).run, drawn_with=versions))
     result = shown.full()
     assert "drawn files" not in result.checked
-    was = "altair 0.1" if versions else "versions that are not known"
-    assert said_of(result, f"The page and the pictures were not compared: they were drawn by {was}, and here are hpa")
+    was = "altair 0.1" if versions else "unknown versions"
+    assert said_of(result, f"The page and the pictures were not compared: {was} drew them, and this machine has hpa")
 
 
 @pytest.mark.usefixtures("without_altair")
@@ -329,7 +329,7 @@ def test_fields_that_follow_from_others_and_fields_that_are_unknown(drawn: Publi
     for warnings in ([], ["All is well."], None):
         (drawn.out / REPORT).write_text(json.dumps(content | {"warnings": warnings}))
         if warnings != content["warnings"]:
-            assert drawn.alone() == ["warnings in the report are not those that follow from it."]
+            assert drawn.alone() == ["warnings in the report do not follow from its fields."]
 
 
 @pytest.mark.parametrize("change", [{"fingerprint": "0" * 64}, {"notes": ("All is well.",)}, {"command": "rm"}])
@@ -338,6 +338,4 @@ def test_what_nothing_can_recompute_is_said(change: dict[str, Any], published: M
     seal(forged.out, run=dataclasses.replace(read_report(forged.out).run, **change))
     for result in (forged.full(), forged.again()):
         assert said_of(result, "command, notes, seconds")
-    assert bool(said_of(result, "The fingerprint in the report is not what comes out here.")) == (
-        "fingerprint" in change
-    )
+    assert bool(said_of(result, "The fingerprint in the report differs from this run's.")) == ("fingerprint" in change)

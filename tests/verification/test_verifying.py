@@ -184,7 +184,7 @@ def test_another_header(published: Callable[[], Published]) -> None:
     shard.write_bytes(shard.read_bytes().replace(b'{"format":"pt"}', b'{"format":"tf"}', 1))
     seal(damaged.out)
     assert damaged.alone() == []
-    assert damaged.with_inputs() == [f"{shard.name} has not the header that it has in NEW."]
+    assert damaged.with_inputs() == [f"{shard.name} has another header than in NEW."]
 
 
 # --- wrong inputs, wrong reports ---

@@ -96,10 +96,10 @@ def test_new_with_no_column_and_no_kappa(published: Make) -> None:
 
 
 OUTCOMES: list[tuple[Outcome, Change, str]] = [
-    ("unchanged", {}, "has to be adapted: tuning changed it"),
-    ("excluded", {}, "has to be adapted: tuning changed it, and the options of the report do not leave it out."),
-    ("old", {}, "has to be adapted: tuning changed it"),
-    ("uncalibrated", {"uncalibrated": "error"}, "has to be adapted: tuning changed it"),
+    ("unchanged", {}, "must be adapted: tuning changed it"),
+    ("excluded", {}, "must be adapted: tuning changed it, and the options of the report do not leave it out."),
+    ("old", {}, "must be adapted: tuning changed it"),
+    ("uncalibrated", {"uncalibrated": "error"}, "must be adapted: tuning changed it"),
 ]
 
 
@@ -123,10 +123,10 @@ def test_new_with_linears_that_no_sample_reached(published: Make) -> None:
     result, count = forged.full(), forged.report.count("adapted")
     assert result.problems == ()
     assert (
-        f"{count} of {count} changed linears came from NEW (uncalibrated): that no sample reaches them rests on the "
+        f"{count} of {count} changed linears came from NEW (uncalibrated): that no sample reaches them relies on the "
         "report: give --safety-calib and --task-calib." in result.unchecked
     )
-    assert [s for s in forged.again().problems if "outcome is uncalibrated in the report, and adapted comes out" in s]
+    assert [s for s in forged.again().problems if "outcome is uncalibrated in the report, and has to be adapted" in s]
 
 
 def distance_to_new(record: LinearRecord, forged: Published) -> LinearRecord:
@@ -140,10 +140,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 RULES: list[tuple[Change, str]] = [
-    ({"method": "linear", "weight": 1.0}, "method linear, weight 1.0."),
-    ({"p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "method hpa, p_max 0.0, p_min 0.0, orthogonal False."),
-    ({"method": "model-tailor", "patch_share": 100.0}, "method model-tailor, patch_share 100.0."),
-    ({"method": "energy", "p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "method energy, p_max 0.0, p_min 0.0, "),
+    ({"method": "linear", "weight": 1.0}, "linear, weight 1."),
+    ({"p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "hpa, p_max 0, p_min 0, orthogonal no."),
+    ({"method": "model-tailor", "patch_share": 100.0}, "model-tailor, patch_share 100."),
+    ({"method": "energy", "p_max": 0.0, "p_min": 0.0, "orthogonal": False}, "energy, p_max 0, p_min 0, "),
 ]
 
 
@@ -203,7 +203,7 @@ def test_what_only_the_samples_say_is_counted(method: str, sound: Make) -> None:
     count = result.checked["values that only samples can recompute"]
     calib = "--safety-calib" if method == "safe-delta" else "--task-calib"
     assert count > 10_000
-    assert f"{count} values of these linears follow from the samples alone: give {calib}." in result.unchecked
+    assert f"{count} values of these linears depend on the samples: give {calib}." in result.unchecked
 
 
 # --- one record that is wrong ---
@@ -217,29 +217,29 @@ def mask(columns: int, *chosen: int) -> str:
 
 WRONG: list[tuple[Change, str]] = [
     ({"kappa": 0.0}, ": kappa is 0 in the report, and "),
-    ({"kappa": None}, " is adapted, and the report does not say with which columns and κ."),
-    ({"restored": None}, " is adapted, and the report does not say with which columns and κ."),
+    ({"kappa": None}, " is adapted, and the report lacks its columns or κ."),
+    ({"restored": None}, " is adapted, and the report lacks its columns or κ."),
     ({"restored": mask(64, 1, 2, 3)}, ": 3 columns are restored in the report, and 8 are required."),
-    ({"n_restored": 7}, ": n_restored is 7 in the report, and 8 comes out."),
-    ({"n_focus": 64}, ": n_focus is 64 in the report, and 16 comes out."),
+    ({"n_restored": 7}, ": n_restored is 7 in the report, and has to be 8."),
+    ({"n_focus": 64}, ": n_focus is 64 in the report, and has to be 16."),
     ({"n_shared": 17}, ": two sets of 16 of 64 columns cannot share 17."),
     ({"alpha": 0.9}, ": α is 0.9 in the report, and has to lie between 0.4 and 0.8."),
     ({"saliency": ""}, ": saliency does not count each changed column once."),
-    ({"share": 15.0}, ": share is 15 in the report, and 12.5 comes out."),
-    ({"block": 0}, ": block is 0 in the report, and 1 comes out."),
-    ({"blocks": 8}, ": blocks is 8 in the report, and 4 comes out."),
+    ({"share": 15.0}, ": share is 15 in the report, and has to be 12.5."),
+    ({"block": 0}, ": block is 0 in the report, and has to be 1."),
+    ({"blocks": 8}, ": blocks is 8 in the report, and has to be 4."),
     ({"relative_update": 0.01}, ": relative_update is 0.01 in the report, and "),
     ({"energy_restored": 0.99}, ": energy_restored is 0.98999999999999999 in the report, and "),
     ({"distance": 0.5}, ": distance is 0.5 in the report, and "),
     ({"old_norm": 3.0}, ": old_norm is 3 in the report, and "),
-    ({"safety_tokens": 0}, " is adapted in the report, though no token came to it."),
-    ({"unit": "model.layers.2"}, ": unit is model.layers.2 in the report, and model.layers.1 comes out."),
-    ({"stack": "model"}, ": stack is model in the report, and model.layers comes out."),
-    ({"shared_rows": 100}, ": shared_rows is 100 in the report, and missing comes out."),
+    ({"safety_tokens": 0}, " is adapted in the report, though no token reached it."),
+    ({"unit": "model.layers.2"}, ": unit is model.layers.2 in the report, and has to be model.layers.1."),
+    ({"stack": "model"}, ": stack is model in the report, and has to be model.layers."),
+    ({"shared_rows": 100}, ": shared_rows is 100 in the report, and has to be missing."),
     ({"rows": 113}, " is [113, 64] in the report and [112, 64] in NEW, as [outputs, inputs]."),
-    ({"restored_share": 0.5}, ": restored_share is 0.5 in the report, and missing comes out."),
-    ({"safety_budget": 0.5}, ": safety_budget is 0.5 in the report, and missing comes out."),
-    ({"outcome": "excluded"}, " is excluded in the report, and has to be adapted: "),
+    ({"restored_share": 0.5}, ": restored_share is 0.5 in the report, and has to be missing."),
+    ({"safety_budget": 0.5}, ": safety_budget is 0.5 in the report, and has to be missing."),
+    ({"outcome": "excluded"}, " is excluded in the report, and must be adapted: "),
 ]
 
 
@@ -297,14 +297,14 @@ WHOLE: list[tuple[Callable[[MergeReport], Change], str]] = [
     ),
     (
         lambda r: {"task": None},
-        "The method hpa looks at safety and task samples, and task in the report says otherwise.",
+        "The method hpa uses safety and task samples, and task in the report says otherwise.",
     ),
     (lambda r: replaced(r, safety={"samples": 9}), "The report has 9 safety samples, and its options allow 8."),
     (lambda r: replaced(r, run={"adapter": "LoRA"}), "NEW is no adapter, and LoRA in the report."),
     (lambda r: replaced(r, drift={"distance": 0.1}), "drift: distance is 0.1 in the report, and "),
     (lambda r: replaced(r, drift={"from_first": 0.0}), "drift: from_first is 0.0 in the report, and "),
-    (lambda r: replaced(r, run={"contents": r.run.contents | {"old": "0" * 64}}), "OLD is not the one that the report"),
-    (lambda r: replaced(r, run={"contents": r.run.contents | {"new": "0" * 64}}), "NEW is not the one that the report"),
+    (lambda r: replaced(r, run={"contents": r.run.contents | {"old": "0" * 64}}), "OLD is not that of the report"),
+    (lambda r: replaced(r, run={"contents": r.run.contents | {"new": "0" * 64}}), "NEW is not that of the report"),
 ]
 
 
@@ -325,7 +325,7 @@ def test_what_is_added_to_a_report_is_said_to_be_unchecked(published: Make) -> N
     seal(forged.out, history=(past,), drift=drift, evaluation={"asr": 0.0})
     result = forged.full()
     assert result.problems == ()
-    assert "The 1 rounds before rest on the report: OLD has no report." in result.unchecked
+    assert "The 1 earlier rounds rely on the report: OLD has no report." in result.unchecked
     assert "The evaluation in the report was not run again." in result.unchecked
 
 
@@ -351,5 +351,5 @@ def test_a_device_that_rounds_otherwise_is_said(published: Make) -> None:
     seal(forged.out, run=dataclasses.replace(forged.report.run, device="cuda:0"))
     result = forged.full()
     assert result.problems == ()
-    assert any(sentence.startswith("1 values are the neighbours in their dtype") for sentence in result.unchecked)
-    assert f"{LINEAR}: 1 of 7168 values are not what comes out, first in column {column}." in forged.again().problems
+    assert any(sentence.startswith("1 values differ from the CPU's by one unit") for sentence in result.unchecked)
+    assert f"{LINEAR}: 1 of 7168 values differ from the merge's, first in column {column}." in forged.again().problems

@@ -1,10 +1,9 @@
-"""Single linears in the terminal: every figure, which columns are restored, and how the columns lie by their scores."""
+"""The tables of ``hpa-merge inspect`` for single linears, and for statistics files."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hpa_merge.cli.tables.comparing import FIGURES, NONE, apart, plain_table, shown
-from hpa_merge.cli.tables.merging import facts_table
+from hpa_merge.cli.tables.layout import FIGURES, NONE, apart, facts_table, figures, plain_table
 from hpa_merge.report.inspecting import Named
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import figures_of, linear_row, short
@@ -14,16 +13,16 @@ from hpa_merge.report.vectors import StatisticsSummary
 __all__ = ["heat_map", "layers_table", "statistics_table"]
 
 MOST = 4
-"""Linears of which every figure is shown; of more there is a line each."""
+"""Up to so many linears are shown with every figure; more have one line each."""
 
 VERSION = "version of "
-"""How the names of versions begin in a fingerprint."""
+"""Prefix of the versions in a fingerprint."""
 
 SHADES = "·▁▂▃▄▅▆▇█"
-"""None of a cell's columns is restored, up to all of them."""
+"""From no column of a cell restored to all of them."""
 
 SIZE = (48, 20)
-"""The widest and the highest heat map, in characters."""
+"""The most columns and lines of a heat map, in characters."""
 
 MAP_LEGEND = (
     "Each mark stands for the columns of about the same ε̄ (upwards) and ζ̄ (to the right): · none of them is restored, "
@@ -32,21 +31,21 @@ MAP_LEGEND = (
 
 
 def layers_table(named: Named) -> RenderableType:
-    """Linears one by one: of few every figure, of many a line each."""
+    """Single linears: a few with every figure, many with one line each."""
     if len(named.linears) <= MOST:
         return Group(*(_single(record) for record in named.linears))
     table = plain_table(f"{named.report.architecture}, {named.name}", "linear", *FIGURES)
     for record in named.linears:
-        figures = shown(figures_of([record]))
+        cells = figures(figures_of([record]))
         if record.outcome != "adapted":
-            figures = [record.outcome, *figures[1:]]
-        table.add_row(_short_name(record), *figures)
-    legend = f"Names without what all have. Of {MOST} linears or fewer every figure is shown: narrow --layer."
+            cells = [record.outcome, *cells[1:]]
+        table.add_row(short(record.name.replace(".weight", "")), *cells)
+    legend = f"Names are shortened. To see every figure, narrow --layer to {MOST} linears or fewer."
     return Group(apart(table), Text(legend, style="dim"))
 
 
 def statistics_table(summary: StatisticsSummary) -> RenderableType:
-    """A statistics file: what it is of, and the spread of ``[H⁻¹]_jj`` of each linear."""
+    """A statistics file: what it depends on, and the spread of ``[H⁻¹]_jj`` of each linear."""
     facts = []
     for half in summary.halves:
         versions = {k.removeprefix(VERSION): v for k, v in half.fingerprint.items() if k.startswith(VERSION)}
@@ -60,15 +59,15 @@ def statistics_table(summary: StatisticsSummary) -> RenderableType:
     table = plain_table(summary.path, "linear", "half", "tokens", "c", "min", "median", "max")
     for half in summary.halves:
         for linear in half.linears:
-            figures = (linear.minimum, linear.median, linear.maximum)
+            spread = (linear.minimum, linear.median, linear.maximum)
             size = NONE if linear.columns is None else str(linear.columns)
-            table.add_row(linear.name, half.purpose, str(linear.tokens), size, *(_text(x, ".2e") for x in figures))
-    legend = "min, median, max: of [H⁻¹]_jj over the columns; · where no token activates the linear."
+            table.add_row(linear.name, half.purpose, str(linear.tokens), size, *map(_spread, spread))
+    legend = "min, median, max: of [H⁻¹]_jj over the columns; · if no token activates the linear."
     return Group(facts_table(*facts), apart(table), Text(legend, style="dim"))
 
 
 def heat_map(saliency: str) -> str:
-    """The cells of a linear's columns as lines of text; empty where there is none, or they are not readable.
+    """The cells of a linear's columns as lines of text; empty if there are none, or they cannot be read.
 
     Args:
         saliency: as :class:`LinearRecord` has it.
@@ -96,7 +95,7 @@ def heat_map(saliency: str) -> str:
 
 
 def _step(extent: int, most: int) -> int:
-    """How many cells are one character, so that there are at most so many."""
+    """How many cells make one character, so that at most ``most`` characters are needed."""
     step = 1
     while extent // step + 2 > most:
         step *= 2
@@ -127,13 +126,8 @@ def _figure(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _short_name(record: LinearRecord) -> str:
-    """``language_model.1.self_attn.q_proj``."""
-    return short(record.name.replace(".weight", ""))
-
-
-def _text(value: float | None, form: str) -> str:
-    return NONE if value is None else format(value, form)
+def _spread(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2e}"
 
 
 def _fingerprint(value: object) -> str:

@@ -1,7 +1,6 @@
-"""The model card: OUT's README.md, with what the Hub reads of it on top and NEW's own card, where it has one, below.
+"""The model card, OUT's README.md: the Hub's metadata, our section, and NEW's own card below.
 
-The card is a function of the inputs and the options, as the weights are: it says nothing of time, memory or places, and
-of local files and folders it has the names alone, for it is meant to be published.
+Like the weights, the card depends on the inputs and the options only: it has no time, no memory and no local path.
 """
 
 from hpa_merge.render.card.assembling import for_the_hub, make, remake, unreadable

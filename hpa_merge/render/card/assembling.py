@@ -1,4 +1,4 @@
-"""The parts of README.md and how they are put together: metadata, our section between its two marks, NEW's card."""
+"""Assembles README.md: metadata, our section between its two marks, NEW's card."""
 
 import re
 from collections.abc import Mapping
@@ -28,22 +28,22 @@ def make(report: MergeReport, readme: str = "", olds: str = "", figures: Mapping
     """OUT's card.
 
     Args:
-        readme: NEW's card. Its metadata stays but for what would be wrong of OUT, and its text follows our section as
-            it is; a section of ours that it has already is replaced where it stands.
-        olds: OLD's card; what NEW's does not say of licence, language and data sets is taken from there.
-        figures: pictures that lie in OUT, by file name, and what stands there for who cannot see them.
+        readme: NEW's card. Metadata that would be wrong for OUT is removed. The text follows our section unchanged; if
+            it has a section of ours, that is replaced.
+        olds: OLD's card, for the licence, language and data sets if NEW's card has none.
+        figures: the alternative texts of OUT's pictures, by file name.
     """
     theirs, body = _split(readme)
-    theirs.pop(RESULTS, None)  # they are NEW's
+    theirs.pop(RESULTS, None)  # measured of NEW
     return _compose(report, readme, theirs, body, _split(olds)[0], figures)
 
 
 def remake(report: MergeReport, existing_readme: str, figures: Mapping[str, str] | None = None) -> str:
-    """The card of an OUT that is there, made anew from its report: what people have written around our section stays.
+    """The card of an existing OUT with a new section of ours; the text around it stays.
 
     Args:
-        existing_readme: OUT's README.md, as it is.
-        figures: as for :func:`make`.
+        existing_readme: OUT's README.md.
+        figures: as in :func:`make`.
     """
     return _compose(report, existing_readme, *_split(existing_readme), {}, figures)
 
@@ -56,7 +56,7 @@ def _compose(
     fallback: dict[str, Any],
     figures: Mapping[str, str] | None,
 ) -> str:
-    """The card of ``theirs`` metadata and ``body``, which ``readme`` consists of, with line ends as it has them."""
+    """The card of the metadata ``theirs`` and the text ``body`` of ``readme``, with its line ends."""
     line = "\r\n" if readme.count("\r\n") == readme.count("\n") > 0 else "\n"
     found = SECTION.search(body)
     before, after = ("", body) if found is None else (body[: found.start()], SECTION.sub("", body[found.end() :]))
@@ -67,12 +67,10 @@ def _compose(
 
 
 def for_the_hub(report: MergeReport, card: str, figures: Mapping[str, str]) -> str:
-    """A card whose section of ours names no place of the machine that the report was made on; the rest stays.
-
-    What people have changed in our section stays too, unless it has to be made anew.
+    """A card whose section of ours has no local path; without one, people's changes to it stay.
 
     Args:
-        figures: as for :func:`make`.
+        figures: as in :func:`make`.
     """
     found = SECTION.search(card)
     if found is None or not is_local_in(report, found[0]):
@@ -84,25 +82,25 @@ def for_the_hub(report: MergeReport, card: str, figures: Mapping[str, str]) -> s
 
 
 def _section(report: MergeReport, figures: Mapping[str, str], *, followed: bool) -> str:
-    """Our section with its marks; of local folders and files it has the names alone."""
+    """Our section with its marks, without local paths."""
     section = section_of(for_others(report), figures, followed=followed).replace("<!--", "<! --")
     return f"{BEGIN}\n\n{section}\n{END}"
 
 
 def unreadable(readme: str) -> str:
-    """Why NEW's card has metadata that cannot be read, as a sentence for the report; empty where it can."""
+    """Why the metadata of NEW's card cannot be read, as a sentence for the report; empty if they can."""
     try:
         _parse(readme)
     except ValueError as error:
         return (
-            f"The metadata at the top of NEW's {CARD} cannot be read ({error}): OUT's model card has none of it, and "
-            "NEW's text follows in it as it is."
+            f"The metadata at the top of NEW's {CARD} cannot be read ({error}): OUT's model card leaves them out and "
+            "keeps NEW's text unchanged."
         )
     return ""
 
 
 def _split(readme: str) -> tuple[dict[str, Any], str]:
-    """The metadata of a card and what follows; none, and all of it, where they cannot be read."""
+    """The metadata of a card and its text; if they cannot be read, no metadata and the whole card."""
     try:
         return _parse(readme)
     except ValueError:
@@ -113,7 +111,7 @@ def _parse(readme: str) -> tuple[dict[str, Any], str]:
     """As :func:`_split`.
 
     Raises:
-        ValueError: the metadata cannot be read; says why.
+        ValueError: the metadata cannot be read.
     """
     found = REGEX_YAML_BLOCK.search(readme.removeprefix("\ufeff"))
     if found is None:

@@ -1,4 +1,4 @@
-"""Markdown that holds whatever names files and models have."""
+"""Markdown with any names of files and models, escaped."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,21 @@ __all__ = ["cell", "code", "plain", "table"]
 
 
 def cell(text: str) -> str:
-    """Text that stands as it is, in a cell of a table too, and makes no markup."""
+    """Text without markup, for a table cell too."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#!~$" else c for c in plain(text))
 
 
 def code(text: str) -> str:
-    """Text as inline code; what would end it, or the cell, is replaced."""
+    """Text as inline code; characters that would end it or the cell are replaced."""
     return f"`{plain(text).replace('`', chr(39)).replace('|', '¦')}`"
 
 
 def plain(text: str) -> str:
-    """Text on one line, without what would move a cursor."""
+    """Text on one line, without control characters."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, figures: bool = True) -> str:
-    """A table whose first column is words; the others are ``figures``, which stand to the right, or words too."""
+    """A table whose first column has words; the others have ``figures``, aligned to the right, or words."""
     lines = [heads, ["---", *["---:" if figures else "---"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

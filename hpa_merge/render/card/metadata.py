@@ -1,4 +1,4 @@
-"""What the Hub reads of a card, through huggingface_hub's own classes."""
+"""The metadata of the card, through huggingface_hub's own classes."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ __all__ = ["Loader", "hub_ids", "metadata_of", "to_yaml"]
 TAGS = ("hpa-merge", "merge")
 
 LICENCE = ("license", "license_name", "license_link")
-"""They belong together: all three come from one card."""
+"""All three come from the same card."""
 
 ORDER = ("base_model", "base_model_relation", "library_name", "pipeline_tag", *LICENCE, "language", "datasets", "tags")
 
@@ -38,13 +38,10 @@ for _tag, _pattern, _first in (
 
 
 def metadata_of(report: MergeReport, theirs: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of OUT's card.
-
-    Everything that NEW's card says stays, but for what would be wrong of OUT: what it was made from, how it is loaded,
-    that it is an adapter, and figures that were measured of NEW (``model-index``).
+    """The metadata of OUT's card: NEW's, except for the base models, how it is loaded, adapter tags and results.
 
     Args:
-        theirs: those of NEW's card without its ``model-index``, or of the card that is made anew with it.
+        theirs: those of NEW's card without its ``model-index``, or of an existing card of OUT with it.
         fallback: those of OLD's card.
     """
     data = dict(theirs)
@@ -69,25 +66,25 @@ def metadata_of(report: MergeReport, theirs: Mapping[str, Any], fallback: Mappin
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:
-    """The metadata as huggingface_hub writes them, in their order.
+    """The metadata as huggingface_hub writes them, in this order.
 
     Raises:
-        ValueError, TypeError: huggingface_hub does not take them.
+        ValueError, TypeError: huggingface_hub does not accept them.
     """
     return ModelCardData(**data).to_yaml(original_order=list(data))
 
 
 def hub_ids(report: MergeReport) -> list[str]:
-    """OLD and NEW, those that are from the Hub, without their revisions."""
+    """OLD and NEW if they are from the Hub, without revisions."""
     named = (name.partition("@")[0] for name in (report.run.old, report.run.new) if name in report.run.commits)
     return list(dict.fromkeys(named))
 
 
 def _bases(report: MergeReport, theirs: Mapping[str, Any]) -> list[str]:
-    """What OUT was made from, as far as the Hub has it.
+    """The models on the Hub that OUT was made from.
 
-    Where NEW is a folder, the models that its card says it was made from stand for it: they are the nearest ancestors
-    that the Hub knows. Trainers write the folder there that they began with, which is no model on the Hub.
+    If NEW is a folder, the base models of its card are used, as far as they are names on the Hub: trainers also write
+    local folders there.
     """
     found = hub_ids(report)
     if report.run.new not in report.run.commits:
@@ -100,14 +97,14 @@ def _is_hub_id(name: str, report: MergeReport) -> bool:
 
 
 def _tags(report: MergeReport, theirs: Any) -> list[str]:
-    """NEW's tags and ours; an adapter's own are no longer true."""
+    """NEW's tags and ours, without those of an adapter."""
     gone = {"peft", "adapter", "lora", report.run.adapter.lower()} if report.run.adapter else set()
     kept = (tag for tag in _texts(theirs) if not tag.startswith("base_model:") and tag.lower() not in gone)
     return list(dict.fromkeys([*kept, *TAGS]))
 
 
 def _licence(report: MergeReport, fallback: Mapping[str, Any]) -> dict[str, Any]:
-    """The licence of OLD's card; a link to a file of OLD's leads to the Hub, or nowhere."""
+    """The licence of OLD's card; a link to a file of OLD becomes one to the Hub, or is left out."""
     found = {name: fallback[name] for name in LICENCE if fallback.get(name)}
     link = found.get("license_link")
     if isinstance(link, str) and "://" not in link:
@@ -119,6 +116,6 @@ def _licence(report: MergeReport, fallback: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _texts(value: Any) -> Iterable[str]:
-    """A text, or the texts of a list, as cards have either."""
+    """A text, or the texts of a list: cards have either."""
     values = value if isinstance(value, list) else [value]
     return [item for item in values if isinstance(item, str)]

@@ -1,4 +1,4 @@
-"""The cards that OLD and NEW bring."""
+"""Reads the cards of OLD and NEW."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,23 +6,18 @@ from typing import final
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.files.inside import read_inside
+from hpa_merge.files.names import CARD, CARD_BYTES
 
 __all__ = ["Cards", "cards_of"]
-
-README = Path("README.md")
-
-CARD_BYTES = 2**22
-"""The longest card that is read: 4 MiB; the Hub shows none that is longer."""
 
 
 @final
 @dataclass(frozen=True)
 class Cards:
-    """The cards of NEW and OLD; empty where one has none. Bytes that are not UTF-8 come as surrogates, and
-    ``encode("utf-8", "surrogateescape")`` gives them back.
+    """The cards of NEW and OLD, empty without one; bytes that are not UTF-8 are surrogates.
 
     Attributes:
-        notes: why one that is there was not read, a sentence each.
+        notes: why a card was not read, a sentence each.
     """
 
     new: str = ""
@@ -31,24 +26,23 @@ class Cards:
 
 
 def cards_of(old: Checkpoint, new: Checkpoint) -> Cards:
-    """The cards that they bring.
-
-    That of an adapter lies in the adapter's folder; where it does not, NEW's card is OLD's.
-    """
+    """The cards of OLD and NEW; an adapter without a card gets OLD's."""
     notes: list[str] = []
     olds = _read(old.folder, "OLD", notes)
     if new.overlay is None:
         return Cards(_read(new.folder, "NEW", notes), olds, tuple(notes))
     own = new.overlay.folder
-    return Cards(_read(own, "NEW", notes) if (own / README).is_file() else olds, olds, tuple(notes))
+    return Cards(_read(own, "NEW", notes) if (own / CARD).is_file() else olds, olds, tuple(notes))
 
 
 def _read(folder: Path, role: str, notes: list[str]) -> str:
-    """A folder's card; what keeps it from being read becomes a note."""
+    """A folder's card; an error becomes a note."""
     try:
-        return read_inside(folder, README, CARD_BYTES).decode("utf-8", "surrogateescape")
+        return read_inside(folder, CARD, CARD_BYTES // 2).decode(
+            "utf-8", "surrogateescape"
+        )  # leaves room for our section
     except FileNotFoundError:
         return ""
     except OSError as error:
-        notes.append(f"{role}'s {README} was not read ({error.strerror}): OUT's model card has nothing of it.")
+        notes.append(f"{role}'s {CARD} was not read ({error.strerror}): OUT's model card is made without it.")
         return ""

@@ -1,4 +1,4 @@
-"""How a model of some architecture is loaded, and what the Hub calls that which it does."""
+"""How a model is loaded, and the Hub's name of its task."""
 
 from dataclasses import dataclass
 from typing import final
@@ -10,7 +10,7 @@ from hpa_merge.report.schema import MergeReport
 __all__ = ["UNPUBLISHED", "Usage", "is_original_llava", "snippet_of", "usage_of"]
 
 UNPUBLISHED = '"path/to/this/folder"'
-"""Stands in the card for the name on the Hub until there is one."""
+"""Replaced by the name on the Hub when the model is published."""
 
 
 @final
@@ -20,8 +20,8 @@ class Usage:
 
     Attributes:
         loader: transformers' class.
-        reader: the class of what makes its inputs.
-        task: what the Hub calls that which it does; None where that is not known.
+        reader: the class of its tokenizer or processor.
+        task: the Hub's name of its task; None if it is not known.
     """
 
     loader: str
@@ -45,11 +45,11 @@ KINDS = (
     ),
     (Usage("AutoModelForMultimodalLM", "AutoProcessor", "any-to-any"), auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
 )
-"""transformers' own mappings, the more particular ones first."""
+"""transformers' own mappings, the more specific ones first."""
 
 
 def usage_of(report: MergeReport) -> Usage:
-    """How the merged model is loaded; by its own class where no mapping of transformers has it."""
+    """How the merged model is loaded; by its own class if no mapping of transformers has it."""
     for usage, mapping in KINDS:
         if report.architecture in mapping.values():
             return usage
@@ -57,7 +57,7 @@ def usage_of(report: MergeReport) -> Usage:
 
 
 def is_original_llava(report: MergeReport) -> bool:
-    """Whether the model has LLaVA's own layout, which transformers does not load."""
+    """Whether the model has LLaVA's own layout, which transformers cannot load."""
     return any("mm_projector" in record.name for record in report.linears)
 
 

@@ -1,0 +1,215 @@
+"""What a report says, in words: each fact has one wording, which terminal, page and card share."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hpa_merge.config import option_fields
+from hpa_merge.methods import method_of
+from hpa_merge.report.evaluation import ASKED, measured_in
+from hpa_merge.report.records import (
+    CalibrationRecord,
+    ComponentRecord,
+    DriftRecord,
+    LinearRecord,
+    Outcome,
+    RoundRecord,
+    RunRecord,
+)
+from hpa_merge.report.rounds import round_of
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.words import bytes_text, counted, listed, option_text, seconds_text
+
+Facts = list[tuple[str, str]]
+"""Rows of a label and a value."""
+
+OUTCOMES: Mapping[Outcome, str] = {
+    "adapted": "adapted",
+    "unchanged": "unchanged by tuning",
+    "excluded": "from NEW by the options",
+    "old": "from OLD by the options",
+    "uncalibrated": "uncalibrated (no sample reached them)",
+}
+"""What became of linear weights, after their number."""
+
+
+def adapted_in(report: MergeReport) -> list[LinearRecord]:
+    """The linears that were adapted."""
+    return [record for record in report.linears if record.outcome == "adapted"]
+
+
+def things_restored(report: MergeReport) -> str:
+    """``columns``, or ``values`` with methods that do not restore whole columns."""
+    return "columns" if any(record.restored is not None for record in report.linears) else "values"
+
+
+def report_facts(report: MergeReport) -> Facts:
+    """The linears, the parts of the model, the calibration sets and the round."""
+    counts = [f"{count} {words}" for outcome, words in OUTCOMES.items() if (count := report.count(outcome))]
+    history = [("history", f"round {len(report.history) + 1} of this model, {drift_text(report.drift)}")]
+    return [
+        ("linears", ", ".join(counts) or "none"),
+        *model_facts(report.run.adapter, report.components, report.passed_through),
+        *set_facts(report.safety, report.task),
+        *(history if report.history else []),
+    ]
+
+
+def model_facts(adapter: str, components: Sequence[ComponentRecord], passed_through: Mapping[str, int]) -> Facts:
+    """What NEW is, what happens to each part of it, and the tensors that are no linear weights."""
+    rows = adapter_facts(adapter)
+    for part in components:
+        linears = f"; {listed(part.linears)}" if part.linears else ""
+        rows.append((part.name, f"{part.policy}: {counted(part.tensors, 'tensor')}{linears}"))
+    return [*rows, ("from NEW as they are", listed(passed_through))]
+
+
+def adapter_facts(adapter: str) -> Facts:
+    """What kind of adapter NEW is; empty for a checkpoint."""
+    return [("NEW is", f"a PEFT adapter on OLD: {adapter}")] if adapter else []
+
+
+def set_facts(safety: CalibrationRecord | None, task: CalibrationRecord | None) -> Facts:
+    """The two calibration sets."""
+    return [("safety set", calibration_text(safety)), ("task set", calibration_text(task))]
+
+
+def calibration_text(record: CalibrationRecord | None) -> str:
+    """What was used of a calibration set."""
+    if record is None:
+        return "not used by this method"
+    counts = ", ".join(_counts(record))
+    parts = "; ".join(f"{part.samples} from {part.file} ({counted(part.tokens, 'token')})" for part in record.parts)
+    origin = f": {parts}" if parts else f" from {record.file}"
+    return counts + origin + (f"; passed over: {', '.join(record.passed_over)}" if record.passed_over else "")
+
+
+def _counts(record: CalibrationRecord) -> Iterator[str]:
+    """``8 of 40 samples``, ``272 tokens``, ``8 images``, ``2 truncated``: every count that the samples have."""
+    drawn = f"{record.samples} of " if (record.available or 0) > record.samples else ""
+    yield drawn + counted((record.available or 0) if drawn else record.samples, "sample")
+    yield counted(record.tokens, "token")
+    things = {"turn": record.turns, "image": record.images, "video": record.videos, "frame": record.frames}
+    yield from (counted(count, name) for name, count in (things | {"sound": record.audios}).items() if count)
+    if record.seconds:
+        yield f"{seconds_text(record.seconds)} of sound"
+    if record.turns and record.answers is not None and record.answers < record.samples:
+        yield f"{record.answers} with an answer"
+    if record.truncated:
+        yield f"{record.truncated} truncated"
+    yield from (f"{count} dropped ({why})" for why, count in record.dropped.items())
+
+
+def input_facts(run: RunRecord) -> Facts:
+    """Where the statistics and the checkpoints come from."""
+    rows = []
+    if "file" in run.statistics:
+        halves = [f"{name} half {run.statistics[name]}" for name in ("safety", "task") if name in run.statistics]
+        rows.append(("statistics", ", ".join([*halves, f"in {run.statistics['file']}"])))
+    return [*rows, *hub_facts(run.commits)]
+
+
+def hub_facts(commits: Mapping[str, str]) -> Facts:
+    """The commit of each checkpoint and data set from the Hub."""
+    return [("from the Hub", f"{name}, commit {commit}") for name, commit in commits.items()]
+
+
+def cost_facts(run: RunRecord) -> Facts:
+    """Time and memory."""
+    return [
+        ("time", f"{seconds_text(run.seconds)} on {run.device}"),
+        ("peak memory", memory_text(run.peak_host_bytes, run.peak_device_bytes)),
+    ]
+
+
+def memory_text(host: int, device: int | None) -> str:
+    """Memory of the host and, unless it is the CPU, of the device."""
+    on_device = "" if device is None else f", {bytes_text(device)} of device memory"
+    return f"{bytes_text(host)} of host memory{on_device}"
+
+
+def drift_text(drift: DriftRecord | None) -> str:
+    """``drift 2.13 % in this round, ≤ 4.30 % from the first model``."""
+    if drift is None or drift.relative is None:
+        return "drift not known"
+    first = from_first_text(drift)
+    return f"drift {_exact(drift.relative)} in this round" + (f", {first} from the first model" if first else "")
+
+
+def from_first_text(drift: DriftRecord | None) -> str:
+    """How far OUT is from the first model: ``4.21 %``, or ``≤ 4.21 %`` where only a bound is known."""
+    if drift is None:
+        return ""
+    if drift.from_first is not None:
+        return _exact(drift.from_first)
+    return "" if drift.from_first_at_most is None else f"≤ {_exact(drift.from_first_at_most)}"
+
+
+def round_rows(report: MergeReport) -> list[dict[str, str]]:
+    """The rounds of a model, the first one first and this one last; the values are empty where nothing is known."""
+    return [_round(number, record) for number, record in enumerate((*report.history, round_of(report)), start=1)]
+
+
+def _round(number: int, record: RoundRecord) -> dict[str, str]:
+    moved = None if record.drift is None else record.drift.relative
+    found = measured_in(record.evaluation)
+    means = (None, None) if found is None else (found[1].asr, found[1].performance)
+    adapter = f" ({record.adapter})" if record.adapter else ""
+    asr, tasks = ("" if mean is None else f"{mean.value:.1f}" for mean in means)
+    return {
+        "round": str(number),
+        "OLD": record.old,
+        "NEW": f"{record.new}{adapter}",
+        "finished": record.finished,
+        "method": record.method,
+        "options": options_text(record.config),
+        "safety set": "" if record.safety is None else calibration_text(record.safety),
+        "task set": "" if record.task is None else calibration_text(record.task),
+        "adapted": str(record.adapted),
+        "restored": _exact(record.restored_share, 1),
+        "energy": _exact(record.energy_restored, 1),
+        "drift": _exact(moved),
+        "first": from_first_text(record.drift),
+        "ASR": asr,
+        "tasks": tasks,
+        "evaluation": measured_text(record.evaluation),
+    }
+
+
+def changed_options(config: Mapping[str, Any]) -> dict[str, str]:
+    """The options that differ from their defaults, as text."""
+    defaults = {name: option_text(default) for name, (default, _) in option_fields().items()}
+    shown = {name: option_text(value) for name, value in config.items()}
+    return {name: text for name, text in shown.items() if text != defaults.get(name)}
+
+
+def options_text(config: Mapping[str, Any]) -> str:
+    """The method, and the options that differ from their defaults: ``hpa, p_max 20``."""
+    changed = (f"{name} {text}" for name, text in changed_options(config).items() if name not in ("method", "device"))
+    return ", ".join([method_of(config), *changed])
+
+
+def measured_text(content: Mapping[str, Any] | None) -> str:
+    """What an evaluation measured of the merged model and of the others, in one sentence; empty without one."""
+    if (found := measured_in(content)) is None:
+        return ""
+    evaluation, merged = found
+    kinds = (
+        ("asr", "{:.1f} % of the attacks succeed"),
+        ("performance", "{:.1f} % on the tasks, on average"),
+        ("over_refusal", "{:.1f} % of the benign prompts are refused"),
+    )
+    said = []
+    for kind, words in kinds:
+        if mean := getattr(merged, kind):
+            others = [(model.name, getattr(model, kind)) for model in evaluation.models if model is not merged]
+            compared = ", ".join(f"{figure.value:.1f} % with {name}" for name, figure in others if figure)
+            said.append(words.format(mean.value) + (f" ({compared})" if compared else ""))
+    for purpose, asked in ASKED.items():
+        if (share := merged.broken.get(purpose)) and share.value:
+            said.append(f"{share.value:.1f} % of the answers to {asked} prompts are broken")
+    return f"Measured of the merged model: {'; '.join(said)}." if said else ""
+
+
+def _exact(share: float | None, decimals: int = 2) -> str:
+    """A share in percent with so many decimals; empty for None."""
+    return "" if share is None else f"{100 * share:.{decimals}f} %"
