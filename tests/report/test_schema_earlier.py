@@ -30,7 +30,7 @@ LINEAR = {
     "kept_share": "restored_share",
     "energy_put_back": "energy_restored",
 }
-UNCOUNTED = {"videos": 0, "audios": 0, "frames": 0, "seconds": 0.0}
+UNCOUNTED: dict[str, Any] = {"videos": 0, "audios": 0, "frames": 0, "seconds": 0.0}
 UNCOUNTED |= {"dropped": {}, "passed_over": [], "template": "", "parts": []}
 UNCOUNTED |= dict.fromkeys(("turns", "answers", "truncated", "available"))
 """What reports of calibration sets did not count then."""
