@@ -189,7 +189,8 @@ def image_for_a_text_model(call: Call) -> None:
 
 
 @refused(
-    "{safety}:1: the image {folder}/cat.png cannot be read (cannot identify image file '{folder}/cat.png'): "
+    "{safety}:1: the image {folder}/cat.png cannot be read (it is none of AVIF, BMP, GIF, JPEG, JPEG2000, PNG, "
+    "PPM, TIFF, WEBP, or of a kind of these that Pillow does not know): "
     "replace it or remove the sample."
 )
 def image_unreadable_llava(call: Call) -> None:
