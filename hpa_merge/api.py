@@ -11,8 +11,8 @@ from typing import Unpack
 from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
-from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
+from hpa_merge.engine.run import merge_all
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
@@ -20,9 +20,9 @@ from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
 from hpa_merge.evaluation.tuning import Goal, Tuning
-from hpa_merge.inputs.addresses import shown
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
+from hpa_merge.inputs.secrets import shown
 from hpa_merge.isolation import kept
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.render.folder import render

@@ -52,7 +52,7 @@ def test_killed_and_interrupted_at_random_moments(tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 import torch
-import hpa_merge.engine.merging
+import hpa_merge.engine.run
 from hpa_merge.cli import main
 torch.set_num_threads(1)
 real, count = hpa_merge.engine.loop.adapt, 0

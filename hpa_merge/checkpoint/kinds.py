@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import PurePath
 
-from hpa_merge.files.weights import SUFFIXES
+from hpa_merge.files.weight_names import SUFFIXES
 
 __all__ = [
     "PROCESSOR",

@@ -11,7 +11,7 @@ from hpa_merge.errors import OutputError
 from hpa_merge.files import parsing
 from hpa_merge.files.disk import mount_points
 from hpa_merge.files.names import REPORT
-from hpa_merge.files.weights import CONFIGS, has_header, is_weight_name
+from hpa_merge.files.weight_names import CONFIGS, has_header, is_weight_name
 
 __all__ = ["check_replaceable"]
 

@@ -20,9 +20,9 @@ from hpa_merge.checkpoint.files import copy_range, digest_at, read_at, write_at
 from hpa_merge.checkpoint.journal import Journal
 from hpa_merge.checkpoint.output import Places, busy, check_output, left_behind, telling
 from hpa_merge.checkpoint.partial import Partial, needed_bytes
-from hpa_merge.checkpoint.publishing import publish_folder
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout
+from hpa_merge.checkpoint.swap import publish_folder
 from hpa_merge.errors import OutputError
 
 __all__ = ["CheckpointWriter"]

@@ -30,7 +30,7 @@ from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_envir
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError
-from hpa_merge.inputs.addresses import recorded, secrets_of, without_secrets
+from hpa_merge.inputs.secrets import recorded, secrets_of, without_secrets
 
 __all__ = ["main"]
 

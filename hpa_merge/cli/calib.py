@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
-from hpa_merge.cli.testing import (
+from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
     MACHINE_OPTIONS,
@@ -18,6 +17,7 @@ from hpa_merge.cli.testing import (
     judge_from,
     reading,
 )
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
 
 
 @click.command(context_settings=HELP)

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
-from hpa_merge.cli.testing import (
+from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     ENDPOINT_OPTIONS,
     FAILED,
@@ -26,6 +25,7 @@ from hpa_merge.cli.testing import (
     test_files,
     write,
 )
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.errors import EvaluationError
 
 POINTS = click.FloatRange(min=0, max=100)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from hpa_merge.cli.model_options import check_place, write
 from hpa_merge.cli.terminal import FILE, HELP
-from hpa_merge.cli.testing import check_place, write
 from hpa_merge.errors import ConfigError
 
 

@@ -140,8 +140,8 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
-        from hpa_merge.engine.merging import merge_all
         from hpa_merge.engine.preview import preview
+        from hpa_merge.engine.run import merge_all
         from hpa_merge.publishing.destination import Destination, check_destination
         from hpa_merge.render.folder import render
 
@@ -189,8 +189,8 @@ def sweep_command(
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import sweep_plan_summary, sweep_summary
-        from hpa_merge.engine.merging import merge_all
         from hpa_merge.engine.preview import preview
+        from hpa_merge.engine.run import merge_all
         from hpa_merge.render.folder import render
 
         console = Console(quiet=quiet)

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.model_options import READING_OPTIONS
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.terminal import FILE, HELP, complain, libraries, options
-from hpa_merge.cli.testing import READING_OPTIONS
 from hpa_merge.config import HPAConfig
 from hpa_merge.records.example import Purpose
 

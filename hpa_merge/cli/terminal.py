@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpa_merge.errors import ConfigError
-from hpa_merge.inputs.addresses import without_secrets
+from hpa_merge.inputs.secrets import without_secrets
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

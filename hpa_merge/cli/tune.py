@@ -8,9 +8,7 @@ from typing import Any
 import click
 
 from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of
-from hpa_merge.cli.settings import read_settings
-from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
-from hpa_merge.cli.testing import (
+from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     FAILED,
     MAX_BROKEN,
@@ -22,6 +20,8 @@ from hpa_merge.cli.testing import (
     test_files,
     write,
 )
+from hpa_merge.cli.settings import read_settings
+from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import EvaluationError
 

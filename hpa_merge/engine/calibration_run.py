@@ -9,12 +9,12 @@ from torch import Tensor
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.encoding import Encoding
 from hpa_merge.engine.machine import is_out_of_memory
-from hpa_merge.engine.observed import Observed
 from hpa_merge.engine.statistics import ModelStatistics, Statistics
+from hpa_merge.engine.unit_statistics import Observed
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
 from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
-from hpa_merge.model.alignment import aligned
+from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]

@@ -23,7 +23,7 @@ from hpa_merge.evaluation.thinking import Answer, read_answer
 from hpa_merge.evaluation.verdicts import Verdict
 from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
-from hpa_merge.files.weights import is_checkpoint_folder
+from hpa_merge.files.weight_names import is_checkpoint_folder
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.records import ReadingOptions
 from hpa_merge.report.evaluation import ModelResult

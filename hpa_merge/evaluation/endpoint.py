@@ -18,7 +18,7 @@ from huggingface_hub.utils import httpx
 from hpa_merge.calibration.media.sending import SendingProcess
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import ANSWER, parse_json
-from hpa_merge.inputs.addresses import credentials, read_address, read_key, secrets_of, without_secrets
+from hpa_merge.inputs.secrets import credentials, read_address, read_key, secrets_of, without_secrets
 from hpa_merge.records import Media, Sample, Turn
 from hpa_merge.records.sample import MediaKind
 

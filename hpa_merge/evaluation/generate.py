@@ -21,7 +21,7 @@ from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.evaluation.thinking import MARKS, mark_at_end
 from hpa_merge.model.building import bounded_modules, check_counts
-from hpa_merge.model.upstream import repair
+from hpa_merge.model.transformers_fixes import repair
 from hpa_merge.records import Sample
 
 __all__ = ["LocalModel"]

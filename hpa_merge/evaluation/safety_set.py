@@ -17,7 +17,7 @@ from hpa_merge.evaluation.judges import Answerer, Judge, judged
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.thinking import read_answer
 from hpa_merge.files.disk import inside, write_whole
-from hpa_merge.files.weights import protected
+from hpa_merge.files.weight_names import protected
 from hpa_merge.records import Media, Turn
 
 __all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]

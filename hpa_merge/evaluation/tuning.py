@@ -14,11 +14,11 @@ from hpa_merge.checkpoint import check_output
 from hpa_merge.checkpoint.files import remove
 from hpa_merge.checkpoint.inputs import Inputs
 from hpa_merge.checkpoint.output import Places, telling
-from hpa_merge.checkpoint.publishing import publish_folder
 from hpa_merge.checkpoint.replacing import check_replaceable
+from hpa_merge.checkpoint.swap import publish_folder
 from hpa_merge.config import HPAConfig
-from hpa_merge.engine.merging import merge_all
 from hpa_merge.engine.request import MergeRequest, Progress
+from hpa_merge.engine.run import merge_all
 from hpa_merge.engine.sets import locate_sets
 from hpa_merge.errors import CalibrationError, ConfigError, EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import Suite, is_answers

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 
 from hpa_merge.errors import CalibrationError, CheckpointError, HPAError, PublishError
-from hpa_merge.inputs.addresses import shown, without_secrets
+from hpa_merge.inputs.secrets import shown, without_secrets
 
 __all__ = ["AGAIN", "OFFLINE", "What", "is_dropped", "publishing", "reading", "unreachable"]
 

@@ -20,7 +20,7 @@ from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.files.parsing import CONFIG, read_json
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
-from hpa_merge.model.upstream import repair
+from hpa_merge.model.transformers_fixes import repair
 
 __all__ = ["bounded_modules", "build_meta_model", "check_counts", "count_tensors", "decoder_start"]
 

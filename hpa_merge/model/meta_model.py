@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model.alignment import aligned
+from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions

@@ -29,8 +29,8 @@ from hpa_merge.render.card import UNPUBLISHED, for_the_hub
 from hpa_merge.render.figures import EVALUATION
 from hpa_merge.render.folder import PAGE, Drawing
 from hpa_merge.report.manifest import Listing, names_weights_alone
+from hpa_merge.report.redaction import for_others, places_in
 from hpa_merge.report.schema import MergeReport, read_report
-from hpa_merge.report.sharing import for_others, places_in
 from hpa_merge.verification import verify
 
 __all__ = ["PushReport", "is_stale", "push"]
@@ -92,8 +92,8 @@ def push(
 
     The folder is verified first. The files of the manifest, the model card and the report are uploaded byte for byte,
     with two exceptions: local paths are removed from the report and its drawings (see
-    :func:`hpa_merge.report.sharing.for_others`), and the model card's example gets the name on the Hub. The same commit
-    deletes files of an earlier model; see :func:`is_stale`. The token is huggingface_hub's.
+    :func:`hpa_merge.report.redaction.for_others`), and the model card's example gets the name on the Hub. The same
+    commit deletes files of an earlier model; see :func:`is_stale`. The token is huggingface_hub's.
 
     Args:
         out: the folder; it is not written to.

@@ -10,7 +10,7 @@ from hpa_merge.errors import CheckpointError, EvaluationError, OutputError
 from hpa_merge.files.disk import sync_folder, write_whole
 from hpa_merge.files.inside import NotInside, TooLong, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
-from hpa_merge.files.weights import is_checkpoint_folder
+from hpa_merge.files.weight_names import is_checkpoint_folder
 from hpa_merge.render import folder
 from hpa_merge.render.card import remake
 from hpa_merge.report.evaluation import Evaluation, read_evaluation

@@ -18,7 +18,7 @@ from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, By, group_rows
 from hpa_merge.report.schema import MergeReport, read_report_file
-from hpa_merge.report.vectors import StatisticsSummary, is_statistics, read_summary
+from hpa_merge.report.statistics_summary import StatisticsSummary, is_statistics, read_summary
 from hpa_merge.report.walking import mapped
 
 FORMAT = "hpa-merge inspection"

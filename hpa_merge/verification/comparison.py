@@ -25,10 +25,10 @@ from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
+from hpa_merge.verification.differences import mask_of, told
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import slacks_of
 from hpa_merge.verification.records import compare_records
-from hpa_merge.verification.values import mask_of, told
 
 __all__ = ["Comparison"]
 

@@ -23,10 +23,10 @@ from hpa_merge.report.manifest import Listing
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
+from hpa_merge.verification.differences import said_of, told
 from hpa_merge.verification.files import digest_of, weight_files
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.records import compare_records
-from hpa_merge.verification.values import said_of, told
 
 __all__ = ["Claims", "check_folder", "slacks_of"]
 

@@ -12,8 +12,8 @@ from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.lineage import Lineage
 from hpa_merge.engine.plan import Plan
 from hpa_merge.report.records import CalibrationRecord, DriftRecord, RoundRecord
+from hpa_merge.report.redaction import named_template
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.sharing import named_template
 from hpa_merge.report.words import shortened
 from hpa_merge.verification.findings import Findings
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.gate
 SCRIPT = """
 import signal, sys, threading
 import torch
-import hpa_merge.engine.merging
+import hpa_merge.engine.run
 from hpa_merge.cli import main
 torch.set_num_threads(1)
 real, count = hpa_merge.engine.loop.adapt, 0

@@ -9,7 +9,7 @@ from checkpoint_folders import everything, write_raw
 from evaluation_cases import jsonl, status
 
 from hpa_merge import merge
-from hpa_merge.cli.testing import check_place
+from hpa_merge.cli.model_options import check_place
 from hpa_merge.errors import EvaluationError
 
 JSON = '{\n "format": "hpa-merge evaluation",\n "schema_version": 1}'

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import hpa_merge.api
-import hpa_merge.engine.merging
+import hpa_merge.engine.run
 from hpa_merge import HPAConfig, merge, sweep
 from hpa_merge.cli import main
 from hpa_merge.engine.request import Limits, MergeRequest
@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[MergeRequest]:
         raise Asked
 
     monkeypatch.setattr(hpa_merge.api, "merge_all", merge_all)
-    monkeypatch.setattr(hpa_merge.engine.merging, "merge_all", merge_all)
+    monkeypatch.setattr(hpa_merge.engine.run, "merge_all", merge_all)
     return requests
 
 

@@ -11,7 +11,7 @@ import torch
 from cases import CARD, REPORT, TinyCase, content
 from interruptions import STOPS, beside, interrupt, raising, run
 
-import hpa_merge.engine.merging
+import hpa_merge.engine.run
 import hpa_merge.methods.applying
 from hpa_merge.errors import OutputError
 from hpa_merge.model import PausedForwards

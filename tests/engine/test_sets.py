@@ -16,8 +16,8 @@ from hpa_merge.engine.preview import preview
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.sets import draw
 from hpa_merge.errors import CalibrationError, ConfigError, OutputError
+from hpa_merge.report.redaction import for_others
 from hpa_merge.report.schema import read_report
-from hpa_merge.report.sharing import for_others
 from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
@@ -156,7 +156,7 @@ def test_images_start_in_the_folder_of_their_set(tiny: Tiny, tmp_path: Path) -> 
 def asked(monkeypatch: pytest.MonkeyPatch, *words: object) -> MergeRequest:
     """What the command asks for."""
     requests: list[MergeRequest] = []
-    monkeypatch.setattr("hpa_merge.engine.merging.merge_all", lambda request, *_: requests.append(request) or {}[0])
+    monkeypatch.setattr("hpa_merge.engine.run.merge_all", lambda request, *_: requests.append(request) or {}[0])
     with pytest.raises((KeyError, SystemExit)):
         main([str(word) for word in ("old", "new", "--safety-calib", "s.jsonl", "-o", "out", *words)])
     (request,) = requests

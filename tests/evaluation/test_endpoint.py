@@ -18,7 +18,7 @@ from PIL import Image
 
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
-from hpa_merge.inputs.addresses import KEY
+from hpa_merge.inputs.secrets import KEY
 from hpa_merge.records import Media, Sample, Turn
 
 

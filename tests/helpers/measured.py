@@ -100,7 +100,7 @@ def _receive(stream: BinaryIO) -> bytes | None:
 def _serve() -> None:
     import hpa_merge.calibration
     import hpa_merge.cli
-    import hpa_merge.engine.merging  # noqa: F401
+    import hpa_merge.engine.run  # noqa: F401
 
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     while (job := _receive(jobs)) is not None:

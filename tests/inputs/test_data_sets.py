@@ -21,7 +21,7 @@ from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.inputs import data_sets
 from hpa_merge.inputs.data_sets import is_data_set, locate_data
 from hpa_merge.records import read_records
-from hpa_merge.report.sharing import _places_of
+from hpa_merge.report.redaction import _places_of
 
 NAME = "lab/refusals"
 

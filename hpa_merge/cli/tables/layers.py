@@ -8,7 +8,7 @@ from hpa_merge.report.inspecting import Named
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import figures_of, linear_row, short
 from hpa_merge.report.saliency import unpack_cells
-from hpa_merge.report.vectors import StatisticsSummary
+from hpa_merge.report.statistics_summary import StatisticsSummary
 
 __all__ = ["heat_map", "layers_table", "statistics_table"]
 

@@ -11,8 +11,8 @@ from hpa_merge.files.names import CARD
 from hpa_merge.files.parsing_yaml import parse_yaml
 from hpa_merge.render.card.metadata import Loader, metadata_of, to_yaml
 from hpa_merge.render.card.section import section_of
+from hpa_merge.report.redaction import for_others, is_local_in
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.sharing import for_others, is_local_in
 
 __all__ = ["BEGIN", "END", "for_the_hub", "make", "remake", "unreadable"]
 

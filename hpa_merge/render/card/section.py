@@ -24,7 +24,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
     """The section, without its marks.
 
     Args:
-        report: without local paths (:func:`hpa_merge.report.sharing.for_others`), because the section is published.
+        report: without local paths (:func:`hpa_merge.report.redaction.for_others`), because the section is published.
         figures: pictures next to the card, by file name, and their alternative texts.
         followed: whether the card has other text.
     """

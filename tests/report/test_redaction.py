@@ -15,9 +15,9 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.render.card import for_the_hub, make, remake
 from hpa_merge.render.page import page_of
 from hpa_merge.report.records import CalibrationRecord, RoundRecord
+from hpa_merge.report.redaction import for_others, is_local_in, places_in
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.sharing import for_others, is_local_in, places_in
 from hpa_merge.report.validity import ROUNDS
 
 SECRET = "somebody"

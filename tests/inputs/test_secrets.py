@@ -12,8 +12,8 @@ from measured import measured
 from hpa_merge.cli import main
 from hpa_merge.errors import EvaluationError, HPAError
 from hpa_merge.evaluation.endpoint import Endpoint
-from hpa_merge.inputs.addresses import KEY, credentials, read_address, read_key, recorded, shown, without_secrets
 from hpa_merge.inputs.hub import locate
+from hpa_merge.inputs.secrets import KEY, credentials, read_address, read_key, recorded, shown, without_secrets
 
 PASSWORD = "Sesame"
 """Of which no test may see a piece."""

@@ -15,7 +15,7 @@ from hpa_merge import merge
 from hpa_merge.calibration import Encoder
 from hpa_merge.checkpoint import Checkpoint, Prefetch
 from hpa_merge.model import PausedForwards
-from hpa_merge.model.alignment import ALIGNMENT, aligned
+from hpa_merge.model.aligned_memory import ALIGNMENT, aligned
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8]
 

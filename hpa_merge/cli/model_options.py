@@ -12,7 +12,7 @@ from hpa_merge.cli.options import config_option
 from hpa_merge.config import FOLDER, IGNORED, MAP
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.names import METRICS, check_names
-from hpa_merge.inputs.addresses import read_address, read_key
+from hpa_merge.inputs.secrets import read_address, read_key
 
 if TYPE_CHECKING:
     from hpa_merge.evaluation.collecting import Suite
@@ -280,7 +280,7 @@ def check_place(
     if path is None:
         return
     from hpa_merge.files.disk import inside
-    from hpa_merge.files.weights import is_checkpoint_folder, protected
+    from hpa_merge.files.weight_names import is_checkpoint_folder, protected
 
     if (found := inside(path, [each for each in inputs if each.exists()])) is not None:
         what = "lie in a model, which is never written to" if found.is_dir() else f"replace {found}, which is read"

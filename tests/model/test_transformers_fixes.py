@@ -8,7 +8,7 @@ from family_pairs import make_pair
 from transformers import Llama4ForConditionalGeneration
 
 from hpa_merge.evaluation.generate import _load
-from hpa_merge.model.upstream import repair
+from hpa_merge.model.transformers_fixes import repair
 
 PROMPT = {"input_ids": torch.tensor([[1, 5, 6, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
 
