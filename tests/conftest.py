@@ -22,7 +22,7 @@ import rewritten  # noqa: F401 - first of the helpers
 from children import HOST  # before torch is imported
 
 # isort: split
-import hpa_merge.calibration  # noqa: F401 - before transformers, where torchvision is one for another torch
+import hpa_merge.libraries.torchvision  # noqa: F401 - before transformers
 
 # isort: split
 from cases import DRAW, Call, TinyCase

@@ -9,7 +9,7 @@ see it), :mod:`process` (an encoder in a child process, which is where a strange
 inside).
 """
 
-from hpa_merge.calibration import torchvision  # noqa: F401 - before transformers
+from hpa_merge.libraries import torchvision  # noqa: F401 - before transformers
 
 # isort: split
 from hpa_merge.calibration.encode import Encoded, Encoder

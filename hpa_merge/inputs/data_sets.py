@@ -93,7 +93,7 @@ def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
         missing = {file: files[file] for file in chosen["files"] if not (snapshot / file).exists()}
         if missing and not reached:
             raise CalibrationError(
-                f"{name}: {min(missing)} is not in the cache, and {unreachable()}: run it once with the Hub in reach."
+                f"{name}: {min(missing)} is not in the cache, and {unreachable()}: run it once with access to the Hub."
             )
         check_room({name: sum(missing.values())}, CalibrationError)
         if missing:

@@ -1,5 +1,8 @@
 """A transformers model that is never whole in memory: it is loaded, run and freed unit by unit."""
 
+from hpa_merge.libraries import torchvision  # noqa: F401 - before transformers
+
+# isort: split
 from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.adapter_trial import try_adapter
 from hpa_merge.model.components import COMPONENTS, Component

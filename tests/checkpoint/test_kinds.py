@@ -177,7 +177,7 @@ def test_a_merge_of_a_training_folder(tiny: Callable[..., TinyCase], tmp_path: P
     put(case.new, *leftovers, content=json.dumps({"output_dir": secret}))
     put(case.new, "assets/logo.png", "LICENSE", content="for all")
     out, calibration = tmp_path / "out", {"safety_calib": case.safety, "task_calib": case.task}
-    plan = preview(MergeRequest(case.old, case.new, {out: HPAConfig()}, **calibration))
+    plan = preview(MergeRequest(case.old, case.new, {out: HPAConfig()}, case.safety, (case.task,)))
     report = merge(case.old, case.new, out, page=False, **calibration)
     published = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert set(published) == {*before, "assets/logo.png", "LICENSE", "README.md", "hpa_report.json"}

@@ -9,7 +9,7 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
-    {"core", "files"},
+    {"core", "files", "libraries"},
     {"isolation", "methods"},
     {"config", "records"},
     {"calibration", "checkpoint", "model"},

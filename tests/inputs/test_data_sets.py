@@ -232,11 +232,11 @@ def test_offline_the_cache_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     )
     assert refused(f"{NAME}:test") == (
         f"the calibration data {NAME}:test: data/test.parquet is not in the cache, and HF_HUB_OFFLINE keeps the Hub "
-        "out of reach: run it once with the Hub in reach."
+        "out of reach: run it once with access to the Hub."
     )
     assert refused("lab/other") == (
         "the calibration data lab/other is no file or folder here and not in the cache, and HF_HUB_OFFLINE keeps the "
-        "Hub out of reach: check the name, or run it once with the Hub in reach."
+        "Hub out of reach: check the name, or run it once with access to the Hub."
     )
 
 
@@ -253,7 +253,7 @@ def test_private_gated_and_missing(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     assert locate_data(f"{NAME}:test").files
     repository.gated = True
     assert refused(f"{NAME}:train") == (
-        f"the calibration data {NAME}:train is gated, and you are not among those who may read it: ask for access at "
+        f"the calibration data {NAME}:train is gated, and you may not read it: ask for access at "
         f"{hub.address}/datasets/{NAME}, then log in with 'hf auth login'."
     )
 

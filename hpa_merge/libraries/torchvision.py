@@ -1,8 +1,8 @@
-"""torchvision, where the installed torch is one that its compiled part was not built for; imported first of all here.
+"""Import torchvision, even if its compiled part was built for another torch.
 
-PyPI's torchvision goes with PyPI's torch, which has CUDA. Next to a CPU build of torch it cannot be imported, and then
-neither can the processors of transformers, which import it wherever it is installed. They use its functions in Python
-alone, so that the operators which are missing may be: whoever calls one gets torch's own error.
+PyPI's torchvision fits PyPI's torch, which has CUDA. Next to a CPU build of torch its import fails, and then so does that
+of the models and processors of transformers, which import torchvision if it is installed. They only use its functions in
+Python, so that its missing operators do not matter: a call of one raises torch's own error.
 """
 
 from collections.abc import Callable

@@ -6,12 +6,12 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-import hpa_merge.calibration
+from hpa_merge.libraries import torchvision
 
 
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="it is not installed")
 def test_its_functions_in_python_are_there_and_torch_is_as_it_was() -> None:
-    assert hpa_merge.calibration.torchvision
+    assert torchvision
     assert torch.library.register_fake.__module__ == "torch.library"
     assert torch.library.register_fake.__name__ == "register_fake"
     resize = sys.modules["torchvision"].transforms.v2.functional.resize
