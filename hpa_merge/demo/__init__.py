@@ -1,5 +1,8 @@
 """``hpa-merge demo``: a small LLaVA before and after a tuning step, with calibration files and scores."""
 
+from hpa_merge.libraries import torchvision  # noqa: F401 - before transformers
+
+# isort: split
 from hpa_merge.demo.pair import make_demo
 from hpa_merge.demo.samples import DemoFiles
 from hpa_merge.demo.scores import DemoScores, measure

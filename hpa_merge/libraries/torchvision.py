@@ -1,7 +1,7 @@
 """Import torchvision, even if its compiled part was built for another torch.
 
-PyPI's torchvision fits PyPI's torch, which has CUDA. Next to a CPU build of torch its import fails, and then so does that
-of the models and processors of transformers, which import torchvision if it is installed. They only use its functions in
+PyPI's torchvision fits PyPI's torch, which has CUDA. Next to a CPU build of torch its import fails, and then so does
+that of transformers' models and processors, which import torchvision if it is installed. They only use its functions in
 Python, so that its missing operators do not matter: a call of one raises torch's own error.
 """
 
