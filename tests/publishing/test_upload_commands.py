@@ -43,7 +43,7 @@ def test_the_command(hub: UploadHub, out: Path, capsys: pytest.CaptureFixture[st
     assert run("push", out, "lab/second", "-q") == 0
     assert capsys.readouterr() == ("", "")
     assert run("push", out, "others/x") == 2
-    assert capsys.readouterr().err.startswith("Error: others/x: your token may not write there")
+    assert capsys.readouterr().err.startswith("Error: others/x: the Hub does not let your token write there")
 
 
 def test_by_itself(hub: UploadHub, out: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_broken_off_in_a_large_file_and_gone_on(hub: UploadHub, out: Path) -> No
 
 def test_broken_off_in_the_commit_and_gone_on(hub: UploadHub, out: Path) -> None:
     hub.drops[f"POST /api/models/{ID}/commit"] = 1000
-    assert "broke off" in refused(out)
+    assert "broke: check the network" in refused(out)
     assert published(hub) == {}
     hub.drops.clear()
     hub.received.clear()
@@ -94,7 +94,7 @@ def test_a_commit_whose_answer_is_lost(hub: UploadHub, out: Path) -> None:
 def test_a_pull_request_is_not_opened_twice(hub: UploadHub, out: Path) -> None:
     hub.repositories[ID] = Store()
     hub.lose[f"POST /api/models/{ID}/commit"] = 1
-    assert "broke off" in refused(out, pull_request=True)
+    assert "broke: check the network" in refused(out, pull_request=True)
     assert len(hub.repositories[ID].log) == 1
 
 
