@@ -81,7 +81,21 @@ def commands_of(words: list[str], folder: Path, run: Run) -> dict[str, Command]:
             ("sweep", old, new, settings, *options, "-o", "{}/outs"), ("--resume",), ("outs/a", "outs/b", "outs/c")
         ),
         "tune": Command(
-            ("tune", old, new, *options, *tests, "--settings", settings, "--max-asr", "100", "-o", "{}/out"),
+            (
+                "tune",
+                old,
+                new,
+                *options,
+                *tests,
+                "--settings",
+                settings,
+                "--max-asr",
+                "100",
+                "--max-broken",
+                "100",
+                "-o",
+                "{}/out",
+            ),
             ("--resume",),
             ("out",),
         ),

@@ -147,7 +147,10 @@ def as_json(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
         (lambda report: b"[" * 100_000, "hpa_report.json is not a report of hpa-merge"),
         (as_json(schema_version=99), "hpa_report.json has schema_version 99 and this version reads 1 and 2"),
         (as_json(linears=3), "hpa_report.json is not a report of hpa-merge (linears cannot be 3)"),
-        (as_json(evaluation={"asr": float("nan")}), "hpa_report.json is not a report of hpa-merge (NaN is not a finite"),
+        (
+            as_json(evaluation={"asr": float("nan")}),
+            "hpa_report.json is not a report of hpa-merge (NaN is not a finite",
+        ),
         (
             lambda report: as_json(evaluation={"asr": 7})(report).replace(b" 7}", b" 1e999}"),
             "1e999 is not a finite number",

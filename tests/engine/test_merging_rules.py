@@ -341,7 +341,7 @@ def test_verify(method: str, compensation: bool, name: str, tiny: Tiny, tmp_path
 
 
 WRONG = {
-    "regmean": "values are not what comes out",
+    "regmean": "values differ from the merge's",
     "linear": "are not OLD + 0.3 · (NEW − OLD)",
     "safe-delta": "are NEW's in the report and not in OUT",
     "model-tailor": "values are OLD's, and",
