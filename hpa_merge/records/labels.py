@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from hpa_merge.records.fields import Fields, quoted
+from hpa_merge.records.fields import Fields, option, quoted
+from hpa_merge.records.names import BAD, GOOD
 
 __all__ = ["meaning", "read_labels"]
 
@@ -26,8 +27,6 @@ EITHER = (
 
 _OF_BAD = re.compile(r"unsafe|(?<!un)harm(?!less)|malicious|toxic")
 """In a label's name: it is true of what is bad."""
-_GOOD = ("safe", "unharmful", "harmless", "benign", "not_harmful", "non_harmful", "refusal", "desirable")
-_BAD = ("unsafe", "harmful", "toxic", "malicious", "adversarial", "compliance", "undesirable")
 _TRUE, _FALSE = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
 
@@ -38,15 +37,16 @@ def read_labels(fields: Fields, answered: bool) -> tuple[bool | None, bool | Non
         answered: whether the record has an answer.
 
     Raises:
-        CalibrationError: a label has a value that is not understood.
+        CalibrationError: a label has a value that is not understood, or may mean two things.
     """
     prompt = _first(fields, PROMPT_LABELS)
+    if not answered:
+        prompt = _without_answer(fields, prompt)
     answer = _first(fields, ANSWER_LABELS)
     if (wanted := _first(fields, WANTED_LABELS)) is not None:
         answer = wanted and answer is not False
-    label = fields.peek("label")
-    if answered and (isinstance(label, bool) or str(label).casefold() in ("true", "false")):  # TRL's KTO
-        answer = meaning(fields, "label", fields.take("label")) and answer is not False
+    if answered and (wanted := _label_of_pair(fields)) is not None:
+        answer = wanted and answer is not False
     if fields.reading.purpose == "safety" and answered and fields.filled(*REFUSAL_LABELS):
         refused = _first(fields, REFUSAL_LABELS)
         answer = False if refused is False else answer
@@ -56,6 +56,44 @@ def read_labels(fields: Fields, answered: bool) -> tuple[bool | None, bool | Non
     return prompt, answer
 
 
+def _without_answer(fields: Fields, prompt: bool | None) -> bool | None:
+    """What ``is_safe`` says where there is no answer: it is the prompt's.
+
+    Raises:
+        CalibrationError: a label is an answer's by its name.
+    """
+    name = fields.filled(*(each for each in ANSWER_LABELS if each != "is_safe"), *WANTED_LABELS)
+    if name is not None:
+        given = option(fields.given(name))
+        raise fields.error(
+            f"{fields.named(name)} is a label of an answer, and the record has none: add the answer, say that it is "
+            f"the prompt's with --map unsafe_prompt={given} or --map safe_prompt={given}, or pass it over with "
+            f"--ignore-field {given}."
+        )
+    said = _first(fields, ("is_safe",))
+    return prompt if said is None else said and prompt is not False
+
+
+def _label_of_pair(fields: Fields) -> bool | None:
+    """What a ``label`` of true or false says of an answer: next to TRL's prompt and completion that it is wanted.
+
+    Raises:
+        CalibrationError: in a safety set it stands next to others, where moderation sets call what is harmful true.
+    """
+    value, known = fields.peek("label"), fields.known()
+    pair = "completion" in known and not fields.filled("completion")
+    yes_no = str(value).strip().casefold() in (("true", "false", "1", "0") if pair else ("true", "false"))
+    if not yes_no:
+        return None
+    if fields.reading.purpose != "task" and not pair:
+        name = option(fields.given("label"))
+        raise fields.error(
+            f"{fields.named('label')} is {str(value).casefold()} and has two readings, an answer that is wanted (KTO) "
+            f"or one that is harmful (moderation): say which with --map kto_tag={name} or --map unsafe_answer={name}."
+        )
+    return meaning(fields, "label", fields.take("label"))
+
+
 def meaning(fields: Fields, name: str, value: Any) -> bool:
     """Whether a label says that something is good.
 
@@ -63,8 +101,8 @@ def meaning(fields: Fields, name: str, value: Any) -> bool:
         CalibrationError: its value is not understood.
     """
     said = str(value).strip().casefold().replace(" ", "_").replace("-", "_")
-    if said in _GOOD or said in _BAD:
-        return said in _GOOD
+    if said in GOOD or said in BAD:
+        return said in GOOD
     if said in _TRUE or said in _FALSE:
         return (said in _TRUE) != bool(_OF_BAD.search(name))
     raise fields.error(
@@ -84,6 +122,6 @@ def _either(fields: Fields) -> bool | None:
     for name in EITHER:
         value = fields.peek(name)
         words = str(value).strip().casefold()
-        if fields.filled(name) and (words in _GOOD or words in _BAD or (name != "label" and isinstance(value, bool))):
+        if fields.filled(name) and (words in GOOD or words in BAD or (name != "label" and isinstance(value, bool))):
             said.append(meaning(fields, name, fields.take(name)))
     return all(said) if said else None

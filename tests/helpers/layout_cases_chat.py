@@ -234,7 +234,7 @@ CHAT = (
         "merged files",
         messages(HI, NO, prompt="Who?", completion="Me."),
         refused='"prompt", "completion" hold content that is not read (the record is read as a conversation, by '
-        '"messages"): say what it is with --map, such as --map system=prompt, or pass it over with '
+        '"messages"): pass it over with '
         "--ignore-field prompt.",
     ),
     Case(
@@ -258,7 +258,7 @@ CHAT = (
         "one's own files",
         messages(HI, NO, remarks="Answer in verse"),
         refused='"remarks" holds content that is not read (the record is read as a conversation, by '
-        '"messages"): say what it is with --map, such as --map system=remarks, or pass it over with '
+        '"messages"): pass it over with '
         "--ignore-field remarks.",
     ),
     Case(
