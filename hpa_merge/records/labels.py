@@ -6,7 +6,7 @@ from typing import Any
 from hpa_merge.records.fields import Fields, option, quoted
 from hpa_merge.records.names import BAD, GOOD
 
-__all__ = ["meaning", "read_labels"]
+__all__ = ["is_trained", "meaning", "of_message", "read_labels"]
 
 PROMPT_LABELS = (
     *("prompt_label", "prompt_harm_label", "prompt_safety", "is_prompt_safe", "prompt_safe", "safe_prompt"),
@@ -24,6 +24,13 @@ EITHER = (
     "label",
 )
 """Labels that are the prompt's where there is no answer; next to an answer it is unclear whose they are."""
+
+OF_MESSAGE = (*(name for name in EITHER if name != "label"), "toxic", "is_toxic", "is_safe")
+"""Labels of the message that has them."""
+
+TRAINED = ("weight", "loss", "loss_weight", "train", "trainable", "training", "is_trained")
+MASKED = ("mask", "masked", "is_masked", "ignore_loss", "no_loss")
+"""Whether a message is learnt, in chats for training: true of those that are, and of those that are not."""
 
 _OF_BAD = re.compile(r"unsafe|(?<!un)harm(?!less)|malicious|toxic")
 """In a label's name: it is true of what is bad."""
@@ -54,6 +61,26 @@ def read_labels(fields: Fields, answered: bool) -> tuple[bool | None, bool | Non
     if not answered and prompt is None:
         prompt = _either(fields)
     return prompt, answer
+
+
+def of_message(fields: Fields, role: str) -> bool | None:
+    """Whether a message calls itself safe; None where it says nothing.
+
+    Raises:
+        CalibrationError: a label has a value that is not understood.
+    """
+    if role not in ("user", "assistant"):
+        return None
+    return _first(fields, (*OF_MESSAGE, *(ANSWER_LABELS[1:] if role == "assistant" else PROMPT_LABELS)))
+
+
+def is_trained(fields: Fields) -> bool:
+    """Whether a message is one that a model learns; its marks are passed over."""
+    learnt = all(str(fields.peek(name)).casefold() not in _FALSE for name in TRAINED) and all(
+        str(fields.peek(name)).casefold() not in _TRUE for name in MASKED
+    )
+    fields.pass_over(*(name for name in (*TRAINED, *MASKED) if isinstance(fields.peek(name), int | float)))
+    return learnt
 
 
 def _without_answer(fields: Fields, prompt: bool | None) -> bool | None:

@@ -313,4 +313,13 @@ LABELLED = (
         "safe one with --map safe_prompt=label or an unsafe one with --map unsafe_prompt=label, or pass it over with "
         "--ignore-field label.",
     ),
+    Case(
+        "a safe and an unsafe response",
+        "contrast sets",
+        one(prompt="How?", safe_response="No.", unsafe_response="So."),
+        "user: How? / assistant: No.",
+        purpose="safety",
+        passed=("unsafe_response",),
+        note="the safe one is the answer, the other is not fed",
+    ),
 )
