@@ -110,7 +110,8 @@ def _label_of_pair(fields: Fields) -> bool | None:
     value, known = fields.peek("label"), fields.known()
     pair = "completion" in known and not fields.filled("completion")
     yes_no = str(value).strip().casefold() in (("true", "false", "1", "0") if pair else ("true", "false"))
-    if not yes_no:
+    plain = "text" in known and "text" not in fields  # whose label may be any class
+    if not yes_no or (plain and fields.reading.purpose == "task"):
         return None
     if fields.reading.purpose != "task" and not pair:
         name = option(fields.given("label"))

@@ -71,7 +71,7 @@ topic topics subtopic subject subjects subject_name topic_name category_name mod
 level difficulty type types subtype kind class classes class1 class2 class3 group groups tag tags risk_area model
 models generator engine finish_reason stop_reason status quality rank ranking score scores rating ratings confidence
 probability usage count counts length lengths num_tokens width height size format mimetype detail question_types
-answer_types question_source image_source prompt_source response_source creator contributor
+answer_types question_source image_source prompt_source response_source creator contributor reward rewards logprobs
 """
 
 _NOTHING = frozenset(_ABOUT.split())
@@ -103,7 +103,9 @@ _SAFETY = re.compile(
 
 _JUDGES = re.compile(
     r"(^|_)(labels?|judges?|judged|judgements?|judgments?|asr|human|verdicts?|decisions?|flag|wanted|approved|accepted"
-    r"|rejected|blocked|allowed|acceptable|bad|good|ok|passed|broken|grade|graded)(_|$)|succe(ss|ed)"
+    r"|rejected|blocked|allowed|acceptable|bad|good|ok|pass(ed)?|broken|graded?"
+    r"|results?|outcome|correct|wrong|bypass(ed)?|leak(ed|s)?|eval|evaluation|class|annotation|hit|detected)(_|$)"
+    r"|succe(ss|ed)"
 )
 
 GOOD = ("safe", "unharmful", "harmless", "benign", "not_harmful", "non_harmful", "refusal", "desirable")

@@ -82,10 +82,10 @@ def _meant(fields: Fields, folded: str, layout: str, *, prompted: bool) -> str:
     held = value[0] if isinstance(value, list) and value else value
     if isinstance(held, str) and (medium := kind_of_file(held)) and prompted:
         return f"--map, such as --map {medium}={{}}"
-    if fields.reading.answered and _of_answer(folded) and value in (0, 1):  # so are False and True
-        return "--map, such as --map kto_tag={} where true is an answer that is wanted"
     if layout == "plain text":
         return "--map prompt=text and --map answer={}" if _ANSWER.search(folded) else ""
+    if fields.reading.answered and _of_answer(folded) and value in (0, 1):  # so are False and True
+        return "--map, such as --map kto_tag={} where true is an answer that is wanted"
     if not prompted:
         return ""
     if _SYSTEM.search(folded):

@@ -239,7 +239,27 @@ LABELLED = (
             ("verdict", "unsafe"),
             ("flagged", "no"),
             ("label", 0),
+            ("outcome", 1),
+            ("gpt4_eval", 0),
         )
+    ),
+    Case(
+        "plain texts with a label of safety",
+        "one's own files, as safety set",
+        ({"text": "How? So.", "is_safe": False}, {"text": "How? No.", "is_safe": True}),
+        "text: How? No.",
+        prompt="",
+        purpose="safety",
+        dropped={BAD: 1},
+        refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
+        "answer, is the user's or a tool's.",
+    ),
+    Case(
+        "a plain text with a verdict",
+        "one's own files, as safety set",
+        one(text="How? So.", asr=1),
+        purpose="safety",
+        refused=unknown("asr"),
     ),
     Case(
         "a label of safety in an object",

@@ -199,7 +199,7 @@ def parse_record(
         remedy = f"{_HINT}, or name your own fields with --map" if fields.names() else _HINT
         raise fields.error(f"no known field, found {found}: {remedy}.")
     examples = layout.read(fields)
-    reading.answered = any(example.references or example.answer for example in examples)
+    reading.answered = any(each.references or each.answer or each.text or each.input_ids for each in examples)
     if left := reading.left():
         raise refused(fields, layout.name, left, prompted=any(example.turns for example in examples))
     return Parsed(tuple(examples), frozenset(reading.passed_over))
