@@ -91,7 +91,12 @@ def _without_answer(fields: Fields, prompt: bool | None) -> bool | None:
     """
     name = fields.filled(*(each for each in ANSWER_LABELS if each != "is_safe"), *WANTED_LABELS)
     if name is not None:
-        given = option(fields.given(name))
+        given, value = option(fields.given(name)), fields.peek(name)
+        if isinstance(value, str) and len(value.split()) > 1:
+            raise fields.error(
+                f"{fields.named(name)} holds a text, and may be an answer or a label of one: say that it is the answer "
+                f"with --map answer={given}, or pass it over with --ignore-field {given}."
+            )
         raise fields.error(
             f"{fields.named(name)} is a label of an answer, and the record has none: add the answer, say that it is "
             f"the prompt's with --map unsafe_prompt={given} or --map safe_prompt={given}, or pass it over with "

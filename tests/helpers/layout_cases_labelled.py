@@ -342,4 +342,12 @@ LABELLED = (
         passed=("unsafe_response",),
         note="the safe one is the answer, the other is not fed",
     ),
+    Case(
+        "a safe response alone",
+        "one's own files",
+        one(prompt="How?", safe_response="I do not help."),
+        purpose="safety",
+        refused='"safe_response" holds a text, and may be an answer or a label of one: say that it is the answer with '
+        "--map answer=safe_response, or pass it over with --ignore-field safe_response.",
+    ),
 )

@@ -190,6 +190,13 @@ QUESTIONS = (
         note="calibration takes the worked `solution`, a test the short `answer`",
     ),
     Case(
+        "MATH with several short answers",
+        "OlympiadBench-like files",
+        one(problem="How many?", solution="One and one, so 2.", answer=["2", "two"]),
+        "user: How many? / assistant: One and one, so 2.",
+        references=("2", "two"),
+    ),
+    Case(
         "NuminaMath",
         "NuminaMath-CoT",
         one(

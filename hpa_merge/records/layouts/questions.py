@@ -69,7 +69,8 @@ class Question:
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
         drafts, references = self._answer(fields)
         if self.short and drafts and fields.filled(self.short):
-            references = (fields.written(self.short),)
+            said, several = take_answer(fields, (self.short,))
+            references = several or tuple(str(part) for draft in said for part in draft.parts)
         _pass_over_text(fields, [question, *(part for draft in drafts for part in draft.parts)])
         return [self._built(fields, [*said_by("user", question), *drafts], references)]
 
