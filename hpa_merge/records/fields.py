@@ -28,6 +28,7 @@ TURN = frozenset({"role", "content", "from", "value"})
 """The fields of a turn, two of which make an object one."""
 
 SPEAKER = frozenset({"role", "from"})
+"""Those that say who speaks."""
 
 _JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 

@@ -32,13 +32,8 @@ def fold(name: str) -> str:
 
 
 CATEGORY = (
-    "category",
-    "harmful_category",
-    "harm_category",
-    "semantic_category",
-    "category_name",
-    "risk_area",
-    "types_of_harm",
+    *("category", "harmful_category", "harm_category", "semantic_category", "category_name", "risk_area"),
+    *("types_of_harm",),
 )
 """A category of the prompt, by which a safety set is balanced; the first of these that is filled."""
 
@@ -80,18 +75,8 @@ _NOTHING_ENDINGS = (
     *("_id", "_ids", "_idx", "_index", "_uuid", "_uid", "_hash", "_sha256", "_md5", "_url", "_urls", "_uri", "_link"),
     *("_date", "_time", "_timestamp", "_at", "_lang", "_language", "_split", "_version", "_license", "_dataset"),
     *("_score", "_scores", "_rating", "_confidence", "_width", "_height", "_size", "_count", "_category", "_topic"),
-    *(
-        "_model",
-        "_type",
-        "_level",
-        "_source",
-        "_categories",
-        "_set_name",
-        "_lengths",
-        "_counts",
-        "_indices",
-        "_of_harm",
-    ),
+    *("_model", "_type", "_level", "_source", "_categories", "_set_name", "_of_harm"),
+    *("_lengths", "_counts", "_indices"),
 )
 
 _TENSORS = re.compile(r"pixel_values|input_features|grid_thw|(^|_)embed(s|ding|dings)?$|^(input|token)_ids$")
@@ -101,6 +86,7 @@ _SAFETY = re.compile(
     r"|offens|hate|^labels?$|^kto_tag$"
 )
 
+# Names of what someone judged: of use only where the value is a number, yes or no.
 _JUDGES = re.compile(
     r"(^|_)(labels?|judges?|judged|judgements?|judgments?|asr|human|verdicts?|decisions?|flag|wanted|approved|accepted"
     r"|rejected|blocked|allowed|acceptable|bad|good|ok|pass(ed)?|broken|graded?"

@@ -5,7 +5,7 @@ from typing import Any
 
 from layout_cases import Case
 
-__all__ = ["CHAT", "TOOLS"]
+__all__ = ["CHAT", "HI", "NO", "TOOLS", "messages"]
 
 HI, NO = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}
 HUMAN, GPT = {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "No."}
@@ -253,36 +253,6 @@ CHAT = (
         "alone, "
         'or prompt and answer as one "text".',
     ),
-    *(
-        Case(
-            f"an answer that is not learnt, by {name}",
-            "OpenAI, Axolotl, ms-swift",
-            (
-                *messages(HI, {**NO, name: value}),
-                *messages({"role": "user", "content": "Go?"}, {**NO, name: not value}),
-            ),
-            "user: Go? / assistant: No.",
-            prompt="user: Hi?",
-            references=("No.",),
-            passed=(name,),
-            dropped={"its answer is labelled unsafe, or not wanted": 1},
-        )
-        for name, value in (("weight", 0), ("loss", False), ("train", False), ("mask", True))
-    ),
-    Case(
-        "messages that say whether they are safe",
-        "moderated chats, as safety set",
-        (
-            *messages({**HI, "is_safe": False}, {**NO, "is_safe": False}),
-            *messages({**HI, "is_safe": False}, {**NO, "harmful": False}),
-        ),
-        "user: Hi? / assistant: No.",
-        prompt="user: Hi?",
-        references=("No.",),
-        purpose="safety",
-        dropped={"its answer is labelled unsafe, or not wanted": 1},
-        note="a label on a message is that message's",
-    ),
     Case(
         "Gemini's system instruction",
         "Gemini",
@@ -296,17 +266,6 @@ CHAT = (
             },
         ),
         "system: Be brief. / user: Hi? / assistant: No.",
-    ),
-    Case(
-        "places of boxes",
-        "ms-swift's grounding",
-        messages(
-            {"role": "user", "content": "Where is <ref-object>?"},
-            {"role": "assistant", "content": "At <bbox>."},
-            objects={"ref": ["the cat"], "bbox": [[1, 2, 3, 4]]},
-        ),
-        refused='turn 1 (user) has <ref-object>, which ms-swift fills from "objects": write the object\'s name, or its '
-        "box as your model writes one, in its place.",
     ),
     Case(
         "a note of unknown meaning",

@@ -14,7 +14,7 @@ from layout_table import CASES
 
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records import ReadingOptions, parse_record
-from hpa_merge.records.names import carries_nothing, fold, is_safety_label, is_tensor
+from hpa_merge.records.names import carries_nothing, fold, is_safety_label, is_tensor, is_verdict
 
 ACCEPTED = [case for case in CASES if not (case.refused and case.refused_test is None)]
 ALONE = [case for case in ACCEPTED if not all(name.isdecimal() for name in case.records[0])]
@@ -25,7 +25,8 @@ FED_WHOLE = ("tools", "functions", "arguments", "parameters", "input")
 
 
 def unknown(name: str) -> bool:
-    return not (carries_nothing(fold(name)) or is_safety_label(fold(name)) or is_tensor(fold(name)))
+    folded = fold(name)
+    return not (carries_nothing(folded) or is_safety_label(folded) or is_verdict(folded, 1) or is_tensor(folded))
 
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz ", min_size=12, max_size=60).filter(lambda text: len(text.split()) > 1)
