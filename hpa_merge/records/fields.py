@@ -246,10 +246,11 @@ class Fields:
             yield path
         elif isinstance(value, Mapping):
             turn = len(value.keys() & TURN) > 1  # a turn is named as a whole, and who speaks is no content
+            numbers = len(value) > 1 and all(str(each).isdecimal() for each in value)  # an array by another name
             for each, inner in value.items():
                 if not (turn and each in SPEAKER):
                     at = path if turn and each in TURN else f"{path}.{each}"
-                    numbered = listed and str(each).isdecimal()
+                    numbered = (listed or numbers) and str(each).isdecimal()
                     yield from self._content(name if numbered else str(each), inner, at, depth + 1, numbered)
         elif isinstance(value, list | tuple):
             for item in value:

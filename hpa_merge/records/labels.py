@@ -90,7 +90,7 @@ def _without_answer(fields: Fields, prompt: bool | None) -> bool | None:
         CalibrationError: a label is an answer's by its name.
     """
     name = fields.filled(*(each for each in ANSWER_LABELS if each != "is_safe"), *WANTED_LABELS)
-    if name is not None:
+    if name is not None and prompt is None:
         given, value = option(fields.given(name)), fields.peek(name)
         if isinstance(value, str) and len(value.split()) > 1:
             raise fields.error(

@@ -117,6 +117,7 @@ def test_ignoring_every_field_leaves_nothing(case: Case, folder: Path) -> None:
         ("remarks", [1, 2], True),
         ("remarks", [["1", "2"], ["3", "4"]], True),
         ("remarks", {"rows": [[1, 2]]}, True),
+        ("remarks", {"2020": 1.5, "2021": 2.5}, True),
         ("remarks", [{"count": 3}], False),
         ("bbox", [1, 2, 3, 4], True),
         ("scores", [1, 2], False),
