@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.errors import CalibrationError
+from hpa_merge.records.content import is_content
 from hpa_merge.records.example import Purpose
-from hpa_merge.records.names import carries_nothing, fold, is_media_id, is_safety_label, is_said, is_tensor
+from hpa_merge.records.names import fold
 from hpa_merge.records.options import ReadingOptions
 
 __all__ = ["Fields", "Reading", "is_empty", "json_name", "option", "quoted"]
 
-LABEL = 100
-"""Characters of the longest text that may stand in a field that carries nothing, such as a source's name."""
-
 DEEPEST = 20
 """Objects in objects, of which more are taken for content."""
+
+SHOWN, LONGEST = 30, 60
+"""Names in a sentence, and characters of each."""
 
 MESSAGE_NAMES = frozenset({"role", "from", "content", "value", "tool_calls", "reasoning_content"})
 """What ``--map`` may rename within a message; everything else is renamed in the record alone."""
@@ -26,12 +27,10 @@ MESSAGE_NAMES = frozenset({"role", "from", "content", "value", "tool_calls", "re
 TURN = frozenset({"role", "content", "from", "value"})
 """The fields of a turn, two of which make an object one."""
 
+SPEAKER = frozenset({"role", "from"})
+"""Those that say who speaks."""
+
 _JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-_NUMBER = re.compile(r"[-+]?[\d.,]*\d(e[-+]?\d+)?%?|true|false|nan|none|null|n/a|-", re.IGNORECASE)
-_FILE = re.compile(
-    r"\S+\.(bmp|gif|jpe?g|jp2|png|ppm|tiff?|webp|avif|heic|svg|mp4|avi|mov|mkv|webm|wav|mp3|flac|ogg|m4a)(\?\S*)?",
-    re.IGNORECASE,
-)
 
 
 @final
@@ -45,6 +44,7 @@ class Reading:
         purpose: what the samples are for.
         media: the kinds of media that were found.
         passed_over: fields that carry nothing for a model, or are known not to be fed.
+        answered: whether an answer was found.
     """
 
     def __init__(self, source: str, folder: Path, options: ReadingOptions, purpose: Purpose) -> None:
@@ -53,6 +53,7 @@ class Reading:
         self.passed_over: set[str] = set()
         self.objects: list[Fields] = []
         self.texts: set[str] = set()
+        self.answered = False
 
     def error(self, sentence: str) -> CalibrationError:
         """The error that says ``sentence`` of this record."""
@@ -82,6 +83,7 @@ class Fields:
         self._given: dict[str, str] = {}
         self._values: dict[str, Any] = {}
         self._read: list[str] = []
+        self._lifted: set[str] = set()
         reading.objects.append(self)
         ignored = reading.options.ignored
         for name, value in ((str(name), value) for name, value in values.items() if value is not None):
@@ -91,7 +93,10 @@ class Fields:
                 self._put(fold(name), name, value)
         for wanted, given in reading.options.names.items():
             old, new = fold(given), fold(wanted)
-            if old in self._values and old != new and (not where or new in MESSAGE_NAMES):
+            if not where and "." in given and old not in self._values and (held := self.at(given)) is not None:
+                self._lifted.add(given)
+                self._put(new, given, held)
+            elif old in self._values and old != new and (not where or new in MESSAGE_NAMES):
                 self._put(new, self._given.pop(old), self._values.pop(old))
         self._open = dict(self._values)  # without those that a layout took
 
@@ -136,6 +141,14 @@ class Fields:
     def peek(self, name: str) -> Any:
         """The field's value, which does not count as read."""
         return self._open.get(name)
+
+    def at(self, path: str) -> Any:
+        """What lies at a path into the record's objects, such as ``metadata.is_safe``; None where nothing does."""
+        first, *rest = path.split(".")
+        value: Any = self._values.get(fold(first))
+        for step in rest:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        return value
 
     def text(self, name: str) -> str:
         """The field's text.
@@ -224,38 +237,39 @@ class Fields:
                 self.reading.passed_over.add(name)
         return [f'"{path}"{self._of()}' for path in found]
 
-    def _content(self, name: str, value: Any, path: str, depth: int = 0) -> Iterator[str]:
+    def _content(self, name: str, value: Any, path: str, depth: int = 0, listed: bool = False) -> Iterator[str]:
         """Where in a value that was not taken there is content."""
         ignored = self.reading.options.ignored
-        if is_empty(value) or name in ignored or path in ignored:
+        if is_empty(value) or name in ignored or path in ignored or path in self._lifted:
             return
         if depth == DEEPEST:
             yield path
         elif isinstance(value, Mapping):
+            turn = len(value.keys() & TURN) > 1  # a turn is named as a whole, and who speaks is no content
+            numbers = len(value) > 1 and all(str(each).isdecimal() for each in value)  # an array by another name
             for each, inner in value.items():
-                of_turn = value.keys() & TURN if each in TURN else ()  # a turn is named as a whole
-                yield from self._content(str(each), inner, path if len(of_turn) > 1 else f"{path}.{each}", depth + 1)
+                if not (turn and each in SPEAKER):
+                    at = path if turn and each in TURN else f"{path}.{each}"
+                    numbered = (listed or numbers) and str(each).isdecimal()
+                    yield from self._content(name if numbered else str(each), inner, at, depth + 1, numbered)
         elif isinstance(value, list | tuple):
             for item in value:
-                yield from self._content(name, item, path, depth + 1)
-        elif self._is_content(fold(name), value):
+                yield from self._content(name, item, path, depth + 1, listed=True)
+        elif self._is_content(fold(name), value, top=not depth, listed=listed):
             yield path
 
-    def _is_content(self, name: str, value: Any) -> bool:
-        reading = self.reading
-        if is_tensor(name) or isinstance(value, bytes) or (is_media_id(name) and not reading.media):
-            return True
-        if reading.purpose != "task" and is_safety_label(name):
-            return True
-        text = value.strip() if isinstance(value, str) else json.dumps(value, default=str)
-        if text in reading.texts:
-            return False
-        if not isinstance(value, str) or _NUMBER.fullmatch(text):
-            return is_said(name)
-        if _FILE.fullmatch(text) and not reading.media:
-            return True
-        short = len(text) <= LABEL and "\n" not in text
-        return not (carries_nothing(name) and (short or not re.search(r"\s", text)))
+    def _is_content(self, name: str, value: Any, *, top: bool, listed: bool) -> bool:
+        of = self.reading
+        safety = of.purpose != "task"
+        return is_content(
+            *(name, value),
+            texts=of.texts,
+            media=bool(of.media),
+            safety=safety,
+            answered=of.answered,
+            top=top,
+            listed=listed,
+        )
 
     def _of(self) -> str:
         return f" of {self.where}" if self.where else ""
@@ -277,8 +291,10 @@ def json_name(value: Any) -> str:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """The names in quotes, with commas."""
-    return ", ".join(f'"{name}"' for name in names)
+    """The names in quotes, with commas; of very many or very long ones what a sentence can hold."""
+    known = list(names)
+    shown = ", ".join(f'"{name}"' if len(name) <= LONGEST else f'"{name[:LONGEST]}…"' for name in known[:SHOWN])
+    return f"{shown} and {len(known) - SHOWN} more" if len(known) > SHOWN else shown
 
 
 def option(name: str) -> str:

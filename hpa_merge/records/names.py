@@ -2,17 +2,23 @@
 
 import re
 from functools import lru_cache
+from typing import Any
 
 __all__ = [
+    "BAD",
     "CATEGORY",
+    "GOOD",
     "MEDIA_NAMES",
     "NEUTRAL_MEDIA",
     "carries_nothing",
     "fold",
+    "is_choice",
     "is_media_id",
     "is_safety_label",
     "is_said",
     "is_tensor",
+    "is_verdict",
+    "names_a_thing",
 ]
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -25,7 +31,10 @@ def fold(name: str) -> str:
     return _OTHER.sub("_", _HUMP.sub("_", name).casefold()).strip("_") or name
 
 
-CATEGORY = ("category", "harmful_category", "harm_category", "semantic_category", "category_name", "risk_area")
+CATEGORY = (
+    *("category", "harmful_category", "harm_category", "semantic_category", "category_name", "risk_area"),
+    *("types_of_harm",),
+)
 """A category of the prompt, by which a safety set is balanced; the first of these that is filled."""
 
 MEDIA_NAMES = {
@@ -57,7 +66,7 @@ topic topics subtopic subject subjects subject_name topic_name category_name mod
 level difficulty type types subtype kind class classes class1 class2 class3 group groups tag tags risk_area model
 models generator engine finish_reason stop_reason status quality rank ranking score scores rating ratings confidence
 probability usage count counts length lengths num_tokens width height size format mimetype detail question_types
-answer_types question_source image_source prompt_source response_source creator contributor
+answer_types question_source image_source prompt_source response_source creator contributor reward rewards logprobs
 """
 
 _NOTHING = frozenset(_ABOUT.split())
@@ -66,7 +75,8 @@ _NOTHING_ENDINGS = (
     *("_id", "_ids", "_idx", "_index", "_uuid", "_uid", "_hash", "_sha256", "_md5", "_url", "_urls", "_uri", "_link"),
     *("_date", "_time", "_timestamp", "_at", "_lang", "_language", "_split", "_version", "_license", "_dataset"),
     *("_score", "_scores", "_rating", "_confidence", "_width", "_height", "_size", "_count", "_category", "_topic"),
-    *("_model", "_type", "_level", "_source", "_categories", "_set_name"),
+    *("_model", "_type", "_level", "_source", "_categories", "_set_name", "_of_harm"),
+    *("_lengths", "_counts", "_indices"),
 )
 
 _TENSORS = re.compile(r"pixel_values|input_features|grid_thw|(^|_)embed(s|ding|dings)?$|^(input|token)_ids$")
@@ -76,10 +86,31 @@ _SAFETY = re.compile(
     r"|offens|hate|^labels?$|^kto_tag$"
 )
 
+# Names of what someone judged: of use only where the value is a number, yes or no.
+_JUDGES = re.compile(
+    r"(^|_)(labels?|judges?|judged|judgements?|judgments?|asr|human|verdicts?|decisions?|flag|wanted|approved|accepted"
+    r"|rejected|blocked|allowed|acceptable|bad|good|ok|pass(ed)?|broken|graded?"
+    r"|results?|outcome|correct|wrong|bypass(ed)?|leak(ed|s)?|eval|evaluation|class|annotation|hit|detected)(_|$)"
+    r"|succe(ss|ed)"
+)
+
+GOOD = ("safe", "unharmful", "harmless", "benign", "not_harmful", "non_harmful", "refusal", "desirable")
+BAD = ("unsafe", "harmful", "toxic", "malicious", "adversarial", "compliance", "undesirable")
+"""What a label says of a prompt or an answer."""
+
+_YES_NO = ("true", "false", "yes", "no", "0", "1", "0.0", "1.0")
+
+_THING = re.compile(
+    r"categor|licen[sc]e|copyright|author|creator|contributor|date|time|created|updated|tag|class|harm|skill|dataset"
+)
+
+_CHOICE = re.compile(r"[a-z]|(option|choice|op|sol|ending|answer)_?([a-z]|\d{1,2})")
+
 _SAID = frozenset(
     (
         *("prompt", "question", "instruction", "query", "answer", "answers", "response", "output", "completion"),
         *("chosen", "solution", "target", "ground_truth", "final_answer", "answer_key", "correct_answer", "reference"),
+        *("label", "labels"),
     )
 )
 
@@ -103,7 +134,25 @@ def is_said(folded: str) -> bool:
 
 def is_safety_label(folded: str) -> bool:
     """Whether a field of this name may say that a prompt or an answer is unsafe, or not wanted."""
-    return bool(_SAFETY.search(folded)) and not folded.endswith(("category", "categories"))
+    return bool(_SAFETY.search(folded)) and not folded.endswith(("category", "categories", "_of_harm"))
+
+
+def is_verdict(folded: str, value: Any) -> bool:
+    """Whether a value may be what someone judged of an answer: a number, yes or no under such a name, or ``unsafe``."""
+    said = str(value).strip().casefold().replace(" ", "_").replace("-", "_")
+    if isinstance(value, str) and said in (*GOOD, *BAD) and not folded.endswith(("category", "categories")):
+        return True
+    return bool(_JUDGES.search(folded)) and (isinstance(value, int | float) or said in _YES_NO)
+
+
+def names_a_thing(folded: str) -> bool:
+    """Whether a field of this name holds names of several words: a licence, an author, a category."""
+    return bool(_THING.search(folded))
+
+
+def is_choice(folded: str) -> bool:
+    """Whether a field of this name is a column of a choice, such as ``d`` or ``option_4``."""
+    return bool(_CHOICE.fullmatch(folded))
 
 
 def is_media_id(folded: str) -> bool:

@@ -24,6 +24,7 @@ _OWN = re.compile(
     r"<\|(?:image|video|audio)(?:_pad|_soft_token)?\|>|<\|vision_start\|>|<ImageHere>|<IMG_CONTEXT>|<start_of_image>"
     r"|<image_soft_token>|\[IMG\]|<\|AUDIO\|>|<\|VIDEO\|>|<\|IMAGE\|>"
 )
+_BOXES = re.compile(r"<(bbox|ref-object)>")
 _WRITTEN = re.compile(
     r"\s*(<\|im_start\|>|<s>|\[INST\]|<\|start_header_id\|>|<\|begin_of_text\|>|<start_of_turn>|<\|user\|>|<bos>"
     r"|<\|start\|>|<｜User｜>|<\|turn>|### Instruction:|### Human:|USER: (?=.*ASSISTANT:))",
@@ -42,7 +43,12 @@ class Place:
 @final
 @dataclass
 class Draft:
-    """A turn on its way: as :class:`Turn`, with places in its parts, and media that are this message's own."""
+    """A turn on its way: as :class:`Turn`, with places in its parts, and media that are this message's own.
+
+    Attributes:
+        good: whether the message calls itself safe; None where it says nothing.
+        trained: False where the message says that a model does not learn it.
+    """
 
     role: str
     parts: list[str | Media | Place]
@@ -51,6 +57,8 @@ class Draft:
     tool_call_id: str = ""
     name: str = ""
     reasoning: str = ""
+    good: bool | None = None
+    trained: bool = True
 
 
 def finish(fields: Fields, drafts: Sequence[Draft], media: Mapping[MediaKind, list[Media]]) -> tuple[Turn, ...]:
@@ -191,6 +199,11 @@ def _check_texts(fields: Fields, draft: Draft, number: int) -> None:
         CalibrationError: one has.
     """
     for part in draft.parts:
+        if isinstance(part, str) and (found := _BOXES.search(part)) and fields.filled("objects"):
+            raise fields.error(
+                f"turn {number} ({draft.role}) has {found[0]}, which ms-swift fills from {fields.named('objects')}: "
+                "write the object's name, or its box as your model writes one, in its place."
+            )
         if not isinstance(part, str) or draft.role == "assistant":
             continue
         if found := _OWN.search(part):

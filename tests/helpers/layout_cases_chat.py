@@ -5,7 +5,7 @@ from typing import Any
 
 from layout_cases import Case
 
-__all__ = ["CHAT", "TOOLS"]
+__all__ = ["CHAT", "HI", "NO", "TOOLS", "messages"]
 
 HI, NO = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}
 HUMAN, GPT = {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "No."}
@@ -234,7 +234,7 @@ CHAT = (
         "merged files",
         messages(HI, NO, prompt="Who?", completion="Me."),
         refused='"prompt", "completion" hold content that is not read (the record is read as a conversation, by '
-        '"messages"): say what it is with --map, such as --map system=prompt, or pass it over with '
+        '"messages"): pass it over with '
         "--ignore-field prompt.",
     ),
     Case(
@@ -254,11 +254,25 @@ CHAT = (
         'or prompt and answer as one "text".',
     ),
     Case(
+        "Gemini's system instruction",
+        "Gemini",
+        (
+            {
+                "systemInstruction": {"parts": [{"text": "Be brief."}]},
+                "contents": [
+                    {"role": "user", "parts": [{"text": "Hi?"}]},
+                    {"role": "model", "parts": [{"text": "No."}]},
+                ],
+            },
+        ),
+        "system: Be brief. / user: Hi? / assistant: No.",
+    ),
+    Case(
         "a note of unknown meaning",
         "one's own files",
         messages(HI, NO, remarks="Answer in verse"),
         refused='"remarks" holds content that is not read (the record is read as a conversation, by '
-        '"messages"): say what it is with --map, such as --map system=remarks, or pass it over with '
+        '"messages"): pass it over with '
         "--ignore-field remarks.",
     ),
     Case(

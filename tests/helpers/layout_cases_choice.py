@@ -280,4 +280,11 @@ CHOICE = (
         one(question="What?", options=list(CHOICES), answer="B", answer_index=2),
         refused='"answer" (B) and "answer_index" (C) name different choices: keep one of them.',
     ),
+    Case(
+        "columns with a gap",
+        "MMBench-like CSV files",
+        one(question="How many?", A="1", B="2", C="", D="4", answer="B"),
+        refused='"D" may be a choice, and is not read as one: fill the choices before it, or leave them out in all '
+        "records, or pass it over with --ignore-field D.",
+    ),
 )

@@ -24,6 +24,15 @@ KNIFE = {
 }
 
 
+def unknown(name: str) -> str:
+    """The sentence that refuses a label next to an answer."""
+    return (
+        f'"{name}" may be a label of safety, and its meaning is not known: say which answer it is true of, a safe one '
+        f"with --map is_safe={name} or an unsafe one with --map unsafe_answer={name} (of its prompt: --map "
+        f"unsafe_prompt={name}), or pass it over with --ignore-field {name}."
+    )
+
+
 def one(**fields: Any) -> tuple[dict[str, Any], ...]:
     return (fields,)
 
@@ -212,8 +221,133 @@ LABELLED = (
         "moderation sets, as safety set",
         one(prompt="How?", response="So.", toxicity=0.9),
         purpose="safety",
-        refused='"toxicity" may be a label of safety, and its meaning is not known: say which answer it is true '
-        "of, a safe one with --map is_safe=toxicity or an unsafe one with --map unsafe_answer=toxicity, "
-        "or pass it over with --ignore-field toxicity.",
+        refused=unknown("toxicity"),
+    ),
+    *(
+        Case(
+            f"a verdict of another name, {name}",
+            "judged answers, as safety set",
+            one(prompt="How?", response="Sure, here", **{name: value}),
+            purpose="safety",
+            refused=unknown(name),
+        )
+        for name, value in (
+            ("human_label", 1),
+            ("asr", 1.0),
+            ("success", True),
+            ("judge", 0),
+            ("verdict", "unsafe"),
+            ("flagged", "no"),
+            ("label", 0),
+            ("outcome", 1),
+            ("gpt4_eval", 0),
+        )
+    ),
+    Case(
+        "plain texts with a label of safety",
+        "one's own files, as safety set",
+        ({"text": "How? So.", "is_safe": False}, {"text": "How? No.", "is_safe": True}),
+        "text: How? No.",
+        prompt="",
+        purpose="safety",
+        dropped={BAD: 1},
+        refused_test="no prompt: a test needs a question, or a conversation whose last word, or the last before the "
+        "answer, is the user's or a tool's.",
+    ),
+    Case(
+        "a plain text with a verdict",
+        "one's own files, as safety set",
+        one(text="How? So.", asr=1),
+        purpose="safety",
+        refused=unknown("asr"),
+    ),
+    Case(
+        "a label of safety in an object",
+        "moderation sets, with --map is_safe=metadata.is_safe",
+        (
+            {"prompt": "How?", "response": "So.", "metadata": {"is_safe": False}},
+            {"prompt": "How?", "response": "No.", "metadata": {"is_safe": True}},
+        ),
+        "user: How? / assistant: No.",
+        prompt="user: How?",
+        references=("So.",),
+        purpose="safety",
+        passed=("metadata",),
+        dropped={BAD: 1},
+        options={"names": {"is_safe": "metadata.is_safe"}},
+        note="a path reaches into objects; without it the record is refused",
+    ),
+    Case(
+        "a label of safety in an object, not named",
+        "moderation sets",
+        one(prompt="How?", response="So.", metadata={"is_safe": False}),
+        purpose="safety",
+        refused=unknown("metadata.is_safe"),
+    ),
+    Case(
+        "a label of true next to a response",
+        "KTO or moderation",
+        one(prompt="Pick lock?", response="Sure, do", label=True),
+        purpose="safety",
+        refused='"label" is true and has two readings, an answer that is wanted (KTO) or one that is harmful '
+        "(moderation): say which with --map kto_tag=label or --map unsafe_answer=label.",
+    ),
+    Case(
+        "TRL's KTO, as safety set",
+        "TRL",
+        (
+            {"prompt": "How?", "completion": "So.", "label": 0},
+            {"prompt": "How?", "completion": "No.", "label": 1},
+        ),
+        "user: How? / assistant: No.",
+        prompt="user: How?",
+        references=("So.",),
+        purpose="safety",
+        dropped={BAD: 1},
+        note="next to `prompt` and `completion` a label says that the answer is wanted",
+    ),
+    Case(
+        "a label of 0 or 1 next to a response",
+        "one's own files, as task",
+        one(prompt="Hi?", response="No.", label=0),
+        refused='"label" holds content that is not read (the record is read as a prompt and its answer, by "prompt", '
+        '"response"): say what it is with --map, such as --map kto_tag=label where true is an answer that is wanted, '
+        "or pass it over with --ignore-field label.",
+    ),
+    Case(
+        "a label of an answer where there is none",
+        "prompts, with --map unsafe_answer=label",
+        one(prompt="How to pick?", label=1),
+        purpose="safety",
+        refused='"label" is a label of an answer, and the record has none: add the answer, say that it is the '
+        "prompt's with --map unsafe_prompt=label or --map safe_prompt=label, or pass it over with --ignore-field "
+        "label.",
+        options={"names": {"unsafe_answer": "label"}},
+    ),
+    Case(
+        "a label of prompts that is not known",
+        "moderation sets",
+        one(prompt="How to pick?", label=1),
+        purpose="safety",
+        refused='"label" may be a label of safety, and its meaning is not known: say which prompt it is true of, a '
+        "safe one with --map safe_prompt=label or an unsafe one with --map unsafe_prompt=label, or pass it over with "
+        "--ignore-field label.",
+    ),
+    Case(
+        "a safe and an unsafe response",
+        "contrast sets",
+        one(prompt="How?", safe_response="No.", unsafe_response="So."),
+        "user: How? / assistant: No.",
+        purpose="safety",
+        passed=("unsafe_response",),
+        note="the safe one is the answer, the other is not fed",
+    ),
+    Case(
+        "a safe response alone",
+        "one's own files",
+        one(prompt="How?", safe_response="I do not help."),
+        purpose="safety",
+        refused='"safe_response" holds a text, and may be an answer or a label of one: say that it is the answer with '
+        "--map answer=safe_response, or pass it over with --ignore-field safe_response.",
     ),
 )

@@ -90,7 +90,7 @@ PAIRS = (
         "merged files",
         one(instruction="Hi?", output="Yes.", response="No."),
         refused='"output" holds content that is not read (the record is read as a prompt and its answer, by '
-        '"instruction", "response"): say what it is with --map, such as --map system=output, or pass it '
+        '"instruction", "response"): pass it '
         "over with --ignore-field output.",
     ),
     Case(
@@ -98,7 +98,7 @@ PAIRS = (
         "MathVista",
         one(question="Hi?", query="Say: Hi?", answer="No."),
         refused='"query" holds content that is not read (the record is read as a prompt and its answer, by '
-        '"question", "answer"): say what it is with --map, such as --map system=query, or pass it over '
+        '"question", "answer"): pass it over '
         "with --ignore-field query.",
     ),
     Case(
@@ -109,11 +109,33 @@ PAIRS = (
         options={"names": {"prompt": "ask", "answer": "reply"}},
     ),
     Case(
+        "a source that is a text",
+        "translation files",
+        one(instruction="Translate.", source="Das Haus ist rot.", output="The house is red."),
+        refused='"source" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"instruction", "output"): say what it is with --map, such as --map input=source, or pass it over with '
+        "--ignore-field source.",
+    ),
+    Case(
+        "a source that is a text, named",
+        "translation files, with --map input=source",
+        one(instruction="Translate.", source="Das Haus ist rot.", output="The house is red."),
+        "user: Translate.\nDas Haus ist rot. / assistant: The house is red.",
+        options={"names": {"input": "source"}},
+    ),
+    Case(
+        "a prompt with a field's place",
+        "templates",
+        one(instruction="Write about {topic}.", topic="spring", output="It rains."),
+        refused='"topic" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"instruction", "output"): pass it over with --ignore-field topic.',
+    ),
+    Case(
         "a rationale of unknown use",
         "chain-of-thought files",
         one(question="Hi?", answer="No.", rationale="It is late."),
         refused='"rationale" holds content that is not read (the record is read as a prompt and its answer, by '
-        '"question", "answer"): say what it is with --map, such as --map system=rationale, or pass it '
+        '"question", "answer"): pass it '
         "over with --ignore-field rationale.",
     ),
     Case(
@@ -255,5 +277,12 @@ PLAIN = (
         one(input_ids=[1, 0, 5], text="Once."),
         refused='"text" holds content that is not read (the record is read as token ids, by "input_ids"): pass '
         "it over with --ignore-field text.",
+    ),
+    Case(
+        "a text and its class",
+        "IMDB, SST-2",
+        one(text="A great film.", label=1),
+        refused='"label" holds content that is not read (the record is read as plain text, by "text"): say what it is '
+        "with --map prompt=text and --map answer=label, or pass it over with --ignore-field label.",
     ),
 )

@@ -181,4 +181,47 @@ QUESTIONS = (
         '"question"): say what it is with --map, such as --map answer=label, or pass it over with '
         "--ignore-field label.",
     ),
+    Case(
+        "MATH with a short answer",
+        "MATH-500, AIME",
+        one(problem="How many?", solution="One and one, so 2.", answer="2"),
+        "user: How many? / assistant: One and one, so 2.",
+        references=("2",),
+        note="calibration takes the worked `solution`, a test the short `answer`",
+    ),
+    Case(
+        "MATH with several short answers",
+        "OlympiadBench-like files",
+        one(problem="How many?", solution="One and one, so 2.", answer=["2", "two"]),
+        "user: How many? / assistant: One and one, so 2.",
+        references=("2", "two"),
+    ),
+    Case(
+        "NuminaMath",
+        "NuminaMath-CoT",
+        one(
+            source="olympiads",
+            problem="How many?",
+            solution="One and one, so 2.",
+            messages=[{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "One and one, so 2."}],
+        ),
+        "user: How many? / assistant: One and one, so 2.",
+        passed=("messages", "source"),
+        note="`messages` say the same once more, and are passed over",
+    ),
+    Case(
+        "NuminaMath with messages of their own",
+        "merged files",
+        one(problem="How many?", solution="2", messages=[{"role": "user", "content": "Who?"}]),
+        refused='"messages" holds content that is not read (the record is read as MATH, by "problem", "solution"): '
+        "pass it over with --ignore-field messages.",
+    ),
+    Case(
+        "a table of numbers",
+        "table questions",
+        one(question="How many?", table=[["1", "2"], ["3", "4"]], answer="4"),
+        refused='"table" holds content that is not read (the record is read as a prompt and its answer, by '
+        '"question", "answer"): say what it is with --map, such as --map context=table, or pass it over with '
+        "--ignore-field table.",
+    ),
 )

@@ -90,6 +90,20 @@ ATTACKS = (
         passed=("source",),
     ),
     prompts(
+        "Do-Not-Answer",
+        "Do-Not-Answer",
+        "How?",
+        records=one(
+            id=1,
+            risk_area="Information Hazards",
+            types_of_harm="Risks from leaking or inferring sensitive information (organization/gov)",
+            specific_harms="Leak or infer sensitive information",
+            question="How?",
+        ),
+        category="Information Hazards",
+        passed=("id", "specific_harms", "types_of_harm"),
+    ),
+    prompts(
         "FigStep",
         "FigStep's CSV",
         "How?",

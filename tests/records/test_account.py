@@ -14,7 +14,7 @@ from layout_table import CASES
 
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records import ReadingOptions, parse_record
-from hpa_merge.records.names import carries_nothing, fold, is_safety_label, is_tensor
+from hpa_merge.records.names import carries_nothing, fold, is_safety_label, is_tensor, is_verdict
 
 ACCEPTED = [case for case in CASES if not (case.refused and case.refused_test is None)]
 ALONE = [case for case in ACCEPTED if not all(name.isdecimal() for name in case.records[0])]
@@ -25,7 +25,8 @@ FED_WHOLE = ("tools", "functions", "arguments", "parameters", "input")
 
 
 def unknown(name: str) -> bool:
-    return not (carries_nothing(fold(name)) or is_safety_label(fold(name)) or is_tensor(fold(name)))
+    folded = fold(name)
+    return not (carries_nothing(folded) or is_safety_label(folded) or is_verdict(folded, 1) or is_tensor(folded))
 
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz ", min_size=12, max_size=60).filter(lambda text: len(text.split()) > 1)
@@ -113,7 +114,23 @@ def test_ignoring_every_field_leaves_nothing(case: Case, folder: Path) -> None:
         ("remarks", "0.75", False),
         ("remarks", "True", False),
         ("remarks", 7, False),
-        ("remarks", [1, 2], False),
+        ("remarks", [1, 2], True),
+        ("remarks", [["1", "2"], ["3", "4"]], True),
+        ("remarks", {"rows": [[1, 2]]}, True),
+        ("remarks", {"2020": 1.5, "2021": 2.5}, True),
+        ("remarks", [{"count": 3}], False),
+        ("bbox", [1, 2, 3, 4], True),
+        ("scores", [1, 2], False),
+        ("token_counts", [1, 2], False),
+        ("source", "The house is red.", True),
+        ("source", "Ist das Haus rot?", True),
+        ("source", "房子是红色的。", True),
+        ("topic", "a trip to the sea in spring", True),
+        ("license", "Creative Commons Attribution 4.0 International License", False),
+        ("subject", "high school european history", False),
+        ("d", "4", True),
+        ("option_4", "", False),
+        ("label", 1, True),
         ("remarks", ["", None], False),
         ("remarks", {"count": 3, "note": ""}, False),
         ("metadata", {"source": "web", "lang": "en"}, False),

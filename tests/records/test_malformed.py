@@ -47,6 +47,11 @@ MALFORMED = [
     (None, f"a JSON object is expected, found null: {FORMATS}."),
     (7, f"a JSON object is expected, found a number: {FORMATS}."),
     ({}, f"no known field, found no field that is not null: {FORMATS}."),
+    (
+        {"image": "a.png", "caption": "A cat."},
+        '"caption" has no prompt that it answers: add "prompt" and name "caption" with --map answer=caption.',
+    ),
+    ({"answer": "No."}, '"answer" has no prompt that it answers: add "prompt".'),
     ({"text": ""}, '"text" is empty: give it a text or remove the sample.'),
     ({"text": " \n"}, '"text" is empty: give it a text or remove the sample.'),
     ({"text": ["x"]}, '"text" is an array: give a string.'),
@@ -224,3 +229,6 @@ def test_a_sentence_names_no_more_than_some_fields(folder: Path) -> None:
     sentence = refusal(record, folder)
     assert re.search(r'"field5" and 14 more hold content', sentence)
     assert len(sentence) < 400
+    unknown = refusal({f"field{number}" * 50: "some text" for number in range(2000)}, folder)
+    assert len(unknown) < 2500
+    assert "and 1970 more" in unknown

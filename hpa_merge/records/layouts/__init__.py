@@ -13,6 +13,7 @@ from typing import final
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records.example import Example, Purpose
 from hpa_merge.records.fields import Fields, Reading, json_name, quoted
+from hpa_merge.records.layouts.answers import ANSWERS
 from hpa_merge.records.layouts.conversations import CHATS, read_conversation
 from hpa_merge.records.layouts.plain import read_ids, read_text
 from hpa_merge.records.layouts.preferences import holds_conversations, read_judged_pair, read_preference
@@ -30,6 +31,7 @@ from hpa_merge.records.refusal import refused
 __all__ = ["LAYOUTS", "Layout", "Parsed", "parse_record"]
 
 _ANY_CHAT = "|".join(name for name in CHATS if name != "texts")
+SAFE_ANSWERS = ("safe_response", "safe_answer", "safe_completion")
 _ANY_PROMPT = "|".join(PROMPTS)
 
 
@@ -85,6 +87,17 @@ LAYOUTS = (
     ),
     Layout("MM-SafetyBench", ("changed_question|rephrased_question|rephrased_question_sd",), read_mm_safetybench),
     Layout("XSTest", ("prompt", "type", "focus"), read_xstest, _without("completion", "response")),
+    Layout(
+        "Do-Not-Answer",
+        ("question", "types_of_harm"),
+        Question(aside=("specific_harms",), safe_prompt=False),
+    ),
+    Layout(
+        "a safe and an unsafe answer",
+        (_ANY_PROMPT, "safe_response|safe_answer|safe_completion", "unsafe_response|unsafe_answer|unsafe_completion"),
+        Question(answers=SAFE_ANSWERS, aside=tuple(f"un{name}" for name in SAFE_ANSWERS)),
+        lambda fields: not fields.filled(*ANSWERS),
+    ),
     Layout("PIQA", ("goal", "sol1", "sol2"), Question(("goal",))),
     Layout("HellaSwag", ("ctx", "endings"), Question(("ctx",), aside=("ctx_a", "ctx_b", "activity_label"))),
     Layout("WinoGrande", ("sentence", "option1", "option2"), Question(("sentence",), one_based=True)),
@@ -104,7 +117,7 @@ LAYOUTS = (
         ("question", "correct_answer", "distractor1"),
         Question(answers=("correct_answer",), aside=("distractor1", "distractor2", "distractor3")),
     ),
-    Layout("MATH", ("problem", "solution"), Question(("problem",), ("solution",))),
+    Layout("MATH", ("problem", "solution"), Question(("problem",), ("solution",), short="answer")),
     Layout("OpenBookQA", ("question_stem", "choices"), Question(("question_stem",), context=(), aside=("fact1",))),
     Layout(
         "GQA",
@@ -179,14 +192,16 @@ def parse_record(
     fields = Fields(record, reading)
     layout = _layout(fields)
     if layout is None:
+        if (said := fields.filled("caption", *ANSWERS)) is not None:
+            named = f" and name {fields.named(said)} with --map answer={said}" if said not in ANSWERS else ""
+            raise fields.error(f'{fields.named(said)} has no prompt that it answers: add "prompt"{named}.')
         found = f"only {quoted(fields.names())}" if fields.names() else "no field that is not null"
         remedy = f"{_HINT}, or name your own fields with --map" if fields.names() else _HINT
         raise fields.error(f"no known field, found {found}: {remedy}.")
     examples = layout.read(fields)
+    reading.answered = any(each.references or each.answer or each.text or each.input_ids for each in examples)
     if left := reading.left():
-        answered = any(example.references or example.answer for example in examples)
-        wanted = "system" if answered else "answer" if any(example.turns for example in examples) else ""
-        raise refused(fields, layout.name, left, wanted)
+        raise refused(fields, layout.name, left, prompted=any(example.turns for example in examples))
     return Parsed(tuple(examples), frozenset(reading.passed_over))
 
 

@@ -16,7 +16,7 @@ from hpa_merge.records.sample import Media, MediaKind
 
 __all__ = ["build", "is_transcript", "said_by", "take_category", "take_turns", "transcript"]
 
-SYSTEM = ("system", "system_prompt", "system_message", "sys_prompt", "sys")
+SYSTEM = ("system", "system_prompt", "system_message", "sys_prompt", "sys", "system_instruction")
 HISTORY = ("history",)
 
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
@@ -54,6 +54,10 @@ def build(
     answer = turns[-1] if turns and turns[-1].role == "assistant" else None
     said = "\n".join(answer.texts).strip() if answer else ""
     labelled, good_answer = read_labels(fields, answered=answer is not None or bool(references))
+    labelled = _together(labelled, [draft.good for draft in drafts if draft.role == "user"])
+    good_answer = _together(good_answer, [draft.good for draft in drafts if draft.role == "assistant"])
+    if answer and not drafts[-1].trained:
+        good_answer = False
     return Example(
         source or fields.reading.source,
         turns=turns[:-1] if answer else turns,
@@ -132,13 +136,16 @@ def _system(fields: Fields, drafts: Sequence[Draft]) -> list[Draft]:
     name = fields.filled(*SYSTEM)
     if name is None:
         return []
-    text = fields.text(name)
+    if isinstance(fields.peek(name), Mapping):  # Gemini's
+        said = read_message(fields, {**fields.take(name), "role": "system"}, 1, "system instruction")
+    else:
+        said = [Draft("system", [fields.text(name)])]
     own = [draft for draft in drafts if draft.role in ("system", "developer")]
-    if any(part != text for draft in own for part in draft.parts):
+    if any(draft.parts != said[0].parts for draft in own):
         raise fields.error(
             f"{fields.named(name)} and a system turn of the conversation are two system prompts: keep one."
         )
-    return [] if own else [Draft("system", [text])]
+    return [] if own else said
 
 
 def _history(fields: Fields) -> list[Draft]:
@@ -157,6 +164,12 @@ def _history(fields: Fields) -> list[Draft]:
                 f"{fields.named(name)} is no array of pairs: write [question, answer] for each earlier turn."
             )
     return drafts
+
+
+def _together(said: bool | None, more: Sequence[bool | None]) -> bool | None:
+    """What labels say together: False where one of them does."""
+    known = [each for each in (said, *more) if each is not None]
+    return all(known) if known else None
 
 
 def _says_nothing(draft: Draft) -> bool:

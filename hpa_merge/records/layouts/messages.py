@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpa_merge.records.fields import Fields, is_empty, json_name, quoted
+from hpa_merge.records.labels import is_trained, of_message
 from hpa_merge.records.layouts.tools import calls_of
 from hpa_merge.records.media import KINDS, read_media, take_media
 from hpa_merge.records.names import MEDIA_NAMES, fold
@@ -60,7 +61,7 @@ def read_message(record: Fields, item: Any, number: int, unit: str = "message") 
     if role == "function_call":
         given = _content_name(fields)
         return [Draft("assistant", [], tool_calls=calls_of(fields, fields.take(given) if given else None, given or ""))]
-    draft = Draft(role, [])
+    draft = Draft(role, [], good=of_message(fields, role), trained=is_trained(fields))
     if role == "assistant":
         for given in ("tool_calls", "function_call"):
             if fields.filled(given):

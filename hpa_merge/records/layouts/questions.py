@@ -30,6 +30,7 @@ class Question:
         one_based: the index of the right choice counts from 1.
         yes_no: the answer is a boolean, true for yes.
         safe_prompt: what is known of every prompt of the layout.
+        short: the field with the short form of the answer, by which a test judges; a model is calibrated with the long.
     """
 
     prompts: tuple[str, ...] = PROMPTS
@@ -39,6 +40,7 @@ class Question:
     one_based: bool = False
     yes_no: bool = False
     safe_prompt: bool | None = None
+    short: str = ""
 
     def __call__(self, fields: Fields) -> list[Example]:
         """The example of a record.
@@ -66,6 +68,9 @@ class Question:
             asked = [Draft("user", [with_choices(question, choices)])]
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
         drafts, references = self._answer(fields)
+        if self.short and drafts and fields.filled(self.short):
+            said, several = take_answer(fields, (self.short,))
+            references = several or tuple(str(part) for draft in said for part in draft.parts)
         _pass_over_text(fields, [question, *(part for draft in drafts for part in draft.parts)])
         return [self._built(fields, [*said_by("user", question), *drafts], references)]
 
