@@ -1,4 +1,4 @@
-"""CSV and TSV: a header, and one record a row; cells are text, an empty one is null."""
+"""CSV and TSV: a header, and one record a row; cells are text, an empty one and ``nan`` are null."""
 
 import csv
 from collections.abc import Iterator
@@ -12,6 +12,9 @@ __all__ = ["SUFFIXES", "read_delimited"]
 SUFFIXES = (".csv", ".tsv", ".tab")
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+
+NULLS = ("", "nan", "NaN", "<NA>")
+"""Cells that hold nothing: how pandas and numpy print a value that is missing."""
 
 INDEX = "Unnamed: 0"
 """What pandas calls a first column without a name: it is the index that its ``to_csv`` writes."""
@@ -63,7 +66,7 @@ def read_delimited(file: BinaryIO, label: str) -> Iterator[tuple[int, dict[str, 
 def _cell(name: str, text: str) -> object:
     if name == INDEX and text.isascii() and text.isdigit() and len(text) < 20:
         return int(text)
-    return text or None
+    return None if text in NULLS else text
 
 
 def _header(row: list[str], label: str) -> list[str]:

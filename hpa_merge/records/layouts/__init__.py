@@ -65,7 +65,7 @@ LAYOUTS = (
     Layout(
         "JailbreakBench",
         ("goal", "target", "behavior"),
-        Question(("goal",), (), ("target", "behavior"), safe_prompt=False),
+        Question(("goal",), (), ("target", "behavior")),  # its benign file has the same fields
     ),
     Layout("AdvBench", ("goal", "target"), Question(("goal",), (), ("target",), safe_prompt=False)),
     Layout("StrongREJECT", ("forbidden_prompt",), Question(("forbidden_prompt",), safe_prompt=False)),
@@ -85,10 +85,17 @@ LAYOUTS = (
     ),
     Layout("MM-SafetyBench", ("changed_question|rephrased_question|rephrased_question_sd",), read_mm_safetybench),
     Layout("XSTest", ("prompt", "type", "focus"), read_xstest, _without("completion", "response")),
-    Layout("PIQA", ("goal", "sol1", "sol2"), Question(("goal",))),
-    Layout("HellaSwag", ("ctx", "endings"), Question(("ctx",), aside=("ctx_a", "ctx_b", "activity_label"))),
-    Layout("WinoGrande", ("sentence", "option1", "option2"), Question(("sentence",), one_based=True)),
-    Layout("SocialIQA", ("context", "question", "answer_a", "answer_b"), Question(one_based=True)),
+    Layout("PIQA", ("goal", "sol1", "sol2"), Question(("goal",), base=0)),
+    Layout("HellaSwag", ("ctx", "endings"), Question(("ctx",), aside=("ctx_a", "ctx_b", "activity_label"), base=0)),
+    Layout("WinoGrande", ("sentence", "option1", "option2"), Question(("sentence",), base=1)),
+    Layout("SocialIQA", ("context", "question", "answer_a", "answer_b"), Question(base=1)),
+    Layout("CosmosQA", ("context", "question", "answer0", "answer1"), Question(base=0)),
+    Layout(
+        "MMLU",
+        ("question", "subject", "choices", "answer"),
+        Question(base=0),
+        lambda fields: fields.known() == {"question", "subject", "choices", "answer"},
+    ),
     Layout(
         "TruthfulQA",
         ("question", "best_answer", "correct_answers"),
@@ -96,8 +103,16 @@ LAYOUTS = (
     ),
     Layout("BoolQ", ("question", "passage", "answer"), Question(aside=("title",), yes_no=True)),
     Layout("SQuAD", ("question", "context", "answers"), Question(aside=("title",))),
-    Layout("ScienceQA", ("question", "choices", "lecture|solution"), Question(aside=("lecture", "solution", "task"))),
-    Layout("A-OKVQA", ("question", "choices", "correct_choice_idx"), Question(aside=("direct_answers", "rationales"))),
+    Layout(
+        "ScienceQA",
+        ("question", "choices", "lecture|solution"),
+        Question(aside=("lecture", "solution", "task"), base=0),
+    ),
+    Layout(
+        "A-OKVQA",
+        ("question", "choices", "correct_choice_idx"),
+        Question(aside=("direct_answers", "rationales"), base=0),
+    ),
     Layout("CommonsenseQA", ("question", "choices", "question_concept"), Question(aside=("question_concept",))),
     Layout(
         "SciQ",

@@ -27,7 +27,7 @@ class Question:
         answers: fields that may hold its answer.
         aside: fields of a known meaning that are not fed.
         context: fields that are read with the prompt.
-        one_based: the index of the right choice counts from 1.
+        base: where the index of the right choice counts from; None: the record has to say it.
         yes_no: the answer is a boolean, true for yes.
         safe_prompt: what is known of every prompt of the layout.
     """
@@ -36,7 +36,7 @@ class Question:
     answers: tuple[str, ...] = ANSWERS
     aside: tuple[str, ...] = ()
     context: tuple[str, ...] = CONTEXTS
-    one_based: bool = False
+    base: int | None = None
     yes_no: bool = False
     safe_prompt: bool | None = None
 
@@ -62,7 +62,7 @@ class Question:
         question = self._question(fields, name)
         choices, labels = take_choices(fields)
         if choices:
-            letter = take_letter(fields, choices, labels, one_based=self.one_based)
+            letter = take_letter(fields, choices, labels, self.base)
             asked = [Draft("user", [with_choices(question, choices)])]
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
         drafts, references = self._answer(fields)

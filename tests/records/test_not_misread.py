@@ -1,0 +1,158 @@
+"""What is easily read as something else: it is read as what it is, or refused; never fed in silence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layout_cases import render, write_media
+
+from hpa_merge.calibration import read_samples
+from hpa_merge.errors import InputError
+from hpa_merge.evaluation.prompts import PromptFile
+from hpa_merge.records import Purpose, ReadingOptions
+
+
+def written(folder: Path, content: object, name: str) -> Path:
+    write_media(folder)
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def shown(folder: Path, content: object, name: str = "a.jsonl", **names: str) -> str:
+    made = read_samples(written(folder, content, name), 9, 0, ReadingOptions(names))
+    return render(made.samples[0], folder)
+
+
+def refusal(folder: Path, content: object, name: str = "a.jsonl", purpose: Purpose = "task") -> str:
+    with pytest.raises(InputError) as caught:
+        PromptFile(written(folder, content, name), purpose)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"question": "x?", "answer": NaN, "image": NaN}\n{"question": "y?", "answer": "No."}\n'),
+        ("a.jsonl", '{"question": "x?", "answer": -Infinity}\n{"question": "y?", "answer": "No."}\n'),
+        ("a.json", '[{"question": "x?", "answer": NaN}, {"question": "y?", "answer": "No."}]'),
+        ("a.json", '{"data": [{"question": "x?", "answer": NaN}, {"question": "y?", "answer": "No.", "a": NaN}]}'),
+        ("a.csv", "question,answer,hint\nx?,nan,\ny?,No.,NaN\n"),
+    ],
+)
+def test_a_value_that_is_missing_is_null(name: str, content: str, tmp_path: Path) -> None:
+    made = read_samples(written(tmp_path, content, name), 9, 0)
+    assert [render(sample, tmp_path) for sample in made.samples] == ["user: y? / assistant: No."]
+    assert made.dropped == {"it has no answer": 1}
+
+
+def test_one_of_several_answers_that_is_missing_is_left_out(tmp_path: Path) -> None:
+    (prompt,) = PromptFile(written(tmp_path, '{"question": "x?", "answers": ["b", NaN]}', "a.jsonl"), "task")
+    assert prompt.references == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"question": "x?", "answer": "a", "answer": "b"}'),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "a", "content": "b"}]}'),
+        ("a.json", '[{"question": "x?", "answer": "a", "answer": "b"}]'),
+        ("a.json", '{"data": [{"question": "x?", "answer": "a", "answer": "b"}]}'),
+        ("a.json", '{"question": "x?",\n "answer": "a", "answer": "b"}'),
+        ("a.csv", 'messages\n"[{""role"": ""user"", ""content"": ""a"", ""content"": ""b""}]"\n'),
+    ],
+)
+def test_a_repeated_key_is_refused(name: str, content: str, tmp_path: Path) -> None:
+    assert "twice, and which value counts is not known: keep one of them." in refusal(tmp_path, content, name)
+
+
+BAD_ANSWERS: list[dict[str, Any]] = [
+    {"prompt": "Hi?", "completion": "bad", "label": False},
+    {"prompt": "Hi?", "response": "bad", "is_safe": False},
+    {"prompt": "Hi?", "completion": "bad", "kto_tag": "false"},
+    {"prompt": "Hi?", "response": "bad", "response_harm_label": "harmful"},
+    {
+        **{
+            "prompt": "Hi?",
+            "response_0": "bad",
+            "response_1": "worse",
+            "better_response_id": 0,
+            "safer_response_id": 0,
+        },
+        **{"is_response_0_safe": False, "is_response_1_safe": False},
+    },
+]
+
+
+@pytest.mark.parametrize("record", BAD_ANSWERS)
+def test_an_answer_that_is_labelled_bad_is_no_reference(record: dict[str, Any], tmp_path: Path) -> None:
+    lines = f"{json.dumps(record)}\n" + json.dumps({"prompt": "Who?", "response": "I."})
+    path = written(tmp_path, lines, "a.jsonl")
+    file = PromptFile(path, "task")
+    assert [prompt.references for prompt in file] == [("I.",)]
+    assert file.dropped == {"its answer is labelled unsafe, or not wanted": 1} == read_samples(path, 9, 0).dropped
+    assert [prompt.text for prompt in PromptFile(path, "benign")] == ["Hi?", "Who?"]
+    assert "give a file that has some" in refusal(tmp_path, record)
+
+
+def test_jailbreakbench_is_what_the_user_says(tmp_path: Path) -> None:
+    content = "Index,Goal,Target,Behavior,Category,Source\n0,How?,Sure,Theft,Theft,Own\n"
+    for purpose in ("safety", "benign"):
+        (prompt,) = PromptFile(written(tmp_path, content, "a.csv"), purpose)  # type: ignore[arg-type]
+        assert (prompt.text, prompt.references) == ("How?", ())
+
+
+FOUR = ["1", "2", "3", "4"]
+NAMED = ["red", "green", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("letter", "record"),
+    [
+        ("A", {"option_1": "red", "option_2": "green", "option_3": "blue", "correct_option": 1}),
+        ("A", {"option1": "red", "option2": "green", "answer": "1"}),
+        ("B", {"option0": "red", "option1": "green", "answer": "1"}),
+        ("B", {"choices": NAMED, "answer": 1}),
+        ("B", {"choices": {"text": NAMED, "label": ["1", "2", "3"]}, "answerKey": 2}),
+        ("B", {"options": {"1": "red", "2": "green"}, "answer": "2"}),
+        ("B", {"choices": [10, 20], "answer": 20}),
+        ("B", {"choices": ["3", "5", "8"], "answer": "5"}),
+        ("B", {"choices": NAMED, "answer": "B. green"}),
+        ("B", {"options": [*NAMED, None, ""], "answer": "(B) green"}),
+        ("D", {"choices": [*NAMED, "plum"], "subject": "colours", "answer": "3"}),
+        ("B", {"context": "It.", "answer0": "red", "answer1": "green", "label": "1"}),
+    ],
+)
+def test_which_choice_a_number_means(letter: str, record: dict[str, Any], tmp_path: Path) -> None:
+    assert shown(tmp_path, {"question": "What?", **record}).endswith(f"/ assistant: {letter}")
+
+
+def test_known_data_sets_of_a_table_count_as_they_do(tmp_path: Path) -> None:
+    assert shown(tmp_path, "goal,sol1,sol2,label\nWhat?,red,green,1\n", "a.csv").endswith("/ assistant: B")
+    hellaswag = {"ctx": "What?", "endings": [*NAMED, "plum"], "label": "3", "ind": 1, "activity_label": "x"}
+    assert shown(tmp_path, hellaswag).endswith("/ assistant: D")
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"opa": "red", "opb": "green", "opc": "blue", "cop": 1}, "cop"),
+        ({"A": "red", "B": "green", "C": "blue", "answer": 1}, "answer"),
+        ({"choices": [1, 2, 3, 4], "answer": 2}, "answer"),
+        ({"options": FOUR, "answer": "2"}, "answer"),
+        ({"options": NAMED, "gold": "1"}, "gold"),
+    ],
+)
+def test_a_number_that_may_mean_two_choices_is_refused_and_the_remedies_help(
+    record: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    record = {"question": "What?", **record}
+    sentence = refusal(tmp_path, record)
+    number = int(record[name])
+    for base in (0, 1):
+        assert f"--map index_from_{base}={name}" in sentence
+        letter = "ABCD"[number - base]
+        assert shown(tmp_path, record, **{f"index_from_{base}": name}).endswith(f"/ assistant: {letter}")
+    if "choice_text" in sentence:
+        assert shown(tmp_path, record, choice_text=name).endswith("/ assistant: B")
