@@ -159,6 +159,21 @@ PREFERENCES = (
         passed=("chosen", "prompt", "prompt_id", "rejected", "score_chosen"),
     ),
     Case(
+        "conversations in strings",
+        "pandas, datasets' to_csv",
+        one(chosen=str([HI, NO]), rejected=str([HI, YES])),
+        SHORT,
+        passed=REJECTED,
+        note="as JSON, or as Python prints them; numpy's are refused",
+    ),
+    Case(
+        "a token behind an answer",
+        "text cut from a template",
+        one(prompt="Hi?", completion="No.</s>"),
+        refused="turn 2 (assistant) ends with </s>, which a chat template puts there: give what was said alone, or "
+        'prompt and answer as one "text".',
+    ),
+    Case(
         "HH-RLHF",
         "Anthropic",
         one(

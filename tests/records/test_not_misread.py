@@ -1,6 +1,7 @@
 """What is easily read as something else: it is read as what it is, or refused; never fed in silence."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,101 @@ def test_a_number_that_may_mean_two_choices_is_refused_and_the_remedies_help(
         assert shown(tmp_path, record, **{f"index_from_{base}": name}).endswith(f"/ assistant: {letter}")
     if "choice_text" in sentence:
         assert shown(tmp_path, record, choice_text=name).endswith("/ assistant: B")
+
+
+TURNS = [{"content": "Hi?", "role": "user"}, {"content": "No.", "role": "assistant"}]
+NUMPY = "[{'content': 'Hi?', 'role': 'user'}\n {'content': 'No.', 'role': 'assistant'}]"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"chosen": json.dumps(TURNS), "rejected": json.dumps(TURNS)},
+        {"chosen": str(TURNS), "rejected": str(TURNS)},
+        {"prompt": json.dumps(TURNS[:1]), "completion": str(TURNS[1:])},
+        {"prompt": "Hi?", "response": "{'role': 'assistant', 'content': 'No.'}"},
+        {"question": "Hi?", "answer": "['No.']"},
+        {"prompt": '[{"from": "human", "value": "Hi?"}]', "output": "No."},
+    ],
+)
+def test_what_was_written_into_a_string_is_what_it_says(record: dict[str, str], tmp_path: Path) -> None:
+    assert shown(tmp_path, record) == "user: Hi? / assistant: No."
+    rows = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in (record, record.values())]
+    assert shown(tmp_path, "\n".join(rows) + "\n", "a.csv") == "user: Hi? / assistant: No."
+
+
+def test_a_printed_list_holds_several_answers(tmp_path: Path) -> None:
+    (prompt,) = PromptFile(written(tmp_path, {"question": "x?", "answer": "['red', 'dark red']"}, "a.jsonl"), "task")
+    assert prompt.references == ("red", "dark red")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"chosen": NUMPY, "rejected": NUMPY},
+        {"prompt": "Hi?", "completion": "[{'role': 'assistant', 'content': 'No.'} {'role': 'user', 'content': 'a'}]"},
+        {"prompt": '[{"role": "user", "content": "Hi?"', "completion": "No."},
+        {"question": "Hi?", "answer": "['red' 'dark red']"},
+    ],
+)
+def test_what_only_begins_like_messages_or_a_list_is_refused(record: dict[str, str], tmp_path: Path) -> None:
+    assert "write an array, or its text with json.dumps." in refusal(tmp_path, record)
+
+
+@pytest.mark.parametrize(
+    "answer", ['{"role": "manager", "name": "Ann"}', "[1, 2]", '["red"]', "{'a': 1}", "[red] is it", '{"content": "x"}']
+)
+def test_another_answer_in_brackets_stays_text(answer: str, tmp_path: Path) -> None:
+    assert shown(tmp_path, {"prompt": "Hi?", "answer": answer}) == f"user: Hi? / assistant: {answer}"
+
+
+@pytest.mark.parametrize(
+    ("question", "images", "expected"),
+    [
+        ("Count <image1> ?", {"image": "a.png"}, "Count | [image a.png] | ?"),
+        ("<image2> or <image1>?", {"images": ["a.png", "b.png"]}, "[image b.png] | or | [image a.png] | ?"),
+        ("Is <image1>x</image1> XML?", {}, "Is <image1>x</image1> XML?"),
+        ("Fix: <p><img src='x.png'></p>", {}, "Fix: <p><img src='x.png'></p>"),
+        ("Translate ![logo](https://x.org/a.png) here", {}, "Translate ![logo](https://x.org/a.png) here"),
+    ],
+)
+def test_numbered_places_and_code(question: str, images: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    assert shown(tmp_path, {"question": question, "answer": "2", **images}) == f"user: {expected} / assistant: 2"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        *("<image1> What?", "<image_placeholder>What?", "![](a.png) What?", "<img src='a.png'> What?", "<img> What?"),
+        *("What is in ![x](a.png) here?", "What? ![](gone.png)", "<image-1> What?", "<video1> What?"),
+    ],
+)
+def test_a_mark_of_a_medium_is_never_fed_as_words(question: str, tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, {"question": question, "answer": "2"})
+    assert 'write "<image>"' in sentence or "the turns mark a place for" in sentence
+    talk = [{"role": "user", "content": question}, {"role": "assistant", "content": "2"}]
+    refusal(tmp_path, {"messages": talk})
+
+
+def test_an_answer_may_be_markup(tmp_path: Path) -> None:
+    answer = "<img src='a.png'> or ![](a.png) <image1>"
+    assert shown(tmp_path, {"question": "How?", "answer": answer}) == f"user: How? / assistant: {answer}"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Hi?", "completion": "No.</s>"},
+        {"prompt": "Hi?<|im_end|>", "completion": "No."},
+        {"prompt": "Hi?", "answer": "No.<|im_end|>\n"},
+        {"prompt": "Hi?", "answers": ["No.<|eot_id|>"]},
+        {"messages": [{"role": "system", "content": "Be.<|eot_id|>"}, {"role": "user", "content": "a"}]},
+    ],
+)
+def test_a_token_that_ends_a_turn_is_refused(record: dict[str, Any], tmp_path: Path) -> None:
+    assert re.search(r" ends with <\S+>, which a chat template puts there: ", refusal(tmp_path, record))
+
+
+def test_struck_out_text_is_none(tmp_path: Path) -> None:
+    said = "It is <s>red</s>"
+    assert shown(tmp_path, {"question": "How?", "answer": said}) == f"user: How? / assistant: {said}"

@@ -24,6 +24,7 @@ from hpa_merge.records.layouts.safety import (
     read_wildjailbreak,
     read_xstest,
 )
+from hpa_merge.records.layouts.written import unwritten
 from hpa_merge.records.options import ReadingOptions
 from hpa_merge.records.refusal import refused
 
@@ -191,7 +192,7 @@ def parse_record(
             frozenset().union(*(part.passed_over for part in parts)),
         )
     reading = Reading(source, folder, options or ReadingOptions(), purpose)
-    fields = Fields(record, reading)
+    fields = Fields(unwritten(record, source, reading.options), reading)
     layout = _layout(fields)
     if layout is None:
         found = f"only {quoted(fields.names())}" if fields.names() else "no field that is not null"

@@ -7,6 +7,7 @@ from typing import Any
 from hpa_merge.records.example import Example
 from hpa_merge.records.fields import Fields, is_empty
 from hpa_merge.records.labels import read_labels
+from hpa_merge.records.layouts.marks import check_ends, number_marks
 from hpa_merge.records.layouts.messages import read_message
 from hpa_merge.records.layouts.tools import take_tools
 from hpa_merge.records.media import take_media
@@ -50,7 +51,9 @@ def build(
         drafts.pop()  # there is no answer
     if not drafts:
         raise fields.error("it has no turn that says anything: remove the record.")
+    number_marks(fields, drafts)
     turns = finish(fields, drafts, take_media(fields) if media is None else media)
+    check_ends(fields, turns, references)
     answer = turns[-1] if turns and turns[-1].role == "assistant" else None
     said = "\n".join(answer.texts).strip() if answer else ""
     labelled, good_answer = read_labels(fields, answered=answer is not None or bool(references))
