@@ -255,3 +255,54 @@ def test_a_token_that_ends_a_turn_is_refused(record: dict[str, Any], tmp_path: P
 def test_struck_out_text_is_none(tmp_path: Path) -> None:
     said = "It is <s>red</s>"
     assert shown(tmp_path, {"question": "How?", "answer": said}) == f"user: How? / assistant: {said}"
+
+
+USER, ASSISTANT = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": [USER], "completion": [USER, ASSISTANT]},
+        {"prompt": "Hi?", "completion": [USER, ASSISTANT]},
+        {"messages": [USER], "chosen": [USER, ASSISTANT], "rejected": [USER]},
+        {"conversation": [{"human": "Hi?", "assistant": "No."}]},
+        {"conversation": [{"input": "Hi?", "output": "No."}]},
+        {"data": ["Hi?", "No."], "id": "7"},
+        {"input": {"messages": [USER]}, "preferred_output": [ASSISTANT], "non_preferred_output": [ASSISTANT]},
+        {"prompt": "User: Hi?\nAssistant:", "response": "No."},
+        {"prompt": "Human: Hi?\nAssistant: ", "response": "No."},
+        {"v1_0": {"question": "Hi?", "answer": "No."}},
+    ],
+)
+def test_turns_are_said_once_and_in_their_order(record: dict[str, Any], tmp_path: Path) -> None:
+    assert shown(tmp_path, record) == "user: Hi? / assistant: No."
+
+
+def test_an_earlier_turn_of_a_transcript_is_one(tmp_path: Path) -> None:
+    record = {"prompt": "User: Hi?\nAssistant: Yes?\nUser: Who?\nAssistant:", "response": "I."}
+    assert shown(tmp_path, record) == "user: Hi? / assistant: Yes? / user: Who? / assistant: I."
+
+
+def test_an_answer_before_its_question_is_refused(tmp_path: Path) -> None:
+    record = {"conversation": [{"assistant": "Welcome.", "human": "Hi?"}]}
+    assert "has an answer before what is asked, and the order is not known" in refusal(tmp_path, record)
+
+
+def test_a_comparison_is_no_multiple_choice(tmp_path: Path) -> None:
+    record = {"prompt": "Hi?", "answer_a": "No.", "answer_b": "Yes.", "label": 1}
+    sentence = refusal(tmp_path, record)
+    assert sentence.endswith("--map question=prompt, or take one with --map chosen=answer_a --map rejected=answer_b.")
+    assert shown(tmp_path, record, chosen="answer_a", rejected="answer_b") == "user: Hi? / assistant: No."
+
+
+def test_what_is_common_is_read(tmp_path: Path) -> None:
+    record: dict[str, Any] = {"Question": "Is it?", "Options": "(a) Open (b) Closed", "Correct Answer": "(b)"}
+    assert shown(tmp_path, record).endswith(
+        "A. Open\nB. Closed\nAnswer with the letter of the right choice. / assistant: B"
+    )
+    assert shown(tmp_path, "sep=;\nquestion;answer\nHi?;No.\n", "a.csv") == "user: Hi? / assistant: No."
+    squad = {"id": "1", "title": "A", "context": "It.", "question": "Hi?"}
+    lines = [squad | {"answers": {"text": [], "answer_start": []}}, squad | {"answers": {"text": ["No."]}}]
+    made = read_samples(written(tmp_path, "\n".join(map(json.dumps, lines)), "a.jsonl"), 9, 0)
+    assert made.dropped == {"it has no answer": 1}

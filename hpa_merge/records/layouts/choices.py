@@ -235,6 +235,10 @@ def _texts(fields: Fields, name: str, value: Any) -> list[str]:
 
 def _literal(text: str) -> Any:
     """A list that was written into a string, as JSON or as Python has it."""
+    if lettered := re.findall(r"\(([a-z])\)\s*([^()]+)", text.strip(), re.IGNORECASE):  # MMVP: (a) Open (b) Closed
+        letters = "".join(letter for letter, _ in lettered).lower()
+        if text.lstrip().lower().startswith("(a)") and ascii_uppercase.lower().startswith(letters):
+            return [said.strip() for _, said in lettered]
     if not text.lstrip().startswith("["):
         return text
     value = parsed(text)

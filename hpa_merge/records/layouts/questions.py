@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from hpa_merge.records.example import Example
-from hpa_merge.records.fields import Fields
+from hpa_merge.records.fields import Fields, option
 from hpa_merge.records.layouts.answers import ANSWERS, take_answer
-from hpa_merge.records.layouts.building import build, said_by, take_turns
+from hpa_merge.records.layouts.building import build, joined, said_by, take_turns
 from hpa_merge.records.layouts.choices import take_choices, take_letter, with_choices
 from hpa_merge.records.places import Draft
 
@@ -58,7 +58,8 @@ class Question:
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
         if isinstance(fields.peek(name), list | dict):  # TRL's messages in the place of texts
             drafts, references = take_answer(fields, self.answers)
-            return [self._built(fields, [*take_turns(fields, name), *drafts], references)]
+            return [self._built(fields, joined(take_turns(fields, name), drafts), references)]
+        _check_comparison(fields, name)
         question = self._question(fields, name)
         choices, labels = take_choices(fields)
         if choices:
@@ -67,7 +68,7 @@ class Question:
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
         drafts, references = self._answer(fields)
         _pass_over_text(fields, [question, *(part for draft in drafts for part in draft.parts)])
-        return [self._built(fields, [*said_by("user", question), *drafts], references)]
+        return [self._built(fields, joined(said_by("user", question), drafts), references)]
 
     def _built(
         self, fields: Fields, drafts: list[Draft], references: tuple[str, ...], choices: tuple[str, ...] = ()
@@ -90,6 +91,22 @@ class Question:
             fields.take(name)
             return [Draft("assistant", ["yes" if said == "true" else "no"])], ()
         return take_answer(fields, self.answers)
+
+
+def _check_comparison(fields: Fields, name: str) -> None:
+    """Check that two answers to a prompt are choices, and no comparison of which one is preferred.
+
+    Raises:
+        CalibrationError: they may be.
+    """
+    if name == "question" or not (fields.filled("answer_a") and fields.filled("answer_b")) or fields.filled("answer_c"):
+        return
+    given = [option(fields.given(each)) for each in (name, "answer_a", "answer_b")]
+    raise fields.error(
+        f"{fields.named('answer_a')} and {fields.named('answer_b')} may be two choices, or two answers of which one is "
+        f"preferred: say that they are choices with --map question={given[0]}, or take one with --map "
+        f"chosen={given[1]} --map rejected={given[2]}."
+    )
 
 
 def _pass_over_text(fields: Fields, parts: list[Any]) -> None:
