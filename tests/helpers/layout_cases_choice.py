@@ -225,6 +225,15 @@ CHOICE = (
         "index_from_0=cop or --map index_from_1=cop.",
     ),
     choice(
+        "options in one text",
+        "MMVP",
+        of=("red", "green"),
+        prompt=f"user: {TWO} / assistant: B",
+        Question="What?",
+        Options="(a) red (b) green",
+        **{"Correct Answer": "(b)"},
+    ),
+    choice(
         "columns numbered from 1",
         "one's own files",
         "a number is the column's",

@@ -79,12 +79,12 @@ MEDIA = (
         "user: [image b.png] | or | [image a.png] | ? / assistant: No.",
     ),
     Case(
-        "an image in Markdown",
+        "an image in HTML",
         "notebooks, forums",
-        told("What is in ![it](a.png) ?"),
-        refused='turn 1 (user) has ![it](a.png), which would be fed as words: write "<image>", "<video>" or "<audio>" '
-        'where a medium stands, and name its file next to the turns, as in "image".',
-        note="so is an `<img src=…>`; in an answer, and of an address on the web, both are text",
+        told("What is in <img src='a.png'> ?"),
+        refused='turn 1 (user) has <img src=\'a.png\'>, which would be fed as words: write "<image>", "<video>" or '
+        '"<audio>" where a medium stands, and name its file next to the turns, as in "image".',
+        note="so is one in Markdown; in an answer, and of an address on the web, both are text",
     ),
     Case(
         "a place of another program",

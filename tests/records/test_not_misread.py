@@ -306,3 +306,8 @@ def test_what_is_common_is_read(tmp_path: Path) -> None:
     lines = [squad | {"answers": {"text": [], "answer_start": []}}, squad | {"answers": {"text": ["No."]}}]
     made = read_samples(written(tmp_path, "\n".join(map(json.dumps, lines)), "a.jsonl"), 9, 0)
     assert made.dropped == {"it has no answer": 1}
+
+
+def test_an_image_by_the_number_of_another_row(tmp_path: Path) -> None:
+    record = {"question": "x?", "answer": "No.", "image": "3"}
+    assert "by which VLMEvalKit's tables name another row that holds it" in refusal(tmp_path, record)
