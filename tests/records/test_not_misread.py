@@ -311,3 +311,15 @@ def test_what_is_common_is_read(tmp_path: Path) -> None:
 def test_an_image_by_the_number_of_another_row(tmp_path: Path) -> None:
     record = {"question": "x?", "answer": "No.", "image": "3"}
     assert "by which VLMEvalKit's tables name another row that holds it" in refusal(tmp_path, record)
+
+
+def test_squad_s_own_file_holds_articles(tmp_path: Path) -> None:
+    asked = [
+        {"id": "1", "question": "What?", "answers": [{"text": "Red", "answer_start": 3}], "is_impossible": False},
+        {"id": "2", "question": "Who?", "answers": [], "plausible_answers": [{"text": "x y", "answer_start": 0}]},
+    ]
+    content = {"version": "v2.0", "data": [{"title": "A_b", "paragraphs": [{"context": "It.", "qas": asked}]}]}
+    made = read_samples(written(tmp_path, content, "a.json"), 9, 0)
+    assert [render(sample, tmp_path) for sample in made.samples] == ["user: It.\nWhat? / assistant: Red"]
+    assert made.dropped == {"it has no answer": 1}
+    assert set(made.passed_over) >= {"title", "id", "plausible_answers"}

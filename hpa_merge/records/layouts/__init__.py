@@ -17,7 +17,7 @@ from hpa_merge.records.fields import Fields, Reading, json_name, quoted
 from hpa_merge.records.layouts.conversations import CHATS, are_texts, read_conversation, read_texts
 from hpa_merge.records.layouts.plain import read_ids, read_text
 from hpa_merge.records.layouts.preferences import holds_conversations, read_judged_pair, read_preference, read_preferred
-from hpa_merge.records.layouts.questions import PROMPTS, Question
+from hpa_merge.records.layouts.questions import PROMPTS, Question, read_paragraphs
 from hpa_merge.records.layouts.safety import (
     read_harmbench,
     read_mm_safetybench,
@@ -121,6 +121,7 @@ LAYOUTS = (
         ("question", "choices", "correct_choice_idx"),
         Question(aside=("direct_answers", "rationales"), base=0),
     ),
+    Layout("SQuAD's articles", ("paragraphs",), read_paragraphs),
     Layout("CommonsenseQA", ("question", "choices", "question_concept"), Question(aside=("question_concept",))),
     Layout(
         "SciQ",

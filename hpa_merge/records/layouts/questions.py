@@ -10,7 +10,7 @@ from hpa_merge.records.layouts.building import build, joined, said_by, take_turn
 from hpa_merge.records.layouts.choices import take_choices, take_letter, with_choices
 from hpa_merge.records.places import Draft
 
-__all__ = ["PROMPTS", "Question"]
+__all__ = ["PROMPTS", "Question", "read_paragraphs"]
 
 PROMPTS = ("instruction", "prompt", "question", "query", "problem", "user", "inputs")
 CONTEXTS = ("context", "passage", "article", "hint", "support")
@@ -91,6 +91,31 @@ class Question:
             fields.take(name)
             return [Draft("assistant", ["yes" if said == "true" else "no"])], ()
         return take_answer(fields, self.answers)
+
+
+def read_paragraphs(fields: Fields) -> list[Example]:
+    """SQuAD's own files: an article's ``paragraphs``, each with its ``context`` and questions, ``qas``.
+
+    Raises:
+        CalibrationError: something of it cannot be read.
+    """
+    fields.pass_over("title")
+    examples: list[Example] = []
+    for number, item in enumerate(fields.items("paragraphs"), start=1):
+        if not isinstance(item, dict):
+            raise fields.error(f'paragraph {number} is no object: give "context" and "qas".')
+        paragraph = fields.within(item, f"paragraph {number}")
+        context = paragraph.text("context")
+        for asked in paragraph.items("qas"):
+            if not isinstance(asked, dict):
+                raise fields.error(f'a question of paragraph {number} is no object: give "question" and "answers".')
+            inner = fields.within(asked, f"a question of paragraph {number}")
+            question = Draft("user", [f"{context}\n{inner.text('question')}"])
+            _, references = take_answer(inner, ())
+            inner.pass_over("plausible_answers")
+            source = f"{fields.reading.source}#{len(examples) + 1}"
+            examples.append(build(inner, [question], references=references, source=source))
+    return examples
 
 
 def _check_comparison(fields: Fields, name: str) -> None:
