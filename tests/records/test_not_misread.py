@@ -245,11 +245,12 @@ def test_an_answer_may_be_markup(tmp_path: Path) -> None:
         {"prompt": "Hi?<|im_end|>", "completion": "No."},
         {"prompt": "Hi?", "answer": "No.<|im_end|>\n"},
         {"prompt": "Hi?", "answers": ["No.<|eot_id|>"]},
+        {"prompt": "Hi?", "answer": "No.<|im_end|>\n<|im_start|>user\nWho?"},
         {"messages": [{"role": "system", "content": "Be.<|eot_id|>"}, {"role": "user", "content": "a"}]},
     ],
 )
 def test_a_token_that_ends_a_turn_is_refused(record: dict[str, Any], tmp_path: Path) -> None:
-    assert re.search(r" ends with <\S+>, which a chat template puts there: ", refusal(tmp_path, record))
+    assert re.search(r" (has|ends with) <\S+>, which a chat template puts there: ", refusal(tmp_path, record))
 
 
 def test_struck_out_text_is_none(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ _NAMED = re.compile(
 
 _ENDS = re.compile(
     r"(</s>|<\|im_end\|>|<\|eot_id\|>|<\|eom_id\|>|<\|endoftext\|>|<\|end_of_text\|>|<end_of_turn>|<eos>|<\|end\|>"
-    r"|<\|return\|>|<turn\|>|<｜end▁of▁sentence｜>|<\|END_OF_TURN_TOKEN\|>|\[/INST\]|<\|assistant\|>|<｜Assistant｜>)\s*\Z"
+    r"|<\|return\|>|<turn\|>|<｜end▁of▁sentence｜>|<\|END_OF_TURN_TOKEN\|>|\[/INST\]|<\|assistant\|>|<｜Assistant｜>)\s*(\Z|<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)"
 )
-"""Tokens that chat templates put behind a turn."""
+"""Tokens that chat templates put behind a turn, at the end of a text or before another turn."""
 
 
 def number_marks(fields: Fields, drafts: Sequence[Draft]) -> None:
@@ -48,7 +48,7 @@ def number_marks(fields: Fields, drafts: Sequence[Draft]) -> None:
 
 
 def check_ends(fields: Fields, turns: Sequence[Turn], references: Sequence[str]) -> None:
-    """Check that no turn and no reference ends with a token of a chat template: it would be fed twice, or as words.
+    """Check that no turn and no reference has the end of a turn of a chat template in it: it would be fed twice, or as words.
 
     Raises:
         CalibrationError: one does.
@@ -102,6 +102,6 @@ def _check_end(fields: Fields, text: str, where: str) -> None:
     found = _ENDS.search(text)
     if found and not (found[1] == "</s>" and text.find("<s>") > 0):  # struck out, in HTML
         raise fields.error(
-            f"{where} ends with {found[1]}, which a chat template puts there: give what was said alone, or prompt and "
+            f"{where} {'has' if found[2] else 'ends with'} {found[1]}, which a chat template puts there: give what was said alone, or prompt and "
             'answer as one "text".'
         )
