@@ -48,7 +48,7 @@ def number_marks(fields: Fields, drafts: Sequence[Draft]) -> None:
 
 
 def check_ends(fields: Fields, turns: Sequence[Turn], references: Sequence[str]) -> None:
-    """Check that no turn and no reference has the end of a turn of a chat template in it: it would be fed twice, or as words.
+    """Check that no turn and no reference has a template's end of a turn: it would be fed twice, or as words.
 
     Raises:
         CalibrationError: one does.
@@ -101,7 +101,8 @@ def _refused(fields: Fields, where: str, mark: str) -> Exception:
 def _check_end(fields: Fields, text: str, where: str) -> None:
     found = _ENDS.search(text)
     if found and not (found[1] == "</s>" and text.find("<s>") > 0):  # struck out, in HTML
+        has = "has" if found[2] else "ends with"
         raise fields.error(
-            f"{where} {'has' if found[2] else 'ends with'} {found[1]}, which a chat template puts there: give what was said alone, or prompt and "
+            f"{where} {has} {found[1]}, which a chat template puts there: give what was said alone, or prompt and "
             'answer as one "text".'
         )
