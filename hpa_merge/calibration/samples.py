@@ -22,7 +22,6 @@ from hpa_merge.records import (
 __all__ = ["SampleSet", "read_samples"]
 
 NO_ANSWER = "it has no answer"
-UNSAFE_ANSWER = "its answer is labelled unsafe, or not wanted"
 
 
 @final
@@ -107,7 +106,7 @@ def _reason(example: Example, purpose: Purpose) -> str:
         return reason
     if example.sample is None:
         return NO_ANSWER
-    return UNSAFE_ANSWER if example.good_answer is False else ""
+    return example.bad_answer
 
 
 def _unanswered(source: str, purpose: Purpose) -> CalibrationError:

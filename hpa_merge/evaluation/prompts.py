@@ -2,7 +2,7 @@
 
 The layouts are those of the calibration files, where the last answer of the assistant is the reference. A safety or
 benign prompt may stand without an answer. Of a record whose labels say that its prompt is safe, or is not, only what
-fits the purpose is used.
+fits the purpose is used; an answer that a label calls unsafe, or not wanted, is no reference.
 """
 
 import random
@@ -98,7 +98,7 @@ class PromptFile:
         count = 0
         for example, names in self._examples():
             passed_over |= names
-            if reason := example.unfit(purpose):
+            if reason := _reason(example, purpose):
                 dropped[reason] += 1
                 continue
             prompt = _prompt(example, purpose)
@@ -107,10 +107,7 @@ class PromptFile:
                 pictured = prompt
             count += 1
         if first is None:
-            why = "".join(f", because of {count} {reason}" for reason, count in dropped.items())
-            raise EvaluationError(
-                f"{self.source.name} holds no prompt for a {purpose} test{why}: write one JSON object a line."
-            )
+            raise _none(self.source.name, purpose, dropped)
         self.example = pictured or first
         if limit is not None and limit < count:
             self._drawn, count = frozenset(random.Random(seed).sample(range(count), limit)), limit
@@ -119,7 +116,7 @@ class PromptFile:
         self.dropped: Mapping[str, int] = dict(dropped)
 
     def __iter__(self) -> Iterator[Prompt]:
-        fitting = (example for example, _ in self._examples() if not example.unfit(self._purpose))
+        fitting = (example for example, _ in self._examples() if not _reason(example, self._purpose))
         for number, example in enumerate(fitting):
             if self._drawn is None or number in self._drawn:
                 yield _prompt(example, self._purpose)
@@ -129,6 +126,21 @@ class PromptFile:
             parsed = parse_record(record, place, self.source.folder, self._options, self._purpose)
             for example in parsed.examples:
                 yield example, parsed.passed_over
+
+
+def _reason(example: Example, purpose: Purpose) -> str:
+    """Why an example is no prompt for the purpose; empty where it is one."""
+    return example.unfit(purpose) or (example.bad_answer if purpose == "task" else "")
+
+
+def _none(name: str, purpose: Purpose, dropped: Mapping[str, int]) -> EvaluationError:
+    if not dropped:
+        return EvaluationError(f"{name} holds no prompt for a {purpose} test: write one JSON object a line.")
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.items())
+    return EvaluationError(
+        f"{name} holds no prompt for a {purpose} test, because of each record {reasons}: give a file that has some, or "
+        "pass the labels over with --ignore-field."
+    )
 
 
 def _prompt(example: Example, purpose: Purpose) -> Prompt:

@@ -30,14 +30,17 @@ __all__ = [
     "STEP",
     "TOKENIZER",
     "Limits",
+    "RepeatedKeyError",
     "SurrogateError",
     "becomes",
     "check_depth",
     "check_surrogates",
+    "parse_data",
     "parse_json",
     "read_bounded",
     "read_json",
     "read_open",
+    "record_hooks",
 ]
 
 
@@ -58,6 +61,11 @@ class Limits:
 @final
 class SurrogateError(ValueError):
     """A text holds half a pair of surrogates, so it cannot be printed or written."""
+
+
+@final
+class RepeatedKeyError(ValueError):
+    """An object has one key twice, so programs differ in the value that they take."""
 
 
 CONFIG = Limits(2**24, 2**27)
@@ -107,13 +115,20 @@ _ESCAPES = re.compile(r"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F
 
 
 def parse_json(
-    content: bytes | str, limits: Limits, *, finite: bool = False, unique: bool = False, surrogates: bool = False
+    content: bytes | str,
+    limits: Limits,
+    *,
+    finite: bool = False,
+    unique: bool = False,
+    surrogates: bool = False,
+    hooks: dict[str, Any] | None = None,
 ) -> Any:
     """The value of a JSON text in UTF-8, with or without a byte order mark.
 
     Args:
         finite: refuse NaN, infinities, and numbers that a float cannot hold.
         unique: refuse an object with a duplicate key; other programs could take the other value.
+        hooks: more of what ``json.loads`` takes.
         surrogates: accept half a pair of surrogates, which Python uses for a name that is not UTF-8.
 
     Raises:
@@ -127,7 +142,7 @@ def parse_json(
     if (taken := becomes(raw)) > limits.memory:
         raise ValueError(f"it would take {taken} bytes of memory, and {limits.memory} are its limit")
     text = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    hooks: dict[str, Any] = {"parse_constant": _finite, "parse_float": _finite} if finite else {}
+    hooks = dict(hooks or {}) | ({"parse_constant": _finite, "parse_float": _finite} if finite else {})
     if unique:
         hooks["object_pairs_hook"] = _without_doubles
     try:
@@ -138,6 +153,20 @@ def parse_json(
     if not surrogates:
         check_surrogates(text)
     return value
+
+
+def record_hooks() -> dict[str, Any]:
+    """How ``json`` parses records of a data set: NaN and infinities, which pandas writes, are null; keys are unique."""
+    return {"parse_constant": lambda _: None, "object_pairs_hook": _without_doubles}
+
+
+def parse_data(content: bytes | str, limits: Limits) -> Any:
+    """The value of a JSON text that is a record of a data set, or part of one.
+
+    Raises:
+        ValueError: as :func:`parse_json`; :class:`RepeatedKeyError` for an object with a repeated key.
+    """
+    return parse_json(content, limits, hooks=record_hooks())
 
 
 def read_json(path: Path, limits: Limits, *, finite: bool = False, unique: bool = False) -> Any:
@@ -225,8 +254,8 @@ def _finite(text: str) -> float:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; raises ValueError for a duplicate key."""
+    """A JSON object; raises RepeatedKeyError for a duplicate key."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError(f"it has the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r:.80} twice")
+        raise RepeatedKeyError(f"it has the key {Counter(key for key, _ in pairs).most_common(1)[0][0]!r:.80} twice")
     return content

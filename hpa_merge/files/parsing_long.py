@@ -1,4 +1,4 @@
-"""One JSON array or object that is too long to be held: its items or its members one at a time; as :mod:`parsing`."""
+"""One JSON array or object of records that is too long to be held: its items or members one at a time."""
 
 import codecs
 import json
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, final
 
-from hpa_merge.files.parsing import DEPTH, STEP, Limits, becomes, check_depth, check_surrogates
+from hpa_merge.files.parsing import DEPTH, STEP, Limits, becomes, check_depth, check_surrogates, record_hooks
 
 __all__ = ["Member", "parse_items", "parse_members"]
 
@@ -105,7 +105,7 @@ class _Window:
     def __init__(self, file: BinaryIO, limits: Limits) -> None:
         self._file, self._limits = file, limits
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self._parser = json.JSONDecoder()
+        self._parser = json.JSONDecoder(**record_hooks())
         self._text, self._lines, self._column = "", 0, 0
         self._behind = 0  # characters before the text
         self._ended = False

@@ -61,6 +61,11 @@ class Example:
             answer = Turn("assistant", (Counter(self.references).most_common(1)[0][0],))
         return None if answer is None else Sample(self.source, turns=(*self.turns, answer), tools=self.tools)
 
+    @property
+    def bad_answer(self) -> str:
+        """Why the record's own labels rule its answer out; empty where they do not."""
+        return "its answer is labelled unsafe, or not wanted" if self.good_answer is False else ""
+
     def unfit(self, purpose: Purpose) -> str:
         """Why the record's own labels rule the prompt out for a purpose; empty where they do not."""
         if purpose == "safety":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.errors import CalibrationError
+from hpa_merge.files.parsing import LINE, parse_data
 from hpa_merge.records.content import is_content
 from hpa_merge.records.example import Purpose
 from hpa_merge.records.names import fold
@@ -183,8 +184,8 @@ class Fields:
         """
         value = self.take(name)
         if isinstance(value, str) and value.lstrip().startswith("["):  # of a table of texts
-            with suppress(ValueError, RecursionError):
-                value = json.loads(value)
+            with suppress(ValueError):
+                value = parse_data(value, LINE)
         if not isinstance(value, list):
             raise self.error(f"{self.named(name)} is {json_name(value)}: give an array.")
         if not value:

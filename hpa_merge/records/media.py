@@ -183,6 +183,11 @@ def _from_text(fields: Fields, value: str, kind: MediaKind) -> Media:
         exists = path.is_file()
     except (OSError, ValueError):  # a name that is too long, or has a zero byte
         exists = False
+    if not exists and text.isdecimal():
+        raise fields.error(
+            f"the {kind} {shown} is a number, by which VLMEvalKit's tables name another row that holds it: write the "
+            f"{kind} itself, or its path, into each row."
+        )
     if not exists:
         raise fields.error(
             f"the {kind} {shown} is not a file in {folder}: give its path relative to that folder, or name the folder "

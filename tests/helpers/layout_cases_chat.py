@@ -25,6 +25,14 @@ def spoken(*turns: Any, **more: Any) -> tuple[dict[str, Any], ...]:
 
 
 CHAT = (
+    Case("texts in turn", "UltraChat", ({"id": "1", "data": ["Hi?", "No."]},), SHORT, passed=("id",)),
+    Case(
+        "input and output of a turn",
+        "Capybara",
+        ({"source": "a", "conversation": [{"input": "Hi?", "output": "No."}]},),
+        SHORT,
+        passed=("source",),
+    ),
     Case("messages", "OpenAI, TRL, Axolotl", messages(HI, NO), SHORT),
     Case(
         "messages with ids and sources",

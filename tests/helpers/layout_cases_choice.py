@@ -207,7 +207,42 @@ CHOICE = (
         choice_c="blue",
         answer="B",
     ),
-    choice("opa to opd", "MedMCQA", question="What?", opa="red", opb="green", opc="blue", cop=1),
+    Case(
+        "opa to opd",
+        "MedMCQA",
+        one(question="What?", opa="red", opb="green", opc="blue", cop=2),
+        CHOSEN,
+        references=("B",),
+        choices=CHOICES,
+        options={"names": {"index_from_1": "cop"}},
+        note="with `--map index_from_1=cop`, as its own files count; the Hub's copy counts from 0",
+    ),
+    Case(
+        "a number next to columns of choices",
+        "MedMCQA",
+        one(question="What?", opa="red", opb="green", opc="blue", cop=1),
+        refused="the answer 1 may count from 0 or from 1: give a letter from A to C, or say how it is meant with --map "
+        "index_from_0=cop or --map index_from_1=cop.",
+    ),
+    choice(
+        "options in one text",
+        "MMVP",
+        of=("red", "green"),
+        prompt=f"user: {TWO} / assistant: B",
+        Question="What?",
+        Options="(a) red (b) green",
+        **{"Correct Answer": "(b)"},
+    ),
+    choice(
+        "columns numbered from 1",
+        "one's own files",
+        "a number is the column's",
+        question="What?",
+        option_1="red",
+        option_2="green",
+        option_3="blue",
+        correct_option=2,
+    ),
     choice(
         "PIQA",
         "PIQA",
@@ -257,8 +292,7 @@ CHOICE = (
         "AI2D",
         one(question="What?", options=list(CHOICES), answer="1"),
         refused="the answer '1' is a number in a string, and may count from 0 or from 1: give a letter from A to C, "
-        "the "
-        "text of a choice, or a number that counts from 0.",
+        "or say how it is meant with --map index_from_0=answer or --map index_from_1=answer.",
     ),
     Case(
         "an index of no choice",

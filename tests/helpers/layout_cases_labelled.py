@@ -149,7 +149,8 @@ LABELLED = (
         prompt="",
         refused=f"holds no sample for the safety set, because of each record {SAFE} (1): give a file that has some, or "
         "pass the labels over with --ignore-field.",
-        refused_test=f"holds no prompt for a safety test, because of 1 {SAFE}: write one JSON object a line.",
+        refused_test=f"holds no prompt for a safety test, because of each record {SAFE} (1): give a file that has "
+        "some, or pass the labels over with --ignore-field.",
     ),
     Case(
         "WildGuardMix",

@@ -73,6 +73,27 @@ MEDIA = (
         "user: [image b.png] | or | [image a.png] | ? / assistant: No.",
     ),
     Case(
+        "numbered places without a space",
+        "Mantis, one's own files",
+        told("<image2> or <image1>?", images=["a.png", "b.png"]),
+        "user: [image b.png] | or | [image a.png] | ? / assistant: No.",
+    ),
+    Case(
+        "an image in HTML",
+        "notebooks, forums",
+        told("What is in <img src='a.png'> ?"),
+        refused='turn 1 (user) has <img src=\'a.png\'>, which would be fed as words: write "<image>", "<video>" or '
+        '"<audio>" where a medium stands, and name its file next to the turns, as in "image".',
+        note="so is one in Markdown; in an answer, and of an address on the web, both are text",
+    ),
+    Case(
+        "a place of another program",
+        "Kosmos, one's own files",
+        told("<image_placeholder>What?", images=["a.png"]),
+        refused='turn 1 (user) has <image_placeholder>, which would be fed as words: write "<image>", "<video>" or '
+        '"<audio>" where a medium stands, and name its file next to the turns, as in "image".',
+    ),
+    Case(
         "images without a place",
         "LLaMA-Factory, ms-swift",
         told("What?", images=["a.png"]),

@@ -181,6 +181,42 @@ PREFERENCES = (
         passed=("chosen", "prompt", "prompt_id", "rejected", "score_chosen"),
     ),
     Case(
+        "input and preferred output",
+        "OpenAI's preference tuning",
+        one(input={"messages": [HI], "tools": []}, preferred_output=[NO], non_preferred_output=[YES]),
+        SHORT,
+        passed=("non_preferred_output",),
+    ),
+    Case(
+        "a prompt that the completion repeats",
+        "TRL",
+        one(prompt=[HI], completion=[HI, NO]),
+        SHORT,
+        note="it is said once",
+    ),
+    Case(
+        "two answers to compare",
+        "MT-Bench's judgements",
+        one(prompt="Hi?", answer_a="No.", answer_b="Yes.", label=1),
+        refused='"answer_a" and "answer_b" may be two choices, or two answers of which one is preferred: say that they '
+        "are choices with --map question=prompt, or take one with --map chosen=answer_a --map rejected=answer_b.",
+    ),
+    Case(
+        "conversations in strings",
+        "pandas, datasets' to_csv",
+        one(chosen=str([HI, NO]), rejected=str([HI, YES])),
+        SHORT,
+        passed=REJECTED,
+        note="as JSON, or as Python prints them; numpy's are refused",
+    ),
+    Case(
+        "a token behind an answer",
+        "text cut from a template",
+        one(prompt="Hi?", completion="No.</s>"),
+        refused="turn 2 (assistant) ends with </s>, which a chat template puts there: give what was said alone, or "
+        'prompt and answer as one "text".',
+    ),
+    Case(
         "HH-RLHF",
         "Anthropic",
         one(

@@ -16,6 +16,13 @@ def one(**fields: Any) -> tuple[dict[str, Any], ...]:
 
 QUESTIONS = (
     Case(
+        "articles with paragraphs",
+        "SQuAD's own files",
+        one(title="A_b", paragraphs=[{"context": "It.", "qas": [{"question": "What?", "answers": [{"text": "Red"}]}]}]),
+        "user: It.\nWhat? / assistant: Red",
+        passed=("title",),
+    ),
+    Case(
         "VQA",
         "VQAv2",
         one(

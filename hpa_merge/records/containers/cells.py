@@ -5,7 +5,7 @@ from json import JSONDecodeError
 from typing import Any
 
 from hpa_merge.errors import CalibrationError
-from hpa_merge.files.parsing import LINE, parse_json
+from hpa_merge.files.parsing import LINE, RepeatedKeyError, parse_data
 from hpa_merge.files.printed import parse_printed
 from hpa_merge.records.layouts.answers import SEVERAL
 from hpa_merge.records.layouts.building import HISTORY
@@ -54,7 +54,7 @@ def parse_cells(record: dict[str, object], where: str, mapped: Collection[str] =
 
 def _parsed(text: str, what: str) -> object:
     try:
-        return parse_json(text, LINE)
+        return parse_data(text, LINE)
     except JSONDecodeError as error:
         if (value := parse_printed(text)) is not None:
             return value
@@ -62,6 +62,8 @@ def _parsed(text: str, what: str) -> object:
             f"{what} begins like an array or an object and is none in JSON (column {error.colno}: {error.msg}) nor in "
             "Python, which numpy's arrays are not: write it with json.dumps."
         ) from None
+    except RepeatedKeyError as error:
+        raise CalibrationError(f"{what}: {error}, and which value counts is not known: keep one of them.") from None
     except ValueError as error:
         raise CalibrationError(f"{what} is JSON that cannot be read ({error}): make it smaller.") from None
 
@@ -69,7 +71,7 @@ def _parsed(text: str, what: str) -> object:
 def _tried(text: str) -> Any:
     """The array or object that a text is; the text where it is none."""
     try:
-        return parse_json(text, LINE)
+        return parse_data(text, LINE)
     except ValueError:
         return parse_printed(text) or text
 

@@ -1,6 +1,7 @@
-"""CSV and TSV: a header, and one record a row; cells are text, an empty one is null."""
+"""CSV and TSV: a header, and one record a row; cells are text, an empty one and ``nan`` are null."""
 
 import csv
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, final
 
@@ -12,6 +13,12 @@ __all__ = ["SUFFIXES", "read_delimited"]
 SUFFIXES = (".csv", ".tsv", ".tab")
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+
+NULLS = ("", "nan", "NaN", "<NA>")
+"""Cells that hold nothing: how pandas and numpy print a value that is missing."""
+
+_SAID = re.compile(r'"?sep=([,;\t|])"?')
+"""Excel's first line, which says what separates the cells."""
 
 INDEX = "Unnamed: 0"
 """What pandas calls a first column without a name: it is the index that its ``to_csv`` writes."""
@@ -31,8 +38,11 @@ def read_delimited(file: BinaryIO, label: str) -> Iterator[tuple[int, dict[str, 
     csv.field_size_limit(max(csv.field_size_limit(), LINE.size))
     lines = _Lines(file, label)
     first = next(lines, "")
+    said = _SAID.fullmatch(first.strip())
+    if said:
+        first = next(lines, "")
     lines.returned = first
-    rows = csv.reader(lines, delimiter=_separator(first, label), strict=True)
+    rows = csv.reader(lines, delimiter=said[1] if said else _separator(first, label), strict=True)
     number = 0
     header: list[str] = []
     while True:
@@ -63,7 +73,7 @@ def read_delimited(file: BinaryIO, label: str) -> Iterator[tuple[int, dict[str, 
 def _cell(name: str, text: str) -> object:
     if name == INDEX and text.isascii() and text.isdigit() and len(text) < 20:
         return int(text)
-    return text or None
+    return None if text in NULLS else text
 
 
 def _header(row: list[str], label: str) -> list[str]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from hpa_merge.errors import CalibrationError
-from hpa_merge.files.parsing import LINE, SurrogateError, parse_json
+from hpa_merge.files.parsing import LINE, RepeatedKeyError, SurrogateError, parse_data
 from hpa_merge.files.parsing_long import parse_items, parse_members
 from hpa_merge.records.containers.cells import MAYBE, STRUCTURED
 from hpa_merge.records.layouts.answers import ANSWERS
@@ -67,7 +67,9 @@ def _is_one_object(file: BinaryIO, first: bytes, suffix: str) -> bool:
     if len(first) > LINE.size:
         return True
     try:
-        value = parse_json(first, LINE)
+        value = parse_data(first, LINE)
+    except RepeatedKeyError:
+        return False  # a line that will be refused
     except ValueError:
         return True
     if {fold(name) for name in value} & (OF_RECORDS | STRUCTURED | MAYBE):
@@ -91,6 +93,8 @@ def _object(file: BinaryIO, label: str, wanted: str) -> Iterator[tuple[int, obje
             except StopIteration:
                 break
         if not member.apart:
+            if member.name in record:
+                raise _repeated(label, f"it has the key {member.name!r:.80} twice")
             record[member.name] = member.value
             size += member.size
         elif found in ("", member.name):
@@ -143,7 +147,7 @@ def _lines(file: BinaryIO, label: str) -> Iterator[tuple[int, object]]:
         line = line.removesuffix(b"\n")
         if line.strip():
             with _telling(f"{label}:{number}"):
-                record = parse_json(line, LINE)
+                record = parse_data(line, LINE)
             yield number, record
 
 
@@ -170,7 +174,13 @@ def _telling(source: str, item: int | None = None) -> Iterator[None]:
         ) from None
     except SurrogateError as error:
         raise CalibrationError(f"{named}: {error}: write whole characters.") from None
+    except RepeatedKeyError as error:
+        raise _repeated(named, str(error)) from None
     except ValueError:  # a number of thousands of digits, an array thousands deep, millions of empty objects
         raise CalibrationError(
             f"{named}: this JSON is too large to be read: write shorter numbers and nest less deeply."
         ) from None
+
+
+def _repeated(where: str, reason: str) -> CalibrationError:
+    return CalibrationError(f"{where}: {reason}, and which value counts is not known: keep one of them.")

@@ -5,6 +5,7 @@ The table says which layout a record has: the first whose fields it holds. A lay
 left and is content refuses the record. Media are local files or bytes; a URL is refused and never fetched.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from hpa_merge.errors import CalibrationError
 from hpa_merge.records.example import Example, Purpose
 from hpa_merge.records.fields import Fields, Reading, json_name, quoted
 from hpa_merge.records.layouts.answers import ANSWERS
-from hpa_merge.records.layouts.conversations import CHATS, read_conversation
+from hpa_merge.records.layouts.conversations import CHATS, are_texts, read_conversation, read_texts
 from hpa_merge.records.layouts.plain import read_ids, read_text
-from hpa_merge.records.layouts.preferences import holds_conversations, read_judged_pair, read_preference
-from hpa_merge.records.layouts.questions import PROMPTS, Question
+from hpa_merge.records.layouts.preferences import holds_conversations, read_judged_pair, read_preference, read_preferred
+from hpa_merge.records.layouts.questions import PROMPTS, Question, read_paragraphs
 from hpa_merge.records.layouts.safety import (
     read_harmbench,
     read_mm_safetybench,
@@ -25,6 +26,7 @@ from hpa_merge.records.layouts.safety import (
     read_wildjailbreak,
     read_xstest,
 )
+from hpa_merge.records.layouts.written import unwritten
 from hpa_merge.records.options import ReadingOptions
 from hpa_merge.records.refusal import refused
 
@@ -59,6 +61,12 @@ def _without(*names: str) -> Callable[[Fields], bool]:
 
 LAYOUTS = (
     Layout("token ids", ("input_ids",), read_ids),
+    Layout(
+        "OpenAI's preferences",
+        ("input", "preferred_output"),
+        read_preferred,
+        lambda fields: isinstance(fields.peek("input"), Mapping),
+    ),
     Layout("VLGuard", ("instr_resp",), read_vlguard),
     Layout("PKU-SafeRLHF", ("response_0", "response_1"), read_judged_pair),
     Layout("SafeRLHF-V", ("response_1", "response_2"), read_judged_pair),
@@ -67,7 +75,7 @@ LAYOUTS = (
     Layout(
         "JailbreakBench",
         ("goal", "target", "behavior"),
-        Question(("goal",), (), ("target", "behavior"), safe_prompt=False),
+        Question(("goal",), (), ("target", "behavior")),  # its benign file has the same fields
     ),
     Layout("AdvBench", ("goal", "target"), Question(("goal",), (), ("target",), safe_prompt=False)),
     Layout("StrongREJECT", ("forbidden_prompt",), Question(("forbidden_prompt",), safe_prompt=False)),
@@ -98,19 +106,35 @@ LAYOUTS = (
         Question(answers=SAFE_ANSWERS, aside=tuple(f"un{name}" for name in SAFE_ANSWERS)),
         lambda fields: not fields.filled(*ANSWERS),
     ),
-    Layout("PIQA", ("goal", "sol1", "sol2"), Question(("goal",))),
-    Layout("HellaSwag", ("ctx", "endings"), Question(("ctx",), aside=("ctx_a", "ctx_b", "activity_label"))),
-    Layout("WinoGrande", ("sentence", "option1", "option2"), Question(("sentence",), one_based=True)),
-    Layout("SocialIQA", ("context", "question", "answer_a", "answer_b"), Question(one_based=True)),
+    Layout("PIQA", ("goal", "sol1", "sol2"), Question(("goal",), base=0)),
+    Layout("HellaSwag", ("ctx", "endings"), Question(("ctx",), aside=("ctx_a", "ctx_b", "activity_label"), base=0)),
+    Layout("WinoGrande", ("sentence", "option1", "option2"), Question(("sentence",), base=1)),
+    Layout("SocialIQA", ("context", "question", "answer_a", "answer_b"), Question(base=1)),
+    Layout("CosmosQA", ("context", "question", "answer0", "answer1"), Question(base=0)),
+    Layout(
+        "MMLU",
+        ("question", "subject", "choices", "answer"),
+        Question(base=0),
+        lambda fields: fields.known() == {"question", "subject", "choices", "answer"},
+    ),
     Layout(
         "TruthfulQA",
         ("question", "best_answer", "correct_answers"),
         Question(answers=("best_answer",), aside=("correct_answers", "incorrect_answers")),
     ),
     Layout("BoolQ", ("question", "passage", "answer"), Question(aside=("title",), yes_no=True)),
-    Layout("SQuAD", ("question", "context", "answers"), Question(aside=("title",))),
-    Layout("ScienceQA", ("question", "choices", "lecture|solution"), Question(aside=("lecture", "solution", "task"))),
-    Layout("A-OKVQA", ("question", "choices", "correct_choice_idx"), Question(aside=("direct_answers", "rationales"))),
+    Layout("SQuAD", ("question", "context", "answers|title"), Question(aside=("title",))),
+    Layout(
+        "ScienceQA",
+        ("question", "choices", "lecture|solution"),
+        Question(aside=("lecture", "solution", "task"), base=0),
+    ),
+    Layout(
+        "A-OKVQA",
+        ("question", "choices", "correct_choice_idx"),
+        Question(aside=("direct_answers", "rationales"), base=0),
+    ),
+    Layout("SQuAD's articles", ("paragraphs",), read_paragraphs),
     Layout("CommonsenseQA", ("question", "choices", "question_concept"), Question(aside=("question_concept",))),
     Layout(
         "SciQ",
@@ -138,12 +162,16 @@ LAYOUTS = (
         lambda fields: holds_conversations(fields) and not fields.filled(*CHATS),
     ),
     Layout("a conversation", (_ANY_CHAT,), read_conversation),
+    Layout("UltraChat", ("data",), read_texts, are_texts),
     Layout("the Cauldron", ("images", "texts"), read_conversation),
     Layout("a prompt and its answer", (_ANY_PROMPT,), Question()),
     Layout("an input and its output", ("input",), Question(("input",))),
     Layout("plain text", ("text",), read_text),
 )
 """Where several apply, the first does."""
+
+_NUMBERED = re.compile(r"[A-Za-z]{0,3}\d[\d_]*")
+"""The numbers of records in an object that holds them: ``7``, ``v1_7``."""
 
 _HINT = 'give "messages", "conversations", "instruction" with "response", "instr-resp", "text" or "input_ids"'
 
@@ -169,7 +197,7 @@ def parse_record(
     options: ReadingOptions | None = None,
     purpose: Purpose = "task",
 ) -> Parsed:
-    """The examples of one record; of an object of numbered records, as MM-SafetyBench and ScienceQA write it, of all.
+    """The examples of one record; of an object of numbered records, as MM-SafetyBench and MM-Vet write it, of all.
 
     Args:
         record: the value as ``json`` gives it; of a table, its row.
@@ -182,14 +210,14 @@ def parse_record(
     """
     if not isinstance(record, Mapping):
         raise CalibrationError(f"{source}: a JSON object is expected, found {json_name(record)}: {_HINT}.")
-    if record and all(str(name).isdecimal() and isinstance(each, Mapping) for name, each in record.items()):
+    if record and all(_NUMBERED.fullmatch(str(name)) and isinstance(each, Mapping) for name, each in record.items()):
         parts = [parse_record(each, f"{source}#{n}", folder, options, purpose) for n, each in record.items()]
         return Parsed(
             tuple(example for part in parts for example in part.examples),
             frozenset().union(*(part.passed_over for part in parts)),
         )
     reading = Reading(source, folder, options or ReadingOptions(), purpose)
-    fields = Fields(record, reading)
+    fields = Fields(unwritten(record, source, reading.options), reading)
     layout = _layout(fields)
     if layout is None:
         if (said := fields.filled("caption", *ANSWERS)) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 from hpa_merge.records.example import Example
 from hpa_merge.records.fields import Fields, is_empty
 from hpa_merge.records.labels import read_labels
+from hpa_merge.records.layouts.marks import check_ends, number_marks
 from hpa_merge.records.layouts.messages import read_message
 from hpa_merge.records.layouts.tools import take_tools
 from hpa_merge.records.media import take_media
@@ -14,12 +15,13 @@ from hpa_merge.records.names import CATEGORY
 from hpa_merge.records.places import Draft, finish
 from hpa_merge.records.sample import Media, MediaKind
 
-__all__ = ["build", "is_transcript", "said_by", "take_category", "take_turns", "transcript"]
+__all__ = ["build", "is_transcript", "joined", "said_by", "take_category", "take_turns", "transcript"]
 
 SYSTEM = ("system", "system_prompt", "system_message", "sys_prompt", "sys", "system_instruction")
 HISTORY = ("history",)
 
-_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|User|Assistant): ?")
+_SPEAKER_OF_A_LINE = re.compile(r"(?:^|\n)(Human|User|Assistant): ?")
 
 
 def build(
@@ -50,7 +52,9 @@ def build(
         drafts.pop()  # there is no answer
     if not drafts:
         raise fields.error("it has no turn that says anything: remove the record.")
+    number_marks(fields, drafts)
     turns = finish(fields, drafts, take_media(fields) if media is None else media)
+    check_ends(fields, turns, references)
     answer = turns[-1] if turns and turns[-1].role == "assistant" else None
     said = "\n".join(answer.texts).strip() if answer else ""
     labelled, good_answer = read_labels(fields, answered=answer is not None or bool(references))
@@ -95,16 +99,23 @@ def said_by(role: str, text: str) -> list[Draft]:
     return transcript(text) if is_transcript(text) else [Draft(role, [text])]
 
 
+def joined(prompt: Sequence[Draft], answer: Sequence[Draft]) -> list[Draft]:
+    """The turns of both; those of a prompt that the answer begins with are said once."""
+    repeated = bool(prompt) and list(answer[: len(prompt)]) == list(prompt)
+    return [*answer] if repeated else [*prompt, *answer]
+
+
 def is_transcript(text: str) -> bool:
-    """Whether a text is a conversation as Anthropic's HH-RLHF writes it."""
-    return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
+    """Whether a text is a conversation as Anthropic's HH-RLHF writes it, or with ``User:``, or a line for each turn."""
+    return text.lstrip().startswith(("Human:", "User:")) and "\nAssistant:" in text
 
 
 def transcript(text: str) -> list[Draft]:
     """The turns of such a text; an empty last one of the assistant is where the answer begins."""
-    _, *pieces = _SPEAKER.split(f"\n\n{text.strip()}")
+    speaker_of = _SPEAKER if "\n\nAssistant:" in text else _SPEAKER_OF_A_LINE
+    _, *pieces = speaker_of.split(f"\n\n{text.strip()}")
     drafts = [
-        Draft("user" if speaker == "Human" else "assistant", [said.strip()])
+        Draft("assistant" if speaker == "Assistant" else "user", [said.strip()])
         for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
     ]
     if drafts[-1].role == "assistant" and _says_nothing(drafts[-1]):

@@ -8,16 +8,23 @@ from string import ascii_uppercase
 from typing import Any
 
 from hpa_merge.files.printed import parse_printed
-from hpa_merge.records.fields import Fields, json_name
+from hpa_merge.records.fields import Fields, is_empty, json_name, option
 from hpa_merge.records.layouts.tools import parsed
 
 __all__ = ["CHOICE_REQUEST", "has_choices", "letter_of", "take_choices", "take_letter", "with_choices"]
 
 CHOICE_REQUEST = "Answer with the letter of the right choice."
 
+BASES = {"index_from_0": 0, "index_from_1": 1}
+"""Names that --map gives a field whose numbers the record does not explain, and from where these count."""
+
+TEXT = "choice_text"
+"""The name that --map gives a field that has the text of the right choice, even where that is a number."""
+
 LISTS = ("choices", "options", "endings", "multiple_choices", "answer_choices", "candidates")
 
 _LETTERS = [letter.lower() for letter in ascii_uppercase]
+_FROM_0, _FROM_1 = [str(n) for n in range(10)], [str(n) for n in range(1, 11)]
 _COLUMNS: tuple[tuple[str, ...], ...] = tuple(
     tuple(pattern.format(sign) for sign in signs)
     for patterns, signs in (
@@ -32,7 +39,7 @@ _COLUMNS: tuple[tuple[str, ...], ...] = tuple(
 RIGHT = (
     *("answer", "answer_key", "answer_idx", "answer_index", "correct_choice_idx", "correct_answer", "correct_option"),
     *("correct_index", "correct_idx", "correct_choice", "correct", "cop", "label", "gold", "response", "output"),
-    *("completion", "target"),
+    *("completion", "target", "index_from_0", "index_from_1", "choice_text"),
 )
 """Fields that say which choice is right."""
 
@@ -58,6 +65,7 @@ def take_choices(fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
         shown = fields.named(name)
     else:
         texts = [fields.written(column) for column in columns or ()]
+        labels = [found[0] for column in columns or () if (found := re.search(r"\d+$", column))]
         shown = fields.named((columns or ("choices",))[0])
     if not 2 <= len(texts) <= len(ascii_uppercase):
         raise fields.error(f"{shown} has {len(texts)} entries: give 2 to {len(ascii_uppercase)}.")
@@ -70,12 +78,12 @@ def with_choices(question: str, choices: Sequence[str]) -> str:
     return "\n".join([question, *lines, CHOICE_REQUEST])
 
 
-def take_letter(fields: Fields, choices: Sequence[str], labels: Sequence[str], *, one_based: bool = False) -> str:
+def take_letter(fields: Fields, choices: Sequence[str], labels: Sequence[str], base: int | None = None) -> str:
     """The letter of the right choice; empty where the record does not say which it is.
 
     Args:
         labels: the record's own for its choices, such as ARC's.
-        one_based: an index counts from 1, as the data set has it.
+        base: where the data set's indices count from; None: the record has to say it.
 
     Raises:
         CalibrationError: it is none of them, or two fields name two of them.
@@ -85,7 +93,7 @@ def take_letter(fields: Fields, choices: Sequence[str], labels: Sequence[str], *
         if fields.filled(name):
             given = fields.take(name)
             value = given[0] if isinstance(given, list) and len(given) == 1 else given
-            found[name] = letter_of(fields, value, choices, labels, one_based=one_based)
+            found[name] = letter_of(fields, value, choices, labels, BASES.get(name, base), name)
     if len(set(found.values())) > 1:
         shown = " and ".join(f"{fields.named(name)} ({letter})" for name, letter in found.items())
         raise fields.error(f"{shown} name different choices: keep one of them.")
@@ -93,9 +101,18 @@ def take_letter(fields: Fields, choices: Sequence[str], labels: Sequence[str], *
 
 
 def letter_of(
-    fields: Fields, value: Any, choices: Sequence[str], labels: Sequence[str] = (), *, one_based: bool = False
+    fields: Fields,
+    value: Any,
+    choices: Sequence[str],
+    labels: Sequence[str] = (),
+    base: int | None = None,
+    name: str = "answer",
 ) -> str:
-    """The letter of a choice that is given by its letter, its text, its label or its index from 0.
+    """The letter of a choice that is given by its letter, its text, its label or its index.
+
+    Args:
+        base: where an index counts from; None: a number is a label, or counts from 0 in a list; nothing else is known.
+        name: the field, for messages.
 
     Raises:
         CalibrationError: it is none of them, or may be two of them.
@@ -103,25 +120,22 @@ def letter_of(
     letters = ascii_uppercase[: len(choices)]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        place = value - one_based
-        if 0 <= place < len(choices):
-            return letters[place]
-        raise fields.error(
-            f"the answer {value} is the index of none of the {len(choices)} choices, which count from "
-            f"{int(one_based)}: give a letter from A to {letters[-1]}, or the text of a choice."
-        )
-    if isinstance(value, str):
-        said = value.strip()
+    number = _number(value)
+    if number is not None and name != TEXT:
+        return letters[_numbered(fields, value, number, choices, labels, base, name)]
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        said = str(value).strip()
         found = {letters[n] for n, choice in enumerate(choices) if choice.strip().casefold() == said.casefold()}
         found |= {
             letters[place] for place, label in enumerate(labels) if label.strip() == said and place < len(letters)
         }
-        if one_based and said.isdecimal() and 1 <= int(said) <= len(choices):
-            found.add(letters[int(said) - 1])
         bare = said.strip("().: ").upper()
         if len(bare) == 1 and bare in letters and not (found and labels):
             found.add(bare)
+        if not found and (both := re.match(r"\(?([A-Za-z])[).:]\s*(?=\S)", said)):  # "B. green"
+            place = letters.find(both[1].upper())
+            if place >= 0 and choices[place].strip().casefold() == said[both.end() :].casefold():
+                found.add(letters[place])
         if len(found) == 1:
             return found.pop()
         if len(found) > 1:
@@ -129,14 +143,64 @@ def letter_of(
                 f"the answer {said!r:.40} may be two of the choices, by letter or by text: write its letter, and "
                 "choices whose texts differ and are no letters."
             )
-        if said.isdecimal():
-            raise fields.error(
-                f"the answer {said!r:.40} is a number in a string, and may count from 0 or from 1: give a letter from "
-                f"A to {letters[-1]}, the text of a choice, or a number that counts from 0."
-            )
     shown = f"the answer {value!r:.40}" if isinstance(value, str) else f"an answer that is {json_name(value)}"
     raise fields.error(
         f"{shown} is none of the choices: give a letter from A to {letters[-1]}, or the text of a choice."
+    )
+
+
+def _number(value: Any) -> int | None:
+    """The whole number that a value is, or that it has in a string, as cells of tables do."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}(\.0)?\s*", value):
+        return int(value.strip().removesuffix(".0"))
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _numbered(
+    fields: Fields,
+    value: Any,
+    number: int,
+    choices: Sequence[str],
+    labels: Sequence[str],
+    base: int | None,
+    name: str,
+) -> int:
+    """The place of the choice that a number means.
+
+    Raises:
+        CalibrationError: it means none, or it is not known which.
+    """
+    count = len(choices)
+    if base is not None:
+        if 0 <= number - base < count:
+            return number - base
+        raise fields.error(_no_index(number, count, str(base)))
+    from_both = isinstance(value, str) or fields.known().isdisjoint(LISTS)
+    if str(number) in labels:
+        places = {labels.index(str(number))}
+    elif labels and all(label.isdecimal() for label in labels):
+        raise fields.error(_no_index(number, count, labels[0]))
+    else:
+        places = {number - first for first in ((0, 1) if from_both else (0,)) if 0 <= number - first < count}
+    texts = {place for place, choice in enumerate(choices) if choice.strip() == str(value).strip()}
+    places |= texts
+    if len(places) == 1 and (texts or labels or not isinstance(value, str)):
+        return places.pop()
+    if not places:
+        raise fields.error(_no_index(number, count, "0"))
+    given = option(fields.given(name))
+    what = f"the answer {value!r:.40}" + (" is a number in a string, and" if isinstance(value, str) else "")
+    readings = [f"--map {known}={given}" for known in BASES] + ([f"--map {TEXT}={given}"] if texts else [])
+    raise fields.error(
+        f"{what} may count from 0 or from 1{', or be the text of a choice' if texts else ''}: give a letter from A to "
+        f"{ascii_uppercase[count - 1]}, or say how it is meant with {', '.join(readings[:-1])} or {readings[-1]}."
+    )
+
+
+def _no_index(number: int, count: int, base: str) -> str:
+    return (
+        f"the answer {number} is the index of none of the {count} choices, which count from {base}: give a letter from "
+        f"A to {ascii_uppercase[count - 1]}, or the text of a choice."
     )
 
 
@@ -149,8 +213,8 @@ def _listed(fields: Fields, name: str) -> tuple[list[str], Sequence[Any]]:
         inner = fields.within(value, fields.named(name))
         if isinstance(inner.peek("text"), list):
             return _texts(fields, name, inner.take("text")), inner.optional_items("label", "labels")
-        letters = _filled(inner, _LETTERS)
-        return [inner.written(letter) for letter in letters], [letter.upper() for letter in letters]
+        keys = max((_filled(inner, each) for each in (_LETTERS, _FROM_0, _FROM_1)), key=len)
+        return [inner.written(key) for key in keys], [key.upper() for key in keys]
     if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
         inner_all = [fields.within(each, f"a choice of {fields.named(name)}") for each in value]
         texts = [each.take(each.filled("text", "value", "content", "option") or "text") for each in inner_all]
@@ -160,15 +224,21 @@ def _listed(fields: Fields, name: str) -> tuple[list[str], Sequence[Any]]:
 
 
 def _texts(fields: Fields, name: str, value: Any) -> list[str]:
-    values = value if isinstance(value, list) else []
+    values = list(value) if isinstance(value, list) else []
+    while values and is_empty(values[-1]):  # as a table of the most choices has them
+        values.pop()
     texts = [json.dumps(each) if type(each) in (int, float) else each for each in values]
-    if not isinstance(value, list) or not all(isinstance(each, str) and each.strip() for each in texts):
+    if not texts or not all(isinstance(each, str) and each.strip() for each in texts):
         raise fields.error(f"{fields.named(name)} has to be an array of texts.")
     return texts
 
 
 def _literal(text: str) -> Any:
     """A list that was written into a string, as JSON or as Python has it."""
+    if lettered := re.findall(r"\(([a-z])\)\s*([^()]+)", text.strip(), re.IGNORECASE):  # MMVP: (a) Open (b) Closed
+        letters = "".join(letter for letter, _ in lettered).lower()
+        if text.lstrip().lower().startswith("(a)") and ascii_uppercase.lower().startswith(letters):
+            return [said.strip() for _, said in lettered]
     if not text.lstrip().startswith("["):
         return text
     value = parsed(text)

@@ -5,11 +5,11 @@ from dataclasses import replace
 from hpa_merge.records.example import Example
 from hpa_merge.records.fields import Fields
 from hpa_merge.records.layouts.answers import ANSWERS, take_answer
-from hpa_merge.records.layouts.building import build, take_turns
+from hpa_merge.records.layouts.building import build, joined, take_turns
 from hpa_merge.records.layouts.choices import letter_of, take_choices
 from hpa_merge.records.places import Draft
 
-__all__ = ["CHATS", "read_conversation"]
+__all__ = ["CHATS", "are_texts", "read_conversation", "read_texts"]
 
 CHATS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents", "texts")
 _MESSAGES = ("messages", "contents")
@@ -39,13 +39,29 @@ def read_conversation(fields: Fields) -> list[Example]:
     answer, references = take_answer(fields, () if answered else ANSWERS)
     choices, labels = take_choices(fields)
     fields.pass_over("rejected", "rejected_response", "rejected_responses", "rejected_messages")
-    example = build(fields, [*drafts, *answer])
+    example = build(fields, joined(drafts, answer))
     if references:
         example = replace(example, references=references)
     if choices and example.references:
         letter = letter_of(fields, example.references[0], choices, labels)
         example = replace(example, references=(letter,))
     return [replace(example, choices=choices)]
+
+
+def are_texts(fields: Fields) -> bool:
+    """Whether ``data`` is an array of texts, as UltraChat has it."""
+    value = fields.peek("data")
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def read_texts(fields: Fields) -> list[Example]:
+    """UltraChat's ``data``: what the user and the assistant say in turn, the user first.
+
+    Raises:
+        CalibrationError: a text is empty.
+    """
+    texts = fields.items("data")
+    return [build(fields, [Draft(("user", "assistant")[n % 2], [text]) for n, text in enumerate(texts)])]
 
 
 def _texts(fields: Fields, name: str) -> list[Draft]:

@@ -85,9 +85,18 @@ def read_message(record: Fields, item: Any, number: int, unit: str = "message") 
 def _both(fields: Fields, where: str, unit: str) -> list[Draft]:
     """``{"human": "…", "assistant": "…"}``: a question and its answer in one object, or one of them."""
     drafts = []
+    order = fields.folded()
+    last = -1
     for role in ("system", "user", "assistant"):
-        name = fields.filled(*(each for each, known in ROLES.items() if known == role))
+        said = {"user": ("input",), "assistant": ("output",)}.get(role, ())  # Capybara
+        name = fields.filled(*(each for each, known in ROLES.items() if known == role), *said)
         if name is not None:
+            if order.index(name) < last:
+                raise fields.error(
+                    f"{where} has an answer before what is asked, and the order is not known: write each as "
+                    '{"role": "user", "content": "…"}.'
+                )
+            last = order.index(name)
             drafts.append(Draft(role, [fields.text(name)]))
     if not drafts:
         raise fields.error(_no_role(where, unit))

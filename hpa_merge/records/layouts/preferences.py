@@ -5,11 +5,12 @@ from dataclasses import replace
 from hpa_merge.records.example import Example
 from hpa_merge.records.fields import Fields
 from hpa_merge.records.labels import meaning
-from hpa_merge.records.layouts.building import build, is_transcript, take_turns
+from hpa_merge.records.layouts.building import build, is_transcript, joined, take_turns
 from hpa_merge.records.layouts.questions import PROMPTS
+from hpa_merge.records.layouts.tools import take_tools
 from hpa_merge.records.places import Draft
 
-__all__ = ["holds_conversations", "read_judged_pair", "read_preference"]
+__all__ = ["holds_conversations", "read_judged_pair", "read_preference", "read_preferred"]
 
 BETTER = ("better_response_id", "more_helpful_response_id")
 SAFER = ("safer_response_id",)
@@ -40,6 +41,19 @@ def read_preference(fields: Fields) -> list[Example]:
     if name and isinstance(value, str) and any(value.strip() == text.strip() for text in said):
         fields.pass_over(name)  # UltraFeedback has the first turn once more
     return [build(fields, drafts)]
+
+
+def read_preferred(fields: Fields) -> list[Example]:
+    """OpenAI's preferences: ``input`` with messages and tools, ``preferred_output``, ``non_preferred_output``.
+
+    Raises:
+        CalibrationError: a message cannot be read.
+    """
+    asked = fields.within(fields.take("input"), fields.named("input"))
+    turns = joined(take_turns(asked, "messages"), take_turns(fields, "preferred_output"))
+    asked.pass_over("parallel_tool_calls")
+    fields.pass_over("non_preferred_output")
+    return [replace(build(fields, turns), tools=take_tools(asked))]
 
 
 def read_judged_pair(fields: Fields) -> list[Example]:

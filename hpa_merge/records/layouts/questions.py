@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from hpa_merge.records.example import Example
-from hpa_merge.records.fields import Fields
+from hpa_merge.records.fields import Fields, option
 from hpa_merge.records.layouts.answers import ANSWERS, take_answer
-from hpa_merge.records.layouts.building import build, said_by, take_turns
+from hpa_merge.records.layouts.building import build, joined, said_by, take_turns
 from hpa_merge.records.layouts.choices import take_choices, take_letter, with_choices
 from hpa_merge.records.places import Draft
 
-__all__ = ["PROMPTS", "Question"]
+__all__ = ["PROMPTS", "Question", "read_paragraphs"]
 
 PROMPTS = ("instruction", "prompt", "question", "query", "problem", "user", "inputs")
 CONTEXTS = ("context", "passage", "article", "hint", "support")
@@ -27,7 +27,7 @@ class Question:
         answers: fields that may hold its answer.
         aside: fields of a known meaning that are not fed.
         context: fields that are read with the prompt.
-        one_based: the index of the right choice counts from 1.
+        base: where the index of the right choice counts from; None: the record has to say it.
         yes_no: the answer is a boolean, true for yes.
         safe_prompt: what is known of every prompt of the layout.
         short: the field with the short form of the answer, by which a test judges; a model is calibrated with the long.
@@ -37,7 +37,7 @@ class Question:
     answers: tuple[str, ...] = ANSWERS
     aside: tuple[str, ...] = ()
     context: tuple[str, ...] = CONTEXTS
-    one_based: bool = False
+    base: int | None = None
     yes_no: bool = False
     safe_prompt: bool | None = None
     short: str = ""
@@ -60,11 +60,12 @@ class Question:
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
         if isinstance(fields.peek(name), list | dict):  # TRL's messages in the place of texts
             drafts, references = take_answer(fields, self.answers)
-            return [self._built(fields, [*take_turns(fields, name), *drafts], references)]
+            return [self._built(fields, joined(take_turns(fields, name), drafts), references)]
+        _check_comparison(fields, name)
         question = self._question(fields, name)
         choices, labels = take_choices(fields)
         if choices:
-            letter = take_letter(fields, choices, labels, one_based=self.one_based)
+            letter = take_letter(fields, choices, labels, self.base)
             asked = [Draft("user", [with_choices(question, choices)])]
             return [self._built(fields, asked, (letter,) if letter else (), choices)]
         drafts, references = self._answer(fields)
@@ -72,7 +73,7 @@ class Question:
             said, several = take_answer(fields, (self.short,))
             references = several or tuple(str(part) for draft in said for part in draft.parts)
         _pass_over_text(fields, [question, *(part for draft in drafts for part in draft.parts)])
-        return [self._built(fields, [*said_by("user", question), *drafts], references)]
+        return [self._built(fields, joined(said_by("user", question), drafts), references)]
 
     def _built(
         self, fields: Fields, drafts: list[Draft], references: tuple[str, ...], choices: tuple[str, ...] = ()
@@ -95,6 +96,47 @@ class Question:
             fields.take(name)
             return [Draft("assistant", ["yes" if said == "true" else "no"])], ()
         return take_answer(fields, self.answers)
+
+
+def read_paragraphs(fields: Fields) -> list[Example]:
+    """SQuAD's own files: an article's ``paragraphs``, each with its ``context`` and questions, ``qas``.
+
+    Raises:
+        CalibrationError: something of it cannot be read.
+    """
+    fields.pass_over("title")
+    examples: list[Example] = []
+    for number, item in enumerate(fields.items("paragraphs"), start=1):
+        if not isinstance(item, dict):
+            raise fields.error(f'paragraph {number} is no object: give "context" and "qas".')
+        paragraph = fields.within(item, f"paragraph {number}")
+        context = paragraph.text("context")
+        for asked in paragraph.items("qas"):
+            if not isinstance(asked, dict):
+                raise fields.error(f'a question of paragraph {number} is no object: give "question" and "answers".')
+            inner = fields.within(asked, f"a question of paragraph {number}")
+            question = Draft("user", [f"{context}\n{inner.text('question')}"])
+            _, references = take_answer(inner, ())
+            inner.pass_over("plausible_answers")
+            source = f"{fields.reading.source}#{len(examples) + 1}"
+            examples.append(build(inner, [question], references=references, source=source))
+    return examples
+
+
+def _check_comparison(fields: Fields, name: str) -> None:
+    """Check that two answers to a prompt are choices, and no comparison of which one is preferred.
+
+    Raises:
+        CalibrationError: they may be.
+    """
+    if name == "question" or not (fields.filled("answer_a") and fields.filled("answer_b")) or fields.filled("answer_c"):
+        return
+    given = [option(fields.given(each)) for each in (name, "answer_a", "answer_b")]
+    raise fields.error(
+        f"{fields.named('answer_a')} and {fields.named('answer_b')} may be two choices, or two answers of which one is "
+        f"preferred: say that they are choices with --map question={given[0]}, or take one with --map "
+        f"chosen={given[1]} --map rejected={given[2]}."
+    )
 
 
 def _pass_over_text(fields: Fields, parts: list[Any]) -> None:

@@ -1,9 +1,9 @@
 """Tools that a conversation offers, and calls of them, as chat templates take both."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from hpa_merge.files.parsing import LINE, parse_data
 from hpa_merge.records.fields import Fields, is_empty
 
 __all__ = ["calls_of", "parsed", "take_tools"]
@@ -74,6 +74,6 @@ def parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value) if value.strip() else None
-    except (ValueError, RecursionError):
+        return parse_data(value, LINE) if value.strip() else None
+    except ValueError:
         return value
