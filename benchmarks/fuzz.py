@@ -351,7 +351,7 @@ class Bench:
             encoder = EncoderProcess.from_checkpoint(folder, samples)
             try:
                 for sample in samples:
-                    encoder.encode(sample, 128)
+                    encoder.prepare(sample, 128)
             finally:
                 encoder.close()
 

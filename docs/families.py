@@ -10,20 +10,20 @@ from families import FAMILIES, IN_BFLOAT16, REFUSED  # noqa: E402
 
 HEAD = """# Families
 
-What is merged end to end in the tests, each on tiny random models of transformers' own classes. `docs/families.py`
-writes this table from the rows in `tests/helpers/families_*.py`. For every row it is seen that
+The families that the tests merge end to end, on tiny random models of transformers' own classes. `docs/families.py`
+writes this table from the rows in `tests/helpers/families_*.py`. For every row the tests check that
 
-1. the streamed forward's logits are the ordinary forward's, bit for bit, with every unit loaded once;
-2. the merge takes the same decisions, and gives the same weights but for rounding, as a float64 reference that shares
-   no code with the package and finds out by the values which tensor on disk is which module, or which expert;
+1. the streamed forward gives the logits of the ordinary forward, bit for bit, and loads every unit once;
+2. the merge makes the same decisions as a float64 reference that shares no code with the package, and gives the same
+   weights up to rounding; the reference matches tensors on disk to modules and experts by their values;
 3. OUT has NEW's shards, names, dtypes, shapes and files, and NEW's bytes wherever nothing was adapted;
 4. `from_pretrained` of OUT reports no missing, unexpected or mismatched key.
 
-All in float32, those marked ² in bfloat16 too; `python tests/nightly.py` runs all of them in bfloat16 and float16 with
-longer samples. *Images*: through the family's real `processor`, saved with the checkpoint, or as tensors made `by hand`
-where the processor needs torchvision or another package; always with samples without an image beside them.
+All run in float32, those marked ² in bfloat16 too; `python tests/nightly.py` runs all of them in bfloat16 and float16
+with longer samples. *Images*: through the family's real `processor`, saved with the checkpoint, or as tensors made
+`by hand` if the processor needs torchvision or another package; always together with samples without an image.
 
-What a class of transformers makes of the same blocks is merged too, whether or not it stands here.
+Classes of transformers that are not listed and consist of the same blocks are merged too.
 
 """
 

@@ -18,6 +18,7 @@ from PIL import Image
 from tiny_chats import NESTED
 
 from hpa_merge.calibration import Encoder, process, read_samples
+from hpa_merge.calibration.media.images import open_images
 from hpa_merge.errors import CalibrationError, CheckpointError, HPAError
 from hpa_merge.isolation import Limits
 
@@ -50,16 +51,14 @@ def test_a_file_of_nothing_but_zeros(tmp_path: Path, first: bytes) -> None:
     path = tmp_path / "s.jsonl"
     path.write_bytes(first)
     os.truncate(path, 10**11)  # sparse
-    assert "the line is longer than 16777216 bytes" in refused(path)
+    assert refused(path) == f"{path} is text in UTF-16 or UTF-32, or no text: save it as UTF-8."
 
 
 def test_an_array_of_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text("[")
     os.truncate(path, 10**11)
-    assert refused(path) == (
-        f"{path}: not valid JSON at column 2 (Expecting value): write one JSON object a line, or one array."
-    )
+    assert refused(path) == (f"{path} is text in UTF-16 or UTF-32, or no text: save it as UTF-8.")
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '{"messages": ['])
@@ -127,7 +126,7 @@ def test_images_that_are_too_large_together(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "s.jsonl"
     path.write_text(json.dumps({"images": ["i.png"] * 4, "instruction": "what?", "response": "four."}))
     with pytest.raises(CalibrationError) as caught:
-        Encoder().encode(read_samples(path, 1, seed=0).samples[0], 10)
+        open_images(read_samples(path, 1, seed=0).samples[0])
     assert str(caught.value) == f"{path}:1: its images have more than 5000 pixels together: use fewer or smaller ones."
 
 
@@ -165,7 +164,7 @@ DOUBLED = "{% set ns = namespace(a='x') %}{% for i in range(60) %}{% set ns.a = 
         ("{{ ((messages | string) * 2000) | wordwrap(1) | indent | urlize }}", "does not come to an end"),
         ("{{ 'x' * 10**10 }}", "it takes more than 0.5 GiB of memory"),
         ("{{ '%9999999999d' % 1 }}", "it takes more than 0.5 GiB of memory"),
-        ("{{ 'x' * 3000000 }}", "its text has 3000000 characters, and more than 2097152 are not encoded"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 3000000 }}", "are not encoded"),
         ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
         ("{{ cycler.__init__.__globals__.os.system('true') }}", "is unsafe"),
         ("{{ messages.append(1) }}", "is unsafe"),

@@ -37,7 +37,7 @@ def refused(folder: Path, sample: Sample) -> HPAError:
     """What is said of a sample, or of what should encode it."""
     encoder = EncoderProcess.from_checkpoint(folder, [sample])
     with pytest.raises((CalibrationError, CheckpointError)) as caught:
-        encoder.encode(sample, 100)
+        encoder.prepare(sample, 100)
     encoder.close()
     assert "\n" not in str(caught.value)
     assert HERE in str(caught.value)
@@ -150,7 +150,7 @@ def test_a_configuration_that_is_a_pipe_is_not_waited_for(model: Path) -> None:
     os.mkfifo(model / "config.json")
     sample = Sample(HERE, text="a")
     encoder = EncoderProcess.from_checkpoint(model, [sample])
-    assert encoder.encode(sample, 100)["input_ids"].numel()
+    assert encoder.prepare(sample, 100).inputs["input_ids"].numel()
     encoder.close()
 
 

@@ -15,8 +15,6 @@ MARKS = (
                 *messages({"role": "user", "content": "Go?"}, {**NO, name: not value}),
             ),
             "user: Go? / assistant: No.",
-            prompt="user: Hi?",
-            references=("No.",),
             passed=(name,),
             dropped={"its answer is labelled unsafe, or not wanted": 1},
         )

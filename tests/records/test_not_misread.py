@@ -294,6 +294,7 @@ def test_a_comparison_is_no_multiple_choice(tmp_path: Path) -> None:
     record = {"prompt": "Hi?", "answer_a": "No.", "answer_b": "Yes.", "label": 1}
     sentence = refusal(tmp_path, record)
     assert sentence.endswith("--map question=prompt, or take one with --map chosen=answer_a --map rejected=answer_b.")
+    del record["label"]
     assert shown(tmp_path, record, chosen="answer_a", rejected="answer_b") == "user: Hi? / assistant: No."
 
 
