@@ -215,7 +215,7 @@ def test_a_report_of_an_earlier_version(published: Make) -> None:
     (old.out / "optimizer.pt").unlink()
     report = hpa_merge.write_report(old.out)
     assert report.manifest == manifest
-    assert any(note.startswith("The manifest of this report named the weights alone;") for note in report.run.notes)
+    assert any(note.startswith("The manifest of this report named only the weights;") for note in report.run.notes)
     assert not any("names only the weights" in sentence for sentence in verify(old.out).unchecked)
 
 
