@@ -44,13 +44,15 @@ def unsafe(prompt: str, answer: str) -> bool:
 
 
 def add_tokenizers(folder: Path) -> None:
-    """Let OLD and NEW speak: a tokenizer of whole words, with a chat template."""
+    """Let OLD and NEW speak: a tokenizer of whole words, one for each token of the model, with a chat template."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
     from transformers import PreTrainedTokenizerFast
 
     words = ["<unk>", "<s>", "</s>", *sorted({word for prompt in PROMPTS for word in prompt.split()})]
+    size = json.loads((folder / "old" / "config.json").read_text())["vocab_size"]
+    words += [f"word{number}" for number in range(len(words), size)]
     inner = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = Whitespace()
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
