@@ -94,7 +94,7 @@ ANSWER_OPTIONS = (
         help="The judge of attacks: phrases (no refusal), the folder of a guard model, or module:function.",
     ),
     click.option("--judge-endpoint", metavar="URL", help="Ask the guard model that --judge names behind this server."),
-    click.option("--judge-template", default="", metavar="FILE|NAME", help="The guard's chat template, or wildguard."),
+    click.option("--judge-template", default="", metavar="FILE|NAME", help="The guard's chat template."),
     click.option(
         "--judge-arg",
         multiple=True,

@@ -14,7 +14,7 @@ from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
-from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge, template_of
+from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
 from hpa_merge.records import Sample, Turn
@@ -253,7 +253,7 @@ def opened_judge(judge: Judge | Guard, example: Sample | None, how: Answering) -
         how.device,
         how.batch_size,
         VERDICT_TOKENS,
-        chat_template=template_of(judge),
+        chat_template=judge.template,
         template_arg=judge.arguments,
     )
     with opened(judge.model, shown, local, DEFAULTS) as guard:
