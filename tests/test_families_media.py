@@ -10,21 +10,20 @@ from family_checks import QUIET, check_family
 from hpa_merge import merge
 from hpa_merge.errors import CalibrationError
 
+if find_spec("torchvision") is None:
+    pytest.skip("video processors need torchvision", allow_module_level=True)
+
+from families_media import MEDIA_FAMILIES
+from family_pairs import Family, make_pair
+
 pytestmark = [
     pytest.mark.gate,
-    pytest.mark.skipif(find_spec("torchvision") is None, reason="video processors need torchvision"),
     *(pytest.mark.filterwarnings(warning) for warning in QUIET),
 ]
 
-if find_spec("torchvision") is not None:
-    from families_media import MEDIA_FAMILIES
-    from family_pairs import Family, make_pair
-else:
-    MEDIA_FAMILIES = ()
-
 
 @pytest.mark.parametrize("family", MEDIA_FAMILIES, ids=lambda family: family.id)
-def test_family(family: "Family", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_family(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = check_family(make_pair(family, tmp_path), tmp_path / "out", monkeypatch)
     for record, samples in ((report.safety, 3), (report.task, 4)):
         assert record is not None
