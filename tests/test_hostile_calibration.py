@@ -164,7 +164,10 @@ DOUBLED = "{% set ns = namespace(a='x') %}{% for i in range(60) %}{% set ns.a = 
         ("{{ ((messages | string) * 2000) | wordwrap(1) | indent | urlize }}", "does not come to an end"),
         ("{{ 'x' * 10**10 }}", "it takes more than 0.5 GiB of memory"),
         ("{{ '%9999999999d' % 1 }}", "it takes more than 0.5 GiB of memory"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 3000000 }}", "are not encoded"),
+        (
+            "{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 3000000 }}",
+            "and more than 2097152 are not encoded",
+        ),
         ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
         ("{{ cycler.__init__.__globals__.os.system('true') }}", "is unsafe"),
         ("{{ messages.append(1) }}", "is unsafe"),

@@ -41,7 +41,7 @@ class OutPlan:
 
     Attributes:
         config: its options.
-        included: names of the linears that the options let be adapted.
+        included: names of the linears that the options allow to be adapted.
         from_old: OLD's key for each of NEW's keys whose tensor comes from OLD.
         passed_through: how many other tensors come from NEW, by kind; adaptable linears do not count.
     """

@@ -149,7 +149,7 @@ def as_json(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
         (as_json(linears=3), "hpa_report.json is not a report of hpa-merge (linears cannot be 3)"),
         (
             as_json(evaluation={"asr": float("nan")}),
-            "hpa_report.json is not a report of hpa-merge (NaN is not a finite",
+            "hpa_report.json is not a report of hpa-merge (NaN is not a finite number)",
         ),
         (
             lambda report: as_json(evaluation={"asr": 7})(report).replace(b" 7}", b" 1e999}"),

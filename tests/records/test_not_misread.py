@@ -294,8 +294,11 @@ def test_a_comparison_is_no_multiple_choice(tmp_path: Path) -> None:
     record = {"prompt": "Hi?", "answer_a": "No.", "answer_b": "Yes.", "label": 1}
     sentence = refusal(tmp_path, record)
     assert sentence.endswith("--map question=prompt, or take one with --map chosen=answer_a --map rejected=answer_b.")
-    del record["label"]
-    assert shown(tmp_path, record, chosen="answer_a", rejected="answer_b") == "user: Hi? / assistant: No."
+    names = {"chosen": "answer_a", "rejected": "answer_b"}
+    with pytest.raises(InputError, match="or pass it over with --ignore-field label"):
+        shown(tmp_path, record, **names)
+    made = read_samples(written(tmp_path, record, "a.jsonl"), 9, 0, ReadingOptions(names, frozenset({"label"})))
+    assert render(made.samples[0], tmp_path) == "user: Hi? / assistant: No."
 
 
 def test_what_is_common_is_read(tmp_path: Path) -> None:
