@@ -20,7 +20,7 @@ from hpa_merge.config import CalibrationOptions, HPAConfig, OutOptions, calibrat
 from hpa_merge.methods import RULES, Method, RuleOptions, find_rule, users
 from hpa_merge.report.records import LinearRecord
 
-REPOSITORY = ROOT.parent
+REPOSITORY = Path(__file__).parents[2]
 
 WORDS = {"linear", "blocks", "energy"}
 """Names that mean something else too: what a row of a table is, a field of the report, a heading."""

@@ -65,7 +65,7 @@ def take_choices(fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
         shown = fields.named(name)
     else:
         texts = [fields.written(column) for column in columns or ()]
-        labels = [found[0] for column in columns or () if (found := re.search(r"\d+$", column))]
+        labels = [found[0] for column in columns or () if (found := re.search(r"(?<!\d)\d+$", column))]
         shown = fields.named((columns or ("choices",))[0])
     if not 2 <= len(texts) <= len(ascii_uppercase):
         raise fields.error(f"{shown} has {len(texts)} entries: give 2 to {len(ascii_uppercase)}.")
