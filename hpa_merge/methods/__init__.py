@@ -22,7 +22,7 @@ from hpa_merge.methods import (
     safe_delta,
     surgery,
 )
-from hpa_merge.methods.rule import Rule, option
+from hpa_merge.methods.rule import Part, Rule, option
 
 __all__ = ["DEFAULT", "RULES", "Method", "Rule", "RuleOptions", "find_rule", "method_of", "users"]
 
@@ -73,14 +73,14 @@ class RuleOptions(
         return self.rule.sets
 
     @property
-    def whole_inverse(self) -> bool:
-        """Whether the rule needs all of ``H⁻¹``."""
-        return self.rule.whole_inverse(self)
+    def takes(self) -> tuple[Part, ...]:
+        """What the rule takes of the curvature of each of its sets."""
+        return self.rule.takes(self)
 
     @property
     def diagonal_only(self) -> bool:
         """Whether ``[H⁻¹]_jj`` is all that the rule takes of the curvature."""
-        return not self.whole_inverse and not self.rule.hessians
+        return self.takes == ("diagonal",)
 
 
 _BY_NAME = {rule.name: rule for rule in RULES}

@@ -68,9 +68,9 @@ def adapt(
             update,
             block,
             blocks,
-            {purpose: _diagonal(curved[purpose]) for purpose in config.sets if not config.rule.hessians},
-            {purpose: _known(curved[purpose].inverse) for purpose in config.sets if config.whole_inverse},
-            {purpose: _known(curved[purpose].hessian) for purpose in config.sets if config.rule.hessians},
+            {purpose: _diagonal(curved[purpose]) for purpose in config.sets if "diagonal" in config.takes},
+            {purpose: _known(curved[purpose].inverse) for purpose in config.sets if "inverse" in config.takes},
+            {purpose: _known(curved[purpose].hessian) for purpose in config.sets if "hessian" in config.takes},
         )
         adapted = config.rule.adapt(weight, config)
         yield replace(adapted, weight=with_new_rows(adapted.weight, new))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hpa_merge.core import Hessian, InverseHessian, Selection, Update
 
-__all__ = ["Adapted", "Redone", "Weight", "restored_figures"]
+__all__ = ["Adapted", "Redone", "Weight", "energy_within", "redone_in_rows", "share_within"]
 
 ROWS = 256
 """Rows that are processed at once."""
@@ -101,14 +101,31 @@ class Redone:
     open: int = 0
 
 
-def restored_figures(weight: Weight, mask: Tensor) -> dict[str, float]:
-    """The shares of a weight's values, and of the square of its update, that lie within ``mask`` ``[r, c]``."""
+def share_within(mask: Tensor) -> float:
+    """The share of the values of ``mask`` ``[r, c]`` that are true."""
+    return int(mask.sum()) / mask.numel() if mask.numel() else 0.0
+
+
+def energy_within(weight: Weight, mask: Tensor) -> float:
+    """The share of the square of a weight's update that lies within ``mask`` ``[r, c]``."""
     mask, change = mask.to(weight.old.device), 0.0
     for begin in range(0, len(mask), ROWS):
         rows = slice(begin, begin + ROWS)
         delta = weight.new[rows].double() - weight.old[rows].double()
         change += float(delta.square_()[mask[rows]].sum())
-    return {
-        "restored_share": int(mask.sum()) / mask.numel() if mask.numel() else 0.0,
-        "energy_restored": change / weight.update.change if weight.update.change > 0.0 else 0.0,
-    }
+    return change / weight.update.change if weight.update.change > 0.0 else 0.0
+
+
+def redone_in_rows(weight: Weight, found: Tensor, *, mixed: bool) -> Redone:
+    """A weight of a rule that mixes the columns of each row of the update: unchanged rows take no samples.
+
+    Args:
+        found: the weight in OUT, ``[r, c]``.
+        mixed: whether the options let the rule change anything.
+    """
+    from hpa_merge.core.rounding import differing
+
+    changed = differing(weight.old.to(weight.new.dtype), weight.new).any(dim=1, keepdim=True).expand(weight.new.shape)
+    free = changed if mixed else changed & False
+    made = found.where(free, weight.new)
+    return Redone(Adapted(made, weight.update), ((~free, False, "are not NEW's"),), open=int(free.sum()))

@@ -113,11 +113,11 @@ def test_a_set_that_is_missing(
 def test_statistics_that_do_not_suffice(make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
     call = make_call()
     stats = call.folder / "stats"
-    call.options = ("--method", "model-tailor", "--stats", str(stats))
+    call.options = ("--method", "model-tailor", "--compensation-order", "sum", "--stats", str(stats))
     assert status(call) == 2
     assert capsys.readouterr().err == (
-        "Error: the method model-tailor takes more of the curvature than the diagonal of H⁻¹, and the statistics "
-        f"{stats} keep that alone: leave out the statistics, or the compensation where there is one.\n"
+        "Error: the method model-tailor takes all of H⁻¹ with compensation_order sum, which the statistics "
+        f"{stats} do not keep: leave out the statistics, or compensate from left to right, or not at all.\n"
     )
     call.options = ("--method", "energy", "--stats", str(stats))
     assert status(call) == 2
