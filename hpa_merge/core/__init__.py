@@ -6,7 +6,15 @@ the others serve other rules: :mod:`compromise` (two whole Hessians), :mod:`sequ
 (compensation), :mod:`subspace` (leading directions).
 """
 
-from hpa_merge.core.adjustment import Update, all_finite, fuse, measure_update, squared_distance, squared_norm
+from hpa_merge.core.adjustment import (
+    Update,
+    all_finite,
+    fuse,
+    measure_update,
+    projections,
+    squared_distance,
+    squared_norm,
+)
 from hpa_merge.core.compromise import Compromise, SingularCompromise
 from hpa_merge.core.gathered import Hessian
 from hpa_merge.core.hessian import Curvature, SingularCurvature
@@ -31,6 +39,7 @@ __all__ = [
     "fuse",
     "leading_directions",
     "measure_update",
+    "projections",
     "respond",
     "retained_share",
     "reversed_factor",

@@ -73,6 +73,7 @@ class LinearStatistics:
             self.statistics.inverse_diagonal(self.linear) if "diagonal" in parts and "inverse" not in parts else None,
             self.statistics.inverse(self.linear) if "inverse" in parts else None,
             self.statistics.hessian(self.linear) if "hessian" in parts else None,
+            self.tokens,
         )
 
 

@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 from hpa_merge.methods import (
     blocks,
+    cgm,
     control_energy,
     control_random,
     hpa,
     linear,
     model_tailor,
+    null_space,
     regmean,
     safe_delta,
     surgery,
@@ -26,11 +28,15 @@ from hpa_merge.methods.rule import Part, Rule, option
 
 __all__ = ["DEFAULT", "RULES", "Method", "Rule", "RuleOptions", "find_rule", "method_of", "users"]
 
-Method = Literal["hpa", "regmean", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
+Method = Literal[
+    "hpa", "regmean", "cgm", "null-space", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"
+]
 
 RULES: tuple[Rule, ...] = (
     hpa.RULE,
     regmean.RULE,
+    cgm.RULE,
+    null_space.RULE,
     linear.RULE,
     safe_delta.RULE,
     model_tailor.RULE,
@@ -56,6 +62,7 @@ class RuleOptions(
     model_tailor.Options,
     safe_delta.Options,
     linear.Options,
+    null_space.Options,
     regmean.Options,
     hpa.Options,
     Choice,  # last, because the fields of a dataclass begin with those of its last base

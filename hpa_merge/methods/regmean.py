@@ -27,15 +27,23 @@ from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RULE", "Options", "weight_at"]
+__all__ = ["RULE", "WEIGHTS", "Options", "weight_at"]
+
+
+WEIGHTS = ("safety_weight", "safety_fade")
+"""The names of the options."""
 
 
 @dataclass(frozen=True)
 class Options:
     """``w`` and how it falls with depth."""
 
-    safety_weight: float = option(1.0, "regmean: weight of the safety loss; the task loss has weight 1.", NOT_NEGATIVE)
-    safety_fade: float = option(0.0, "regmean: share of the safety weight that is gone after the last block.", SHARE)
+    safety_weight: float = option(
+        1.0, "regmean, cgm: weight of the safety loss; the task loss has weight 1.", NOT_NEGATIVE
+    )
+    safety_fade: float = option(
+        0.0, "regmean, cgm: share of the safety weight that is gone after the last block.", SHARE
+    )
 
 
 def weight_at(options: Options, block: int, blocks: int) -> float:
@@ -78,7 +86,7 @@ RULE = Rule(
     sets=("safety", "task"),
     takes=lambda options: ("hessian",),
     bytes_per_square=16,  # a factor in float64, and half of a symmetric matrix
-    options=("safety_weight", "safety_fade"),
+    options=WEIGHTS,
     adapt=adapt,
     check=check,
     computes=True,

@@ -34,6 +34,7 @@ class Weight:
             from NEW's. Empty if the weight is checked without the samples.
         inverse: all of ``H⁻¹``, if the rule needs it.
         hessian: ``H`` itself, if the rule needs it.
+        tokens: how many tokens each set's ``H`` is the mean of.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Weight:
     diagonal: Mapping[str, Tensor] = field(default_factory=dict)
     inverse: Mapping[str, InverseHessian] = field(default_factory=dict)
     hessian: Mapping[str, Hessian] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @final
@@ -58,6 +60,7 @@ class Adapted:
         share: ``p`` in percent; None, like the next two, if the method has none.
         selection: the restored columns.
         kappa: the ``κ`` that was used: 0 without the orthogonal step.
+        kappas: the ``κ`` of each row ``[r, 1]`` or column ``[1, c]``, if one for each was used.
         figures: further figures for the report, by field.
     """
 
@@ -66,6 +69,7 @@ class Adapted:
     share: float | None = None
     selection: Selection | None = None
     kappa: float | None = None
+    kappas: Tensor | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -38,7 +38,7 @@ class LinearRecord:
         n_restored, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
         restored: the restored columns, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
             ``j // 8``; :func:`unpack_columns` reads it.
-        alpha, kappa: ``α`` and ``κ``.
+        alpha, kappa: ``α`` and ``κ``; of a ``κ`` for each row or column the mean, weighted by the squares of OLD's.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
         energy_restored: the share of ``‖ΔW‖²_F`` in what is not NEW's: restored, or compensated from OLD's.
         restored_share: the share of values that are OLD's as they are, for rules that choose single values.

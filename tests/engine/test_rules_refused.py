@@ -68,7 +68,7 @@ def test_a_dry_run_needs_no_samples_and_names_the_blocks(tiny: Tiny, tmp_path: P
         ({"method": "blocks", "blocks": "5-2"}, "blocks is '5-2': it has to be block numbers and ranges of them"),
         (
             {"method": "ties"},
-            "method is 'ties': it has to be one of hpa, regmean, linear, safe-delta, model-tailor, blocks,",
+            "method is 'ties': it has to be one of hpa, regmean, cgm, null-space, linear, safe-delta,",
         ),
         ({"method": "safe-delta", "safety_budget": -1.0}, "safety_budget is -1.0: it has to be at least 0."),
         ({"method": "model-tailor", "patch_share": 101.0}, "patch_share is 101.0: it has to be a percentage"),

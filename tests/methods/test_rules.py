@@ -172,7 +172,7 @@ RULE = Rule(
 
 ROW = (
     ("    safe_delta,\n", "    safe_delta,\n    steep,\n"),
-    ('"random", "energy"]', '"random", "energy", "steep"]'),
+    ('"random", "energy"\n', '"random", "energy", "steep"\n'),
     ("    control_energy.RULE,\n", "    control_energy.RULE,\n    steep.RULE,\n"),
     ("class RuleOptions(\n", "class RuleOptions(\n    steep.Options,\n"),
 )
@@ -208,9 +208,9 @@ def _run(folder: Path, *arguments: object) -> str:
 
 def test_a_new_rule_is_on_the_command_line(with_steep: Path) -> None:
     text = " ".join(_run(with_steep, "-m", "hpa_merge", "--help").split())
-    assert "[hpa|regmean|linear|safe-delta|model-tailor|blocks|random|energy|steep]" in text
+    assert "[hpa|regmean|cgm|null-space|linear|safe-delta|model-tailor|blocks|random|energy|steep]" in text
     assert "--steepness FLOAT steep: the power of the energy. [default: 0.5]" in text
-    assert "[hpa, regmean, safe-delta, steep: required]" in text
+    assert "[hpa, regmean, cgm, null-space, safe-delta, steep: required]" in text
 
 
 def test_a_new_rule_is_in_the_documentation(with_steep: Path) -> None:
