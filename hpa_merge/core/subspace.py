@@ -25,8 +25,8 @@ def leading_directions(hessian: Hessian, share: float) -> Tensor:
         values, vectors = torch.linalg.eigh(x @ x.T)
         chosen = _chosen(values, share)
         # v = xᵀu/√λ; the factor of a QR decomposition is the same up to rounding, and orthonormal
-        directions: Tensor = torch.linalg.qr(x.T @ vectors[:, chosen]).Q
-        return directions
+        basis: Tensor = torch.linalg.qr(x.T @ vectors[:, chosen]).Q
+        return basis
     gram = torch.zeros(hessian.columns, hessian.columns, dtype=torch.float64, device=hessian.device)
     hessian.add_to(gram, 1.0)
     values, vectors = torch.linalg.eigh(gram, UPLO="L")

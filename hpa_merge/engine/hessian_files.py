@@ -7,6 +7,7 @@ file has the SHA-256 of each, so that files of an interrupted run, or of another
 """
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -125,7 +126,8 @@ class HessianFiles:
         try:
             self._folder.mkdir(exist_ok=True)
             with replacing(path) as file:
-                for piece in (len(text).to_bytes(8, "little"), text, *map(_bytes, distinct)):
+                beginning = len(text).to_bytes(8, "little") + text
+                for piece in itertools.chain[bytes | memoryview]((beginning,), map(_bytes, distinct)):
                     state.update(piece)
                     file.write(piece)
         except OSError as error:
@@ -228,4 +230,5 @@ def _stored_shape(hessian: Hessian) -> list[int]:
 def _bytes(hessian: Hessian) -> memoryview:
     """What the file holds of a Hessian."""
     stored = hessian.tokens if hessian.tokens is not None else pack_triangle(_kept(hessian))
-    return memoryview(stored.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    content: memoryview = stored.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+    return content
