@@ -9,7 +9,7 @@ from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, INDEX, choose, is_index
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
-from hpa_merge.files.inside import find_inside, open_inside
+from hpa_merge.files.inside import open_inside
 
 __all__ = [
     "ADAPTER",
@@ -22,6 +22,9 @@ __all__ = [
     "read_json",
     "refuse_devices",
 ]
+
+UNREAD = "generation_config.json"
+"""Without it, or with a broken one, transformers takes the defaults."""
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """First bytes of a text in UTF-16, as PowerShell writes it."""
@@ -138,12 +141,17 @@ def has_weights(folder: Path) -> bool:
 def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     """A JSON file of the folder that holds an object."""
     content, parsed = _read(folder, role, name)
+    _check_mark(folder, role, name, content)
+    return parsed
+
+
+def _check_mark(folder: Path, role: str, name: str, content: bytes) -> None:
+    """Raise CheckpointError for a JSON file that transformers does not read because of its first bytes."""
     if content.startswith(b"\xef\xbb\xbf"):
         raise CheckpointError(
             f"{role} {folder}: {name} begins with a byte order mark, with which transformers does not read it: save it "
             "as UTF-8 without one."
         )
-    return parsed
 
 
 def _read(folder: Path, role: str, name: str) -> tuple[bytes, dict[str, Any]]:
@@ -221,7 +229,9 @@ def refuse_devices(folder: Path, role: str) -> None:
             relative = PurePath(path.relative_to(folder))
             if path.exists() and not path.is_dir() and (is_read(relative) or path.parent != folder):
                 name = relative.as_posix()
-                find_inside(folder, relative)
+                with open_inside(folder, relative) as file:
+                    if path.suffix == ".json" and path.name != UNREAD and not is_index(path.name):
+                        _check_mark(folder, role, name, file.read(3))
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
 

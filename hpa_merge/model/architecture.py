@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 
 import transformers
+from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -19,16 +20,17 @@ from transformers import (
     PreTrainedModel,
 )
 
-__all__ = ["absent_tensors", "candidates", "elsewhere", "named_class"]
+__all__ = ["absent_tensors", "candidates", "named_class"]
 
 GENERATING = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM, AutoModelForSeq2SeqLM)
 """The Auto classes of models that generate text, the most comprehensive first."""
 
 
 def named_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
-    """The first class in ``architectures``; None if there is none, or transformers does not have it."""
+    """The first class in ``architectures``; None if there is none, or no model of transformers has that name."""
     found = getattr(transformers, (config.architectures or [""])[0], None)
-    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
+    whole = isinstance(found, type) and issubclass(found, PreTrainedModel) and found.forward is not nn.Module.forward
+    return found if whole else None
 
 
 def candidates(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
@@ -52,23 +54,6 @@ def absent_tensors(model: PreTrainedModel, loaded: Collection[str]) -> list[str]
     missing.difference_update(name for name, _ in model.named_buffers())
     ignored = model._keys_to_ignore_on_load_missing or ()
     return sorted(name for name in missing if not any(re.search(pattern, name) for pattern in ignored))
-
-
-def elsewhere(name: str, keys: Iterable[str]) -> tuple[str, str] | None:
-    """The key that is ``name`` with more parts in it, as wrappers add them (``_orig_mod.``), and those parts."""
-    wanted = name.split(".")
-    found = [(len(parts), key) for key in keys if _contains(parts := key.split("."), wanted)]
-    if not found:
-        return None
-    left, rest = min(found)[1], list(wanted)
-    added = [part for part in left.split(".") if not (rest and part == rest[0] and rest.pop(0))]
-    return left, ".".join(added)
-
-
-def _contains(parts: list[str], wanted: list[str]) -> bool:
-    """Whether ``wanted`` are some of ``parts``, in this order."""
-    left = iter(parts)
-    return len(parts) > len(wanted) and all(part in left for part in wanted)
 
 
 def _classes(autos: Iterable[type], config: PretrainedConfig) -> list[type[PreTrainedModel]]:

@@ -20,13 +20,16 @@ from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
-from hpa_merge.model.architecture import absent_tensors, elsewhere
+from hpa_merge.model.architecture import absent_tensors
 from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
-from hpa_merge.model.conversion import Conversion, Header, find_conversions
+from hpa_merge.model.conversion import Conversion, Header, find_conversions, wrapped
 from hpa_merge.model.experts import find_expert_stacks, find_routers, routed_share
 from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.units import Unit, find_units
+
+WRAPPED = 50
+"""The most unknown keys that are searched for parts that a wrapper adds."""
 
 
 @final
@@ -254,7 +257,7 @@ class MetaModel:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise CheckpointError(
                 f"{role} has no tensor for {absent[0]}{more}, which {type(self.model).__name__} needs"
-                f"{self._other_name(absent[0])}"
+                f"{self._other_name()}"
             )
         buffers = [name for name, _ in self.model.named_buffers() if name not in loaded]
         for tensor in self.model.state_dict(keep_vars=True).values():
@@ -265,19 +268,16 @@ class MetaModel:
         for name in buffers:
             _set_buffer(self.model, name, self.model.get_buffer(name).to(self.device))
 
-    def _other_name(self, absent: str) -> str:
-        """The end of the error for a missing tensor: what it is called instead, if anything, and what helps."""
-        keys = list(self.unknown)
-        if (found := elsewhere(absent, keys)) is None:
+    def _other_name(self) -> str:
+        """The end of the error for a missing tensor: what other tensors are called instead, if so, and what helps."""
+        keys = self.unknown
+        if any(".lora_" in key for key in keys):
+            return ", and it has the tensors of an adapter: save the model after merge_and_unload()."
+        if (found := wrapped(self.model, keys[:WRAPPED])) is None:
             return ": save the whole model again."
-        key, added = found
-        if any(".lora_" in name for name in keys):
-            return (
-                f" (it is called {key}): an adapter is still apart in it, so save the model after merge_and_unload()."
-            )
         return (
-            f" (it is called {key}): a wrapper has added {added!r} to the names, so save the model without "
-            "the wrapper, or remove these parts from the names."
+            f". Its {found[0]} has {found[1]!r} in its name, which a wrapper adds: save the model without the wrapper "
+            "(unwrap_model), or remove these parts from all names."
         )
 
     def _untie(self, same: Callable[[str, str], bool]) -> None:
