@@ -154,14 +154,14 @@ class Loop:
 
         @cache
         def changed(pair: LinearPair) -> bool:
-            return differ(pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
+            return differ(pair.before(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
 
         wanted = [pair for pair in pairs if any(sink.plan.includes(pair) for sink in sinks)]
         safety = self._sources[0].run(unit, (pair.old for pair in wanted if changed(pair)))
         task = self._sources[1].run(unit, (pair.new for pair in wanted if changed(pair)))
         for pair in pairs if sinks else ():
             known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
-            before, tensor = pair.old.matrix(old(pair.old.key)), new(pair.new.key)
+            before, tensor = pair.before(old(pair.old.key)), new(pair.new.key)
             linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
             if changed(pair):
                 _merge_linear(linear, depth, known, sinks)
