@@ -36,11 +36,15 @@ class CalibrationRun:
     def __init__(
         self, purpose: str, weights: Weights, meta: MetaModel, samples: Encoding, config: CalibrationOptions
     ) -> None:
-        """Encode the samples; errors are those of :meth:`Encoding.inputs`. Only ``damping`` of ``config`` is used."""
+        """Encode the samples; errors are those of :meth:`Encoding.inputs`.
+
+        Only ``damping`` and ``min_expert_tokens`` of ``config`` are used.
+        """
         self.purpose = purpose
         self.role = weights.role
         self.weights = weights
         self._damping = config.damping
+        self._min_expert_tokens = config.min_expert_tokens
         self._coming: list[Unit] = []  # the units to prefetch, in order
         self._merging: set[Unit] = set()  # the units that are not merged yet
         self._record: ModelStatistics | None = None
@@ -50,7 +54,7 @@ class CalibrationRun:
         self.tally, self.shown = samples.tally, tuple(samples.shown)
         self._samples = samples.samples
         self._forwards = PausedForwards(meta.model, meta.units)
-        self._hooks = ActivationHooks(meta.model, meta.observed, meta.expert_stacks.values())
+        self._hooks = ActivationHooks(meta.model, meta.observed, meta.expert_stacks.values(), meta.routers.values())
 
     @property
     def tokens(self) -> int:
@@ -120,13 +124,14 @@ class CalibrationRun:
         waiting, record = self.next_unit == unit, self._record
         self._merging.discard(unit)
         watched = list(linears) if waiting and record is None else self._unrecorded(unit)
-        self._hooks.watch(observer for linear in watched for observer in linear.observers)
+        pooling = self._min_expert_tokens > 0
+        self._hooks.watch(o for linear in watched for o in (linear.pool if pooling else ()) + linear.observers)
         try:
             for _ in self._forwards.run(unit, last=not self._merging):
                 self._hooks.end_sample()
         except ForwardError as error:
             raise self._failed(error) from error
-        observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping)
+        observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping, self._min_expert_tokens)
         if record is None:
             return observed
         if waiting:

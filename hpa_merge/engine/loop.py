@@ -20,6 +20,7 @@ from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
 from hpa_merge.engine.statistics import LinearStatistics, ModelStatistics
 from hpa_merge.engine.statistics_file import write_statistics
+from hpa_merge.engine.unit_statistics import is_pooled
 from hpa_merge.engine.weights import Read
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.methods.applying import adapt, differ
@@ -122,7 +123,7 @@ class Loop:
             sink.flush()
         if lineage.first is not None:
             self._on_progress("comparing with the first model", last, self._steps)
-        pieces = [sink.piece for sink in self._sinks]
+        pieces = [(sink.piece, sink.plan.counts) for sink in self._sinks]
         distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
         self._on_progress("done", self._steps, self._steps)
         return distances
@@ -160,13 +161,15 @@ class Loop:
         safety = self._sources[0].run(unit, (pair.old for pair in wanted if changed(pair)))
         task = self._sources[1].run(unit, (pair.new for pair in wanted if changed(pair)))
         for pair in pairs if sinks else ():
+            if not (counting := [sink for sink in sinks if sink.plan.counts(pair.new)]):
+                continue
             known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
             before, tensor = pair.old.matrix(old(pair.old.key)), new(pair.new.key)
             linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
             if changed(pair):
-                _merge_linear(linear, depth, known, sinks)
+                _merge_linear(linear, depth, known, counting)
             else:
-                for sink in sinks:
+                for sink in counting:
                     sink.put(linear)
         self._pass_on(unit, pairs, old, new)
         for sink in sinks:
@@ -200,11 +203,13 @@ def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatis
         NumericalError: the result does not fit NEW's dtype.
     """
     pair, unit = linear.pair, linear.pair.new.unit
-    merging: list[tuple[Sink, dict[str, int]]] = []
+    merging: list[tuple[Sink, dict[str, Any]]] = []
     for sink in sinks:
         config = sink.plan.config
         used = [each for each in known if each.purpose in config.sets]
         tokens = {f"{each.purpose}_tokens": each.tokens for each in used}
+        floor = config.min_expert_tokens
+        pooled = [each.purpose for each in used if is_pooled(each.linear, each.tokens, floor)]
         if not sink.plan.includes(pair):
             sink.put(replace(linear, outcome="old" if pair.new.key in sink.plan.from_old else "excluded"))
         elif unreached := [each.purpose for each in used if not each.reached]:
@@ -216,7 +221,8 @@ def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatis
             restored = config.uncalibrated == "old"
             sink.put(replace(linear, outcome="uncalibrated", restored=restored, details=tokens))
         else:
-            merging.append((sink, {"block": depth, "blocks": unit.blocks, **tokens}))
+            how = {"pooled": " ".join(pooled)} if pooled else {}
+            merging.append((sink, {"block": depth, "blocks": unit.blocks, **tokens, **how}))
     if not merging:
         return
     configs = [sink.plan.config for sink, _ in merging]

@@ -71,8 +71,13 @@ class MergeOutput:
         self._left = Remaining(self._new, plan.from_old, self._writer.remaining())
         resumed = self._writer.resumed
         with self._believing():
-            linears = {unit.name: pairs for unit, pairs in prepared.plan.linears.items()}
-            self.records = [r for entry in resumed for r in _records_of(entry["linears"], linears[entry["unit"]])]
+            linears = {
+                unit.name: [pair for pair in pairs if plan.counts(pair.new)]
+                for unit, pairs in prepared.plan.linears.items()
+            }
+            self.records = [
+                record for entry in resumed for record in _records_of(entry["linears"], linears[entry["unit"]])
+            ]
             self._finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 

@@ -161,9 +161,10 @@ def _key(
     run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: CalibrationOptions
 ) -> StatisticsKey:
     """What the statistics of ``linears``, all linears of the checkpoint, depend on."""
+    floor = config.min_expert_tokens if any(linear.pool for linear in linears) else None
     return StatisticsKey(
         run.purpose,
-        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears)),
+        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears), floor),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
         [unit.name for unit in plan.new.units],
         str(plan.new.device),

@@ -46,6 +46,8 @@ class LinearRecord:
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
         safety_tokens, task_tokens: tokens that reached it.
+        pooled: for an expert that too few tokens reached, the sets of which it got the curvature of all experts of its
+            layer: ``safety``, ``task`` or ``safety task``.
         saliency: how the changed columns are distributed over ``ε̄`` and ``ζ̄``; None if the method has no such scores.
             Cells ``i,j,columns,restored``, separated by spaces: so many columns have ``⌊4 log10 ε̄⌋ = i`` and
             ``⌊4 log10 ζ̄⌋ = j``, and so many of them are restored.
@@ -74,6 +76,7 @@ class LinearRecord:
     energy_restored: float | None = None
     safety_tokens: int = 0
     task_tokens: int = 0
+    pooled: str | None = None
     shared_rows: int | None = None
     restored_share: float | None = None
     new_columns: str | None = None

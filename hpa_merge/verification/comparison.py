@@ -66,7 +66,7 @@ class Comparison:
         self._left = Remaining(self._new, self.plan.from_old, filter(self._fits, self._new.tensors))
         self._taken: set[str] = set()  # tensors with at least one compared linear
         self._finished: set[str] = set()
-        self._linears = {pair.new.name for pair in prepared.plan.pairs}
+        self._linears = {pair.new.name for pair in prepared.plan.pairs if self.plan.counts(pair.new)}
         self._seen: set[str] = set()
         self._held: tuple[str, Tensor] | None = None  # the last tensor of OUT that was read
         self._rounded = 0

@@ -85,7 +85,8 @@ class Claims:
         self._pairs: dict[str, list[LinearPair]] = defaultdict(list)
         for pairs in plan.linears.values():
             for pair in pairs:
-                self._pairs[pair.new.key].append(pair)
+                if plan.only.counts(pair.new):
+                    self._pairs[pair.new.key].append(pair)
         self._text_ends = max((unit.index for unit in plan.new.units if unit.text), default=-1)
         self._open = self._rounded = 0  # values that need samples; neighbours of the CPU's values
         self._outcomes: Counter[Outcome] = Counter()

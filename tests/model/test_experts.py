@@ -52,7 +52,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def run(case: TinyCase, out: Path, **options: object) -> MergeReport:
-    config = HPAConfig(**options)
+    config = HPAConfig(**{"min_expert_tokens": 0, **options})
     return merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config)
 
 
