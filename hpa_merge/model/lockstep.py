@@ -70,7 +70,8 @@ class PausedForwards:
         Args:
             samples: keyword arguments of the model's forward, on the model's device.
             on_output: called with a sample's index and the model's output when its forward is done.
-            needed: how many of the samples have to succeed; a later one whose forward raises is dropped.
+            needed: how many of the samples have to succeed. The later ones run along: one whose forward raises is
+                dropped, and none of them decides which unit is next.
 
         Raises:
             ForwardError: the model raised before its first unit.
@@ -90,8 +91,9 @@ class PausedForwards:
 
     @property
     def next_unit(self) -> Unit | None:
-        """The earliest unit that a sample is waiting at; None when every sample is done."""
-        return min((u for u in self._waiting_at if u is not None), key=lambda unit: unit.index, default=None)
+        """The earliest unit that a needed sample is waiting at; None when every one of them is done."""
+        waiting_at = (unit for unit in self._waiting_at[: self._needed] if unit is not None)
+        return min(waiting_at, key=lambda unit: unit.index, default=None)
 
     def run(self, unit: Unit, *, last: bool = False) -> Iterator[int]:
         """Run every sample that waits at ``unit``, which is loaded, to its next unit; yield the sample's index.

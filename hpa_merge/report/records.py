@@ -266,6 +266,27 @@ class DriftRecord:
 
 @final
 @dataclass(frozen=True)
+class RoutingRecord:
+    """How far NEW sends tokens to other experts than OLD in one mixture; each model chooses on its own hidden states.
+
+    Attributes:
+        name: path of the module that holds the router and the experts.
+        experts: how many there are.
+        safety_drift, task_drift: the share of OLD's choices, token by token, that NEW does not make, on the first
+            samples of the set; None if nothing was compared.
+        safety_choices, task_choices: how many choices were compared: the tokens, times the experts of a token.
+    """
+
+    name: str
+    experts: int
+    safety_drift: float | None = None
+    task_drift: float | None = None
+    safety_choices: int = 0
+    task_choices: int = 0
+
+
+@final
+@dataclass(frozen=True)
 class RoundRecord:
     """One merge of a chain, as the reports of later rounds keep it.
 

@@ -16,6 +16,7 @@ from hpa_merge.core.rounding import differing, neighbours, slack
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair, Plan
 from hpa_merge.engine.recording import record_of, record_of_adapted
+from hpa_merge.engine.unit_statistics import pooled_field
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.methods.applying import differ, with_new_rows
 from hpa_merge.methods.weight import Weight
@@ -228,10 +229,12 @@ class Claims:
                 where = where & ~near
             yield from told(record.name, wrong & where, what)
         adapted = replace(redone.adapted, weight=with_new_rows(redone.adapted.weight, new))
-        tokens = {f"{purpose}_tokens": getattr(record, f"{purpose}_tokens") for purpose in config.sets}
-        if 0 in tokens.values():
+        counts = {purpose: getattr(record, f"{purpose}_tokens") for purpose in config.sets}
+        pooled = pooled_field(pair.new, counts, config.min_expert_tokens)
+        if any(not counts[purpose] and purpose not in pooled.get("pooled", "") for purpose in counts):
             yield f"{record.name} is adapted in the report, though no token reached it."
-        details = {"block": depth, "blocks": unit.blocks, **tokens}
+        tokens = {f"{purpose}_tokens": count for purpose, count in counts.items()}
+        details = {"block": depth, "blocks": unit.blocks, **tokens, **pooled}
         expected = record_of_adapted(unit, pair, adapted, Moved(old, new), **details)
         slacks = slacks_of(old) | {"kappa": slack(old, update)}
         yield from compare_records(record, expected, free=config.rule.of_samples, slacks=slacks)
