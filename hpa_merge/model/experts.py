@@ -136,7 +136,8 @@ class _Products(TorchFunctionMode):
 def experts_of(module: nn.Module) -> int:
     """How many experts ``module`` holds, stacked or one by one, and nothing else; 0 if it is something else."""
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
-        return len(module) if type(module).__name__.endswith("Experts") else 0
+        each = [child for child in module.children() if next(child.parameters(), None) is not None]
+        return len(each) if type(module).__name__.endswith("Experts") else 0
     holders = [module] if next(module.parameters(recurse=False), None) is not None else list(module.children())
     stacks = [
         parameter
@@ -146,4 +147,7 @@ def experts_of(module: nn.Module) -> int:
         if parameter.ndim == 3
     ]
     whole = all(any(p.ndim == 3 for p in h.parameters()) for h in holders if next(h.parameters(), None) is not None)
-    return len(stacks[0]) if stacks and whole else 0
+    if stacks:
+        return len(stacks[0]) if whole else 0
+    count = getattr(module, "num_experts", 0)  # all in one matrix, as in DBRX
+    return count if isinstance(count, int) and type(module).__name__.endswith("Experts") else 0

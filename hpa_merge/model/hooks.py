@@ -53,7 +53,7 @@ class ActivationHooks:
         self._experts = [model.get_submodule(path) for path in of_module]
         for module, theirs in zip(self._experts, of_module.values(), strict=True):
             module.forward = self._watching(module, theirs)
-        for router in routers:
+        for router in (router for router in routers if router.single):
             module = model.get_submodule(router.module)
             module.forward = self._watching_router(module.forward, router, model.get_parameter(router.weight).shape)
             self._experts.append(module)

@@ -289,7 +289,7 @@ class MetaModel:
                 continue
             router = conversion.first in self.routers
             for matrix in conversion.matrices(self._header, self.model, axes, self.expert_stacks):
-                by = (conversion.first,) if router else matrix.observers
+                by = (conversion.first,) if router and self.routers[conversion.first].single else matrix.observers
                 pool = tuple(dict.fromkeys(other for observer in by for other in pools.get(observer, ())))
                 routed = routed_share(config, len(pools[by[0]])) if pool else 1.0
                 linear = LinearTensor(matrix.key, matrix.part, by, matrix.input_axis, unit, routed, pool, router)

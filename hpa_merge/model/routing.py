@@ -1,11 +1,12 @@
 """Routers of a mixture: which tensors choose among the experts, what they read, and which experts they choose.
 
-A router is found by its shape: next to experts, a module with a single matrix that has a row for each expert. Its input
-is what is multiplied with that matrix, or with a copy in another dtype. Its choice is what ``topk`` finds among the
-scores of all experts; without a ``topk``, what ``argmax`` or ``max`` find.
+A router is found by its shape: next to experts, a module with a single matrix that has a row for each expert; one with
+several matrices, by the name of its class. The input of a single matrix is what is multiplied with it, or with its copy
+in another dtype. The choice is what ``topk`` finds among the scores of all experts; without a ``topk``, what ``argmax``
+or ``max`` find.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -30,38 +31,44 @@ Choices = dict[str, Tensor]
 @final
 @dataclass(frozen=True)
 class Router:
-    """What chooses among the experts of one mixture.
+    """A matrix by which the experts of one mixture are chosen.
 
     Attributes:
-        weight: name of its matrix, ``[experts, c]``.
-        module: path of the module that only routes; it has no other matrix.
+        weight: its name.
+        module: path of the module that only routes.
         mixture: path of the module that holds the router and the experts.
         experts: the number of experts.
+        scored: how many experts may be scored at once: shared ones, or ones that do nothing, may count too.
+        single: whether the module has no other matrix.
     """
 
     weight: str
     module: str
     mixture: str
     experts: int
+    scored: frozenset[int]
+    single: bool
 
 
 def find_routers(model: nn.Module) -> dict[str, Router]:
     """The routers of ``model`` by the name of their matrix.
 
-    A router has no other matrix: attention next to the experts may happen to have as many rows as there are experts.
+    Attention next to the experts may happen to have as many rows as there are experts, but has several matrices.
     """
     found = {}
     for path, parent in model.named_modules():
         counts = {name: count for name, child in parent.named_children() if (count := experts_of(child))}
         for name, child in parent.named_children() if counts else ():
             matrices = [n for n, p in child.named_parameters() if p.ndim > 1 and n.endswith("weight")]
-            if name in counts or len(matrices) != 1:
+            shapes = [child.get_parameter(matrix).shape for matrix in matrices]
+            rows = {*counts.values(), sum(counts.values())}
+            single = len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][0] in rows
+            if name in counts or not (single or type(child).__name__.endswith("Router")):
                 continue
-            shape = child.get_parameter(matrices[0]).shape
-            if len(shape) == 2 and shape[0] in counts.values():
-                module = f"{path}.{name}".lstrip(".")
-                weight = f"{module}.{matrices[0]}"
-                found[weight] = Router(weight, module, path, shape[0])
+            module, most = f"{path}.{name}".lstrip("."), max(counts.values())
+            for matrix, shape in zip(matrices, shapes, strict=True):
+                scored = frozenset({most, shape[0]})
+                found[f"{module}.{matrix}"] = Router(f"{module}.{matrix}", module, path, most, scored, single)
     return found
 
 
@@ -73,7 +80,7 @@ def tensors_of(model: nn.Module, routers: Iterable[Router]) -> set[str]:
         mixture = model.get_submodule(router.mixture)
         own = [*mixture.named_parameters(recurse=False), *mixture.named_buffers(recurse=False)]
         for name, value in own:  # e_score_correction_bias and the like
-            if value.numel() == value.shape[-1:].numel() == router.experts > 1:
+            if value.numel() == value.shape[-1:].numel() > 1 and value.numel() in router.scored:
                 found.add(f"{router.mixture}.{name}".lstrip("."))
     return found
 
@@ -119,7 +126,7 @@ class ChoiceHooks:
 
     def _watching(self, forward: Callable[..., Any], router: Router) -> Callable[..., Any]:
         def watching(*args: Any, **kwargs: Any) -> Any:
-            with _Chosen(router.experts) as chosen:
+            with _Chosen(router.scored) as chosen:
                 result = forward(*args, **kwargs)
             if (experts := chosen.experts()) is not None:
                 self._choices[router.mixture] = experts
@@ -132,9 +139,9 @@ class ChoiceHooks:
 class _Chosen(TorchFunctionMode):
     """Keeps what is chosen among the scores of all experts within the block."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, counts: Collection[int]) -> None:
         super().__init__()
-        self._count = count
+        self._counts = counts
         self._several: Tensor | None = None
         self._ones: list[Tensor] = []
 
@@ -144,7 +151,7 @@ class _Chosen(TorchFunctionMode):
             self._several = result[1].reshape(-1, result[1].shape[-1])
         elif func in CHOOSE_ONE and self._is_of_all(args, kwargs):
             index = result if isinstance(result, Tensor) else result[1]
-            if not index.is_floating_point() and index.numel() * self._count == args[0].numel():
+            if not index.is_floating_point() and index.numel() * args[0].shape[-1] == args[0].numel():
                 self._ones.append(index.reshape(-1, 1))
         return result
 
@@ -156,4 +163,4 @@ class _Chosen(TorchFunctionMode):
         return torch.cat(ones, dim=1) if ones else None
 
     def _is_of_all(self, args: Any, kwargs: Any) -> bool:
-        return bool(args) and isinstance(args[0], Tensor) and args[0].ndim > 1 and args[0].shape[-1] == self._count
+        return bool(args) and isinstance(args[0], Tensor) and args[0].ndim > 1 and args[0].shape[-1] in self._counts
