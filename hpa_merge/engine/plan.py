@@ -61,6 +61,10 @@ class OutPlan:
     from_old: dict[str, str]
     passed_through: dict[str, int]
 
+    def counts(self, linear: LinearTensor) -> bool:
+        """Whether a weight of NEW counts as a linear: routers only if they are merged."""
+        return not linear.router or self.config.routers == "merge"
+
     def includes(self, pair: LinearPair) -> bool:
         """Whether the options let a linear be adapted."""
         return pair.new.name in self.included
@@ -117,7 +121,10 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     metas = _meta_models(old, new, device)
     check_inputs(metas[1])
     components, own = metas[1].components, new.tensors.keys() - new.external
-    included = [{key for key in own if is_included(config, key, components.get(key))} for config in configs]
+    included = [
+        {key for key in own if is_included(config, key, components.get(key), router=key in metas[1].router_keys)}
+        for config in configs
+    ]
     for config in configs:
         check_policies(config, metas[1])
     in_any = set().union(*included)
@@ -233,7 +240,7 @@ def _plan_out(
         config=config,
         included=frozenset(each.name for each in linears if each.key in included and is_chosen(config, each.unit)),
         from_old=from_old,
-        passed_through=_passed_through(metas[1], new, from_old),
+        passed_through=_passed_through(metas[1], new, from_old, config),
     )
 
 
@@ -322,10 +329,13 @@ def _differ_in_rows(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
-def _passed_through(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, int]:
+def _passed_through(
+    meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig
+) -> dict[str, int]:
     """How many tensors that are not adaptable linears come from NEW, by kind."""
     kinds: Counter[str] = Counter()
-    adaptable, external = {linear.key for linear in meta.linears.values()}, checkpoint.external
+    routers = {linear.key for linear in meta.linears.values() if linear.router and config.routers != "merge"}
+    adaptable, external = {linear.key for linear in meta.linears.values()} - routers, checkpoint.external
     for key, info in checkpoint.tensors.items():
         if key in adaptable or key in from_old or key in external:
             continue
@@ -337,7 +347,7 @@ def _passed_through(meta: MetaModel, checkpoint: Checkpoint, from_old: Collectio
             kinds["tied"] += 1
         elif key in meta.embeddings:
             kinds["embedding"] += 1
-        elif key in meta.routers:
+        elif key in routers:
             kinds["router"] += 1
         elif key in meta.experts:
             kinds["expert"] += 1

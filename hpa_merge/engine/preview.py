@@ -45,7 +45,7 @@ def _of_out(
 ) -> PlanReport:
     """What would be in the OUT at ``path``."""
     plan, new = prepared.plan, prepared.inputs.new
-    outcomes = ((pair.new.name, _foreseen(pair, out, changed)) for pair in plan.pairs)
+    outcomes = ((pair.new.name, _foreseen(pair, out, changed)) for pair in plan.pairs if out.counts(pair.new))
     return PlanReport(
         architecture=plan.architecture,
         units=tuple(_of_unit(unit, pairs, out, changed) for unit, pairs in plan.linears.items()),
@@ -85,7 +85,7 @@ def _of_unit(unit: Unit, pairs: Sequence[LinearPair], out: OutPlan, changed: Col
         share,
         changed=count,
         unchanged=len(included) - count,
-        excluded=len(pairs) - len(included),
+        excluded=sum(out.counts(pair.new) for pair in pairs) - len(included),
     )
 
 

@@ -24,8 +24,9 @@ from hpa_merge.model.architecture import absent_tensors
 from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions, wrapped
-from hpa_merge.model.experts import find_expert_stacks, find_routers, routed_share
+from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
 from hpa_merge.model.original_llava import module_name
+from hpa_merge.model.routing import find_routers, tensors_of
 from hpa_merge.model.units import Unit, find_units
 
 WRAPPED = 50
@@ -40,10 +41,12 @@ class LinearTensor:
     Attributes:
         key: name of its tensor in the checkpoint.
         part: the index of its slice in that tensor, for an expert of a stack; None if it is the whole tensor.
-        observers: paths of the modules that read its input, or names of experts in their stacks.
+        observers: paths of the modules that read its input, names of experts in their stacks, or a router's matrix.
         input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as in ``Conv1D``.
         unit: the unit that it is loaded, run and merged with.
         routed: the share of the tokens that reach it on average; 1 unless it is an expert.
+        pool: for an expert, the observers of the same input of all experts of its layer.
+        router: whether it chooses among experts.
     """
 
     key: str
@@ -52,6 +55,8 @@ class LinearTensor:
     input_axis: int
     unit: Unit
     routed: float = 1.0
+    pool: tuple[str, ...] = ()
+    router: bool = False
 
     @property
     def name(self) -> str:
@@ -81,7 +86,7 @@ class MetaModel:
         model: in evaluation mode; its forward runs unchanged if each unit is loaded before it is reached.
         decoder_start: the first token of an encoder-decoder's decoder; None if it is not known.
         units: in the order in which they are merged.
-        linears: every linear weight on disk that is neither tied nor a router, by name.
+        linears: every linear weight on disk that is not tied, by name; routers too.
         slots: for each key of the model, an identity that is the same in OLD and NEW, whatever the key.
         observed: paths of the modules among the linears' observers.
         tied: keys whose parameter several modules share.
@@ -89,7 +94,8 @@ class MetaModel:
         components: for each key of the model, its component.
         places: for each key, the names of the (first) parameter that it becomes; several if it is tied.
         experts: keys that transformers stacks into parameters of three dimensions, one slice for each expert.
-        routers: keys of the weights that choose among experts.
+        routers: the routers by the name of their matrix.
+        router_keys: keys of everything that chooses among experts: the matrices, and biases.
         expert_stacks: the experts' parameters whose products can be observed, by name.
     """
 
@@ -144,7 +150,8 @@ class MetaModel:
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
         self.expert_stacks = find_expert_stacks(self.model)
-        self.routers = self._keys_of_targets({f"{path}.weight" for path in find_routers(self.model)})
+        self.routers = find_routers(self.model)
+        self.router_keys = self._keys_of_targets(tensors_of(self.model, self.routers.values()))
         self.linears = self._find_linears()
         modules = dict(self.model.named_modules())
         self.observed = modules.keys() & {o for linear in self.linears.values() for o in linear.observers}
@@ -321,17 +328,20 @@ class MetaModel:
         """The matrices on disk that become weights of linear modules, or experts of a stack, and nothing else."""
         modules = {f"{n}.weight": m for n, m in self.model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
         axes = {name: 1 if isinstance(module, nn.Linear) else 0 for name, module in modules.items()}
-        left_out = self.tied | self.routers | set(self._external)
+        axes |= dict.fromkeys(self.routers, 1)
+        left_out = self.tied | set(self._external)
+        pools = find_pools(self.model, self.expert_stacks)
         config, found = self.model.config.get_text_config(), {}
         for conversion in self._conversions:
             unit = self._unit_of[conversion.first]
             if unit is None or not left_out.isdisjoint(conversion.keys):
                 continue
-            routed = 1.0
-            if conversion.first in self.expert_stacks:
-                routed = routed_share(config, len(self.model.get_parameter(conversion.first)))
+            router = conversion.first in self.routers
             for matrix in conversion.matrices(self._header, self.model, axes, self.expert_stacks):
-                linear = LinearTensor(matrix.key, matrix.part, matrix.observers, matrix.input_axis, unit, routed)
+                by = (conversion.first,) if router and self.routers[conversion.first].single else matrix.observers
+                pool = tuple(dict.fromkeys(other for observer in by for other in pools.get(observer, ())))
+                routed = routed_share(config, len(pools[by[0]])) if pool else 1.0
+                linear = LinearTensor(matrix.key, matrix.part, by, matrix.input_axis, unit, routed, pool, router)
                 found[linear.name] = linear
         return found
 

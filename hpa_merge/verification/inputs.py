@@ -17,6 +17,7 @@ from hpa_merge.core.rounding import differing, neighbours, slack
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair, Plan
 from hpa_merge.engine.recording import record_of, record_of_adapted
+from hpa_merge.engine.unit_statistics import pooled_field
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.methods.applying import differ, with_new_rows
 from hpa_merge.methods.weight import Weight
@@ -92,7 +93,8 @@ class Claims:
         self._pairs: dict[str, list[LinearPair]] = defaultdict(list)
         for pairs in plan.linears.values():
             for pair in pairs:
-                self._pairs[pair.new.key].append(pair)
+                if plan.only.counts(pair.new):
+                    self._pairs[pair.new.key].append(pair)
         self._text_ends = max((unit.index for unit in plan.new.units if unit.text), default=-1)
         self._open = self._rounded = 0  # values that need samples; neighbours of the CPU's values
         self._outcomes: Counter[Outcome] = Counter()
@@ -234,10 +236,12 @@ class Claims:
                 where = where & ~near
             yield from told(record.name, wrong & where, what)
         adapted = replace(redone.adapted, weight=with_new_rows(redone.adapted.weight, new))
-        tokens = {f"{purpose}_tokens": getattr(record, f"{purpose}_tokens") for purpose in config.sets}
-        if 0 in tokens.values():
+        counts = {purpose: getattr(record, f"{purpose}_tokens") for purpose in config.sets}
+        pooled = pooled_field(pair.new, counts, config.min_expert_tokens)
+        if any(not counts[purpose] and purpose not in pooled.get("pooled", "") for purpose in counts):
             yield f"{record.name} is adapted in the report, though no token reached it."
-        details = {"block": depth, "blocks": unit.blocks, **tokens}
+        tokens = {f"{purpose}_tokens": count for purpose, count in counts.items()}
+        details = {"block": depth, "blocks": unit.blocks, **tokens, **pooled}
         expected = record_of_adapted(unit, pair, adapted, Moved(old, new), **details)
         slacks = slacks_of(old) | {"kappa": slack(old, update)}
         yield from compare_records(record, expected, free=config.rule.of_samples, slacks=slacks)
