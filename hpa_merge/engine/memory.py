@@ -140,24 +140,31 @@ def _work(
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
-    states = HELD_STATES * sum(tokens) * hidden * itemsize
+    states = HELD_STATES * sum(tokens, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
     whole = [
         count if any("inverse" in c.takes and each.purpose in c.sets for c in configs) else 0
         for each, count in zip(sets, tokens, strict=True)
     ]
     taking = [config for config in configs if "hessian" in config.takes]
-    read = [each.run.tokens if taking and not each.runs else 0 for each in sets]  # Hessians, one at a time
+    recalled = [each.run.tokens if taking and not each.runs else 0 for each in sets]  # Hessians, one at a time
+    pooling = any(config.min_expert_tokens for config in configs)
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
-    all_tokens = sum(tokens) + sum(read)
+    all_tokens = sum(tokens) + sum(recalled)
     units, waiting = 0, 0
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
         stored = [new.tensors[pair.new.key].shape for pair in pairs]
         shapes = [pair.new.shape(shape) for pair, shape in zip(pairs, stored, strict=True)]
-        inputs = [(pair.new.routed, c, count) for pair, (_, c) in zip(pairs, shapes, strict=True) for count in tokens]
+        read = {pair.new.observers: (pair.new, c) for pair, (_, c) in zip(pairs, shapes, strict=True)}
+        inputs = [(linear.routed, c, count) for linear, c in read.values() for count in tokens]
         gathered = [_gathered(count, c, itemsize, routed) for routed, c, count in inputs]
         kept = [int(count * routed) * c * itemsize for routed, c, count in inputs]
-        factored = max((_factored(count, c, 4) for _, c, count in inputs), default=0)
+        pools = {linear.pool: (linear, c) for linear, c in read.values() if linear.pool and pooling}
+        pooled = [
+            (int(count * linear.routed * len(linear.pool)), c) for linear, c in pools.values() for count in tokens
+        ]
+        gathered += [_gathered(count, c, itemsize, 1.0) for count, c in pooled if count > DUAL_SHARE * c]
+        factored = max((_factored(count, c, 4) for count, c in (*pooled, *((n, c) for _, c, n in inputs))), default=0)
         grown = any(pair.shared_rows is not None for pair in pairs)  # the rows of such a head are put together again
         fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
         weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(each.runs for each in sets) else 2 * fused
@@ -169,9 +176,9 @@ def _work(
         held = sum(max((_factored(count, c, 12) for _, c in shapes), default=0) for count in whole)
         if taking and shapes:
             most, *others = sorted({c for _, c in shapes}, reverse=True)
-            kept = [most, *[others[0] if others else most] * (KEPT - 1)]  # inputs whose factors are held
-            held = max(held, sum(_gathered(count, most, itemsize, 1.0) for count in read if count))
-            held += sum(_combined(all_tokens, c, each.rule.bytes_per_square) for each in taking for c in kept)
+            factors = [most, *[others[0] if others else most] * (KEPT - 1)]  # of so many inputs they are held
+            held = max(held, sum(_gathered(count, most, itemsize, 1.0) for count in recalled if count))
+            held += sum(_combined(all_tokens, c, each.rule.bytes_per_square) for each in taking for c in factors)
         if keeping:
             gathered = [2 * each for each in gathered]  # tokens are put together before they are written
         chosen = by_element * max(map(math.prod, shapes), default=0)
@@ -229,7 +236,8 @@ def hessian_bytes(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet]) -
     itemsize, total = plan.new.model.dtype.itemsize, 0
     for pair in plan.pairs:
         columns = pair.new.shape(new.tensors[pair.new.key].shape)[1]
-        counts = (int(each.run.tokens * pair.new.routed) for each in sets if each.known is None)
+        times = pair.new.routed * (2 if pair.new.pool else 1)  # an expert's own, or its pool's
+        counts = (int(each.run.tokens * times) for each in sets if each.known is None)
         total += sum(needed_for(count, columns, itemsize) for count in counts)
     return total
 

@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -14,6 +16,8 @@ from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.files.disk import inside, write_whole
 from hpa_merge.files.statistics import FORMAT, MARK, open_statistics, telling_damage
+from hpa_merge.report.records import RoutingRecord
+from hpa_merge.report.schema import routing_of
 
 __all__ = ["check_place", "hessian_files", "read_statistics", "write_statistics"]
 
@@ -60,7 +64,7 @@ def read_statistics(
     device: torch.device,
     anew: Collection[str] = (),
     whole: Collection[str] = (),
-) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
+) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
     """Read the statistics that fit ``keys`` from the file at ``path``, if there is one.
 
     Args:
@@ -70,16 +74,18 @@ def read_statistics(
         whole: purposes of the statistics that must have Hessians.
 
     Returns:
-        The statistics that fit, by purpose; why the others are computed, a sentence each.
+        The statistics that fit, by purpose; the routing drift, if both halves fit; why the others are computed, a
+        sentence each.
 
     Raises:
         StatisticsError: the file is damaged, or is not a statistics file; it is never overwritten.
     """
     found: dict[str, ModelStatistics] = {}
+    routing: tuple[RoutingRecord, ...] = ()
     notes = []
     with telling_damage(path, ", and nothing else is overwritten: give another path, or delete the file."):
         if not path.exists():
-            return {}, ()
+            return {}, (), ()
         with open_statistics(path, "pt") as (handle, described):
             for key in keys:
                 content = described[key.purpose]
@@ -101,7 +107,9 @@ def read_statistics(
                     )
                     continue
                 found[key.purpose] = read
-    return found, tuple(notes)
+            if len(found) == len(keys):
+                routing = routing_of(described.get("routing", []))
+    return found, routing, tuple(notes)
 
 
 def hessian_files(path: Path, key: StatisticsKey, device: torch.device) -> HessianFiles:
@@ -109,13 +117,18 @@ def hessian_files(path: Path, key: StatisticsKey, device: torch.device) -> Hessi
     return HessianFiles(path, key.purpose, key.fingerprint, key.columns, device)
 
 
-def write_statistics(path: Path, statistics: Sequence[ModelStatistics]) -> None:
+def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing: Iterable[RoutingRecord] = ()) -> None:
     """Write the file at ``path``; after an error it is unchanged. Hessians that belong to it no more are deleted.
+
+    Args:
+        routing: the routing drift between the two models of the statistics.
 
     Raises:
         OutputError: the disk is full or refuses.
     """
-    content = {"format": FORMAT, **{each.purpose: each.description() for each in statistics}}
+    mixtures = [asdict(record) for record in routing]
+    content: dict[str, Any] = {"format": FORMAT, **({"routing": mixtures} if mixtures else {})}
+    content |= {each.purpose: each.description() for each in statistics}
     tensors = {name: vector for each in statistics for name, vector in each.tensors().items()}
     try:
         write_whole(path, save(tensors, {MARK: json.dumps(content)}), through=True)

@@ -39,9 +39,10 @@ def check_family(pair: Pair, out: Path, monkeypatch: pytest.MonkeyPatch, *, comp
         check_stream(folder, samples, pair.family.unvisited)
     if pair.family.by_hand is not None:
         _give_by_hand(pair, monkeypatch)
-    outs, exact = {out: HPAConfig(device="cpu")}, out.with_name("exact")
+    options: dict[str, Any] = {"device": "cpu", "min_expert_tokens": 0}
+    outs, exact = {out: HPAConfig(**options)}, out.with_name("exact")
     if compromise:
-        outs[exact] = HPAConfig(method="regmean", safety_weight=WEIGHT, device="cpu")
+        outs[exact] = HPAConfig(method="regmean", safety_weight=WEIGHT, **options)
     reports = sweep(pair.old, pair.new, outs, safety_calib=pair.safety, task_calib=pair.task)
     report, seen = reports[out], seen_in(pair)
     if compromise:
