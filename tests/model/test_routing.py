@@ -6,7 +6,7 @@ The reference sees whole models from outside: plain hooks on routers and experts
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from families import FAMILIES
 from families_experts import LATENT, ROUTED, SMALL
 from family_checks import QUIET
 from family_pairs import Inputs, make_pair
-from mixtures import SIZES, gpt_oss, make, mixtral
+from mixtures import SIZES, gpt_oss, make
 from reference import Settings, load_model, load_tensors, merge_linear, placed, same_columns
 from safetensors.torch import load_file, save_file
 from statistics_runs import interrupt
@@ -93,7 +93,7 @@ def deepseek_v3() -> PreTrainedModel:
     return transformers.DeepseekV3ForCausalLM(config)
 
 
-MODELS = {build.__name__: build for build in (mixtral, gpt_oss, deepseek_v3)}
+MODELS = {build.__name__: build for build in (gpt_oss, deepseek_v3)}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -152,7 +152,7 @@ def test_routers_are_olds_or_merged_as_linears(case: TinyCase, tmp_path: Path) -
     records = {record.name: record for record in reports["merge"].linears}
     safety, task = (router_inputs(f, samples(p)) for f, p in ((case.old, case.safety), (case.new, case.task)))
     for key in matrices:
-        path = key.removesuffix(".weight").replace("block_sparse_moe", "mlp")
+        path = key.removesuffix(".weight")
         depth = (int(key.split("layers.")[1].split(".")[0]), 2)
         result = merge_linear(old[key], new[key], safety[path], task[path], depth, Settings(), name=key)
         record = records[key]
@@ -178,12 +178,12 @@ def test_routers_are_olds_or_merged_as_linears(case: TinyCase, tmp_path: Path) -
     assert alone.routing == reports["merge"].routing == reports["new"].routing != ()
 
 
-def test_routers_that_cannot_be_chosen(case: TinyCase, tmp_path: Path) -> None:
+def test_routers_that_cannot_be_chosen(case: TinyCase, tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
+    if case.name == "gpt_oss":
+        with pytest.raises(ConfigError, match=r"^routers is merge, and LlamaForCausalLM has none: leave the"):
+            run(tiny("llama"), tmp_path / "out", routers="merge")
     with pytest.raises(ConfigError, match=r"^routers is old, and language, which holds them, is new: leave out one"):
         run(case, tmp_path / "out", routers="old", language="new")
-    if case.name == "mixtral":
-        with torch.device("meta"):
-            assert not find_routers(transformers.LlamaForCausalLM(transformers.LlamaConfig(num_hidden_layers=1)))
 
 
 # --- how far the choices drift ---
@@ -258,7 +258,7 @@ def test_a_resumed_merge_says_the_same(case: TinyCase, tmp_path: Path) -> None:
 
 
 def test_one_half_of_known_statistics_compares_nothing(case: TinyCase, tmp_path: Path) -> None:
-    if case.name != "mixtral":
+    if case.name != "gpt_oss":
         pytest.skip("one is enough")
     run(case, tmp_path / "out", tmp_path / "stats")
     fewer = tmp_path / "task.jsonl"
