@@ -159,7 +159,7 @@ class Loop:
 
         @cache
         def changed(pair: LinearPair) -> bool:
-            return differ(pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
+            return differ(pair.before(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
 
         wanted = [pair for pair in pairs if any(sink.plan.includes(pair) for sink in sinks)]
         safety = self._sources[0].run(unit, (pair.old for pair in wanted if changed(pair)))
@@ -169,7 +169,7 @@ class Loop:
             if not (counting := [sink for sink in sinks if sink.plan.counts(pair.new)]):
                 continue
             known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
-            before, tensor = pair.old.matrix(old(pair.old.key)), new(pair.new.key)
+            before, tensor = pair.before(old(pair.old.key)), new(pair.new.key)
             linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
             if changed(pair):
                 _merge_linear(linear, depth, known, counting)

@@ -57,6 +57,7 @@ def _of_out(
         peak_host_bytes=prepared.memory.host,
         peak_device_bytes=prepared.memory.device,
         reshaped=plan.reshaped,
+        notes=prepared.of_checkpoints,
         device=str(prepared.device),
         adapter=new.overlay.kind if new.overlay else "",
         statistics=_statistics(request, prepared),
@@ -119,5 +120,5 @@ def _changed(prepared: Prepared, pairs: Iterable[LinearPair]) -> set[LinearPair]
     old_weights, new_weights = (each.run.weights for each in prepared.sets)
     for (old_key, new_key), same in groupby(pairs, lambda pair: (pair.old.key, pair.new.key)):
         old, new = old_weights.read(old_key), new_weights.read(new_key)
-        changed |= {pair for pair in same if differ(pair.old.matrix(old), pair.new.matrix(new))}
+        changed |= {pair for pair in same if differ(pair.before(old), pair.new.matrix(new))}
     return changed

@@ -69,7 +69,12 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+        return (*of_sources, *self.of_checkpoints, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+
+    @property
+    def of_checkpoints(self) -> tuple[str, ...]:
+        """What the user should know of OLD and NEW themselves, a sentence each."""
+        return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes)
 
     @property
     def origins(self) -> dict[str, str]:

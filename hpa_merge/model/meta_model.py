@@ -15,17 +15,22 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
+from hpa_merge.model.architecture import absent_tensors
 from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
-from hpa_merge.model.conversion import Conversion, Header, find_conversions
+from hpa_merge.model.conversion import Conversion, Header, find_conversions, wrapped
 from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
 from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.routing import find_routers, tensors_of
 from hpa_merge.model.units import Unit, find_units
+
+WRAPPED = 50
+"""The most unknown keys that are searched for parts that a wrapper adds."""
 
 
 @final
@@ -102,6 +107,8 @@ class MetaModel:
         device: torch.device,
         tower: Path | None = None,
         external: Collection[str] = (),
+        architecture: type[PreTrainedModel] | None = None,
+        same: Callable[[str, str], bool] = lambda first, second: True,
     ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
@@ -112,11 +119,13 @@ class MetaModel:
             device: where units are loaded to.
             tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
             external: tensors from elsewhere that are only read: they are not linears and have no component.
+            architecture: the model's class; None for the one that config.json and the tensors ask for.
+            same: whether two tensors hold the same numbers. Weights that config.json ties are only tied if they do.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = build_meta_model(folder, header, role, tower)
+        self.model = build_meta_model(folder, header, role, tower, architecture)
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device
@@ -124,6 +133,7 @@ class MetaModel:
         self._dtype_plan = self.model._get_dtype_plan(self.model.dtype)
         self._conversions = find_conversions(self.model, header, role, str if tower is None else module_name)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
+        self._untie(same)
         self._complete(role)
         parts = find_components(self.model)  # while tied parameters are still one object
         self.components = {key: parts[c.first] for c in self._conversions for key in c.keys if key not in external}
@@ -156,6 +166,27 @@ class MetaModel:
                 and re.search("expert|moe", f"{name} {type(modules[name.rpartition('.')[0]]).__name__}", re.IGNORECASE)
             }
         )
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The keys of the checkpoint that become nothing in the model, except those of buffers that it computes."""
+        computed = "|".join(re.escape(name) for name, _ in self.model.named_buffers())
+        ends = re.compile(rf"(.*\.)?(inv_freq|position_ids)|({computed})")
+        return tuple(
+            key
+            for key in self._header
+            if key not in self.slots
+            and not ends.fullmatch(key)
+            and not ends.fullmatch(f"{self.model.base_model_prefix}.{key}")
+        )
+
+    def knows(self, name: str) -> bool:
+        """Whether the model has a parameter or buffer of that name, with or without a tensor of its own."""
+        return name in self._places or name in self.model.state_dict(keep_vars=True)
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Treat these linears like any other tensor."""
+        self.linears = {name: linear for name, linear in self.linears.items() if name not in names}
 
     def load(self, unit: Unit | None, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Fill ``unit``'s parameters or, for None, those that belong to no unit.
@@ -229,17 +260,13 @@ class MetaModel:
     def _complete(self, role: str) -> None:
         """Tie weights and compute buffers as ``from_pretrained`` does; raise CheckpointError if a tensor is missing."""
         loaded = {target for conversion in self._conversions for target in conversion.targets}
-        missing = set(self.model.state_dict(keep_vars=True)) - loaded
-        self.model.tie_weights(missing_keys=missing, recompute_mapping=False)
-        buffers = [name for name, _ in self.model.named_buffers() if name not in loaded]
-        ignored = self.model._keys_to_ignore_on_load_missing or ()
-        absent = sorted(n for n in missing.difference(buffers) if not any(re.search(i, n) for i in ignored))
-        if absent:
+        if absent := absent_tensors(self.model, loaded):
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise CheckpointError(
-                f"{role} has no tensor for {absent[0]}{more}, which {type(self.model).__name__} needs: "
-                "save the whole model again."
+                f"{role} has no tensor for {absent[0]}{more}, which {type(self.model).__name__} needs"
+                f"{self._other_name()}"
             )
+        buffers = [name for name, _ in self.model.named_buffers() if name not in loaded]
         for tensor in self.model.state_dict(keep_vars=True).values():
             tensor._is_hf_initialized = True
         for name in buffers:
@@ -247,6 +274,28 @@ class MetaModel:
         self.model.initialize_weights()
         for name in buffers:
             _set_buffer(self.model, name, self.model.get_buffer(name).to(self.device))
+
+    def _other_name(self) -> str:
+        """The end of the error for a missing tensor: what other tensors are called instead, if so, and what helps."""
+        keys = self.unknown
+        if any(".lora_" in key for key in keys):
+            return ", and it has the tensors of an adapter: save the model after merge_and_unload()."
+        if (found := wrapped(self.model, keys[:WRAPPED])) is None:
+            return ": save the whole model again."
+        return (
+            f". Its {found[0]} has {found[1]!r} in its name, which a wrapper adds: save the model without the wrapper "
+            "(unwrap_model), or remove these parts from all names."
+        )
+
+    def _untie(self, same: Callable[[str, str], bool]) -> None:
+        """Give weights that config.json ties a parameter each if both are in the checkpoint and differ."""
+        keys = {conversion.first: conversion.keys[0] for conversion in self._conversions if not conversion.copies}
+        for target, source in list(self.model.all_tied_weights_keys.items()):
+            if target in keys and source in keys and not same(keys[target], keys[source]):
+                del self.model.all_tied_weights_keys[target]
+                owner, _, leaf = target.rpartition(".")
+                module = self.model.get_submodule(owner)
+                module._parameters[leaf] = nn.Parameter(torch.empty_like(self.model.get_parameter(target)))
 
     def _put_placeholders(self) -> None:
         """Replace everything on the meta device, and fill ``_places``: for each name, all that share its tensor."""
