@@ -28,10 +28,12 @@ from transformers import PreTrainedModel
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.engine.routing import COMPARED
-from hpa_merge.errors import ConfigError
+from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.files.names import REPORT
 from hpa_merge.model.experts import find_expert_stacks, find_pools
 from hpa_merge.model.routing import find_routers, tensors_of
 from hpa_merge.report.facts import report_facts
+from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in QUIET]
@@ -171,6 +173,17 @@ def test_routers_are_olds_or_merged_as_linears(case: TinyCase, tmp_path: Path) -
     assert all(f"of the choices of experts on the {purpose} set differ" in said for purpose in ("safety", "task"))
     assert not verify(tmp_path / "old", case.old, case.new).problems
     assert not verify(tmp_path / "merge", case.old, case.new, **files).problems
+
+    forged = json.loads((tmp_path / "merge" / REPORT).read_text())
+    forged["routing"][0]["safety_drift"] = 1.5
+    (tmp_path / "merge" / REPORT).write_text(json.dumps(forged))
+    with pytest.raises(CheckpointError, match=r"safety_drift of .* cannot be"):
+        read_report(tmp_path / "merge")
+    forged["routing"][0]["safety_drift"] = 0.999
+    (tmp_path / "merge" / REPORT).write_text(json.dumps(forged))
+    found = verify(tmp_path / "merge", case.old, case.new, **files)
+    assert f"routing of {forged['routing'][0]['name']} in the report is not what the samples give." in found.problems
+    (tmp_path / "merge" / REPORT).write_text(reports["merge"].to_json())
 
     alone = run(case, tmp_path / "alone", stats, routers="merge")  # from the file, and no sample runs
     assert alone.run.statistics["safety"] == alone.run.statistics["task"] == "read"
