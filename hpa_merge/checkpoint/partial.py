@@ -16,7 +16,6 @@ from hpa_merge.checkpoint.shard import reading
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, OutputError
 from hpa_merge.files.disk import UNFINISHED, Foreign, identity, open_written, sync_folder, write_whole
-from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import INDEX
 
 __all__ = ["Partial", "check_side_files", "needed_bytes"]
@@ -129,8 +128,8 @@ class Partial:
                     carried[path.as_posix()] = copy_file(file, ours)
         if source.index is None:
             return carried, None
-        with reading(source.folder, source.role, source.index):
-            return carried, read_inside(source.folder, source.index, INDEX.size)
+        with reading(source.folder, source.role, source.index), source.open_side_file(Path(source.index)) as file:
+            return carried, file.read(INDEX.size)
 
     def complete(self, carried: Collection[str], made: Mapping[str, bytes], last: Mapping[str, bytes]) -> None:
         """Write the generated files, make the whole folder durable, and check that it holds nothing else.

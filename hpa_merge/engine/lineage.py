@@ -50,7 +50,8 @@ class Lineage:
             return [None] * len(outs)
         first = self.first
         header = {name: (info.dtype, info.shape) for name, info in first.tensors.items()}
-        of_first = MetaModel(first.folder, header, first.role, torch.device("cpu"), first.tower, first.external)
+        with first.side_folder() as folder:
+            of_first = MetaModel(folder, header, first.role, torch.device("cpu"), first.tower, first.external)
         return list(distances_from(first, new, (of_first, meta), outs))
 
 

@@ -156,7 +156,8 @@ def meta_model(checkpoint: Checkpoint, device: torch.device, external: Collectio
         CheckpointError: its config.json and its tensors make none.
     """
     header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-    return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external)
+    with checkpoint.side_folder() as folder:
+        return MetaModel(folder, header, checkpoint.role, device, checkpoint.tower, external)
 
 
 def _plan_out(
