@@ -22,6 +22,7 @@ from hpa_merge.methods.rule import Bound, option
 
 Uncalibrated = Literal["new", "old", "error"]
 Policy = Literal["merge", "new", "old"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, because a Hessian without damping may have no inverse")
@@ -86,6 +87,7 @@ class CalibrationOptions:
     task_share: tuple[float, ...] = option(
         (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
     )
+    dtype: Dtype = option("auto", "Read OLD and NEW in this dtype and write OUT in it; auto: in theirs.")
     max_length: int = option(2048, "Use at most N tokens of each sample.", COUNT)
     max_frames: int = option(MAX_FRAMES, "Use at most N frames of each video.", COUNT)
     seed: int = option(0, "Seed of the draw.")

@@ -120,9 +120,8 @@ class Checkpoint:
 
     def read_as(self, dtype: torch.dtype, kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
         """This checkpoint with its tensors in another dtype, except those that ``kept`` names."""
-        return self.unpacked(
-            cast({n: self.tensors[n] for n in self.tensors.keys() - self.external}, self.unpacking, dtype, kept)
-        )
+        own = {name: info for name, info in self.tensors.items() if name not in self.external}
+        return self.unpacked(cast(own, self.unpacking, dtype, kept))
 
     @property
     def external(self) -> frozenset[str]:
@@ -149,6 +148,17 @@ class Checkpoint:
     def workspace(self) -> int:
         """The most bytes that computing a tensor takes in addition to the tensors that are read and the result."""
         return sum(each.workspace for each in (self.overlay, self.unpacking) if each is not None)
+
+    @property
+    def dequantised(self) -> str:
+        """How many of its weights are stored in few bits, and how: ``196 weights in block FP8``; empty for none."""
+        found = {} if self.unpacking is None else self.unpacking.dequantised
+        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in found.items())
+
+    @property
+    def dtype(self) -> str:
+        """The dtype in which it is read, by name; empty for that of its tensors on disk."""
+        return "" if self.unpacking is None else str(self.unpacking.dtype).removeprefix("torch.")
 
     def computes(self, name: str) -> bool:
         """Whether a tensor is computed, so that it differs from the one on disk."""
@@ -201,7 +211,7 @@ class Checkpoint:
             return self.unpacking.compute(name, parts)
         except OverflowError as error:
             raise NumericalError(
-                f"{self.role}'s tensor {name} cannot be read in this dtype ({error}): choose --dtype bfloat16 or float32."
+                f"{self.role}'s tensor {name} cannot be read in that dtype ({error}): choose --dtype bfloat16."
             ) from error
         except ValueError as error:
             raise CheckpointError(

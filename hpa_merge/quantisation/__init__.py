@@ -1,4 +1,4 @@
-"""Weights in eight bits and fewer: which tensors of a checkpoint make a weight, and its values, by the format's library.
+"""Weights in eight bits and fewer: which tensors make each, and its values, computed by the format's own library.
 
 A format is a file here and a row of :data:`FORMATS`. Nothing is computed before a weight is asked for.
 """

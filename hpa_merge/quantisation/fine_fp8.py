@@ -71,9 +71,8 @@ def _step(
     if math.prod(grid) == 1 or (len(shape) == 3 and grid == shape[:1]):
         return None
     if len(grid) == len(shape) and 0 not in grid and shape[:-2] == grid[:-2]:
-        if block is not None and grid[-2:] == tuple(
-            -(-size // step) for size, step in zip(shape[-2:], block, strict=True)
-        ):
+        blocks = () if block is None else tuple(-(-size // step) for size, step in zip(shape[-2:], block, strict=True))
+        if grid[-2:] == blocks:
             return block
         if all(size % count == 0 for size, count in zip(shape, grid, strict=True)):
             return None

@@ -19,7 +19,7 @@ LIBRARY = "compressed_tensors"
 
 
 def find_gptq(given: Quantised) -> Iterator[Recipe]:
-    """``qweight`` ``[c·bits/32, r]``, ``qzeros`` ``[groups, r·bits/32]``, ``scales`` ``[groups, r]``, ``g_idx`` ``[c]``."""
+    """``qweight`` ``[c · bits / 32, r]``, ``qzeros`` ``[groups, r · bits / 32]``, ``scales``, and ``g_idx`` ``[c]``."""
     bits = given.number("bits", (2, 3, 4, 8), 4)
     layout = given.config.get("checkpoint_format", "gptq")
     if layout not in ("gptq", "gptq_v2"):

@@ -1,4 +1,4 @@
-"""A quantised checkpoint as a format sees it, and a weight as a format finds it there: which tensors, which function."""
+"""A quantised checkpoint as a format sees it, and a weight as a format finds it: which tensors, which function."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping

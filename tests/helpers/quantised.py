@@ -1,4 +1,4 @@
-"""Checkpoints in few bits, made of plain ones by the libraries' own writers, and what a slow computation says they hold.
+"""Checkpoints in few bits, made of plain ones by the libraries' own writers, and what they hold, computed slowly.
 
 A writer gets a weight ``[r, c]`` and gives the tensors that stand in its place, by what follows the module's name, and
 the weight that they hold, in float64. Where no library writes a format on a CPU (GPTQ, AWQ), the bits are put in place
@@ -41,7 +41,7 @@ def block_fp8(weight: Tensor, block: tuple[int, int] | None = (16, 16)) -> Writt
 
 
 def edged_fp8(weight: Tensor) -> Written:
-    """Blocks that do not divide the weight, as in DeepSeek's ``kv_a_proj_with_mqa``; the edge has a block of its own."""
+    """Blocks that do not divide the weight, as in DeepSeek's ``kv_a_proj_with_mqa``; the last ones are smaller."""
     step = 48
     rows, columns = (-(-size // step) for size in weight.shape)
     scale, held = torch.empty(rows, columns), torch.empty_like(weight, dtype=torch.float64)
@@ -147,7 +147,7 @@ def gptq(bits: int, shift: int, ordered: bool) -> Callable[[Tensor], Written]:
     """``qweight`` by columns and ``qzeros`` by rows, the lowest bits first; zeros less ``shift``."""
 
     def write(weight: Tensor) -> Written:
-        rows, columns = weight.shape
+        columns = weight.shape[1]
         group = torch.arange(columns) // GROUP
         if not ordered:
             group = group[torch.randperm(columns, generator=torch.Generator().manual_seed(columns))]
