@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["WRITERS", "dequantise", "quantise"]
+__all__ = ["STACKS", "WRITERS", "dequantise", "quantise"]
 
 Written = tuple[dict[str, Tensor], Tensor]
 
@@ -177,6 +177,29 @@ def awq(weight: Tensor) -> Written:
     }, held
 
 
+def stacked_fp8(weight: Tensor) -> Written:
+    """transformers' own writer, on a stack ``[experts, r, c]``."""
+    from transformers.integrations.finegrained_fp8 import Fp8Quantize
+
+    config = SimpleNamespace(weight_block_size=(16, 16), scale_fmt=None)
+    found = Fp8Quantize(SimpleNamespace(quantization_config=config)).convert({"x": weight})
+    scale = found["x_scale_inv"]
+    grid = scale.double().repeat_interleave(16, 1).repeat_interleave(16, 2)
+    return {"": found["x"], "_scale_inv": scale}, found["x"].double() * grid
+
+
+def stacked_mxfp4(weight: Tensor) -> Written:
+    """A stack ``[experts, c, r]``: each 32 inputs of an output share a power of two, and two of them a byte."""
+    values = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=torch.float64)
+    groups = weight.transpose(1, 2).double().unflatten(-1, (-1, 32))  # [experts, r, c / 32, 32]
+    power = (groups.abs().amax(-1).clamp(min=1e-9) / 6).log2().ceil()
+    numbers = (groups / power.exp2()[..., None]).unsqueeze(-1).sub(values).abs().argmin(-1)
+    held = (values[numbers] * power.exp2()[..., None]).flatten(2).transpose(1, 2)
+    pairs = numbers.unflatten(-1, (-1, 2))
+    blocks = (pairs[..., 0] | pairs[..., 1] << 4).to(torch.uint8)
+    return {"_blocks": blocks, "_scales": (power + 127).to(torch.uint8)}, held
+
+
 def _grouped(weight: Tensor, group: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Numbers from 0 to ``most`` ``[r, c]``, and scales and zeros ``[r, groups]``, of groups of columns."""
     scales, zeros = [], []
@@ -255,36 +278,43 @@ WRITERS: dict[str, tuple[dict[str, Any], Callable[[Tensor], Written]]] = {
 }
 """By name: the quantization_config, and the writer."""
 
+STACKS: dict[str, tuple[dict[str, Any], Callable[[Tensor], Written]]] = {
+    "fp8-stack": ({"quant_method": "fp8", "weight_block_size": [16, 16]}, stacked_fp8),
+    "mxfp4": ({"quant_method": "mxfp4"}, stacked_mxfp4),
+}
+"""The same for stacks of experts; what stands in their place begins with their whole name."""
+
 
 def quantise(source: Path, target: Path, kind: str) -> Path:
-    """Write ``target``, a plain checkpoint with its linears in few bits."""
-    config, write = WRITERS[kind]
-    return _rewritten(source, target, lambda module, weight: _named(module, write(weight)[0]), config)
+    """Write ``target``, a plain checkpoint with its linears, or its stacks of experts, in few bits."""
+    config, write = (WRITERS | STACKS)[kind]
+    return _rewritten(source, target, kind, config, lambda weight: write(weight)[0])
 
 
 def dequantise(source: Path, target: Path, kind: str) -> Path:
-    """Write ``target``, the plain checkpoint that says what :func:`quantise` makes holds, rounded once."""
-    _, write = WRITERS[kind]
-    return _rewritten(
-        source,
-        target,
-        lambda module, weight: {f"{module}.weight": write(weight)[1].to(weight.dtype).contiguous()},
-        None,
-    )
-
-
-def _named(module: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{module}.{leaf}": value.contiguous() for leaf, value in tensors.items()}
+    """Write ``target``, the plain checkpoint with what :func:`quantise` makes, computed slowly and rounded once."""
+    _, write = (WRITERS | STACKS)[kind]
+    leaf = "" if kind in STACKS else "weight"
+    return _rewritten(source, target, kind, None, lambda weight: {leaf: write(weight)[1].to(weight.dtype)})
 
 
 def _rewritten(
-    source: Path, target: Path, change: Callable[[str, Tensor], dict[str, Tensor]], config: dict[str, Any] | None
+    source: Path,
+    target: Path,
+    kind: str,
+    config: dict[str, Any] | None,
+    change: Callable[[Tensor], dict[str, Tensor]],
 ) -> Path:
     shutil.copytree(source, target)
     for shard in target.glob("*.safetensors"):
         made: dict[str, Tensor] = {}
         for name, tensor in load_file(shard).items():
-            made |= change(name.removesuffix(".weight"), tensor) if LINEAR.fullmatch(name) else {name: tensor}
+            chosen = tensor.ndim == 3 if kind in STACKS else LINEAR.fullmatch(name)
+            beginning = name if kind in STACKS else name.removesuffix("weight")
+            parts = (
+                {f"{beginning}{leaf}": value for leaf, value in change(tensor).items()} if chosen else {name: tensor}
+            )
+            made |= {key: value.contiguous() for key, value in parts.items()}
         save_file(made, shard, {"format": "pt"})
     path = target / "config.json"
     said = json.loads(path.read_text())
