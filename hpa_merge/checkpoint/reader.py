@@ -97,10 +97,10 @@ class Checkpoint:
                 )
         checkpoint = cls(folder, role, config, tensors, shards, index)
         found = None
-        for key, described in configurations(config):
-            with readable(folder, role, key, described):
-                found = unpack(config, tensors, checkpoint.raw)
-        checkpoint.close()
+        with checkpoint:
+            for key, described in configurations(config):
+                with readable(folder, role, key, described):
+                    found = unpack(config, tensors, checkpoint.raw)
         checkpoint = checkpoint if found is None else checkpoint.unpacked(found)
         check_plain(folder, role, checkpoint.tensors.values())
         return checkpoint

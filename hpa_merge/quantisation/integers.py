@@ -94,6 +94,8 @@ def _unpack_gptq(parts: Parts, dtype: torch.dtype, *, bits: int, shape: tuple[in
     if groups is None:
         groups = torch.arange(columns) // math.ceil(columns / len(scales))
     index = groups.to(torch.int64)
+    if bool((index < 0).any()):
+        raise ValueError("g_idx holds negative numbers")
     weight = (numbers.to(torch.float32) - zeros.to(torch.float32)[index]) * scales[index]
     return weight.to(dtype).T.contiguous()
 

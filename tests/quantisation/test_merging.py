@@ -86,15 +86,9 @@ def test_another_dtype(tmp_path: Path) -> None:
             shard.unlink()
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         model.save_pretrained(saved)
-    merge(old, new, tmp_path / "out", safety_calib=safety, task_calib=task, page=False, dtype="float32")
-    merge(
-        tmp_path / "cast-old",
-        tmp_path / "cast-new",
-        tmp_path / "expected",
-        safety_calib=safety,
-        task_calib=task,
-        page=False,
-    )
+    options = {"safety_calib": safety, "task_calib": task, "page": False}
+    merge(old, new, tmp_path / "out", dtype="float32", **options)
+    merge(tmp_path / "cast-old", tmp_path / "cast-new", tmp_path / "expected", **options)
     expected = load_file(tmp_path / "expected" / "model.safetensors")
     found = {k: v for shard in (tmp_path / "out").glob("*.safetensors") for k, v in load_file(shard).items()}
     assert found.keys() == expected.keys()
