@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from checkpoint_folders import INDEX, write_index
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -306,6 +307,7 @@ def _rewritten(
     change: Callable[[Tensor], dict[str, Tensor]],
 ) -> Path:
     shutil.copytree(source, target)
+    places: dict[str, str] = {}
     for shard in target.glob("*.safetensors"):
         made: dict[str, Tensor] = {}
         for name, tensor in load_file(shard).items():
@@ -316,6 +318,9 @@ def _rewritten(
             )
             made |= {key: value.contiguous() for key, value in parts.items()}
         save_file(made, shard, {"format": "pt"})
+        places |= dict.fromkeys(made, shard.name)
+    if (target / INDEX).exists():
+        write_index(target, places)
     path = target / "config.json"
     said = json.loads(path.read_text())
     said |= {} if config is None else {"quantization_config": config}
