@@ -17,6 +17,9 @@ __all__ = ["AWQ", "GPTQ"]
 
 LIBRARY = "compressed_tensors"
 
+INPUTS = 1024
+"""Inputs that are scaled at once."""
+
 
 def find_gptq(given: Quantised) -> Iterator[Recipe]:
     """``qweight`` ``[c · bits / 32, r]``, ``qzeros`` ``[groups, r · bits / 32]``, ``scales``, and ``g_idx`` ``[c]``."""
@@ -90,14 +93,12 @@ def _unpack_gptq(parts: Parts, dtype: torch.dtype, *, bits: int, shape: tuple[in
     numbers = unpack_from_int32(parts["qweight"], bits, torch.Size((columns, rows)), packed_dim=0)  # [c, r]
     zeros = unpack_from_int32(parts["qzeros"], bits, torch.Size(scales.shape), packed_dim=1)  # [groups, r]
     zeros = ((zeros.to(torch.int16) + half + shift) & (2 * half - 1)) - half
+    weight = numbers.to(torch.float32)
     groups = parts.get("g_idx")
     if groups is None:
         groups = torch.arange(columns) // math.ceil(columns / len(scales))
-    index = groups.to(torch.int64)
-    if bool((index < 0).any()):
-        raise ValueError("g_idx holds negative numbers")
-    weight = (numbers.to(torch.float32) - zeros.to(torch.float32)[index]) * scales[index]
-    return weight.to(dtype).T.contiguous()
+    _scale(weight, zeros.to(torch.float32), scales, groups.to(torch.int64))
+    return weight.T.to(dtype, memory_format=torch.contiguous_format)
 
 
 def _unpack_awq(parts: Parts, dtype: torch.dtype, *, size: int) -> Tensor:
@@ -105,7 +106,25 @@ def _unpack_awq(parts: Parts, dtype: torch.dtype, *, size: int) -> Tensor:
 
     numbers, zeros = AutoAWQConverter.unpack_awq(parts["qweight"], parts.get("qzeros"), 4)  # [c, r], [groups, r]
     numbers, zeros = AutoAWQConverter.reverse_awq_order(numbers, zeros, 4)
-    scales = parts["scales"].to(torch.float32).repeat_interleave(size, dim=0)
+    scales = parts["scales"].to(torch.float32)
     weight = (numbers & 15).to(torch.float32)
-    weight -= 8.0 if zeros is None else (zeros & 15).to(torch.float32).repeat_interleave(size, dim=0)
-    return (weight * scales).to(dtype).T.contiguous()
+    zeros = torch.full_like(scales, 8.0) if zeros is None else (zeros & 15).to(torch.float32)
+    _scale(weight, zeros, scales, torch.arange(len(weight)) // size)
+    return weight.T.to(dtype, memory_format=torch.contiguous_format)
+
+
+def _scale(numbers: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor) -> None:
+    """Turn ``numbers`` ``[c, r]`` into ``scale · (number − zero)``, a thousand inputs at a time.
+
+    Args:
+        zeros, scales: ``[groups, r]``.
+        groups: the group of each input, ``[c]``.
+
+    Raises:
+        ValueError: there is no such group.
+    """
+    if bool(((groups < 0) | (groups >= len(scales))).any()):
+        raise ValueError("g_idx names groups that there are not")
+    for start in range(0, len(numbers), INPUTS):
+        here = slice(start, start + INPUTS)
+        numbers[here].sub_(zeros[groups[here]]).mul_(scales[groups[here]])
