@@ -19,11 +19,13 @@ import torch
 
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
-from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config, readable
+from hpa_merge.checkpoint.folder import find_shards, read_config, read_index, readable
+from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layout, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
+from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.errors import CheckpointError, InputError, NumericalError
 from hpa_merge.files.inside import find_inside, open_inside
 from hpa_merge.quantisation import SIDE_FILES, configurations
@@ -45,7 +47,9 @@ class Checkpoint:
         config: config.json, parsed.
         tensors: by name, in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
-        index: name of the index file; None for a single weight file without one.
+        index: name of the index file; None for a single weight file.
+        own_index: the index that OUT gets, if the folder's is wrong.
+        notes: what the user should know of the folder, a sentence each.
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
@@ -59,6 +63,8 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     shards: tuple[str, ...]
     index: str | None
+    own_index: bytes | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
     tower: Path | None = None
     overlay: Overlay | None = None
     unpacking: Unpacking | None = None
@@ -74,7 +80,7 @@ class Checkpoint:
         """
         folder = Path(folder)
         config = read_config(folder, role)
-        shards, index, weight_map = find_shards(folder, role)
+        shards, index = find_shards(folder, role, config)
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
             for info in read_layout(folder, role, shard):
@@ -86,16 +92,19 @@ class Checkpoint:
                 twin = tensors.setdefault(info.name, info)
                 if twin is not info:
                     raise CheckpointError(
-                        f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}: "
-                        "save the model again with save_pretrained."
+                        f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}, and "
+                        f"transformers takes the second: load it and save it again with save_pretrained."
                     )
-        for name, shard in weight_map.items():
-            if name not in tensors or tensors[name].shard != shard:
-                raise CheckpointError(
-                    f"{role} {folder}: {INDEX} says that the tensor {name} is in {shard}, but it is not: "
-                    "fetch the index and its shards again, from one and the same revision."
-                )
-        checkpoint = cls(folder, role, config, tensors, shards, index)
+        notes, own_index = [], None
+        if index is not None:
+            content, parsed = read_index(folder, role, index)
+            if wrong := mistakes(content, parsed, tensors):
+                own_index = corrected(parsed, tensors)
+                anew = ", and OUT's index is written anew" if role == "NEW" else ""
+                notes.append(f"{role} {folder}: {index} {'; it '.join(wrong)}{anew}.")
+        elif (folder / INDEX).exists():
+            notes.append(f"{role} {folder} has {shards[0]} and {INDEX}: transformers loads the first alone, as we do.")
+        checkpoint = cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
         found = None
         with checkpoint:
             for key, described in configurations(config):
@@ -105,6 +114,12 @@ class Checkpoint:
         check_plain(folder, role, checkpoint.tensors.values())
         return checkpoint
 
+    def index_bytes(self) -> bytes | None:
+        """The index that OUT gets; None for a single weight file; raises CheckpointError if it cannot be read."""
+        if self.index is None or self.own_index is not None:
+            return self.own_index
+        return read_index(self.folder, self.role, self.index)[0]
+
     def unpacked(self, unpacking: Unpacking) -> "Checkpoint":
         """This checkpoint with other tensors; the result opens its own files."""
         tower = {name: self.tensors[name] for name in self.external}
@@ -113,6 +128,7 @@ class Checkpoint:
             config=unpacking.config(self.config),
             tensors={**unpacking.tensors, **tower},
             shards=unpacking.shards,
+            own_index=None if self.index is None else corrected({}, unpacking.tensors),
             unpacking=unpacking,
             _files={},
             _lock=threading.Lock(),
@@ -130,7 +146,7 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        return replace(self, role=role, overlay=overlay, _files={}, _lock=threading.Lock())
+        return replace(self, role=role, overlay=overlay, notes=(), _files={}, _lock=threading.Lock())
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -328,7 +344,7 @@ class Checkpoint:
     def _side_files(self) -> SideFiles:
         """The side files of the folder, searched once."""
         try:
-            found = find_side_files(self.folder, {*self.disk_shards, self.index or INDEX, *MADE})
+            found = find_side_files(self.folder, {*self.disk_shards, *filter(None, [self.index]), *MADE})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
         if self.unpacking is None or not self.unpacking.library:
@@ -349,10 +365,10 @@ class Checkpoint:
     def open_side_file(self, path: Path) -> BinaryIO:
         """Open a side file as OUT gets it; arguments and errors as :meth:`locate`.
 
-        With an unpacking, config.json and the index say what the tensors are then.
+        With an unpacking, config.json says what the tensors are then.
         """
-        if self.unpacking is not None and path.as_posix() in ("config.json", self.index):
-            return io.BytesIO(self.unpacking.written(self.config if path.name == "config.json" else None))
+        if self.unpacking is not None and path.as_posix() == "config.json":
+            return io.BytesIO(self.unpacking.written_config(self.config))
         with reading(self._home(path), self.role, path.as_posix()):
             return open_inside(self._home(path), path)
 
@@ -376,7 +392,7 @@ class Checkpoint:
             for path in self.side_files().copied:
                 (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
                 if self.unpacking is not None and path.as_posix() == "config.json":
-                    link.write_bytes(self.unpacking.written(self.config))
+                    link.write_bytes(self.unpacking.written_config(self.config))
                 else:
                     link.symlink_to(self.locate(path))
             try:

@@ -80,13 +80,9 @@ class Unpacking:
         name = str(self.dtype).removeprefix("torch.")
         return _with_dtype(plain_config(given), name)
 
-    def written(self, config: Mapping[str, Any] | None) -> bytes:
-        """The content of OUT's config.json or, without ``config``, of its index."""
-        if config is not None:
-            return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
-        size = sum(info.nbytes for info in self.tensors.values())
-        places = {name: info.shard for name, info in sorted(self.tensors.items())}
-        return (json.dumps({"metadata": {"total_size": size}, "weight_map": places}, indent=2) + "\n").encode()
+    def written_config(self, config: Mapping[str, Any]) -> bytes:
+        """The content of OUT's config.json, from :meth:`config`."""
+        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
     def compute(self, name: str, parts: Sequence[Tensor]) -> Tensor:
         """One tensor from its parts, in the order of its recipe.

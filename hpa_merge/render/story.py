@@ -12,6 +12,7 @@ from hpa_merge.report.facts import (
     dtype_facts,
     input_facts,
     measured_text,
+    mixture_facts,
     round_rows,
     set_facts,
     things_restored,
@@ -137,7 +138,7 @@ def inputs(report: MergeReport) -> Facts:
     run = report.run
     rows = [("OLD", run.old), ("NEW", run.new), *adapter_facts(run.adapter)]
     rows += dtype_facts(run.dequantised, run.dtype)
-    rows += [*set_facts(report.safety, report.task), *input_facts(run)]
+    rows += [*set_facts(report.safety, report.task), *mixture_facts(report), *input_facts(run)]
     return [*rows, ("fingerprint", run.fingerprint)] if run.fingerprint else rows
 
 
