@@ -67,7 +67,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     tower: Path | None = None
     overlay: Overlay | None = None
-    unpacking: Unpacking | None = None
+    unpacking: Unpacking | None = field(default=None, repr=False)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.gate, pytest.mark.filterwarnings("ignore::UserWarning:
 def test_qlora(dtype: str, tiny: Any, tmp_path: Path) -> None:
     base = tiny("llama").old
     adapter = make_adapter(base, "llama", lora(), tmp_path / "adapter")
-    made, held = quantise(base, tmp_path / "made", "nf4-nested"), dequantise(base, tmp_path / "held", "nf4-nested")
+    made, held = quantise(base, tmp_path / "made", "nf4"), dequantise(base, tmp_path / "held", "nf4")
     with (
         open_checkpoint(made, "OLD", dtype) as old,
         open_checkpoint(held, "OLD", dtype) as plain,
