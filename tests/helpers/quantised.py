@@ -244,7 +244,13 @@ INT3 = _group(num_bits=3, strategy="channel")
 
 def _compressed(scheme: dict[str, Any], fmt: str, bits: int = 8) -> tuple[dict[str, Any], Callable[[Tensor], Written]]:
     group = {"targets": ["Linear"], "format": None, **scheme}
-    config = {"quant_method": "compressed-tensors", "format": fmt, "config_groups": {"group_0": group}, "ignore": ["lm_head"]}
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": fmt,
+        "config_groups": {"group_0": group},
+        "ignore": ["lm_head"],
+        "quantization_status": "compressed",
+    }
     return config, compressed(scheme, fmt, bits)
 
 
