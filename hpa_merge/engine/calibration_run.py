@@ -182,10 +182,14 @@ class CalibrationRun:
         for linear in watched:
             diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
             record.take(linear, observed.tokens(linear), diagonal)
+        if watched:
+            record.keep(unit, observed, watched)
         return record
 
     def free(self, unit: Unit) -> None:
         self._meta.free(unit)
+        if self._record is not None and self._record.hessians is not None:
+            self._record.hessians.forget()
 
     def close(self) -> None:
         self._forwards.close()

@@ -38,10 +38,11 @@ class LinearRecord:
         n_restored, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
         restored: the restored columns, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
             ``j // 8``; :func:`unpack_columns` reads it.
-        alpha, kappa: ``α`` and ``κ``.
+        alpha, kappa: ``α`` and ``κ``; of a ``κ`` for each row or column the mean, weighted by the squares of OLD's.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_restored: the share of ``‖ΔW‖²_F`` in what is restored.
-        restored_share: the share of values that are OLD's, compensated or not, for rules that choose single values.
+        energy_restored: the share of ``‖ΔW‖²_F`` in what is not NEW's: restored, or compensated from OLD's.
+        restored_share: the share of values that are OLD's as they are, for rules that choose single values.
+        compensated_share: the share of values that compensation may have changed, so that they are neither model's.
         new_columns: the columns that are entirely NEW's, as ``restored``; this and the next four are Safe Delta's.
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
@@ -79,6 +80,7 @@ class LinearRecord:
     pooled: str | None = None
     shared_rows: int | None = None
     restored_share: float | None = None
+    compensated_share: float | None = None
     new_columns: str | None = None
     split_column: int | None = None
     split_rows: int | None = None
