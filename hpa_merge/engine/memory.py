@@ -80,7 +80,7 @@ def allot(
     cuda, queues, refusal = device.type == "cuda", 2 + len(plan.outs), ""
     base = peak_host_bytes() + LIBRARIES
     base += sum(value.nbytes for each in sets for sample in each.run.inputs for value in sample.values())
-    base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
+    base += sum(checkpoint.workspace for checkpoint in checkpoints)
     for offload in (False, True) if cuda else (False,):
         work, waiting = _work(plan, checkpoints[1], sets, offload, keeping=hessians)
         host, most_host = base + work, limits.device

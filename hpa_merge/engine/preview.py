@@ -62,6 +62,8 @@ def _of_out(
         notes=prepared.of_checkpoints,
         device=str(prepared.device),
         adapter=new.overlay.kind if new.overlay else "",
+        dequantised=prepared.inputs.dequantised,
+        dtype=new.dtype,
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
         commits=prepared.inputs.commits,

@@ -205,6 +205,8 @@ class RunRecord:
         statistics: for each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
         notes: why a half in the file was not read, and what else was unusual, a sentence each.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
+        dequantised: for ``old`` and ``new``, how many weights are stored in few bits, and how.
+        dtype: the dtype in which NEW was read and OUT was written; empty if that is NEW's own.
         commits: the commit hashes of OLD, NEW, FIRST and the data sets, by name, if they are from the Hub.
         fingerprint: SHA-256 of everything that OUT depends on: inputs, options, versions and kind of machine.
         command: the command line; empty for a call from Python.
@@ -227,6 +229,8 @@ class RunRecord:
     statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     adapter: str = ""
+    dequantised: dict[str, str] = field(default_factory=dict)
+    dtype: str = ""
     fingerprint: str = ""
     commits: dict[str, str] = field(default_factory=dict)
     command: str = ""
