@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.adapter_factors import Factors, factors_of, saved_name
 from hpa_merge.model.building import build_meta_model
 from hpa_merge.model.conversion import Conversion, Header, current_name, find_conversions
 from hpa_merge.model.injection import PREFIX, describe, inject, place, quietly, read_config
@@ -68,8 +69,10 @@ class Adapter:
 
     Attributes:
         kind: what it is, for people.
+        settings: peft's configuration of it, as it fits OLD's modules.
         keys: the model's tensors on disk that it may change.
         most: the most elements of tensors that are computed together.
+        names: peft's own names of the adapter's tensors, by those under which it saves them for OLD's modules.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
@@ -86,7 +89,7 @@ class Adapter:
             CheckpointError: it does not fit OLD, or is of a kind that cannot be merged.
         """
         with quietly():
-            settings = read_config(folder, config, {key: shape for key, (_, shape) in own.items()})
+            self.settings = settings = read_config(folder, config, {key: shape for key, (_, shape) in own.items()})
             self.kind = describe(settings)
             self._folder, self._own, self._header = folder, own, header
             self._model = build_meta_model(base, header, "OLD")
@@ -101,6 +104,7 @@ class Adapter:
             self._check_placed()
             parameters = self._wrapped.state_dict(keep_vars=True)
             self._dtypes = {name: parameters[name].dtype for name in self._placed}
+            self.names = {saved_name(name): name for name in self._placed}
             self._groups = self._find_groups(merged)
             self._check_reverts()
         self.keys = frozenset(self._groups)
@@ -126,6 +130,27 @@ class Adapter:
             with quietly():
                 self._rest = self._merge(self._groups[key], lambda k: raw if k == key else base(k), own)
         return self._rest.pop(key)
+
+    @property
+    def factors(self) -> tuple[Factors, ...]:
+        """The factors of each low-rank update, by layer; empty for an adapter of another kind."""
+        state = self._wrapped.state_dict(keep_vars=True)
+        placed = {id(state[name]): name for name in self._placed}
+        layers = dict.fromkeys(layer for group in self._groups.values() for layer in group.layers)
+        return tuple(
+            factors
+            for layer in layers
+            for factors in factors_of(layer.path, self._inner.get_submodule(layer.path), layer.results, placed)
+        )
+
+    def tensor(self, name: str, own: Read) -> Tensor:
+        """One of ``names``, in the dtype in which peft computes with it."""
+        with quietly():
+            return self._own_tensor(self.names[name], own)
+
+    def keys_of(self, parameter: str) -> tuple[str, ...]:
+        """OLD's tensors on disk that become a parameter of the model, and others with it."""
+        return self._on_disk[parameter].keys
 
     def _place_all(self) -> tuple[dict[str, str], dict[str, Tensor]]:
         """The names under which peft gets the adapter's tensors, by key; and the tensors by peft's own names.
