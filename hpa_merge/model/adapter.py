@@ -17,9 +17,13 @@ from torch import Tensor, nn
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.adapter_factors import Factors, factors_of, saved_name
+from hpa_merge.model.adapter_fit import as_fitted, belonging_of, difference, fit, parameters_of
+from hpa_merge.model.adapter_names import plain_names
+from hpa_merge.model.adapter_stacks import arrange_stacks
 from hpa_merge.model.building import build_meta_model
-from hpa_merge.model.conversion import Conversion, Header, current_name, find_conversions
-from hpa_merge.model.injection import PREFIX, describe, inject, place, quietly, read_config
+from hpa_merge.model.conversion import Conversion, Header, find_conversions
+from hpa_merge.model.injection import describe, inject, place, quietly, read_config, tuner_prefix
+from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.tracing import Traced, sources_of
 
 __all__ = ["Adapter"]
@@ -72,10 +76,20 @@ class Adapter:
         settings: peft's configuration of it, as it fits OLD's modules.
         keys: the model's tensors on disk that it may change.
         most: the most elements of tensors that are computed together.
+        notes: what the user should know, a sentence each.
+        twins: pairs of the adapter's tensors that have to be equal, because they are one tensor in OLD.
         names: peft's own names of the adapter's tensors, by those under which it saves them for OLD's modules.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        own: Header,
+        base: Path,
+        header: Header,
+        tower: Path | None = None,
+    ) -> None:
         """Build the model with the adapter's layers, and check that they fit.
 
         Args:
@@ -84,28 +98,22 @@ class Adapter:
             own: the adapter's tensors.
             base: OLD's folder.
             header: OLD's tensors.
+            tower: folder of the vision tower, if OLD has LLaVA's own layout.
 
         Raises:
             CheckpointError: it does not fit OLD, or is of a kind that cannot be merged.
         """
         with quietly():
-            self.settings = settings = read_config(folder, config, {key: shape for key, (_, shape) in own.items()})
+            settings = read_config(folder, config, {key: shape for key, (_, shape) in own.items()})
             self.kind = describe(settings)
             self._folder, self._own, self._header = folder, own, header
-            self._model = build_meta_model(base, header, "OLD")
-            conversions = find_conversions(self._model, header, "OLD")
-            model = deepcopy(self._model)
+            self._written_by = config.get("peft_version")
+            self._model = build_meta_model(base, header, "OLD", tower)
+            known_as = str if tower is None else module_name
+            conversions = find_conversions(self._model, header, "OLD", known_as)
             self._on_disk = {target: conversion for conversion in conversions for target in conversion.targets}
-            self._name_of = _names(model, self._on_disk)
-            self._tensors = {key: self._name_of[id(value)] for key, value in model.state_dict(keep_vars=True).items()}
-            self._wrapped, merged = inject(model, settings, folder)
-            self._inner: nn.Module = self._wrapped.get_base_model()  # type: ignore[operator]
-            self._called, self._placed = self._place_all()
-            self._check_placed()
-            parameters = self._wrapped.state_dict(keep_vars=True)
-            self._dtypes = {name: parameters[name].dtype for name in self._placed}
-            self.names = {saved_name(name): name for name in self._placed}
-            self._groups = self._find_groups(merged)
+            self._build_fitting(settings, plain_names(own, tuner_prefix(settings), f"NEW {folder}"), known_as)
+            self.twins = self._find_twins()
             self._check_reverts()
         self.keys = frozenset(self._groups)
         self.most = max(
@@ -152,34 +160,50 @@ class Adapter:
         """OLD's tensors on disk that become a parameter of the model, and others with it."""
         return self._on_disk[parameter].keys
 
-    def _place_all(self) -> tuple[dict[str, str], dict[str, Tensor]]:
-        """The names under which peft gets the adapter's tensors, by key; and the tensors by peft's own names.
+    def _build_fitting(self, settings: Any, names: dict[str, str], known_as: Callable[[str], str]) -> None:
+        """Build what the configuration says or, if that does not fit the adapter's tensors, what these say.
 
-        These are their saved names, or present ones if transformers has renamed the model's modules since then.
+        Args:
+            names: plain names of the adapter's tensors, by key.
+            known_as: translates a path in another layout.
+        """
+        self._made: set[str] | None = None
+        try:
+            self._build(deepcopy(settings), names, [])
+        except CheckpointError as error:
+            shapes = {name: self._own[key][1] for key, name in names.items()}
+            belonging = belonging_of(self._model, settings, shapes, known_as, f"NEW {self._folder}")
+            told = difference(self._made, belonging.values())
+            fitted = fit(settings, belonging.values(), parameters_of(self._model))
+            present = {key: belonging[name].name if name in belonging else name for key, name in names.items()}
+            try:
+                with as_fitted():
+                    self._build(fitted, present, [told])
+            except CheckpointError:
+                raise error from None
+
+    def _build(self, settings: Any, names: dict[str, str], notes: list[str]) -> None:
+        """Build the model with the layers that the configuration describes, and place the adapter's tensors.
 
         Raises:
-            CheckpointError: peft cannot load them.
+            CheckpointError: a tensor has no place, a place has no tensor, or peft cannot do it.
         """
-        traced = {key: Traced.of(key, dtype, shape) for key, (dtype, shape) in self._own.items()}
-        places = self._wrapped.state_dict(keep_vars=True).keys()
-        called = {key: key for key in traced}
-        placed: dict[str, Tensor] = {}
-        refusal: CheckpointError | None = None
-        try:
-            placed = place(self._wrapped, traced, self._folder)
-            if placed.keys() <= places:
-                return called, placed
-        except CheckpointError as error:
-            refusal = error
-        present = {key: PREFIX + current_name(key.removeprefix(PREFIX), self._model) for key in traced}
-        if present != called and len(set(present.values())) == len(present):
-            try:
-                return present, place(self._wrapped, {present[key]: traced[key] for key in traced}, self._folder)
-            except CheckpointError as error:
-                refusal = refusal or error
-        if refusal is not None:
-            raise refusal
-        return called, placed
+        model = deepcopy(self._model)
+        self._name_of = _names(model, self._on_disk)
+        self._tensors = {key: self._name_of[id(value)] for key, value in model.state_dict(keep_vars=True).items()}
+        self.settings, self._called = settings, names
+        self._wrapped, merged = inject(model, settings, self._folder)
+        self._inner: nn.Module = self._wrapped.get_base_model()  # type: ignore[operator]
+        self._made = {path for path, _ in _layers(self._inner)}
+        shapes = {name: self._own[key][1] for key, name in names.items()}
+        self.notes = [*notes, *filter(None, [arrange_stacks(self._wrapped, self._written_by, shapes)])]
+        traced = {name: Traced.of(key, *self._own[key]) for key, name in names.items()}
+        self._placed = place(self._wrapped, traced, self._folder)
+        self._check_placed()
+        parameters = self._wrapped.state_dict(keep_vars=True)
+        self._dtypes = {name: parameters[name].dtype for name in self._placed}
+        self.names = {saved_name(name): name for name in self._placed}
+        self._groups = self._find_groups(merged)
 
     def _check_placed(self) -> None:
         """Raise CheckpointError for the first tensor of the adapter that has no place in the model."""
@@ -241,6 +265,30 @@ class Adapter:
         results = {name: self._tensors[f"{path}.{name}"] for name in merged.state_dict()}
         on_disk = {name: target for name, target in results.items() if target in self._on_disk}
         return _Layer(path, from_base, from_adapter, on_disk)
+
+    def _find_twins(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of the adapter's tensors that are one parameter of the model, of which the first is used.
+
+        Raises:
+            CheckpointError: a tensor is not used at all.
+        """
+        groups = dict.fromkeys(self._groups.values())
+        used = {name for group in groups for name in group.replaced.values()}
+        used |= {name for group in groups for layer in group.layers for name in layer.from_adapter.values()}
+        sources = {key for name in used for key in sources_of(self._placed[name])}
+        state = self._wrapped.state_dict(keep_vars=True)
+        used_as = {id(state[name]): name for name in used}
+        first = {key: used_as.get(id(state[name])) for name, value in self._placed.items() for key in sources_of(value)}
+        twins = []
+        for key in sorted(self._own.keys() - sources):
+            twin = first.get(key)
+            if twin is None:
+                raise CheckpointError(
+                    f"NEW {self._folder}: the adapter's tensor {key} would be left out, because merging does not use "
+                    "it: save the adapter again with save_pretrained of peft."
+                )
+            twins += [(min(sources_of(self._placed[twin])), key)]
+        return tuple(twins)
 
     def _check_reverts(self) -> None:
         """Raise CheckpointError if transformers cannot split a changed parameter into its tensors on disk."""
