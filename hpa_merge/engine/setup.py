@@ -66,8 +66,10 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
+        overlay = self.inputs.new.overlay
+        of_adapter = overlay.notes if overlay is not None else ()
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+        return (*of_sources, *of_adapter, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
 
     @property
     def origins(self) -> dict[str, str]:

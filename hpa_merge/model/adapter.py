@@ -156,6 +156,10 @@ class Adapter:
         with quietly():
             return self._own_tensor(self.names[name], own)
 
+    def sources_of(self, name: str) -> frozenset[str]:
+        """The tensors in the adapter's file that one of ``names`` is computed from."""
+        return sources_of(self._placed[self.names[name]])
+
     def keys_of(self, parameter: str) -> tuple[str, ...]:
         """OLD's tensors on disk that become a parameter of the model, and others with it."""
         return self._on_disk[parameter].keys
@@ -303,8 +307,30 @@ class Adapter:
                     "save_pretrained()."
                 ) from error
 
+    def merge_into(self, model: nn.Module, base: Read, own: Read) -> None:
+        """Merge the adapter into ``model``: OLD's, as transformers has loaded it.
+
+        Args:
+            base: reads OLD's tensors.
+            own: reads the adapter's.
+        """
+        with quietly():
+            for group in dict.fromkeys(self._groups.values()):
+                for target, value in self._values(group, base, own).items():
+                    stored = value.to(self._header[self._on_disk[target].keys[0]][0])
+                    model.get_parameter_or_buffer(target).copy_(stored)  # type: ignore[operator]
+
     def _merge(self, group: _Group, base: Read, own: Read) -> dict[str, Tensor]:
         """Every tensor on disk of a group."""
+        values = self._values(group, base, own)
+        return {
+            key: value.to(self._header[key][0])
+            for conversion in group.conversions
+            for key, value in conversion.revert(values, self._model).items()
+        }
+
+    def _values(self, group: _Group, base: Read, own: Read) -> dict[str, Tensor]:
+        """Every parameter of the model that becomes a group's tensors on disk, merged."""
         values = {target: self._own_tensor(name, own) for target, name in group.replaced.items()}
         needed = {target: None for layer in group.layers for target in layer.from_base.values()}
         changed = {*values, *(target for layer in group.layers for target in layer.results.values())}
@@ -316,11 +342,7 @@ class Adapter:
             values = found | values
         for layer in group.layers:
             values |= self._merge_layer(layer, values, own)
-        return {
-            key: value.to(self._header[key][0])
-            for conversion in group.conversions
-            for key, value in conversion.revert(values, self._model).items()
-        }
+        return {target: values[target] for conversion in group.conversions for target in conversion.targets}
 
     def _merge_layer(self, layer: _Layer, values: Mapping[str, Tensor], own: Read) -> dict[str, Tensor]:
         """The parameters that a layer changes, merged as in ``merge_and_unload``; ``values``: the model's."""

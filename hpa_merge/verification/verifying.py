@@ -152,7 +152,7 @@ def _check_claims(
     tower = None if vision_tower is None else Path(vision_tower)
     with (
         Checkpoint.open(sources[0].folder, "OLD") as in_old,
-        open_new(sources[1].folder, in_old) as in_new,
+        open_new(sources[1].folder, in_old, tower) as in_new,
         trace(in_old, in_new, None, tower, config) as lineage,
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
