@@ -198,7 +198,9 @@ class Adapter:
         self.settings, self._called = settings, names
         self._wrapped, merged = inject(model, settings, self._folder)
         self._inner: nn.Module = self._wrapped.get_base_model()  # type: ignore[operator]
-        self._made = {path for path, _ in _layers(self._inner)}
+        tuner: Any = self._wrapped.base_model
+        self._made = {*tuner.targeted_module_names}
+        self._made |= {name.rpartition(".")[0] for name in tuner.targeted_parameter_names}
         shapes = {name: self._own[key][1] for key, name in names.items()}
         self.notes = [*notes, *filter(None, [arrange_stacks(self._wrapped, self._written_by, shapes)])]
         traced = {name: Traced.of(key, *self._own[key]) for key, name in names.items()}

@@ -5,7 +5,7 @@ say which modules the adapter changes. adapter_config.json only says how these m
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -178,12 +178,15 @@ def _fits(tensors: Iterable[tuple[int, ...]], weight: tuple[int, ...] | None) ->
     return weight is not None and all(len(shape) != 2 or not weight or set(shape) & set(weight) for shape in tensors)
 
 
-def translations(belonging: Iterable[Belonging]) -> Iterator[str]:
-    """How paths were translated, ``model.layers -> model.language_model.layers``, once for each beginning."""
-    seen = set()
+def translations(belonging: Iterable[Belonging]) -> list[str]:
+    """How paths were translated, ``model -> model.language_model``, once for each beginning."""
+    found = {}
     for each in belonging:
-        shared = _shared(each.saved, each.module)
-        change = each.saved.removesuffix(shared).strip("."), each.module.removesuffix(shared).strip(".")
-        if each.saved != each.module and not each.part and change not in seen:
-            seen.add(change)
-            yield " -> ".join(side or "(nothing)" for side in change)
+        if each.saved == each.module or each.part:
+            continue
+        shared = _shared(each.saved, each.module).split(".")
+        old, new = ([*path.split(".")[: -len(shared)], ""] for path in (each.saved, each.module))
+        if len(old) == 1 or len(new) == 1:  # the whole beginning came or went: show what follows it
+            old[-1] = new[-1] = shared[0]
+        found[" -> ".join(".".join(filter(None, side)) for side in (old, new))] = None
+    return list(found)

@@ -17,6 +17,8 @@ from torch import Tensor
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.opening import open_new
+from hpa_merge.model.adapter_names import find_modules
+from hpa_merge.model.injection import PREFIX
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -58,7 +60,7 @@ CASES: dict[str, tuple[str, peft.PeftConfig, dict[str, Any], tuple[tuple[str, st
         lora(target_modules=TEXT, use_dora=True),
         {"target_modules": r".*\.(q|v)_proj"},
         FORMER_LLAVA,
-        "names of its tensors are translated (language_model.model -> model.language_model) and its target_modules also",
+        "names of its tensors are translated (language_model.model -> model.language_model) and its target_modules",
     ),
     "every linear, exclusions of the former tree": (
         "llava",
@@ -88,7 +90,7 @@ CASES: dict[str, tuple[str, peft.PeftConfig, dict[str, Any], tuple[tuple[str, st
         lora(target_modules=["q_proj"], layers_to_transform=[0, 2]),
         {"layers_to_transform": None},
         (),
-        "its target_modules also choose model.layers.1.self_attn.q_proj, for which it has no tensors",
+        "its target_modules also choose model.layers.1.self_attn.q_proj and 1 more, for which it has no tensors",
     ),
     "compiled": ("llama", lora(), {}, ((r"(layers\.\d+)\.", r"\1._orig_mod."),), ""),
     "compiled as a whole": ("llama", lora(), {}, ((r"^base_model\.model\.", "base_model.model._orig_mod."),), ""),
@@ -105,14 +107,14 @@ CASES: dict[str, tuple[str, peft.PeftConfig, dict[str, Any], tuple[tuple[str, st
         lora(target_modules=["q_proj", "down_proj"]),
         {},
         ((r"^base_model\.model\.model\.", "base_model.model."),),
-        "names of its tensors are translated ((nothing) -> model)",
+        "names of its tensors are translated (layers -> model.layers)",
     ),
     "wrapped twice": (
         "gpt2",
         lora(),
         {"target_modules": r"^base_model\.model\.transformer\.h\.\d+\..*"},
         ((r"^base_model\.model\.", "base_model.model.base_model.model."),),
-        "names of its tensors are translated (base_model.model -> (nothing))",
+        "names of its tensors are translated (base_model.model.transformer -> transformer)",
     ),
     "IA3": (
         "qwen2_5_vl",
@@ -171,20 +173,39 @@ def test_the_adapters_tensors_say_which_modules_it_changes(case: str, tiny: Tiny
     found, notes = read(old, adapter)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
-    assert [note in said for said in notes] == ([True] if note else [])
+    assert [note in said for said in notes] == ([True] if note else []), notes
 
 
-def test_a_beginning_that_fits_two_places_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    """Both towers of this LLaVA have a layer 0 with a q_proj of the same width."""
-    old = tiny("llava").old
-    adapter = make_adapter(old, "llava", lora(target_modules=TEXT), tmp_path / "adapter")
-    rename(adapter, (r"model\.model\.language_model\.", "model."))
-    shapes = {shape for shape in (tuple(t.shape) for t in load_file(adapter / WEIGHTS).values())}
-    with pytest.raises(
-        CheckpointError, match=r"OLD has several modules \(.* or .*\) for the adapter's tensor base_model"
+TREE = {
+    **{f"model.text.layers.{layer}.{part}": (8, 6) for layer in range(2) for part in ("q", "v")},
+    **{f"model.tower.layers.{layer}.{part}": (8, 6) for layer in range(2) for part in ("q", "k")},
+    **{f"model.sound.layers.{layer}.{part}": (5, 7) for layer in range(2) for part in ("q", "v")},
+    "head": (9, 6),
+}
+"""Modules of a model with three towers, and the shapes of their weights."""
+
+
+def places(*modules: str) -> dict[str, str]:
+    """Where a LoRA on these modules belongs in ``TREE``."""
+    names = {f"{PREFIX}{module}.lora_A.weight": (2, 6) for module in modules}
+    found = find_modules(names, "lora_", TREE, lambda path: (), "NEW n")
+    return {each.saved: each.module for each in found.values()}
+
+
+def test_a_beginning_has_to_fit_every_tensor_and_only_one_place() -> None:
+    assert places("layers.0.q", "layers.1.v") == {
+        "layers.0.q": "model.text.layers.0.q",
+        "layers.1.v": "model.text.layers.1.v",
+    }
+    assert places("a.b.layers.1.k", "head") == {"a.b.layers.1.k": "model.tower.layers.1.k", "head": "head"}
+    for modules, reason in (
+        (["layers.0.q"], r"has several modules \(model.text.… or model.tower.…\)"),
+        (["layers.2.q"], "has no module"),
+        (["layers.0.q", "layers.0.v", "layers.0.k"], "has no module"),
+        (["elsewhere"], "has no module"),
     ):
-        read(old, adapter)
-    assert shapes
+        with pytest.raises(CheckpointError, match=f"NEW n: OLD {reason} for the adapter's tensor {PREFIX}{modules[0]}"):
+            places(*modules)
 
 
 # --- factors of stacks of experts, by the version of peft that wrote them ---
