@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hpa_merge.evaluation.guards import Guard
     from hpa_merge.evaluation.running import AnsweringOptions
 
-REMOTE = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?", re.ASCII)
+REMOTE = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?(@\S+)?", re.ASCII)
 """A possible name on the Hub; :mod:`hpa_merge.inputs.hub` has the exact pattern, and importing it would slow --help."""
 
 MAX_BROKEN = click.option(
