@@ -195,7 +195,8 @@ def _fetch_config(repo: str, revision: str | None, inner: str, role: str, name: 
         raise unreached
     listed = HfApi().model_info(repo, revision=revision, timeout=TIMEOUT).siblings or []
     paths = [PurePosixPath(entry.rfilename) for entry in listed]
-    if several := sorted(path.parent.as_posix() for path in paths if path.name == CONFIGS[1]):
+    several = sorted(path.parent.as_posix() for path in paths if path.name == CONFIGS[1])
+    if several and not inner:
         shown = ", ".join(several[:10]) + (f" and {len(several) - 10} more" if len(several) > 10 else "")
         raise CheckpointError(
             f"{role} {name} holds adapters in the folders {shown}: give one of these, as in {repo}:{several[0]}."

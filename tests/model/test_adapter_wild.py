@@ -11,14 +11,18 @@ import pytest
 import torch
 from adapters import WEIGHTS, lora, make_adapter, save_mixture
 from cases import TinyCase
+from reference import load_tensors
 from safetensors.torch import load_file, save_file
+from tiny_original_llava import make_original, own_key
 from torch import Tensor
 
+from hpa_merge import merge
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.opening import open_new
 from hpa_merge.model.adapter_names import find_modules
 from hpa_merge.model.injection import PREFIX
+from hpa_merge.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -206,6 +210,55 @@ def test_a_beginning_has_to_fit_every_tensor_and_only_one_place() -> None:
     ):
         with pytest.raises(CheckpointError, match=f"NEW n: OLD {reason} for the adapter's tensor {PREFIX}{modules[0]}"):
             places(*modules)
+
+
+OWN_LLAVA = (
+    (r"\.model\.language_model\.", ".model."),
+    (r"\.model\.vision_tower\.", ".model.vision_tower.vision_tower."),
+    (r"\.model\.multi_modal_projector\.linear_1\.", ".model.mm_projector.0."),
+    (r"\.model\.multi_modal_projector\.linear_2\.", ".model.mm_projector.2."),
+)
+
+
+@pytest.mark.gate
+def test_a_merge_of_an_adapter_on_llavas_own_layout(tiny: Tiny, tmp_path: Path) -> None:
+    """With the tower in a folder of its own: the same weights as in transformers' layout, verified from its inputs."""
+    original = make_original(tiny("llava"), tmp_path, inside=False)
+    adapter = make_adapter(original.old_converted, "llava", lora(target_modules=TEXT), tmp_path / "adapter")
+    files = {"safety_calib": original.safety_squared, "task_calib": original.task_squared}
+    merge(original.old_converted, adapter, tmp_path / "wanted", **files)
+    rename(adapter, *OWN_LLAVA)
+    report = merge(original.old, adapter, tmp_path / "out", **files)
+    assert any(
+        "names of its tensors are translated (model -> model.language_model)" in said for said in report.warnings
+    )
+    ours, theirs = load_tensors(tmp_path / "out"), load_tensors(tmp_path / "wanted")
+    for key, tensor in theirs.items():
+        if not key.startswith("vision_tower."):
+            assert torch.equal(ours[own_key(key, "mlp2x_gelu")], tensor), key
+    assert verify(tmp_path / "out", original.old, adapter).problems == ()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_adapter_on_llavas_own_layout(inside: bool, tiny: Tiny, tmp_path: Path) -> None:
+    """The same as on the same weights in transformers' layout; a tower that is not in OLD cannot be changed."""
+    original = make_original(tiny("llava"), tmp_path, inside=inside)
+    towers = [r"|.*\.linear_[12]|.*vision_tower.*fc1", r"|.*\.linear_[12]"]
+    config = lora(target_modules=TEXT + towers[not inside])
+    adapter = make_adapter(original.old_converted, "llava", config, tmp_path / "adapter")
+    wanted, _ = read(original.old_converted, adapter)
+    configure(adapter, {"target_modules": ["q_proj", "v_proj", "0", "2", "fc1"]})
+    rename(adapter, *OWN_LLAVA)
+    found, notes = read(original.old, adapter)
+    assert found.keys() == {own_key(key, "mlp2x_gelu") for key in wanted}
+    assert all(torch.equal(found[own_key(key, "mlp2x_gelu")], tensor) for key, tensor in wanted.items())
+    assert "model.vision_tower -> " not in notes[0] or inside
+    if not inside:
+        config = lora(target_modules=r".*vision_tower.*fc1")
+        tower = make_adapter(original.old_converted, "llava", config, tmp_path / "tower")
+        rename(tower, *OWN_LLAVA)
+        with pytest.raises(CheckpointError, match="which is not in OLD but in the vision tower"):
+            read(original.old, tower)
 
 
 # --- factors of stacks of experts, by the version of peft that wrote them ---
