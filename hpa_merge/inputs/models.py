@@ -64,8 +64,13 @@ def open_model(
             yield opened
         return
     (source,) = locate({"BASE": _find_base(folder, base, otherwise)})
-    with Checkpoint.open(source.folder, "BASE") as below, open_new(folder, below, tower, "MODEL") as opened:
-        yield opened
+    with Checkpoint.open(source.folder, "BASE") as below:
+        try:
+            opened = open_new(folder, below, tower, "MODEL")
+        except CheckpointError as error:  # its sentences are written for a merge
+            raise CheckpointError(str(error).replace("NEW ", "MODEL ").replace("OLD", "its base")) from error
+        with opened:
+            yield opened
 
 
 def _find_base(folder: Path, given: str | Path | None, otherwise: str | Path | None) -> str | Path:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.adapter_factors import Factors, factors_of, saved_name
 from hpa_merge.model.adapter_fit import as_fitted, belonging_of, difference, fit, parameters_of
+from hpa_merge.model.adapter_layers import layers_of, names_of, put, tensors_of
 from hpa_merge.model.adapter_names import plain_names
 from hpa_merge.model.adapter_stacks import arrange_stacks
 from hpa_merge.model.building import build_meta_model
@@ -193,7 +194,7 @@ class Adapter:
             CheckpointError: a tensor has no place, a place has no tensor, or peft cannot do it.
         """
         model = deepcopy(self._model)
-        self._name_of = _names(model, self._on_disk)
+        self._name_of = names_of(model, self._on_disk)
         self._tensors = {key: self._name_of[id(value)] for key, value in model.state_dict(keep_vars=True).items()}
         self.settings, self._called = settings, names
         self._wrapped, merged = inject(model, settings, self._folder)
@@ -238,7 +239,7 @@ class Adapter:
         placed = {id(state[name]): name for name in self._placed}
         groups: dict[Conversion, _Group] = {}
         changed: dict[str, _Layer] = {}
-        for path, module in _layers(self._inner):
+        for path, module in layers_of(self._inner):
             layer = self._layer(path, module, merged.get_submodule(path), placed)
             twins = [changed[target] for target in layer.results.values() if target in changed]
             if any(set(twin.from_adapter.values()) != set(layer.from_adapter.values()) for twin in twins):
@@ -257,7 +258,7 @@ class Adapter:
 
     def _layer(self, path: str, module: nn.Module, merged: nn.Module, placed: Mapping[int, str]) -> _Layer:
         from_base, from_adapter = {}, {}
-        for name, tensor in _tensors(module):
+        for name, tensor in tensors_of(module):
             if tensor.is_meta and not UNUSED.search(name):
                 if id(tensor) in placed:
                     from_adapter[name] = placed[id(tensor)]
@@ -350,9 +351,9 @@ class Adapter:
         """The parameters that a layer changes, merged as in ``merge_and_unload``; ``values``: the model's."""
         module: Any = deepcopy(self._inner.get_submodule(layer.path))
         for name, target in layer.from_base.items():
-            _put(module, name, values[target])
+            put(module, name, values[target])
         for name, placed in layer.from_adapter.items():
-            _put(module, name, self._own_tensor(placed, own))
+            put(module, name, self._own_tensor(placed, own))
         if hasattr(module, "unload_and_optionally_merge_module"):
             module = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
         else:
@@ -373,33 +374,6 @@ class Adapter:
         return place(self._wrapped, tensors, self._folder)[name].to(dtype)
 
 
-def _layers(model: nn.Module) -> Iterable[tuple[str, Any]]:
-    """peft's outermost layers in ``model``, by path: those that ``merge_and_unload`` replaces."""
-    outer = None
-    for path, module in model.named_modules():
-        inside = outer is not None and path.startswith(f"{outer}.")
-        tied = getattr(getattr(module, "token_adapter", None), "tied_adapter", None) is not None
-        if not inside and (hasattr(module, "unload_and_optionally_merge_module") or hasattr(module, "base_layer")):
-            outer = path
-            if not tied:  # else its twin is merged
-                yield path, module
-
-
-def _names(model: nn.Module, on_disk: Mapping[str, Conversion]) -> dict[int, str]:
-    """The name of each parameter and buffer by ``id()``; for tied ones, the name that is on disk."""
-    names: dict[int, str] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if names.get(id(value)) not in on_disk:
-            names[id(value)] = name
-    return names
-
-
-def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """Every parameter and every buffer, saved or not, under each of its names."""
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
-
-
 def _join(groups: dict[Conversion, _Group], conversions: Iterable[Conversion]) -> _Group:
     """The group of all these conversions; groups that contain one of them are joined."""
     joined = _Group()
@@ -412,12 +386,3 @@ def _join(groups: dict[Conversion, _Group], conversions: Iterable[Conversion]) -
         for member in joined.conversions:
             groups[member] = joined
     return joined
-
-
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    inner = module.get_submodule(owner)
-    if leaf in inner._parameters:
-        inner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-    else:
-        inner._buffers[leaf] = value

@@ -111,7 +111,7 @@ def fit(config: Any, belonging: Collection[Belonging], parameters: Mapping[str, 
     return fitted
 
 
-def _fit_stacks(fitted: Any, stacks: Mapping[str, Collection[str]], single: Collection[str]) -> None:
+def _fit_stacks(fitted: Any, stacks: Mapping[str, Collection[str]], single: set[str]) -> None:
     """Set parameters as targets; peft knows which of them hold the linears of single experts.
 
     Args:

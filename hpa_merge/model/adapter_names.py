@@ -17,6 +17,9 @@ __all__ = ["Belonging", "find_modules", "plain_names", "translations"]
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of names that come from torch.compile, FSDP and activation checkpointing."""
 
+BEGINNINGS, PLACES = 16, 64
+"""The most beginnings of paths that are replaced, and the most places that are tried for each; towers are fewer."""
+
 EXPERT = re.compile(r"(?P<stack>.+)\.\d+\.(?P<part>\w+)")
 """The path of a linear of one expert, in versions of transformers that had a module for each expert."""
 
@@ -108,14 +111,16 @@ def find_modules(
                 found.setdefault(path, (known, ""))
             elif stack is not None and len(modules.get(stack["stack"], ())) == 3:
                 found.setdefault(path, (stack["stack"], stack["part"]))
-    lost = [path for path in paths if path not in found]
-    shapes = {path: [names[name] for name, (own, _) in owners.items() if own == path] for path in lost}
+    shapes: dict[str, list[tuple[int, ...]]] = {path: [] for path in paths}
+    for name, (path, _) in owners.items():
+        shapes[path].append(names[name])
+    lost, tries = [path for path in paths if path not in found], 0
     while lost:
-        beginnings = _beginnings(lost, shapes, modules)
-        if len(beginnings) != 1:
+        beginnings, tries = _beginnings(lost, shapes, modules), tries + 1
+        if len(beginnings) != 1 or tries > BEGINNINGS:
             name = next(name for name, (path, _) in owners.items() if path == lost[0])
-            several = " or ".join(f"{new}…" if new else "the whole model" for _, new in beginnings)
-            reason = f"has several modules ({several})" if beginnings else "has no module"
+            several = " or ".join(f"{new}…" if new else "the whole model" for _, new in beginnings[:3])
+            reason = f"has several modules ({several})" if len(beginnings) > 1 else "has no module"
             raise CheckpointError(
                 f"{place}: OLD {reason} for the adapter's tensor {name}: give as OLD the model that it was trained on."
             )
@@ -153,12 +158,12 @@ def _beginnings(
         shared = _shared(lost[0], module)
         if shared:
             candidates.append((lost[0].removesuffix(shared), module.removesuffix(shared)))
-    longest = min((len(old) for old, _ in candidates), default=0)
+    shortest = min((len(old) for old, _ in candidates), default=0)
+    nearest = [each for each in dict.fromkeys(candidates) if len(each[0]) == shortest]
     return [
         (old, new)
-        for old, new in dict.fromkeys(candidates)
-        if len(old) == longest
-        and all(_fits(shapes[path], modules.get(new + path.removeprefix(old))) for path in lost if path.startswith(old))
+        for old, new in nearest[:PLACES]
+        if all(_fits(shapes[path], modules.get(new + path.removeprefix(old))) for path in lost if path.startswith(old))
     ]
 
 
@@ -180,7 +185,7 @@ def _fits(tensors: Iterable[tuple[int, ...]], weight: tuple[int, ...] | None) ->
 
 def translations(belonging: Iterable[Belonging]) -> list[str]:
     """How paths were translated, ``model -> model.language_model``, once for each beginning."""
-    found = {}
+    found: dict[str, None] = {}
     for each in belonging:
         if each.saved == each.module or each.part:
             continue
