@@ -28,10 +28,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_loaded_model_is_the_merged_one(name: str, tiny: Tiny, tmp_path: Path) -> None:
-    if name in FURTHER_MIXTURES:
-        old = save_mixture(name, tmp_path / "old")
-    else:
-        old = tiny(name, "bfloat16").old
+    old = save_mixture(name, tmp_path / "old") if name in FURTHER_MIXTURES else tiny(name, "bfloat16").old
     adapter = make_adapter(old, name, lora(**OPTIONS[name]), tmp_path / "adapter")
     with loadable(adapter, None, None) as found:
         assert found.side == found.weights == old
