@@ -55,7 +55,8 @@ def merge(
 
     Args:
         old, new: the checkpoints before and after the tuning step: folders in Hugging Face layout, or names on the Hub,
-            ``org/name[@revision]``. ``new`` may be a PEFT adapter that was trained on ``old``. Neither is written to.
+            ``org/name[:folder][@revision]``. ``new`` may be a PEFT adapter that was trained on ``old``. Neither is
+            written to.
         out: a new folder; it appears complete or not at all.
         safety_calib, task_calib: calibration files, if the method uses them; docs/calibration.md has the formats. A
             string may also name a data set on the Hub, ``org/name[:config][:split][@revision]``. ``task_calib`` may be
