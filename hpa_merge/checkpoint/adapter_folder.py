@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpa_merge.checkpoint.folder import ADAPTER, INDEX, has_weights, read_json, refuse_devices
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import read_layout
+from hpa_merge.checkpoint.shard import check_plain, read_layout
 from hpa_merge.errors import CheckpointError
 
 __all__ = ["CONFIG", "is_adapter", "is_adapter_list", "open_adapter", "refuse_neighbours"]
@@ -118,6 +118,7 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
             "leaves it on one device: gather the weights when the adapter is saved "
             "(stage3_gather_16bit_weights_on_model_save), or take them from its checkpoint with zero_to_fp32.py."
         )
+    check_plain(folder, role, tensors.values())
     return Checkpoint(folder, role, config, tensors, (ADAPTER,), None)
 
 
