@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -35,6 +35,8 @@ class Overlay:
         own: those side files that lie in the adapter's folder.
         state: identifies the adapter's files, for a fingerprint.
         content: the content digest of its own tensors.
+        notes: what the user should know about it, a sentence each.
+        merge_into: merges it into a model of OLD's that transformers has loaded.
         close: closes its open files.
     """
 
@@ -47,6 +49,8 @@ class Overlay:
     own: frozenset[Path]
     state: bytes
     content: str
+    notes: tuple[str, ...]
+    merge_into: Callable[[Any], None]
     close: Callable[[], None]
 
 

@@ -146,7 +146,7 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        return replace(self, role=role, overlay=overlay, notes=(), _files={}, _lock=threading.Lock())
+        return replace(self, role=role, overlay=overlay, notes=overlay.notes, _files={}, _lock=threading.Lock())
 
     @property
     def folders(self) -> tuple[Path, ...]:

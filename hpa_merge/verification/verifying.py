@@ -155,7 +155,7 @@ def _check_claims(
     tower = None if vision_tower is None else Path(vision_tower)
     with (
         open_checkpoint(sources[0].folder, "OLD", config.dtype) as in_old,
-        open_new(sources[1].folder, in_old, config.dtype) as in_new,
+        open_new(sources[1].folder, in_old, config.dtype, tower) as in_new,
         trace(in_old, in_new, None, tower, config) as lineage,
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
