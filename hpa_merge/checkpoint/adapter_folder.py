@@ -1,13 +1,17 @@
-"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: recognise it, check it, open it."""
+"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: recognise it, check it, open it, plan one."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from hpa_merge.checkpoint.folder import ADAPTER, has_weights, read_json, refuse_devices
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import read_layout
+from hpa_merge.checkpoint.shard import lay_out, read_layout
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["CONFIG", "is_adapter", "open_adapter"]
+__all__ = ["CONFIG", "is_adapter", "laid_out", "open_adapter"]
 
 CONFIG = "adapter_config.json"
 
@@ -40,6 +44,23 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
         raise CheckpointError(f"{role} {folder} has no {ADAPTER}: fetch or save the adapter again.")
     tensors = {info.name: info for info in read_layout(folder, role, ADAPTER)}
     return Checkpoint(folder, role, config, tensors, (ADAPTER,), None)
+
+
+def laid_out(
+    own: Checkpoint, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], config: bytes | None = None
+) -> Checkpoint:
+    """An adapter like ``own`` with other tensors, before it is written: only its layout and its side files are read.
+
+    Args:
+        tensors: dtype and shape of each.
+        config: its adapter_config.json, if that is not the one of ``own``.
+    """
+    made = {} if config is None else {CONFIG: config}
+    infos = own.tensors
+    if {info.name: (info.dtype, info.shape) for info in own.tensors.values()} != dict(tensors):
+        made[ADAPTER], places = lay_out(tensors, ADAPTER)
+        infos = {info.name: info for info in places}
+    return replace(own, tensors=infos, index=CONFIG, made=made)
 
 
 def _inner(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,8 @@ from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.errors import CheckpointError, InputError
-from hpa_merge.files.inside import find_inside, open_inside
+from hpa_merge.files.inside import find_inside, open_inside, read_inside
+from hpa_merge.files.parsing import INDEX as LIMITS
 
 __all__ = ["Checkpoint"]
 
@@ -47,6 +48,7 @@ class Checkpoint:
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
+        made: for a layout that is not on disk, the heads of its shards and its index as they will be.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Checkpoint:
     index: str | None
     tower: Path | None = None
     overlay: Overlay | None = None
+    made: Mapping[str, bytes] = field(default_factory=dict)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -191,9 +194,18 @@ class Checkpoint:
         Raises:
             CheckpointError: the file can no longer be read.
         """
+        if shard in self.made:
+            return self.made[shard]
         with reading(self.folder, self.role, shard), (self.folder / shard).open("rb") as file:
             length = file.read(8)
             return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
+
+    def index_bytes(self) -> bytes | None:
+        """The index file, if there is one; raises as :meth:`header_bytes`."""
+        if self.index is None or self.index in self.made:
+            return None if self.index is None else self.made[self.index]
+        with reading(self.folder, self.role, self.index):
+            return read_inside(self.folder, self.index, LIMITS.size)
 
     def side_files(self) -> SideFiles:
         """The other files of the folder and its subfolders; :mod:`.kinds` says which of them belong to a model.

@@ -60,6 +60,8 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
         state=_state(own),
         content=own.content_digest(),
         close=own.close,
+        adapter=adapter,
+        own_tensors=own,
     )
     return old.under(overlay, ROLE)
 

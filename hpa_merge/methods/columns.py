@@ -4,6 +4,7 @@ HPA and its two controls differ only in the choice of the columns, which they pa
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,4 +61,10 @@ def largest(score: Tensor, count: int) -> Tensor:
 def _fused(weight: Weight, options: Options, selection: Selection, kappa: float) -> Adapted:
     share = retained_share(weight.block, weight.blocks, options.p_max, options.p_min)
     fused = fuse(weight.old, weight.new, selection.restored, kappa)
-    return Adapted(fused, weight.update, float(share), selection, kappa)
+    times = None if kappa else partial(_without, selection.restored)
+    return Adapted(fused, weight.update, float(share), selection, kappa, times=times)
+
+
+def _without(restored: Tensor, rows: Tensor) -> Tensor:
+    """``rows`` ``[k, c]`` with zeros in the restored columns."""
+    return rows.masked_fill(restored.to(rows.device), 0.0)

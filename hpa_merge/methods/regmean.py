@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hpa_merge.errors import NumericalError
@@ -59,7 +60,14 @@ def adapt(weight: Weight, options: Options) -> Adapted:
             f"the two Hessians of {weight.name} cannot be combined, in float64 either ({error}): "
             f"lower safety_weight, which is {options.safety_weight:g}, or raise damping."
         ) from error
-    return Adapted(made, weight.update)
+    return Adapted(made, weight.update, times=partial(_times, weight, of_safety))
+
+
+def _times(weight: Weight, of_safety: float, rows: Tensor) -> Tensor:
+    """``rows M``: the compromise for an update of these rows from zero."""
+    from hpa_merge.core import compromise
+
+    return compromise(rows.new_zeros(rows.shape), rows, weight.hessian["safety"], weight.hessian["task"], of_safety)
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -83,5 +91,6 @@ RULE = Rule(
     options=("safety_weight", "safety_fade"),
     adapt=adapt,
     check=check,
+    no_lora=lambda options: "",
     computes=True,
 )

@@ -152,6 +152,10 @@ class Adapter:
         """OLD's tensors on disk that become a parameter of the model, and others with it."""
         return self._on_disk[parameter].keys
 
+    def parameter(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The value of a parameter of the model from the tensors on disk that :meth:`keys_of` names."""
+        return self._on_disk[name].apply(tensors, self._model)[name]
+
     def _place_all(self) -> tuple[dict[str, str], dict[str, Tensor]]:
         """The names under which peft gets the adapter's tensors, by key; and the tensors by peft's own names.
 

@@ -1,0 +1,78 @@
+"""The files of an OUT that is an adapter: NEW's, unless ranks or names differ."""
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.adapter_folder import CONFIG, laid_out
+from hpa_merge.model import Adapter
+from hpa_merge.model.adapter_parts import AdapterPart
+
+__all__ = ["adapter_layout"]
+
+
+def adapter_layout(
+    own: Checkpoint,
+    adapter: Adapter,
+    parts: Sequence[AdapterPart],
+    ranks: Mapping[str, tuple[int, float]],
+    *,
+    every_rank: bool,
+) -> Checkpoint:
+    """OUT's files, as if NEW had them.
+
+    Args:
+        parts: OUT's tensors.
+        ranks: rank and scaling of each parameter whose rank is not NEW's.
+        every_rank: whether these are all layers of the adapter.
+    """
+    tensors = {part.name: (part.dtype, part.shape) for part in parts}
+    same_names = all(part.key == part.name for part in parts)
+    settings = adapter.settings
+    if ranks or settings.use_dora:
+        settings = deepcopy(settings)
+        settings.use_dora = False
+        _set_ranks(settings, ranks, every_rank)
+    if settings is adapter.settings and same_names:
+        return laid_out(own, tensors)
+    return laid_out(own, tensors, _saved(settings))
+
+
+def _set_ranks(settings: Any, ranks: Mapping[str, tuple[int, float]], every_rank: bool) -> None:
+    """Write ranks into the configuration: for all layers at once, or for each by its path, before NEW's patterns."""
+    alphas = {name: _alpha(settings, *found) for name, found in ranks.items()}
+    found = {(ranks[name][0], alphas[name]) for name in ranks}
+    if every_rank and len(found) == 1:
+        ((settings.r, settings.lora_alpha),) = found
+        settings.rank_pattern, settings.alpha_pattern = {}, {}
+        return
+    patterns = {name: _pattern(*name.rsplit(".", 1)) for name in ranks}
+    settings.rank_pattern = {patterns[name]: ranks[name][0] for name in ranks} | (settings.rank_pattern or {})
+    settings.alpha_pattern = {patterns[name]: alphas[name] for name in ranks} | (settings.alpha_pattern or {})
+
+
+def _pattern(module: str, leaf: str) -> str:
+    """What matches a parameter's module, and the parameter if that is what the adapter targets."""
+    return rf"^{re.escape(module)}(\.{re.escape(leaf)})?"
+
+
+def _alpha(settings: Any, rank: int, scaling: float) -> float | int:
+    """``alpha`` with which peft's scaling is this one."""
+    alpha = scaling * (math.sqrt(rank) if settings.use_rslora else rank)
+    return round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-12) else alpha
+
+
+def _saved(settings: Any) -> bytes:
+    """adapter_config.json as peft saves it, with the patterns in their order: the first that matches counts."""
+    with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder:
+        settings.save_pretrained(folder)
+        content = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    for name in ("rank_pattern", "alpha_pattern"):
+        content[name] = dict(getattr(settings, name) or {})
+    return json.dumps(content, indent=2).encode() + b"\n"
