@@ -97,8 +97,9 @@ class Bits:
 class OfAdapter:
     """To within the report's error of each update: OUT is an adapter, and ``found`` is OLD with it.
 
-    A rule that computes ``M`` did so apart from the weight, so that its update may differ by :data:`NEAR`. Values that are OLD's or NEW's have to be the same to the bit if the error is 0. With more ranks than NEW has, sums
-    may be taken in another order, so that NEW's value may become its neighbour.
+    Where the error is 0, values that are OLD's or NEW's have to be the same to the bit; with more ranks than NEW has,
+    sums may be taken in another order, so that NEW's value may become its neighbour. A rule that computes ``M`` did so
+    apart from the weight, so that its update may differ by :data:`NEAR`.
 
     Attributes:
         rounded: how many values were such neighbours.

@@ -36,7 +36,7 @@ def options(rule: Rule, **others: object) -> dict[str, object]:
     if "orthogonal" in rule.options:
         found |= {"orthogonal": False, "p_max": 40.0}
     if "blocks" in rule.options:
-        found["blocks"] = ("0",)
+        found["blocks"] = "0"
     return found
 
 
