@@ -183,8 +183,8 @@ class HPAConfig(CalibrationOptions, OutOptions):
         reason = self.rule.no_lora(self) if self.output_format == "adapter" and not self.adapter_rank else ""
         if reason:
             raise ConfigError(
-                f"output_format is adapter, and the method {self.method} makes no LoRA of NEW's rank: {reason}, or "
-                "approximate the update with --adapter-rank N."
+                f"output_format is adapter, and the method {self.method} makes no LoRA of NEW's rank, because "
+                f"{reason}, or approximate the update with --adapter-rank N."
             )
 
     @property
