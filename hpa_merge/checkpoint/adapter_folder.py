@@ -8,8 +8,10 @@ import torch
 
 from hpa_merge.checkpoint.folder import ADAPTER, has_weights, read_json, refuse_devices
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import lay_out, read_layout
+from hpa_merge.checkpoint.shard import lay_out, read_layout, reading
 from hpa_merge.errors import CheckpointError
+from hpa_merge.files.inside import read_inside
+from hpa_merge.files.parsing import CONFIG as LIMITS
 
 __all__ = ["CONFIG", "is_adapter", "laid_out", "open_adapter"]
 
@@ -55,12 +57,14 @@ def laid_out(
         tensors: dtype and shape of each.
         config: its adapter_config.json, if that is not the one of ``own``.
     """
-    made = {} if config is None else {CONFIG: config}
-    infos = own.tensors
+    heads, infos = {}, own.tensors
+    if config is None:
+        with reading(own.folder, own.role, CONFIG):
+            config = read_inside(own.folder, CONFIG, LIMITS.size)
     if {info.name: (info.dtype, info.shape) for info in own.tensors.values()} != dict(tensors):
-        made[ADAPTER], places = lay_out(tensors, ADAPTER)
+        heads[ADAPTER], places = lay_out(tensors, ADAPTER)
         infos = {info.name: info for info in places}
-    return replace(own, tensors=infos, index=CONFIG, made=made)
+    return replace(own, tensors=infos, index=CONFIG, own_index=config, heads=heads)
 
 
 def _inner(folder: Path) -> list[str]:

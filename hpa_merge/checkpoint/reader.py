@@ -19,13 +19,14 @@ import torch
 
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
-from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
+from hpa_merge.checkpoint.folder import find_shards, read_config, read_index
+from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
+from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.errors import CheckpointError, InputError
-from hpa_merge.files.inside import find_inside, open_inside, read_inside
-from hpa_merge.files.parsing import INDEX as LIMITS
+from hpa_merge.files.inside import find_inside, open_inside
 
 __all__ = ["Checkpoint"]
 
@@ -44,11 +45,13 @@ class Checkpoint:
         config: config.json, parsed.
         tensors: by name, in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
-        index: name of the index file; None for a single weight file without one.
+        index: name of the index file; None for a single weight file.
+        own_index: the index that OUT gets, if the folder's is wrong.
+        notes: what the user should know of the folder, a sentence each.
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
-        made: for a layout that is not on disk, the heads of its shards and its index as they will be.
+        heads: of shards that are not on disk yet, by name.
     """
 
     folder: Path
@@ -57,9 +60,11 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     shards: tuple[str, ...]
     index: str | None
+    own_index: bytes | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
     tower: Path | None = None
     overlay: Overlay | None = None
-    made: Mapping[str, bytes] = field(default_factory=dict)
+    heads: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -72,7 +77,7 @@ class Checkpoint:
         """
         folder = Path(folder)
         config = read_config(folder, role)
-        shards, index, weight_map = find_shards(folder, role)
+        shards, index = find_shards(folder, role, config)
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
             for info in read_layout(folder, role, shard):
@@ -84,16 +89,25 @@ class Checkpoint:
                 twin = tensors.setdefault(info.name, info)
                 if twin is not info:
                     raise CheckpointError(
-                        f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}: "
-                        "save the model again with save_pretrained."
+                        f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}, and "
+                        f"transformers takes the second: load it and save it again with save_pretrained."
                     )
-        for name, shard in weight_map.items():
-            if name not in tensors or tensors[name].shard != shard:
-                raise CheckpointError(
-                    f"{role} {folder}: {INDEX} says that the tensor {name} is in {shard}, but it is not: "
-                    "fetch the index and its shards again, from one and the same revision."
-                )
-        return cls(folder, role, config, tensors, shards, index)
+        notes, own_index = [], None
+        if index is not None:
+            content, parsed = read_index(folder, role, index)
+            if wrong := mistakes(content, parsed, tensors):
+                own_index = corrected(parsed, tensors)
+                anew = ", and OUT's index is written anew" if role == "NEW" else ""
+                notes.append(f"{role} {folder}: {index} {'; it '.join(wrong)}{anew}.")
+        elif (folder / INDEX).exists():
+            notes.append(f"{role} {folder} has {shards[0]} and {INDEX}: transformers loads the first alone, as we do.")
+        return cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
+
+    def index_bytes(self) -> bytes | None:
+        """The index that OUT gets; None for a single weight file; raises CheckpointError if it cannot be read."""
+        if self.index is None or self.own_index is not None:
+            return self.own_index
+        return read_index(self.folder, self.role, self.index)[0]
 
     @property
     def external(self) -> frozenset[str]:
@@ -102,7 +116,8 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, overlay=overlay)
+        own = self.own_index
+        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, own, overlay=overlay)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -194,18 +209,11 @@ class Checkpoint:
         Raises:
             CheckpointError: the file can no longer be read.
         """
-        if shard in self.made:
-            return self.made[shard]
+        if shard in self.heads:
+            return self.heads[shard]
         with reading(self.folder, self.role, shard), (self.folder / shard).open("rb") as file:
             length = file.read(8)
             return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
-
-    def index_bytes(self) -> bytes | None:
-        """The index file, if there is one; raises as :meth:`header_bytes`."""
-        if self.index is None or self.index in self.made:
-            return None if self.index is None else self.made[self.index]
-        with reading(self.folder, self.role, self.index):
-            return read_inside(self.folder, self.index, LIMITS.size)
 
     def side_files(self) -> SideFiles:
         """The other files of the folder and its subfolders; :mod:`.kinds` says which of them belong to a model.
@@ -221,7 +229,7 @@ class Checkpoint:
     def _side_files(self) -> SideFiles:
         """The side files of the folder, searched once."""
         try:
-            return find_side_files(self.folder, {*self.shards, self.index or INDEX, *MADE})
+            return find_side_files(self.folder, {*self.shards, *filter(None, [self.index]), *MADE})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
 

@@ -156,11 +156,12 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
             f"NEW {own.folder} is an adapter of type {kind}, and OUT is an adapter only if NEW is a LoRA: leave out "
             "--output-format."
         )
-    every, linears = parts_of(adapter), plan.new.linears.values()
+    every = parts_of(adapter)
+    linears = [linear for linear in plan.new.linears.values() if out.counts(linear)]
     keys = {linear.key for linear in linears}
     wholes = {key: part for part in every if part.replaces is not None for key in part.changes & keys}
     pairs, places = [], defaultdict(list)
-    for pair, held in _held(adapter, every, plan.new):
+    for pair, held in _held(adapter, every, linears, plan.new):
         owners = _owners(pair, held, plan.new)
         found = _with_ranks(replace(pair, owners=owners), own, adapter, out.config)
         for expert, each in enumerate(held):
@@ -191,20 +192,22 @@ def _layers_in(parts: Sequence[AdapterPart]) -> int:
 
 
 def _held(
-    adapter: Adapter, parts: Sequence[AdapterPart], meta: MetaModel
+    adapter: Adapter, parts: Sequence[AdapterPart], linears: Sequence[LinearTensor], meta: MetaModel
 ) -> Iterator[tuple[Pair, list[list[LinearTensor]]]]:
     """The pairs of factors that hold linears, and the linears of each expert."""
     by_placed = {part.placed: part for part in parts}
     observed = defaultdict(list)
-    for linear in meta.linears.values():
+    for linear in linears:
         for observer in linear.observers:
             observed[observer].append(linear)
     for factors in adapter.factors:
         axis, count = meta.input_axis(factors.parameter), factors.experts
         if axis is None or (count is None) == (factors.parameter in meta.expert_stacks):
             continue
-        names = [factors.module] if count is None else [f"{factors.parameter}[{e}]" for e in range(count)]
-        held = [observed[name] for name in names]
+        if count is None:
+            held = [observed[factors.module] or observed[factors.parameter]]
+        else:
+            held = [observed[f"{factors.parameter}[{e}]"] for e in range(count)]
         if all(held):
             a, b = (by_placed[adapter.names[name]] for name in (factors.a, factors.b))
             x_is_a = factors.crossed == (axis == (1 if count is None else 2))

@@ -13,7 +13,6 @@ from hpa_merge.checkpoint import Checkpoint, is_adapter, open_adapter
 from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.core.rounding import NEAR, differing, neighbours
 from hpa_merge.inputs.opening import open_new
-from hpa_merge.report.records import LinearRecord
 from hpa_merge.verification.differences import told
 from hpa_merge.verification.findings import Findings
 
@@ -65,12 +64,19 @@ class Values(Protocol):
         """Where OUT's values, which are OLD's or NEW's, are others, as a mask."""
 
     def compare(
-        self, said: LinearRecord, found: Tensor, expected: Tensor, weights: tuple[Tensor, Tensor], what: str
+        self,
+        name: str,
+        error: float | None,
+        found: Tensor,
+        expected: Tensor,
+        weights: tuple[Tensor, Tensor],
+        what: str,
     ) -> Iterator[str]:
         """The problems of a weight, ``[r, c]``.
 
         Args:
-            said: the report's record.
+            name: the weight's.
+            error: ``adapter_error`` in the report.
             found, expected: OUT's and the merge's.
             weights: OLD's and NEW's.
             what: the end of the sentence for values that differ.
@@ -88,9 +94,15 @@ class Bits:
         return differing(found, expected)
 
     def compare(
-        self, said: LinearRecord, found: Tensor, expected: Tensor, weights: tuple[Tensor, Tensor], what: str
+        self,
+        name: str,
+        error: float | None,
+        found: Tensor,
+        expected: Tensor,
+        weights: tuple[Tensor, Tensor],
+        what: str,
     ) -> Iterator[str]:
-        yield from told(said.name, differing(found, expected), what)
+        yield from told(name, differing(found, expected), what)
 
 
 @final
@@ -115,20 +127,26 @@ class OfAdapter:
         return found != expected  # OLD's −0.0 plus 0.0 is 0.0
 
     def compare(
-        self, said: LinearRecord, found: Tensor, expected: Tensor, weights: tuple[Tensor, Tensor], what: str
+        self,
+        name: str,
+        error: float | None,
+        found: Tensor,
+        expected: Tensor,
+        weights: tuple[Tensor, Tensor],
+        what: str,
     ) -> Iterator[str]:
         old, new = weights[0].to(expected.dtype), weights[1]
-        if not said.adapter_error and bool(((expected == old) | (expected == new)).all()):
+        if not error and bool(((expected == old) | (expected == new)).all()):
             wrong = self.differing(found, expected)
             near = wrong & neighbours(found, expected) & differing(expected, old)
             self.rounded += int(near.sum())
-            yield from told(said.name, wrong & ~near, what)
+            yield from told(name, wrong & ~near, what)
             return
         off, size = (float((a.double() - b.double()).norm()) for a, b in ((found, expected), (expected, old)))
         noise = torch.finfo(expected.dtype).eps * float(expected.double().norm())
-        claimed = (said.adapter_error or 0.0) * size
+        claimed = (error or 0.0) * size
         if abs(off - claimed) > NEAR * size + noise:
             yield (
-                f"{said.name}: its update differs from the merge's by {off / size if size else 0.0:.2g} of it, and by "
-                f"{said.adapter_error or 0.0:.2g} in the report."
+                f"{name}: its update differs from the merge's by {off / size if size else 0.0:.2g} of it, and by "
+                f"{error or 0.0:.2g} in the report."
             )

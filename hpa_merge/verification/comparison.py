@@ -3,7 +3,7 @@
 It takes the place of :class:`~hpa_merge.engine.output.MergeOutput`, which writes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -22,7 +22,7 @@ from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
-from hpa_merge.report.records import LinearRecord
+from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
 from hpa_merge.verification.adapter import Values
@@ -69,8 +69,10 @@ class Comparison:
         self._left = Remaining(self._new, self.plan.from_old, filter(self._fits, self._new.tensors))
         self._taken: set[str] = set()  # tensors with at least one compared linear
         self._finished: set[str] = set()
-        self._linears = {pair.new.name for pair in prepared.plan.pairs}
+        self._linears = {pair.new.name for pair in prepared.plan.pairs if self.plan.counts(pair.new)}
         self._seen: set[str] = set()
+        self.routing: dict[str, RoutingRecord] = {}
+        self._routing = {record.name: record for record in report.routing}
         self._held: tuple[str, Tensor] | None = None  # the last tensor of OUT that was read
         self._rounded = 0
         self._not_finite: dict[str, None] = {}  # tensors of OUT with NaN or infinity, in order
@@ -108,10 +110,9 @@ class Comparison:
         if said is not None and not self._same:
             adapted = self._as_said(said, adapted, old, new)
         if self._values.by_linear:
-            if said is not None:
-                expected = adapted.weight.cpu()
-                problems = self._values.compare(said, ours, expected, (old, new), "differ from the merge's")
-                self._findings.problems += problems
+            expected, error = adapted.weight.cpu(), None if said is None else said.adapter_error
+            problems = self._values.compare(pair.new.name, error, ours, expected, (old, new), "differ from the merge's")
+            self._findings.problems += problems
         else:
             wrong = differing(ours, adapted.weight.cpu())
             if not self._same:
@@ -123,8 +124,11 @@ class Comparison:
         for key, role, tensor in self._left.take(keys, old, new):
             self._compare_pieces(key, self._new.pieces(key) if tensor is None else iter((tensor,)), role)
 
-    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """Note that the linears of ``unit`` are compared."""
+    def commit(self, unit: Unit, statistics: Mapping[str, Any], routing: Sequence[RoutingRecord]) -> None:
+        """Compare the routing drift, and note that the linears of ``unit`` are compared."""
+        self.routing |= {record.name: record for record in routing}
+        wrong = [record.name for record in routing if self._same and self._routing.get(record.name, record) != record]
+        self._findings.problems += [f"routing of {name} in the report is not what the samples give." for name in wrong]
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
@@ -192,11 +196,12 @@ class Comparison:
     def _compare_linear(self, linear: MergedLinear, expected: Tensor, what: str) -> None:
         """Compare a weight that is OLD's or NEW's, ``[r, c]``."""
         pair, said = linear.pair, self._records.get(linear.pair.new.name)
-        if not self._take(pair) or said is None:
+        if not self._take(pair):
             return
         self._findings.checked["linears from OLD" if "OLD" in what else "linears from NEW"] += 1
         ours, weights = pair.new.matrix(self._read(pair.new.key)), (linear.moved.old.cpu(), linear.new.cpu())
-        self._findings.problems += self._values.compare(said, ours, expected.cpu(), weights, what)
+        error = None if said is None else said.adapter_error
+        self._findings.problems += self._values.compare(pair.new.name, error, ours, expected.cpu(), weights, what)
 
     def _compare_pieces(self, key: str, expected: Iterator[Tensor], role: str) -> None:
         """Compare a tensor with that of ``role``, OLD or NEW, piece by piece in the order of its elements."""
