@@ -46,17 +46,19 @@ class Pair:
 
     Attributes:
         factors: how they are multiplied.
-        x, y: the tensors, as NEW has them.
-        x_is_a: whether ``X`` is what peft calls ``A``, as in all but some adapters of experts.
-        owners: for each expert, the number of the linear that each row of the weight belongs to, ``[o]``.
-        terms: for each expert, the number of the linear that each rank is for, ``[r]``; None if linears share ranks.
+        a, b: the tensors, as NEW has them.
+        x_is_a, written_x_is_a: whether ``X`` is what peft calls ``A``, in NEW and in OUT. Versions of peft differ for
+            stacks of experts.
+        owners: for each expert, the number of the linear that each output belongs to, ``[r]``.
+        terms: for each expert, the number of the linear that each rank is for, ``[k]``; None if linears share ranks.
         rank: of OUT's pair.
     """
 
     factors: Factors
-    x: AdapterPart
-    y: AdapterPart
+    a: AdapterPart
+    b: AdapterPart
     x_is_a: bool
+    written_x_is_a: bool
     owners: tuple[Tensor, ...] = ()
     terms: tuple[Tensor, ...] | None = None
     rank: int = 0
@@ -69,7 +71,17 @@ class Pair:
     @property
     def own_rank(self) -> int:
         """NEW's rank."""
-        return self.x.shape[0 if self.x_is_a else 1] // self.experts
+        return self.a.shape[0] // self.experts
+
+    @property
+    def columns(self) -> int:
+        """The number of inputs."""
+        return self.a.shape[1] if self.x_is_a else self.b.shape[0]
+
+    @property
+    def rows(self) -> int:
+        """The number of outputs."""
+        return self.b.shape[0] if self.x_is_a else self.a.shape[1]
 
     @property
     def exact_rank(self) -> int:
@@ -80,23 +92,20 @@ class Pair:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of OUT's tensors, by name."""
-        ranks, columns, rows = self.rank * self.experts, self.x.shape[self.x_is_a], self.y.shape[not self.x_is_a]
-        shapes = ((ranks, columns), (rows, ranks)) if self.x_is_a else ((columns, ranks), (ranks, rows))
-        return {self.x.name: shapes[0], self.y.name: shapes[1]}
+        ranks = self.rank * self.experts
+        ends = (self.columns, self.rows) if self.written_x_is_a else (self.rows, self.columns)
+        return {self.a.name: (ranks, ends[0]), self.b.name: (ends[1], ranks)}
 
-    def split(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """``X`` ``[experts, r, c]`` and ``Y`` ``[experts, o, r]``, from the two tensors as peft saves them."""
-        a, b = (x, y) if self.x_is_a else (y, x)
+    def split(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """``X`` ``[experts, k, c]`` and ``Y`` ``[experts, r, k]``, from NEW's tensors."""
         a = a.reshape(self.experts, -1, a.shape[1])
         b = b.reshape(len(b), -1, self.experts).permute(2, 0, 1)
         return (a, b) if self.x_is_a else (b.transpose(1, 2), a.transpose(1, 2))
 
     def join(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The two tensors as peft saves them: the reverse of :meth:`split`."""
-        a, b = (x, y) if self.x_is_a else (y.transpose(1, 2), x.transpose(1, 2))
-        a = a.reshape(-1, a.shape[2]).contiguous()
-        b = b.permute(1, 2, 0).reshape(b.shape[1], -1).contiguous()
-        return (a, b) if self.x_is_a else (b, a)
+        """OUT's tensors ``A`` and ``B``, as peft saves them now: the reverse of :meth:`split`."""
+        a, b = (x, y) if self.written_x_is_a else (y.transpose(1, 2), x.transpose(1, 2))
+        return a.reshape(-1, a.shape[2]).contiguous(), b.permute(1, 2, 0).reshape(b.shape[1], -1).contiguous()
 
 
 @final
@@ -126,7 +135,7 @@ class AdapterForm:
     @cached_property
     def of_linears(self) -> frozenset[str]:
         """Names of the tensors that are made with linear weights."""
-        of_pairs = (part.name for pair in self.pairs for part in (pair.x, pair.y))
+        of_pairs = (part.name for pair in self.pairs for part in (pair.a, pair.b))
         return frozenset((*of_pairs, *(part.name for part in self.wholes.values())))
 
     def read(self, part: AdapterPart) -> Tensor:
@@ -180,7 +189,8 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
     shapes = {name: shape for pair in pairs for name, shape in pair.shapes.items()}
     parts = [replace(part, shape=shapes.get(part.name, part.shape)) for part in parts]
     ranks = {pair.factors.parameter: (pair.rank, pair.factors.scaling) for pair in pairs if pair.rank != pair.own_rank}
-    layout = adapter_layout(own, adapter, parts, ranks, every_rank=len(ranks) == _layers_in(every))
+    turned = any(pair.x_is_a != pair.written_x_is_a for pair in pairs)
+    layout = adapter_layout(own, adapter, parts, ranks, every_rank=len(ranks) == _layers_in(every), turned=turned)
     return AdapterForm(
         adapter, own, layout, tuple(parts), tuple(pairs), {n: tuple(p) for n, p in places.items()}, wholes, out
     )
@@ -210,8 +220,11 @@ def _held(
             held = [observed[f"{factors.parameter}[{e}]"] for e in range(count)]
         if all(held):
             a, b = (by_placed[adapter.names[name]] for name in (factors.a, factors.b))
-            x_is_a = factors.crossed == (axis == (1 if count is None else 2))
-            yield Pair(factors, *((a, b) if x_is_a else (b, a)), x_is_a), held
+            last, owner = axis == (1 if count is None else 2), factors.parameter.rpartition(".")[0]
+            crossed = factors.crossed
+            if count is not None:  # as peft takes it, which has its own view of a stack
+                crossed = not getattr(meta.model.get_submodule(owner), "is_transposed", False)
+            yield Pair(factors, a, b, factors.crossed == last, crossed == last), held
 
 
 def _owners(pair: Pair, held: Sequence[Sequence[LinearTensor]], meta: MetaModel) -> tuple[Tensor, ...]:
@@ -220,9 +233,8 @@ def _owners(pair: Pair, held: Sequence[Sequence[LinearTensor]], meta: MetaModel)
     Raises:
         CheckpointError: rows of several linears are interleaved.
     """
-    rows = pair.y.shape[not pair.x_is_a]
     if all(len(linears) == 1 for linears in held):
-        return tuple(torch.zeros(rows, dtype=torch.long) for _ in held)
+        return tuple(torch.zeros(pair.rows, dtype=torch.long) for _ in held)
     found = meta.row_owners(pair.factors.parameter)
     if found is None:
         raise CheckpointError(
@@ -242,7 +254,7 @@ def _with_ranks(pair: Pair, own: Checkpoint, adapter: Adapter, config: HPAConfig
     if all(int(owners.max()) == 0 for owners in pair.owners):
         terms: tuple[Tensor, ...] | None = tuple(torch.zeros(pair.own_rank, dtype=torch.long) for _ in pair.owners)
     else:
-        x, y = (adapter.tensor(saved_name(part.placed), own.read) for part in (pair.x, pair.y))
+        x, y = (adapter.tensor(saved_name(part.placed), own.read) for part in (pair.a, pair.b))
         terms = _terms(pair, pair.split(x, y)[1])
     pair = replace(pair, terms=terms)
     if config.adapter_rank and config.adapter_rank < pair.own_rank:
@@ -281,7 +293,7 @@ def _check_variants(own: Checkpoint, adapter: Adapter, pairs: Sequence[Pair], co
 
 def _check_from_old(parts: Sequence[AdapterPart], pairs: Sequence[Pair], own: Checkpoint, out: OutPlan) -> None:
     """Raise ConfigError if something that comes from OLD has no value in the adapter that says so."""
-    of_pairs = {part.placed for pair in pairs for part in (pair.x, pair.y)}
+    of_pairs = {part.placed for pair in pairs for part in (pair.a, pair.b)}
     for part in parts:
         if part.changes.isdisjoint(out.from_old) or part.placed in of_pairs or part.replaces is not None:
             continue

@@ -24,6 +24,7 @@ def adapter_layout(
     ranks: Mapping[str, tuple[int, float]],
     *,
     every_rank: bool,
+    turned: bool,
 ) -> Checkpoint:
     """OUT's files, as if NEW had them.
 
@@ -31,6 +32,7 @@ def adapter_layout(
         parts: OUT's tensors.
         ranks: rank and scaling of each parameter whose rank is not NEW's.
         every_rank: whether these are all layers of the adapter.
+        turned: whether factors are in another order than NEW's, so that its version of peft would mislead.
     """
     tensors = {part.name: (part.dtype, part.shape) for part in parts}
     same_names = all(part.key == part.name for part in parts)
@@ -39,7 +41,7 @@ def adapter_layout(
         settings = deepcopy(settings)
         settings.use_dora = False
         _set_ranks(settings, ranks, every_rank)
-    if settings is adapter.settings and same_names:
+    if settings is adapter.settings and same_names and not turned:
         return laid_out(own, tensors)
     return laid_out(own, tensors, _saved(settings))
 

@@ -55,7 +55,7 @@ class AdapterTensors:
         """
         while self._stacks:
             _, stack = self._stacks.popitem()
-            for part, tensor in zip((stack.pair.x, stack.pair.y), stack.tensors(), strict=True):
+            for part, tensor in zip((stack.pair.a, stack.pair.b), stack.tensors(), strict=True):
                 self._put(part, tensor)
         while self._wholes:
             _, whole = self._wholes.popitem()
@@ -92,7 +92,7 @@ class _Stack:
 
     def __init__(self, form: AdapterForm, pair: Pair) -> None:
         self.pair, self._form = pair, form
-        self._x, self._y = pair.split(form.read(pair.x), form.read(pair.y))  # [experts, r, c], [experts, o, r]
+        self._x, self._y = pair.split(form.read(pair.a), form.read(pair.b))  # [experts, k, c], [experts, r, k]
         self._new_x = self._x.new_zeros(pair.experts, pair.rank, self._x.shape[2])
         self._new_y = self._y.new_zeros(pair.experts, self._y.shape[1], pair.rank)
         self._found: dict[int, dict[int, MergedLinear]] = {}  # by expert and owner
