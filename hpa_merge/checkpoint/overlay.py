@@ -38,6 +38,8 @@ class Overlay:
         own: those side files that lie in the adapter's folder.
         state: identifies the adapter's files, for a fingerprint.
         content: the content digest of its own tensors.
+        notes: what the user should know about it, a sentence each.
+        merge_into: merges it into a model of OLD's that transformers has loaded.
         close: closes its open files.
         adapter: the adapter as :mod:`hpa_merge.model` has it.
         own_tensors: the checkpoint of its own tensors.
@@ -52,6 +54,8 @@ class Overlay:
     own: frozenset[Path]
     state: bytes
     content: str
+    notes: tuple[str, ...]
+    merge_into: Callable[[Any], None]
     close: Callable[[], None]
     adapter: Any = None
     own_tensors: "Checkpoint | None" = None

@@ -116,8 +116,17 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        own = self.own_index
-        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, own, overlay=overlay)
+        return Checkpoint(
+            self.folder,
+            role,
+            self.config,
+            self.tensors,
+            self.shards,
+            self.index,
+            self.own_index,
+            overlay.notes,
+            overlay=overlay,
+        )
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -19,7 +19,7 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.engine.adapter_layout import adapter_layout
 from hpa_merge.engine.plan import OutPlan, Plan
 from hpa_merge.errors import CheckpointError, ConfigError
-from hpa_merge.model import Adapter, LinearTensor, MetaModel
+from hpa_merge.model import Adapter, LinearTensor, MetaModel, is_original_llava
 from hpa_merge.model.adapter_factors import Factors, saved_name
 from hpa_merge.model.adapter_parts import AdapterPart, parts_of
 
@@ -166,6 +166,8 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
             "--output-format."
         )
     every = parts_of(adapter)
+    if is_original_llava(new.config):  # for the code that loads it, not for transformers
+        every = tuple(replace(part, name=part.key or part.name) for part in every)
     linears = [linear for linear in plan.new.linears.values() if out.counts(linear)]
     keys = {linear.key for linear in linears}
     wholes = {key: part for part in every if part.replaces is not None for key in part.changes & keys}

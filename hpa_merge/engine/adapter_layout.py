@@ -5,7 +5,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +36,30 @@ def adapter_layout(
     """
     tensors = {part.name: (part.dtype, part.shape) for part in parts}
     same_names = all(part.key == part.name for part in parts)
-    settings = adapter.settings
-    if ranks or settings.use_dora:
-        settings = deepcopy(settings)
-        settings.use_dora = False
-        _set_ranks(settings, ranks, every_rank)
-    if settings is adapter.settings and same_names and not turned:
+    if same_names and not ranks and not turned and not own.config.get("use_dora"):
         return laid_out(own, tensors)
-    return laid_out(own, tensors, _saved(settings))
+    config = dict(own.config) if same_names else _saved(adapter.settings)
+    config["use_dora"] = False
+    if turned:
+        config["peft_version"] = version("peft")
+    return laid_out(own, tensors, json.dumps(config | _ranked(config, ranks, every_rank), indent=2).encode() + b"\n")
 
 
-def _set_ranks(settings: Any, ranks: Mapping[str, tuple[int, float]], every_rank: bool) -> None:
-    """Write ranks into the configuration: for all layers at once, or for each by its path, before NEW's patterns."""
-    alphas = {name: _alpha(settings, *found) for name, found in ranks.items()}
+def _ranked(config: Mapping[str, Any], ranks: Mapping[str, tuple[int, float]], every_rank: bool) -> dict[str, Any]:
+    """The settings of the ranks: for all layers at once, or for each by its path, before NEW's patterns.
+
+    peft takes the first pattern that matches.
+    """
+    alphas = {name: _alpha(config, *found) for name, found in ranks.items()}
     found = {(ranks[name][0], alphas[name]) for name in ranks}
     if every_rank and len(found) == 1:
-        ((settings.r, settings.lora_alpha),) = found
-        settings.rank_pattern, settings.alpha_pattern = {}, {}
-        return
+        ((rank, alpha),) = found
+        return {"r": rank, "lora_alpha": alpha, "rank_pattern": {}, "alpha_pattern": {}}
     patterns = {name: _pattern(*name.rsplit(".", 1)) for name in ranks}
-    settings.rank_pattern = {patterns[name]: ranks[name][0] for name in ranks} | (settings.rank_pattern or {})
-    settings.alpha_pattern = {patterns[name]: alphas[name] for name in ranks} | (settings.alpha_pattern or {})
+    return {
+        "rank_pattern": {patterns[name]: ranks[name][0] for name in ranks} | (config.get("rank_pattern") or {}),
+        "alpha_pattern": {patterns[name]: alphas[name] for name in ranks} | (config.get("alpha_pattern") or {}),
+    }
 
 
 def _pattern(module: str, leaf: str) -> str:
@@ -64,17 +67,15 @@ def _pattern(module: str, leaf: str) -> str:
     return rf"^{re.escape(module)}(\.{re.escape(leaf)})?"
 
 
-def _alpha(settings: Any, rank: int, scaling: float) -> float | int:
+def _alpha(config: Mapping[str, Any], rank: int, scaling: float) -> float | int:
     """``alpha`` with which peft's scaling is this one."""
-    alpha = scaling * (math.sqrt(rank) if settings.use_rslora else rank)
+    alpha = scaling * (math.sqrt(rank) if config.get("use_rslora") else rank)
     return round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-12) else alpha
 
 
-def _saved(settings: Any) -> bytes:
-    """adapter_config.json as peft saves it, with the patterns in their order: the first that matches counts."""
+def _saved(settings: Any) -> dict[str, Any]:
+    """adapter_config.json as peft saves it, with the patterns in their order."""
     with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder:
         settings.save_pretrained(folder)
         content = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    for name in ("rank_pattern", "alpha_pattern"):
-        content[name] = dict(getattr(settings, name) or {})
-    return json.dumps(content, indent=2).encode() + b"\n"
+    return {**content, **{name: dict(getattr(settings, name) or {}) for name in ("rank_pattern", "alpha_pattern")}}

@@ -76,7 +76,7 @@ class MergeOutput:
         self._tensors: OutTensors = (
             WholeTensors(prepared.inputs.new, plan.from_old, self._writer, self._async)
             if form is None
-            else AdapterOut(form, self._writer, self._async, prepared.inputs.old)
+            else AdapterOut(form, self._writer, self._async, prepared.inputs.read[0])
         )
         resumed = self._writer.resumed
         with self._believing():

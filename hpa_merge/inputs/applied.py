@@ -21,13 +21,14 @@ def applied(layout: Checkpoint, old: Checkpoint, read: Read) -> Read:
 
     Args:
         layout: the adapter's files.
+        old: with its vision tower, if that lies apart.
         read: reads its tensors.
     """
     config = layout.index_bytes() or b"{}"
     headers = [{name: (i.dtype, i.shape) for name, i in part.tensors.items()} for part in (layout, old)]
     with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder:
         (Path(folder) / str(layout.index)).write_bytes(config)
-        adapter = Adapter(Path(folder), json.loads(config), headers[0], old.folder, headers[1])
+        adapter = Adapter(Path(folder), json.loads(config), headers[0], old.folder, headers[1], old.tower)
 
     def merged(name: str) -> Tensor:
         raw = old.raw(name)

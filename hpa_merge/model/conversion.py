@@ -268,10 +268,14 @@ def wrapped(model: PreTrainedModel, keys: Iterable[str]) -> tuple[str, str] | No
     return None
 
 
-def current_name(name: str, model: PreTrainedModel) -> str:
-    """The present path in ``model`` of what earlier versions of transformers called ``name``."""
+def present_paths(model: PreTrainedModel) -> Callable[[str], str]:
+    """Gives the path in ``model`` of what earlier versions of transformers called a module."""
     renamings = [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightRenaming)]
-    return rename_source_key(name, renamings, [])[0]
+
+    def present(path: str) -> str:
+        return rename_source_key(f"{path}.weight", renamings, [])[0].removesuffix(".weight")
+
+    return present
 
 
 @final

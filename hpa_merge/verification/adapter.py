@@ -31,7 +31,9 @@ def open_out(folder: Path) -> Checkpoint:
 
 
 @contextmanager
-def weights_of(out: Checkpoint, old: Checkpoint, findings: Findings) -> Iterator[tuple[Checkpoint, "Values"]]:
+def weights_of(
+    out: Checkpoint, old: Checkpoint, tower: Path | None, findings: Findings
+) -> Iterator[tuple[Checkpoint, "Values"]]:
     """The weights that OUT stands for, and how they are compared: its own or, if it is an adapter, those on OLD.
 
     Raises:
@@ -41,7 +43,7 @@ def weights_of(out: Checkpoint, old: Checkpoint, findings: Findings) -> Iterator
         yield out, Bits()
         return
     values = OfAdapter()
-    with open_new(out.folder, old) as applied:
+    with open_new(out.folder, old, tower, "OUT") as applied:
         yield applied, values
     if values.rounded:
         findings.unchecked.append(

@@ -68,7 +68,7 @@ def run_again(
                 "The fingerprint in the report differs from this run's. It depends on the versions, the threads and "
                 "the times of OLD's and NEW's files: a copy of them has another one."
             )
-        with weights_of(merged, inputs.old, findings) as (weights, values):
+        with weights_of(merged, inputs.old, request.vision_tower, findings) as (weights, values):
             comparison = Comparison(prepared, weights, report, config, findings, values, same=same)
             with explaining(prepared.memory, prepared.device):
                 (from_first,) = Loop(prepared, [comparison], on_progress).run()

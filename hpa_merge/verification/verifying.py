@@ -161,7 +161,7 @@ def _check_claims(
     tower = None if vision_tower is None else Path(vision_tower)
     with (
         Checkpoint.open(sources[0].folder, "OLD") as in_old,
-        open_new(sources[1].folder, in_old) as in_new,
+        open_new(sources[1].folder, in_old, tower) as in_new,
         trace(in_old, in_new, None, tower, config) as lineage,
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
@@ -173,7 +173,7 @@ def _check_claims(
         check_whole(report, in_new, layout, plan, config, lineage, findings)
         check_folder(merged, layout, found, findings)
         check_drawn(merged, report, found, describe(torch.device("cpu")) == report.run.machine, findings)
-        with weights_of(merged, in_old, findings) as (weights, values):
+        with weights_of(merged, in_old, tower, findings) as (weights, values):
             claims = Claims(read[0], in_new, plan, config, report, findings, values)
             _check_tensors(weights, claims, on_step, findings)
             claims.tell_open()

@@ -17,6 +17,8 @@ from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedModel,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
@@ -39,13 +41,32 @@ MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "gpt_oss": lambda: GptOssForCausalLM(GptOssConfig(**SIZES, num_local_experts=4, head_dim=8)),
 }
+"""Whose experts' factors are told apart by their shapes."""
+
+FURTHER_MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
+    "qwen3_moe_square": lambda: Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**SIZES, num_experts=4, moe_intermediate_size=16, decoder_sparse_step=1, head_dim=8)
+    ),
+    "gpt_oss_square": lambda: GptOssForCausalLM(
+        GptOssConfig(**{**SIZES, "intermediate_size": 16}, num_local_experts=4, head_dim=8)
+    ),
+    "qwen2_moe": lambda: Qwen2MoeForCausalLM(
+        Qwen2MoeConfig(
+            **SIZES,
+            num_experts=4,
+            moe_intermediate_size=24,
+            shared_expert_intermediate_size=20,
+            decoder_sparse_step=1,
+        )
+    ),
+}
 
 
 def save_mixture(name: str, folder: Path) -> Path:
     """A tiny mixture of experts, saved in ``folder``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        MIXTURES[name]().save_pretrained(folder)
+        (MIXTURES | FURTHER_MIXTURES)[name]().save_pretrained(folder)
     return folder
 
 
