@@ -3,6 +3,8 @@
 The update of a LoRA is ``Y X`` with ``X`` ``[k, c]``, which multiplies the inputs, and ``Y`` ``[r, k]``.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -42,5 +44,4 @@ def truncated(update: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def product_norm(y: Tensor, x: Tensor) -> float:
     """``‖Y X‖_F`` of ``[r, k]`` and ``[k, c]``, in float64, from their Gram matrices: the product is never built."""
     y, x = y.double(), x.double()
-    square = ((y.T @ y) * (x @ x.T)).sum()
-    return float(square.clamp(min=0.0)) ** 0.5
+    return math.sqrt(max(0.0, float(((y.T @ y) * (x @ x.T)).sum())))
