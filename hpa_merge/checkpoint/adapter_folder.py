@@ -9,7 +9,7 @@ import torch
 
 from hpa_merge.checkpoint.folder import ADAPTER, INDEX, has_weights, read_json, refuse_devices
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import lay_out, read_layout, reading
+from hpa_merge.checkpoint.shard import check_plain, lay_out, read_layout, reading
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG as LIMITS
@@ -123,6 +123,7 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
             "leaves it on one device: gather the weights when the adapter is saved "
             "(stage3_gather_16bit_weights_on_model_save), or take them from its checkpoint with zero_to_fp32.py."
         )
+    check_plain(folder, role, tensors.values())
     return Checkpoint(folder, role, config, tensors, (ADAPTER,), None)
 
 

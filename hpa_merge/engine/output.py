@@ -182,6 +182,8 @@ class MergeOutput:
                 old=sources[0].name,
                 new=sources[1].name,
                 adapter=overlay.kind if (overlay := prepared.inputs.new.overlay) else "",
+                dequantised=prepared.inputs.dequantised,
+                dtype=prepared.inputs.new.dtype,
                 device=str(prepared.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),

@@ -59,7 +59,7 @@ def show_samples(
         CalibrationError: a sample cannot be encoded, or has to fit and does not.
         CheckpointError: the folder is no checkpoint of a model that reads text.
     """
-    with open_model(folder, base, tower=tower) as opened:
+    with open_model(folder, base, tower=tower, dtype=config.dtype) as opened:
         checkpoint = with_tower(opened, tower, config)
         with encoding(checkpoint, given, purpose, config, first) as begun:
             meta = meta_model(checkpoint, torch.device("cpu"), checkpoint.external)

@@ -26,9 +26,9 @@ def applied(layout: Checkpoint, old: Checkpoint, read: Read) -> Read:
     """
     config = layout.index_bytes() or b"{}"
     headers = [{name: (i.dtype, i.shape) for name, i in part.tensors.items()} for part in (layout, old)]
-    with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder, old.side_folder() as base:
         (Path(folder) / str(layout.index)).write_bytes(config)
-        adapter = Adapter(Path(folder), json.loads(config), headers[0], old.folder, headers[1], old.tower)
+        adapter = Adapter(Path(folder), json.loads(config), headers[0], base, headers[1], old.tower)
 
     def merged(name: str) -> Tensor:
         raw = old.raw(name)

@@ -11,7 +11,7 @@ from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.checkpoint.folder import read_json
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.hub import locate
-from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.opening import open_checkpoint, open_new
 
 __all__ = ["Loadable", "loadable", "open_model"]
 
@@ -40,12 +40,21 @@ def loadable(folder: Path, base: str | Path | None, otherwise: str | Path | None
         return
     with open_model(folder, base, otherwise) as model, model.side_folder() as side:
         assert model.overlay is not None
+        if model.unpacking is not None:
+            raise CheckpointError(
+                f"MODEL {folder} is an adapter on {model.folder}, which is quantised: give with --base the same model "
+                "in bfloat16, float16 or float32."
+            )
         yield Loadable(side, model.folder, model.overlay.merge_into)
 
 
 @contextmanager
 def open_model(
-    folder: Path, base: str | Path | None, otherwise: str | Path | None = None, tower: Path | None = None
+    folder: Path,
+    base: str | Path | None,
+    otherwise: str | Path | None = None,
+    tower: Path | None = None,
+    dtype: str = "auto",
 ) -> Iterator[Checkpoint]:
     """Open a checkpoint, or an adapter on its base.
 
@@ -54,19 +63,20 @@ def open_model(
             configuration names, if that is a folder here.
         otherwise: the base if it is not known from these.
         tower: folder of the vision tower, for LLaVA's own layout.
+        dtype: as in :func:`hpa_merge.inputs.opening.open_checkpoint`.
 
     Raises:
         CheckpointError: it is no whole checkpoint; the base is not found, or the adapter does not fit it.
         NumericalError: a tensor of the adapter holds NaN or infinity.
     """
     if not is_adapter(folder):
-        with Checkpoint.open(folder, "MODEL") as opened:
+        with open_checkpoint(folder, "MODEL", dtype) as opened:
             yield opened
         return
     (source,) = locate({"BASE": _find_base(folder, base, otherwise)})
-    with Checkpoint.open(source.folder, "BASE") as below:
+    with open_checkpoint(source.folder, "BASE", dtype) as below:
         try:
-            opened = open_new(folder, below, tower, "MODEL")
+            opened = open_new(folder, below, dtype, tower, "MODEL")
         except CheckpointError as error:  # its sentences are written for a merge
             raise CheckpointError(str(error).replace("NEW ", "MODEL ").replace("OLD", "its base")) from error
         with opened:

@@ -1,4 +1,4 @@
-"""Open NEW: a checkpoint, or OLD with an adapter on top, which is merged tensor by tensor when it is read."""
+"""Open OLD and NEW, in the dtype that is wanted; NEW may be OLD with an adapter on top, merged tensor by tensor."""
 
 import hashlib
 import importlib.metadata
@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open_adapter
+from hpa_merge.checkpoint.unpacking import DTYPES
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
 from hpa_merge.inputs.tower import attach_tower
-from hpa_merge.model import Adapter, is_original_llava, try_adapter
+from hpa_merge.model import Adapter, is_original_llava, kept_in_float32, try_adapter
 
-__all__ = ["open_new"]
+__all__ = ["open_checkpoint", "open_new"]
 
 ROLE = "NEW"
 
@@ -22,10 +23,35 @@ WORKING = 12
 """Bytes that merging takes for each element in addition to the result: the update in float32, and two steps before."""
 
 
-def open_new(folder: str | Path, old: Checkpoint, tower: Path | None = None, role: str = ROLE) -> Checkpoint:
+def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto") -> Checkpoint:
+    """Open a checkpoint as ``from_pretrained`` would load it in ``dtype``.
+
+    What transformers keeps in float32 next to that dtype keeps its own.
+
+    Args:
+        dtype: as in :class:`hpa_merge.config.CalibrationOptions`.
+
+    Raises:
+        CheckpointError: it is not a whole checkpoint, or transformers cannot build its model.
+    """
+    opened = Checkpoint.open(folder, role)
+    if dtype == "auto":
+        return opened
+    wanted, kept = DTYPES[dtype], None
+    if wanted.itemsize == 2 and not is_original_llava(opened.config):
+        header = {key: (info.dtype, info.shape) for key, info in opened.tensors.items()}
+        with opened.side_folder() as place:
+            kept = kept_in_float32(place, header, role, wanted)
+    return opened.read_as(wanted, lambda key: kept is not None and kept.search(key) is not None)
+
+
+def open_new(
+    folder: str | Path, old: Checkpoint, dtype: str = "auto", tower: Path | None = None, role: str = ROLE
+) -> Checkpoint:
     """Open NEW, which was tuned from ``old``; every tensor of an adapter is checked.
 
     Args:
+        dtype: as in :func:`open_checkpoint`; an adapter gets that of ``old``.
         tower: folder of the vision tower, if it was given.
         role: what messages call it.
 
@@ -35,14 +61,15 @@ def open_new(folder: str | Path, old: Checkpoint, tower: Path | None = None, rol
     """
     folder = Path(folder)
     if not is_adapter(folder):
-        return Checkpoint.open(folder, role)
+        return open_checkpoint(folder, role, dtype)
     own = open_adapter(folder, role)
     try:
         below = attach_tower(old, tower) if is_original_llava(old.config) else old
         headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, below)]
-        given = (folder, own.config, headers[0], old.folder, headers[1], below.tower)
-        try_adapter(*given)
-        adapter = Adapter(*given)
+        with old.side_folder() as base:
+            given = (folder, own.config, headers[0], base, headers[1], below.tower)
+            try_adapter(*given)
+            adapter = Adapter(*given)
         if apart := sorted(adapter.keys & below.external):
             raise CheckpointError(
                 f"{role} {folder} is an adapter that changes {apart[0]}, which is not in OLD but in the vision tower "

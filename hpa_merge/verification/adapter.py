@@ -43,7 +43,7 @@ def weights_of(
         yield out, Bits()
         return
     values = OfAdapter()
-    with open_new(out.folder, old, tower, "OUT") as applied:
+    with open_new(out.folder, old, "auto", tower, "OUT") as applied:
         yield applied, values
     if values.rounded:
         findings.unchecked.append(

@@ -35,6 +35,8 @@ def options(rule: Rule, **others: object) -> dict[str, object]:
     found: dict[str, object] = {"method": rule.name, **others}
     if "orthogonal" in rule.options:
         found |= {"orthogonal": False, "p_max": 40.0}
+    if "safety_energy" in rule.options:
+        found["safety_energy"] = 0.4
     if "blocks" in rule.options:
         found["blocks"] = "0"
     return found

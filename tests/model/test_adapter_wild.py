@@ -9,6 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from adapter_cases import CASES, TEXT, Case
 from adapters import WEIGHTS, lora, make_adapter, save_mixture
 from cases import TinyCase
 from safetensors.torch import load_file, save_file
@@ -34,124 +35,6 @@ def _no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpa_merge.inputs.opening.try_adapter", lambda *_: None)
 
 
-TEXT = r".*language_model.*\.(q|v)_proj"
-"""Of the language model of a vision model, and not of its tower."""
-
-FORMER_QWEN = ((r"\.model\.language_model\.", ".model."), (r"\.model\.visual\.", ".visual."))
-FORMER_LLAVA = (
-    (r"model\.model\.language_model\.", "model.language_model.model."),
-    (r"model\.model\.(vision_tower|multi_modal_projector)\.", r"model.\1."),
-)
-
-CASES: dict[str, tuple[str, peft.PeftConfig, dict[str, Any], tuple[tuple[str, str], ...], str]] = {
-    "a regex of the former tree": (
-        "qwen2_5_vl",
-        lora(target_modules=TEXT),
-        {"target_modules": r"^model\.layers\.\d+\.self_attn\.(q|v)_proj$"},
-        FORMER_QWEN,
-        "names of its tensors are translated (model -> model.language_model) and its target_modules do not choose",
-    ),
-    "a regex of the former tree, tensors of the present one": (
-        "qwen2_5_vl",
-        lora(target_modules=r".*visual.*\.(qkv|proj)"),
-        {"target_modules": r"^visual\.blocks\.\d+\.attn\.\w+$"},
-        (),
-        "its target_modules do not choose in OLD the 5 modules that it has tensors for: its tensors say",
-    ),
-    "a list that matches the tower too": (
-        "llava",
-        lora(target_modules=TEXT),
-        {"target_modules": ["q_proj", "v_proj"]},
-        (),
-        "its target_modules also choose model.vision_tower.",
-    ),
-    "a regex that matches the tower too": (
-        "llava",
-        lora(target_modules=TEXT, use_dora=True),
-        {"target_modules": r".*\.(q|v)_proj"},
-        FORMER_LLAVA,
-        "names of its tensors are translated (language_model.model -> model.language_model) and its target_modules",
-    ),
-    "every linear, exclusions of the former tree": (
-        "llava",
-        lora(target_modules=TEXT),
-        {"target_modules": "all-linear", "exclude_modules": r"^vision_tower\..*"},
-        (),
-        "its target_modules also choose",
-    ),
-    "ranks and saved modules of the former tree": (
-        "qwen2_5_vl",
-        lora(
-            target_modules=TEXT,
-            rank_pattern={r"model.language_model.layers.\d.self_attn.q_proj": 6},
-            alpha_pattern={"model.language_model.layers.0.self_attn.v_proj": 5},
-            modules_to_save=["visual.merger"],
-        ),
-        {
-            "rank_pattern": {r"model.layers.\d.self_attn.q_proj": 6},
-            "alpha_pattern": {"model.layers.0.self_attn.v_proj": 5},
-            "modules_to_save": ["visual.merger"],
-        },
-        FORMER_QWEN,
-        "names of its tensors are translated (model -> model.language_model; visual -> model.visual)",
-    ),
-    "too many layers": (
-        "llama",
-        lora(target_modules=["q_proj"], layers_to_transform=[0, 2]),
-        {"layers_to_transform": None},
-        (),
-        "its target_modules also choose model.layers.1.self_attn.q_proj and 1 more, for which it has no tensors",
-    ),
-    "compiled and distributed": (
-        "llama",
-        lora(),
-        {},
-        ((r"^base_model\.model\.", "module.base_model.model._orig_mod."), (r"(mlp)\.", r"\1._fsdp_wrapped_module.")),
-        "",
-    ),
-    "without its prefix, with its name": (
-        "llama",
-        lora(),
-        {},
-        ((r"^base_model\.model\.", ""), (r"(lora_[AB])\.", r"\1.polite.")),
-        "",
-    ),
-    "around the inner model": (
-        "llama",
-        lora(target_modules=["q_proj", "down_proj"]),
-        {},
-        ((r"^base_model\.model\.model\.", "base_model.model."),),
-        "names of its tensors are translated (layers -> model.layers)",
-    ),
-    "wrapped twice": (
-        "gpt2",
-        lora(),
-        {"target_modules": r"^base_model\.model\.transformer\.h\.\d+\..*"},
-        ((r"^base_model\.model\.", "base_model.model.base_model.model."),),
-        "names of its tensors are translated (base_model.model.transformer -> transformer)",
-    ),
-    "IA3": (
-        "qwen2_5_vl",
-        peft.IA3Config(
-            target_modules=TEXT[:-5] + r"proj|.*language_model.*down_proj", feedforward_modules=r".*down_proj"
-        ),
-        {
-            "target_modules": r"^model\.layers\..*(v|q|down)_proj",
-            "feedforward_modules": r"^model\.layers\.\d+\.mlp\.down_proj",
-        },
-        FORMER_QWEN,
-        "its target_modules do not choose",
-    ),
-    "LoHa": (
-        "llava",
-        peft.LoHaConfig(r=3, target_modules=TEXT, init_weights=False),
-        {"target_modules": ["q_proj", "v_proj"]},
-        FORMER_LLAVA,
-        "its target_modules also choose",
-    ),
-}
-
-
 def configure(adapter: Path, changes: Mapping[str, Any]) -> None:
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -174,20 +57,20 @@ def read(old: Path, adapter: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         return {key: ours for key, (ours, was) in read.items() if not torch.equal(ours, was)}, new.overlay.notes
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_adapters_tensors_say_which_modules_it_changes(case: str, tiny: Tiny, tmp_path: Path) -> None:
-    name, config, changes, renamings, note = CASES[case]
-    old = tiny(name).old
-    adapter = make_adapter(old, name, config, tmp_path / "adapter")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_adapters_tensors_say_which_modules_it_changes(case: Case, tiny: Tiny, tmp_path: Path) -> None:
+    old = tiny(case.model).old
+    made = lora if case.kind == "Lora" else getattr(peft, f"{case.kind}Config")
+    adapter = make_adapter(old, case.model, made(**case.options), tmp_path / "adapter")
     wanted, notes = read(old, adapter)
     assert wanted
     assert notes == ()
-    configure(adapter, changes)
-    rename(adapter, *renamings)
+    configure(adapter, case.changes)
+    rename(adapter, *case.renamings)
     found, notes = read(old, adapter)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
-    assert [note in said for said in notes] == ([True] if note else []), notes
+    assert notes == ((f"NEW {adapter}: {case.note}",) if case.note else ())
 
 
 TREE = {
