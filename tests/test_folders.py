@@ -56,7 +56,7 @@ def test_a_folder(name: str, pair: Callable[[Case], tuple[Path, Path]]) -> None:
                 [HPAConfig()],
                 torch.device("cpu"),
             )
-        assert str(raised.value) == case.refused.replace("{new}", str(new_folder))
+        assert str(raised.value) == case.refused.replace("{new}", str(new_folder)).replace("{old}", str(old_folder))
         auto = "AutoModelForImageTextToText" if case.model == "llava" else "AutoModelForCausalLM"
         assert (load(new_folder, auto) is not None) == bool(case.loads)
         return
