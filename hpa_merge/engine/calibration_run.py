@@ -91,9 +91,10 @@ class CalibrationRun:
         One that this model cannot run, for example because it has fewer token ids, is not compared.
         """
         self._compared, rows = COMPARED, self._rows()
-        highest = [int(sample["input_ids"].max()) for sample in other.inputs[:COMPARED]]
         self._others = [
-            (place, other.inputs[place]) for place, token in enumerate(highest) if rows is None or token < rows
+            (place, sample)
+            for place, sample in enumerate(other.inputs[:COMPARED])
+            if rows is None or bool((sample["input_ids"] < rows).all())
         ]
 
     @property
@@ -181,10 +182,14 @@ class CalibrationRun:
         for linear in watched:
             diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
             record.take(linear, observed.tokens(linear), diagonal)
+        if watched:
+            record.keep(unit, observed, watched)
         return record
 
     def free(self, unit: Unit) -> None:
         self._meta.free(unit)
+        if self._record is not None and self._record.hessians is not None:
+            self._record.hessians.forget()
 
     def close(self) -> None:
         self._forwards.close()

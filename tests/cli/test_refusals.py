@@ -130,11 +130,12 @@ def tensor_without_counterpart(call: Call) -> None:
 
 
 @refused(
-    "NEW {new} is quantised (quantization_config in config.json, method gptq): give the checkpoint in "
-    "bfloat16, float16 or float32, dequantised with dequantize() if there is no other."
+    "NEW {new} is quantised (quantization_config in config.json, method hqq), and that is not among the formats that "
+    "are read here (fp8, compressed-tensors, fbgemm_fp8, modelopt, mxfp4, bitsandbytes, gptq, awq): give the "
+    "checkpoint that it was made from, or one that its own library dequantised."
 )
 def quantised(call: Call) -> None:
-    configure(call.new, quantization_config={"quant_method": "gptq", "bits": 4})
+    configure(call.new, quantization_config={"quant_method": "hqq"})
 
 
 @refused(
