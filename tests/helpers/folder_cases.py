@@ -156,8 +156,8 @@ FILES = (
         "shards of another saving than the index",
         lambda old, new: [path.rename(new / path.name.replace("00002.", "00003.")) for path in new.glob("model-*")],
         refused="NEW {new}: the shard model-00001-of-00002.safetensors is missing, though model.safetensors.index.json "
-        "names it: fetch it or, if model-00001-of-00003.safetensors is of a later save, save the model again in an empty "
-        "folder.",
+        "names it: fetch it or, if model-00001-of-00003.safetensors is of a later save, save the model again in an "
+        "empty folder.",
     ),
     Case(
         "shards without an index",
