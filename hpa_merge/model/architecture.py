@@ -22,8 +22,8 @@ from transformers import (
 
 __all__ = ["absent_tensors", "candidates", "named_class"]
 
-GENERATING = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM, AutoModelForSeq2SeqLM)
-"""The Auto classes of models that generate text, the most comprehensive first."""
+GENERATING = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForSeq2SeqLM, AutoModelForCausalLM)
+"""The Auto classes of models that generate text, the most comprehensive first: BART's decoder alone is a causal one."""
 
 
 def named_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
