@@ -14,7 +14,7 @@ from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.sets import Sets, locate_sets, read_sets
 from hpa_merge.errors import ChangedError
 from hpa_merge.inputs.hub import Source, commits_of, locate
-from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.opening import open_checkpoint, open_new
 from hpa_merge.inputs.tower import with_tower
 
 __all__ = ["MergeInputs", "open_inputs"]
@@ -48,6 +48,11 @@ class MergeInputs:
         sets = {source.name: source.commit for sources in self.sets.values() for source in sources if source.commit}
         return commits_of(self.sources) | sets
 
+    @property
+    def dequantised(self) -> dict[str, str]:
+        """How many weights of OLD and NEW are stored in few bits, and how; nothing for one that has none."""
+        return {name: text for name, each in (("old", self.old), ("new", self.new)) if (text := each.dequantised)}
+
     def check_contents(self) -> None:
         """Compare the weights of OLD and NEW with those that were opened; the files' times do not matter.
 
@@ -75,8 +80,8 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     sources = locate(request.checkpoints)
     first = sources[2].folder if request.first is not None else None
     with (
-        Checkpoint.open(sources[0].folder, "OLD") as old,
-        open_new(sources[1].folder, old) as new,
+        open_checkpoint(sources[0].folder, "OLD", config.dtype) as old,
+        open_new(sources[1].folder, old, config.dtype) as new,
         trace(old, new, first, tower, config) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)

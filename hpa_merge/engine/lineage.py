@@ -14,6 +14,7 @@ from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.drift import Counts, Piece, distances_from
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
+from hpa_merge.inputs.opening import open_checkpoint
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.model import MetaModel
 from hpa_merge.report.records import RoundRecord
@@ -50,7 +51,9 @@ class Lineage:
             return [None] * len(outs)
         first = self.first
         header = {name: (info.dtype, info.shape) for name, info in first.tensors.items()}
-        of_first = MetaModel(first.folder, header, first.role, torch.device("cpu"), first.tower, first.external)
+        kind, cpu = type(meta.model), torch.device("cpu")
+        with first.side_folder() as folder:
+            of_first = MetaModel(folder, header, first.role, cpu, first.tower, first.external, kind)
         return list(distances_from(first, new, (of_first, meta), outs))
 
 
@@ -64,7 +67,7 @@ def trace(
         old, new: without a vision tower from another folder.
         first: folder of the first aligned model, if it was given.
         tower: folder of the vision tower, if it was given.
-        config: only its ``conversation`` is used.
+        config: only its ``conversation`` and ``dtype`` are used.
 
     Raises:
         CheckpointError: ``first`` is not the model that the history began with; a checkpoint cannot be read.
@@ -75,7 +78,7 @@ def trace(
     if first is None:
         yield lineage
         return
-    with Checkpoint.open(first, "FIRST") as opened:
+    with open_checkpoint(first, "FIRST", config.dtype) as opened:
         _check_first(opened, history, contents["old"], notes)
         yield replace(lineage, first=with_tower(opened, tower, config)) if history else lineage
 

@@ -210,7 +210,8 @@ def meta_model(
         pieces = zip(checkpoint.pieces(first), checkpoint.pieces(second), strict=False)
         return all(torch.equal(a, b.to(a.dtype)) for a, b in pieces)
 
-    return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external, architecture, same)
+    with checkpoint.side_folder() as folder:
+        return MetaModel(folder, header, checkpoint.role, device, checkpoint.tower, external, architecture, same)
 
 
 def _plan_out(

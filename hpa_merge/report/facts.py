@@ -52,6 +52,7 @@ def report_facts(report: MergeReport) -> Facts:
     return [
         ("linears", ", ".join(counts) or "none"),
         *model_facts(report.run.adapter, report.components, report.passed_through),
+        *dtype_facts(report.run.dequantised, report.run.dtype),
         *mixture_facts(report),
         *set_facts(report.safety, report.task),
         *(history if report.history else []),
@@ -112,6 +113,12 @@ def _by_layer(values: Mapping[str, tuple[float, str]], most: int = 4) -> str:
 def adapter_facts(adapter: str) -> Facts:
     """What kind of adapter NEW is; empty for a checkpoint."""
     return [("NEW is", f"a PEFT adapter on OLD: {adapter}")] if adapter else []
+
+
+def dtype_facts(dequantised: Mapping[str, str], dtype: str) -> Facts:
+    """What was stored in few bits, and the dtype of OUT if that is not NEW's own."""
+    rows = [("dequantised", f"{role.upper()}: {what}") for role, what in dequantised.items()]
+    return [*rows, ("OUT is in", dtype)] if dtype else rows
 
 
 def set_facts(safety: CalibrationRecord | None, task: CalibrationRecord | None) -> Facts:

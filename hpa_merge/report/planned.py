@@ -93,6 +93,7 @@ class PlanReport:
         reshaped: tensors with another shape in NEW than in OLD, a sentence each.
         notes: what the user should know of OLD and NEW, a sentence each.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
+        dequantised, dtype: as in :class:`RunRecord`.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         history: the round of the model, or why its history starts again; empty in the first round.
         samples: the sets that the method uses, as the models get them.
@@ -114,6 +115,8 @@ class PlanReport:
     components: tuple[ComponentRecord, ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
     adapter: str = ""
+    dequantised: dict[str, str] = field(default_factory=dict)
+    dtype: str = ""
     statistics: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
     samples: tuple[ShownSet, ...] = ()
