@@ -1,15 +1,20 @@
-"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: recognise it, check it, open it."""
+"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: recognise it, check it, open it, plan one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from hpa_merge.checkpoint.folder import ADAPTER, INDEX, has_weights, read_json, refuse_devices
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import check_plain, read_layout
+from hpa_merge.checkpoint.shard import check_plain, lay_out, read_layout, reading
 from hpa_merge.errors import CheckpointError
+from hpa_merge.files.inside import read_inside
+from hpa_merge.files.parsing import CONFIG as LIMITS
 
-__all__ = ["CONFIG", "is_adapter", "is_adapter_list", "open_adapter", "refuse_neighbours"]
+__all__ = ["CONFIG", "is_adapter", "is_adapter_list", "laid_out", "open_adapter", "refuse_neighbours"]
 
 CONFIG = "adapter_config.json"
 
@@ -120,6 +125,25 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
         )
     check_plain(folder, role, tensors.values())
     return Checkpoint(folder, role, config, tensors, (ADAPTER,), None)
+
+
+def laid_out(
+    own: Checkpoint, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], config: bytes | None = None
+) -> Checkpoint:
+    """An adapter like ``own`` with other tensors, before it is written: only its layout and its side files are read.
+
+    Args:
+        tensors: dtype and shape of each.
+        config: its adapter_config.json, if that is not the one of ``own``.
+    """
+    heads, infos = {}, own.tensors
+    if config is None:
+        with reading(own.folder, own.role, CONFIG):
+            config = read_inside(own.folder, CONFIG, LIMITS.size)
+    if {info.name: (info.dtype, info.shape) for info in own.tensors.values()} != dict(tensors):
+        heads[ADAPTER], places = lay_out(tensors, ADAPTER)
+        infos = {info.name: info for info in places}
+    return replace(own, tensors=infos, index=CONFIG, own_index=config, heads=heads)
 
 
 def _inner(folder: Path) -> list[str]:

@@ -93,6 +93,8 @@ def open_new(
         notes=tuple(f"{role} {folder}: {note}" for note in notes),
         merge_into=lambda model: adapter.merge_into(model, below.raw, own.read),
         close=own.close,
+        adapter=adapter,
+        own_tensors=own,
     )
     return old.under(overlay, role)
 

@@ -165,6 +165,10 @@ class Adapter:
         """OLD's tensors on disk that become a parameter of the model, and others with it."""
         return self._on_disk[parameter].keys
 
+    def parameter(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The value of a parameter of the model from the tensors on disk that :meth:`keys_of` names."""
+        return self._on_disk[name].apply(tensors, self._model)[name]
+
     def _build_fitting(self, settings: Any, names: dict[str, str], known_as: Callable[[str], str]) -> None:
         """Build what the configuration says or, if that does not fit the adapter's tensors, what these say.
 
