@@ -77,7 +77,9 @@ class LocalModel:
         self._folder, self._device = folder, device
         self._encoder = EncoderProcess.from_checkpoint(side or folder, [example], template, max_frames)
         try:
-            self._model = _load(folder, device, merge_into)
+            self._model = _load(folder, device)
+            if merge_into is not None:
+                merge_into(self._model)
             end = self._encoder.end
         except BaseException as error:
             self._encoder.close()
@@ -216,11 +218,8 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(folder: Path, device: torch.device, merge_into: Callable[[Any], None] | None) -> PreTrainedModel:
+def _load(folder: Path, device: torch.device) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, no code of the checkpoint's own.
-
-    Args:
-        merge_into: merges an adapter into it.
 
     Raises:
         CheckpointError: it cannot be loaded, or is not whole.
@@ -272,7 +271,5 @@ def _load(folder: Path, device: torch.device, merge_into: Callable[[Any], None] 
             "cannot be taken from its files; fetch or merge it again."
         )
     repair(model)
-    if merge_into is not None:
-        merge_into(model)
     found: PreTrainedModel = model.to(device).eval()
     return found
