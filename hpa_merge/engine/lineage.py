@@ -51,8 +51,9 @@ class Lineage:
             return [None] * len(outs)
         first = self.first
         header = {name: (info.dtype, info.shape) for name, info in first.tensors.items()}
+        kind, cpu = type(meta.model), torch.device("cpu")
         with first.side_folder() as folder:
-            of_first = MetaModel(folder, header, first.role, torch.device("cpu"), first.tower, first.external)
+            of_first = MetaModel(folder, header, first.role, cpu, first.tower, first.external, kind)
         return list(distances_from(first, new, (of_first, meta), outs))
 
 

@@ -32,6 +32,7 @@ def tiles(report: MergeReport) -> Facts:
     found = [(f"of {counted(len(report.linears), 'linear weight')} adapted", f"{len(adapted):,}")]
     for name, words in (
         ("restored_share", f"of their {things_restored(report)} restored"),
+        ("compensated_share", "of their values compensate"),
         ("energy_restored", "of the update's energy undone, mean"),
         ("shared", "of safety's columns wanted by the task too, mean"),
     ):
@@ -52,6 +53,8 @@ def summary(report: MergeReport) -> list[str]:
     )
     if (share := figures["restored_share"]) is not None:
         first += f" Of these, {percent(share)} of the {things_restored(report)} are OLD's again."
+    if (compensated := figures["compensated_share"]) is not None:
+        first += f" {percent(compensated)} of the values compensate for the others, and are neither model's."
     if (energy := figures["energy_restored"]) is not None:
         first += f" What was restored held {percent(energy)} of the change that tuning had made, on average; the rest"
         first += " was kept" + (", minus the orthogonal correction." if any(r.kappa for r in adapted) else ".")

@@ -38,10 +38,11 @@ class LinearRecord:
         n_restored, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
         restored: the restored columns, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
             ``j // 8``; :func:`unpack_columns` reads it.
-        alpha, kappa: ``α`` and ``κ``.
+        alpha, kappa: ``α`` and ``κ``; of a ``κ`` for each row or column the mean, weighted by the squares of OLD's.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_restored: the share of ``‖ΔW‖²_F`` in what is restored.
-        restored_share: the share of values that are OLD's, compensated or not, for rules that choose single values.
+        energy_restored: the share of ``‖ΔW‖²_F`` in what is not NEW's: restored, or compensated from OLD's.
+        restored_share: the share of values that are OLD's as they are, for rules that choose single values.
+        compensated_share: the share of values that compensation may have changed, so that they are neither model's.
         new_columns: the columns that are entirely NEW's, as ``restored``; this and the next four are Safe Delta's.
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
@@ -55,6 +56,8 @@ class LinearRecord:
         distance: ``‖W_out − W_old‖_F`` of the written weight, adapted or not, over the rows that both have. None if the
             number of columns differs.
         old_norm: ``‖W_old‖_F`` over the same rows.
+        adapter_error: in an OUT that is an adapter, ``‖U − ΔŴ‖_F / ‖ΔŴ‖_F`` of its update ``U`` and the rule's ``ΔŴ``,
+            0 if no value was rounded. None in a whole checkpoint, or where the adapter changes nothing.
     """
 
     name: str
@@ -79,6 +82,7 @@ class LinearRecord:
     pooled: str | None = None
     shared_rows: int | None = None
     restored_share: float | None = None
+    compensated_share: float | None = None
     new_columns: str | None = None
     split_column: int | None = None
     split_rows: int | None = None
@@ -87,6 +91,7 @@ class LinearRecord:
     saliency: str | None = None
     distance: float | None = None
     old_norm: float | None = None
+    adapter_error: float | None = None
 
     @property
     def drift(self) -> float | None:

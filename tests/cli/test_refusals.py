@@ -297,6 +297,17 @@ def token_outside_the_vocabulary(call: Call) -> None:
     call.task = call.calibration({"input_ids": [1, 511]}, {"input_ids": [1, 512]})
 
 
+@refused(
+    "{task}:1: NEW's tokenizer makes the token 515 of this sample, and its embeddings have 512 rows: give the "
+    "tokenizer that belongs to these weights, or the model after resize_token_embeddings()."
+)
+def tokenizer_that_grew(call: Call) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(call.new)
+    tokenizer.add_tokens([f"<extra{number}>" for number in range(len(tokenizer), 520)])
+    tokenizer.save_pretrained(call.new)
+    call.task = call.calibration({"prompt": "How?", "response": "With <extra515>."})
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_input(name: str, make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
     spoil, sentence = CASES[name]

@@ -54,8 +54,9 @@ def _summary(report: MergeReport) -> str:
     """What this model is."""
     old, new = (_linked(report, name) for name in (report.run.old, report.run.new))
     adapter = f", an adapter on it ({cell(report.run.adapter)})" if report.run.adapter else ""
+    what = "This adapter" if report.is_adapter else "This model"
     return (
-        f"This model is {new}{adapter}, with a part of its weights restored from {old}, the model before that tuning "
+        f"{what} is {new}{adapter}, with a part of its weights restored from {old}, the model before that tuning "
         "step. The aim is to keep the safety alignment and the earlier tasks of the one and the new task of the other. "
         f"Nothing was trained. {_restored(report)} The method is {_paper(report)}; "
         "[`hpa_report.json`](hpa_report.json) has every decision for every weight."
@@ -73,6 +74,8 @@ def _restored(report: MergeReport) -> str:
     if share is not None:
         bits = ", bit for bit" if adapted[0].restored is not None else ""
         text += f": {percent(share)} of their {things_restored(report)} are OLD's again{bits}"
+    if (compensated := figures["compensated_share"]) is not None:
+        text += f", and {percent(compensated)} of the values compensate for the others"
     cost = "" if energy is None else f" What was restored held {percent(energy)} of the update's square, on average."
     return f"{text}.{cost}"
 
