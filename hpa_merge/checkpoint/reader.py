@@ -23,6 +23,7 @@ from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
 
@@ -47,6 +48,7 @@ class Checkpoint:
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
+        code: the code that it brings, if that is trusted.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Checkpoint:
     index: str | None
     tower: Path | None = None
     overlay: Overlay | None = None
+    code: Code | None = None
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -99,7 +102,9 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, overlay=overlay)
+        return Checkpoint(
+            self.folder, role, self.config, self.tensors, self.shards, self.index, overlay=overlay, code=self.code
+        )
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -40,6 +40,7 @@ def of_statistics(
         checkpoint.role: _checkpoint_digest(checkpoint),
         f"{purpose} samples": _samples_digest(samples),
         "damping": damping,
+        **({f"code of {checkpoint.role}": checkpoint.code.digest} if checkpoint.code is not None else {}),
         **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
         **{f"version of {name}": versions()[name] for name in ("hpa-merge", "torch", "transformers")},
     }

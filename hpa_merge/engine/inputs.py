@@ -8,6 +8,7 @@ from typing import final
 
 from hpa_merge.checkpoint import Checkpoint, Inputs, check_side_files
 from hpa_merge.checkpoint.inputs import changed, files_of
+from hpa_merge.engine.code import code_records
 from hpa_merge.engine.lineage import Lineage, trace
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.request import MergeRequest
@@ -15,7 +16,9 @@ from hpa_merge.engine.sets import Sets, locate_sets, read_sets
 from hpa_merge.errors import ChangedError
 from hpa_merge.inputs.hub import Source, commits_of, locate
 from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.report.records import CodeRecord
 
 __all__ = ["MergeInputs", "open_inputs"]
 
@@ -48,6 +51,11 @@ class MergeInputs:
         sets = {source.name: source.commit for sources in self.sets.values() for source in sources if source.commit}
         return commits_of(self.sources) | sets
 
+    @property
+    def code(self) -> tuple[CodeRecord, ...]:
+        """The code of the checkpoints, which is run."""
+        return code_records([*self.read, *([self.lineage.first] if self.lineage.first is not None else [])])
+
     def check_contents(self) -> None:
         """Compare the weights of OLD and NEW with those that were opened; the files' times do not matter.
 
@@ -74,10 +82,11 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     config, tower = request.calibration, request.vision_tower
     sources = locate(request.checkpoints)
     first = sources[2].folder if request.first is not None else None
+    trust = Trust(request.trust_remote_code, sources)
     with (
-        Checkpoint.open(sources[0].folder, "OLD") as old,
-        open_new(sources[1].folder, old) as new,
-        trace(old, new, first, tower, config) as lineage,
+        trust.with_code(Checkpoint.open(sources[0].folder, "OLD")) as old,
+        trust.with_code(open_new(sources[1].folder, old)) as new,
+        trace(old, new, first, tower, config, trust) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)
         guarded = _guarded(request, sources, read, sets, lineage)

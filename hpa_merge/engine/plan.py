@@ -13,6 +13,8 @@ import torch
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.custom_code.failing import blaming
+from hpa_merge.engine.code import check_code
 from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
@@ -108,6 +110,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         raise CheckpointError(
             f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
         )
+    check_code(old, new)
     metas = (meta_model(old, device), meta_model(new, device, new.external))
     check_inputs(metas[1])
     components, own = metas[1].components, new.tensors.keys() - new.external
@@ -156,7 +159,9 @@ def meta_model(checkpoint: Checkpoint, device: torch.device, external: Collectio
         CheckpointError: its config.json and its tensors make none.
     """
     header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-    return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external)
+    code = checkpoint.code
+    with blaming(code, checkpoint.role):
+        return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external, code)
 
 
 def _plan_out(

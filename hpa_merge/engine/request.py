@@ -35,6 +35,7 @@ class MergeOptions(TypedDict, total=False):
     vision_tower: str | Path | None
     stats: str | Path | None
     first: str | Path | None
+    trust_remote_code: bool
     max_memory: int | None
     max_host_memory: int | None
     overwrite: bool
@@ -65,6 +66,7 @@ class MergeRequest:
         vision_tower: folder of the vision tower, for checkpoints in LLaVA's own layout.
         stats: the statistics file, if any.
         first: the first aligned model of the history, a folder or a name on the Hub, to measure OUT's drift from.
+        trust_remote_code: run the code that the checkpoints bring.
         limits: of memory.
         overwrite, resume: as in :func:`hpa_merge.merge`.
         skip_complete: leave an OUT unchanged if it is complete and this request would make the same.
@@ -82,6 +84,7 @@ class MergeRequest:
     vision_tower: Path | None = None
     stats: Path | None = None
     first: str | Path | None = None
+    trust_remote_code: bool = False
     limits: Limits = Limits()
     overwrite: bool = False
     resume: bool = False
@@ -149,6 +152,7 @@ class MergeRequest:
             vision_tower=_path(options.get("vision_tower")),
             stats=_path(options.get("stats")),
             first=options.get("first"),
+            trust_remote_code=options.get("trust_remote_code", False),
             limits=Limits(options.get("max_memory"), options.get("max_host_memory")),
             overwrite=options.get("overwrite", False),
             resume=options.get("resume", False),

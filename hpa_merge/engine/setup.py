@@ -13,6 +13,7 @@ from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, needed_b
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.code import code_notes
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
@@ -67,7 +68,13 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+        return (
+            *of_sources,
+            *of_sets,
+            *self.inputs.lineage.notes,
+            *self.statistics_notes,
+            *code_notes(*self.inputs.read),
+        )
 
     @property
     def origins(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answe
 from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
@@ -39,6 +40,7 @@ class AnsweringOptions(TypedDict, total=False):
     chat_template: str
     template_arg: tuple[str, ...]
     template_date: str
+    trust_remote_code: bool
 
 
 @final
@@ -53,6 +55,7 @@ class Answering:
         concurrency, timeout: requests under way at once, and seconds that one may take.
         max_frames, chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has
             them; of models that are loaded here, and not of a guard model.
+        trust_remote_code: run the code that models bring that are loaded here, a guard model's too.
 
     Raises:
         ConfigError: the chat template cannot be read, or an argument is none.
@@ -69,6 +72,7 @@ class Answering:
     chat_template: str = ""
     template_arg: tuple[str, ...] = ()
     template_date: str = TEMPLATE_DATE
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         given = self.chat_template or self.template_arg or self.template_date != TEMPLATE_DATE
@@ -80,7 +84,9 @@ class Answering:
         _ = self.template
 
     @classmethod
-    def of(cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int) -> Self:
+    def of(
+        cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int, *, trust_remote_code: bool = False
+    ) -> Self:
         """Answers of models that are calibrated with ``config``: on the same device, by the same chat template."""
         return cls(
             config.device,
@@ -90,6 +96,7 @@ class Answering:
             chat_template=config.chat_template,
             template_arg=config.template_arg,
             template_date=config.template_date,
+            trust_remote_code=trust_remote_code,
         )
 
     @property
@@ -177,8 +184,9 @@ def opened(
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
     template = replace(how.template, defaults=defaults or {})
+    code = Trust(how.trust_remote_code, [source]).code_of(source.folder, "MODEL")
     model_here = LocalModel(
-        source.folder, example, device=device, template=template, max_frames=how.max_frames, **sizes
+        source.folder, example, device=device, template=template, max_frames=how.max_frames, code=code, **sizes
     )
     try:
         yield model_here
@@ -255,6 +263,7 @@ def opened_judge(judge: Judge | Guard, example: Sample | None, how: Answering) -
         VERDICT_TOKENS,
         chat_template=judge.template,
         template_arg=judge.arguments,
+        trust_remote_code=how.trust_remote_code,
     )
     with opened(judge.model, shown, local, DEFAULTS) as guard:
         yield GuardJudge(judge, guard, images=images)

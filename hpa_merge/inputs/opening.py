@@ -36,8 +36,8 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
     own = open_adapter(folder, ROLE)
     try:
         headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, old)]
-        try_adapter(folder, own.config, headers[0], old.folder, headers[1])
-        adapter = Adapter(folder, own.config, headers[0], old.folder, headers[1])
+        try_adapter(folder, own.config, headers[0], old.folder, headers[1], old.code)
+        adapter = Adapter(folder, own.config, headers[0], old.folder, headers[1], old.code)
         for key in own.tensors:
             tensor = own.read(key)
             if tensor.is_floating_point() and not all_finite(tensor):

@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.building import build_meta_model
 from hpa_merge.model.conversion import Conversion, Header, current_name, find_conversions
@@ -72,7 +73,15 @@ class Adapter:
         most: the most elements of tensors that are computed together.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        own: Header,
+        base: Path,
+        header: Header,
+        code: Code | None = None,
+    ) -> None:
         """Build the model with the adapter's layers, and check that they fit.
 
         Args:
@@ -81,6 +90,7 @@ class Adapter:
             own: the adapter's tensors.
             base: OLD's folder.
             header: OLD's tensors.
+            code: the code that OLD brings, which is run.
 
         Raises:
             CheckpointError: it does not fit OLD, or is of a kind that cannot be merged.
@@ -89,7 +99,7 @@ class Adapter:
             settings = read_config(folder, config, {key: shape for key, (_, shape) in own.items()})
             self.kind = describe(settings)
             self._folder, self._own, self._header = folder, own, header
-            self._model = build_meta_model(base, header, "OLD")
+            self._model = build_meta_model(base, header, "OLD", code=code)
             conversions = find_conversions(self._model, header, "OLD")
             model = deepcopy(self._model)
             self._on_disk = {target: conversion for conversion in conversions for target in conversion.targets}

@@ -14,10 +14,14 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from hpa_merge.custom_code.failing import blaming, place_of
+from hpa_merge.custom_code.finding import Code
+from hpa_merge.custom_code.running import running
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.files.parsing import CONFIG, read_json
+from hpa_merge.model.classes import find_class, read_model_config
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.model.transformers_fixes import repair
@@ -43,28 +47,32 @@ BUFFER_BYTES = 2**32
 """The most bytes of buffers that a model computes itself, such as masks and rotary tables: 4 GiB in memory."""
 
 
-def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None = None) -> PreTrainedModel:
+def build_meta_model(
+    folder: Path, header: Header, role: str, tower: Path | None = None, code: Code | None = None
+) -> PreTrainedModel:
     """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` gives.
 
     Args:
         tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
+        code: the code that the checkpoint brings, which is run; None: none is run.
 
     Raises:
         CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
     """
+    with blaming(code, role), running(code):
+        return _build(folder, header, role, tower, code)
+
+
+def _build(folder: Path, header: Header, role: str, tower: Path | None, code: Code | None) -> PreTrainedModel:
+    """As :func:`build_meta_model`; the code, if any, may raise anything."""
     try:
         raw = _read_config(folder, header, role)
         if tower is None:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config = read_model_config(folder, role, code)
         else:
             config = llava_config(raw, _read_config(tower, header, "the vision tower"), header, role)
-        name = (config.architectures or ["(none)"])[0]
-        architecture = getattr(transformers, name, None)
-        if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
-            raise CheckpointError(
-                f"{role}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
-                "install a version that does."
-            )
+        architecture = find_class(config, folder, role, code)
+        name = architecture.__name__
         floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
         dtype = config.dtype or next(floating, torch.float32)
         # other implementations may be code that is fetched from the Hub
@@ -80,6 +88,8 @@ def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None
     except HPAError:
         raise
     except Exception as error:  # config.json may hold anything, and transformers may raise anything
+        if place_of(error):
+            raise
         reason = " ".join(str(error).split())[:200].rstrip(" .:") or type(error).__name__
         raise CheckpointError(
             f"{role}'s config.json is not one that transformers {transformers.__version__} can build a model from "

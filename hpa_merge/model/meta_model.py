@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.building import build_meta_model, decoder_start
@@ -96,6 +97,7 @@ class MetaModel:
         device: torch.device,
         tower: Path | None = None,
         external: Collection[str] = (),
+        code: Code | None = None,
     ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
@@ -106,11 +108,12 @@ class MetaModel:
             device: where units are loaded to.
             tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
             external: tensors from elsewhere that are only read: they are not linears and have no component.
+            code: the code that the checkpoint brings, which is run; None: none is run.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = build_meta_model(folder, header, role, tower)
+        self.model = build_meta_model(folder, header, role, tower, code)
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device

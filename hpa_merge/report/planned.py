@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-from hpa_merge.report.records import CalibrationRecord, ComponentRecord
+from hpa_merge.report.records import CalibrationRecord, CodeRecord, ComponentRecord
 
 
 @final
@@ -91,6 +91,7 @@ class PlanReport:
         bytes_out, bytes_free: the size of OUT's weights, and the free space on their disk.
         peak_host_bytes, peak_device_bytes: upper estimates; the latter is None on the CPU.
         reshaped: tensors with another shape in NEW than in OLD, a sentence each.
+        code: the code of the checkpoints, which is run.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         history: the round of the model, or why its history starts again; empty in the first round.
@@ -112,6 +113,7 @@ class PlanReport:
     device: str
     components: tuple[ComponentRecord, ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
+    code: tuple[CodeRecord, ...] = ()
     adapter: str = ""
     statistics: tuple[str, ...] = ()
     history: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from hpa_merge.report.facts import (
     Facts,
     adapted_in,
     adapter_facts,
+    code_facts,
     cost_facts,
     hub_facts,
     input_facts,
@@ -58,6 +59,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("statistics", sentence) for sentence in plan.statistics),
         *(("history", sentence) for sentence in plan.history),
         *hub_facts(plan.commits),
+        *code_facts(plan.code),
     )
     note = Text("Outside the stacks the share depends on when a unit runs.\nNothing was written.")
     return _page(table, facts, note, plan.samples)

@@ -72,11 +72,11 @@ def snippet_of(report: MergeReport) -> str:
             "    model_id, None, get_model_name_from_path(model_id)\n"
             ")"
         )
-    usage = usage_of(report)
+    usage, trust = usage_of(report), ", trust_remote_code=True" if report.run.code else ""
     name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
     return (
         f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
         f"model_id = {UNPUBLISHED}\n"
-        f'model = {usage.loader}.from_pretrained(model_id, dtype="auto")\n'
-        f"{name} = {usage.reader}.from_pretrained(model_id)"
+        f'model = {usage.loader}.from_pretrained(model_id, dtype="auto"{trust})\n'
+        f"{name} = {usage.reader}.from_pretrained(model_id{trust})"
     )

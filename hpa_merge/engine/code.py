@@ -1,0 +1,45 @@
+"""The code that the checkpoints of a merge bring: its records, and what the user should know of it."""
+
+from collections.abc import Iterable, Iterator
+
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.custom_code.comparing import differing
+from hpa_merge.errors import CheckpointError
+from hpa_merge.report.records import CodeRecord
+from hpa_merge.report.words import shortened
+
+__all__ = ["check_code", "code_notes", "code_records"]
+
+
+def check_code(old: Checkpoint, new: Checkpoint) -> None:
+    """Check that OLD's model and NEW's have the same code, apart from comments, docstrings and layout.
+
+    Raises:
+        CheckpointError: it differs, so that they are not one model before and after tuning.
+    """
+    if files := differing(old.code, new.code, of_the_model=True):
+        raise CheckpointError(
+            f"the code of OLD's model and that of NEW's differ in {shortened(files)}, and OUT can have only one: put "
+            "the files of the right one into both folders, or leave out --trust-remote-code if transformers has the "
+            "class itself."
+        )
+
+
+def code_notes(old: Checkpoint, new: Checkpoint) -> Iterator[str]:
+    """A sentence if the code of the two tokenizers or processors differs."""
+    if files := differing(old.code, new.code, of_the_model=False):
+        yield (
+            f"The code of OLD's tokenizer or processor and that of NEW's differ in {shortened(files)}: each encodes "
+            "the samples of its model, and OUT gets NEW's."
+        )
+
+
+def code_records(checkpoints: Iterable[Checkpoint]) -> tuple[CodeRecord, ...]:
+    """What code was run, by checkpoint and place."""
+    return tuple(
+        CodeRecord(checkpoint.role, part.repository, part.commit, part.digest, tuple(part.files))
+        for checkpoint in checkpoints
+        if checkpoint.code is not None
+        for part in checkpoint.code.parts.values()
+        if part.files
+    )

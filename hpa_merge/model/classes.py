@@ -1,0 +1,78 @@
+"""Which class a model has: transformers' own or, if the user trusts it, that of the checkpoint's own code."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+from hpa_merge.custom_code.finding import Code, Reference, find_references
+from hpa_merge.custom_code.running import class_of
+from hpa_merge.errors import CheckpointError
+
+__all__ = ["find_class", "read_model_config"]
+
+AUTO = (
+    *("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForSeq2SeqLM"),
+    *("AutoModelForMultimodalLM", "AutoModel"),
+)
+"""The entries of ``auto_map`` that may name a model which generates text, in the order in which they are tried."""
+
+
+def read_model_config(folder: Path, role: str, code: Code | None) -> Any:
+    """The configuration of ``folder``; with ``code``, within :func:`hpa_merge.custom_code.running.running`.
+
+    Raises:
+        Exception: whatever transformers or the code raises.
+        CheckpointError: the configuration is one of code that may not be run.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=code is not None)
+    except ValueError as error:
+        if code is None and any(each.auto == "AutoConfig" for each in find_references(folder)):
+            raise CheckpointError(_untrusted(folder, role, "configuration")) from error
+        raise
+
+
+def find_class(config: Any, folder: Path, role: str, code: Code | None) -> type[PreTrainedModel]:
+    """The class of the model with that configuration; arguments and errors as :func:`read_model_config`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    name = (config.architectures or ["(none)"])[0]
+    reference = None if code is None else _of_model(code.references, name)
+    if code is not None and reference is not None:
+        architecture, name = class_of(code, reference), reference.name
+    else:
+        architecture = getattr(transformers, name, None)
+    if isinstance(architecture, type) and issubclass(architecture, PreTrainedModel):
+        return architecture
+    if reference is not None:
+        raise CheckpointError(
+            f"{role}'s own code has {name} in {reference.path}, which is no PreTrainedModel: auto_map in config.json "
+            "has to name a model."
+        )
+    if code is None and _of_model(find_references(folder), name) is not None:
+        raise CheckpointError(_untrusted(folder, role, f"architecture {name}"))
+    raise CheckpointError(
+        f"{role}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
+        "install a version that does."
+    )
+
+
+def _of_model(references: tuple[Reference, ...], name: str) -> Reference | None:
+    """The entry of ``auto_map`` in config.json for the model: with the class that ``architectures`` names, if any."""
+    models = [each for each in references if each.of_the_model and each.auto != "AutoConfig"]
+    by_auto = {each.auto: each for each in reversed(models)}
+    named = next((each for each in models if each.name == name), None)
+    return named or next((by_auto[auto] for auto in AUTO if auto in by_auto), None)
+
+
+def _untrusted(folder: Path, role: str, what: str) -> str:
+    """The refusal of code that the user has not trusted."""
+    files = sorted({each.path for each in find_references(folder) if each.of_the_model})
+    return (
+        f"{role} brings code of its own for its {what} ({', '.join(files)}, named by auto_map in config.json), and "
+        "such code is not run: read it, and give --trust-remote-code (trust_remote_code in Python) if you trust it."
+    )

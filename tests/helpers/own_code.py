@@ -1,0 +1,175 @@
+"""Tiny checkpoints that bring code of their own, as on the Hub: a model, a processor and a tokenizer.
+
+``old`` and ``new`` are written with plain ``save_pretrained`` from the same classes that the folders bring.
+"""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tiny_processors
+import torch
+from safetensors.torch import save_file
+
+__all__ = ["CONFIG", "FILES", "MODEL", "PARTS", "make_decoder_pair", "mark", "write_code"]
+
+CONFIG = """
+from transformers import PretrainedConfig
+
+
+class TinyDecConfig(PretrainedConfig):
+    model_type = "tinydec"
+
+    def __init__(self, vocab_size=512, width=32, num_hidden_layers=3, **kwargs):
+        self.vocab_size, self.width, self.num_hidden_layers = vocab_size, width, num_hidden_layers
+        super().__init__(**kwargs)
+"""
+
+PARTS = '''
+import torch
+from torch import nn
+
+from . import tinydec_linears as linears
+
+
+class Mixer(nn.Module):
+    """Reads all earlier tokens."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.reader = linears.Halved(width, width, bias=False)
+        self.writer = linears.Halved(width, width, bias=False)
+
+    def forward(self, hidden):
+        scores = self.reader(hidden) @ hidden.transpose(-1, -2) / hidden.shape[-1] ** 0.5
+        mask = torch.full(scores.shape[-2:], float("-inf"), device=hidden.device).triu(1)
+        return self.writer((scores + mask).softmax(-1) @ hidden)
+
+
+class Blob(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.mixer = Mixer(width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, hidden):
+        hidden = hidden + self.mixer(hidden)
+        return hidden + self.down(torch.tanh(self.up(hidden)))
+'''
+
+LINEARS = """
+from torch import nn
+
+
+class Halved(nn.Linear):
+    def forward(self, hidden):
+        return super().forward(hidden) / 2
+"""
+
+MODEL = """
+import torch
+from torch import nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+from .configuration_tinydec import TinyDecConfig
+from .tinydec_parts import (
+    Blob,
+)
+
+
+class TinyDecForText(PreTrainedModel, GenerationMixin):
+    config_class = TinyDecConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = nn.Embedding(config.vocab_size, config.width)
+        self.blobs = nn.ModuleList(Blob(config.width) for _ in range(config.num_hidden_layers))
+        self.voice = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.words
+
+    def get_output_embeddings(self):
+        return self.voice
+
+    def prepare_inputs_for_generation(self, input_ids, **kwargs):
+        return {"input_ids": input_ids}
+
+    def forward(self, input_ids, attention_mask=None, **kwargs):
+        hidden = self.words(input_ids)
+        for blob in self.blobs:
+            hidden = blob(hidden)
+        return CausalLMOutput(logits=self.voice(hidden))
+"""
+
+FILES = {
+    "configuration_tinydec.py": CONFIG,
+    "modeling_tinydec.py": MODEL,
+    "tinydec_parts.py": PARTS,
+    "tinydec_linears.py": LINEARS,
+}
+"""The code of the decoder; the last two files are reached by relative imports only."""
+
+AUTO = {
+    "AutoConfig": "configuration_tinydec.TinyDecConfig",
+    "AutoModelForCausalLM": "modeling_tinydec.TinyDecForText",
+}
+
+
+def write_code(folder: Path, files: Mapping[str, str] = FILES) -> None:
+    """Write files of code into a folder."""
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def mark(folder: Path, marker: Path) -> None:
+    """Have every file of code in a folder append its name to ``marker`` when it is imported."""
+    for path in folder.glob("*.py"):
+        path.write_text(f"with open({str(marker)!r}, 'a') as it: it.write({path.name!r} + '\\n')\n{path.read_text()}")
+
+
+def make_decoder_pair(folder: Path, *, auto: Mapping[str, Any] = AUTO, seed: int = 0) -> tuple[Path, Path]:
+    """``old`` and ``new`` in ``folder``: a decoder that transformers does not know, before and after tuning."""
+    random_numbers = torch.Generator().manual_seed(seed)
+    config = {"model_type": "tinydec", "architectures": ["TinyDecForText"], "auto_map": dict(auto), "dtype": "float32"}
+    config |= {"vocab_size": 512, "width": 32, "num_hidden_layers": 3}
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=random_numbers) / shape[-1] ** 0.5
+
+    tensors = {"words.weight": numbers(512, 32), "voice.weight": numbers(512, 32)}
+    for block in range(3):
+        of_block = {
+            "mixer.reader.weight": numbers(32, 32),
+            "mixer.writer.weight": numbers(32, 32),
+            "up.weight": numbers(64, 32),
+            "up.bias": numbers(64),
+            "down.weight": numbers(32, 64),
+            "down.bias": numbers(32),
+        }
+        tensors |= {f"blobs.{block}.{name}": value for name, value in of_block.items()}
+    for name in ("old", "new"):
+        path = folder / name
+        tiny_processors.text_tokenizer(chat=True).save_pretrained(path)
+        (path / "config.json").write_text(json.dumps(config))
+        write_code(path)
+        save_file(tensors, path / "model.safetensors", {"format": "pt"})
+        tensors = {
+            key: value if value.ndim == 1 else value + 0.1 * numbers(*value.shape) for key, value in tensors.items()
+        }
+    return folder / "old", folder / "new"
+
+
+def in_process(folder: Path, file: str) -> Any:
+    """A module of a folder, imported here without this package."""
+    spec = importlib.util.spec_from_file_location(f"plain_{folder.name}_{Path(file).stem}", folder / file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
