@@ -228,7 +228,7 @@ def _check_trusted(folder: Path, what: str, auto: str, error: Exception) -> None
     """
     named = [each for each in find_references(folder) if each.auto.startswith(auto) and not each.of_the_model]
     if named and not is_running():
-        files = ", ".join(sorted({each.path for each in named}))
+        files = ", ".join(sorted({each.shown for each in named}))
         where = " and ".join(sorted({each.file for each in named}))
         raise CheckpointError(
             f"{folder} brings code of its own for its {what} ({files}, named by auto_map in {where}), and such code is "

@@ -6,10 +6,10 @@ Nothing is run here. The files are read once, and what was read is what is diges
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.errors import CheckpointError
@@ -29,6 +29,9 @@ REFERENCE = re.compile(r"(?:(?P<repository>[\w.-]+/[\w.-]+)--)?(?P<module>[\w-]+
 
 FILE_BYTES, FILES = 2**22, 1000
 """The longest file of code, 4 MiB, and the most files."""
+
+DEPTH = 20
+"""The most folders below each other in an import."""
 
 IMPORT = re.compile(r"\bfrom[ \t]++(\.++)([\w.]*+)[ \t]++import[ \t]*+(\([^)]{0,2000}+|(?:[^#\n\\]|\\\n){0,2000}+)")
 """A relative import. Nothing is tried twice and the names are bounded, so the matching time is linear."""
@@ -61,6 +64,11 @@ class Reference:
     def path(self) -> str:
         """The file of the module."""
         return f"{self.module}.py"
+
+    @property
+    def shown(self) -> str:
+        """The file, for people."""
+        return f"{self.path} of {self.repository}" if self.repository else self.path
 
 
 @final
@@ -180,7 +188,7 @@ def reached(files: Mapping[str, bytes], roots: Iterable[str]) -> set[str]:
     return found
 
 
-def relative_imports(text: str, path: str) -> Collection[str]:
+def relative_imports(text: str, path: str) -> list[str]:
     """The paths of the files that a module may import relatively: those that exist are its code.
 
     A text in the form of an import counts too; it names files of the model in any case.
@@ -189,18 +197,17 @@ def relative_imports(text: str, path: str) -> Collection[str]:
         text: the module's source.
         path: its file in the folder, with slashes.
     """
-    found: dict[str, None] = {}
-    for dots, module, names in IMPORT.findall(text):
-        above = PurePosixPath(path).parents
-        if len(dots) > len(above):
+    found: set[str] = set()
+    folder = path.split("/")[:-1]
+    for dots, module, names in set(IMPORT.findall(text)):
+        above = len(dots) - 1
+        if above > len(folder) or module.count(".") > DEPTH:
             continue
-        base = above[len(dots) - 1]
-        here = base.joinpath(*module.split(".")) if module else base
-        places = [here, *(here / name for name in re.findall(r"\w+", names))]
-        for place in (*places, *(parent for parent in here.parents if parent.parts)):
-            if place.parts:
-                found |= dict.fromkeys((f"{place}.py", f"{place}/__init__.py"))
-    return found
+        here = [*folder[: len(folder) - above], *filter(None, module.split("."))]
+        places = {"/".join(here[:end]) for end in range(1, len(here) + 1)}
+        places |= {"/".join((*here, name)) for name in re.findall(r"\w+", names)}
+        found |= {f"{place}{ending}" for place in places for ending in (".py", "/__init__.py")}
+    return sorted(found)
 
 
 def _named(content: Any, file: str) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import Any, final
 
@@ -100,7 +101,7 @@ def _trusting(*_: object, **__: object) -> bool:
 def _module_of(repository: str | os.PathLike[str], module_file: str, *_: object, **__: object) -> str:
     """In the place of the function that copies a file of code: the name of its module."""
     code, name = _running[-1], str(repository)
-    part = code.parts.get(name) or (code.parts.get("") if os.path.isdir(name) else None)
+    part = code.parts.get(name) or (code.parts[""] if Path(name).is_dir() else None)
     if part is None:
         raise CheckpointError(
             f"the model's own code asks for {module_file} of {name}, which no auto_map of its configurations names: "

@@ -68,13 +68,8 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        return (
-            *of_sources,
-            *of_sets,
-            *self.inputs.lineage.notes,
-            *self.statistics_notes,
-            *code_notes(*self.inputs.read),
-        )
+        of_code = code_notes(*self.inputs.read)
+        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes, *of_code)
 
     @property
     def origins(self) -> dict[str, str]:

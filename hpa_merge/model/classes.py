@@ -71,7 +71,7 @@ def _of_model(references: tuple[Reference, ...], name: str) -> Reference | None:
 
 def _untrusted(folder: Path, role: str, what: str) -> str:
     """The refusal of code that the user has not trusted."""
-    files = sorted({each.path for each in find_references(folder) if each.of_the_model})
+    files = sorted({each.shown for each in find_references(folder) if each.of_the_model})
     return (
         f"{role} brings code of its own for its {what} ({', '.join(files)}, named by auto_map in config.json), and "
         "such code is not run: read it, and give --trust-remote-code (trust_remote_code in Python) if you trust it."

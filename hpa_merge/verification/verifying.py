@@ -27,7 +27,7 @@ from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder
 from hpa_merge.verification.patterns import try_patterns
 from hpa_merge.verification.rerun import request_of, run_again
-from hpa_merge.verification.whole import check_calibration, check_whole
+from hpa_merge.verification.whole import check_calibration, check_code, check_whole
 
 __all__ = ["verify"]
 
@@ -164,6 +164,7 @@ def _check_claims(
         plan = make_plan(read[0], read[1], [config], torch.device("cpu"))
         findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
         findings.problems += check_calibration(report, config)
+        check_code(report, read, findings)
         check_whole(report, in_new, plan, config, lineage, findings)
         check_folder(merged, in_new, found, findings)
         check_drawn(merged, report, found, describe(torch.device("cpu")) == report.run.machine, findings)

@@ -3,9 +3,7 @@
 ``old`` and ``new`` are written with plain ``save_pretrained`` from the same classes that the folders bring.
 """
 
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import tiny_processors
 import torch
 from safetensors.torch import save_file
 
-__all__ = ["CONFIG", "FILES", "MODEL", "PARTS", "make_decoder_pair", "mark", "write_code"]
+__all__ = ["AUTO", "FILES", "add_encoders", "make_decoder_pair", "mark", "write_code"]
 
 CONFIG = """
 from transformers import PretrainedConfig
@@ -32,7 +30,7 @@ PARTS = '''
 import torch
 from torch import nn
 
-from . import tinydec_linears as linears
+from .tinydec_linears import Halved
 
 
 class Mixer(nn.Module):
@@ -40,8 +38,8 @@ class Mixer(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.reader = linears.Halved(width, width, bias=False)
-        self.writer = linears.Halved(width, width, bias=False)
+        self.reader = Halved(width, width, bias=False)
+        self.writer = Halved(width, width, bias=False)
 
     def forward(self, hidden):
         scores = self.reader(hidden) @ hidden.transpose(-1, -2) / hidden.shape[-1] ** 0.5
@@ -115,6 +113,32 @@ FILES = {
 }
 """The code of the decoder; the last two files are reached by relative imports only."""
 
+WORDS = """
+from transformers import PreTrainedTokenizerFast
+
+
+class QuietWords(PreTrainedTokenizerFast):
+    def __call__(self, text=None, *args, **kwargs):
+        text = [each.lower() for each in text] if isinstance(text, list) else text.lower()
+        return super().__call__(text, *args, **kwargs)
+"""
+
+EYES = """
+from transformers import LlavaProcessor
+
+from .lids import FACTOR
+
+
+class BrightEyes(LlavaProcessor):
+    def __call__(self, images=None, text=None, **kwargs):
+        made = super().__call__(images=images, text=text, **kwargs)
+        made["pixel_values"] = made["pixel_values"] * FACTOR
+        return made
+"""
+
+ENCODERS = {"words.py": WORDS, "eyes.py": EYES, "lids.py": "FACTOR = 3"}
+"""The code of a tokenizer that reads lower case, and of a processor of LLaVA's kind that brightens images."""
+
 AUTO = {
     "AutoConfig": "configuration_tinydec.TinyDecConfig",
     "AutoModelForCausalLM": "modeling_tinydec.TinyDecForText",
@@ -165,11 +189,17 @@ def make_decoder_pair(folder: Path, *, auto: Mapping[str, Any] = AUTO, seed: int
     return folder / "old", folder / "new"
 
 
-def in_process(folder: Path, file: str) -> Any:
-    """A module of a folder, imported here without this package."""
-    spec = importlib.util.spec_from_file_location(f"plain_{folder.name}_{Path(file).stem}", folder / file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def add_encoders(folder: Path) -> None:
+    """Have the tokenizer, and the processor if there is one, of a checkpoint be of its own classes."""
+    write_code(folder, ENCODERS)
+    of_file = {
+        "tokenizer_config.json": {
+            "tokenizer_class": "QuietWords",
+            "auto_map": {"AutoTokenizer": [None, "words.QuietWords"]},
+        },
+        "processor_config.json": {"processor_class": "BrightEyes", "auto_map": {"AutoProcessor": "eyes.BrightEyes"}},
+    }
+    for name, fields in of_file.items():
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text()) | fields
+            (folder / name).write_text(json.dumps(content))

@@ -39,6 +39,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
         *(["## Evaluation", measured] if measured else []),
         "## How to load it",
         f"```python\n{snippet_of(report)}\n```",
+        *_own_code(report),
         "## How to reproduce it",
         _reproduction(report),
         "## Limitations",
@@ -123,6 +124,17 @@ def _reproduction(report: MergeReport) -> str:
         f"{cell(report.run.device)}, with {cell(versions)}. `hpa-merge verify FOLDER` compares the weights with the "
         "SHA-256 digests in `hpa_report.json`."
     )
+
+
+def _own_code(report: MergeReport) -> list[str]:
+    """A paragraph about the code that the model brings, if the merge ran it."""
+    parts = [part for part in report.run.code if part.role == "NEW"]
+    if not parts:
+        return []
+    files = "; ".join(
+        ", ".join(map(code, part.files)) + (f" of {cell(part.repository)}" if part.repository else "") for part in parts
+    )
+    return [f"This model brings code of its own, which `trust_remote_code=True` runs: {files}. Read it before."]
 
 
 def _limitations(report: MergeReport, measured: bool) -> str:
