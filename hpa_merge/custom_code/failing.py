@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import PurePath
-from types import TracebackType
 
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, HPAError
@@ -61,7 +60,7 @@ def _found(error: BaseException) -> tuple[str, BaseException]:
     """The place of an error, and the one in its chain that has it: the deepest."""
     found = "", error
     for each in _chain(error):
-        if place := _in_traceback(each.__traceback__) or _of_syntax(each):
+        if place := _in_traceback(each):
             found = place, each
     return found
 
@@ -75,24 +74,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _in_traceback(trace: TracebackType | None) -> str:
-    """The innermost frame of such code."""
-    place = ""
+def _in_traceback(error: BaseException) -> str:
+    """The innermost frame of such code, or the line of it that Python cannot parse."""
+    place, trace, importing = "", error.__traceback__, False
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__", ""))
+        importing |= name.startswith((PACKAGE, "hpa_merge.custom_code.running"))
         if name.startswith(PACKAGE):
             where = trace.tb_frame.f_code.co_qualname.replace(".<locals>", "")
             where = "its import" if where == "<module>" else where
             place = f"{where} ({_file(name)}, line {trace.tb_lineno})"
         trace = trace.tb_next
-    return place
-
-
-def _of_syntax(error: BaseException) -> str:
-    """The line of such code that Python cannot parse."""
-    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+    if importing and isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"its import ({PurePath(error.filename).name}, line {error.lineno})"
-    return ""
+    return place
 
 
 def _file(module: str) -> str:

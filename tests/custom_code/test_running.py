@@ -3,11 +3,12 @@
 import json
 import py_compile
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import transformers
-from own_code import make_decoder_pair
+from own_code import make_decoder_pair, modules_in
 from transformers import AutoConfig, dynamic_module_utils
 from transformers.models.auto import configuration_auto
 
@@ -38,10 +39,10 @@ def value_of(code: Code) -> int:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path) -> Iterator[Path]:
     """transformers' cache of code, which nobody is to use."""
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    with modules_in(tmp_path / "cache") as folder:
+        yield folder
 
 
 def test_folders_of_one_name_have_their_own_code(tmp_path: Path, cache: Path) -> None:

@@ -4,15 +4,18 @@
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tiny_processors
 import torch
 from safetensors.torch import save_file
+from transformers import dynamic_module_utils
 
-__all__ = ["AUTO", "FILES", "add_encoders", "make_decoder_pair", "mark", "write_code"]
+__all__ = ["AUTO", "FILES", "add_encoders", "make_decoder_pair", "mark", "modules_in", "write_code"]
 
 CONFIG = """
 from transformers import PretrainedConfig
@@ -151,10 +154,34 @@ def write_code(folder: Path, files: Mapping[str, str] = FILES) -> None:
         (folder / name).write_text(text)
 
 
+MARK = """import os, pathlib
+with pathlib.Path({marker!r}).open("a") as marks:
+    marks.write("{name} " + str(os.getpid()) + "\\n")
+"""
+
+
 def mark(folder: Path, marker: Path) -> None:
-    """Have every file of code in a folder append its name to ``marker`` when it is imported."""
+    """Have every file of code in a folder write its name and the process into ``marker`` when it is imported."""
     for path in folder.glob("*.py"):
-        path.write_text(f"with open({str(marker)!r}, 'a') as it: it.write({path.name!r} + '\\n')\n{path.read_text()}")
+        path.write_text(MARK.format(marker=str(marker), name=path.name) + path.read_text())
+
+
+@contextmanager
+def modules_in(folder: Path) -> Iterator[Path]:
+    """Within the block, transformers itself keeps its copies of code in a folder, and knows no others."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+            del sys.modules[name]
+
+    forget()
+    path, kept = list(sys.path), dynamic_module_utils.HF_MODULES_CACHE
+    dynamic_module_utils.HF_MODULES_CACHE = str(folder)
+    try:
+        yield folder
+    finally:
+        dynamic_module_utils.HF_MODULES_CACHE, sys.path[:] = kept, path
+        forget()
 
 
 def make_decoder_pair(folder: Path, *, auto: Mapping[str, Any] = AUTO, seed: int = 0) -> tuple[Path, Path]:
