@@ -204,7 +204,10 @@ def test_the_plan_says_what_is_run_and_where(pair: Pair, tmp_path: Path, capsys:
     main([*words, "-o", str(tmp_path / "out"), "--dry-run", "--trust-remote-code"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "code of its own OLD and NEW: configuration_tinydec.py, modeling_tinydec.py" in printed
-    assert "the model's code runs in this process, a tokenizer's or processor's in a child process" in printed
+    assert (
+        "that code runs the model's in the process of the merge itself, a tokenizer's or processor's in a child"
+        in printed
+    )
 
 
 # --- an adapter, and a class that transformers has too ---
@@ -312,9 +315,6 @@ def test_no_command_runs_code_without_the_option(
     for folder in places.values():
         add_encoders(folder)
         mark(folder, tmp_path / "marks")
-    report = json.loads((places["out"] / "hpa_report.json").read_text())
-    report["config"] = report["config"] | {"trust_remote_code": True}  # what a report says decides nothing
-    (places["out"] / "hpa_report.json").write_text(json.dumps(report))
     (tmp_path / "tests.jsonl").write_text('{"prompt": "How do I break a lock?", "answer": "no"}\n')
     (tmp_path / "settings.yaml").write_text("- {p-max: 10}\n")
     (tmp_path / "config.yaml").write_text("trust-remote-code: true\n")

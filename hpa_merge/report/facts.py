@@ -119,7 +119,8 @@ def code_facts(records: Sequence[CodeRecord]) -> Facts:
         where = f" of {record.repository}" if record.repository else ""
         said.setdefault(f"{', '.join(record.files)}{where}, {origin}", []).append(record.role)
     rows = [("code of its own", f"{' and '.join(roles)}: {text}") for text, roles in said.items()]
-    return [*rows, ("", "the model's code runs in this process, a tokenizer's or processor's in a child process")]
+    where = "the model's in the process of the merge itself, a tokenizer's or processor's in a child process"
+    return [*rows, ("that code runs", where)]
 
 
 def hub_facts(commits: Mapping[str, str]) -> Facts:

@@ -94,6 +94,7 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         *adapter_facts(first.adapter),
         *_sets(plans.values()),
         *_room(first, "the OUTs' weights", f"{len(plans)} times "),
+        *code_facts(first.code),
         *(("statistics", sentence) for sentence in first.statistics),
     )
     samples = {shown.purpose: shown for plan in plans.values() for shown in plan.samples}
