@@ -49,7 +49,7 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     the report's options are trusted. What was not checked is printed. The exit status is 2 if anything is wrong.
     """
     encoding = given["safety_calib"] is not None or bool(given["task_calib"])
-    several = {name: given.pop(name) or None for name in ("task_calib", "image_folder")}
+    several: dict[str, Any] = {name: given.pop(name) or None for name in ("task_calib", "image_folder")}
     with libraries(verbose, downloads=not quiet, encoding=encoding):
         from hpa_merge.verification import verify
 

@@ -64,7 +64,7 @@ def running(code: Code | None) -> Iterator[None]:
     with _lock:
         modules: list[Any] = [importlib.import_module(name) for name in AUTO]
         deciding = [module for module in modules if hasattr(module, "resolve_trust_remote_code")]
-        replaced = [(module, "resolve_trust_remote_code", _trusting) for module in deciding]
+        replaced: list[tuple[Any, str, Any]] = [(module, "resolve_trust_remote_code", _trusting) for module in deciding]
         replaced += [(_dynamic, "get_cached_module_file", _module_of), (_dynamic, "get_class_in_module", _class_in)]
         originals = [getattr(module, name) for module, name, _ in replaced]
         package = _package(code, code.parts[""])
@@ -184,7 +184,7 @@ class _Finder(MetaPathFinder):
         part, inner = _served[package], fullname.removeprefix(f"{package}.").replace(".", "/")
         for file in (f"{inner}/__init__.py", f"{inner}.py"):
             if file in part.files:
-                within = [] if file.endswith("/__init__.py") else None
+                within: list[str] | None = [] if file.endswith("/__init__.py") else None
                 return spec_from_file_location(
                     fullname, part.folder / file, loader=_Loader(part, file), submodule_search_locations=within
                 )
