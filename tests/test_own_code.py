@@ -177,15 +177,16 @@ def test_two_models_with_different_code(pair: Pair, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_forward_that_fails(pair: Pair, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("call", "error"), [("torch.relu(1 + '' + ", "TypeError: "), ("exit(", "SystemExit: ")])
+def test_a_forward_that_fails(call: str, error: str, pair: Pair, tmp_path: Path) -> None:
     old, new = (shutil.copytree(path, tmp_path / path.name) for path in (pair.old, pair.new))
     for folder in (old, new):
         path = folder / "tinydec_parts.py"
-        path.write_text(path.read_text().replace("torch.tanh(", "torch.relu(1 + '' + "))
+        path.write_text(path.read_text().replace("torch.tanh(", call))
     with pytest.raises(CalibrationError) as caught:
         merge(old, new, tmp_path / "out", **pair.samples, trust_remote_code=True)
-    assert "forward fails on this sample (TypeError: " in str(caught.value)
-    assert " in Blob.forward (tinydec_parts.py, line 3" in str(caught.value)
+    assert f"forward fails on this sample ({error}" in str(caught.value)
+    assert " in Blob.forward (tinydec_parts.py, line 30)): fix the sample" in str(caught.value)
 
 
 def test_evaluation_and_samples(pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def load_processor(folder: Path, sample: Sample) -> Any:
                 raise
             processor = _load(_image_only_class(folder), folder)
         except Exception:
-            _check_trusted(folder, "processor", "Auto", error)
+            _check_trusted(folder, "processor", "AutoProcessor", error)
             extra = "pip install 'hpa-merge[media]' or " * ("video" in kinds and find_spec("torchvision") is None)
             raise CheckpointError(
                 f"{folder} has no processor that transformers can load, and {sample.source} has {has} "
@@ -224,10 +224,11 @@ def _check_trusted(folder: Path, what: str, auto: str, error: Exception) -> None
 
     Args:
         what: what could not be loaded.
-        auto: the beginning of the names of transformers' classes that load it.
+        auto: transformers' class that loads it.
     """
-    named = [each for each in find_references(folder) if each.auto.startswith(auto) and not each.of_the_model]
-    if named and not is_running():
+    named = [each for each in find_references(folder) if not each.of_the_model]
+    needed = "trust_remote_code" in str(error) or any(each.auto == auto for each in named)
+    if named and needed and not is_running():
         files = ", ".join(sorted({each.shown for each in named}))
         where = " and ".join(sorted({each.file for each in named}))
         raise CheckpointError(

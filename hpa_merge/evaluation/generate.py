@@ -161,7 +161,7 @@ class LocalModel:
         placed = {name: self._placed(value) for name, value in inputs.items() if name in self._takes}
         try:
             ids = generate(**placed, max_new_tokens=room)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code of a checkpoint may call exit()
             if is_out_of_memory(error):
                 raise ResourceError(
                     f"the memory of {self._device} is full with {len(prompts)} prompts of up to {length} tokens at "

@@ -144,7 +144,7 @@ class PausedForwards:
         try:
             with torch.no_grad():
                 result = forward.switch()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code of a checkpoint may call exit()
             raise ForwardError(place) from error
         self._waiting_at[place] = None if forward.dead else result
         if forward.dead and not isinstance(result, greenlet.GreenletExit):

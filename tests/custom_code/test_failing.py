@@ -154,23 +154,6 @@ def test_without_the_option_it_is_refused_and_the_option_named(folder: Path) -> 
     assert refusal(folder, trusted=False).startswith("OLD brings code of its own for its architecture TinyDecForText (")
 
 
-@pytest.mark.parametrize(
-    ("architectures", "auto"),
-    [
-        (["TinyDecForText"], {"AutoModel": "modeling_tinydec.TinyDecForText"}),
-        (["Renamed"], {"AutoModelForCausalLM": "modeling_tinydec.TinyDecForText"}),  # as ChatGLM has it
-        (None, {"AutoModel": "tinydec_parts.Mixer", "AutoModelForCausalLM": "modeling_tinydec.TinyDecForText"}),
-    ],
-)
-def test_the_class_of_the_model(architectures: list[str] | None, auto: dict[str, str], folder: Path) -> None:
-    configure(architectures=architectures, auto_map={"AutoConfig": AUTO["AutoConfig"]} | auto)(folder)
-    with Trust(True).with_code(Checkpoint.open(folder, "OLD")) as opened:
-        meta = meta_model(opened, torch.device("cpu"))
-    assert type(meta.model).__name__ == "TinyDecForText"
-    assert [unit.name for unit in meta.units] == ["words", "blobs.0", "blobs.1", "blobs.2", "voice"]
-    assert len(meta.linears) == 13
-
-
 def test_nothing_is_trusted_that_no_reference_names(folder: Path) -> None:
     code = Trust(True).code_of(folder, "OLD")
     assert isinstance(code, Code)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import dynamic_module_utils
 
-__all__ = ["AUTO", "FILES", "add_encoders", "make_decoder_pair", "mark", "modules_in", "write_code"]
+__all__ = ["AUTO", "FILES", "SEER", "add_encoders", "make_decoder_pair", "mark", "modules_in", "write_code"]
 
 CONFIG = """
 from transformers import PretrainedConfig
@@ -115,6 +115,70 @@ FILES = {
     "tinydec_linears.py": LINEARS,
 }
 """The code of the decoder; the last two files are reached by relative imports only."""
+
+SEER = """
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Config
+
+
+class EyeConfig(PretrainedConfig):
+    model_type = "own_eye"
+
+    def __init__(self, size=16, **kwargs):
+        self.size = size
+        super().__init__(**kwargs)
+
+
+class SeerConfig(PretrainedConfig):
+    model_type = "own_seer"
+    sub_configs = {"text_config": Qwen2Config, "eye_config": EyeConfig}
+
+    def __init__(self, text_config=None, eye_config=None, **kwargs):
+        self.text_config, self.eye_config = Qwen2Config(**text_config or {}), EyeConfig(**eye_config or {})
+        super().__init__(**kwargs)
+
+
+class Block(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.both = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, size))
+
+
+class Eye(PreTrainedModel):
+    config_class = EyeConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.patch = nn.Conv2d(3, config.size, 14, 14)
+        self.blocks = nn.ModuleList(Block(config.size) for _ in range(2))
+        self.post_init()
+
+
+class Seer(PreTrainedModel):
+    config_class = SeerConfig
+    base_model_prefix = "brain"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.eye = AutoModel.from_config(config.eye_config)
+        self.bridge = nn.Linear(config.eye_config.size, config.text_config.hidden_size)
+        self.brain = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.brain.get_input_embeddings()
+
+    def get_output_embeddings(self):
+        return self.brain.get_output_embeddings()
+
+    def forward(self, input_ids, **kwargs):
+        return self.brain(input_ids, **kwargs)
+
+
+AutoConfig.register("own_eye", EyeConfig)
+AutoModel.register(EyeConfig, Eye)
+"""
+"""A model of two, with names of its own, whose parts transformers builds: one of them from what it registers."""
 
 WORDS = """
 from transformers import PreTrainedTokenizerFast
