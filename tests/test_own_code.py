@@ -241,18 +241,18 @@ class OwnLlama(LlamaForCausalLM):
 
 
 @pytest.mark.gate
-def test_a_class_of_its_own_gives_the_bytes_of_transformers_class(tiny: Any, tmp_path: Path) -> None:
-    case: TinyCase = tiny("llama").copied_to(tmp_path)
-    how: dict[str, Any] = {"safety_calib": case.safety, "task_calib": case.task, "page": False}
-    merge(case.old, case.new, tmp_path / "out", **how)
+def test_a_class_of_its_own_gives_the_bytes_of_transformers_class(sound: Any, tmp_path: Path) -> None:
+    native = sound("llama")
+    case: TinyCase = native.case.copied_to(tmp_path)
     for folder in (case.old, case.new):
         (folder / "ownllama.py").write_text(OWN_LLAMA)
         path = folder / "config.json"
         own = {"model_type": "ownllama", "architectures": ["OwnLlama"]}
         own |= {"auto_map": {"AutoConfig": "ownllama.OwnLlamaConfig", "AutoModelForCausalLM": "ownllama.OwnLlama"}}
         path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    how: dict[str, Any] = {"safety_calib": case.safety, "task_calib": case.task, "page": False}
     merge(case.old, case.new, tmp_path / "own", **how, trust_remote_code=True)
-    for path in (tmp_path / "out").glob("*.safetensors"):
+    for path in native.out.glob("*.safetensors"):
         assert (tmp_path / "own" / path.name).read_bytes() == path.read_bytes()
 
 
