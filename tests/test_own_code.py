@@ -109,8 +109,10 @@ def test_out_loads_with_its_code(pair: Pair, modules: Path) -> None:
     model, info = AutoModelForCausalLM.from_pretrained(pair.out, trust_remote_code=True, output_loading_info=True)
     assert not any(info.values()), info
     assert type(model).__name__ == "TinyDecForText"
-    assert "trust_remote_code=True" in (pair.out / "README.md").read_text()
-    assert "brings code of its own" in (pair.out / "README.md").read_text()
+    card = (pair.out / "README.md").read_text()
+    assert 'AutoModelForCausalLM.from_pretrained(model_id, dtype="auto", trust_remote_code=True)' in card
+    assert "This model brings code of its own, which `trust_remote_code=True` runs: `configuration_tinydec.py`" in card
+    assert "-o out --trust-remote-code" in card
 
 
 def test_what_the_report_says(pair: Pair) -> None:

@@ -50,7 +50,14 @@ def code_notes(old: Checkpoint, new: Checkpoint) -> Iterator[str]:
 def code_records(checkpoints: Iterable[Checkpoint]) -> tuple[CodeRecord, ...]:
     """What code was run, by checkpoint and place."""
     return tuple(
-        CodeRecord(checkpoint.role, part.repository, part.commit, part.digest, tuple(part.files))
+        CodeRecord(
+            checkpoint.role,
+            part.repository,
+            part.commit,
+            part.digest,
+            tuple(part.files),
+            tuple(sorted({each.auto for each in checkpoint.code.references if each.repository == part.repository})),
+        )
         for checkpoint in checkpoints
         if checkpoint.code is not None
         for part in checkpoint.code.parts.values()

@@ -202,6 +202,7 @@ class CodeRecord:
         commit: the commit of that repository, or of the checkpoint; empty for a folder.
         digest: SHA-256 of the content of the files, in hexadecimal.
         files: their paths.
+        auto: transformers' classes that load the code, such as ``AutoModelForCausalLM``.
     """
 
     role: str
@@ -209,6 +210,7 @@ class CodeRecord:
     commit: str
     digest: str
     files: tuple[str, ...]
+    auto: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         make_writable(self)

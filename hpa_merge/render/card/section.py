@@ -104,7 +104,7 @@ def _reproduction(report: MergeReport) -> str:
     words = ["hpa-merge", *(_pinned(report, name) for name in (report.run.old, report.run.new))]
     for flag, record in (("--safety-calib", report.safety), ("--task-calib", report.task)):
         words += [word for file in (record.files if record is not None else ()) for word in (flag, _set(report, file))]
-    words += ["-o", "out"]
+    words += ["-o", "out", *(["--trust-remote-code"] if report.run.code else [])]
     for name, text in changed_options(report.config).items():
         value, flag = report.config[name], name.replace("_", "-")
         if isinstance(value, bool):

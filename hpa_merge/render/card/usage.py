@@ -49,11 +49,13 @@ KINDS = (
 
 
 def usage_of(report: MergeReport) -> Usage:
-    """How the merged model is loaded; by its own class if no mapping of transformers has it."""
+    """How the merged model is loaded; by its own class if neither transformers nor the model's own code maps it."""
+    auto = {name for part in report.run.code if part.role == "NEW" for name in part.auto}
     for usage, mapping in KINDS:
-        if report.architecture in mapping.values():
+        if report.architecture in mapping.values() or usage.loader in auto:
             return usage
-    return Usage(report.architecture, "AutoTokenizer", None)
+    reader = "AutoProcessor" if "AutoProcessor" in auto else "AutoTokenizer"
+    return Usage("AutoModel" if "AutoModel" in auto else report.architecture, reader, None)
 
 
 def is_original_llava(report: MergeReport) -> bool:
