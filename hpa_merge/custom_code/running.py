@@ -27,7 +27,7 @@ from transformers import dynamic_module_utils
 from hpa_merge.custom_code.finding import Code, Part, Reference
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["PACKAGE", "class_of", "is_running", "running"]
+__all__ = ["PACKAGE", "class_of", "is_own", "is_running", "running"]
 
 PACKAGE = "hpa_merge_custom_code"
 """The package of all modules that are made here; there is no such folder."""
@@ -81,6 +81,11 @@ def running(code: Code | None) -> Iterator[None]:
             for (module, name, _), original in zip(replaced, originals, strict=True):
                 setattr(module, name, original)
             _forget(package, before)
+
+
+def is_own(found: type) -> bool:
+    """Whether a class is of the code of a checkpoint."""
+    return found.__module__.startswith(f"{PACKAGE}.")
 
 
 def class_of(code: Code, reference: Reference) -> Any:

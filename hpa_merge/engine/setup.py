@@ -28,7 +28,7 @@ from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model import LinearTensor
-from hpa_merge.report.records import CalibrationRecord
+from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
 
 __all__ = ["Prepared", "plan_merge", "prepare"]
@@ -48,6 +48,7 @@ class Prepared:
         sets: the safety set with OLD, and the task set with NEW.
         memory: how memory is used.
         statistics_notes: why statistics of the file are not used, a sentence each.
+        routing: the routing drift, if all statistics come from a file.
         finished: the reports of OUTs that are complete and stay unchanged.
     """
 
@@ -56,6 +57,7 @@ class Prepared:
     sets: tuple[CalibrationSet, CalibrationSet]
     memory: Memory
     statistics_notes: tuple[str, ...]
+    routing: tuple[RoutingRecord, ...] = ()
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
 
     @property
@@ -68,8 +70,14 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
+        of_checkpoints, of_lineage = self.of_checkpoints, self.inputs.lineage.notes
+        return (*of_sources, *of_checkpoints, *of_sets, *of_lineage, *self.statistics_notes)
+
+    @property
+    def of_checkpoints(self) -> tuple[str, ...]:
+        """What the user should know of OLD and NEW themselves, a sentence each."""
         of_code = code_notes(*self.inputs.read)
-        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes, *of_code)
+        return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes, *of_code)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -151,34 +159,40 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
         _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
         _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
     )
-    known, notes = _known(request, keys)
+    known, routing, notes = _known(request, keys)
     sets = (
         CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
         CalibrationSet(task, runs[1], keys[1], known.get("task")),
     )
-    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes)
+    if plan.new.routers and all(each.runs for each in sets):
+        runs[0].compare(runs[1])
+        runs[1].compare(runs[0])
+    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes, routing)
 
 
 def _key(
     run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: CalibrationOptions
 ) -> StatisticsKey:
     """What the statistics of ``linears``, all linears of the checkpoint, depend on."""
+    floor = config.min_expert_tokens if any(linear.pool for linear in linears) else None
     return StatisticsKey(
         run.purpose,
-        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears)),
+        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears), floor),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
         [unit.name for unit in plan.new.units],
         str(plan.new.device),
     )
 
 
-def _known(request: MergeRequest, keys: Sequence[StatisticsKey]) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
-    """The statistics that the file has, by purpose, and why the others are not used; errors as :func:`read_statistics`.
+def _known(
+    request: MergeRequest, keys: Sequence[StatisticsKey]
+) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
+    """What :func:`read_statistics` reads from the file; errors as there.
 
     A resumed run computes statistics that it has begun to compute, even if the file that it wrote fits by now.
     """
     if request.stats is None:
-        return {}, ()
+        return {}, (), ()
     begun = [begun_with(out) for out in request.outs] if request.resume else []
     anew = {key.purpose for key in keys if COMPUTED in (b.get(f"{key.purpose} statistics") for b in begun)}
     return read_statistics(request.stats, keys, anew)

@@ -11,6 +11,7 @@ from typing import Protocol, final
 from torch import Tensor
 
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.routing import Chosen
 from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
 from hpa_merge.engine.weights import Read, Weights
@@ -45,6 +46,10 @@ class StatisticsSource(Protocol):
 
     def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
         """Run the samples through ``unit``, and return the statistics of ``linears``, which is consumed lazily."""
+
+    @property
+    def chosen(self) -> Chosen:
+        """Which experts the samples were sent to in the unit that has run."""
 
     def free(self, unit: Unit) -> None:
         """Free the memory of ``unit``."""
@@ -144,6 +149,10 @@ class Replay:
         if self.next_unit == unit:
             self._visits.pop()
         return self._statistics
+
+    @property
+    def chosen(self) -> Chosen:
+        return {}, {}
 
     def free(self, unit: Unit) -> None:
         self._held.clear()

@@ -5,6 +5,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from hpa_merge.custom_code.finding import Code
 from hpa_merge.custom_code.running import running
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.files.parsing import CONFIG, read_json
-from hpa_merge.model.classes import find_class, read_model_config
-from hpa_merge.model.conversion import Header
+from hpa_merge.model.architecture import absent_tensors, named_class
+from hpa_merge.model.classes import check_trusted, classes_of, read_model_config
+from hpa_merge.model.conversion import Header, find_conversions
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.model.transformers_fixes import repair
 
@@ -48,43 +50,55 @@ BUFFER_BYTES = 2**32
 
 
 def build_meta_model(
-    folder: Path, header: Header, role: str, tower: Path | None = None, code: Code | None = None
+    folder: Path,
+    header: Header,
+    role: str,
+    tower: Path | None = None,
+    architecture: type[PreTrainedModel] | None = None,
+    code: Code | None = None,
 ) -> PreTrainedModel:
     """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` gives.
 
     Args:
         tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
+        architecture: its class; None for the one that :mod:`.architecture` finds.
         code: the code that the checkpoint brings, which is run; None: none is run.
 
     Raises:
         CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
     """
     with blaming(code, role), running(code):
-        return _build(folder, header, role, tower, code)
+        return _build_from(folder, header, role, tower, architecture, code)
 
 
-def _build(folder: Path, header: Header, role: str, tower: Path | None, code: Code | None) -> PreTrainedModel:
+def _build_from(
+    folder: Path,
+    header: Header,
+    role: str,
+    tower: Path | None,
+    architecture: type[PreTrainedModel] | None,
+    code: Code | None,
+) -> PreTrainedModel:
     """As :func:`build_meta_model`; the code, if any, may raise anything."""
     try:
         raw = _read_config(folder, header, role)
         if tower is None:
+            if "auto_map" not in raw:
+                _check_type(raw, role)
             config = read_model_config(folder, role, code)
         else:
             config = llava_config(raw, _read_config(tower, header, "the vision tower"), header, role)
-        architecture = find_class(config, folder, role, code)
-        name = architecture.__name__
-        floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
-        dtype = config.dtype or next(floating, torch.float32)
-        # other implementations may be code that is fetched from the Hub
-        attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
-        with torch.device("meta"), bounded_modules(count_tensors(header), role):
-            model: PreTrainedModel = architecture._from_config(
-                config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
-            )
+        tried = [architecture] if architecture is not None else classes_of(config, folder, role, code)
+        for each in tried:
+            model = _build(each, config, header, role)
+            if len(tried) == 1 or _is_whole(model, header, role):
+                break
+        else:
+            check_trusted(config, folder, role, code)
         if tower is not None:
             adapt(model, raw)
         if next(model.parameters(), None) is None:
-            raise ValueError(f"{name} has no parameter")
+            raise ValueError(f"{type(model).__name__} has no parameter")
     except HPAError:
         raise
     except Exception as error:  # config.json may hold anything, and transformers may raise anything
@@ -105,6 +119,41 @@ def _build(folder: Path, header: Header, role: str, tower: Path | None, code: Co
     repair(model)
     model.eval()
     return model
+
+
+def _build(architecture: type[PreTrainedModel], config: PretrainedConfig, header: Header, role: str) -> PreTrainedModel:
+    """A model of a class, without its weights; of the text alone if the class is of that part of a configuration."""
+    if architecture.config_class is not type(config) and architecture.config_class is type(config.get_text_config()):
+        config = config.get_text_config()
+    floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
+    dtype = config.dtype or next(floating, torch.float32)
+    # other implementations may be code that is fetched from the Hub
+    attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
+    with torch.device("meta"), bounded_modules(count_tensors(header), role):
+        model: PreTrainedModel = architecture._from_config(
+            deepcopy(config), dtype=dtype, attn_implementation=attention, experts_implementation="eager"
+        )
+    return model
+
+
+def _is_whole(model: PreTrainedModel, header: Header, role: str) -> bool:
+    """Whether the checkpoint has every tensor that the model needs, in its shape."""
+    try:
+        conversions = find_conversions(model, header, role)
+    except CheckpointError:
+        return False
+    return not absent_tensors(model, {target for conversion in conversions for target in conversion.targets})
+
+
+def _check_type(raw: dict[str, Any], role: str) -> None:
+    """Raise CheckpointError for a config.json without a model_type; its class says which it should be."""
+    if raw.get("model_type") is None:
+        named = named_class(PretrainedConfig(architectures=raw.get("architectures")))
+        kind = getattr(getattr(named, "config_class", None), "model_type", "")
+        remedy = f'add "model_type": "{kind}", which {named.__name__} has' if named and kind else "add it"
+        raise CheckpointError(
+            f"{role}'s config.json has no model_type, without which transformers does not load it: {remedy}."
+        )
 
 
 def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:

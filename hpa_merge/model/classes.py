@@ -9,8 +9,9 @@ from transformers import AutoConfig, PreTrainedModel
 from hpa_merge.custom_code.finding import Code, Reference, find_references
 from hpa_merge.custom_code.running import class_of
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.architecture import candidates
 
-__all__ = ["find_class", "read_model_config"]
+__all__ = ["check_trusted", "classes_of", "read_model_config"]
 
 AUTO = (
     *("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForSeq2SeqLM"),
@@ -34,31 +35,39 @@ def read_model_config(folder: Path, role: str, code: Code | None) -> Any:
         raise
 
 
-def find_class(config: Any, folder: Path, role: str, code: Code | None) -> type[PreTrainedModel]:
-    """The class of the model with that configuration; arguments and errors as :func:`read_model_config`.
+def classes_of(config: Any, folder: Path, role: str, code: Code | None) -> list[type[PreTrainedModel]]:
+    """The classes that may read a checkpoint with that configuration, at least one, in the order to try them.
+
+    The arguments are those of :func:`read_model_config`, and ``config`` is its result.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or only one of code that may not be run.
+        Exception: whatever the code raises.
     """
     name = (config.architectures or ["(none)"])[0]
     reference = None if code is None else _of_model(code.references, name)
-    if code is not None and reference is not None:
-        architecture, name = class_of(code, reference), reference.name
-    else:
-        architecture = getattr(transformers, name, None)
-    if isinstance(architecture, type) and issubclass(architecture, PreTrainedModel):
-        return architecture
-    if reference is not None:
+    if code is None or reference is None:
+        if tried := candidates(config):
+            return tried
+        check_trusted(config, folder, role, code)
         raise CheckpointError(
-            f"{role}'s own code has {name} in {reference.path}, which is no PreTrainedModel: auto_map in config.json "
-            "has to name a model."
+            f"{role}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
+            "install a version that does."
         )
+    found = class_of(code, reference)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise CheckpointError(
+            f"{role}'s own code has {reference.name} in {reference.path}, which is no PreTrainedModel: auto_map in "
+            "config.json has to name a model."
+        )
+    return [found]
+
+
+def check_trusted(config: Any, folder: Path, role: str, code: Code | None) -> None:
+    """Raise CheckpointError if the checkpoint brings a class for its model that may not be run."""
+    name = (config.architectures or ["(none)"])[0]
     if code is None and _of_model(find_references(folder), name) is not None:
         raise CheckpointError(_untrusted(folder, role, f"architecture {name}"))
-    raise CheckpointError(
-        f"{role}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
-        "install a version that does."
-    )
 
 
 def _of_model(references: tuple[Reference, ...], name: str) -> Reference | None:

@@ -1,10 +1,11 @@
-"""Experts of a mixture: parameters of three dimensions, one matrix for each expert, and their routers.
+"""Experts of a mixture: parameters of three dimensions, one matrix for each expert.
 
 An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice: the
 tokens that are routed to it. So products are observed, not modules. That works for every forward that takes the experts
 one by one or all at once.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,22 +68,20 @@ def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
     return found
 
 
-def find_routers(model: nn.Module) -> set[str]:
-    """Paths of the modules whose weight, ``[experts, c]``, scores the experts next to them.
-
-    A router has no other matrix: attention next to the experts may happen to have as many rows as there are experts.
-    """
-    found = set()
-    for path, parent in model.named_modules():
-        counts = {name: count for name, child in parent.named_children() if (count := _experts_of(child))}
-        for name, child in parent.named_children() if counts else ():
-            matrices = [n for n, p in child.named_parameters() if p.ndim > 1 and n.endswith("weight")]
-            if name in counts or len(matrices) != 1:
-                continue
-            shape = child.get_parameter(matrices[0]).shape
-            if len(shape) == 2 and shape[0] in counts.values():
-                found.add(f"{path}.{name}.{matrices[0]}".lstrip(".").removesuffix(".weight"))
-    return found
+def find_pools(model: nn.Module, stacks: Mapping[str, ExpertStack]) -> dict[str, tuple[str, ...]]:
+    """For each observer of an expert, those of the same input of all experts of its layer, its own among them."""
+    pools = []
+    for stack in stacks.values():
+        pools.append([stack.observer(expert) for expert in range(len(model.get_parameter(stack.name)))])
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList | nn.ModuleDict) and experts_of(module):  # one by one, as in Switch
+            inputs: dict[str, list[str]] = defaultdict(list)
+            for name, expert in module.named_children():
+                for inner, part in expert.named_modules():
+                    if isinstance(part, nn.Linear):
+                        inputs[inner].append(f"{path}.{name}.{inner}".rstrip("."))
+            pools += inputs.values()
+    return {observer: tuple(pool) for pool in pools for observer in pool}
 
 
 def routed_share(config: Any, experts: int) -> float:
@@ -134,10 +133,11 @@ class _Products(TorchFunctionMode):
             self._observe(stack.observer(place // parameter.stride(0)), x)
 
 
-def _experts_of(module: nn.Module) -> int:
+def experts_of(module: nn.Module) -> int:
     """How many experts ``module`` holds, stacked or one by one, and nothing else; 0 if it is something else."""
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
-        return len(module) if type(module).__name__.endswith("Experts") else 0
+        each = [child for child in module.children() if next(child.parameters(), None) is not None]
+        return len(each) if type(module).__name__.endswith("Experts") else 0
     holders = [module] if next(module.parameters(recurse=False), None) is not None else list(module.children())
     stacks = [
         parameter
@@ -147,4 +147,7 @@ def _experts_of(module: nn.Module) -> int:
         if parameter.ndim == 3
     ]
     whole = all(any(p.ndim == 3 for p in h.parameters()) for h in holders if next(h.parameters(), None) is not None)
-    return len(stacks[0]) if stacks and whole else 0
+    if stacks:
+        return len(stacks[0]) if whole else 0
+    count = getattr(module, "num_experts", 0)  # all in one matrix, as in DBRX
+    return count if isinstance(count, int) and type(module).__name__.endswith("Experts") else 0

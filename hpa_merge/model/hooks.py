@@ -9,10 +9,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from hpa_merge.core import Curvature
 from hpa_merge.model.experts import ExpertStack, watched
+from hpa_merge.model.routing import Router, observed
 
 
 @final
@@ -33,7 +34,13 @@ class ActivationHooks:
         offload: whether new tokens wait on the host.
     """
 
-    def __init__(self, model: nn.Module, linears: Iterable[str], stacks: Iterable[ExpertStack] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        linears: Iterable[str],
+        stacks: Iterable[ExpertStack] = (),
+        routers: Iterable[Router] = (),
+    ) -> None:
         """``linears``: paths of the modules that can be watched; ``stacks``: those of experts."""
         self.offload = False
         self._hooks = [
@@ -46,6 +53,10 @@ class ActivationHooks:
         self._experts = [model.get_submodule(path) for path in of_module]
         for module, theirs in zip(self._experts, of_module.values(), strict=True):
             module.forward = self._watching(module, theirs)
+        for router in (router for router in routers if router.single):
+            module = model.get_submodule(router.module)
+            module.forward = self._watching_router(module.forward, router, model.get_parameter(router.weight).shape)
+            self._experts.append(module)
         self._watched: frozenset[str] = frozenset()
         self._seen: dict[Hashable, _Seen] = {}
         self._gathered: dict[tuple[str, ...], Curvature] = {}
@@ -65,6 +76,10 @@ class ActivationHooks:
         for module in self._experts:
             del module.forward  # the instance's: the class has its own
         self._experts.clear()
+
+    def drop_sample(self) -> None:
+        """Drop what the linears read in the sample that has just run through the unit."""
+        self._seen.clear()
 
     def end_sample(self) -> None:
         """Gather what the linears read in the sample that has just run through the unit."""
@@ -107,6 +122,17 @@ class ActivationHooks:
             ):
                 return forward(*args, **kwargs)
             with watched(module, stacks, self._observe):
+                return forward(*args, **kwargs)
+
+        return watching
+
+    def _watching_router(self, forward: Callable[..., Any], router: Router, shape: Size) -> Callable[..., Any]:
+        """A router's forward that also observes what its matrix reads."""
+
+        def watching(*args: Any, **kwargs: Any) -> Any:
+            if router.weight not in self._watched:
+                return forward(*args, **kwargs)
+            with observed(shape, lambda x: self._observe(router.weight, x)):
                 return forward(*args, **kwargs)
 
         return watching
