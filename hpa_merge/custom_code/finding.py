@@ -14,7 +14,7 @@ from typing import Any, final
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, TooLong, read_inside
-from hpa_merge.files.parsing import TOKENIZER, parse_json
+from hpa_merge.files.parsing import CONFIG, parse_json
 
 __all__ = ["Code", "Part", "Reference", "find_references", "reached", "read_part", "relative_imports"]
 
@@ -114,24 +114,19 @@ class Code:
     def digest(self) -> str:
         """SHA-256 of the files and of what ``auto_map`` names, in hexadecimal, wherever the files lie."""
         named = sorted({(each.auto, each.module, each.name) for each in self.references})
-        files = [(path, hashlib.sha256(content).hexdigest()) for path, content in sorted(self._contents())]
+        files = sorted(part.digest for part in self.parts.values() if part.files)
         return hashlib.sha256(json.dumps([named, files]).encode()).hexdigest()
 
     def contents(self, *, of_the_model: bool) -> dict[str, bytes]:
-        """The files that the model is built with, or all others, by path."""
-        model = {
-            path: part.files[path]
-            for part in self.parts.values()
-            for path in reached(part.files, self._roots(part, of_the_model=True))
-        }
-        return model if of_the_model else {path: c for path, c in self._contents() if path not in model}
-
-    def _contents(self) -> Iterator[tuple[str, bytes]]:
-        return ((path, content) for part in self.parts.values() for path, content in part.files.items())
-
-    def _roots(self, part: Part, *, of_the_model: bool) -> list[str]:
-        mine = (each for each in self.references if each.repository == part.repository)
-        return [each.path for each in mine if each.of_the_model == of_the_model]
+        """The files that the model is built with, or all others, by path; of one path in two places, both together."""
+        found: dict[str, bytes] = {}
+        for part in self.parts.values():
+            mine = [each for each in self.references if each.repository == part.repository and each.of_the_model]
+            model = reached(part.files, (each.path for each in mine))
+            for path in part.files:
+                if (path in model) == of_the_model:
+                    found[path] = found.get(path, b"") + part.files[path]
+        return found
 
 
 def find_references(folder: Path) -> tuple[Reference, ...]:
@@ -139,7 +134,7 @@ def find_references(folder: Path) -> tuple[Reference, ...]:
     found: list[Reference] = []
     for file in CONFIGURATIONS:
         try:
-            content = parse_json(read_inside(folder, file, TOKENIZER.size), TOKENIZER)
+            content = parse_json(read_inside(folder, file, CONFIG.size), CONFIG)
         except (OSError, ValueError, RecursionError):
             continue
         for auto, text in _named(content, file):

@@ -59,17 +59,26 @@ class Trust:
 
     def _of_repository(self, repository: str, references: Iterable[Reference], role: str) -> Part:
         """The code in another repository; without it, why, for whoever needs it."""
-        given = next((each for each in self._sources if self._is(each, repository)), None)
         if repository not in self._fetched:
-            revision = given.commit if given is not None else None
             try:
-                with reading(f"{role}'s code in {repository}", repository, revision):
-                    found = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.py"]))
+                self._fetched[repository] = self._fetch(repository, role)
             except CheckpointError as error:
                 return Part(repository, "", Path(), {}, lacking=str(error))
-            self._fetched[repository] = found, found.name
         folder, commit = self._fetched[repository]
         return read_part(repository, commit, folder, references, role)
+
+    def _fetch(self, repository: str, role: str) -> tuple[Path, str]:
+        """The folder in the cache with the code of a repository, and its commit: that of OLD or NEW if it is theirs.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        for source in self._sources:
+            if source.commit is not None and self._is(source, repository):
+                return source.folder, source.commit
+        with reading(f"{role}'s code in {repository}", repository, None):
+            found = Path(snapshot_download(repository, allow_patterns=["*.py"]))
+        return found, found.name
 
     @staticmethod
     def _is(source: Source, repository: str) -> bool:
