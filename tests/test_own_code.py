@@ -17,15 +17,18 @@ from own_code import FILES, add_encoders, make_decoder_pair, mark, modules_in
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpa_merge import MergeReport, evaluate, merge, verify
+from hpa_merge import HPAConfig, MergeReport, evaluate, merge, verify
 from hpa_merge.calibration import EncoderProcess
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.engine.code import check_code, code_notes
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.request import MergeRequest, silent
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.records import Sample, Turn
 from hpa_merge.records.sample import Media
+from hpa_merge.report.planned import PlanReport
 from hpa_merge.report.schema import read_report
 
 BLOCKS = {
@@ -44,6 +47,7 @@ class Pair(NamedTuple):
     safety: Path
     task: Path
     out: Path
+    stats: Path
     report: MergeReport
 
     @property
@@ -63,8 +67,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     safety, task = folder / "safety.jsonl", folder / "task.jsonl"
     safety.write_text("".join(conversation(f"How do I break {n} locks?", "I will not help.") for n in range(3)))
     task.write_text("".join(conversation(f"What is {n} plus 1?", f"It is {n + 1}.") for n in range(4)))
-    report = merge(old, new, folder / "out", safety_calib=safety, task_calib=task, page=False, trust_remote_code=True)
-    return Pair(old, new, safety, task, folder / "out", report)
+    how: dict[str, Any] = {"safety_calib": safety, "task_calib": task, "page": False, "stats": folder / "stats"}
+    report = merge(old, new, folder / "out", **how, trust_remote_code=True)
+    return Pair(old, new, safety, task, folder / "out", folder / "stats", report)
 
 
 @pytest.fixture
@@ -142,20 +147,22 @@ def test_verify_runs_the_code_only_if_told_so(pair: Pair, tmp_path: Path) -> Non
     assert "tinydec_parts.py is not NEW's, byte for byte." in problems
 
 
-def test_resuming_and_statistics_depend_on_the_code(pair: Pair, tmp_path: Path) -> None:
-    """A change that no weight shows: the statistics of the other code are not used."""
+def test_statistics_of_other_code_are_not_used(pair: Pair, tmp_path: Path) -> None:
+    """A change that no weight shows."""
     old, new = (shutil.copytree(path, tmp_path / path.name) for path in (pair.old, pair.new))
-    how: dict[str, Any] = {"page": False, "trust_remote_code": True, "stats": tmp_path / "stats.safetensors"}
-    merge(old, new, tmp_path / "one", **pair.samples, **how)
+    how: dict[str, Any] = {"trust_remote_code": True, "stats": pair.stats, **pair.samples}
+
+    def planned() -> PlanReport:
+        (plan,) = preview(MergeRequest.of(old, new, {tmp_path / "out": HPAConfig()}, **how), silent).values()
+        return plan
+
+    assert all("fits" in sentence for sentence in planned().statistics)
     for folder in (old, new):
         path = folder / "tinydec_linears.py"
         path.write_text(path.read_text().replace("/ 2", "/ 4"))
-    report = merge(old, new, tmp_path / "two", **pair.samples, **how)
-    first, second = [note for note in report.run.notes if "were made with" in note]
-    assert "made with code of OLD" in first
-    assert "made with code of NEW" in second
-    assert report.run.statistics["safety"] == report.run.statistics["task"] == "computed"
-    assert report.run.fingerprint != read_report(tmp_path / "one").run.fingerprint
+    first, second = planned().statistics
+    assert f"{pair.stats} were made with code of OLD " in first
+    assert f"{pair.stats} were made with code of NEW " in second
 
 
 def test_two_models_with_different_code(pair: Pair, tmp_path: Path) -> None:
@@ -196,8 +203,8 @@ def test_evaluation_and_samples(pair: Pair, tmp_path: Path, capsys: pytest.Captu
     how: dict[str, Any] = {"safety_tests": {"locks": tmp_path / "tests.jsonl"}, "max_new_tokens": 2}
     with pytest.raises(CheckpointError, match="give --trust-remote-code"):
         evaluate([pair.out], **how)
-    found = evaluate([pair.old, pair.out], trust_remote_code=True, **how)
-    assert [model.name for model in found.models] == ["old", "out"]
+    found = evaluate([pair.out], trust_remote_code=True, **how)
+    assert [model.name for model in found.models] == ["out"]
     main(["samples", str(pair.task), "--model", str(pair.new), "--n", "1", "--trust-remote-code"])
     assert "What is 0 plus 1?" in capsys.readouterr().out
 

@@ -22,7 +22,7 @@ def test_code_is_named_and_published(hub: UploadHub, tmp_path: Path) -> None:
     (tmp_path / "marks").unlink()
     notes: list[str] = []
     hpa_merge.push(tmp_path / "out", ID, on_note=notes.append)
-    (note,) = (each for each in notes if "code" in each)
+    (note,) = (each for each in notes if each.startswith("OUT"))
     assert note == (
         "OUT brings code, which whoever loads it with trust_remote_code=True runs: configuration_tinydec.py, "
         "modeling_tinydec.py."
