@@ -181,7 +181,7 @@ def test_two_models_with_different_code(pair: Pair, tmp_path: Path) -> None:
     (note,) = code_notes(*opened())
     assert note.startswith("The code of OLD's tokenizer or processor and that of NEW's differ in words.py: each")
     path.write_text(path.read_text().replace("torch.tanh", "torch.sin"))
-    with pytest.raises(CheckpointError, match=r"differ in tinydec_parts\.py, and OUT can have only one: put the files"):
+    with pytest.raises(CheckpointError, match=r"differ in tinydec_parts\.py, and OUT can have only one: put the right"):
         merge(old, new, tmp_path / "out", **pair.samples, trust_remote_code=True)
     assert not (tmp_path / "out").exists()
 

@@ -226,7 +226,7 @@ def _check_trusted(folder: Path, what: str, auto: str, error: Exception) -> None
         what: what could not be loaded.
         auto: transformers' class that loads it.
     """
-    named = [each for each in find_references(folder) if not each.of_the_model]
+    named = [each for each in find_references(folder) if not each.of_models]
     needed = "trust_remote_code" in str(error) or any(each.auto == auto for each in named)
     if named and needed and not is_running():
         files = ", ".join(sorted({each.shown for each in named}))

@@ -16,13 +16,19 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, TooLong, read_inside
 from hpa_merge.files.parsing import CONFIG, parse_json
 
-__all__ = ["Code", "Part", "Reference", "find_references", "reached", "read_part", "relative_imports"]
+__all__ = ["Code", "Part", "Reference", "find_model", "find_references", "read_part", "relative_imports"]
 
 CONFIGURATIONS = (
     *("config.json", "tokenizer_config.json", "processor_config.json"),
     *("preprocessor_config.json", "video_preprocessor_config.json"),
 )
 """The files in which transformers looks for ``auto_map``."""
+
+AUTO = (
+    *("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForSeq2SeqLM"),
+    *("AutoModelForMultimodalLM", "AutoModel"),
+)
+"""The entries of ``auto_map`` that may name a model which generates text, in the order in which they are tried."""
 
 REFERENCE = re.compile(r"(?:(?P<repository>[\w.-]+/[\w.-]+)--)?(?P<module>[\w-]+)\.(?P<name>\w+)", re.ASCII)
 """``module.Class``, or ``org/name--module.Class`` for code in another repository."""
@@ -56,9 +62,9 @@ class Reference:
     name: str
 
     @property
-    def of_the_model(self) -> bool:
-        """Whether the model is built with it, and not the inputs of the model."""
-        return self.file == "config.json" and (self.auto == "AutoConfig" or self.auto.startswith("AutoModel"))
+    def of_models(self) -> bool:
+        """Whether it is for a model, and not for a tokenizer or a processor."""
+        return self.auto == "AutoConfig" or self.auto.startswith("AutoModel")
 
     @property
     def path(self) -> str:
@@ -104,10 +110,12 @@ class Code:
 
     Attributes:
         references: every entry of an ``auto_map``.
+        architecture: the class that ``architectures`` in config.json names; empty without one.
         parts: where the code lies, by repository; the checkpoint's own folder is among them.
     """
 
     references: tuple[Reference, ...]
+    architecture: str
     parts: Mapping[str, Part]
 
     @cached_property
@@ -117,16 +125,34 @@ class Code:
         files = sorted(part.digest for part in self.parts.values() if part.files)
         return hashlib.sha256(json.dumps([named, files]).encode()).hexdigest()
 
+    @property
+    def model(self) -> Reference | None:
+        """The entry for the model; None if its class is transformers' own."""
+        return find_model(self.references, self.architecture)
+
     def contents(self, *, of_the_model: bool) -> dict[str, bytes]:
-        """The files that the model is built with, or all others, by path; of one path in two places, both together."""
+        """The files that the model is built with, or those of its tokenizer and processor alone, by path.
+
+        Of one path in two places, the contents stand one after the other.
+        """
+        config = [each for each in self.references if each.file == "config.json" and each.auto == "AutoConfig"]
+        model = [*config, *filter(None, [self.model])]
+        others = [each for each in self.references if not each.of_models]
         found: dict[str, bytes] = {}
         for part in self.parts.values():
-            mine = [each for each in self.references if each.repository == part.repository and each.of_the_model]
-            model = reached(part.files, (each.path for each in mine))
-            for path in part.files:
-                if (path in model) == of_the_model:
-                    found[path] = found.get(path, b"") + part.files[path]
+            roots = [[each.path for each in kind if each.repository == part.repository] for kind in (model, others)]
+            reach = _reached(part.files, roots[0])
+            for path in sorted(reach if of_the_model else _reached(part.files, roots[1]) - reach):
+                found[path] = found.get(path, b"") + part.files[path]
         return found
+
+
+def find_model(references: Iterable[Reference], architecture: str) -> Reference | None:
+    """The entry for the model: with the class that ``architectures`` names or else for one that generates text."""
+    models = [each for each in references if each.file == "config.json" and each.auto.startswith("AutoModel")]
+    by_auto = {each.auto: each for each in reversed(models)}
+    named = next((each for each in models if each.name == architecture), None)
+    return named or next((by_auto[auto] for auto in AUTO if auto in by_auto), None)
 
 
 def find_references(folder: Path) -> tuple[Reference, ...]:
@@ -171,7 +197,7 @@ def read_part(repository: str, commit: str, folder: Path, references: Iterable[R
     return Part(repository, commit, folder, dict(sorted(files.items())))
 
 
-def reached(files: Mapping[str, bytes], roots: Iterable[str]) -> set[str]:
+def _reached(files: Mapping[str, bytes], roots: Iterable[str]) -> set[str]:
     """The paths among ``files`` that are roots, or that those import."""
     found: set[str] = set()
     waiting = list(roots)

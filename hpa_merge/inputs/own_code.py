@@ -14,6 +14,7 @@ from huggingface_hub import snapshot_download
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.custom_code.finding import Code, Part, Reference, find_references, read_part
 from hpa_merge.errors import CheckpointError
+from hpa_merge.files.parsing import CONFIG, read_json
 from hpa_merge.inputs.hub import NAME, Source
 from hpa_merge.inputs.hub_errors import reading
 
@@ -47,7 +48,7 @@ class Trust:
         parts = {"": read_part("", commit or "", home, references, role)}
         for repository in sorted({each.repository for each in references} - {""}):
             parts[repository] = self._of_repository(repository, references, role)
-        return Code(references, parts)
+        return Code(references, _architecture(folder), parts)
 
     def with_code(self, checkpoint: Checkpoint) -> Checkpoint:
         """``checkpoint`` with its code; raises as :meth:`code_of`."""
@@ -85,3 +86,12 @@ class Trust:
         """Whether a checkpoint came from that repository."""
         match = NAME.fullmatch(source.name) if source.commit is not None else None
         return match is not None and match["repo"] == repository
+
+
+def _architecture(folder: Path) -> str:
+    """The first class in ``architectures`` of config.json; empty if there is none, or no such file."""
+    try:
+        named = read_json(folder / "config.json", CONFIG)["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    return named if isinstance(named, str) else ""

@@ -6,18 +6,12 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
-from hpa_merge.custom_code.finding import Code, Reference, find_references
+from hpa_merge.custom_code.finding import Code, find_model, find_references
 from hpa_merge.custom_code.running import class_of
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.architecture import candidates
 
 __all__ = ["check_trusted", "classes_of", "read_model_config"]
-
-AUTO = (
-    *("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForSeq2SeqLM"),
-    *("AutoModelForMultimodalLM", "AutoModel"),
-)
-"""The entries of ``auto_map`` that may name a model which generates text, in the order in which they are tried."""
 
 
 def read_model_config(folder: Path, role: str, code: Code | None) -> Any:
@@ -45,7 +39,7 @@ def classes_of(config: Any, folder: Path, role: str, code: Code | None) -> list[
         Exception: whatever the code raises.
     """
     name = (config.architectures or ["(none)"])[0]
-    reference = None if code is None else _of_model(code.references, name)
+    reference = None if code is None else code.model
     if code is None or reference is None:
         if tried := candidates(config):
             return tried
@@ -66,21 +60,13 @@ def classes_of(config: Any, folder: Path, role: str, code: Code | None) -> list[
 def check_trusted(config: Any, folder: Path, role: str, code: Code | None) -> None:
     """Raise CheckpointError if the checkpoint brings a class for its model that may not be run."""
     name = (config.architectures or ["(none)"])[0]
-    if code is None and _of_model(find_references(folder), name) is not None:
+    if code is None and find_model(find_references(folder), name) is not None:
         raise CheckpointError(_untrusted(folder, role, f"architecture {name}"))
-
-
-def _of_model(references: tuple[Reference, ...], name: str) -> Reference | None:
-    """The entry of ``auto_map`` in config.json for the model: with the class that ``architectures`` names, if any."""
-    models = [each for each in references if each.of_the_model and each.auto != "AutoConfig"]
-    by_auto = {each.auto: each for each in reversed(models)}
-    named = next((each for each in models if each.name == name), None)
-    return named or next((by_auto[auto] for auto in AUTO if auto in by_auto), None)
 
 
 def _untrusted(folder: Path, role: str, what: str) -> str:
     """The refusal of code that the user has not trusted."""
-    files = sorted({each.shown for each in find_references(folder) if each.of_the_model})
+    files = sorted({each.shown for each in find_references(folder) if each.of_models})
     return (
         f"{role} brings code of its own for its {what} ({', '.join(files)}, named by auto_map in config.json), and "
         "such code is not run: read it, and give --trust-remote-code (trust_remote_code in Python) if you trust it."
