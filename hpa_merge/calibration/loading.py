@@ -13,7 +13,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
 from hpa_merge.custom_code.failing import place_of
-from hpa_merge.custom_code.finding import find_references
+from hpa_merge.custom_code.finding import find_references, untrusted
 from hpa_merge.custom_code.running import is_running
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.files.parsing import TOKENIZER, read_json
@@ -229,12 +229,7 @@ def _check_trusted(folder: Path, what: str, auto: str, error: Exception) -> None
     named = [each for each in find_references(folder) if not each.of_models]
     needed = "trust_remote_code" in str(error) or any(each.auto == auto for each in named)
     if named and needed and not is_running():
-        files = ", ".join(sorted({each.shown for each in named}))
-        where = " and ".join(sorted({each.file for each in named}))
-        raise CheckpointError(
-            f"{folder} brings code of its own for its {what} ({files}, named by auto_map in {where}), and such code is "
-            "not run: read it, and give --trust-remote-code (trust_remote_code in Python) if you trust it."
-        ) from error
+        raise CheckpointError(untrusted(str(folder), what, named)) from error
 
 
 def reason(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, TooLong, read_inside
 from hpa_merge.files.parsing import CONFIG, parse_json
 
-__all__ = ["Code", "Part", "Reference", "find_model", "find_references", "read_part", "relative_imports"]
+__all__ = ["Code", "Part", "Reference", "find_model", "find_references", "read_part", "relative_imports", "untrusted"]
 
 CONFIGURATIONS = (
     *("config.json", "tokenizer_config.json", "processor_config.json"),
@@ -167,6 +167,23 @@ def find_references(folder: Path) -> tuple[Reference, ...]:
             if match := REFERENCE.fullmatch(text):
                 found.append(Reference(file, auto, match["repository"] or "", match["module"], match["name"]))
     return tuple(dict.fromkeys(found))
+
+
+def untrusted(who: str, what: str, named: Iterable[Reference]) -> str:
+    """The refusal of code that is not trusted.
+
+    Args:
+        who: the checkpoint.
+        what: for what it brings the code.
+        named: the entries that name it.
+    """
+    listed = list(named)
+    files = ", ".join(sorted({each.shown for each in listed}))
+    places = " and ".join(sorted({each.file for each in listed}))
+    return (
+        f"{who} brings code of its own for its {what} ({files}, named by auto_map in {places}), and such code is not "
+        "run: read it, and give --trust-remote-code (trust_remote_code in Python) if you trust it."
+    )
 
 
 def read_part(repository: str, commit: str, folder: Path, references: Iterable[Reference], role: str) -> Part:

@@ -21,8 +21,8 @@ def check_code(old: Checkpoint, new: Checkpoint) -> None:
     if files := differing(old.code, new.code, of_the_model=True):
         raise CheckpointError(
             f"the code of OLD's model and that of NEW's differ in {shortened(files)}, and OUT can have only one: put "
-            "the right files and their auto_map into both folders, or leave out --trust-remote-code if the class is one "
-            "of transformers too."
+            "the right files and their auto_map into both folders, or leave out --trust-remote-code if the class is "
+            "one of transformers too."
         )
 
 

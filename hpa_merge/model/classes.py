@@ -6,7 +6,7 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
-from hpa_merge.custom_code.finding import Code, find_model, find_references
+from hpa_merge.custom_code.finding import Code, find_model, find_references, untrusted
 from hpa_merge.custom_code.running import class_of
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.architecture import candidates
@@ -65,9 +65,5 @@ def check_trusted(config: Any, folder: Path, role: str, code: Code | None) -> No
 
 
 def _untrusted(folder: Path, role: str, what: str) -> str:
-    """The refusal of code that the user has not trusted."""
-    files = sorted({each.shown for each in find_references(folder) if each.of_models})
-    return (
-        f"{role} brings code of its own for its {what} ({', '.join(files)}, named by auto_map in config.json), and "
-        "such code is not run: read it, and give --trust-remote-code (trust_remote_code in Python) if you trust it."
-    )
+    """The refusal of code for a model that the user has not trusted."""
+    return untrusted(role, what, (each for each in find_references(folder) if each.of_models))
