@@ -43,6 +43,7 @@ def merge(
     config: HPAConfig | None = None,
     vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
+    stats_hessians: bool = False,
     first: str | Path | None = None,
     trust_remote_code: bool = False,
     max_memory: int | None = None,
@@ -66,6 +67,7 @@ def merge(
         config: the options; the paper's by default.
         vision_tower: the CLIP folder of a checkpoint in LLaVA's own layout, unless its config.json names a local one.
         stats: a file of column statistics: what fits these inputs is read, the rest is computed and written there.
+        stats_hessians: keep the Hessians too, in a folder next to it, for the methods that take more than the diagonal.
         first: the first aligned model of OLD's history, a folder or a name on the Hub, to measure the drift from it. In
             the first round OLD is that model.
         trust_remote_code: run the code that the checkpoints bring (``auto_map`` in their configurations). That of the
@@ -94,6 +96,7 @@ def merge(
         image_folder=image_folder,
         vision_tower=vision_tower,
         stats=stats,
+        stats_hessians=stats_hessians,
         first=first,
         trust_remote_code=trust_remote_code,
         max_memory=max_memory,

@@ -22,6 +22,7 @@ from hpa_merge.methods.rule import NOT_NEGATIVE, Bound, option
 
 Uncalibrated = Literal["new", "old", "error"]
 Policy = Literal["merge", "new", "old"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, because a Hessian without damping may have no inverse")
@@ -90,6 +91,7 @@ class CalibrationOptions:
     task_share: tuple[float, ...] = option(
         (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
     )
+    dtype: Dtype = option("auto", "Read OLD and NEW in this dtype and write OUT in it; auto: in theirs.")
     min_expert_tokens: int = option(
         MIN_EXPERT_TOKENS,
         "Experts that read fewer than N tokens of a set get the curvature of all experts of their layer.",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hpa_merge.checkpoint.folder import ADAPTER, has_weights, read_json, refuse_devices
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import read_layout
+from hpa_merge.checkpoint.shard import check_plain, read_layout
 from hpa_merge.errors import CheckpointError
 
 __all__ = ["CONFIG", "is_adapter", "open_adapter"]
@@ -39,6 +39,7 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
             )
         raise CheckpointError(f"{role} {folder} has no {ADAPTER}: fetch or save the adapter again.")
     tensors = {info.name: info for info in read_layout(folder, role, ADAPTER)}
+    check_plain(folder, role, tensors.values())
     return Checkpoint(folder, role, config, tensors, (ADAPTER,), None)
 
 

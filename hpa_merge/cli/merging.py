@@ -101,6 +101,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
         TRUST,
         click.option("--stats", type=FILE, help="Column statistics: read if they fit, otherwise written."),
+        click.option("--stats-hessians", is_flag=True, help="Keep the Hessians next to them: large; --dry-run says."),
         click.option(
             "--first", metavar="FOLDER|ID", help="First aligned model of OLD's history, to measure the drift from it."
         ),
@@ -231,7 +232,8 @@ def request_of(
     """
     from hpa_merge.engine.request import MergeRequest
 
-    others = {name: given[name] for name in (*LIMITS, "overwrite", "resume", "page", "trust_remote_code")}
+    flags = ("stats_hessians", "overwrite", "resume", "page", "trust_remote_code")
+    others = {name: given[name] for name in (*LIMITS, *flags)}
     reads = tuple(filter(None, [settings, given["config_file"]]))
     return MergeRequest.of(
         *inputs, outs, skip_complete=skip_complete, command=context.obj or "", reads=reads, **paths, **others

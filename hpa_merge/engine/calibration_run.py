@@ -31,6 +31,10 @@ from hpa_merge.records import Sample
 __all__ = ["CalibrationRun"]
 
 
+TEXT_ALONE = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+"""The inputs of a sample without media."""
+
+
 @final
 class CalibrationRun:
     """Samples that run through a model: the :class:`~hpa_merge.engine.sources.StatisticsSource` that computes.
@@ -88,9 +92,10 @@ class CalibrationRun:
         One that this model cannot run, for example because it has fewer token ids, is not compared.
         """
         self._compared, rows = COMPARED, self._rows()
-        highest = [int(sample["input_ids"].max()) for sample in other.inputs[:COMPARED]]
         self._others = [
-            (place, other.inputs[place]) for place, token in enumerate(highest) if rows is None or token < rows
+            (place, sample)
+            for place, sample in enumerate(other.inputs[:COMPARED])
+            if rows is None or bool((sample["input_ids"] < rows).all())
         ]
 
     @property
@@ -178,10 +183,14 @@ class CalibrationRun:
         for linear in watched:
             diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
             record.take(linear, observed.tokens(linear), diagonal)
+        if watched:
+            record.keep(unit, observed, watched)
         return record
 
     def free(self, unit: Unit) -> None:
         self._meta.free(unit)
+        if self._record is not None and self._record.hessians is not None:
+            self._record.hessians.forget()
 
     def close(self) -> None:
         self._forwards.close()
@@ -214,12 +223,21 @@ class CalibrationRun:
     def _check_ids(self) -> None:
         """Raise CalibrationError for a token id that the model does not have: on a GPU no error names the sample."""
         rows = self._rows()
-        for sample in self._samples:
-            if sample.input_ids and rows is not None and (highest := max(sample.input_ids)) >= rows:
+        for sample, inputs in zip(self._samples, self.inputs, strict=True):
+            if rows is None or not (sample.input_ids or inputs.keys() <= TEXT_ALONE):
+                continue  # a model may replace the ids of placeholders
+            if (highest := int(inputs["input_ids"].max())) < rows:
+                continue
+            if sample.input_ids:
                 raise CalibrationError(
                     f"{sample.source}: input_ids holds {highest}, and {self.role}'s vocabulary has {rows} tokens: "
                     "use the ids of the checkpoint's own tokenizer."
                 )
+            raise CalibrationError(
+                f"{sample.source}: {self.role}'s tokenizer makes the token {highest} of this sample, and its "
+                f"embeddings have {rows} rows: give the tokenizer that belongs to these weights, or the model after "
+                "resize_token_embeddings()."
+            )
 
     def _rows(self) -> int | None:
         """How many token ids the model has, if it says so."""

@@ -83,10 +83,12 @@ def _digest_of_files(checkpoint: Checkpoint) -> str:
     if checkpoint.tower is not None:
         state.update(read_inside(checkpoint.tower, "config.json", CONFIG.size))
     external = {checkpoint.tensors[name].shard for name in checkpoint.external}
-    for shard in (*checkpoint.shards, *sorted(external)):
+    for shard in (*checkpoint.disk_shards, *sorted(external)):
         status = (checkpoint.folder / shard).stat()
         state.update(f"{Path(shard).name} {status.st_size} {status.st_mtime_ns} ".encode())
-        state.update(checkpoint.header_bytes(shard))
+        state.update(checkpoint.disk_header(shard))
+    if checkpoint.unpacking is not None:
+        state.update(f"{checkpoint.unpacking.dtype} {checkpoint.unpacking.library}".encode())
     if checkpoint.overlay is not None:
         state.update(checkpoint.overlay.state)
     return state.hexdigest()

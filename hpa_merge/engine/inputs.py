@@ -15,7 +15,7 @@ from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.sets import Sets, locate_sets, read_sets
 from hpa_merge.errors import ChangedError
 from hpa_merge.inputs.hub import Source, commits_of, locate
-from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.opening import open_checkpoint, open_new
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.records import CodeRecord
@@ -56,6 +56,11 @@ class MergeInputs:
         """The code of the checkpoints, which is run."""
         return code_records([*self.read, *([self.lineage.first] if self.lineage.first is not None else [])])
 
+    @property
+    def dequantised(self) -> dict[str, str]:
+        """How many weights of OLD and NEW are stored in few bits, and how; nothing for one that has none."""
+        return {name: text for name, each in (("old", self.old), ("new", self.new)) if (text := each.dequantised)}
+
     def check_contents(self) -> None:
         """Compare the weights of OLD and NEW with those that were opened; the files' times do not matter.
 
@@ -84,8 +89,8 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     first = sources[2].folder if request.first is not None else None
     trust = Trust(request.trust_remote_code, sources)
     with (
-        trust.with_code(Checkpoint.open(sources[0].folder, "OLD")) as old,
-        trust.with_code(open_new(sources[1].folder, old)) as new,
+        trust.with_code(open_checkpoint(sources[0].folder, "OLD", config.dtype)) as old,
+        trust.with_code(open_new(sources[1].folder, old, config.dtype)) as new,
         trace(old, new, first, tower, config, trust) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)

@@ -15,6 +15,7 @@ from hpa_merge.engine.drift import Counts, Piece, distances_from
 from hpa_merge.engine.plan import meta_model
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
+from hpa_merge.inputs.opening import open_checkpoint
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.model import MetaModel
@@ -50,7 +51,7 @@ class Lineage:
         """``‖OUT − FIRST‖_F`` of each OUT, or None without ``first``; the rest is as in :func:`distances_from`."""
         if self.first is None or not outs:
             return [None] * len(outs)
-        of_first = meta_model(self.first, torch.device("cpu"), self.first.external)
+        of_first = meta_model(self.first, torch.device("cpu"), self.first.external, type(meta.model))
         return list(distances_from(self.first, new, (of_first, meta), outs))
 
 
@@ -69,7 +70,7 @@ def trace(
         old, new: without a vision tower from another folder.
         first: folder of the first aligned model, if it was given.
         tower: folder of the vision tower, if it was given.
-        config: only its ``conversation`` is used.
+        config: only its ``conversation`` and ``dtype`` are used.
         trust: whether the code of ``first`` may be run.
 
     Raises:
@@ -81,7 +82,7 @@ def trace(
     if first is None:
         yield lineage
         return
-    with trust.with_code(Checkpoint.open(first, "FIRST")) as opened:
+    with trust.with_code(open_checkpoint(first, "FIRST", config.dtype)) as opened:
         _check_first(opened, history, contents["old"], notes)
         yield replace(lineage, first=with_tower(opened, tower, config)) if history else lineage
 

@@ -20,7 +20,7 @@ from hpa_merge.engine.routing import RoutingDrift
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
 from hpa_merge.engine.statistics import LinearStatistics, ModelStatistics
-from hpa_merge.engine.statistics_file import write_statistics
+from hpa_merge.engine.statistics_file import hessian_files, write_statistics
 from hpa_merge.engine.unit_statistics import pooled_field
 from hpa_merge.engine.weights import Read
 from hpa_merge.errors import CalibrationError, NumericalError
@@ -36,14 +36,21 @@ class Loop:
     """The loop and its state."""
 
     def __init__(
-        self, prepared: Prepared, sinks: Sequence[Sink], on_progress: Progress, stats: Path | None = None
+        self,
+        prepared: Prepared,
+        sinks: Sequence[Sink],
+        on_progress: Progress,
+        stats: Path | None = None,
+        *,
+        hessians: bool = False,
     ) -> None:
-        """``stats``: the file to write the statistics to, if any."""
+        """``stats``: the file to write the statistics to, if any; ``hessians``: keep the Hessians next to it."""
         self._prepared = prepared
         self._plan = prepared.plan
         self._sinks = sinks
         self._on_progress = on_progress
         self._stats = stats
+        self._hessians = hessians
         self._steps = len(self._plan.new.units) + 1
         self._text_has_run = False
         self._linear_keys = {pair.new.key for pair in self._plan.pairs}
@@ -93,7 +100,9 @@ class Loop:
             return Replay(run.weights, known, linears, whole_units=whole_units)
         run.offload(self._prepared.memory.offload)
         if self._stats is not None:
-            self._recorded.append(ModelStatistics(calibration.key))
+            keep = self._hessians
+            files = hessian_files(self._stats, calibration.key, self._prepared.device) if keep else None
+            self._recorded.append(ModelStatistics(calibration.key, hessians=files))
             for sink in self._sinks:
                 sink.restore(self._recorded[-1])
             run.record_into(self._recorded[-1], linears)

@@ -15,14 +15,16 @@ import torch
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core.compromise import ROWS as COMBINED_ROWS
+from hpa_merge.core.gathered import KEPT
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
+from hpa_merge.engine.hessian_files import needed_for
 from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
 from hpa_merge.engine.plan import Plan
 from hpa_merge.engine.request import Limits
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.errors import ConfigError, ResourceError
 
-__all__ = ["Memory", "allot", "explaining"]
+__all__ = ["Memory", "allot", "explaining", "hessian_bytes"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
@@ -54,7 +56,13 @@ class Memory:
     device: int | None
 
 
-def allot(plan: Plan, checkpoints: Sequence[Checkpoint], sets: Sequence[CalibrationSet], limits: Limits) -> Memory:
+def allot(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    sets: Sequence[CalibrationSet],
+    limits: Limits,
+    hessians: bool = False,
+) -> Memory:
     """The fastest way to use memory that stays within ``limits``.
 
     It does not change the result, with one exception: if linears share an input in some samples only, sums may be taken
@@ -63,6 +71,7 @@ def allot(plan: Plan, checkpoints: Sequence[Checkpoint], sets: Sequence[Calibrat
     Args:
         checkpoints: OLD and NEW.
         sets: the safety set with OLD, and the task set with NEW.
+        hessians: whether Hessians are kept with the statistics.
 
     Raises:
         ConfigError: no way stays within them.
@@ -71,9 +80,9 @@ def allot(plan: Plan, checkpoints: Sequence[Checkpoint], sets: Sequence[Calibrat
     cuda, queues, refusal = device.type == "cuda", 2 + len(plan.outs), ""
     base = peak_host_bytes() + LIBRARIES
     base += sum(value.nbytes for each in sets for sample in each.run.inputs for value in sample.values())
-    base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
+    base += sum(checkpoint.workspace for checkpoint in checkpoints)
     for offload in (False, True) if cuda else (False,):
-        work, waiting = _work(plan, checkpoints[1], sets, offload)
+        work, waiting = _work(plan, checkpoints[1], sets, offload, keeping=hessians)
         host, most_host = base + work, limits.device
         if cuda:
             largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
@@ -119,20 +128,28 @@ def _refusal(where: str, option: str, needed: int, limit: int) -> str:
     )
 
 
-def _work(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: bool) -> tuple[int, int]:
-    """Bytes that the arithmetic takes on its device, and bytes of the tokens that wait on the host."""
+def _work(
+    plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: bool, *, keeping: bool
+) -> tuple[int, int]:
+    """Bytes that the arithmetic takes on its device, and bytes of the tokens that wait on the host.
+
+    Args:
+        keeping: whether Hessians are kept with the statistics.
+    """
     configs = [out.config for out in plan.outs]
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
     states = HELD_STATES * sum(tokens, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
     whole = [
-        count if any(c.whole_inverse and each.purpose in c.sets for c in configs) else 0
+        count if any("inverse" in c.takes and each.purpose in c.sets for c in configs) else 0
         for each, count in zip(sets, tokens, strict=True)
     ]
-    both = any(config.rule.hessians for config in configs)
+    taking = [config for config in configs if "hessian" in config.takes]
+    recalled = [each.run.tokens if taking and not each.runs else 0 for each in sets]  # Hessians, one at a time
     pooling = any(config.min_expert_tokens for config in configs)
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
+    all_tokens = sum(tokens) + sum(recalled)
     units, waiting = 0, 0
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
@@ -157,8 +174,13 @@ def _work(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: 
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
         held = sum(max((_factored(count, c, 12) for _, c in shapes), default=0) for count in whole)
-        if both:
-            held = max(held, max((_combined(sum(tokens), c) for _, c in shapes), default=0))
+        if taking and shapes:
+            most, *others = sorted({c for _, c in shapes}, reverse=True)
+            factors = [most, *[others[0] if others else most] * (KEPT - 1)]  # of so many inputs they are held
+            held = max(held, sum(_gathered(count, most, itemsize, 1.0) for count in recalled if count))
+            held += sum(_combined(all_tokens, c, each.rule.bytes_per_square) for each in taking for c in factors)
+        if keeping:
+            gathered = [2 * each for each in gathered]  # tokens are put together before they are written
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states, waiting
@@ -193,12 +215,31 @@ def _factored(tokens: int, columns: int, copies: int) -> int:
     return 8 * columns * columns
 
 
-def _combined(tokens: int, columns: int) -> int:
-    """Memory of the sum of two Hessians: its factor and a symmetric half of one; or all tokens in float64, twice."""
+def _combined(tokens: int, columns: int, squares: int) -> int:
+    """Memory of a rule that takes Hessians: its factors and products; or all tokens in float64, twice.
+
+    Args:
+        tokens: of both sets.
+        squares: bytes for each value of a ``c × c`` matrix.
+    """
     rows = 24 * COMBINED_ROWS * columns
     if tokens <= DUAL_SHARE * columns:
-        return 16 * tokens * columns + 16 * tokens * tokens + rows
-    return 16 * columns * columns + rows
+        return max(squares * columns * columns if squares > 16 else 0, 16 * tokens * (columns + tokens)) + rows
+    return squares * columns * columns + rows
+
+
+def hessian_bytes(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet]) -> int:
+    """The most bytes that the Hessians of the sets take that are computed, if they are kept; the mean for an expert.
+
+    Linears that read the same input share one, and only the samples show which do: each is counted here.
+    """
+    itemsize, total = plan.new.model.dtype.itemsize, 0
+    for pair in plan.pairs:
+        columns = pair.new.shape(new.tensors[pair.new.key].shape)[1]
+        times = pair.new.routed * (2 if pair.new.pool else 1)  # an expert's own, or its pool's
+        counts = (int(each.run.tokens * times) for each in sets if each.known is None)
+        total += sum(needed_for(count, columns, itemsize) for count in counts)
+    return total
 
 
 def _block(plan: Plan, new: Checkpoint) -> int:

@@ -181,6 +181,8 @@ class MergeOutput:
                 old=sources[0].name,
                 new=sources[1].name,
                 adapter=self._new.overlay.kind if self._new.overlay else "",
+                dequantised=prepared.inputs.dequantised,
+                dtype=self._new.dtype,
                 device=str(prepared.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),

@@ -219,8 +219,9 @@ def meta_model(
         pieces = zip(checkpoint.pieces(first), checkpoint.pieces(second), strict=False)
         return all(torch.equal(a, b.to(a.dtype)) for a, b in pieces)
 
-    where, code = (checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external), checkpoint.code
-    with blaming(code, checkpoint.role):
+    code = checkpoint.code
+    with checkpoint.side_folder() as folder, blaming(code, checkpoint.role):
+        where = (folder, header, checkpoint.role, device, checkpoint.tower, external)
         return MetaModel(*where, architecture, same, code)
 
 

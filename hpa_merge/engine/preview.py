@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hpa_merge.checkpoint import needed_bytes
 from hpa_merge.engine.components import component_records
+from hpa_merge.engine.hessian_files import folder_of
+from hpa_merge.engine.memory import hessian_bytes
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest, Progress, silent
 from hpa_merge.engine.setup import Prepared, prepare
@@ -60,6 +62,8 @@ def _of_out(
         notes=prepared.of_checkpoints,
         device=str(prepared.device),
         adapter=new.overlay.kind if new.overlay else "",
+        dequantised=prepared.inputs.dequantised,
+        dtype=new.dtype,
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
         commits=prepared.inputs.commits,
@@ -106,7 +110,10 @@ def _statistics(request: MergeRequest, prepared: Prepared) -> tuple[str, ...]:
         for each in prepared.sets
         if each.known
     ]
-    return (*fit, *prepared.statistics_notes) or (f"Both halves have to be computed, and {request.stats} is written.",)
+    told = (*fit, *prepared.statistics_notes) or (f"Both halves have to be computed, and {request.stats} is written.",)
+    if request.stats_hessians and (size := hessian_bytes(prepared.plan, prepared.inputs.new, prepared.sets)):
+        told = (*told, f"Hessians of up to {size / 1e9:.2f} GB are written to {folder_of(request.stats)}.")
+    return told
 
 
 def _rounds(prepared: Prepared) -> tuple[str, ...]:

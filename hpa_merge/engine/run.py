@@ -28,7 +28,8 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
             for out, plan in zip(request.outs, prepared.plan.outs, strict=True):
                 if out not in reports:
                     outputs[out] = MergeOutput(request, prepared, out, plan)
-            from_first = Loop(prepared, list(outputs.values()), on_progress, request.stats).run()
+            sinks, hessians = list(outputs.values()), request.stats_hessians
+            from_first = Loop(prepared, sinks, on_progress, request.stats, hessians=hessians).run()
             for (out, output), distance in zip(outputs.items(), from_first, strict=True):
                 reports[out] = output.publish(render, started, distance)
         except BaseException as error:

@@ -18,7 +18,7 @@ from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
-from hpa_merge.engine.memory import Memory, allot
+from hpa_merge.engine.memory import Memory, allot, hessian_bytes
 from hpa_merge.engine.plan import Plan, make_plan
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.sets import read_sets
@@ -26,7 +26,7 @@ from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
-from hpa_merge.errors import CheckpointError
+from hpa_merge.errors import CheckpointError, StatisticsError
 from hpa_merge.model import LinearTensor
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
@@ -128,6 +128,7 @@ def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
         places, needed = inputs.guarded.places, needed_bytes(inputs.new)
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
         prepared = plan_merge(request, inputs, show)
+        _check_hessians(request, prepared)
         finished = {
             out: report
             for out, report in complete.items()
@@ -159,7 +160,7 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
         _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
         _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
     )
-    known, routing, notes = _known(request, keys)
+    known, routing, notes = _known(request, keys, device)
     sets = (
         CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
         CalibrationSet(task, runs[1], keys[1], known.get("task")),
@@ -167,7 +168,8 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
     if plan.new.routers and all(each.runs for each in sets):
         runs[0].compare(runs[1])
         runs[1].compare(runs[0])
-    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes, routing)
+    memory = allot(plan, inputs.read, sets, request.limits, request.stats_hessians)
+    return Prepared(inputs, plan, sets, memory, notes, routing)
 
 
 def _key(
@@ -179,13 +181,14 @@ def _key(
         run.purpose,
         of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears), floor),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
+        {linear.name: linear.unit.name for linear in linears},
         [unit.name for unit in plan.new.units],
         str(plan.new.device),
     )
 
 
 def _known(
-    request: MergeRequest, keys: Sequence[StatisticsKey]
+    request: MergeRequest, keys: Sequence[StatisticsKey], device: torch.device
 ) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
     """What :func:`read_statistics` reads from the file; errors as there.
 
@@ -195,7 +198,25 @@ def _known(
         return {}, (), ()
     begun = [begun_with(out) for out in request.outs] if request.resume else []
     anew = {key.purpose for key in keys if COMPUTED in (b.get(f"{key.purpose} statistics") for b in begun)}
-    return read_statistics(request.stats, keys, anew)
+    whole = {"safety", "task"} if request.stats_hessians else request.hessians_of
+    return read_statistics(request.stats, keys, device, anew, whole)
+
+
+def _check_hessians(request: MergeRequest, prepared: Prepared) -> None:
+    """Check that Hessians are written only where that is asked for.
+
+    Raises:
+        StatisticsError: a method needs Hessians, and the statistics file that would be written keeps none.
+    """
+    methods = request.hessians_of
+    missing = [each.purpose for each in prepared.sets if each.known is None and each.purpose in methods]
+    if request.stats is not None and missing and not request.stats_hessians:
+        raise StatisticsError(
+            f"the method {methods[missing[0]]} takes the Hessians themselves, and the statistics {request.stats} keep "
+            "only the diagonal of H⁻¹: set stats_hessians to keep the Hessians too, which takes up to "
+            f"{hessian_bytes(prepared.plan, prepared.inputs.new, prepared.sets) / 1e9:.2f} GB of disk, or leave out "
+            "the statistics."
+        )
 
 
 def _published(out: Path) -> MergeReport | None:

@@ -7,10 +7,10 @@ from typing import final
 import torch
 
 from hpa_merge.calibration import SampleSet
-from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.plan import check_inputs, meta_model
+from hpa_merge.inputs.opening import open_checkpoint
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.planned import ShownSet
@@ -60,7 +60,7 @@ def show_samples(
         CalibrationError: a sample cannot be encoded, or has to fit and does not.
         CheckpointError: the folder is no checkpoint of a model that reads text.
     """
-    with Trust(trust_remote_code).with_code(Checkpoint.open(folder, "MODEL")) as opened:
+    with Trust(trust_remote_code).with_code(open_checkpoint(folder, "MODEL", config.dtype)) as opened:
         checkpoint = with_tower(opened, tower, config)
         with encoding(checkpoint, given, purpose, config, first) as begun:
             meta = meta_model(checkpoint, torch.device("cpu"), checkpoint.external)

@@ -1,4 +1,4 @@
-"""Open NEW: a checkpoint, or OLD with an adapter on top, which is merged tensor by tensor when it is read."""
+"""Open OLD and NEW, in the dtype that is wanted; NEW may be OLD with an adapter on top, merged tensor by tensor."""
 
 import hashlib
 import importlib.metadata
@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open_adapter
+from hpa_merge.checkpoint.unpacking import DTYPES
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
-from hpa_merge.model import Adapter, is_original_llava, try_adapter
+from hpa_merge.model import Adapter, is_original_llava, kept_in_float32, try_adapter
 
-__all__ = ["open_new"]
+__all__ = ["open_checkpoint", "open_new"]
 
 ROLE = "NEW"
 
@@ -18,8 +19,33 @@ WORKING = 12
 """Bytes that merging takes for each element in addition to the result: the update in float32, and two steps before."""
 
 
-def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
+def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto") -> Checkpoint:
+    """Open a checkpoint as ``from_pretrained`` would load it in ``dtype``.
+
+    What transformers keeps in float32 next to that dtype keeps its own.
+
+    Args:
+        dtype: as in :class:`hpa_merge.config.CalibrationOptions`.
+
+    Raises:
+        CheckpointError: it is not a whole checkpoint, or transformers cannot build its model.
+    """
+    opened = Checkpoint.open(folder, role)
+    if dtype == "auto":
+        return opened
+    wanted, kept = DTYPES[dtype], None
+    if wanted.itemsize == 2 and not is_original_llava(opened.config):
+        header = {key: (info.dtype, info.shape) for key, info in opened.tensors.items()}
+        with opened.side_folder() as place:
+            kept = kept_in_float32(place, header, role, wanted)
+    return opened.read_as(wanted, lambda key: kept is not None and kept.search(key) is not None)
+
+
+def open_new(folder: str | Path, old: Checkpoint, dtype: str = "auto") -> Checkpoint:
     """Open NEW, which was tuned from ``old``; every tensor of an adapter is checked.
+
+    Args:
+        dtype: as in :func:`open_checkpoint`; an adapter gets that of ``old``.
 
     Raises:
         CheckpointError: it is not a whole checkpoint, or it is an adapter that cannot be merged into OLD.
@@ -27,7 +53,7 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
     """
     folder = Path(folder)
     if not is_adapter(folder):
-        return Checkpoint.open(folder, ROLE)
+        return open_checkpoint(folder, ROLE, dtype)
     if is_original_llava(old.config):
         raise CheckpointError(
             f"{ROLE} {folder} is an adapter, and OLD has LLaVA's own layout: merge the adapter into OLD first, with "
@@ -36,8 +62,9 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
     own = open_adapter(folder, ROLE)
     try:
         headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, old)]
-        try_adapter(folder, own.config, headers[0], old.folder, headers[1], old.code)
-        adapter = Adapter(folder, own.config, headers[0], old.folder, headers[1], old.code)
+        with old.side_folder() as base:
+            try_adapter(folder, own.config, headers[0], base, headers[1], old.code)
+            adapter = Adapter(folder, own.config, headers[0], base, headers[1], old.code)
         for key in own.tensors:
             tensor = own.read(key)
             if tensor.is_floating_point() and not all_finite(tensor):

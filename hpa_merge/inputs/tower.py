@@ -48,6 +48,8 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: CalibrationOp
     if any(key.startswith(TOWER) for key in checkpoint.tensors):
         return replace(checkpoint, tower=folder)
     with Checkpoint.open(folder, ROLE) as opened:
+        if opened.unpacking is not None:
+            raise CheckpointError(f"{ROLE} {folder} is quantised: give the CLIP model that it was made from.")
         whole = any(key.startswith(VISION) for key in opened.tensors)
         external = {
             f"{TOWER}{'' if whole else VISION}{key}": replace(info, shard=str((folder / info.shard).absolute()))

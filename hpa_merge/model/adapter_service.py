@@ -10,7 +10,7 @@ from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.conversion import Header
 
 with suppress(ImportError):  # an extra; imported here once for all children
-    import peft  # noqa: F401
+    import hpa_merge.libraries.peft  # noqa: F401
 
 __all__ = ["AdapterService"]
 

@@ -91,6 +91,9 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
             f"NEW {folder}: adapter_config.json has a rank that no tensor of the adapter has: "
             "fetch or save the adapter again."
         )
+    import hpa_merge.libraries.peft  # noqa: F401 - before peft itself
+
+    # isort: split
     import peft
 
     try:

@@ -19,7 +19,7 @@ from hpa_merge.report.records import (
     RunRecord,
 )
 from hpa_merge.report.rounds import round_of
-from hpa_merge.report.rows import expert_of, short
+from hpa_merge.report.rows import expert_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
 
@@ -53,6 +53,7 @@ def report_facts(report: MergeReport) -> Facts:
     return [
         ("linears", ", ".join(counts) or "none"),
         *model_facts(report.run.adapter, report.components, report.passed_through),
+        *dtype_facts(report.run.dequantised, report.run.dtype),
         *mixture_facts(report),
         *set_facts(report.safety, report.task),
         *(history if report.history else []),
@@ -83,9 +84,9 @@ def mixture_facts(report: MergeReport) -> Facts:
 
 
 def _drift_of_routing(routing: Sequence[RoutingRecord], purpose: str) -> str:
-    """``12 % of the choices of experts on the safety set differ between OLD and NEW (in 3.mlp 25 %, …)``."""
+    """``12 % of the choices of experts on the safety set differ between OLD and NEW (25 % in layers.3.mlp)``."""
     figures = [(r.name, getattr(r, f"{purpose}_drift"), getattr(r, f"{purpose}_choices")) for r in routing]
-    by_layer = {short(name): drift for name, drift, choices in figures if choices}
+    by_layer = {name: drift for name, drift, choices in figures if choices}
     if not by_layer:
         return ""
     mean = sum(drift * choices for _, drift, choices in figures if choices) / sum(choices for *_, choices in figures)
@@ -94,11 +95,11 @@ def _drift_of_routing(routing: Sequence[RoutingRecord], purpose: str) -> str:
 
 
 def _pooled(report: MergeReport, purpose: str) -> str:
-    """``3 experts read fewer than 32 tokens of the safety set (in layers.1 3)``."""
+    """``3 experts read fewer than 32 tokens of the safety set (3 in layers.1)``."""
     pooled = dict.fromkeys((r.unit, expert_of(r.name)) for r in report.linears if purpose in (r.pooled or "").split())
     if not pooled:
         return ""
-    layers = _by_layer({short(unit): (count, str(count)) for unit, count in Counter(u for u, _ in pooled).items()})
+    layers = _by_layer({unit: (count, str(count)) for unit, count in Counter(unit for unit, _ in pooled).items()})
     least = report.config.get("min_expert_tokens", 0)
     return f"{counted(len(pooled), 'expert')} read fewer than {least} tokens of the {purpose} set ({layers})"
 
@@ -106,13 +107,19 @@ def _pooled(report: MergeReport, purpose: str) -> str:
 def _by_layer(values: Mapping[str, tuple[float, str]], most: int = 4) -> str:
     """The text of each layer, or of those with the greatest values and how many more there are."""
     shown = sorted(values, key=lambda layer: -values[layer][0])[:most]
-    named = ", ".join(f"{values[layer][1]} in {layer}" for layer in values if layer in shown)
+    named = ", ".join(f"{values[layer][1]} in {layer.removeprefix('model.')}" for layer in values if layer in shown)
     return named + (f", and less in {len(values) - most} more" if len(values) > most else "")
 
 
 def adapter_facts(adapter: str) -> Facts:
     """What kind of adapter NEW is; empty for a checkpoint."""
     return [("NEW is", f"a PEFT adapter on OLD: {adapter}")] if adapter else []
+
+
+def dtype_facts(dequantised: Mapping[str, str], dtype: str) -> Facts:
+    """What was stored in few bits, and the dtype of OUT if that is not NEW's own."""
+    rows = [("dequantised", f"{role.upper()}: {what}") for role, what in dequantised.items()]
+    return [*rows, ("OUT is in", dtype)] if dtype else rows
 
 
 def set_facts(safety: CalibrationRecord | None, task: CalibrationRecord | None) -> Facts:

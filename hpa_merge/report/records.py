@@ -38,10 +38,11 @@ class LinearRecord:
         n_restored, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
         restored: the restored columns, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
             ``j // 8``; :func:`unpack_columns` reads it.
-        alpha, kappa: ``α`` and ``κ``.
+        alpha, kappa: ``α`` and ``κ``; of a ``κ`` for each row or column the mean, weighted by the squares of OLD's.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_restored: the share of ``‖ΔW‖²_F`` in what is restored.
-        restored_share: the share of values that are OLD's, compensated or not, for rules that choose single values.
+        energy_restored: the share of ``‖ΔW‖²_F`` in what is not NEW's: restored, or compensated from OLD's.
+        restored_share: the share of values that are OLD's as they are, for rules that choose single values.
+        compensated_share: the share of values that compensation may have changed, so that they are neither model's.
         new_columns: the columns that are entirely NEW's, as ``restored``; this and the next four are Safe Delta's.
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
@@ -79,6 +80,7 @@ class LinearRecord:
     pooled: str | None = None
     shared_rows: int | None = None
     restored_share: float | None = None
+    compensated_share: float | None = None
     new_columns: str | None = None
     split_column: int | None = None
     split_rows: int | None = None
@@ -228,6 +230,8 @@ class RunRecord:
         statistics: for each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
         notes: why a half in the file was not read, and what else was unusual, a sentence each.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
+        dequantised: for ``old`` and ``new``, how many weights are stored in few bits, and how.
+        dtype: the dtype in which NEW was read and OUT was written; empty if that is NEW's own.
         commits: the commit hashes of OLD, NEW, FIRST and the data sets, by name, if they are from the Hub.
         fingerprint: SHA-256 of everything that OUT depends on: inputs, options, versions and kind of machine.
         command: the command line; empty for a call from Python.
@@ -251,6 +255,8 @@ class RunRecord:
     statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     adapter: str = ""
+    dequantised: dict[str, str] = field(default_factory=dict)
+    dtype: str = ""
     fingerprint: str = ""
     commits: dict[str, str] = field(default_factory=dict)
     command: str = ""

@@ -107,7 +107,9 @@ def _of_linear(record: LinearRecord) -> Iterator[str]:
         **dict.fromkeys(("rows", "columns"), AXIS),
         **dict.fromkeys(("n_restored", "n_focus", "n_shared"), columns),
         **{"shared_rows": rows, "split_rows": rows, "split_column": columns - 1, "block": record.blocks},
-        **dict.fromkeys(("energy_restored", "restored_share"), 1.0 + 1e-6),  # shares of 1, but for rounding
+        **dict.fromkeys(
+            ("energy_restored", "restored_share", "compensated_share"), 1.0 + 1e-6
+        ),  # shares of 1, but for rounding
         "share": 100.0,
     }
     for field in dataclasses.fields(LinearRecord):

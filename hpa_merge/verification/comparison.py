@@ -230,7 +230,8 @@ class Comparison:
         if torch.equal(restored, selection.restored) or not self.config.rule.explains(restored, selection, self.config):
             return adapted
         self._chosen.append(said.name)
-        weight = with_new_rows(fuse(old, new[: len(old)], restored, adapted.kappa or 0.0), new)
+        step = (adapted.kappa or 0.0) if adapted.kappas is None else adapted.kappas.cpu()
+        weight = with_new_rows(fuse(old, new[: len(old)], restored, step), new)
         return replace(adapted, weight=weight, selection=replace(selection, restored=restored))
 
     def _rounding(self, adapted: Adapted, ours: Tensor, wrong: Tensor, old: Tensor, new: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from hpa_merge.engine.machine import describe
 from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import Source, locate
-from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.opening import open_checkpoint, open_new
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.facts import options_text
@@ -159,8 +159,8 @@ def _check_claims(
     """Compare OUT and its report with everything that follows from OLD and NEW without samples."""
     tower = None if vision_tower is None else Path(vision_tower)
     with (
-        trust.with_code(Checkpoint.open(sources[0].folder, "OLD")) as in_old,
-        trust.with_code(open_new(sources[1].folder, in_old)) as in_new,
+        trust.with_code(open_checkpoint(sources[0].folder, "OLD", config.dtype)) as in_old,
+        trust.with_code(open_new(sources[1].folder, in_old, config.dtype)) as in_new,
         trace(in_old, in_new, None, tower, config, trust) as lineage,
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]

@@ -62,6 +62,8 @@ def check_whole(
     kind = new.overlay.kind if new.overlay is not None else ""
     if report.run.adapter != kind:
         findings.problems.append(f"NEW is {kind or 'no adapter'}, and {report.run.adapter or 'none'} in the report.")
+    if report.run.dtype != new.dtype:
+        findings.problems.append(f"OUT is in {new.dtype or 'the dtype of NEW'}, and the report says otherwise.")
     _check_history(report, lineage, findings)
     _check_drift(report, findings, from_first)
     if report.evaluation is not None:

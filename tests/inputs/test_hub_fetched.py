@@ -119,6 +119,15 @@ def test_only_the_shards_of_the_index(hub: Hub, tmp_path: Path) -> None:
         assert {path.name for path in source.folder.glob("*.safetensors")} == set(checkpoint.shards)
 
 
+def test_a_single_file_wins_over_the_index(hub: Hub, tmp_path: Path) -> None:
+    served = tmp_path / "served" / "new"
+    save_file(load_tensors(served), served / "model.safetensors")
+    (source,) = locate({"NEW": NEW})
+    assert [path.name for path in source.folder.glob("*.safetensors*")] == ["model.safetensors"]
+    with Checkpoint.open(source.folder, "NEW") as checkpoint:
+        assert checkpoint.tensors.keys() == load_tensors(served).keys()
+
+
 def test_an_adapter(hub: Hub, tmp_path: Path) -> None:
     """Its files are fetched; what they are is for others to read."""
     folder = tmp_path / "served" / "adapter"

@@ -173,7 +173,7 @@ def test_without_peft(
 def test_a_quantised_base(make: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
     call = make()
     config = json.loads((call.old / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    config["quantization_config"] = {"quant_method": "hqq"}
     (call.old / "config.json").write_text(json.dumps(config))
     assert_refused(call, capsys, "an adapter that was trained on the quantised one fits it too.")
 

@@ -74,6 +74,8 @@ def _restored(report: MergeReport) -> str:
     if share is not None:
         bits = ", bit for bit" if adapted[0].restored is not None else ""
         text += f": {percent(share)} of their {things_restored(report)} are OLD's again{bits}"
+    if (compensated := figures["compensated_share"]) is not None:
+        text += f", and {percent(compensated)} of the values compensate for the others"
     cost = "" if energy is None else f" What was restored held {percent(energy)} of the update's square, on average."
     return f"{text}.{cost}"
 
