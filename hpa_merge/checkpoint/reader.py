@@ -259,7 +259,8 @@ class Checkpoint:
         """The elements ``begin:begin + count`` of a tensor, as :meth:`pieces` gives them."""
         if self._is_unpacked(name):
             return self.raw(name).view(-1)[begin : begin + count]
-        return self._stored_piece(*self.parts(name), begin, count)
+        (info,) = self.parts(name)
+        return self._stored_piece(info, begin, count)
 
     def stored_pieces(
         self, info: TensorInfo, *, nbytes: int = CHUNK, into: torch.Tensor | None = None

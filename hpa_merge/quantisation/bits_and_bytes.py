@@ -85,13 +85,15 @@ def _unpack_four(parts: Parts, dtype: torch.dtype, *, said: dict[str, Any]) -> T
     )  # a block may begin in one row and end in the next
     found.dtype = dtype  # rounded once
     packed = parts["weight"].reshape(-1, 1)  # one row would be taken for a transposed weight
-    return dequantize_4bit(packed, found).reshape(shape)
+    weight: Tensor = dequantize_4bit(packed, found)
+    return weight.reshape(shape)
 
 
 def _unpack_eight(parts: Parts, dtype: torch.dtype) -> Tensor:
     from bitsandbytes.functional import int8_vectorwise_dequant
 
-    return int8_vectorwise_dequant(parts["weight"], parts["SCB"].to(torch.float32)).to(dtype)
+    found: Tensor = int8_vectorwise_dequant(parts["weight"], parts["SCB"].to(torch.float32))
+    return found.to(dtype)
 
 
 def _check_order(given: Quantised, name: str) -> None:

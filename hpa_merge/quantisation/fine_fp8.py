@@ -101,5 +101,6 @@ def _matrix(weight: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Ten
         weight = bytes_.view(weight.dtype)
     if scale.numel() == 1:
         scale = scale.reshape(1, 1)
-    found: Tensor = Fp8Dequantize(None).convert({"weight": weight, "weight_scale_inv": scale})["weight"]
-    return found[..., :rows, : found.shape[-1] if weight.dtype == torch.int8 else columns]
+    found: Any = Fp8Dequantize(None).convert({"weight": weight, "weight_scale_inv": scale})["weight"]
+    inner: Tensor = found[..., :rows, : found.shape[-1] if weight.dtype == torch.int8 else columns]
+    return inner

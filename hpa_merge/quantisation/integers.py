@@ -5,7 +5,7 @@ GPU that it is installed next to.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -74,7 +74,7 @@ def find_awq(given: Quantised) -> Iterator[Recipe]:
 AWQ = Format(("awq",), find_awq, LIBRARY)
 
 
-def _check(given: Quantised, module: str, parts: dict[str, str], expected: dict[str, tuple[int, ...]]) -> None:
+def _check(given: Quantised, module: str, parts: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise Refused unless the tensors of a module fit each other."""
     for leaf, name in parts.items():
         dtype, shape = given.header[name]
@@ -93,12 +93,12 @@ def _unpack_gptq(parts: Parts, dtype: torch.dtype, *, bits: int, shape: tuple[in
     numbers = unpack_from_int32(parts["qweight"], bits, torch.Size((columns, rows)), packed_dim=0)  # [c, r]
     zeros = unpack_from_int32(parts["qzeros"], bits, torch.Size(scales.shape), packed_dim=1)  # [groups, r]
     zeros = ((zeros.to(torch.int16) + half + shift) & (2 * half - 1)) - half
-    weight = numbers.to(torch.float32)
+    weight: Tensor = numbers.to(torch.float32)
     groups = parts.get("g_idx")
     if groups is None:
         groups = torch.arange(columns) // math.ceil(columns / len(scales))
     _scale(weight, zeros.to(torch.float32), scales, groups.to(torch.int64))
-    return weight.T.to(dtype, memory_format=torch.contiguous_format)
+    return weight.t().to(dtype, memory_format=torch.contiguous_format)
 
 
 def _unpack_awq(parts: Parts, dtype: torch.dtype, *, size: int) -> Tensor:
@@ -107,10 +107,10 @@ def _unpack_awq(parts: Parts, dtype: torch.dtype, *, size: int) -> Tensor:
     numbers, zeros = AutoAWQConverter.unpack_awq(parts["qweight"], parts.get("qzeros"), 4)  # [c, r], [groups, r]
     numbers, zeros = AutoAWQConverter.reverse_awq_order(numbers, zeros, 4)
     scales = parts["scales"].to(torch.float32)
-    weight = (numbers & 15).to(torch.float32)
+    weight: Tensor = (numbers & 15).to(torch.float32)
     zeros = torch.full_like(scales, 8.0) if zeros is None else (zeros & 15).to(torch.float32)
     _scale(weight, zeros, scales, torch.arange(len(weight)) // size)
-    return weight.T.to(dtype, memory_format=torch.contiguous_format)
+    return weight.t().to(dtype, memory_format=torch.contiguous_format)
 
 
 def _scale(numbers: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor) -> None:
