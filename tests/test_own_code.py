@@ -316,6 +316,14 @@ def test_a_tokenizer_without_the_option(pair: Pair, tmp_path: Path) -> None:
 # --- without the option ---
 
 
+def test_a_note_where_classes_of_transformers_are_used(pair: Pair) -> None:
+    (note,) = code_notes(Checkpoint.open(pair.old, "OLD"), Checkpoint.open(pair.new, "NEW"))
+    assert note == (
+        "OLD and NEW bring code, which was not run: transformers' own classes were used. With --trust-remote-code the code "
+        "is run."
+    )
+
+
 @pytest.mark.gate
 def test_no_command_runs_code_without_the_option(
     pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
