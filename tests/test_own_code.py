@@ -127,6 +127,7 @@ def test_what_the_report_says(pair: Pair) -> None:
     ]
     assert len({record.digest for record in pair.report.run.code}) == 1
     assert read_report(pair.out).run.code == pair.report.run.code
+    assert pair.report.run.notes == ()
 
 
 def test_verify_runs_the_code_only_if_told_so(pair: Pair, tmp_path: Path) -> None:
@@ -319,8 +320,8 @@ def test_a_tokenizer_without_the_option(pair: Pair, tmp_path: Path) -> None:
 def test_a_note_where_classes_of_transformers_are_used(pair: Pair) -> None:
     (note,) = code_notes(Checkpoint.open(pair.old, "OLD"), Checkpoint.open(pair.new, "NEW"))
     assert note == (
-        "OLD and NEW bring code, which was not run: transformers' own classes were used. With --trust-remote-code the code "
-        "is run."
+        "OLD and NEW bring code, which was not run: transformers' own classes were used. With --trust-remote-code the "
+        "code is run."
     )
 
 

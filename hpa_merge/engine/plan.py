@@ -325,7 +325,7 @@ def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint)
         named = (checkpoint.config.get("architectures") or ["no class"])[0]
         if named != name and checkpoint.tower is None:
             yield f"{checkpoint.role}'s config.json names {named} in architectures; it was read as a {name}."
-    if metas[1].model.base_model is metas[1].model:
+    if metas[1].model.base_model is metas[1].model and "head" not in metas[1].components.values():
         yield f"{name} has no head, so OUT has none: load it with AutoModel, as other classes make a head at random."
     unknown = [set(meta.unknown) for meta in metas]
     if gone := sorted(unknown[0] - unknown[1]):
