@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.model_options import READING_OPTIONS, TRUST
+from hpa_merge.cli.model_options import BASE, READING_OPTIONS, TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.terminal import FILE, HELP, complain, libraries, options
 from hpa_merge.config import HPAConfig
@@ -29,7 +29,7 @@ DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "t
 @click.option("--samples", type=click.IntRange(min=1), help="Samples used at most.  [default: safety 8, task 128]")
 @options(READING_OPTIONS, tuple(map(config_option, DRAWN)))
 @click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout.")
-@options((TRUST,))
+@options((BASE, TRUST))
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
 def samples_command(
     file: str,
@@ -39,6 +39,7 @@ def samples_command(
     samples: int | None,
     vision_tower: Path | None,
     trust_remote_code: bool,
+    base: str | None,
     map: tuple[str, ...],
     ignore_field: tuple[str, ...],
     image_folder: tuple[str, ...],
@@ -75,6 +76,7 @@ def samples_command(
             config,
             first=first,
             tower=vision_tower,
+            base=base,
             trust_remote_code=trust_remote_code,
         )
     console = Console(highlight=False, markup=False)

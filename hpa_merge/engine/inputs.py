@@ -90,7 +90,7 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     trust = Trust(request.trust_remote_code, sources)
     with (
         trust.with_code(open_checkpoint(sources[0].folder, "OLD", config.dtype)) as old,
-        trust.with_code(open_new(sources[1].folder, old, config.dtype)) as new,
+        trust.with_code(open_new(sources[1].folder, old, config.dtype, tower)) as new,
         trace(old, new, first, tower, config, trust) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)

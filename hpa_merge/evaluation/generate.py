@@ -2,7 +2,7 @@
 
 import gc
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
@@ -59,6 +59,8 @@ class LocalModel:
         max_new_tokens: int = 128,
         template: TemplateOptions | None = None,
         max_frames: int = MAX_FRAMES,
+        side: Path | None = None,
+        merge_into: Callable[[Any], None] | None = None,
         code: Code | None = None,
     ) -> None:
         """Load the checkpoint, in the dtype it is stored in.
@@ -67,6 +69,8 @@ class LocalModel:
             example: what the prompts are like: with images, if any has some.
             template: what the user says of the chat template.
             max_frames: frames of a video that are used, at most.
+            side: the folder of its tokenizer or processor, if that is another one.
+            merge_into: merges an adapter into the loaded model.
             code: the code that the checkpoint brings, which is run; None: none is run.
 
         Raises:
@@ -76,10 +80,10 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = EncoderProcess.from_checkpoint(folder, [example], template, max_frames, code)
+        self._encoder = EncoderProcess.from_checkpoint(side or folder, [example], template, max_frames, code)
         try:
             with blaming(code, f"MODEL {folder}"), running(code):
-                self._model = _load(folder, device, code)
+                self._model = _load(folder, device, merge_into, code)
             end = self._encoder.end
         except BaseException as error:
             self._encoder.close()
@@ -218,8 +222,13 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(folder: Path, device: torch.device, code: Code | None) -> PreTrainedModel:
+def _load(
+    folder: Path, device: torch.device, merge_into: Callable[[Any], None] | None, code: Code | None
+) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, code of the checkpoint's own only if given.
+
+    Args:
+        merge_into: merges an adapter into it.
 
     Raises:
         CheckpointError: it cannot be loaded, or is not whole.
@@ -268,5 +277,7 @@ def _load(folder: Path, device: torch.device, code: Code | None) -> PreTrainedMo
             "cannot be taken from its files; fetch or merge it again."
         )
     repair(model)
+    if merge_into is not None:
+        merge_into(model)
     found: PreTrainedModel = model.to(device).eval()
     return found

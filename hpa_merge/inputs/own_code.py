@@ -18,7 +18,7 @@ from hpa_merge.files.parsing import CONFIG, read_json
 from hpa_merge.inputs.hub import NAME, Source
 from hpa_merge.inputs.hub_errors import reading
 
-__all__ = ["Trust"]
+__all__ = ["NONE", "Trust"]
 
 
 @final
@@ -30,6 +30,10 @@ class Trust:
         self._trusted = trusted
         self._sources = tuple(sources)
         self._fetched: dict[str, tuple[Path, str]] = {}
+
+    def knowing(self, source: Source) -> "Trust":
+        """The same for a run with one more checkpoint."""
+        return Trust(self._trusted, (*self._sources, source))
 
     def code_of(self, folder: Path, role: str, home: Path | None = None) -> Code | None:
         """The code of the checkpoint in ``folder``; None if it brings none, or is not trusted.
@@ -86,6 +90,10 @@ class Trust:
         """Whether a checkpoint came from that repository."""
         match = NAME.fullmatch(source.name) if source.commit is not None else None
         return match is not None and match["repo"] == repository
+
+
+NONE = Trust(False)
+"""No code is run."""
 
 
 def _architecture(folder: Path) -> str:

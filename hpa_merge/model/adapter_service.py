@@ -20,8 +20,15 @@ class AdapterService:
     """The method that :func:`hpa_merge.model.adapter_trial.try_adapter` calls."""
 
     def build(
-        self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header, code: Code | None
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        own: Header,
+        base: Path,
+        header: Header,
+        tower: Path | None,
+        code: Code | None,
     ) -> tuple[None, bytes]:
         """Build the adapter; arguments and errors are those of :class:`Adapter`."""
-        Adapter(folder, config, own, base, header, code)
+        Adapter(folder, config, own, base, header, tower, code)
         return None, b""

@@ -1,6 +1,8 @@
 """How a model is loaded, and the Hub's name of its task."""
 
+import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import final
 
 from transformers.models.auto import modeling_auto as auto
@@ -75,10 +77,27 @@ def snippet_of(report: MergeReport) -> str:
             ")"
         )
     usage, trust = usage_of(report), ", trust_remote_code=True" if report.run.code else ""
+    if report.is_adapter:
+        return _adapter_snippet(report, usage, trust)
     name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
     return (
         f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
         f"model_id = {UNPUBLISHED}\n"
         f'model = {usage.loader}.from_pretrained(model_id, dtype="auto"{trust})\n'
         f"{name} = {usage.reader}.from_pretrained(model_id{trust})"
+    )
+
+
+def _adapter_snippet(report: MergeReport, usage: Usage, trust: str) -> str:
+    """Lines of Python that load OLD with the adapter; the tokenizer is the adapter's if it has one."""
+    name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
+    own = any(name in PurePosixPath(file).name for file in report.manifest)
+    base = json.dumps(report.run.old.partition("@")[0] if report.run.old in report.run.commits else "path/to/OLD")
+    return (
+        "from peft import PeftModel\n"
+        f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
+        f"base_id, model_id = {base}, {UNPUBLISHED}\n"
+        f'model = {usage.loader}.from_pretrained(base_id, dtype="auto"{trust})\n'
+        "model = PeftModel.from_pretrained(model, model_id)\n"
+        f"{name} = {usage.reader}.from_pretrained({'model_id' if own else 'base_id'}{trust})"
     )
