@@ -170,8 +170,8 @@ def calibrate(
         on_progress: called before each batch of prompts.
         **answering: ``device``, ``batch_size``, ``max_new_tokens``; for a server with OpenAI's protocol ``endpoint``,
             ``concurrency`` and ``timeout`` in seconds; for models that are loaded here ``max_frames``,
-            ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`; ``trust_remote_code``, as
-            in :func:`merge`; and ``base``, the model that adapters were trained on, unless their adapter_config.json
+            ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`; ``trust_remote_code``,
+            as in :func:`merge`; and ``base``, the model that adapters were trained on, unless their adapter_config.json
             names a folder.
 
     Returns:
