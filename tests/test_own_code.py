@@ -196,7 +196,7 @@ def test_a_forward_that_fails(call: str, error: str, pair: Pair, tmp_path: Path)
     with pytest.raises(CalibrationError) as caught:
         merge(old, new, tmp_path / "out", **pair.samples, trust_remote_code=True)
     assert f"forward fails on this sample ({error}" in str(caught.value)
-    assert " in Blob.forward (tinydec_parts.py, line 30)): fix the sample" in str(caught.value)
+    assert " in Blob.forward (tinydec_parts.py, line 30)): correct that code, or fix the sample" in str(caught.value)
 
 
 def test_evaluation_and_samples(pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

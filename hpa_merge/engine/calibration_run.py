@@ -258,8 +258,7 @@ class CalibrationRun:
         reason, place = (str(cause).strip().splitlines() or [""])[0], place_of(cause) if cause is not None else ""
         return CalibrationError(
             f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}"
-            f"{f' in {place}' if place else ''}): "
-            "fix the sample or remove it."
+            f"{f' in {place}' if place else ''}): {'correct that code, or ' if place else ''}fix the sample or remove it."
         )
 
 

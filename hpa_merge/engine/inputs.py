@@ -89,8 +89,8 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     first = sources[2].folder if request.first is not None else None
     trust = Trust(request.trust_remote_code, sources)
     with (
-        trust.with_code(open_checkpoint(sources[0].folder, "OLD", config.dtype)) as old,
-        trust.with_code(open_new(sources[1].folder, old, config.dtype, tower)) as new,
+        open_checkpoint(sources[0].folder, "OLD", config.dtype, trust) as old,
+        open_new(sources[1].folder, old, config.dtype, tower, trust=trust) as new,
         trace(old, new, first, tower, config, trust) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)

@@ -82,7 +82,7 @@ def trace(
     if first is None:
         yield lineage
         return
-    with trust.with_code(open_checkpoint(first, "FIRST", config.dtype)) as opened:
+    with open_checkpoint(first, "FIRST", config.dtype, trust) as opened:
         _check_first(opened, history, contents["old"], notes)
         yield replace(lineage, first=with_tower(opened, tower, config)) if history else lineage
 

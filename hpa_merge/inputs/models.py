@@ -76,14 +76,14 @@ def open_model(
         NumericalError: a tensor of the adapter holds NaN or infinity.
     """
     if not is_adapter(folder):
-        with trust.with_code(open_checkpoint(folder, "MODEL", dtype)) as opened:
+        with open_checkpoint(folder, "MODEL", dtype, trust) as opened:
             yield opened
         return
     (source,) = locate({"BASE": _find_base(folder, base, otherwise)})
     trust = trust.knowing(source)
-    with trust.with_code(open_checkpoint(source.folder, "BASE", dtype)) as below:
+    with open_checkpoint(source.folder, "BASE", dtype, trust) as below:
         try:
-            opened = trust.with_code(open_new(folder, below, dtype, tower, "MODEL"))
+            opened = open_new(folder, below, dtype, tower, "MODEL", trust)
         except CheckpointError as error:  # its sentences are written for a merge
             raise CheckpointError(str(error).replace("NEW ", "MODEL ").replace("OLD", "its base")) from error
         with opened:

@@ -165,8 +165,8 @@ def _check_claims(
     """Compare OUT and its report with everything that follows from OLD and NEW without samples."""
     tower = None if vision_tower is None else Path(vision_tower)
     with (
-        trust.with_code(open_checkpoint(sources[0].folder, "OLD", config.dtype)) as in_old,
-        trust.with_code(open_new(sources[1].folder, in_old, config.dtype, tower)) as in_new,
+        open_checkpoint(sources[0].folder, "OLD", config.dtype, trust) as in_old,
+        open_new(sources[1].folder, in_old, config.dtype, tower, trust=trust) as in_new,
         trace(in_old, in_new, None, tower, config, trust) as lineage,
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]

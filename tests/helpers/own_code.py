@@ -46,7 +46,7 @@ class Mixer(nn.Module):
 
     def forward(self, hidden):
         scores = self.reader(hidden) @ hidden.transpose(-1, -2) / hidden.shape[-1] ** 0.5
-        mask = torch.full(scores.shape[-2:], float("-inf"), device=hidden.device).triu(1)
+        mask = torch.full(scores.shape[-2:], float("-inf"), dtype=hidden.dtype).triu(1)
         return self.writer((scores + mask).softmax(-1) @ hidden)
 
 
