@@ -26,6 +26,7 @@ from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, re
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
 from hpa_merge.quantisation import SIDE_FILES, configurations
@@ -53,6 +54,7 @@ class Checkpoint:
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
+        code: the code that it brings, if that is trusted.
         unpacking: how its tensors follow from those on disk, if it is quantised or read in another dtype; ``tensors``
             and ``shards`` are then those that OUT gets.
         heads: of shards that are not on disk yet, by name.
@@ -68,6 +70,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     tower: Path | None = None
     overlay: Overlay | None = None
+    code: Code | None = None
     unpacking: Unpacking | None = field(default=None, repr=False)
     heads: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)

@@ -16,6 +16,9 @@ from transformers import PreTrainedModel
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.custom_code.failing import blaming
+from hpa_merge.custom_code.running import is_own
+from hpa_merge.engine.code import check_code
 from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
@@ -119,6 +122,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         CheckpointError: they are not the same model before and after tuning; names the first difference.
         ConfigError: the options of one OUT leave no linear to adapt, or contradict each other or the model.
     """
+    check_code(old, new)
     metas = _meta_models(old, new, device)
     check_inputs(metas[1])
     components, own = metas[1].components, new.tensors.keys() - new.external
@@ -174,7 +178,7 @@ def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tupl
     roles = [(old, ()), (new, new.external)]
     metas = [meta_model(checkpoint, device, external) for checkpoint, external in roles]
     classes = [type(meta.model) for meta in metas]
-    if classes[0] is not classes[1]:
+    if classes[0] is not classes[1] and not _are_own(classes):
         for at, (checkpoint, external) in enumerate(roles):
             if type(metas[0].model.config) is type(metas[1].model.config):
                 with contextlib.suppress(CheckpointError):
@@ -186,6 +190,11 @@ def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tupl
                 "after tuning of one model."
             )
     return metas[0], metas[1]
+
+
+def _are_own(classes: Sequence[type]) -> bool:
+    """Whether classes are one of the code that both checkpoints bring: each has modules of its own."""
+    return len({each.__qualname__ for each in classes}) == 1 and all(map(is_own, classes))
 
 
 def meta_model(
@@ -211,8 +220,10 @@ def meta_model(
         pieces = zip(checkpoint.pieces(first), checkpoint.pieces(second), strict=False)
         return all(torch.equal(a, b.to(a.dtype)) for a, b in pieces)
 
-    with checkpoint.side_folder() as folder:
-        return MetaModel(folder, header, checkpoint.role, device, checkpoint.tower, external, architecture, same)
+    code = checkpoint.code
+    with checkpoint.side_folder() as folder, blaming(code, checkpoint.role):
+        where = (folder, header, checkpoint.role, device, checkpoint.tower, external)
+        return MetaModel(*where, architecture, same, code)
 
 
 def _plan_out(
