@@ -50,7 +50,8 @@ class CalibrationRun:
         self.tally, self.shown = samples.tally, tuple(samples.shown)
         self._samples = samples.samples
         self._forwards = PausedForwards(meta.model, meta.units)
-        self._hooks = ActivationHooks(meta.model, meta.observed, meta.expert_stacks.values())
+        self._hooks = ActivationHooks(meta.model, meta.observed)
+        self._hooks.on_read = self._forwards.end_if_last
 
     @property
     def tokens(self) -> int:
@@ -87,6 +88,7 @@ class CalibrationRun:
         """
         if self._record is not None:
             self._record.visits.clear()
+        self._hooks.clear()
         self._check_ids()
         self.weights.check(self._meta.load(None, self.weights.read_unchecked))
         inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self.inputs]
@@ -109,7 +111,7 @@ class CalibrationRun:
         self.weights.check(tensors)
         return tensors.__getitem__
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> Statistics:
         """Run the samples that wait at ``unit``, which is loaded, through it.
 
         The samples end in the last unit to be merged, as soon as its linears have read their inputs.
@@ -117,31 +119,43 @@ class CalibrationRun:
         Raises:
             CalibrationError: the model's forward fails on a sample.
         """
-        waiting, record = self.next_unit == unit, self._record
         self._merging.discard(unit)
-        watched = list(linears) if waiting and record is None else self._unrecorded(unit)
-        self._hooks.watch(observer for linear in watched for observer in linear.observers)
-        try:
-            for _ in self._forwards.run(unit, last=not self._merging):
-                self._hooks.end_sample()
-        except ForwardError as error:
-            raise self._failed(error) from error
+        waiting, record = self.next_unit == unit, self._record
+        wanted = [*linears] if record is None and (waiting or self._hooks.waiting) else self._unrecorded(unit)
+        self._run(unit, wanted, later)
         observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping)
         if record is None:
             return observed
-        if waiting:
-            record.visits.append(unit.name)
-        for linear in watched:
+        for linear in wanted:
             diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
             record.take(linear, observed.tokens(linear), diagonal)
         return record
+
+    def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
+        self._run(unit, (), later if self._record is None else self._unrecorded(unit))
+
+    def _run(self, unit: Unit, linears: Sequence[LinearTensor], later: Iterable[LinearTensor]) -> None:
+        """Run the samples that wait at ``unit``; ``later``: the linears that it uses and that are merged later."""
+        if self.next_unit != unit:
+            later = ()
+        elif self._record is not None:
+            later = [*later, *filter(self._record.lacks, self._meta.passed.get(unit, ()))]
+            if unit.name not in self._record.visits:
+                self._record.visits.append(unit.name)
+        names, waiting = ([o for each in group for o in each.observers] for group in (linears, later))
+        last = not self._merging and len({*names, *waiting}) <= 1
+        with self._hooks.watching(names, waiting):
+            try:
+                for _ in self._forwards.run(unit, last=last, reads=bool(names or waiting)):
+                    self._hooks.end_sample()
+            except ForwardError as error:
+                raise self._failed(error) from error
 
     def free(self, unit: Unit) -> None:
         self._meta.free(unit)
 
     def close(self) -> None:
         self._forwards.close()
-        self._hooks.close()
 
     def _unrecorded(self, unit: Unit) -> list[LinearTensor]:
         """The linears of ``unit`` whose statistics are not recorded yet."""

@@ -6,7 +6,7 @@ an upper bound: linears that share an input are counted separately, because only
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -21,6 +21,7 @@ from hpa_merge.engine.plan import Plan
 from hpa_merge.engine.request import Limits
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.errors import ConfigError, ResourceError
+from hpa_merge.model import Unit
 
 __all__ = ["Memory", "allot", "explaining"]
 
@@ -54,7 +55,13 @@ class Memory:
     device: int | None
 
 
-def allot(plan: Plan, checkpoints: Sequence[Checkpoint], sets: Sequence[CalibrationSet], limits: Limits) -> Memory:
+def allot(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    sets: Sequence[CalibrationSet],
+    limits: Limits,
+    returning: Collection[Unit] = (),
+) -> Memory:
     """The fastest way to use memory that stays within ``limits``.
 
     It does not change the result, with one exception: if linears share an input in some samples only, sums may be taken
@@ -63,6 +70,7 @@ def allot(plan: Plan, checkpoints: Sequence[Checkpoint], sets: Sequence[Calibrat
     Args:
         checkpoints: OLD and NEW.
         sets: the safety set with OLD, and the task set with NEW.
+        returning: the units whose curvatures are held until the end.
 
     Raises:
         ConfigError: no way stays within them.
@@ -73,7 +81,7 @@ def allot(plan: Plan, checkpoints: Sequence[Checkpoint], sets: Sequence[Calibrat
     base += sum(value.nbytes for each in sets for sample in each.run.inputs for value in sample.values())
     base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
     for offload in (False, True) if cuda else (False,):
-        work, waiting = _work(plan, checkpoints[1], sets, offload)
+        work, waiting = _work(plan, checkpoints[1], sets, offload, returning)
         host, most_host = base + work, limits.device
         if cuda:
             largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
@@ -119,7 +127,9 @@ def _refusal(where: str, option: str, needed: int, limit: int) -> str:
     )
 
 
-def _work(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: bool) -> tuple[int, int]:
+def _work(
+    plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: bool, returning: Collection[Unit]
+) -> tuple[int, int]:
     """Bytes that the arithmetic takes on its device, and bytes of the tokens that wait on the host."""
     configs = [out.config for out in plan.outs]
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
@@ -133,6 +143,7 @@ def _work(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: 
     both = any(config.rule.hessians for config in configs)
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     units, waiting = 0, 0
+    held_on, kept_on = _held(plan, new, tokens, returning)
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
         stored = [new.tensors[pair.new.key].shape for pair in pairs]
@@ -154,7 +165,21 @@ def _work(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: 
             held = max(held, max((_combined(sum(tokens), c) for _, c in shapes), default=0))
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
-    return units + states, waiting
+    return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)
+
+
+def _held(plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collection[Unit]) -> tuple[int, int]:
+    """Bytes of the curvatures that are held while other units run, and of their tokens."""
+    itemsize = plan.new.model.dtype.itemsize
+    gathered = kept = 0
+    for pair in plan.pairs:
+        visits = len(pair.new.uses) * (2 if pair.new.last in returning else 1)  # they are not known before the run
+        if visits > 1:
+            _, columns = pair.new.shape(new.tensors[pair.new.key].shape)
+            for count in tokens:
+                gathered += _gathered(visits * count, columns, itemsize, pair.new.routed)
+                kept += int(visits * count * pair.new.routed) * columns * itemsize
+    return gathered, kept
 
 
 def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:

@@ -62,7 +62,8 @@ class Plan:
     """Two checkpoints that fit each other, as meta models, and what is made from them.
 
     Attributes:
-        linears: all linears, by unit.
+        linears: all linears, by the unit that they are merged with.
+        passed: linears that a unit uses and that a later unit uses too, by unit.
         outs: what will be in each OUT, in the order of the configurations.
         reshaped: a sentence for each tensor that has another shape in NEW than in OLD and therefore comes from NEW: the
             vocabulary grew, or the options exclude the tensor.
@@ -71,6 +72,7 @@ class Plan:
     old: MetaModel
     new: MetaModel
     linears: dict[Unit, tuple[LinearPair, ...]]
+    passed: dict[Unit, tuple[LinearPair, ...]]
     outs: tuple[OutPlan, ...]
     reshaped: tuple[str, ...]
 
@@ -127,15 +129,20 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     if heads or any(components[key] in ("head", "embeddings") for out in outs for key in out.from_old):
         check_order(old.folder, new.folder)
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
+    passed: dict[Unit, list[LinearPair]] = defaultdict(list)
     in_old = {(linear.key, linear.part): linear for linear in metas[0].linears.values()}
     for linear in metas[1].linears.values():
         before = in_old[keys[linear.key], linear.part]
         rows = old.tensors[before.key].shape[0] if linear.key in grown else None
-        linears[linear.unit].append(LinearPair(before, linear, rows))
+        pair = LinearPair(before, linear, rows)
+        linears[linear.last].append(pair)
+        for unit in linear.uses[:-1]:
+            passed[unit].append(pair)
     return Plan(
         old=metas[0],
         new=metas[1],
         linears={unit: tuple(linears[unit]) for unit in metas[1].units if unit in linears},
+        passed={unit: tuple(pairs) for unit, pairs in passed.items()},
         outs=outs,
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "

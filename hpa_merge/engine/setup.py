@@ -19,14 +19,14 @@ from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot
 from hpa_merge.engine.plan import Plan, make_plan
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model import LinearTensor
+from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.report.records import CalibrationRecord
 from hpa_merge.report.schema import MergeReport, read_report
 
@@ -47,7 +47,9 @@ class Prepared:
         sets: the safety set with OLD, and the task set with NEW.
         memory: how memory is used.
         statistics_notes: why statistics of the file are not used, a sentence each.
+        limits: of memory.
         finished: the reports of OUTs that are complete and stay unchanged.
+        returning: the units that samples come back to after others have run; they are merged at the end.
     """
 
     inputs: MergeInputs
@@ -55,7 +57,9 @@ class Prepared:
     sets: tuple[CalibrationSet, CalibrationSet]
     memory: Memory
     statistics_notes: tuple[str, ...]
+    limits: Limits
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
+    returning: frozenset[Unit] = frozenset()
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +77,12 @@ class Prepared:
     def origins(self) -> dict[str, str]:
         """Where the statistics come from, for a fingerprint: a run is only resumed with the same statistics."""
         return {f"{each.purpose} statistics": each.known.digest() if each.known else COMPUTED for each in self.sets}
+
+    def returning_to(self, units: frozenset[Unit]) -> "Prepared":
+        """The same merge, where samples come back to ``units`` too; raises ConfigError if memory does not suffice."""
+        returning = self.returning | units
+        memory = allot(self.plan, self.inputs.read, self.sets, self.limits, returning)
+        return replace(self, memory=memory, returning=returning)
 
     def used(self, config: HPAConfig) -> dict[str, str]:
         """Whether the statistics of each set that the method needs were ``read`` or ``computed``."""
@@ -154,7 +164,7 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
         CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
         CalibrationSet(task, runs[1], keys[1], known.get("task")),
     )
-    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes)
+    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes, request.limits)
 
 
 def _key(

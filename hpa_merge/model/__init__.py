@@ -11,6 +11,7 @@ from hpa_merge.model.hooks import ActivationHooks
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
 from hpa_merge.model.meta_model import LinearTensor, MetaModel
 from hpa_merge.model.original_llava import TOWER, is_original_llava
+from hpa_merge.model.products import WatchedWeight
 from hpa_merge.model.units import Unit, find_units
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MetaModel",
     "PausedForwards",
     "Unit",
+    "WatchedWeight",
     "find_units",
     "is_original_llava",
     "try_adapter",

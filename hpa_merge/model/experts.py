@@ -1,18 +1,13 @@
 """Experts of a mixture: parameters of three dimensions, one matrix for each expert, and their routers.
 
-An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice: the
-tokens that are routed to it. So products are observed, not modules. That works for every forward that takes the experts
-one by one or all at once.
+An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice
+(:mod:`hpa_merge.model.products`): the tokens that are routed to it, one expert at a time or all at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 TRANSPOSED = {
     "AriaGroupedExpertsGemm": True,
@@ -20,18 +15,10 @@ TRANSPOSED = {
     "JetMoeParallelExperts": False,
     "Llama4TextExperts": True,
     "LongcatFlashExperts": False,
+    "RecurrentGemmaRglru": True,  # gates, one matrix for each head
     "Step3p7Experts": False,
 }
 """Whether a class without ``is_transposed`` holds ``[experts, inputs, outputs]``."""
-
-PRODUCTS = {
-    torch.nn.functional.linear,
-    *(torch.matmul, torch.mm, torch.bmm),
-    *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm),
-}
-"""Functions that multiply an input, the first argument, with a weight, the second."""
-
-Observe = Callable[[str, Tensor], None]
 
 
 @final
@@ -41,12 +28,10 @@ class ExpertStack:
 
     Attributes:
         name: the parameter's.
-        module: path of the module that multiplies with it.
         input_axis: 2 for ``[experts, r, c]``, 1 for ``[experts, c, r]``.
     """
 
     name: str
-    module: str
     input_axis: int
 
     def observer(self, expert: int) -> str:
@@ -63,7 +48,7 @@ def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
             for leaf, parameter in module.named_parameters(recurse=False):
                 if parameter.ndim == 3:
                     name = f"{path}.{leaf}"
-                    found[name] = ExpertStack(name, path, 1 if transposed else 2)
+                    found[name] = ExpertStack(name, 1 if transposed else 2)
     return found
 
 
@@ -90,48 +75,6 @@ def routed_share(config: Any, experts: int) -> float:
     names = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "top_k_experts")
     active = next((value for name in names if isinstance(value := getattr(config, name, None), int)), experts)
     return min(1.0, active / experts)
-
-
-@contextmanager
-def watched(module: nn.Module, stacks: Mapping[str, ExpertStack], observe: Observe) -> Iterator[None]:
-    """Within the block, pass every input that an expert of ``module`` multiplies with its weight to ``observe``.
-
-    Args:
-        stacks: the stacks of ``module``, by attribute.
-        observe: called with the expert's observer and its tokens, ``[n, c]``.
-    """
-    by_memory = {}
-    for leaf, stack in stacks.items():
-        parameter = module.get_parameter(leaf)
-        by_memory[parameter.untyped_storage().data_ptr()] = (stack, parameter)
-    with _Products(by_memory, observe):
-        yield
-
-
-@final
-class _Products(TorchFunctionMode):
-    """Observes every product of the block whose weight lies in the memory of a stack."""
-
-    def __init__(self, by_memory: Mapping[int, tuple[ExpertStack, Tensor]], observe: Observe) -> None:
-        super().__init__()
-        self._by_memory = by_memory
-        self._observe = observe
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in PRODUCTS:
-            x, weight = args[:2]
-            found = self._by_memory.get(weight.untyped_storage().data_ptr())
-            if found is not None:
-                self._see(*found, x, weight)
-        return func(*args, **(kwargs or {}))
-
-    def _see(self, stack: ExpertStack, parameter: Tensor, x: Tensor, weight: Tensor) -> None:
-        if weight.ndim == 3:  # all experts at once; a token is zero for the experts that it is not routed to
-            for expert, tokens in enumerate(x):
-                self._observe(stack.observer(expert), tokens[tokens.any(dim=1)])
-        else:
-            place = weight.storage_offset() - parameter.storage_offset()
-            self._observe(stack.observer(place // parameter.stride(0)), x)
 
 
 def _experts_of(module: nn.Module) -> int:

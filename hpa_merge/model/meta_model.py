@@ -15,7 +15,6 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
@@ -23,7 +22,9 @@ from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions
 from hpa_merge.model.experts import find_expert_stacks, find_routers, routed_share
+from hpa_merge.model.linears import find_linear_weights, observer_of
 from hpa_merge.model.original_llava import module_name
+from hpa_merge.model.products import WatchedWeight
 from hpa_merge.model.units import Unit, find_units
 
 
@@ -35,9 +36,9 @@ class LinearTensor:
     Attributes:
         key: name of its tensor in the checkpoint.
         part: the index of its slice in that tensor, for an expert of a stack; None if it is the whole tensor.
-        observers: paths of the modules that read its input, or names of experts in their stacks.
+        observers: names of what it reads: paths of modules, of parameters, or of experts in their stacks.
         input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as in ``Conv1D``.
-        unit: the unit that it is loaded, run and merged with.
+        uses: the units that multiply with it: one, unless modules share it. The first gives its depth.
         routed: the share of the tokens that reach it on average; 1 unless it is an expert.
     """
 
@@ -45,8 +46,18 @@ class LinearTensor:
     part: int | None
     observers: tuple[str, ...]
     input_axis: int
-    unit: Unit
+    uses: tuple[Unit, ...]
     routed: float = 1.0
+
+    @property
+    def unit(self) -> Unit:
+        """The unit that gives its depth."""
+        return self.uses[0]
+
+    @property
+    def last(self) -> Unit:
+        """The unit that it is merged with, when every use of it has run."""
+        return self.uses[-1]
 
     @property
     def name(self) -> str:
@@ -76,16 +87,16 @@ class MetaModel:
         model: in evaluation mode; its forward runs unchanged if each unit is loaded before it is reached.
         decoder_start: the first token of an encoder-decoder's decoder; None if it is not known.
         units: in the order in which they are merged.
-        linears: every linear weight on disk that is neither tied nor a router, by name.
+        linears: every linear weight on disk that is neither an embedding too nor a router, by name.
         slots: for each key of the model, an identity that is the same in OLD and NEW, whatever the key.
-        observed: paths of the modules among the linears' observers.
+        observed: the parameters that the linears' observers are about.
+        passed: for each unit, the linears that it uses and that a later unit uses too.
         tied: keys whose parameter several modules share.
         embeddings: keys of embeddings.
         components: for each key of the model, its component.
         places: for each key, the names of the (first) parameter that it becomes; several if it is tied.
         experts: keys that transformers stacks into parameters of three dimensions, one slice for each expert.
         routers: keys of the weights that choose among experts.
-        expert_stacks: the experts' parameters whose products can be observed, by name.
     """
 
     def __init__(
@@ -133,11 +144,15 @@ class MetaModel:
         shared = {name for names in self._places.values() if len(names) > 1 for name in names}
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
-        self.expert_stacks = find_expert_stacks(self.model)
         self.routers = self._keys_of_targets({f"{path}.weight" for path in find_routers(self.model)})
+        self._axes, self._stacks = find_linear_weights(self.model), find_expert_stacks(self.model)
         self.linears = self._find_linears()
+        self.observed = self._find_observed()
+        self.passed: dict[Unit, list[LinearTensor]] = defaultdict(list)
+        for linear in self.linears.values():
+            for unit in linear.uses[:-1]:
+                self.passed[unit].append(linear)
         modules = dict(self.model.named_modules())
-        self.observed = modules.keys() & {o for linear in self.linears.values() for o in linear.observers}
         self.embeddings = self._keys_of_targets(
             {f"{n}.weight" for n, m in modules.items() if isinstance(m, nn.Embedding)}
         )
@@ -269,21 +284,44 @@ class MetaModel:
         return {None} if None in units else units
 
     def _find_linears(self) -> dict[str, LinearTensor]:
-        """The matrices on disk that become weights of linear modules, or experts of a stack, and nothing else."""
-        modules = {f"{n}.weight": m for n, m in self.model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-        axes = {name: 1 if isinstance(module, nn.Linear) else 0 for name, module in modules.items()}
-        left_out = self.tied | self.routers | set(self._external)
+        """The matrices on disk that become weights of linears, or experts of a stack, and nothing else."""
+        tied = {name for key in self.tied for name in self.places[key] if not self._only_linears(name)}
+        left_out = self._keys_of_targets(tied) | self.routers | set(self._external)
         config, found = self.model.config.get_text_config(), {}
         for conversion in self._conversions:
-            unit = self._unit_of[conversion.first]
-            if unit is None or not left_out.isdisjoint(conversion.keys):
+            units = [unit for target in conversion.targets for unit in self._units_of(target)]
+            uses = sorted({unit for unit in units if unit is not None}, key=lambda unit: unit.index)
+            if self._unit_of[conversion.first] is None or not left_out.isdisjoint(conversion.keys):
                 continue
             routed = 1.0
-            if conversion.first in self.expert_stacks:
+            if conversion.first in self._stacks:
                 routed = routed_share(config, len(self.model.get_parameter(conversion.first)))
-            for matrix in conversion.matrices(self._header, self.model, axes, self.expert_stacks):
-                linear = LinearTensor(matrix.key, matrix.part, matrix.observers, matrix.input_axis, unit, routed)
+            for matrix in conversion.matrices(self._header, self.model, self._axes, self._stacks):
+                observers = tuple(dict.fromkeys(map(self._first_observer, matrix.observers)))
+                linear = LinearTensor(matrix.key, matrix.part, observers, matrix.input_axis, tuple(uses), routed)
                 found[linear.name] = linear
+        return found
+
+    def _only_linears(self, name: str) -> bool:
+        """Whether all that share a parameter multiply with it in the same way."""
+        places = self._places[name]
+        return len(places) > 1 and name in self._axes and len({self._axes.get(place) for place in places}) == 1
+
+    def _first_observer(self, observer: str) -> str:
+        """The observer of the first module that shares the weight: all of them add to what it reads."""
+        name = next((name for name in (f"{observer}.weight", observer) if name in self._axes), None)
+        return observer if name is None else observer_of(self._places[name][0])
+
+    def _find_observed(self) -> list[WatchedWeight]:
+        wanted = {observer for linear in self.linears.values() for observer in linear.observers}
+        found = []
+        for name, axis in self._axes.items():
+            if name in self._places and (observer := observer_of(self._places[name][0])) in wanted:
+                found.append(WatchedWeight(name, (observer,), axis))
+        for name, stack in self._stacks.items():
+            observers = tuple(map(stack.observer, range(len(self.model.get_parameter(name)))))
+            if not wanted.isdisjoint(observers):
+                found.append(WatchedWeight(name, observers, stack.input_axis, routed=True))
         return found
 
 

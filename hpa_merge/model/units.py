@@ -138,7 +138,8 @@ def _collect(
         return
     seen.add(id(module))
     if path in stacks:
-        found.extend((_join(path, str(place)), path, place) for place in range(len(stacks[path])))
+        first = {id(block): place for place, block in reversed([*enumerate(stacks[path])])}
+        found.extend((_join(path, str(place)), path, place) for place in sorted(first.values()))
         return
     holds_a_stack = any(inside(stack, path) for stack in stacks)
     if holds_a_stack or isinstance(module, nn.ModuleList | nn.ModuleDict):  # these two have no forward to pause at
