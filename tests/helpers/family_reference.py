@@ -6,7 +6,7 @@ are columns; where its columns do, it lies transposed. Without a line of the pac
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -32,6 +32,10 @@ ALL_AT_ONCE = {"Llama4TextExperts"}
 GROUPED = {"AriaGroupedExpertsGemm": True, "JetMoeParallelExperts": False}
 """Modules of one stack that are given the tokens in the order of the experts, and how many there are for each; whether
 they multiply ``x @ W``."""
+
+
+RAW = {"Gemma3MultiModalProjector": {"mm_input_projection_weight": True}}
+"""Parameters that are weights of no module, and whether they lie ``[c, r]``."""
 
 
 def reference_of(pair: Pair, settings: Settings | None = None) -> dict[str, LinearResult]:
@@ -83,13 +87,17 @@ def located(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _in_memory(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every matrix that is to be merged, ``[r, c]``: linears that are no router and share their weight with no other
-    module, and the experts of each stack."""
-    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    """Every matrix that is to be merged, ``[r, c]``: linears that are no router and share their weight with linears
+    alone, by the first of them, and the experts of each stack."""
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
-            if uses[id(module.weight)] == 1 and not ROUTER.search(path):
+            if sharing(model, module)[0] == (path, True) and not ROUTER.search(path):
                 yield path, module.weight if isinstance(module, nn.Linear) else module.weight.T
+        elif isinstance(module, nn.MultiheadAttention):
+            yield f"{path}.in_proj_weight", module.in_proj_weight
+        elif type(module).__name__ in RAW:
+            for leaf, turned in RAW[type(module).__name__].items():
+                yield f"{path}.{leaf}", module.get_parameter(leaf).T if turned else module.get_parameter(leaf)
         elif (transposed := _transposed(module)) is not None:
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.ndim == 3:
@@ -97,11 +105,20 @@ def _in_memory(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
                         yield f"{path}.{name}[{e}]", matrix.T if transposed else matrix
 
 
+def sharing(model: PreTrainedModel, linear: nn.Module) -> list[tuple[str, bool]]:
+    """Paths of the modules that share a linear's weight, from the first; and whether all of them are linears."""
+    shared = [(n, m) for n, m in model.named_modules() if getattr(m, "weight", None) is linear.weight]
+    linears = all(isinstance(module, nn.Linear | Conv1D) for _, module in shared)
+    return [(name, linears) for name, _ in shared]
+
+
 def _transposed(module: nn.Module) -> bool | None:
     """Whether a module of experts multiplies ``x @ W`` and not ``x @ Wᵀ``, by shapes; None for other modules."""
     name = type(module).__name__
     if name in GROUPED:
         return GROUPED[name]
+    if name == "RecurrentGemmaRglru":
+        return True
     first, last = (getattr(module, leaf, None) for leaf in ("gate_up_proj", "down_proj"))
     if isinstance(first, nn.Parameter) and isinstance(last, nn.Parameter) and first.ndim == 3:
         return first.shape[2] != last.shape[1]
@@ -167,13 +184,47 @@ def read_by(model: PreTrainedModel, samples: Sequence[Inputs]) -> Read:
         elif _transposed(module) is not None and hasattr(module, "down_proj"):
             _experts(name, module, (*args, *kwargs.values()), put)
 
+    first = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            first[name], _ = sharing(model, module)[0]
     hooks = [m.register_forward_pre_hook(partial(look, n), with_kwargs=True) for n, m in model.named_modules()]
+    hooks += [hook for n, m in model.named_modules() for hook in _hidden(n, m, put)]
     with torch.no_grad():
         for sample in samples:
             model(**placed(sample), use_cache=False)
     for hook in hooks:
         hook.remove()
-    return read
+    joined: Read = defaultdict(list)
+    for name, visits in read.items():
+        joined[first.get(name, name)] += visits
+    return joined
+
+
+def _hidden(path: str, module: Any, put: Callable[[str, Tensor], None]) -> Iterator[Any]:
+    """Hooks for weights that no linear's forward multiplies with: what they read follows from what others return."""
+    kind = type(module).__name__
+    if hasattr(module, "x_proj") and hasattr(module, "dt_proj"):
+
+        def step(_: Any, __: Any, made: Tensor) -> None:
+            steps = made[..., : module.dt_proj.weight.shape[1]]
+            if kind == "FalconMambaMixer":
+                steps = steps * torch.rsqrt(steps.square().mean(-1, keepdim=True) + module.config.mixer_rms_eps)
+            put(f"{path}.dt_proj", module.dt_layernorm(steps) if hasattr(module, "dt_layernorm") else steps)
+
+        yield module.x_proj.register_forward_hook(step)
+    elif kind == "RecurrentGemmaRglru":
+
+        def gates(_: Any, args: tuple[Any, ...]) -> None:
+            for head, x in enumerate(args[0].chunk(len(module.input_gate_weight), dim=-1)):
+                for leaf in ("input_gate_weight", "recurrent_gate_weight"):
+                    put(f"{path}.{leaf}[{head}]", x)
+
+        yield module.register_forward_pre_hook(gates)
+    elif kind == "Gemma3MultiModalProjector":
+        yield module.mm_soft_emb_norm.register_forward_hook(
+            lambda _, __, made: put(f"{path}.mm_input_projection_weight", made)
+        )
 
 
 def _experts(name: str, module: Any, args: Sequence[Any], put: Callable[[str, Tensor], None]) -> None:
