@@ -9,13 +9,14 @@ from typing import Any, final
 
 from torch import nn
 
+from hpa_merge.model.linears import multiplied
+
 TRANSPOSED = {
     "AriaGroupedExpertsGemm": True,
     "InklingSharedExperts": False,
     "JetMoeParallelExperts": False,
     "Llama4TextExperts": True,
     "LongcatFlashExperts": False,
-    "RecurrentGemmaRglru": True,  # gates, one matrix for each head
     "Step3p7Experts": False,
 }
 """Whether a class without ``is_transposed`` holds ``[experts, inputs, outputs]``."""
@@ -40,15 +41,18 @@ class ExpertStack:
 
 
 def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
-    """The stacks of experts in ``model`` whose input axis is known, by parameter name."""
+    """The stacks in ``model`` whose input axis is known, by parameter name: of experts, and of a matrix for each head."""
     found = {}
     for path, module in model.named_modules():
         transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
-        if isinstance(transposed, bool):
-            for leaf, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim == 3:
-                    name = f"{path}.{leaf}"
-                    found[name] = ExpertStack(name, 1 if transposed else 2)
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 3:
+                name = f"{path}.{leaf}"
+                axis = (
+                    multiplied(type(module)).get(leaf) if not isinstance(transposed, bool) else -2 if transposed else -1
+                )
+                if axis is not None:
+                    found[name] = ExpertStack(name, axis % 3)
     return found
 
 

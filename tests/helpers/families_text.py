@@ -10,6 +10,7 @@ __all__ = ["TEXT_FAMILIES"]
 
 STATE_SPACE = {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 512, "pad_token_id": 0, "bos_token_id": 1}
 DT_PROJ = "the weight of dt_proj is observed at its product: its module is never called"
+LOOPS = "the blocks run several times and are merged from all of them"
 
 
 def causal(name: str, model: str, config: str = "", **changes: Any) -> Any:
@@ -159,6 +160,11 @@ TEXT_FAMILIES: tuple[Family, ...] = (
     Family("Zamba 2", "state space", causal("", "Zamba2", num_hidden_layers=6, **ALIKE, mamba_d_state=8,
            mamba_ngroups=1, n_mamba_heads=8, layers_block_type=["mamba", "hybrid"] * 3, num_mem_blocks=2, chunk_size=8,
            adapter_rank=8), note="a shared block is merged from all its uses, at the depth of the first"),
+    Family("Zamba", "state space", causal("", "Zamba", num_hidden_layers=6, **ALIKE, attn_layer_period=2,
+           attn_layer_offset=1, attention_head_dim=16, mamba_d_state=8, mamba_dt_rank=8, n_mamba_heads=2),
+           note="a shared block is merged from all its uses, at the depth of the first"),
+    text("HRM-Text", "HrmText", **HEAD, H_cycles=2, L_cycles=2, num_hidden_layers=4, row={"text":
+         "model.L_module.layers", "stacks": ("model.H_module.layers",), "loops": True, "note": LOOPS}),
     Family("T5", "encoder-decoder", named("T5ForConditionalGeneration", "T5Config", **T5), **T5_ROW,
            unvisited=frozenset({"shared"})),
     Family("Flan-T5", "encoder-decoder", named("T5ForConditionalGeneration", "T5Config", **T5,
