@@ -165,6 +165,7 @@ class MergeOutput:
             linears=tuple(self.records),
             components=component_records(config, plan.new, ((each.name, each.outcome) for each in self.records)),
             passed_through=self.plan.passed_through,
+            unmerged=self.plan.unmerged,
             left_out=tuple(str(path) for path in self._new.side_files().left_out),
             manifest=self._writer.manifest(),
             run=RunRecord(

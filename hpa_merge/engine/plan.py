@@ -19,6 +19,10 @@ from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.model import LinearTensor, MetaModel, Unit
 
 
+EXPERT, OTHER = "expert", "convolution or other"
+"""Kinds of weights that no rule merges."""
+
+
 @final
 @dataclass(frozen=True)
 class LinearPair:
@@ -44,12 +48,15 @@ class OutPlan:
         included: names of the linears that the options allow to be adapted.
         from_old: OLD's key for each of NEW's keys whose tensor comes from OLD.
         passed_through: how many other tensors come from NEW, by kind; adaptable linears do not count.
+        unmerged: names of those that are weights and no embedding or router: convolutions, tables, and parameters whose
+            inputs are not known.
     """
 
     config: HPAConfig
     included: frozenset[str]
     from_old: dict[str, str]
     passed_through: dict[str, int]
+    unmerged: tuple[str, ...]
 
     def includes(self, pair: LinearPair) -> bool:
         """Whether the options let a linear be adapted."""
@@ -188,12 +195,13 @@ def _plan_out(
                 f"{component} is old, and {key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
                 f"set {component} to new."
             )
-    linears = metas[1].linears.values()
+    linears, kinds = metas[1].linears.values(), _kinds(metas[1], new, from_old)
     return OutPlan(
         config=config,
         included=frozenset(each.name for each in linears if each.key in included and is_chosen(config, each.unit)),
         from_old=from_old,
-        passed_through=_passed_through(metas[1], new, from_old),
+        passed_through=dict(sorted(Counter(kinds.values()).items())),
+        unmerged=tuple(sorted(key for key, kind in kinds.items() if kind in (EXPERT, OTHER))),
     )
 
 
@@ -234,6 +242,9 @@ def _match(
             f"{present_in}'s tensor {key} has no counterpart in {missing_in}: give two whole checkpoints of one model."
         )
     keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
+    at = {place: key for key, places in old.places.items() for place in places}
+    shared = (key for key, linear in new.linears.items() if linear.part is None and key not in keys)
+    keys |= {key: at[place] for key in shared for place in new.places[key][:1] if place in at}
     linears = [{linear.key for linear in meta.linears.values()} for meta in (old, new)]
     external = in_new.external
     for key, old_key in keys.items():
@@ -262,25 +273,25 @@ def _differ_in_rows(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
-def _passed_through(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, int]:
-    """How many tensors that are not adaptable linears come from NEW, by kind."""
-    kinds: Counter[str] = Counter()
+def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, str]:
+    """The kind of each tensor that is no adaptable linear and comes from NEW, by name."""
+    kinds: dict[str, str] = {}
     adaptable, external = {linear.key for linear in meta.linears.values()}, checkpoint.external
     for key, info in checkpoint.tensors.items():
         if key in adaptable or key in from_old or key in external:
             continue
         if key not in meta.slots:
-            kinds["unknown to the model"] += 1
+            kinds[key] = "unknown to the model"
         elif key in meta.tied:
-            kinds["tied"] += 1
+            kinds[key] = "tied"
         elif key in meta.embeddings:
-            kinds["embedding"] += 1
+            kinds[key] = "embedding"
         elif key in meta.routers:
-            kinds["router"] += 1
+            kinds[key] = "router"
         elif key in meta.experts:
-            kinds["expert"] += 1
+            kinds[key] = EXPERT
         elif len(info.shape) <= 1 or key.endswith("bias"):
-            kinds["norm, bias or scalar"] += 1
+            kinds[key] = "norm, bias or scalar"
         else:
-            kinds["convolution or other"] += 1
-    return dict(sorted(kinds.items()))
+            kinds[key] = OTHER
+    return kinds

@@ -1,4 +1,4 @@
-"""Experts of a mixture: parameters of three dimensions, one matrix for each expert, and their routers.
+"""Parameters of three dimensions, one matrix for each expert of a mixture or for each head, and routers of experts.
 
 An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice
 (:mod:`hpa_merge.model.products`): the tokens that are routed to it, one expert at a time or all at once.
@@ -41,16 +41,15 @@ class ExpertStack:
 
 
 def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
-    """The stacks in ``model`` whose input axis is known, by parameter name: of experts, and of a matrix for each head."""
+    """The stacks in ``model`` whose input axis is known, by parameter name: of experts, or of heads."""
     found = {}
     for path, module in model.named_modules():
         transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
         for leaf, parameter in module.named_parameters(recurse=False):
             if parameter.ndim == 3:
                 name = f"{path}.{leaf}"
-                axis = (
-                    multiplied(type(module)).get(leaf) if not isinstance(transposed, bool) else -2 if transposed else -1
-                )
+                known = isinstance(transposed, bool)
+                axis = (-2 if transposed else -1) if known else multiplied(type(module)).get(leaf)
                 if axis is not None:
                     found[name] = ExpertStack(name, axis % 3)
     return found

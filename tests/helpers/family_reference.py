@@ -8,9 +8,11 @@ are columns; where its columns do, it lies transposed. Without a line of the pac
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from family_pairs import Family, Inputs, Pair
 from reference import LinearResult, Settings, load_model, load_tensors, merge_linear, placed
@@ -36,6 +38,13 @@ they multiply ``x @ W``."""
 
 RAW = {"Gemma3MultiModalProjector": {"mm_input_projection_weight": True}}
 """Parameters that are weights of no module, and whether they lie ``[c, r]``."""
+
+
+HEADS = {
+    "RecurrentGemmaRglru": (True, ("input_gate_weight", "recurrent_gate_weight")),
+    "ZambaMambaMixer": (False, ("x_proj_weight", "dt_proj_weight")),
+}
+"""Modules with parameters of one matrix for each head: whether they multiply ``x @ W``, and which parameters."""
 
 
 def reference_of(pair: Pair, settings: Settings | None = None) -> dict[str, LinearResult]:
@@ -100,7 +109,9 @@ def _in_memory(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
                 yield f"{path}.{leaf}", module.get_parameter(leaf).T if turned else module.get_parameter(leaf)
         elif (transposed := _transposed(module)) is not None:
             for name, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim == 3:
+                if parameter.ndim == 3 and (
+                    type(module).__name__ not in HEADS or name in HEADS[type(module).__name__][1]
+                ):
                     for e, matrix in enumerate(parameter):
                         yield f"{path}.{name}[{e}]", matrix.T if transposed else matrix
 
@@ -117,8 +128,8 @@ def _transposed(module: nn.Module) -> bool | None:
     name = type(module).__name__
     if name in GROUPED:
         return GROUPED[name]
-    if name == "RecurrentGemmaRglru":
-        return True
+    if name in HEADS:
+        return HEADS[name][0]
     first, last = (getattr(module, leaf, None) for leaf in ("gate_up_proj", "down_proj"))
     if isinstance(first, nn.Parameter) and isinstance(last, nn.Parameter) and first.ndim == 3:
         return first.shape[2] != last.shape[1]
@@ -190,7 +201,7 @@ def read_by(model: PreTrainedModel, samples: Sequence[Inputs]) -> Read:
             first[name], _ = sharing(model, module)[0]
     hooks = [m.register_forward_pre_hook(partial(look, n), with_kwargs=True) for n, m in model.named_modules()]
     hooks += [hook for n, m in model.named_modules() for hook in _hidden(n, m, put)]
-    with torch.no_grad():
+    with torch.no_grad(), _multiplied(model, put):
         for sample in samples:
             model(**placed(sample), use_cache=False)
     for hook in hooks:
@@ -225,6 +236,29 @@ def _hidden(path: str, module: Any, put: Callable[[str, Tensor], None]) -> Itera
         yield module.mm_soft_emb_norm.register_forward_hook(
             lambda _, __, made: put(f"{path}.mm_input_projection_weight", made)
         )
+
+
+@contextmanager
+def _multiplied(model: PreTrainedModel, put: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """What the heads of Zamba read: the right factor of ``W[:, None] @ X``, with ``X`` of ``[heads, 1, c, n]``."""
+    names = {
+        module.get_parameter(leaf).data_ptr(): f"{path}.{leaf}"
+        for path, module in model.named_modules()
+        if type(module).__name__ == "ZambaMambaMixer"
+        for leaf in HEADS["ZambaMambaMixer"][1]
+    }
+    product = Tensor.__matmul__
+
+    def spying(left: Tensor, right: Tensor) -> Tensor:
+        if (name := names.get(left.data_ptr())) is not None:
+            for head, columns in enumerate(right):
+                put(f"{name}[{head}]", columns[0].T)
+        return product(left, right)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if names:
+            patch.setattr(Tensor, "__matmul__", spying)
+        yield
 
 
 def _experts(name: str, module: Any, args: Sequence[Any], put: Callable[[str, Tensor], None]) -> None:

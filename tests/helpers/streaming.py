@@ -26,7 +26,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Layout":
-        return cls(tensor.stride(), tensor.requires_grad, tensor.data_ptr() % 64)
+        return cls(tensor.stride(), tensor.ndim > 1 and tensor.requires_grad, tensor.data_ptr() % 64)
 
 
 class Streamed(NamedTuple):
