@@ -18,7 +18,6 @@ from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.model import LinearTensor, MetaModel, Unit
 
-
 EXPERT, OTHER = "expert", "convolution or other"
 """Kinds of weights that no rule merges."""
 
