@@ -28,8 +28,8 @@ Classes of transformers that are not listed and consist of the same blocks are m
 """
 
 MIDDLE = """
-Of a mixture each expert is a linear of its own. Routers, norms, biases, embeddings, tied heads and convolutions are
-NEW's in every family.
+Of a mixture each expert is a linear of its own. Routers (without `--routers`), norms, biases, embeddings, tied heads and
+convolutions are NEW's in every family.
 
 ## Refused, or left as NEW has it
 

@@ -18,7 +18,7 @@ from hpa_merge.errors import ConfigError
 from hpa_merge.files.parsing import CONFIG, parse_json, read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
 from hpa_merge.methods import RuleOptions, users
-from hpa_merge.methods.rule import Bound, option
+from hpa_merge.methods.rule import NOT_NEGATIVE, Bound, option
 
 Uncalibrated = Literal["new", "old", "error"]
 Policy = Literal["merge", "new", "old"]
@@ -45,6 +45,10 @@ TEMPLATE_DATE = "2024-07-26"
 
 MAX_FRAMES = 8
 """Frames of a video: of most models, 2,048 tokens hold so many."""
+
+MIN_EXPERT_TOKENS = 32
+"""With ``n`` tokens the mean square of a column, if it is normally distributed, has a standard error of ``√(2/n)`` of
+itself: 25 % here."""
 
 RESERVED = {
     "add_generation_prompt",
@@ -86,6 +90,11 @@ class CalibrationOptions:
     task_share: tuple[float, ...] = option(
         (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
     )
+    min_expert_tokens: int = option(
+        MIN_EXPERT_TOKENS,
+        "Experts that read fewer than N tokens of a set get the curvature of all experts of their layer.",
+        NOT_NEGATIVE,
+    )
     max_length: int = option(2048, "Use at most N tokens of each sample.", COUNT)
     max_frames: int = option(MAX_FRAMES, "Use at most N frames of each video.", COUNT)
     seed: int = option(0, "Seed of the draw.")
@@ -116,6 +125,7 @@ class OutOptions(RuleOptions):
     projector: Policy = option("merge", "Projector between the encoders and the text model.")
     language: Policy = option("merge", "Text model, without head and embeddings.")
     head: Policy = option("merge", "Output embeddings, if they are not tied.")
+    routers: Policy = option("new", "Routers of a mixture, in parts that are merged: NEW's, OLD's, or merged.")
     embeddings: Policy = option("new", "Embeddings and what is tied to them: new or old.")
     uncalibrated: Uncalibrated = option(
         "new", "Changed linears that no token of one of the sets reaches: take NEW's or OLD's, or stop."

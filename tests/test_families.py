@@ -13,7 +13,7 @@ from family_pairs import Family, make_pair
 from family_reference import located
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3NextConfig, Qwen3NextForCausalLM
 
-from hpa_merge.model.experts import find_routers
+from hpa_merge.model.routing import find_routers
 
 QUICK = 4
 """Of so many families in float32 one runs in plain ``pytest``, the others in the gate."""
@@ -64,7 +64,7 @@ def test_a_projection_with_as_many_rows_as_there_are_experts_is_no_router() -> N
     with torch.device("meta"):
         model = Qwen3NextForCausalLM(config)
     assert model.get_parameter("model.layers.0.self_attn.k_proj.weight").shape[0] == 16
-    assert find_routers(model) == {f"model.layers.{n}.mlp.gate" for n in (0, 1)}
+    assert find_routers(model).keys() == {f"model.layers.{n}.mlp.gate.weight" for n in (0, 1)}
 
 
 def test_the_reference_finds_places_by_value_alone() -> None:

@@ -1,14 +1,15 @@
 """A folder in Hugging Face layout: its config.json, its weight files, and the reasons for which it is refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from hpa_merge.checkpoint.kinds import is_read
 from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, INDEX, choose, is_index
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
-from hpa_merge.files.inside import find_inside, open_inside
+from hpa_merge.files.inside import open_inside
 
 __all__ = [
     "ADAPTER",
@@ -17,12 +18,16 @@ __all__ = [
     "find_shards",
     "has_weights",
     "read_config",
+    "read_index",
     "read_json",
     "refuse_devices",
 ]
 
-INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_model.safetensors"
+UNREAD = "generation_config.json"
+"""Without it, or with a broken one, transformers takes the defaults."""
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of a text in UTF-16, as PowerShell writes it."""
 
 
 def read_config(folder: Path, role: str) -> dict[str, Any]:
@@ -79,47 +84,53 @@ def check_names(config: dict[str, Any], place: str) -> None:
         )
 
 
-def find_shards(folder: Path, role: str) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
-    """The weight files, sorted; the index file's name, if there is one; and its map from tensors to shards."""
-    if _present(folder / INDEX):
-        weight_map = read_json(folder, role, INDEX).get("weight_map")
-        if not (isinstance(weight_map, dict) and weight_map and all(isinstance(s, str) for s in weight_map.values())):
-            raise CheckpointError(
-                f"{role} {folder}: {INDEX} has no weight_map from tensors to files: fetch or save the checkpoint again."
-            )
-        shards = tuple(sorted(set(weight_map.values())))
-        for shard in shards:
-            if shard in ("", ".", "..") or any(sign in shard for sign in "/\\\0"):
-                raise CheckpointError(
-                    f"{role} {folder}: {INDEX} points to {shard!r}, and only files directly in the folder are read: "
-                    "use an index whose weight_map holds plain file names."
-                )
-            if not _exists(folder / shard):
-                raise CheckpointError(
-                    f"{role} {folder}: the shard {shard} is missing, though {INDEX} names it: "
-                    "fetch the checkpoint again, completely."
-                )
-        return shards, INDEX, weight_map
+def find_shards(folder: Path, role: str, config: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
+    """The weight files, sorted, and the name of their index, if they have one.
 
-    found = sorted(path.name for path in folder.glob("[!.]*.safetensors") if not path.is_dir())
-    if "model.safetensors" in found:
-        found = ["model.safetensors"]
-    if found == [ADAPTER] and (folder / "adapter_config.json").exists():
+    Args:
+        config: config.json.
+
+    Raises:
+        CheckpointError: transformers finds no weights there, or a file of the index is missing or lies elsewhere.
+    """
+    place, names = f"{role} {folder}", _names(folder)
+    if ADAPTER in names and ADAPTER_CONFIG in names and not any(map(_is_whole, names)):
         raise CheckpointError(_adapter(folder, role))
-    if len(found) > 1:
-        raise CheckpointError(
-            f"{role} {folder} has {len(found)} *.safetensors files ({found[0]} …) and no {INDEX} that says which "
-            "belong together: add the index, or leave one file."
-        )
-    if not found:
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
-        if pickles:
+    first = choose(names, config, place)
+    if not is_index(first):
+        return (first,), None
+    shards = tuple(sorted(set(read_index(folder, role, first)[1]["weight_map"].values())))
+    for shard in shards:
+        if shard in ("", ".", "..") or any(sign in shard for sign in "/\\\0"):
             raise CheckpointError(
-                f"{role} {folder} has no *.safetensors file, only {pickles[0]}, and pickles are not read: convert it, "
-                "with from_pretrained and then save_pretrained of transformers."
+                f"{place}: {first} points to {shard!r}, and only files directly in the folder are read: "
+                "use an index whose weight_map holds plain file names."
             )
-        raise CheckpointError(f"{role} {folder} has no *.safetensors file: fetch or save the checkpoint again.")
-    return tuple(found), None, {}
+    if lost := [shard for shard in shards if not _exists(folder / shard)]:
+        others = sorted(name for name in names if _is_whole(name) and name not in shards)
+        remedy = (
+            f"{first} may be of another saving than {others[0]}, so save the model again in an empty folder, or fetch "
+            "what is missing"
+            if others
+            else "fetch the checkpoint again, completely"
+        )
+        raise CheckpointError(f"{place}: the shard {lost[0]} is missing, though {first} names it: {remedy}.")
+    return shards, first
+
+
+def read_index(folder: Path, role: str, name: str) -> tuple[bytes, dict[str, Any]]:
+    """An index, and its value, which has a ``weight_map`` from tensors to files.
+
+    Raises:
+        CheckpointError: it cannot be read, or has none.
+    """
+    content, parsed = _read(folder, role, name)
+    weight_map = parsed.get("weight_map")
+    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(s, str) for s in weight_map.values())):
+        raise CheckpointError(
+            f"{role} {folder}: {name} has no weight_map from tensors to files: fetch or save the checkpoint again."
+        )
+    return content, parsed
 
 
 def has_weights(folder: Path) -> bool:
@@ -129,23 +140,52 @@ def has_weights(folder: Path) -> bool:
 
 def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
     """A JSON file of the folder that holds an object."""
-    index = name == INDEX
+    content, parsed = _read(folder, role, name)
+    _check_mark(folder, role, name, content)
+    return parsed
+
+
+def _check_mark(folder: Path, role: str, name: str, content: bytes) -> None:
+    """Raise CheckpointError for a JSON file that transformers does not read because of its first bytes."""
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise CheckpointError(
+            f"{role} {folder}: {name} begins with a byte order mark, with which transformers does not read it: save it "
+            "as UTF-8 without one."
+        )
+
+
+def _read(folder: Path, role: str, name: str) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a JSON file that holds an object, and the object."""
+    index = is_index(name)
+    limits = parsing.INDEX if index else parsing.CONFIG
+    raw = b""
     try:
-        limits = parsing.INDEX if index else parsing.CONFIG
         with open_inside(folder, name) as file:
-            content = parsing.parse_json(parsing.read_open(file, limits.size), limits, unique=index)
+            raw = parsing.read_open(file, limits.size)
+        content = parsing.parse_json(raw, limits, unique=index)
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
     except ValueError as error:
         reason = str(error)
         what = reason.removeprefix("it ") if reason.startswith("it ") else f"is not valid JSON ({reason})"
-        raise CheckpointError(f"{role} {folder}: {name} {what}: fetch or save the checkpoint again.") from error
+        again = "save it in UTF-8" if raw.startswith(UTF_16) else "fetch or save the checkpoint again"
+        raise CheckpointError(f"{role} {folder}: {name} {what}: {again}.") from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{role} {folder}: {name} holds a JSON {type(content).__name__} instead of an object: "
             "fetch or save the checkpoint again."
         )
-    return content
+    return raw, content
+
+
+def _names(folder: Path) -> list[str]:
+    """The names in a folder; a subfolder's has a slash at its end, and a broken link counts as a file."""
+    return [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
+
+
+def _is_whole(name: str) -> bool:
+    """Whether a safetensors file may hold a part of a whole model."""
+    return name.endswith(".safetensors") and name != ADAPTER and not name.startswith(".")
 
 
 def _quantisations(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -189,7 +229,9 @@ def refuse_devices(folder: Path, role: str) -> None:
             relative = PurePath(path.relative_to(folder))
             if path.exists() and not path.is_dir() and (is_read(relative) or path.parent != folder):
                 name = relative.as_posix()
-                find_inside(folder, relative)
+                with open_inside(folder, relative) as file:
+                    if path.suffix == ".json" and path.name != UNREAD and not is_index(path.name):
+                        _check_mark(folder, role, name, file.read(3))
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
 

@@ -37,12 +37,15 @@ CONFIGURATION = re.compile(
     r"|(labels?|classes|id2label|label2id|label_?map)\.(json|txt)"
 )
 OF_TRAINING = re.compile(
-    r"(^|[_.-])(train\w*|ds|deepspeed|zero\d*|accelerate|fsdp|megatron|lora|peft|adapter|sft|dpo|ppo|grpo|rlhf|optim\w*"
-    r"|sched\w*|sweep|wandb|mergekit|run|exp|experiment\w*|hydra|data\w*|eval\w*|bench\w*|test\w*|loss|lr|grad\w*)([_.-]|$)"
+    r"(^|[_.-])(train\w*|(fine_?)?tun(e|er|ed|ing)|ds|deepspeed|zero\d*|accelerate|fsdp|megatron|lightning|litgpt|swift"
+    r"|axolotl|unsloth|llama_?board|lora|peft|adapter|sft|[dpk]po|grpo|orpo|rl|rlhf|rewards?|rollout\w*|optim\w*|opt"
+    r"|sched\w*|sweep|hpo|trial\w*|hyper\w*|hparams|wandb|mergekit|run|job|launch\w*|slurm|cluster|exp|experiment\w*"
+    r"|hydra|data\w*|eval\w*|bench\w*|test\w*|loss|lr|grad\w*|logs?|logging|old|bak|backup|prev(ious)?)([_.-]|$)"
 )
 """Words in the name of a configuration or a picture that belongs to a run, not to a model."""
 
-TEMPLATE = re.compile(r"[\w.-]+\.jinja2?")
+TEMPLATE = re.compile(r"[\w.-]+\.jinja2?|(\w+_)?(system|default)_prompt\w*\.(txt|md|json)", re.IGNORECASE)
+"""Texts that a model's users put before a conversation."""
 
 TEXT = re.compile(r".+\.(md|markdown|rst|bib|cff)")
 LEGAL = re.compile(
@@ -95,7 +98,7 @@ OTHER_FORMATS = {"onnx", "original", "gguf", "openvino", "coreml", "tflite"}
 """Subfolders that hold the model before the merge in another format, whatever the names of their files."""
 
 RUNS = re.compile(
-    r"(checkpoint|global_?step|step|epoch|iter)s?[_-]?\d+.*|(latest|best|last|tmp|final)[_-]checkpoint.*|runs?|wandb"
+    r"(checkpoint|global_?step|step|epoch|iter|trial|rank)s?[_-]?\d+.*|(latest|best|last|tmp|final)[_-]checkpoint.*|runs?|wandb"
     r"|mlruns|\w*_logs|logs?|tensorboard|ray_results|swanlog|aim|profile\w*|outputs?|__pycache__"
 )
 """Subfolders of a run, whatever they hold."""

@@ -12,12 +12,9 @@ from typing import final
 from hpa_merge.checkpoint.files import allocate, copy_file, remove, sync, write_at
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import reading
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, OutputError
 from hpa_merge.files.disk import UNFINISHED, Foreign, identity, open_written, sync_folder, write_whole
-from hpa_merge.files.inside import read_inside
-from hpa_merge.files.parsing import INDEX
 
 __all__ = ["Partial", "check_side_files", "needed_bytes"]
 
@@ -127,10 +124,7 @@ class Partial:
                 with telling(f"{theirs} cannot be copied to {ours}"), source.open_side_file(path) as file:
                     ours.parent.mkdir(parents=True, exist_ok=True)
                     carried[path.as_posix()] = copy_file(file, ours)
-        if source.index is None:
-            return carried, None
-        with reading(source.folder, source.role, source.index):
-            return carried, read_inside(source.folder, source.index, INDEX.size)
+        return carried, source.index_bytes()
 
     def complete(self, carried: Collection[str], made: Mapping[str, bytes], last: Mapping[str, bytes]) -> None:
         """Write the generated files, make the whole folder durable, and check that it holds nothing else.

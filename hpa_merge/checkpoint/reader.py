@@ -19,10 +19,12 @@ import torch
 
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
-from hpa_merge.checkpoint.folder import INDEX, find_shards, read_config
+from hpa_merge.checkpoint.folder import find_shards, read_config, read_index
+from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
+from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
 
@@ -43,7 +45,9 @@ class Checkpoint:
         config: config.json, parsed.
         tensors: by name, in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
-        index: name of the index file; None for a single weight file without one.
+        index: name of the index file; None for a single weight file.
+        own_index: the index that OUT gets, if the folder's is wrong.
+        notes: what the user should know of the folder, a sentence each.
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
@@ -55,6 +59,8 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     shards: tuple[str, ...]
     index: str | None
+    own_index: bytes | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
     tower: Path | None = None
     overlay: Overlay | None = None
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
@@ -69,7 +75,7 @@ class Checkpoint:
         """
         folder = Path(folder)
         config = read_config(folder, role)
-        shards, index, weight_map = find_shards(folder, role)
+        shards, index = find_shards(folder, role, config)
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
             for info in read_layout(folder, role, shard):
@@ -81,16 +87,25 @@ class Checkpoint:
                 twin = tensors.setdefault(info.name, info)
                 if twin is not info:
                     raise CheckpointError(
-                        f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}: "
-                        "save the model again with save_pretrained."
+                        f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}, and "
+                        f"transformers takes the second: load it and save it again with save_pretrained."
                     )
-        for name, shard in weight_map.items():
-            if name not in tensors or tensors[name].shard != shard:
-                raise CheckpointError(
-                    f"{role} {folder}: {INDEX} says that the tensor {name} is in {shard}, but it is not: "
-                    "fetch the index and its shards again, from one and the same revision."
-                )
-        return cls(folder, role, config, tensors, shards, index)
+        notes, own_index = [], None
+        if index is not None:
+            content, parsed = read_index(folder, role, index)
+            if wrong := mistakes(content, parsed, tensors):
+                own_index = corrected(parsed, tensors)
+                anew = ", and OUT's index is written anew" if role == "NEW" else ""
+                notes.append(f"{role} {folder}: {index} {'; it '.join(wrong)}{anew}.")
+        elif (folder / INDEX).exists():
+            notes.append(f"{role} {folder} has {shards[0]} and {INDEX}: transformers loads the first alone, as we do.")
+        return cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
+
+    def index_bytes(self) -> bytes | None:
+        """The index that OUT gets; None for a single weight file; raises CheckpointError if it cannot be read."""
+        if self.index is None or self.own_index is not None:
+            return self.own_index
+        return read_index(self.folder, self.role, self.index)[0]
 
     @property
     def external(self) -> frozenset[str]:
@@ -99,7 +114,8 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, overlay=overlay)
+        own = self.own_index
+        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, own, overlay=overlay)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -209,7 +225,7 @@ class Checkpoint:
     def _side_files(self) -> SideFiles:
         """The side files of the folder, searched once."""
         try:
-            return find_side_files(self.folder, {*self.shards, self.index or INDEX, *MADE})
+            return find_side_files(self.folder, {*self.shards, *filter(None, [self.index]), *MADE})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
 

@@ -9,11 +9,21 @@ from torch import Tensor
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.encoding import Encoding
 from hpa_merge.engine.machine import is_out_of_memory
+from hpa_merge.engine.routing import COMPARED, Chosen
 from hpa_merge.engine.statistics import ModelStatistics, Statistics
 from hpa_merge.engine.unit_statistics import Observed
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
-from hpa_merge.model import ActivationHooks, ForwardError, LinearTensor, MetaModel, PausedForwards, Unit
+from hpa_merge.model import (
+    ActivationHooks,
+    ChoiceHooks,
+    Choices,
+    ForwardError,
+    LinearTensor,
+    MetaModel,
+    PausedForwards,
+    Unit,
+)
 from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.records import Sample
 
@@ -36,16 +46,24 @@ class CalibrationRun:
     def __init__(
         self, purpose: str, weights: Weights, meta: MetaModel, samples: Encoding, config: CalibrationOptions
     ) -> None:
-        """Encode the samples; errors are those of :meth:`Encoding.inputs`. Only ``damping`` of ``config`` is used."""
+        """Encode the samples; errors are those of :meth:`Encoding.inputs`.
+
+        Only ``damping`` and ``min_expert_tokens`` of ``config`` are used.
+        """
         self.purpose = purpose
         self.role = weights.role
         self.weights = weights
         self._damping = config.damping
+        self._min_expert_tokens = config.min_expert_tokens
         self._coming: list[Unit] = []  # the units to prefetch, in order
         self._merging: set[Unit] = set()  # the units that are not merged yet
         self._record: ModelStatistics | None = None
         self._linears: Mapping[Unit, Sequence[LinearTensor]] = {}
         self._meta = meta
+        self._others: Sequence[tuple[int, Mapping[str, Tensor]]] = ()  # samples of the other model, by their index
+        self._compared = 0  # of the own samples, how many the other model runs
+        self._chosen: tuple[dict[int, Choices], dict[int, Choices]] = ({}, {})
+        self._choosing = ChoiceHooks(meta.model, ())
         self.inputs = samples.inputs(meta)
         self.tally, self.shown = samples.tally, tuple(samples.shown)
         self._samples = samples.samples
@@ -63,6 +81,26 @@ class CalibrationRun:
         wanted = set(map(id, samples))
         used = [each for sample, each in zip(self._samples, self.inputs, strict=True) if id(sample) in wanted]
         return len(used), sum(map(_tokens, used))
+
+    def compare(self, other: "CalibrationRun") -> None:
+        """Run the first samples of the other model too, only to see which experts they are sent to.
+
+        One that this model cannot run, for example because it has fewer token ids, is not compared.
+        """
+        self._compared, rows = COMPARED, self._rows()
+        highest = [int(sample["input_ids"].max()) for sample in other.inputs[:COMPARED]]
+        self._others = [
+            (place, other.inputs[place]) for place, token in enumerate(highest) if rows is None or token < rows
+        ]
+
+    @property
+    def other_tokens(self) -> int:
+        """Tokens of the other model's samples."""
+        return sum(_tokens(sample) for _, sample in self._others)
+
+    @property
+    def chosen(self) -> Chosen:
+        return self._chosen
 
     def record_into(self, statistics: ModelStatistics, linears: Mapping[Unit, Sequence[LinearTensor]]) -> None:
         """Record the statistics of all ``linears``, merged or not, in ``statistics``, which may hold some already."""
@@ -91,9 +129,12 @@ class CalibrationRun:
         self._hooks.clear()
         self._check_ids()
         self.weights.check(self._meta.load(None, self.weights.read_unchecked))
-        inputs = [{name: self._place(value) for name, value in sample.items()} for sample in self.inputs]
+        samples = [*self.inputs, *(sample for _, sample in self._others)]
+        inputs = [{name: self._place(value) for name, value in sample.items()} for sample in samples]
+        if self._compared:
+            self._choosing = ChoiceHooks(self._meta.model, self._meta.routers.values())
         try:
-            self._forwards.start(inputs)
+            self._forwards.start(inputs, needed=len(self.inputs))
         except ForwardError as error:
             raise self._failed(error) from error
 
@@ -123,7 +164,7 @@ class CalibrationRun:
         waiting, record = self.next_unit == unit, self._record
         wanted = [*linears] if record is None and (waiting or self._hooks.waiting) else self._unrecorded(unit)
         self._run(unit, wanted, later)
-        observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping)
+        observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping, self._min_expert_tokens)
         if record is None:
             return observed
         for linear in wanted:
@@ -142,12 +183,16 @@ class CalibrationRun:
             later = [*later, *filter(self._record.lacks, self._meta.passed.get(unit, ()))]
             if unit.name not in self._record.visits:
                 self._record.visits.append(unit.name)
-        names, waiting = ([o for each in group for o in each.observers] for group in (linears, later))
-        last = not self._merging and len({*names, *waiting}) <= 1
+        pooling, self._chosen = self._min_expert_tokens > 0, ({}, {})
+        names, waiting = (
+            {o for linear in group for o in (linear.pool if pooling else ()) + linear.observers}
+            for group in (linears, later)
+        )
+        last = not self._merging and len(names | waiting) <= 1
         with self._hooks.watching(names, waiting):
             try:
-                for _ in self._forwards.run(unit, last=last, reads=bool(names or waiting)):
-                    self._hooks.end_sample()
+                for place in self._forwards.run(unit, last=last, reads=bool(names or waiting)):
+                    self._end_sample(place)
             except ForwardError as error:
                 raise self._failed(error) from error
 
@@ -156,6 +201,18 @@ class CalibrationRun:
 
     def close(self) -> None:
         self._forwards.close()
+        self._choosing.close()
+
+    def _end_sample(self, place: int) -> None:
+        """Take what a sample has activated, or which experts it was sent to, in the unit that it has run through."""
+        own, choices = len(self.inputs), self._choosing.take()
+        if place < own:
+            self._hooks.end_sample()
+            if place < self._compared:
+                self._chosen[0][place] = choices
+        else:
+            self._hooks.drop_sample()
+            self._chosen[1][self._others[place - own][0]] = choices
 
     def _unrecorded(self, unit: Unit) -> list[LinearTensor]:
         """The linears of ``unit`` whose statistics are not recorded yet."""
@@ -171,13 +228,18 @@ class CalibrationRun:
 
     def _check_ids(self) -> None:
         """Raise CalibrationError for a token id that the model does not have: on a GPU no error names the sample."""
-        rows = getattr(self._meta.model.get_input_embeddings(), "num_embeddings", None)
+        rows = self._rows()
         for sample in self._samples:
             if sample.input_ids and rows is not None and (highest := max(sample.input_ids)) >= rows:
                 raise CalibrationError(
                     f"{sample.source}: input_ids holds {highest}, and {self.role}'s vocabulary has {rows} tokens: "
                     "use the ids of the checkpoint's own tokenizer."
                 )
+
+    def _rows(self) -> int | None:
+        """How many token ids the model has, if it says so."""
+        rows: int | None = getattr(self._meta.model.get_input_embeddings(), "num_embeddings", None)
+        return rows
 
     def _place(self, value: Tensor) -> Tensor:
         """An input on the device, cast to the model's dtype if floating, in aligned memory: OUT must not depend on

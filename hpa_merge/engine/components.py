@@ -17,10 +17,16 @@ def policy_of(config: OutOptions, component: Component) -> str:
     return str(getattr(config, component))
 
 
-def is_included(config: OutOptions, key: str, component: Component | None) -> bool:
-    """Whether the options let a tensor be adapted if it is a linear; ``component`` is None if it is in none."""
+def is_included(config: OutOptions, key: str, component: Component | None, *, router: bool = False) -> bool:
+    """Whether the options let a tensor be adapted if it is a linear.
+
+    Args:
+        component: that it belongs to; None if it is in none.
+        router: whether it chooses among experts.
+    """
     return (
         (component is None or policy_of(config, component) == "merge")
+        and (not router or config.routers == "merge")
         and _matches(config.include, key, default=True)
         and not _matches(config.exclude, key, default=False)
     )
@@ -42,6 +48,7 @@ def find_from_old(old: MetaModel, new: MetaModel, matched: Mapping[str, str], co
         key: matched.get(key) or next(key_of[name] for name in new.places[key] if name in key_of)
         for key, component in new.components.items()
         if policy_of(config, component) == "old"
+        or (key in new.router_keys and config.routers == "old" and policy_of(config, component) == "merge")
     }
 
 
@@ -66,6 +73,16 @@ def check_policies(config: OutOptions, new: MetaModel) -> None:
                 "leave the option out, and set embeddings instead."
             )
         raise ConfigError(f"{component} is {policy}, and {architecture} has no such part: leave the option out.")
+    if config.routers != defaults["routers"]:
+        holding = {new.components[key] for key in new.router_keys if key in new.components}
+        if not holding:
+            raise ConfigError(f"routers is {config.routers}, and {architecture} has none: leave the option out.")
+        if all(policy_of(config, component) != "merge" for component in holding):
+            component = min(holding)
+            raise ConfigError(
+                f"routers is {config.routers}, and {component}, which holds them, is {policy_of(config, component)}: "
+                "leave out one of the two options."
+            )
     for option, idle in (("include", ("new", "old")), ("exclude", ("old",))):
         for pattern in getattr(config, option):
             named = {new.components[key] for key in keys if re.search(pattern, key)}
@@ -76,7 +93,7 @@ def check_policies(config: OutOptions, new: MetaModel) -> None:
                     f"{policy_of(config, component)}: leave out one of the two options."
                 )
     config.rule.check_model(config, architecture, max((unit.blocks for unit in new.units if unit.text), default=0))
-    if not any(is_included(config, key, new.components[key]) for key in keys):
+    if not any(is_included(config, key, new.components[key], router=key in new.router_keys) for key in keys):
         if any(policy_of(config, component) != defaults[component] for component in COMPONENTS):
             raise ConfigError("the options leave no linear to adapt: set one component that has linears to merge.")
         raise ConfigError("include and exclude leave no linear to adapt: change the expressions.")

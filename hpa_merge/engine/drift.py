@@ -15,7 +15,7 @@ from torch import Tensor
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import squared_distance, squared_norm
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model import MetaModel
+from hpa_merge.model import LinearTensor, MetaModel
 from hpa_merge.report.records import DriftRecord, LinearRecord, RoundRecord
 
 __all__ = ["Moved", "distances_from", "drift_of"]
@@ -25,6 +25,9 @@ PIECE = 2**22
 
 Piece = Callable[[str, int, int], Tensor]
 """Takes a tensor's name, ``begin`` and ``count``; returns the elements ``begin:begin + count``, flat."""
+
+Counts = Callable[[LinearTensor], bool]
+"""Whether a weight counts as a linear of an OUT."""
 
 
 @final
@@ -97,7 +100,7 @@ def drift_of(
 
 
 def distances_from(
-    first: Checkpoint, new: Checkpoint, metas: tuple[MetaModel, MetaModel], outs: Sequence[Piece]
+    first: Checkpoint, new: Checkpoint, metas: tuple[MetaModel, MetaModel], outs: Sequence[tuple[Piece, Counts]]
 ) -> list[float]:
     """``‖OUT − FIRST‖_F`` of each OUT over the linear weights, a piece of a tensor at a time.
 
@@ -105,7 +108,7 @@ def distances_from(
         first: the first aligned model.
         new: NEW, whose names and shapes every OUT has.
         metas: the meta models of these two.
-        outs: gives the tensors of each OUT.
+        outs: gives the tensors of each OUT, and which of them count.
 
     Raises:
         CheckpointError: a tensor of the first model cannot be read, or holds NaN or infinity.
@@ -114,18 +117,19 @@ def distances_from(
     key_in_first = {slot: key for key, slot in metas[0].slots.items()}
     squares: list[list[float]] = [[] for _ in outs]
     for linear in {linear.key: linear for linear in metas[1].linears.values()}.values():
+        sums_of = [(sums, read) for sums, (read, counts) in zip(squares, outs, strict=True) if counts(linear)]
         key = key_in_first.get(metas[1].slots[linear.key], "")
         theirs, ours = first.tensors[key].shape if key else (), new.tensors[linear.key].shape
-        if theirs != ours and not _have_rows_in_common(theirs, ours, linear.input_axis):
+        if not sums_of or (theirs != ours and not _have_rows_in_common(theirs, ours, linear.input_axis)):
             continue
         begin, count = 0, min(math.prod(theirs), math.prod(ours))
         for piece in first.pieces(key, PIECE):
             if begin == count:
                 break
             flat = piece[: count - begin].reshape(1, -1)
-            for sums, read in zip(squares, outs, strict=True):
+            for sums, read in sums_of:
                 sums.append(squared_distance(flat, read(linear.key, begin, flat.shape[1]).reshape(1, -1)))
-            if not math.isfinite(squares[0][-1]):
+            if not math.isfinite(sums_of[0][0][-1]):
                 raise CheckpointError(
                     f"{first.role}'s tensor {key} holds NaN or infinity: the file is damaged, so fetch it again, or "
                     "resume with --resume and without --first."

@@ -22,7 +22,12 @@ __all__ = ["digest", "fingerprint", "of_statistics"]
 
 
 def of_statistics(
-    checkpoint: Checkpoint, purpose: str, samples: Iterable[Mapping[str, Tensor]], damping: float, linears: int
+    checkpoint: Checkpoint,
+    purpose: str,
+    samples: Iterable[Mapping[str, Tensor]],
+    damping: float,
+    linears: int,
+    min_expert_tokens: int | None,
 ) -> dict[str, Any]:
     """What the column statistics of one model depend on, by name, in JSON types; they may be used on other machines.
 
@@ -32,6 +37,7 @@ def of_statistics(
 
     Args:
         linears: how many linears they cover; with a vision tower, that depends on where the other model's tower lies.
+        min_expert_tokens: of a mixture; None of another model.
 
     Raises:
         CheckpointError: a file can no longer be read.
@@ -41,6 +47,7 @@ def of_statistics(
         f"{purpose} samples": _samples_digest(samples),
         "damping": damping,
         **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
+        **({} if min_expert_tokens is None else {"min_expert_tokens": min_expert_tokens}),
         **{f"version of {name}": versions()[name] for name in ("hpa-merge", "torch", "transformers")},
     }
 

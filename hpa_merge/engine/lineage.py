@@ -11,7 +11,7 @@ import torch
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions
-from hpa_merge.engine.drift import Piece, distances_from
+from hpa_merge.engine.drift import Counts, Piece, distances_from
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
 from hpa_merge.inputs.tower import with_tower
@@ -44,7 +44,7 @@ class Lineage:
     notes: tuple[str, ...] = ()
     first: Checkpoint | None = field(default=None, compare=False)
 
-    def distances(self, new: Checkpoint, meta: MetaModel, outs: Sequence[Piece]) -> list[float | None]:
+    def distances(self, new: Checkpoint, meta: MetaModel, outs: Sequence[tuple[Piece, Counts]]) -> list[float | None]:
         """``‖OUT − FIRST‖_F`` of each OUT, or None without ``first``; the rest is as in :func:`distances_from`."""
         if self.first is None or not outs:
             return [None] * len(outs)

@@ -1,6 +1,6 @@
 """What happens to one linear weight in one OUT, and what the loop needs from an OUT."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
@@ -13,7 +13,7 @@ from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
-from hpa_merge.report.records import LinearRecord, Outcome
+from hpa_merge.report.records import LinearRecord, Outcome, RoutingRecord
 
 __all__ = ["MergedLinear", "Sink"]
 
@@ -75,6 +75,10 @@ class Sink(Protocol):
     unreached: str
 
     @property
+    def routing(self) -> Mapping[str, RoutingRecord]:
+        """The routing drift of the mixtures that are done, by name."""
+
+    @property
     def plan(self) -> OutPlan:
         """What will be in it."""
 
@@ -98,8 +102,8 @@ class Sink(Protocol):
             NumericalError: a tensor of OLD does not fit NEW's dtype.
         """
 
-    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """The linears of ``unit`` are done; a resumed run needs ``statistics``."""
+    def commit(self, unit: Unit, statistics: Mapping[str, Any], routing: Sequence[RoutingRecord]) -> None:
+        """The linears of ``unit`` are done; a resumed run needs ``statistics`` and the ``routing`` of its mixtures."""
 
     def copy_rest(self, old: Weights) -> None:
         """Take everything else as :meth:`pass_on` does, tensors of OLD in pieces."""

@@ -16,14 +16,17 @@ from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.linear import MergedLinear, Sink
 from hpa_merge.engine.plan import LinearPair
 from hpa_merge.engine.request import Progress
+from hpa_merge.engine.routing import RoutingDrift
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
 from hpa_merge.engine.statistics import LinearStatistics, ModelStatistics
 from hpa_merge.engine.statistics_file import write_statistics
+from hpa_merge.engine.unit_statistics import pooled_field
 from hpa_merge.engine.weights import Read
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.methods.applying import adapt, differ
 from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.model.units import inside
 
 __all__ = ["run_loop"]
 
@@ -84,6 +87,7 @@ class _Loop:
         self._merged: list[Unit] = []
         self._linear_keys = {pair.new.key for pair in self._plan.pairs}
         self._recorded: list[ModelStatistics] = []  # computed for the statistics file
+        self._routing = RoutingDrift({name: record for sink in sinks for name, record in sink.routing.items()})
         units, linears = self._plan.new.units, self._plan.linears
         self._sources = (
             self._source(prepared.sets[0], {unit: [pair.old for pair in linears.get(unit, ())] for unit in units}),
@@ -114,7 +118,8 @@ class _Loop:
             for sink in self._sinks:
                 sink.flush()  # if the file cannot be written, a resumed run finds what has been computed
             recorded = {each.purpose: each for each in self._recorded}
-            write_statistics(self._stats, [each.known or recorded[each.purpose] for each in self._prepared.sets])
+            statistics = [each.known or recorded[each.purpose] for each in self._prepared.sets]
+            write_statistics(self._stats, statistics, self._routing.records.values())
         return self._finish()
 
     def _source(self, calibration: CalibrationSet, linears: Mapping[Unit, Sequence[LinearTensor]]) -> StatisticsSource:
@@ -166,7 +171,7 @@ class _Loop:
             sink.flush()
         if lineage.first is not None:
             self._on_progress("comparing with the first model", last, self._steps)
-        pieces = [sink.piece for sink in self._sinks]
+        pieces = [(sink.piece, sink.plan.counts) for sink in self._sinks]
         distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
         self._on_progress("done", self._steps, self._steps)
         return distances
@@ -210,7 +215,7 @@ class _Loop:
 
         @cache
         def changed(pair: LinearPair) -> bool:
-            return differ(pair.old.matrix(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
+            return differ(pair.before(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
 
         return old, new, changed
 
@@ -241,20 +246,28 @@ class _Loop:
         task = self._sources[1].run(
             unit, (pair.new for pair in wanted if changed(pair)), (pair.new for pair in later if changed(pair))
         )
+        routing = self._routing.compare(self._mixtures_of(unit), *(source.chosen for source in self._sources))
         for pair in pairs if sinks else ():
+            if not (counting := [sink for sink in sinks if sink.plan.counts(pair.new)]):
+                continue
             known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
-            before, tensor = pair.old.matrix(old(pair.old.key)), new(pair.new.key)
+            before, tensor = pair.before(old(pair.old.key)), new(pair.new.key)
             linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
             if changed(pair):
-                _merge_linear(linear, self._depth(pair.new.unit), known, sinks)
+                _merge_linear(linear, self._depth(pair.new.unit), known, counting)
             else:
-                for sink in sinks:
+                for sink in counting:
                     sink.put(linear)
         self._pass_on(unit, pairs, old, new)
         for sink in sinks:
-            sink.commit(unit, self._packed(pairs))
+            sink.commit(unit, self._packed(pairs), routing)
         for source in self._sources:
             source.free(unit)
+
+    def _mixtures_of(self, unit: Unit) -> dict[str, int]:
+        """How many experts each mixture of the unit has."""
+        routers = self._plan.new.routers.values()
+        return {router.mixture: router.experts for router in routers if inside(router.mixture, unit.name)}
 
     def _packed(self, pairs: Sequence[LinearPair]) -> dict[str, Any]:
         """The computed statistics of ``pairs``, by purpose, in the journals' form."""
@@ -275,11 +288,12 @@ def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatis
         NumericalError: the result does not fit NEW's dtype.
     """
     pair, unit = linear.pair, linear.pair.new.unit
-    merging: list[tuple[Sink, dict[str, int]]] = []
+    merging: list[tuple[Sink, dict[str, Any]]] = []
     for sink in sinks:
         config = sink.plan.config
         used = [each for each in known if each.purpose in config.sets]
         tokens = {f"{each.purpose}_tokens": each.tokens for each in used}
+        pooled = pooled_field(pair.new, {each.purpose: each.tokens for each in used}, config.min_expert_tokens)
         if not sink.plan.includes(pair):
             sink.put(replace(linear, outcome="old" if pair.new.key in sink.plan.from_old else "excluded"))
         elif unreached := [each.purpose for each in used if not each.reached]:
@@ -291,7 +305,7 @@ def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatis
             restored = config.uncalibrated == "old"
             sink.put(replace(linear, outcome="uncalibrated", restored=restored, details=tokens))
         else:
-            merging.append((sink, {"block": depth, "blocks": unit.blocks, **tokens}))
+            merging.append((sink, {"block": depth, "blocks": unit.blocks, **tokens, **pooled}))
     if not merging:
         return
     configs = [sink.plan.config for sink, _ in merging]

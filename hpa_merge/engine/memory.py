@@ -135,12 +135,13 @@ def _work(
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
-    states = HELD_STATES * sum(tokens) * hidden * itemsize
+    states = HELD_STATES * sum(tokens, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
     whole = [
         count if any(c.whole_inverse and each.purpose in c.sets for c in configs) else 0
         for each, count in zip(sets, tokens, strict=True)
     ]
     both = any(config.rule.hessians for config in configs)
+    pooling = any(config.min_expert_tokens for config in configs)
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     units, waiting = 0, 0
     held_on, kept_on = _held(plan, new, tokens, returning)
@@ -148,10 +149,16 @@ def _work(
         pairs = plan.linears.get(unit, ())
         stored = [new.tensors[pair.new.key].shape for pair in pairs]
         shapes = [pair.new.shape(shape) for pair, shape in zip(pairs, stored, strict=True)]
-        inputs = [(pair.new.routed, c, count) for pair, (_, c) in zip(pairs, shapes, strict=True) for count in tokens]
+        read = {pair.new.observers: (pair.new, c) for pair, (_, c) in zip(pairs, shapes, strict=True)}
+        inputs = [(linear.routed, c, count) for linear, c in read.values() for count in tokens]
         gathered = [_gathered(count, c, itemsize, routed) for routed, c, count in inputs]
         kept = [int(count * routed) * c * itemsize for routed, c, count in inputs]
-        factored = max((_factored(count, c, 4) for _, c, count in inputs), default=0)
+        pools = {linear.pool: (linear, c) for linear, c in read.values() if linear.pool and pooling}
+        pooled = [
+            (int(count * linear.routed * len(linear.pool)), c) for linear, c in pools.values() for count in tokens
+        ]
+        gathered += [_gathered(count, c, itemsize, 1.0) for count, c in pooled if count > DUAL_SHARE * c]
+        factored = max((_factored(count, c, 4) for count, c in (*pooled, *((n, c) for _, c, n in inputs))), default=0)
         grown = any(pair.shared_rows is not None for pair in pairs)  # the rows of such a head are put together again
         fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
         weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(each.runs for each in sets) else 2 * fused

@@ -26,8 +26,8 @@ from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import NumericalError, OutputError
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.model import LinearTensor, Unit
-from hpa_merge.report.records import LinearRecord, RunRecord
-from hpa_merge.report.schema import MergeReport, linear_of
+from hpa_merge.report.records import LinearRecord, RoutingRecord, RunRecord
+from hpa_merge.report.schema import MergeReport, linear_of, routing_of
 
 __all__ = ["MergeOutput"]
 
@@ -39,6 +39,7 @@ class MergeOutput:
     Attributes:
         plan: what will be in it.
         records: one for each linear, in the order of the merge; in a resumed run, durable ones come first.
+        routing: the routing drift of the mixtures, by name.
     """
 
     unreached = ": add samples that reach it, or choose --uncalibrated new or old."
@@ -71,8 +72,15 @@ class MergeOutput:
         self._left = Remaining(self._new, plan.from_old, self._writer.remaining())
         resumed = self._writer.resumed
         with self._believing():
-            linears = {unit.name: pairs for unit, pairs in prepared.plan.linears.items()}
-            self.records = [r for entry in resumed for r in _records_of(entry["linears"], linears[entry["unit"]])]
+            linears = {
+                unit.name: [pair for pair in pairs if plan.counts(pair.new)]
+                for unit, pairs in prepared.plan.linears.items()
+            }
+            self.records = [
+                record for entry in resumed for record in _records_of(entry["linears"], linears[entry["unit"]])
+            ]
+            known = [record for entry in resumed for record in routing_of(entry.get("routing", []))]
+            self.routing = {record.name: record for record in (*prepared.routing, *known)}
             self._finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 
@@ -110,10 +118,12 @@ class MergeOutput:
             else:
                 self._async.write(key, self._as_new(key, tensor) if role == "OLD" else tensor)
 
-    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
+    def commit(self, unit: Unit, statistics: Mapping[str, Any], routing: Sequence[RoutingRecord]) -> None:
         self._write_stack()
+        self.routing |= {record.name: record for record in routing}
         linears = [asdict(record) for record in self.records[self._begun :]]
-        self._async.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics)})
+        mixtures = {"routing": [asdict(record) for record in routing]} if routing else {}
+        self._async.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics), **mixtures})
         self._begun = len(self.records)
         self._finished.add(unit.name)
 
@@ -188,6 +198,7 @@ class MergeOutput:
             ),
             history=history,
             drift=drift_of(self.records, history, from_first),
+            routing=tuple(self.routing.values()),
         )
 
     def abort(self, *, keep: bool) -> None:

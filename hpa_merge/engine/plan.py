@@ -3,13 +3,16 @@
 Reads the two checkpoints' configurations and headers, and no weight.
 """
 
+import contextlib
 import inspect
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
@@ -17,6 +20,7 @@ from hpa_merge.engine.components import check_policies, find_from_old, is_chosen
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.model import LinearTensor, MetaModel, Unit
+from hpa_merge.report.words import shortened
 
 EXPERT, OTHER = "expert", "convolution or other"
 """Kinds of weights that no rule merges."""
@@ -30,11 +34,17 @@ class LinearPair:
     Attributes:
         old, new: its place in each.
         shared_rows: for a head whose vocabulary grew, the number of rows that OLD has too; the others are NEW's.
+        rows: for a head whose vocabulary was cut, the number of NEW's rows, which are the first of OLD's.
     """
 
     old: LinearTensor
     new: LinearTensor
     shared_rows: int | None = None
+    rows: int | None = None
+
+    def before(self, tensor: Tensor) -> Tensor:
+        """OLD's weight, ``[r, c]``, from OLD's tensor: a view, without rows that NEW lacks."""
+        return self.old.matrix(tensor)[: self.rows]
 
 
 @final
@@ -57,6 +67,10 @@ class OutPlan:
     passed_through: dict[str, int]
     unmerged: tuple[str, ...]
 
+    def counts(self, linear: LinearTensor) -> bool:
+        """Whether a weight of NEW counts as a linear: routers only if they are merged."""
+        return not linear.router or self.config.routers == "merge"
+
     def includes(self, pair: LinearPair) -> bool:
         """Whether the options let a linear be adapted."""
         return pair.new.name in self.included
@@ -71,8 +85,9 @@ class Plan:
         linears: all linears, by the unit that they are merged with.
         passed: linears that a unit uses and that a later unit uses too, by unit.
         outs: what will be in each OUT, in the order of the configurations.
-        reshaped: a sentence for each tensor that has another shape in NEW than in OLD and therefore comes from NEW: the
-            vocabulary grew, or the options exclude the tensor.
+        reshaped: a sentence for each tensor that has another shape in NEW than in OLD: the vocabulary grew or was cut,
+            or the options exclude the tensor.
+        notes: what the user should know of the two, a sentence each.
     """
 
     old: MetaModel
@@ -81,6 +96,7 @@ class Plan:
     passed: dict[Unit, tuple[LinearPair, ...]]
     outs: tuple[OutPlan, ...]
     reshaped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -110,16 +126,13 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         CheckpointError: they are not the same model before and after tuning; names the first difference.
         ConfigError: the options of one OUT leave no linear to adapt, or contradict each other or the model.
     """
-    architectures = [checkpoint.config.get("architectures") for checkpoint in (old, new)]
-    if architectures[0] != architectures[1]:
-        names = [" ".join(a) if isinstance(a, list) else str(a) for a in architectures]
-        raise CheckpointError(
-            f"OLD is a {names[0]} and NEW is a {names[1]}: give the checkpoints before and after tuning of one model."
-        )
-    metas = (meta_model(old, device), meta_model(new, device, new.external))
+    metas = _meta_models(old, new, device)
     check_inputs(metas[1])
     components, own = metas[1].components, new.tensors.keys() - new.external
-    included = [{key for key in own if is_included(config, key, components.get(key))} for config in configs]
+    included = [
+        {key for key in own if is_included(config, key, components.get(key), router=key in metas[1].router_keys)}
+        for config in configs
+    ]
     for config in configs:
         check_policies(config, metas[1])
     in_any = set().union(*included)
@@ -129,9 +142,10 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
             "the config.json of OLD and that of NEW make models of different modules: "
             "give the checkpoints before and after tuning of one model."
         )
+    notes = (*_notes(metas, old, new), *_set_aside(metas, keys, new.external))
     outs = tuple(_plan_out(metas, old, new, keys, *each) for each in zip(configs, included, strict=True))
     heads = {linear.key for linear in metas[1].linears.values() if components[linear.key] == "head"} & in_any
-    grown = {key for key in heads if old.tensors[keys[key]].shape != new.tensors[key].shape}
+    resized = {key for key in heads if old.tensors[keys[key]].shape != new.tensors[key].shape}
     if heads or any(components[key] in ("head", "embeddings") for out in outs for key in out.from_old):
         check_order(old.folder, new.folder)
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
@@ -139,8 +153,10 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     in_old = {(linear.key, linear.part): linear for linear in metas[0].linears.values()}
     for linear in metas[1].linears.values():
         before = in_old[keys[linear.key], linear.part]
-        rows = old.tensors[before.key].shape[0] if linear.key in grown else None
-        pair = LinearPair(before, linear, rows)
+        rows = [checkpoint.tensors[key].shape[0] for checkpoint, key in ((old, before.key), (new, linear.key))]
+        pair = LinearPair(before, linear)
+        if linear.key in resized:
+            pair = replace(pair, shared_rows=rows[0]) if rows[0] < rows[1] else replace(pair, rows=rows[1])
         linears[linear.last].append(pair)
         for unit in linear.uses[:-1]:
             passed[unit].append(pair)
@@ -152,24 +168,61 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         outs=outs,
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
-            + (f"the first {shapes[0][0]} rows are merged." if key in grown else "NEW's is taken.")
+            + (f"the first {min(s[0] for s in shapes)} rows are merged." if key in resized else "NEW's is taken.")
             for key, old_key in keys.items()
             if key in own and len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
         ),
+        notes=notes,
     )
 
 
-def meta_model(checkpoint: Checkpoint, device: torch.device, external: Collection[str] = ()) -> MetaModel:
+def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tuple[MetaModel, MetaModel]:
+    """The models of both checkpoints, of one class: if one was saved without its head, of the class without it.
+
+    Raises:
+        CheckpointError: there is no such class.
+    """
+    roles = [(old, ()), (new, new.external)]
+    metas = [meta_model(checkpoint, device, external) for checkpoint, external in roles]
+    classes = [type(meta.model) for meta in metas]
+    if classes[0] is not classes[1]:
+        for at, (checkpoint, external) in enumerate(roles):
+            if type(metas[0].model.config) is type(metas[1].model.config):
+                with contextlib.suppress(CheckpointError):
+                    metas[at] = meta_model(checkpoint, device, external, classes[1 - at])
+                    break
+        else:
+            raise CheckpointError(
+                f"OLD is a {classes[0].__name__} and NEW is a {classes[1].__name__}: give the checkpoints before and "
+                "after tuning of one model."
+            )
+    return metas[0], metas[1]
+
+
+def meta_model(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    external: Collection[str] = (),
+    architecture: type[PreTrainedModel] | None = None,
+) -> MetaModel:
     """The model of a checkpoint, without its weights.
 
     Args:
         external: its tensors that lie in another folder.
+        architecture: its class; None for the one that the checkpoint asks for.
 
     Raises:
         CheckpointError: its config.json and its tensors make none.
     """
     header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-    return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external)
+
+    def same(first: str, second: str) -> bool:
+        if checkpoint.tensors[first].shape != checkpoint.tensors[second].shape:
+            return False
+        pieces = zip(checkpoint.pieces(first), checkpoint.pieces(second), strict=False)
+        return all(torch.equal(a, b.to(a.dtype)) for a, b in pieces)
+
+    return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external, architecture, same)
 
 
 def _plan_out(
@@ -194,7 +247,7 @@ def _plan_out(
                 f"{component} is old, and {key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
                 f"set {component} to new."
             )
-    linears, kinds = metas[1].linears.values(), _kinds(metas[1], new, from_old)
+    linears, kinds = metas[1].linears.values(), _kinds(metas[1], new, from_old, config)
     return OutPlan(
         config=config,
         included=frozenset(each.name for each in linears if each.key in included and is_chosen(config, each.unit)),
@@ -223,48 +276,68 @@ def check_inputs(meta: MetaModel) -> None:
 def _match(
     old: MetaModel, new: MetaModel, in_old: Checkpoint, in_new: Checkpoint, included: Collection[str]
 ) -> dict[str, str]:
-    """OLD's key for each of NEW's keys that the model knows.
+    """OLD's key for each of NEW's keys that both models know.
 
-    Embeddings and excluded tensors may differ in shape, because they come from NEW. A head may have more rows in NEW.
+    Embeddings and excluded tensors may differ in shape, because they come from NEW. A head may differ in its rows. What
+    one of the two models ties or computes itself has no counterpart there.
 
     Raises:
         CheckpointError: a tensor is missing in one of the two, or its shapes differ otherwise.
     """
     key_in_old = {slot: key for key, slot in old.slots.items()}
     slots_in_new = set(new.slots.values())
-    unmatched = [
-        ("NEW", "OLD", key) for key, slot in new.slots.items() if slot not in key_in_old and key not in new.tied
-    ]
-    unmatched += [("OLD", "NEW", key) for key, s in old.slots.items() if s not in slots_in_new and key not in old.tied]
+    unmatched = [("NEW", "OLD", k) for k, s in new.slots.items() if s not in key_in_old and not old.knows(s[0])]
+    unmatched += [("OLD", "NEW", k) for k, s in old.slots.items() if s not in slots_in_new and not new.knows(s[0])]
     for present_in, missing_in, key in unmatched[:1]:
         raise CheckpointError(
             f"{present_in}'s tensor {key} has no counterpart in {missing_in}: give two whole checkpoints of one model."
         )
     keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
     at = {place: key for key, places in old.places.items() for place in places}
-    shared = (key for key, linear in new.linears.items() if linear.part is None and key not in keys)
+    shared = (linear.key for linear in new.linears.values() if linear.part is None and linear.key not in keys)
     keys |= {key: at[place] for key in shared for place in new.places[key][:1] if place in at}
-    linears = [{linear.key for linear in meta.linears.values()} for meta in (old, new)]
-    external = in_new.external
     for key, old_key in keys.items():
         shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
-        if shapes[0] != shapes[1] and key in included and new.components[key] == "head" and _differ_in_rows(*shapes):
-            if shapes[0][0] > shapes[1][0]:
-                raise CheckpointError(
-                    f"{key} has {shapes[0][0]} rows in OLD and {shapes[1][0]} in NEW: a vocabulary that shrank cannot "
-                    "be merged, so save NEW with OLD's vocabulary, or take this tensor from NEW with --head new."
-                )
-        elif shapes[0] != shapes[1] and key in included and key not in new.embeddings:
+        resized = key in new.embeddings or (new.components.get(key) == "head" and _differ_in_rows(*shapes))
+        if shapes[0] != shapes[1] and key in included and not resized:
             raise CheckpointError(
                 f"{key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: give the checkpoints before "
                 "and after tuning of one model, or take this tensor from NEW with --exclude."
             )
-        if key not in external and (key in linears[1]) != (old_key in linears[0]):
-            raise CheckpointError(
-                f"{key} is an untied linear weight in {'NEW' if key in linears[1] else 'OLD'} only: "
-                "tie or untie the embeddings of both."
-            )
     return keys
+
+
+def _set_aside(metas: tuple[MetaModel, MetaModel], keys: Mapping[str, str], external: Collection[str]) -> Iterator[str]:
+    """Leave out the linears that only one of the models has, because the other ties them; yields a sentence each."""
+    old, new = metas
+    read_only = {keys[key] for key in external if key in keys}
+    in_old = {(linear.key, linear.part): linear.name for linear in old.linears.values()}
+    pairs = {linear.name: in_old.get((keys.get(linear.key, ""), linear.part)) for linear in new.linears.values()}
+    for meta, matched, role, other in (
+        (new, {name for name, before in pairs.items() if before is not None}, "NEW", "OLD"),
+        (old, {before for before in pairs.values() if before is not None}, "OLD", "NEW"),
+    ):
+        if alone := sorted(name for name in meta.linears.keys() - matched if meta.linears[name].key not in read_only):
+            meta.leave_out(alone)
+            yield f"{shortened(alone)}: a weight of its own in {role} and tied in {other}, so OUT has what NEW has."
+
+
+def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint) -> Iterator[str]:
+    """What the user should know of the classes and of the tensors that belong to no module, a sentence each."""
+    name = type(metas[1].model).__name__
+    for checkpoint in (old, new):
+        named = (checkpoint.config.get("architectures") or ["no class"])[0]
+        if named != name and checkpoint.tower is None:
+            yield f"{checkpoint.role}'s config.json names {named} in architectures; it was read as a {name}."
+    if metas[1].model.base_model is metas[1].model:
+        yield f"{name} has no head, so OUT has none: load it with AutoModel, as other classes make a head at random."
+    unknown = [set(meta.unknown) for meta in metas]
+    if gone := sorted(unknown[0] - unknown[1]):
+        yield f"Only OLD has {shortened(gone)}, which {name} does not have: OUT lacks what NEW lacks."
+    if there := sorted(unknown[1] & unknown[0]):
+        yield f"{name} does not have {shortened(there)}: OUT has NEW's."
+    if come := sorted(unknown[1] - unknown[0]):
+        yield f"Only NEW has {shortened(come)}, which {name} does not have: OUT has NEW's."
 
 
 def _differ_in_rows(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
@@ -272,20 +345,23 @@ def _differ_in_rows(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
-def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str]) -> dict[str, str]:
+def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
     """The kind of each tensor that is no adaptable linear and comes from NEW, by name."""
     kinds: dict[str, str] = {}
-    adaptable, external = {linear.key for linear in meta.linears.values()}, checkpoint.external
+    routers = {linear.key for linear in meta.linears.values() if linear.router and config.routers != "merge"}
+    adaptable, external = {linear.key for linear in meta.linears.values()} - routers, checkpoint.external
     for key, info in checkpoint.tensors.items():
         if key in adaptable or key in from_old or key in external:
             continue
         if key not in meta.slots:
             kinds[key] = "unknown to the model"
+        elif key not in meta.tied and meta.components[key] == "head" and len(info.shape) > 1:
+            kinds[key] = "head"
         elif key in meta.tied:
             kinds[key] = "tied"
         elif key in meta.embeddings:
             kinds[key] = "embedding"
-        elif key in meta.routers:
+        elif key in routers:
             kinds[key] = "router"
         elif key in meta.experts:
             kinds[key] = EXPERT

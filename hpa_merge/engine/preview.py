@@ -45,7 +45,7 @@ def _of_out(
 ) -> PlanReport:
     """What would be in the OUT at ``path``."""
     plan, new = prepared.plan, prepared.inputs.new
-    outcomes = ((pair.new.name, _foreseen(pair, out, changed)) for pair in plan.pairs)
+    outcomes = ((pair.new.name, _foreseen(pair, out, changed)) for pair in plan.pairs if out.counts(pair.new))
     return PlanReport(
         architecture=plan.architecture,
         units=tuple(_of_unit(unit, pairs, out, changed) for unit, pairs in plan.linears.items()),
@@ -57,6 +57,7 @@ def _of_out(
         peak_host_bytes=prepared.memory.host,
         peak_device_bytes=prepared.memory.device,
         reshaped=plan.reshaped,
+        notes=prepared.of_checkpoints,
         device=str(prepared.device),
         adapter=new.overlay.kind if new.overlay else "",
         statistics=_statistics(request, prepared),
@@ -84,7 +85,7 @@ def _of_unit(unit: Unit, pairs: Sequence[LinearPair], out: OutPlan, changed: Col
         share,
         changed=count,
         unchanged=len(included) - count,
-        excluded=len(pairs) - len(included),
+        excluded=sum(out.counts(pair.new) for pair in pairs) - len(included),
     )
 
 
@@ -119,5 +120,5 @@ def _changed(prepared: Prepared, pairs: Iterable[LinearPair]) -> set[LinearPair]
     old_weights, new_weights = (each.run.weights for each in prepared.sets)
     for (old_key, new_key), same in groupby(pairs, lambda pair: (pair.old.key, pair.new.key)):
         old, new = old_weights.read(old_key), new_weights.read(new_key)
-        changed |= {pair for pair in same if differ(pair.old.matrix(old), pair.new.matrix(new))}
+        changed |= {pair for pair in same if differ(pair.before(old), pair.new.matrix(new))}
     return changed

@@ -27,7 +27,7 @@ from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model import LinearTensor, Unit
-from hpa_merge.report.records import CalibrationRecord
+from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
 
 __all__ = ["Prepared", "plan_merge", "prepare"]
@@ -48,6 +48,7 @@ class Prepared:
         memory: how memory is used.
         statistics_notes: why statistics of the file are not used, a sentence each.
         limits: of memory.
+        routing: the routing drift, if all statistics come from a file.
         finished: the reports of OUTs that are complete and stay unchanged.
         returning: the units that samples come back to after others have run; they are merged at the end.
     """
@@ -58,6 +59,7 @@ class Prepared:
     memory: Memory
     statistics_notes: tuple[str, ...]
     limits: Limits
+    routing: tuple[RoutingRecord, ...] = ()
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
     returning: frozenset[Unit] = frozenset()
 
@@ -71,7 +73,12 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        return (*of_sources, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+        return (*of_sources, *self.of_checkpoints, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+
+    @property
+    def of_checkpoints(self) -> tuple[str, ...]:
+        """What the user should know of OLD and NEW themselves, a sentence each."""
+        return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -159,34 +166,41 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
         _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
         _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
     )
-    known, notes = _known(request, keys)
+    known, routing, notes = _known(request, keys)
     sets = (
         CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
         CalibrationSet(task, runs[1], keys[1], known.get("task")),
     )
-    return Prepared(inputs, plan, sets, allot(plan, inputs.read, sets, request.limits), notes, request.limits)
+    if plan.new.routers and all(each.runs for each in sets):
+        runs[0].compare(runs[1])
+        runs[1].compare(runs[0])
+    memory = allot(plan, inputs.read, sets, request.limits)
+    return Prepared(inputs, plan, sets, memory, notes, request.limits, routing)
 
 
 def _key(
     run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: CalibrationOptions
 ) -> StatisticsKey:
     """What the statistics of ``linears``, all linears of the checkpoint, depend on."""
+    floor = config.min_expert_tokens if any(linear.pool for linear in linears) else None
     return StatisticsKey(
         run.purpose,
-        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears)),
+        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears), floor),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
         [unit.name for unit in plan.new.units],
         str(plan.new.device),
     )
 
 
-def _known(request: MergeRequest, keys: Sequence[StatisticsKey]) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
-    """The statistics that the file has, by purpose, and why the others are not used; errors as :func:`read_statistics`.
+def _known(
+    request: MergeRequest, keys: Sequence[StatisticsKey]
+) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
+    """What :func:`read_statistics` reads from the file; errors as there.
 
     A resumed run computes statistics that it has begun to compute, even if the file that it wrote fits by now.
     """
     if request.stats is None:
-        return {}, ()
+        return {}, (), ()
     begun = [begun_with(out) for out in request.outs] if request.resume else []
     anew = {key.purpose for key in keys if COMPUTED in (b.get(f"{key.purpose} statistics") for b in begun)}
     return read_statistics(request.stats, keys, anew)

@@ -11,6 +11,7 @@ from typing import Protocol, final
 from torch import Tensor
 
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.routing import Chosen
 from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
 from hpa_merge.engine.weights import Read, Weights
@@ -52,6 +53,10 @@ class StatisticsSource(Protocol):
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
         """Run the samples through ``unit``, which they will visit again before ``later``, its linears, are merged."""
+
+    @property
+    def chosen(self) -> Chosen:
+        """Which experts the samples were sent to in the unit that has run."""
 
     def free(self, unit: Unit) -> None:
         """Free the memory of ``unit``."""
@@ -154,6 +159,10 @@ class Replay:
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
         self.run(unit, ())
+
+    @property
+    def chosen(self) -> Chosen:
+        return {}, {}
 
     def free(self, unit: Unit) -> None:
         self._held.clear()

@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 
@@ -12,6 +14,8 @@ from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.files.disk import inside, write_whole
 from hpa_merge.files.statistics import FORMAT, MARK, open_statistics, telling_damage
+from hpa_merge.report.records import RoutingRecord
+from hpa_merge.report.schema import routing_of
 
 __all__ = ["check_place", "read_statistics", "write_statistics"]
 
@@ -48,7 +52,7 @@ def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> Non
 
 def read_statistics(
     path: Path, keys: Sequence[StatisticsKey], anew: Collection[str] = ()
-) -> tuple[dict[str, ModelStatistics], tuple[str, ...]]:
+) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
     """Read the statistics that fit ``keys`` from the file at ``path``, if there is one.
 
     Args:
@@ -56,16 +60,18 @@ def read_statistics(
         anew: purposes of the statistics that are computed whatever the file holds.
 
     Returns:
-        The statistics that fit, by purpose; why the others are computed, a sentence each.
+        The statistics that fit, by purpose; the routing drift, if both halves fit; why the others are computed, a
+        sentence each.
 
     Raises:
         StatisticsError: the file is damaged, or is not a statistics file; it is never overwritten.
     """
     found: dict[str, ModelStatistics] = {}
+    routing: tuple[RoutingRecord, ...] = ()
     notes = []
     with telling_damage(path, ", and nothing else is overwritten: give another path, or delete the file."):
         if not path.exists():
-            return {}, ()
+            return {}, (), ()
         with open_statistics(path, "pt") as (handle, described):
             for key in keys:
                 content = described[key.purpose]
@@ -81,16 +87,23 @@ def read_statistics(
                 names = [name for name in handle.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
                 vectors = {name.removeprefix(prefix): handle.get_tensor(name) for name in names}
                 found[key.purpose] = ModelStatistics.read(key, content, vectors)
-    return found, tuple(notes)
+            if len(found) == len(keys):
+                routing = routing_of(described.get("routing", []))
+    return found, routing, tuple(notes)
 
 
-def write_statistics(path: Path, statistics: Sequence[ModelStatistics]) -> None:
+def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing: Iterable[RoutingRecord] = ()) -> None:
     """Write the file at ``path``; after an error it is unchanged.
+
+    Args:
+        routing: the routing drift between the two models of the statistics.
 
     Raises:
         OutputError: the disk is full or refuses.
     """
-    content = {"format": FORMAT, **{each.purpose: each.description() for each in statistics}}
+    mixtures = [asdict(record) for record in routing]
+    content: dict[str, Any] = {"format": FORMAT, **({"routing": mixtures} if mixtures else {})}
+    content |= {each.purpose: each.description() for each in statistics}
     tensors = {name: vector for each in statistics for name, vector in each.tensors().items()}
     try:
         write_whole(path, save(tensors, {MARK: json.dumps(content)}), through=True)

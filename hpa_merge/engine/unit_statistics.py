@@ -1,7 +1,12 @@
-"""The statistics of one unit, computed from the activations that its linears have read."""
+"""The statistics of one unit, computed from the activations that its linears have read.
+
+A curvature of a few tokens says little about the tokens that an expert will read. Below ``min_expert_tokens`` an expert
+gets the curvature of all tokens that the experts of its layer have read, its own among them, a token once for each
+expert that has read it.
+"""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
@@ -11,27 +16,42 @@ from hpa_merge.core import Curvature, Hessian, InverseHessian, SingularCurvature
 from hpa_merge.errors import NumericalError
 from hpa_merge.model import LinearTensor
 
-__all__ = ["Observed"]
+__all__ = ["Observed", "pooled_field"]
+
+
+def pooled_field(linear: LinearTensor, tokens: Mapping[str, int], min_expert_tokens: int) -> dict[str, str]:
+    """The field ``pooled`` of a linear's record, if it has one, from the tokens that it has read of each set."""
+    sets = [purpose for purpose, count in tokens.items() if _is_pooled(linear, count, min_expert_tokens)]
+    return {"pooled": " ".join(sets)} if sets else {}
+
+
+def _is_pooled(linear: LinearTensor, tokens: int, min_expert_tokens: int) -> bool:
+    """Whether a linear that has read so many tokens gets the curvature of all experts of its layer."""
+    return bool(linear.pool) and tokens < min_expert_tokens
 
 
 @final
 class Observed:
     """The :class:`~hpa_merge.engine.statistics.Statistics` of one unit, computed lazily."""
 
-    def __init__(self, purpose: str, role: str, curvatures: Mapping[str, Curvature], damping: float) -> None:
+    def __init__(
+        self, purpose: str, role: str, curvatures: Mapping[str, Curvature], damping: float, min_expert_tokens: int
+    ) -> None:
         """``curvatures``: by the observer's name; ``purpose`` and ``role`` are for messages."""
         self._purpose = purpose
         self._role = role
         self._curvatures = curvatures
         self._damping = damping
+        self._min_expert_tokens = min_expert_tokens
+        self._joined: dict[tuple[Curvature, ...], Curvature] = {}  # sums of several
         self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
         self._inverse: dict[Curvature, InverseHessian] = {}  # at most one
 
     def reached(self, linear: LinearTensor) -> bool:
-        return any(curvature.peak != 0.0 for curvature in self._of(linear))
+        return any(curvature.peak != 0.0 for curvature in self._of(self._observers(linear)))
 
     def tokens(self, linear: LinearTensor) -> int:
-        return sum(curvature.tokens for curvature in self._of(linear))
+        return sum(curvature.tokens for curvature in self._of(linear.observers))
 
     def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
         curvature = self._curvature(linear)
@@ -59,12 +79,12 @@ class Observed:
 
     def _curvature(self, linear: LinearTensor) -> Curvature:
         """The curvature of the linear's input; raises NumericalError if an activation is not finite."""
-        curvature, *others = self._of(linear)
-        if others:  # modules that read different tensors and share one weight on disk
-            curvatures = (curvature, *others)
-            curvature = Curvature(curvature.columns, offload=curvature.offload)
-            for part in curvatures:
-                curvature.absorb(part)
+        parts = self._of(self._observers(linear))
+        if len(parts) > 1 and parts not in self._joined:  # a pool, or modules that share one weight on disk
+            self._joined[parts] = Curvature(parts[0].columns, offload=parts[0].offload)
+            for part in parts:
+                self._joined[parts].absorb(part)
+        curvature = self._joined[parts] if len(parts) > 1 else parts[0]
         if not math.isfinite(curvature.peak):
             raise NumericalError(
                 f"the {self._purpose} activations that reach {linear.name} hold NaN or infinity: "
@@ -83,6 +103,10 @@ class Observed:
                 f"raise damping, which is {self._damping:g}."
             ) from error
 
-    def _of(self, linear: LinearTensor) -> list[Curvature]:
-        """The curvatures of the linear's observers, each once."""
-        return list(dict.fromkeys(self._curvatures[o] for o in linear.observers if o in self._curvatures))
+    def _observers(self, linear: LinearTensor) -> tuple[str, ...]:
+        """The observers whose tokens make up the curvature of a linear."""
+        return linear.pool if _is_pooled(linear, self.tokens(linear), self._min_expert_tokens) else linear.observers
+
+    def _of(self, observers: Iterable[str]) -> tuple[Curvature, ...]:
+        """The curvatures of the observers, each once."""
+        return tuple(dict.fromkeys(self._curvatures[o] for o in observers if o in self._curvatures))

@@ -20,6 +20,7 @@ from hpa_merge.config import MAX_FRAMES
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.evaluation.thinking import MARKS, mark_at_end
+from hpa_merge.model.architecture import candidates
 from hpa_merge.model.building import bounded_modules, check_counts
 from hpa_merge.model.transformers_fixes import repair
 from hpa_merge.records import Sample
@@ -202,10 +203,10 @@ def _generation(folder: Path, config: Any) -> GenerationConfig:
     return GenerationConfig(do_sample=False, num_beams=1, **chosen)
 
 
-def _tensors(folder: Path) -> int:
+def _tensors(folder: Path, config: dict[str, Any]) -> int:
     """How many tensors with bytes the folder has; 0 where that cannot be read, which transformers then says."""
     try:
-        shards, _, _ = find_shards(folder, "MODEL")
+        shards, _ = find_shards(folder, "MODEL", config)
         return sum(info.nbytes > 0 for shard in shards for info in read_layout(folder, "MODEL", shard))
     except CheckpointError:
         return 0
@@ -219,19 +220,19 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint folder (it has no config.json): check the path.")
-    raw, tensors = read_json(folder, "MODEL", "config.json"), _tensors(folder)
+    raw = read_json(folder, "MODEL", "config.json")
+    tensors = _tensors(folder, raw)
     check_names(raw, f"MODEL {folder}")
     check_counts(raw, tensors, f"MODEL {folder}")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         name = (config.architectures or ["(none)"])[0]
-        architecture = getattr(transformers, name, None)
-        if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+        if not (tried := candidates(config)):
             raise CheckpointError(
                 f"{folder}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
                 "install a version that does."
             )
-        if not architecture.can_generate():
+        if (architecture := next((each for each in tried if each.can_generate()), None)) is None:
             raise CheckpointError(f"{folder} is a {name}, which generates no text: give a model that does.")
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePosixPath
 from shutil import disk_usage
-from typing import final
+from typing import Any, final
 
 import huggingface_hub
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
@@ -22,9 +22,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from hpa_merge.checkpoint.folder import INDEX, read_config, refuse_devices
+from hpa_merge.checkpoint.folder import read_config, refuse_devices
 from hpa_merge.checkpoint.kinds import candidates
 from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.checkpoint.weight_files import ADAPTER, choose, is_index
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.names import REPORT
 from hpa_merge.files.parsing import INDEX as LIMITS
@@ -37,8 +38,6 @@ NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:@(?P<revision>[^\s@
 
 CONFIGS = ("config.json", "adapter_config.json")
 """A repository without any of these holds neither a checkpoint nor an adapter."""
-
-ADAPTER = "adapter_model.safetensors"
 
 TIMEOUT = 30.0
 """Seconds that the Hub may take to list a repository."""
@@ -130,8 +129,9 @@ def _look(name: str, role: str) -> _Found:
     with reading(f"{role} {name}", repo, revision):
         config = _fetch_config(repo, revision, role, name)
         folder, commit = config.parent, config.parent.name
+        model: dict[str, Any] = {}
         if config.name == CONFIGS[0]:
-            read_config(folder, role)  # refuses a quantised model before its weights are fetched
+            model = read_config(folder, role)  # refuses a quantised model before its weights are fetched
         unreached: Exception | None = None
         note = ""
         try:
@@ -145,11 +145,12 @@ def _look(name: str, role: str) -> _Found:
                 note = (
                     f"{role} {name} came from the cache as it is: the Hub could not be reached to list its other files."
                 )
-        if INDEX in files and not (folder / INDEX).exists() and unreached is None:
-            hf_hub_download(repo, INDEX, revision=commit)
+        first = _first(files, model, f"{role} {name}")
+        if is_index(first) and not (folder / first).exists() and unreached is None:
+            hf_hub_download(repo, first, revision=commit)
         if note:  # shards that are not in the cache are not listed
-            files |= dict.fromkeys(_shards(folder), 0)
-        wanted = [*_choose_weights(files, folder, role, name), *_choose_others(files)]
+            files |= dict.fromkeys(_shards(folder, first), 0)
+        wanted = [*_with_shards(first, files, folder, f"{role} {name}"), *_choose_others(files)]
         missing = {file: files.get(file, 0) for file in wanted if not (folder / file).exists()}
         if missing and unreached is not None:
             raise CheckpointError(
@@ -190,42 +191,33 @@ def listed_before(repo: str, commit: str, repo_type: str = "model") -> dict[str,
         return {}
 
 
-def _choose_weights(files: Collection[str], folder: Path, role: str, name: str) -> list[str]:
-    """The weight files among ``files`` that :class:`~hpa_merge.checkpoint.Checkpoint` reads.
+def _first(files: Collection[str], config: Mapping[str, Any], place: str) -> str:
+    """The adapter's weights, or the weight file or index that transformers opens first; errors as :func:`choose`."""
+    names = {f"{first}/" if rest else first for first, _, rest in (file.partition("/") for file in files)}
+    whole = {name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))} - {ADAPTER}
+    return ADAPTER if {ADAPTER, CONFIGS[1]} <= names and not whole else choose(names, config, place)
+
+
+def _with_shards(first: str, files: Collection[str], folder: Path, place: str) -> list[str]:
+    """The weight file ``first``, or an index and its shards, which :class:`~hpa_merge.checkpoint.Checkpoint` reads.
 
     Raises:
-        CheckpointError: there is none, or several without an index.
+        CheckpointError: the repository lacks a shard.
     """
-    found = sorted(f for f in files if f.endswith(".safetensors") and "/" not in f and not f.startswith("."))
-    if INDEX in files:
-        shards = _shards(folder)  # none if the index is broken; opening the checkpoint will say so
-        if lost := sorted(shards.difference(files)):
-            raise CheckpointError(
-                f"{role} {name} has no {lost[0]}, though its {INDEX} names it: give another revision, or tell its "
-                "authors."
-            )
-        return [INDEX, *sorted(shards)]
-    if "model.safetensors" in found:
-        return ["model.safetensors", *([ADAPTER] if ADAPTER in found and CONFIGS[1] in files else [])]
-    if len(found) > 1:
+    shards = _shards(folder, first)  # none if the index is broken; opening the checkpoint will say so
+    if lost := sorted(shards.difference(files)):
         raise CheckpointError(
-            f"{role} {name} has {len(found)} *.safetensors files ({found[0]} …) and no {INDEX} that says which belong "
-            "together: give another revision, or a folder with one."
+            f"{place} has no {lost[0]}, though its {first} names it: give another revision, or tell its authors."
         )
-    if not found:
-        others = sorted(f for f in files if PurePosixPath(f).suffix in (".bin", ".pt", ".pth", ".gguf", ".h5"))
-        only = f", only {others[0]}" if others else ""
-        raise CheckpointError(
-            f"{role} {name} has no *.safetensors file{only}, and nothing else is read: give a revision that has some, "
-            "or convert it with from_pretrained and save_pretrained of transformers."
-        )
-    return found
+    return [first, *sorted(shards)]
 
 
-def _shards(folder: Path) -> set[str]:
-    """The names of the weight files in the index of a folder; empty if it has no index, or a broken one."""
+def _shards(folder: Path, first: str) -> set[str]:
+    """The names of the weight files in an index; empty if ``first`` is none, or a broken one."""
+    if not is_index(first):
+        return set()
     try:
-        return {str(shard) for shard in read_json(folder / INDEX, LIMITS)["weight_map"].values()}
+        return {str(shard) for shard in read_json(folder / first, LIMITS)["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 

@@ -12,6 +12,7 @@ from hpa_merge.model.lockstep import ForwardError, PausedForwards
 from hpa_merge.model.meta_model import LinearTensor, MetaModel
 from hpa_merge.model.original_llava import TOWER, is_original_llava
 from hpa_merge.model.products import WatchedWeight
+from hpa_merge.model.routing import ChoiceHooks, Choices
 from hpa_merge.model.units import Unit, find_units
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "TOWER",
     "ActivationHooks",
     "Adapter",
+    "ChoiceHooks",
+    "Choices",
     "Component",
     "ForwardError",
     "Header",

@@ -5,6 +5,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.files.parsing import CONFIG, read_json
-from hpa_merge.model.conversion import Header
+from hpa_merge.model.architecture import absent_tensors, candidates, named_class
+from hpa_merge.model.conversion import Header, find_conversions
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.model.transformers_fixes import repair
 
@@ -43,11 +45,18 @@ BUFFER_BYTES = 2**32
 """The most bytes of buffers that a model computes itself, such as masks and rotary tables: 4 GiB in memory."""
 
 
-def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None = None) -> PreTrainedModel:
+def build_meta_model(
+    folder: Path,
+    header: Header,
+    role: str,
+    tower: Path | None = None,
+    architecture: type[PreTrainedModel] | None = None,
+) -> PreTrainedModel:
     """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` gives.
 
     Args:
         tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
+        architecture: its class; None for the one that :mod:`.architecture` finds.
 
     Raises:
         CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
@@ -55,28 +64,24 @@ def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None
     try:
         raw = _read_config(folder, header, role)
         if tower is None:
+            _check_type(raw, role)
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         else:
             config = llava_config(raw, _read_config(tower, header, "the vision tower"), header, role)
-        name = (config.architectures or ["(none)"])[0]
-        architecture = getattr(transformers, name, None)
-        if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+        tried = [architecture] if architecture is not None else candidates(config)
+        if not tried:
             raise CheckpointError(
-                f"{role}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
-                "install a version that does."
+                f"{role}'s architecture is {(config.architectures or ['(none)'])[0]}, which transformers "
+                f"{transformers.__version__} does not have: install a version that does."
             )
-        floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
-        dtype = config.dtype or next(floating, torch.float32)
-        # other implementations may be code that is fetched from the Hub
-        attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
-        with torch.device("meta"), bounded_modules(count_tensors(header), role):
-            model: PreTrainedModel = architecture._from_config(
-                config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
-            )
+        for each in tried:
+            model = _build(each, config, header, role)
+            if len(tried) == 1 or _is_whole(model, header, role):
+                break
         if tower is not None:
             adapt(model, raw)
         if next(model.parameters(), None) is None:
-            raise ValueError(f"{name} has no parameter")
+            raise ValueError(f"{type(model).__name__} has no parameter")
     except HPAError:
         raise
     except Exception as error:  # config.json may hold anything, and transformers may raise anything
@@ -95,6 +100,41 @@ def build_meta_model(folder: Path, header: Header, role: str, tower: Path | None
     repair(model)
     model.eval()
     return model
+
+
+def _build(architecture: type[PreTrainedModel], config: PretrainedConfig, header: Header, role: str) -> PreTrainedModel:
+    """A model of a class, without its weights; of the text alone if the class is of that part of a configuration."""
+    if architecture.config_class is not type(config) and architecture.config_class is type(config.get_text_config()):
+        config = config.get_text_config()
+    floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
+    dtype = config.dtype or next(floating, torch.float32)
+    # other implementations may be code that is fetched from the Hub
+    attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
+    with torch.device("meta"), bounded_modules(count_tensors(header), role):
+        model: PreTrainedModel = architecture._from_config(
+            deepcopy(config), dtype=dtype, attn_implementation=attention, experts_implementation="eager"
+        )
+    return model
+
+
+def _is_whole(model: PreTrainedModel, header: Header, role: str) -> bool:
+    """Whether the checkpoint has every tensor that the model needs, in its shape."""
+    try:
+        conversions = find_conversions(model, header, role)
+    except CheckpointError:
+        return False
+    return not absent_tensors(model, {target for conversion in conversions for target in conversion.targets})
+
+
+def _check_type(raw: dict[str, Any], role: str) -> None:
+    """Raise CheckpointError for a config.json without a model_type; its class says which it should be."""
+    if raw.get("model_type") is None:
+        named = named_class(PretrainedConfig(architectures=raw.get("architectures")))
+        kind = getattr(getattr(named, "config_class", None), "model_type", "")
+        remedy = f'add "model_type": "{kind}", which {named.__name__} has' if named and kind else "add it"
+        raise CheckpointError(
+            f"{role}'s config.json has no model_type, without which transformers does not load it: {remedy}."
+        )
 
 
 def decoder_start(folder: Path, model: PreTrainedModel) -> int | None:

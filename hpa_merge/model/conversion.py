@@ -4,9 +4,10 @@ Checkpoint keys are not module names: on load, transformers renames them, fuses 
 transposes others. A :class:`Conversion` is one such step: the keys that are read together, and what they become.
 """
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, final
@@ -222,6 +223,24 @@ def find_conversions(
                 )
         found.append(Conversion(name, keys, patterns, tuple(values), converter))
     return found
+
+
+def wrapped(model: PreTrainedModel, keys: Iterable[str]) -> tuple[str, str] | None:
+    """The first of some unknown keys that ``model`` would know without a few of its parts, and these parts.
+
+    Wrappers add such parts: ``_orig_mod.``, ``module.`` and ``_fsdp_wrapped_module.`` at any place of a name.
+    """
+    mapping = get_model_conversion_mapping(model)
+    renamings = [step for step in mapping if isinstance(step, WeightRenaming)]
+    converters = [step for step in mapping if isinstance(step, WeightConverter)]
+    parameters = model.state_dict(keep_vars=True)
+    for key in keys:
+        parts = key.split(".")
+        for count, start in itertools.product((1, 2, 3), range(len(parts) - 1)):
+            name = ".".join([*parts[:start], *parts[start + count :]])
+            if rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)[0] in parameters:
+                return key, ".".join(parts[start : start + count])
+    return None
 
 
 def current_name(name: str, model: PreTrainedModel) -> str:

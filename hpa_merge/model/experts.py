@@ -1,9 +1,12 @@
-"""Parameters of three dimensions, one matrix for each expert of a mixture or for each head, and routers of experts.
+"""Parameters of three dimensions: one matrix for each expert of a mixture, or for each head.
 
 An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice
 (:mod:`hpa_merge.model.products`): the tokens that are routed to it, one expert at a time or all at once.
 """
 
+import re
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -30,10 +33,12 @@ class ExpertStack:
     Attributes:
         name: the parameter's.
         input_axis: 2 for ``[experts, r, c]``, 1 for ``[experts, c, r]``.
+        experts: whether tokens are routed to the matrices; else every token reads all of them, as heads.
     """
 
     name: str
     input_axis: int
+    experts: bool
 
     def observer(self, expert: int) -> str:
         """The name of one expert's input."""
@@ -51,26 +56,25 @@ def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
                 known = isinstance(transposed, bool)
                 axis = (-2 if transposed else -1) if known else multiplied(type(module)).get(leaf)
                 if axis is not None:
-                    found[name] = ExpertStack(name, axis % 3)
+                    experts = known or re.search("expert|moe", type(module).__name__, re.IGNORECASE) is not None
+                    found[name] = ExpertStack(name, axis % 3, experts)
     return found
 
 
-def find_routers(model: nn.Module) -> set[str]:
-    """Paths of the modules whose weight, ``[experts, c]``, scores the experts next to them.
-
-    A router has no other matrix: attention next to the experts may happen to have as many rows as there are experts.
-    """
-    found = set()
-    for path, parent in model.named_modules():
-        counts = {name: count for name, child in parent.named_children() if (count := _experts_of(child))}
-        for name, child in parent.named_children() if counts else ():
-            matrices = [n for n, p in child.named_parameters() if p.ndim > 1 and n.endswith("weight")]
-            if name in counts or len(matrices) != 1:
-                continue
-            shape = child.get_parameter(matrices[0]).shape
-            if len(shape) == 2 and shape[0] in counts.values():
-                found.add(f"{path}.{name}.{matrices[0]}".lstrip(".").removesuffix(".weight"))
-    return found
+def find_pools(model: nn.Module, stacks: Mapping[str, ExpertStack]) -> dict[str, tuple[str, ...]]:
+    """For each observer of an expert, those of the same input of all experts of its layer, its own among them."""
+    pools = []
+    for stack in (stack for stack in stacks.values() if stack.experts):
+        pools.append([stack.observer(expert) for expert in range(len(model.get_parameter(stack.name)))])
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList | nn.ModuleDict) and experts_of(module):  # one by one, as in Switch
+            inputs: dict[str, list[str]] = defaultdict(list)
+            for name, expert in module.named_children():
+                for inner, part in expert.named_modules():
+                    if isinstance(part, nn.Linear):
+                        inputs[inner].append(f"{path}.{name}.{inner}".rstrip("."))
+            pools += inputs.values()
+    return {observer: tuple(pool) for pool in pools for observer in pool}
 
 
 def routed_share(config: Any, experts: int) -> float:
@@ -80,10 +84,11 @@ def routed_share(config: Any, experts: int) -> float:
     return min(1.0, active / experts)
 
 
-def _experts_of(module: nn.Module) -> int:
+def experts_of(module: nn.Module) -> int:
     """How many experts ``module`` holds, stacked or one by one, and nothing else; 0 if it is something else."""
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
-        return len(module) if type(module).__name__.endswith("Experts") else 0
+        each = [child for child in module.children() if next(child.parameters(), None) is not None]
+        return len(each) if type(module).__name__.endswith("Experts") else 0
     holders = [module] if next(module.parameters(recurse=False), None) is not None else list(module.children())
     stacks = [
         parameter
@@ -93,4 +98,7 @@ def _experts_of(module: nn.Module) -> int:
         if parameter.ndim == 3
     ]
     whole = all(any(p.ndim == 3 for p in h.parameters()) for h in holders if next(h.parameters(), None) is not None)
-    return len(stacks[0]) if stacks and whole else 0
+    if stacks:
+        return len(stacks[0]) if whole else 0
+    count = getattr(module, "num_experts", 0)  # all in one matrix, as in DBRX
+    return count if isinstance(count, int) and type(module).__name__.endswith("Experts") else 0

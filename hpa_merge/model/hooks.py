@@ -68,6 +68,10 @@ class ActivationHooks:
         with _replaced(self._model, list(weights.values()), self._observe):
             yield
 
+    def drop_sample(self) -> None:
+        """Drop what the linears read in the sample that has just run through the unit."""
+        self._seen.clear()
+
     def end_sample(self) -> None:
         """Gather what the linears read in the sample that has just run through the unit."""
         for seen in self._seen.values():

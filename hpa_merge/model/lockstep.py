@@ -55,14 +55,17 @@ class PausedForwards:
         self._forwards: list[greenlet.greenlet] = []
         self._waiting_at: list[Unit | None] = []
         self._on_output: OnOutput = _ignore
+        self._needed = 0
         self._hooks: list[RemovableHandle] = []
 
-    def start(self, samples: Sequence[Inputs], on_output: OnOutput = _ignore) -> None:
+    def start(self, samples: Sequence[Inputs], on_output: OnOutput = _ignore, needed: int | None = None) -> None:
         """Run every sample to its first unit.
 
         Args:
             samples: keyword arguments of the model's forward, on the model's device.
             on_output: called with a sample's index and the model's output when its forward is done.
+            needed: how many of the samples have to succeed. The later ones run along: one whose forward raises is
+                dropped, and none of them decides which unit is next.
 
         Raises:
             ForwardError: the model raised before its first unit.
@@ -77,13 +80,15 @@ class PausedForwards:
         self._forwards = [greenlet.greenlet(lambda sample=sample: model(**sample, **uncached)) for sample in samples]
         self._waiting_at = [None] * len(samples)
         self._on_output = on_output
+        self._needed = len(samples) if needed is None else needed
         for place in range(len(samples)):
             self._resume(place)
 
     @property
     def next_unit(self) -> Unit | None:
-        """The earliest unit that a sample is waiting at; None when every sample is done."""
-        return min((u for u in self._waiting_at if u is not None), key=lambda unit: unit.index, default=None)
+        """The earliest unit that a needed sample is waiting at; None when every one of them is done."""
+        waiting_at = (unit for unit in self._waiting_at[: self._needed] if unit is not None)
+        return min(waiting_at, key=lambda unit: unit.index, default=None)
 
     def run(self, unit: Unit, *, last: bool = False, reads: bool = False) -> Iterator[int]:
         """Run every sample that waits at ``unit``, which is loaded, to its next unit; yield the sample's index.
@@ -142,6 +147,9 @@ class PausedForwards:
             with torch.no_grad():
                 result = forward.switch()
         except Exception as error:
+            if place >= self._needed:
+                self._waiting_at[place] = None
+                return
             raise ForwardError(place) from error
         self._waiting_at[place] = None if forward.dead else result
         if forward.dead and not isinstance(result, greenlet.GreenletExit):

@@ -15,17 +15,23 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
+from hpa_merge.model.architecture import absent_tensors
 from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
-from hpa_merge.model.conversion import Conversion, Header, find_conversions
-from hpa_merge.model.experts import find_expert_stacks, find_routers, routed_share
+from hpa_merge.model.conversion import Conversion, Header, find_conversions, wrapped
+from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
 from hpa_merge.model.linears import find_linear_weights, observer_of
 from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.products import WatchedWeight
+from hpa_merge.model.routing import find_routers, tensors_of
 from hpa_merge.model.units import Unit, find_units
+
+WRAPPED = 50
+"""The most unknown keys that are searched for parts that a wrapper adds."""
 
 
 @final
@@ -40,6 +46,8 @@ class LinearTensor:
         input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as in ``Conv1D``.
         uses: the units that multiply with it: one, unless modules share it. The first gives its depth.
         routed: the share of the tokens that reach it on average; 1 unless it is an expert.
+        pool: for an expert, the observers of the same input of all experts of its layer.
+        router: whether it chooses among experts.
     """
 
     key: str
@@ -48,6 +56,8 @@ class LinearTensor:
     input_axis: int
     uses: tuple[Unit, ...]
     routed: float = 1.0
+    pool: tuple[str, ...] = ()
+    router: bool = False
 
     @property
     def unit(self) -> Unit:
@@ -87,16 +97,16 @@ class MetaModel:
         model: in evaluation mode; its forward runs unchanged if each unit is loaded before it is reached.
         decoder_start: the first token of an encoder-decoder's decoder; None if it is not known.
         units: in the order in which they are merged.
-        linears: every linear weight on disk that is neither an embedding too nor a router, by name.
+        linears: every linear weight on disk that is no embedding too, by name; routers too.
         slots: for each key of the model, an identity that is the same in OLD and NEW, whatever the key.
         observed: the parameters that the linears' observers are about.
-        passed: for each unit, the linears that it uses and that a later unit uses too.
         tied: keys whose parameter several modules share.
         embeddings: keys of embeddings.
         components: for each key of the model, its component.
         places: for each key, the names of the (first) parameter that it becomes; several if it is tied.
         experts: keys that transformers stacks into parameters of three dimensions, one slice for each expert.
-        routers: keys of the weights that choose among experts.
+        routers: the routers by the name of their matrix.
+        router_keys: keys of everything that chooses among experts: the matrices, and biases.
     """
 
     def __init__(
@@ -107,6 +117,8 @@ class MetaModel:
         device: torch.device,
         tower: Path | None = None,
         external: Collection[str] = (),
+        architecture: type[PreTrainedModel] | None = None,
+        same: Callable[[str, str], bool] = lambda first, second: True,
     ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
@@ -117,11 +129,13 @@ class MetaModel:
             device: where units are loaded to.
             tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
             external: tensors from elsewhere that are only read: they are not linears and have no component.
+            architecture: the model's class; None for the one that config.json and the tensors ask for.
+            same: whether two tensors hold the same numbers. Weights that config.json ties are only tied if they do.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = build_meta_model(folder, header, role, tower)
+        self.model = build_meta_model(folder, header, role, tower, architecture)
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device
@@ -129,6 +143,7 @@ class MetaModel:
         self._dtype_plan = self.model._get_dtype_plan(self.model.dtype)
         self._conversions = find_conversions(self.model, header, role, str if tower is None else module_name)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
+        self._untie(same)
         self._complete(role)
         parts = find_components(self.model)  # while tied parameters are still one object
         self.components = {key: parts[c.first] for c in self._conversions for key in c.keys if key not in external}
@@ -144,14 +159,12 @@ class MetaModel:
         shared = {name for names in self._places.values() if len(names) > 1 for name in names}
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
-        self.routers = self._keys_of_targets({f"{path}.weight" for path in find_routers(self.model)})
-        self._axes, self._stacks = find_linear_weights(self.model), find_expert_stacks(self.model)
+        self.routers = find_routers(self.model)
+        self.router_keys = self._keys_of_targets(tensors_of(self.model, self.routers.values()))
+        self._axes = find_linear_weights(self.model) | dict.fromkeys(self.routers, 1)
+        self._stacks = find_expert_stacks(self.model)
         self.linears = self._find_linears()
         self.observed = self._find_observed()
-        self.passed: dict[Unit, list[LinearTensor]] = defaultdict(list)
-        for linear in self.linears.values():
-            for unit in linear.uses[:-1]:
-                self.passed[unit].append(linear)
         modules = dict(self.model.named_modules())
         self.embeddings = self._keys_of_targets(
             {f"{n}.weight" for n, m in modules.items() if isinstance(m, nn.Embedding)}
@@ -164,6 +177,36 @@ class MetaModel:
                 and re.search("expert|moe", f"{name} {type(modules[name.rpartition('.')[0]]).__name__}", re.IGNORECASE)
             }
         )
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The keys of the checkpoint that become nothing in the model, except those of buffers that it computes."""
+        computed = "|".join(re.escape(name) for name, _ in self.model.named_buffers())
+        ends = re.compile(rf"(.*\.)?(inv_freq|position_ids)|({computed})")
+        return tuple(
+            key
+            for key in self._header
+            if key not in self.slots
+            and not ends.fullmatch(key)
+            and not ends.fullmatch(f"{self.model.base_model_prefix}.{key}")
+        )
+
+    def knows(self, name: str) -> bool:
+        """Whether the model has a parameter or buffer of that name, with or without a tensor of its own."""
+        return name in self._places or name in self.model.state_dict(keep_vars=True)
+
+    @property
+    def passed(self) -> dict[Unit, list[LinearTensor]]:
+        """For each unit, the linears that it uses and that a later unit uses too."""
+        passed: dict[Unit, list[LinearTensor]] = defaultdict(list)
+        for linear in self.linears.values():
+            for unit in linear.uses[:-1]:
+                passed[unit].append(linear)
+        return passed
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Treat these linears like any other tensor."""
+        self.linears = {name: linear for name, linear in self.linears.items() if name not in names}
 
     def load(self, unit: Unit | None, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Fill ``unit``'s parameters or, for None, those that belong to no unit.
@@ -237,17 +280,13 @@ class MetaModel:
     def _complete(self, role: str) -> None:
         """Tie weights and compute buffers as ``from_pretrained`` does; raise CheckpointError if a tensor is missing."""
         loaded = {target for conversion in self._conversions for target in conversion.targets}
-        missing = set(self.model.state_dict(keep_vars=True)) - loaded
-        self.model.tie_weights(missing_keys=missing, recompute_mapping=False)
-        buffers = [name for name, _ in self.model.named_buffers() if name not in loaded]
-        ignored = self.model._keys_to_ignore_on_load_missing or ()
-        absent = sorted(n for n in missing.difference(buffers) if not any(re.search(i, n) for i in ignored))
-        if absent:
+        if absent := absent_tensors(self.model, loaded):
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise CheckpointError(
-                f"{role} has no tensor for {absent[0]}{more}, which {type(self.model).__name__} needs: "
-                "save the whole model again."
+                f"{role} has no tensor for {absent[0]}{more}, which {type(self.model).__name__} needs"
+                f"{self._other_name()}"
             )
+        buffers = [name for name, _ in self.model.named_buffers() if name not in loaded]
         for tensor in self.model.state_dict(keep_vars=True).values():
             tensor._is_hf_initialized = True
         for name in buffers:
@@ -255,6 +294,28 @@ class MetaModel:
         self.model.initialize_weights()
         for name in buffers:
             _set_buffer(self.model, name, self.model.get_buffer(name).to(self.device))
+
+    def _other_name(self) -> str:
+        """The end of the error for a missing tensor: what other tensors are called instead, if so, and what helps."""
+        keys = self.unknown
+        if any(".lora_" in key for key in keys):
+            return ", and it has the tensors of an adapter: save the model after merge_and_unload()."
+        if (found := wrapped(self.model, keys[:WRAPPED])) is None:
+            return ": save the whole model again."
+        return (
+            f". Its {found[0]} has {found[1]!r} in its name, which a wrapper adds: save the model without the wrapper "
+            "(unwrap_model), or remove these parts from all names."
+        )
+
+    def _untie(self, same: Callable[[str, str], bool]) -> None:
+        """Give weights that config.json ties a parameter each if both are in the checkpoint and differ."""
+        keys = {conversion.first: conversion.keys[0] for conversion in self._conversions if not conversion.copies}
+        for target, source in list(self.model.all_tied_weights_keys.items()):
+            if target in keys and source in keys and not same(keys[target], keys[source]):
+                del self.model.all_tied_weights_keys[target]
+                owner, _, leaf = target.rpartition(".")
+                module = self.model.get_submodule(owner)
+                module._parameters[leaf] = nn.Parameter(torch.empty_like(self.model.get_parameter(target)))
 
     def _put_placeholders(self) -> None:
         """Replace everything on the meta device, and fill ``_places``: for each name, all that share its tensor."""
@@ -286,19 +347,20 @@ class MetaModel:
     def _find_linears(self) -> dict[str, LinearTensor]:
         """The matrices on disk that become weights of linears, or experts of a stack, and nothing else."""
         tied = {name for key in self.tied for name in self.places[key] if not self._only_linears(name)}
-        left_out = self._keys_of_targets(tied) | self.routers | set(self._external)
+        left_out = self._keys_of_targets(tied) | set(self._external)
+        pools = find_pools(self.model, self._stacks)
         config, found = self.model.config.get_text_config(), {}
         for conversion in self._conversions:
             units = [unit for target in conversion.targets for unit in self._units_of(target)]
             uses = sorted({unit for unit in units if unit is not None}, key=lambda unit: unit.index)
             if self._unit_of[conversion.first] is None or not left_out.isdisjoint(conversion.keys):
                 continue
-            routed = 1.0
-            if conversion.first in self._stacks:
-                routed = routed_share(config, len(self.model.get_parameter(conversion.first)))
+            router = conversion.first in self.routers
             for matrix in conversion.matrices(self._header, self.model, self._axes, self._stacks):
-                observers = tuple(dict.fromkeys(map(self._first_observer, matrix.observers)))
-                linear = LinearTensor(matrix.key, matrix.part, observers, matrix.input_axis, tuple(uses), routed)
+                by = tuple(dict.fromkeys(map(self._first_observer, matrix.observers)))
+                pool = tuple(dict.fromkeys(other for observer in by for other in pools.get(observer, ())))
+                routed = routed_share(config, len(pools[by[0]])) if pool else 1.0
+                linear = LinearTensor(matrix.key, matrix.part, by, matrix.input_axis, tuple(uses), routed, pool, router)
                 found[linear.name] = linear
         return found
 
@@ -321,7 +383,7 @@ class MetaModel:
         for name, stack in self._stacks.items():
             observers = tuple(map(stack.observer, range(len(self.model.get_parameter(name)))))
             if not wanted.isdisjoint(observers):
-                found.append(WatchedWeight(name, observers, stack.input_axis, routed=True))
+                found.append(WatchedWeight(name, observers, stack.input_axis, routed=stack.experts))
         return found
 
 

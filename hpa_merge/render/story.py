@@ -11,6 +11,7 @@ from hpa_merge.report.facts import (
     cost_facts,
     input_facts,
     measured_text,
+    mixture_facts,
     round_rows,
     set_facts,
     things_restored,
@@ -135,7 +136,7 @@ def inputs(report: MergeReport) -> Facts:
     """The two checkpoints, the two sets, and what else the result depends on."""
     run = report.run
     rows = [("OLD", run.old), ("NEW", run.new), *adapter_facts(run.adapter)]
-    rows += [*set_facts(report.safety, report.task), *input_facts(run)]
+    rows += [*set_facts(report.safety, report.task), *mixture_facts(report), *input_facts(run)]
     return [*rows, ("fingerprint", run.fingerprint)] if run.fingerprint else rows
 
 

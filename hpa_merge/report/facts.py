@@ -1,5 +1,6 @@
 """What a report says, in words: each fact has one wording, which terminal, page and card share."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,13 @@ from hpa_merge.report.records import (
     LinearRecord,
     Outcome,
     RoundRecord,
+    RoutingRecord,
     RunRecord,
 )
 from hpa_merge.report.rounds import round_of
+from hpa_merge.report.rows import expert_of, short
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, option_text, seconds_text
+from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
 
 Facts = list[tuple[str, str]]
 """Rows of a label and a value."""
@@ -49,6 +52,7 @@ def report_facts(report: MergeReport) -> Facts:
     return [
         ("linears", ", ".join(counts) or "none"),
         *model_facts(report.run.adapter, report.components, report.passed_through),
+        *mixture_facts(report),
         *set_facts(report.safety, report.task),
         *(history if report.history else []),
     ]
@@ -61,6 +65,48 @@ def model_facts(adapter: str, components: Sequence[ComponentRecord], passed_thro
         linears = f"; {listed(part.linears)}" if part.linears else ""
         rows.append((part.name, f"{part.policy}: {counted(part.tensors, 'tensor')}{linears}"))
     return [*rows, ("from NEW as they are", listed(passed_through))]
+
+
+def mixture_facts(report: MergeReport) -> Facts:
+    """Of a mixture: whose its routers are, how far its routing drifted, and which experts share a curvature."""
+    policy = report.config.get("routers", "new")
+    rows = []
+    if report.routing:
+        rows.append(("routers", {"new": "NEW's", "old": "OLD's"}.get(policy, "merged")))
+        sets = (_drift_of_routing(report.routing, purpose) for purpose in ("safety", "task"))
+        rows.append(("routing", "; ".join(text for text in sets if text)))
+    pools = (_pooled(report, purpose) for purpose in ("safety", "task"))
+    if pooled := "; ".join(text for text in pools if text):
+        rows.append(("few tokens", f"{pooled}: these experts got the curvature of all experts of their layer"))
+    return rows
+
+
+def _drift_of_routing(routing: Sequence[RoutingRecord], purpose: str) -> str:
+    """``12 % of the choices of experts on the safety set differ between OLD and NEW (in 3.mlp 25 %, …)``."""
+    figures = [(r.name, getattr(r, f"{purpose}_drift"), getattr(r, f"{purpose}_choices")) for r in routing]
+    by_layer = {short(name): drift for name, drift, choices in figures if choices}
+    if not by_layer:
+        return ""
+    mean = sum(drift * choices for _, drift, choices in figures if choices) / sum(choices for *_, choices in figures)
+    layers = _by_layer({layer: (drift, percent(drift)) for layer, drift in by_layer.items()})
+    return f"{percent(mean)} of the choices of experts on the {purpose} set differ between OLD and NEW ({layers})"
+
+
+def _pooled(report: MergeReport, purpose: str) -> str:
+    """``3 experts read fewer than 32 tokens of the safety set (in layers.1 3)``."""
+    pooled = dict.fromkeys((r.unit, expert_of(r.name)) for r in report.linears if purpose in (r.pooled or "").split())
+    if not pooled:
+        return ""
+    layers = _by_layer({short(unit): (count, str(count)) for unit, count in Counter(u for u, _ in pooled).items()})
+    least = report.config.get("min_expert_tokens", 0)
+    return f"{counted(len(pooled), 'expert')} read fewer than {least} tokens of the {purpose} set ({layers})"
+
+
+def _by_layer(values: Mapping[str, tuple[float, str]], most: int = 4) -> str:
+    """The text of each layer, or of those with the greatest values and how many more there are."""
+    shown = sorted(values, key=lambda layer: -values[layer][0])[:most]
+    named = ", ".join(f"{values[layer][1]} in {layer}" for layer in values if layer in shown)
+    return named + (f", and less in {len(values) - most} more" if len(values) > most else "")
 
 
 def adapter_facts(adapter: str) -> Facts:

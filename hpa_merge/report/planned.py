@@ -91,6 +91,7 @@ class PlanReport:
         bytes_out, bytes_free: the size of OUT's weights, and the free space on their disk.
         peak_host_bytes, peak_device_bytes: upper estimates; the latter is None on the CPU.
         reshaped: tensors with another shape in NEW than in OLD, a sentence each.
+        notes: what the user should know of OLD and NEW, a sentence each.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         history: the round of the model, or why its history starts again; empty in the first round.
@@ -116,3 +117,4 @@ class PlanReport:
     statistics: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
     samples: tuple[ShownSet, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -46,6 +46,8 @@ class LinearRecord:
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
         safety_tokens, task_tokens: tokens that reached it.
+        pooled: for an expert that too few tokens reached, the sets of which it got the curvature of all experts of its
+            layer: ``safety``, ``task`` or ``safety task``.
         saliency: how the changed columns are distributed over ``ε̄`` and ``ζ̄``; None if the method has no such scores.
             Cells ``i,j,columns,restored``, separated by spaces: so many columns have ``⌊4 log10 ε̄⌋ = i`` and
             ``⌊4 log10 ζ̄⌋ = j``, and so many of them are restored.
@@ -74,6 +76,7 @@ class LinearRecord:
     energy_restored: float | None = None
     safety_tokens: int = 0
     task_tokens: int = 0
+    pooled: str | None = None
     shared_rows: int | None = None
     restored_share: float | None = None
     new_columns: str | None = None
@@ -259,6 +262,27 @@ class DriftRecord:
     def relative(self) -> float | None:
         """``‖OUT − OLD‖_F / ‖OLD‖_F``; None if OLD's weights are zero."""
         return self.distance / self.norm if self.norm else None
+
+
+@final
+@dataclass(frozen=True)
+class RoutingRecord:
+    """How far NEW sends tokens to other experts than OLD in one mixture; each model chooses on its own hidden states.
+
+    Attributes:
+        name: path of the module that holds the router and the experts.
+        experts: how many there are.
+        safety_drift, task_drift: the share of OLD's choices, token by token, that NEW does not make, on the first
+            samples of the set; None if nothing was compared.
+        safety_choices, task_choices: how many choices were compared: the tokens, times the experts of a token.
+    """
+
+    name: str
+    experts: int
+    safety_drift: float | None = None
+    task_drift: float | None = None
+    safety_choices: int = 0
+    task_choices: int = 0
 
 
 @final

@@ -105,6 +105,13 @@ def projection_of(name: str) -> str:
     return parts[-1] if parts else name
 
 
+def expert_of(name: str) -> str:
+    """The number of the expert that a linear's name has after its block's: ``3`` of ``layers.1.mlp.experts.3.w1``."""
+    if name.endswith("]"):
+        return name[name.rindex("[") + 1 : -1]
+    return re.sub(r".*\bexperts\.\D*(\d+).*", r"\1", name)
+
+
 def short(path: str) -> str:
     """A module's path without common parts: ``model.vision_tower.encoder.layers`` is ``vision_tower``."""
     parts = [

@@ -24,10 +24,11 @@ from hpa_merge.report.records import (
     LinearRecord,
     Outcome,
     RoundRecord,
+    RoutingRecord,
     RunRecord,
 )
 from hpa_merge.report.typed import typed
-from hpa_merge.report.validity import check_lengths, check_linear, check_meaning
+from hpa_merge.report.validity import check_lengths, check_linear, check_meaning, check_routing
 from hpa_merge.report.words import shortened
 
 SCHEMA_VERSION = 2
@@ -55,6 +56,7 @@ class MergeReport:
         history: the earlier rounds, the first one first, if a merge made OLD too.
         evaluation: the evaluation of OUT, as ``hpa-merge eval --json`` writes it; None without one.
         drift: how far the linear weights moved; None in old reports.
+        routing: how far NEW sends tokens to other experts than OLD, for each mixture; empty if nothing was compared.
     """
 
     architecture: str
@@ -71,6 +73,7 @@ class MergeReport:
     history: tuple[RoundRecord, ...] = ()
     evaluation: dict[str, Any] | None = None
     drift: DriftRecord | None = None
+    routing: tuple[RoutingRecord, ...] = ()
 
     @property
     def method(self) -> str:
@@ -103,6 +106,8 @@ class MergeReport:
     def to_json(self) -> str:
         """The text of the file."""
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
+        if not self.routing:
+            del content["routing"]
         content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -153,6 +158,18 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         f"{place}: {path.name} has schema_version {version!r} and this version reads {versions}: "
         "use the version of hpa-merge that made it."
     )
+
+
+def routing_of(content: Any) -> tuple[RoutingRecord, ...]:
+    """The records of mixtures from the JSON of a report, a journal or a statistics file.
+
+    Raises:
+        ValueError: a field is missing, or has a wrong type or an impossible value.
+    """
+    records: tuple[RoutingRecord, ...] = typed(tuple[RoutingRecord, ...], content, "the routing")
+    for record in records:
+        check_routing(record)
+    return records
 
 
 def linear_of(content: Any) -> LinearRecord:

@@ -12,10 +12,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from hpa_merge.files.names import REPORT
-from hpa_merge.report.records import LinearRecord
+from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.saliency import unpack_cells
 
-__all__ = ["ROUNDS", "check_lengths", "check_linear", "check_meaning"]
+__all__ = ["ROUNDS", "check_lengths", "check_linear", "check_meaning", "check_routing"]
 
 ROUNDS = 1000
 """The most earlier rounds: with one a month, 83 years."""
@@ -47,7 +47,7 @@ def check_lengths(content: dict[str, Any]) -> None:
     Raises:
         ValueError: there are too many.
     """
-    for name, most in (("linears", LINEARS), ("history", ROUNDS)):
+    for name, most in (("linears", LINEARS), ("routing", LINEARS), ("history", ROUNDS)):
         if isinstance(content.get(name), list) and len(content[name]) > most:
             raise ValueError(f"it has {len(content[name])} entries of {name}, and at most {most} are possible")
 
@@ -60,17 +60,34 @@ def check_meaning(report: Any) -> None:
     """
     for record in report.linears:
         check_linear(record)
-    parts = [report.safety, report.task, report.run, report.drift, *report.components, *report.history]
+    parts = [report.safety, report.task, report.run, report.drift]
+    parts += [*report.components, *report.history]
     parts += [part for past in report.history for part in (past.safety, past.task, past.drift)]
     for part in parts:
         if part is not None and (wrong := next(_of_part(part), None)):
             raise ValueError(f"{wrong} of a {type(part).__name__} cannot be")
+    for record in report.routing:
+        check_routing(record)
     counts = [*report.passed_through.values(), *(n for part in report.components for n in part.linears.values())]
     if not all(0 <= count <= MOST for count in counts):
         raise ValueError("a count of tensors cannot be")
     for name, digest in report.manifest.items():
         if not _is_path(name) or not DIGEST.fullmatch(digest):
             raise ValueError(f"manifest cannot have {name[:80]!r}: {digest[:80]!r}")
+
+
+def check_routing(record: RoutingRecord) -> None:
+    """Check every field of a mixture.
+
+    Raises:
+        ValueError: a value is impossible; names the field.
+    """
+    shares = (record.safety_drift, record.task_drift)
+    wrong = next(_of_part(record), None) or (
+        "drift" if any(not 0.0 <= s <= 1.0 for s in shares if s is not None) else ""
+    )
+    if wrong:
+        raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
 
 
 def check_linear(record: LinearRecord) -> None:

@@ -3,7 +3,7 @@
 It takes the place of :class:`~hpa_merge.engine.output.MergeOutput`, which writes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -22,7 +22,7 @@ from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
-from hpa_merge.report.records import LinearRecord
+from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
 from hpa_merge.verification.differences import mask_of, told
@@ -66,8 +66,10 @@ class Comparison:
         self._left = Remaining(self._new, self.plan.from_old, filter(self._fits, self._new.tensors))
         self._taken: set[str] = set()  # tensors with at least one compared linear
         self._finished: set[str] = set()
-        self._linears = {pair.new.name for pair in prepared.plan.pairs}
+        self._linears = {pair.new.name for pair in prepared.plan.pairs if self.plan.counts(pair.new)}
         self._seen: set[str] = set()
+        self.routing: dict[str, RoutingRecord] = {}
+        self._routing = {record.name: record for record in report.routing}
         self._held: tuple[str, Tensor] | None = None  # the last tensor of OUT that was read
         self._rounded = 0
         self._not_finite: dict[str, None] = {}  # tensors of OUT with NaN or infinity, in order
@@ -114,8 +116,11 @@ class Comparison:
         for key, role, tensor in self._left.take(keys, old, new):
             self._compare_pieces(key, self._new.pieces(key) if tensor is None else iter((tensor,)), role)
 
-    def commit(self, unit: Unit, statistics: Mapping[str, Any]) -> None:
-        """Note that the linears of ``unit`` are compared."""
+    def commit(self, unit: Unit, statistics: Mapping[str, Any], routing: Sequence[RoutingRecord]) -> None:
+        """Compare the routing drift, and note that the linears of ``unit`` are compared."""
+        self.routing |= {record.name: record for record in routing}
+        wrong = [record.name for record in routing if self._same and self._routing.get(record.name, record) != record]
+        self._findings.problems += [f"routing of {name} in the report is not what the samples give." for name in wrong]
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:

@@ -32,6 +32,9 @@ __all__ = ["verify"]
 
 Progress = Callable[[str, int, int], None]
 
+BEFORE = {"min_expert_tokens": 0}
+"""What merges did before they had an option, where that is not its default."""
+
 
 def verify(
     out: str | Path,
@@ -106,7 +109,7 @@ def verify(
             findings.unchecked.append("The report was not compared with OLD and NEW: give both.")
         else:
             with _options_of(merged.folder):
-                config = HPAConfig.from_mapping(report.config, source="the report")
+                config = HPAConfig.from_mapping(BEFORE | report.config, source="the report")
                 sources = locate({"OLD": old, "NEW": new})
                 _try_patterns(config, sources)
                 if given:

@@ -102,7 +102,7 @@ def check_calibration(
 def _of_model(report: MergeReport, plan: Plan) -> Iterator[str]:
     if report.architecture != plan.architecture:
         yield f"The report is of a {report.architecture}, and NEW is a {plan.architecture}."
-    expected = {pair.new.name for pairs in plan.linears.values() for pair in pairs}
+    expected = {pair.new.name for pair in plan.pairs if plan.only.counts(pair.new)}
     names = Counter(record.name for record in report.linears)
     for name in sorted(expected - names.keys()):
         yield f"{name} is a linear of NEW, and the report does not name it."

@@ -43,14 +43,11 @@ def test_shards_follow_the_index(sharded: Path) -> None:
                 assert torch.equal(checkpoint.read(name), expected)
 
 
-def test_the_index_wins_over_a_single_file(sharded: Path) -> None:
-    save_file({"stale": torch.zeros(1)}, sharded / "model.safetensors")
-    assert "stale" not in Checkpoint.open(sharded, "NEW").tensors
-
-
-def test_one_file_of_any_name_will_do(single: Path) -> None:
-    (single / "model.safetensors").rename(single / "weights.safetensors")
-    assert Checkpoint.open(single, "NEW").shards == ("weights.safetensors",)
+def test_a_single_file_wins_over_the_index(sharded: Path) -> None:
+    save_file({"alone": torch.zeros(1)}, sharded / "model.safetensors")
+    with Checkpoint.open(sharded, "NEW") as checkpoint:
+        assert (list(checkpoint.tensors), checkpoint.index) == (["alone"], None)
+        assert Path(INDEX) in checkpoint.side_files().left_out
 
 
 def test_model_safetensors_wins_over_others(single: Path) -> None:

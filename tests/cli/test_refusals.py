@@ -70,8 +70,8 @@ def old_a_file(call: Call) -> None:
 
 
 @refused(
-    "NEW {new} has no *.safetensors file, only model-00001-of-00003.bin, and pickles are not read: convert it,"
-    " with from_pretrained and then save_pretrained of transformers."
+    "NEW {new} has no model.safetensors and no model.safetensors.index.json, only model-00001-of-00003.bin and 2 more, "
+    "and pickles are not read: convert it, with from_pretrained and then save_pretrained of transformers."
 )
 def pickles_only(call: Call) -> None:
     for path in [*call.new.glob("*.safetensors"), call.new / INDEX]:
@@ -89,7 +89,7 @@ def other_architecture(call: Call) -> None:
 )
 def unknown_architecture(call: Call) -> None:
     for folder in (call.old, call.new):
-        configure(folder, architectures=["WonderForCausalLM"])
+        configure(folder, architectures=["WonderForCausalLM"], model_type="siglip_text_model")
 
 
 @refused(

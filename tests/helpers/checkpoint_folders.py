@@ -106,7 +106,7 @@ def new_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
             shard = f"model-{number:05}-of-00003.safetensors"
             save_file(_mixed(number), folder / shard)
             weight_map |= dict.fromkeys(_mixed(number), shard)
-        (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}, indent=3) + "\n\n")
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}, indent=3) + "\n\n")
     else:
         header = {
             "b.weight": {"data_offsets": [3, 11], "shape": [2, 2], "dtype": "BF16"},

@@ -251,14 +251,16 @@ WRONG: dict[str, tuple[str, Callable[[Hub], None], str]] = {
     "pickles": (
         NEW,
         pickles_only,
-        "NEW {name} has no *.safetensors file, only pytorch_model.bin, and nothing else is read: give a revision that "
-        "has some, or convert it with from_pretrained and save_pretrained of transformers.",
+        "NEW {name} has no model.safetensors and no model.safetensors.index.json, only pytorch_model.bin, and pickles "
+        "are not read: convert it, with from_pretrained and then save_pretrained of transformers.",
     ),
     "no index": (
         NEW,
         without_index,
-        "NEW {name} has {shards} *.safetensors files (model-00001-of-{shards:05}.safetensors …) and no "
-        "model.safetensors.index.json that says which belong together: give another revision, or a folder with one.",
+        "NEW {name} has no model.safetensors and no model.safetensors.index.json, only "
+        "model-00001-of-{shards:05}.safetensors and 2 more, shards without model.safetensors.index.json, which says "
+        "which belong together: fetch the index too, or save the model again with from_pretrained and then "
+        "save_pretrained of transformers.",
     ),
 }
 

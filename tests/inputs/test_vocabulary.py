@@ -1,4 +1,4 @@
-"""A vocabulary that grew between OLD and NEW: shared rows of a head are merged, the others stay NEW's."""
+"""A vocabulary that grew or was cut between OLD and NEW: shared rows of a head are merged, the others stay NEW's."""
 
 import json
 from collections.abc import Callable
@@ -155,17 +155,31 @@ def test_components_that_are_olds_cannot_have_grown(tiny: Tiny, tmp_path: Path) 
 # --- what shrank, and what is in another order ---
 
 
-def test_a_head_that_shrank(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_head_that_was_cut(tiny: Tiny, tmp_path: Path) -> None:
+    """Its rows are as the merge without the cut makes them; the embeddings are NEW's."""
     case = tiny("llama")
-    larger = resized(case, tmp_path / "larger", 576)
-    turned = case._replace(old=larger.new)
-    with pytest.raises(CheckpointError) as raised:
-        run(turned, tmp_path / "out")
-    assert str(raised.value) == (
-        "lm_head.weight has 576 rows in OLD and 512 in NEW: a vocabulary that shrank cannot be merged, so save NEW "
-        "with OLD's vocabulary, or take this tensor from NEW with --head new."
+    cut = case._replace(old=resized(case._replace(new=case.old), tmp_path / "larger", 576).new)
+    report = run(cut, tmp_path / "out")
+    run(case, tmp_path / "plain")
+    merged, plain = load_tensors(tmp_path / "out"), load_tensors(tmp_path / "plain")
+    assert merged.keys() == plain.keys()
+    assert all(same(merged[name], plain[name]) for name in plain)
+    record = next(record for record in report.linears if record.name == "lm_head.weight")
+    assert (record.outcome, record.rows, record.shared_rows) == ("adapted", 512, None)
+    assert not verify(tmp_path / "out", cut.old, cut.new).problems
+    plan = preview(MergeRequest(cut.old, cut.new, {tmp_path / "o": HPAConfig()}, case.safety, (case.task,)))
+    assert plan[tmp_path / "o"].reshaped[0] == (
+        "lm_head.weight is [576, 64] in OLD and [512, 64] in NEW: the first 512 rows are merged."
     )
-    assert run(turned, tmp_path / "out", head="new").count("adapted") == 0  # larger is NEW itself, but for its size
+
+
+def test_tied_embeddings_that_were_cut(tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("qwen2_tied")
+    cut = case._replace(old=resized(case._replace(new=case.old), tmp_path / "larger", 576).new)
+    plan = preview(MergeRequest(cut.old, cut.new, {tmp_path / "o": HPAConfig()}, case.safety, (case.task,)))
+    assert plan[tmp_path / "o"].reshaped == (
+        "model.embed_tokens.weight is [576, 64] in OLD and [512, 64] in NEW: NEW's is taken.",
+    )
 
 
 def retokenised(folder: Path, change: Callable[[dict[str, int]], None]) -> None:

@@ -4,6 +4,7 @@ The reference here sees the experts' module from outside: its arguments say whic
 computes in between is computed once more, one expert at a time.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from hpa_merge.engine import memory as forecast
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.setup import prepare
 from hpa_merge.errors import CalibrationError
+from hpa_merge.report.facts import report_facts
 from hpa_merge.verification import verify
 
 TWO_OF_SIX = {"num_experts": 6, "num_experts_per_tok": 2}
@@ -52,7 +54,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def run(case: TinyCase, out: Path, **options: object) -> MergeReport:
-    config = HPAConfig(**options)
+    config = HPAConfig(**{"min_expert_tokens": 0, **options})
     return merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task, config=config)
 
 
@@ -116,8 +118,12 @@ def place_of(name: str) -> tuple[str, int]:
     return f"{head.replace('block_sparse_moe', 'mlp')}.experts.{stack}", int(number)
 
 
-def expected(case: TinyCase) -> dict[str, LinearResult]:
-    """Every expert's matrix by the name that the report is to have for it."""
+def expected(case: TinyCase, least: int = 0) -> dict[str, LinearResult]:
+    """Every expert's matrix by the name that the report is to have for it.
+
+    Args:
+        least: experts that read fewer tokens have the curvature of all tokens of the experts of their layer.
+    """
     safety, task = (
         expert_inputs(load_model(model).to(torch.float32), path)
         for model, path in ((case.old, case.safety), (case.new, case.task))
@@ -133,16 +139,51 @@ def expected(case: TinyCase) -> dict[str, LinearResult]:
             matrices = {f"{key}[{e}]": (old[key][e], value[e]) for e in range(len(value))}
         for name, (before, after) in matrices.items():
             empty = [torch.zeros(0, before.shape[1 if value.ndim == 2 else 0])]
-            inputs = [side.get(place_of(name), empty) for side in (safety, task)]
+            stack, place = place_of(name)
+            inputs = [side.get((stack, place), empty) for side in (safety, task)]
+            counts = [sum(map(len, visits)) for visits in inputs]
+            for side, (tokens, count) in enumerate(zip((safety, task), counts, strict=True)):
+                if count < least:
+                    inputs[side] = [x for (other, _), visits in tokens.items() if other == stack for x in visits]
             axis = 1 if value.ndim == 2 else 0
-            found[name] = merge_linear(before, after, *inputs, (block, 2), Settings(), input_axis=axis, name=name)
+            result = merge_linear(before, after, *inputs, (block, 2), Settings(), input_axis=axis, name=name)
+            found[name] = dataclasses.replace(result, tokens=tuple(counts))
     return found
 
 
 def test_each_expert_is_merged_by_what_is_routed_to_it(case: TinyCase, tmp_path: Path) -> None:
-    report = run(case, tmp_path / "out")
+    check_experts(case, run(case, tmp_path / "out"), tmp_path / "out", expected(case))
+
+
+@pytest.mark.parametrize("case", ["mixtral", "llama4"], indirect=True)
+def test_experts_with_few_tokens_have_the_curvature_of_their_layer(case: TinyCase, tmp_path: Path) -> None:
+    least = 12
+    report = run(case, tmp_path / "out", min_expert_tokens=least)
+    check_experts(case, report, tmp_path / "out", expected(case, least))
+    experts = [record for record in report.linears if ".experts." in record.name and record.outcome == "adapted"]
+    sets = Counter(record.pooled for record in experts)
+    assert sets["safety"]
+    assert sets[None]
+    for record in experts:
+        few = [p for p in ("safety", "task") if getattr(record, f"{p}_tokens") < least]
+        assert (record.pooled or "").split() == few
+    assert f"experts read fewer than {least} tokens of the safety set" in dict(report_facts(report))["few tokens"]
+    sampled = verify(tmp_path / "out", case.old, case.new, safety_calib=case.safety, task_calib=case.task)
+    assert not sampled.problems
+
+
+def test_an_expert_without_tokens_has_the_curvature_of_its_layer(case: TinyCase, tmp_path: Path) -> None:
+    if case.name != "gpt_oss":
+        pytest.skip("one is enough")
+    report = run(lonely(case, tmp_path), tmp_path / "out", min_expert_tokens=1, exclude=(r"gate_up_proj",))
+    without = [record for record in report.linears if ".experts.down" in record.name and not record.safety_tokens]
+    assert without
+    assert {(record.outcome, record.pooled) for record in without} == {("adapted", "safety")}
+
+
+def check_experts(case: TinyCase, report: MergeReport, folder: Path, wanted: dict[str, LinearResult]) -> None:
     records = {record.name: record for record in report.linears if ".experts." in record.name}
-    wanted, out, new = expected(case), load_tensors(tmp_path / "out"), load_tensors(case.new)
+    out, new = load_tensors(folder), load_tensors(case.new)
     assert records.keys() == wanted.keys()
     assert len({record.task_tokens for record in records.values()}) > 3  # the experts got shares of their own
     for name, result in wanted.items():

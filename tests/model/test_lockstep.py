@@ -164,6 +164,25 @@ def test_an_exception_before_the_first_unit(llama: tuple[MetaModel, Callable[[st
     forwards.close()
 
 
+def test_a_sample_that_is_not_needed_may_fail_and_decides_nothing(
+    llama: tuple[MetaModel, Callable[[str], Tensor]],
+) -> None:
+    meta, read = llama
+    forwards = PausedForwards(meta.model, meta.units)
+    samples = [{"input_ids": torch.tensor([[5, t, 7]])} for t in (6, 512, 8)]
+    outputs: list[int] = []
+    forwards.start([*samples, {"attention_mask": torch.tensor([[1]])}], lambda n, _: outputs.append(n), needed=1)
+    ran = []
+    while (unit := forwards.next_unit) is not None:
+        meta.load(unit, read)
+        ran.append(list(forwards.run(unit)))
+        meta.free(unit)
+    forwards.close()
+    assert ran[0] == [0, 1, 2]
+    assert all(each == [0, 2] for each in ran[1:])
+    assert outputs == [0, 2]
+
+
 # --- hooks ---
 
 

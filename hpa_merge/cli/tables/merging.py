@@ -55,6 +55,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *_room(plan, "OUT's weights", ""),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
+        *(("note", sentence) for sentence in plan.notes),
         *(("statistics", sentence) for sentence in plan.statistics),
         *(("history", sentence) for sentence in plan.history),
         *hub_facts(plan.commits),

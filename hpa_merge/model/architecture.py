@@ -1,0 +1,67 @@
+"""Which class of transformers reads a checkpoint.
+
+An Auto class goes by ``model_type`` and by what its caller wants; ``architectures`` in config.json only names the class
+that saved the folder. That may be none, a class of somebody's own, or the model without its head. Then the classes
+that generate text are tried, and the first that finds all its tensors in the checkpoint reads it.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+
+import transformers
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+__all__ = ["absent_tensors", "candidates", "named_class"]
+
+GENERATING = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM, AutoModelForSeq2SeqLM)
+"""The Auto classes of models that generate text, the most comprehensive first."""
+
+
+def named_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """The first class in ``architectures``; None if there is none, or no model of transformers has that name."""
+    found = getattr(transformers, (config.architectures or [""])[0], None)
+    whole = isinstance(found, type) and issubclass(found, PreTrainedModel) and found.forward is not nn.Module.forward
+    return found if whole else None
+
+
+def candidates(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
+    """The classes that may read a checkpoint, in the order in which they are tried; one if it names a whole model."""
+    named = named_class(config)
+    inner = _classes([AutoModel], config)
+    if named is not None and named not in inner:
+        return [named]
+    return [*dict.fromkeys([*_classes(GENERATING, config), *([named] if named is not None else []), *inner])]
+
+
+def absent_tensors(model: PreTrainedModel, loaded: Collection[str]) -> list[str]:
+    """The parameters that ``from_pretrained`` would initialise at random, sorted; ties the weights as it does.
+
+    Args:
+        model: on the meta device.
+        loaded: the parameters and buffers for which the checkpoint has tensors.
+    """
+    missing = set(model.state_dict(keep_vars=True)).difference(loaded)
+    model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    missing.difference_update(name for name, _ in model.named_buffers())
+    ignored = model._keys_to_ignore_on_load_missing or ()
+    return sorted(name for name in missing if not any(re.search(pattern, name) for pattern in ignored))
+
+
+def _classes(autos: Iterable[type], config: PretrainedConfig) -> list[type[PreTrainedModel]]:
+    """The classes that Auto classes use for a configuration."""
+    found: list[type[PreTrainedModel]] = []
+    for auto in autos:
+        mapping = auto._model_mapping  # type: ignore[attr-defined]
+        if type(config) in mapping:
+            classes = mapping[type(config)]
+            found += classes if isinstance(classes, list | tuple) else [classes]
+    return found
