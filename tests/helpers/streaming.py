@@ -11,7 +11,7 @@ from reference import load_model
 from torch import Tensor, nn
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.model import MetaModel, PausedForwards
+from hpa_merge.model import ActivationHooks, MetaModel, PausedForwards
 
 Samples = Sequence[Mapping[str, Tensor]]
 
@@ -65,11 +65,13 @@ def in_memory(meta: MetaModel) -> list[set[str]]:
 
 
 def stream(meta: MetaModel, read: Callable[[str], Tensor], samples: Samples) -> Streamed:
-    """Run all samples through; see after every step that no unit but the present one takes memory."""
+    """Run all samples through, with every linear watched; see after every step that no unit but the present one takes
+    memory."""
     logits: dict[int, Tensor] = {}
     loads: Counter[str] = Counter()
     loaded: dict[str, Layout] = {}
-    forwards = PausedForwards(meta.model, meta.units)
+    forwards, hooks = PausedForwards(meta.model, meta.units), ActivationHooks(meta.model, meta.observed)
+    read_by = {unit: [o for x in meta.linears.values() if unit in x.uses for o in x.observers] for unit in meta.units}
     forwards.start(samples, lambda place, output: logits.__setitem__(place, output.logits))
     assert not in_memory(meta)
     while (unit := forwards.next_unit) is not None:
@@ -78,8 +80,9 @@ def stream(meta: MetaModel, read: Callable[[str], Tensor], samples: Samples) -> 
         loaded |= layouts(meta.model)
         for names in in_memory(meta):
             assert any(name.startswith(f"{unit.name}.") for name in names), f"{names} with {unit.name}"
-        for _ in forwards.run(unit):
-            pass
+        with hooks.watching(read_by[unit]):
+            for _ in forwards.run(unit):
+                hooks.end_sample()
         meta.free(unit)
         assert not in_memory(meta)
     forwards.close()

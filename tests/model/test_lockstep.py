@@ -9,8 +9,7 @@ import pytest
 import torch
 import transformers
 from cases import TinyCase
-from curvatures import assert_near
-from precision import inverse_diagonal_error
+from curvatures import assert_holds
 from reference import captured_inputs, load_model
 from streaming import Samples, check, meta_model_of
 from tiny_models import ARCHITECTURES, model_inputs
@@ -228,14 +227,6 @@ def test_linears_that_share_an_input_share_a_curvature(
 def hooks_on(linears: Mapping[str, nn.Module]) -> ActivationHooks:
     """Hooks on linear modules, by name."""
     return ActivationHooks(nn.ModuleDict(linears), [WatchedWeight(f"{name}.weight", (name,), 1) for name in linears])
-
-
-def assert_holds(curvature: Curvature, tokens: Tensor) -> None:
-    """It has seen exactly these tokens: strongly damped, so that the order of the sums hardly shows."""
-    alone = Curvature(tokens.shape[1])
-    alone.add(tokens)
-    assert curvature.tokens == len(tokens)
-    assert_near(curvature.inverse_diagonal(1.0), alone.inverse_diagonal(1.0), 2 * inverse_diagonal_error(tokens, 1.0))
 
 
 def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> None:
