@@ -5,6 +5,8 @@ that feeds the text: for images, video or sound, or a Q-Former or perceiver. The
 two that is not a block.
 """
 
+import inspect
+import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Literal, get_args
@@ -29,6 +31,9 @@ Component = Literal["vision", "projector", "language", "head", "embeddings"]
 
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 
+MEDIA = re.compile("pixel|image|video|vision|audio|speech|codec|feature|protein|patches|input_values")
+"""What the inputs or the configurations of a model with towers are called."""
+
 
 def find_components(model: PreTrainedModel) -> dict[str, Component]:
     """The component of every parameter and loaded buffer of ``model``, by name; tied to an embedding, it is that."""
@@ -41,7 +46,7 @@ def find_components(model: PreTrainedModel) -> dict[str, Component]:
         ("head", _find_heads(model, text, towers)),
         ("projector", _find_mergers(model, stacks, towers)),
         ("vision", towers),
-        ("projector", {path for tower in towers for path in paths_above(tower) if not inside(text, path)}),
+        ("projector", {path for t in towers for path in paths_above(t) if not _holds(path, {text, *language})}),
         ("projector", _find_patches(model)),
         ("language", language),
     )
@@ -57,6 +62,9 @@ def find_components(model: PreTrainedModel) -> dict[str, Component]:
 
 def _find_towers(model: PreTrainedModel, stacks: Mapping[str, nn.ModuleList], text: str) -> set[str]:
     """Paths of the models that feed the text: for each stack outside the text, the largest model that holds it."""
+    inputs = [*inspect.signature(model.forward).parameters, *type(model.config).sub_configs]
+    if not any(MEDIA.search(name) for name in inputs):
+        return set()  # models of other configurations that read text, as in BLT
     decoder = path_of(model, model.get_decoder())
     ours = {stack for stack in stacks if stack == text or is_of_the_text(model, stack)}
     towers = set()
@@ -150,6 +158,10 @@ def _find_mergers(model: PreTrainedModel, stacks: Iterable[str], towers: Iterabl
             if matrices and matrices[-1].shape[0] == width and not any(inside(stack, name) for stack in stacks):
                 found.add(name)
     return found
+
+
+def _holds(path: str, others: Iterable[str]) -> bool:
+    return any(inside(other, path) for other in others)
 
 
 def _lies_in(name: str, paths: Iterable[str]) -> bool:

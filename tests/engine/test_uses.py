@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 
-from hpa_merge import HPAConfig, merge, sweep
+from hpa_merge import merge
 from hpa_merge.engine import loop
 from hpa_merge.verification import verify
 
@@ -72,23 +72,21 @@ def sorted_content(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.gate
-def test_a_model_that_loops_is_swept_recorded_resumed_and_verified(
+def test_a_model_that_loops_is_recorded_resumed_and_verified(
     looping: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"safety_calib": looping.safety, "task_calib": looping.task}
-    made = merge(looping.old, looping.new, tmp_path / "out", **files)
+    stats = tmp_path / "stats.safetensors"
+    made = merge(looping.old, looping.new, tmp_path / "out", **files, stats=stats)
     assert made.count("adapted") > 20
     shapes = {record.safety_tokens for record in made.linears if record.outcome == "adapted"}
     assert len(shapes) > 1  # the blocks read each token several times, the head once
     again = verify(tmp_path / "out", looping.old, looping.new, **files)
     assert not again.problems
 
-    stats = tmp_path / "stats.safetensors"
-    sweep(looping.old, looping.new, {tmp_path / "swept": HPAConfig()}, **files, stats=stats)
-    merge(looping.old, looping.new, tmp_path / "replayed", **files, stats=stats)
     wanted = sorted_content(tmp_path / "out")
-    for name in ("swept", "replayed"):
-        assert sorted_content(tmp_path / name) == wanted
+    merge(looping.old, looping.new, tmp_path / "replayed", **files, stats=stats)
+    assert sorted_content(tmp_path / "replayed") == wanted
 
     finish = loop._Loop._merge_unit
     merged: list[object] = []

@@ -232,6 +232,21 @@ def _hidden(path: str, module: Any, put: Callable[[str, Tensor], None]) -> Itera
                     put(f"{path}.{leaf}[{head}]", x)
 
         yield module.register_forward_pre_hook(gates)
+    elif isinstance(module, nn.MultiheadAttention):
+
+        def attend(_: Any, args: tuple[Any, ...]) -> None:
+            given = [x.reshape(-1, x.shape[-1]) for x in args[:3]]
+            for x in dict.fromkeys(given) if args[0] is args[1] else (given[0], given[1]):
+                put(f"{path}.in_proj_weight", x)
+            weights, biases = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
+            q, k, v = (
+                nn.functional.linear(x, w, b).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
+                for x, w, b in zip(args[:3], weights, biases, strict=True)
+            )
+            mixed = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+            put(f"{path}.out_proj", mixed.transpose(1, 2).flatten(2))
+
+        yield module.register_forward_pre_hook(attend)
     elif kind == "Gemma3MultiModalProjector":
         yield module.mm_soft_emb_norm.register_forward_hook(
             lambda _, __, made: put(f"{path}.mm_input_projection_weight", made)
