@@ -13,7 +13,8 @@ HEAD = """# Families
 The families that the tests merge end to end, on tiny random models of transformers' own classes. `docs/families.py`
 writes this table from the rows in `tests/helpers/families_*.py`. For every row the tests check that
 
-1. the streamed forward gives the logits of the ordinary forward, bit for bit, and loads every unit once;
+1. the streamed forward, with every linear observed, gives the logits of the ordinary forward, bit for bit, and loads
+   every unit once (a model that loops comes back to units);
 2. the merge makes the same decisions as a float64 reference that shares no code with the package, and gives the same
    weights up to rounding; the reference matches tensors on disk to modules and experts by their values;
 3. OUT has NEW's shards, names, dtypes, shapes and files, and NEW's bytes wherever nothing was adapted;
@@ -28,6 +29,10 @@ Classes of transformers that are not listed and consist of the same blocks are m
 """
 
 MIDDLE = """
+An input is observed at the product, wherever the weight is multiplied: by its module, by another, as a slice of a
+stack, joined with other weights, transposed, or by `einsum`. A weight that is used several times (Zamba's shared
+blocks, blocks that run in a loop) is merged once, from all of them, at the depth of the first.
+
 Of a mixture each expert is a linear of its own. Routers (without `--routers`), norms, biases, embeddings, tied heads
 and convolutions are NEW's in every family.
 

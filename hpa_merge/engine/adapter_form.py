@@ -215,7 +215,7 @@ def _held(
             observed[observer].append(linear)
     for factors in adapter.factors:
         axis, count = meta.input_axis(factors.parameter), factors.experts
-        if axis is None or (count is None) == (factors.parameter in meta.expert_stacks):
+        if axis is None or (count is None) == (factors.parameter in meta.stacks):
             continue
         if count is None:
             held = [observed[factors.module] or observed[factors.parameter]]

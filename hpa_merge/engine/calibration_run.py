@@ -73,7 +73,8 @@ class CalibrationRun:
         self.tally, self.shown = samples.tally, tuple(samples.shown)
         self._samples = samples.samples
         self._forwards = PausedForwards(meta.model, meta.units)
-        self._hooks = ActivationHooks(meta.model, meta.observed, meta.expert_stacks.values(), meta.routers.values())
+        self._hooks = ActivationHooks(meta.model, meta.observed)
+        self._hooks.on_read = self._forwards.end_if_last
 
     @property
     def tokens(self) -> int:
@@ -131,6 +132,7 @@ class CalibrationRun:
         """
         if self._record is not None:
             self._record.visits.clear()
+        self._hooks.clear()
         self._check_ids()
         self.weights.check(self._meta.load(None, self.weights.read_unchecked))
         samples = [*self.inputs, *(sample for _, sample in self._others)]
@@ -156,7 +158,7 @@ class CalibrationRun:
         self.weights.check(tensors)
         return tensors.__getitem__
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> Statistics:
         """Run the samples that wait at ``unit``, which is loaded, through it.
 
         The samples end in the last unit to be merged, as soon as its linears have read their inputs.
@@ -164,28 +166,43 @@ class CalibrationRun:
         Raises:
             CalibrationError: the model's forward fails on a sample.
         """
-        waiting, record = self.next_unit == unit, self._record
-        self._chosen = ({}, {})
         self._merging.discard(unit)
-        watched = list(linears) if waiting and record is None else self._unrecorded(unit)
-        pooling = self._min_expert_tokens > 0
-        self._hooks.watch(o for linear in watched for o in (linear.pool if pooling else ()) + linear.observers)
-        try:
-            for place in self._forwards.run(unit, last=not self._merging):
-                self._end_sample(place)
-        except ForwardError as error:
-            raise self._failed(error) from error
+        waiting, record = self.next_unit == unit, self._record
+        wanted = [*linears] if record is None and (waiting or self._hooks.waiting) else self._unrecorded(unit)
+        self._run(unit, wanted, later)
         observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping, self._min_expert_tokens)
         if record is None:
             return observed
-        if waiting:
-            record.visits.append(unit.name)
-        for linear in watched:
+        for linear in wanted:
             diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
             record.take(linear, observed.tokens(linear), diagonal)
-        if watched:
-            record.keep(unit, observed, watched)
+        if wanted:
+            record.keep(unit, observed, wanted)
         return record
+
+    def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
+        self._run(unit, (), later if self._record is None else self._unrecorded(unit))
+
+    def _run(self, unit: Unit, linears: Sequence[LinearTensor], later: Iterable[LinearTensor]) -> None:
+        """Run the samples that wait at ``unit``; ``later``: the linears that it uses and that are merged later."""
+        if self.next_unit != unit:
+            later = ()
+        elif self._record is not None:
+            later = [*later, *filter(self._record.lacks, self._meta.passed.get(unit, ()))]
+            if unit.name not in self._record.visits:
+                self._record.visits.append(unit.name)
+        pooling, self._chosen = self._min_expert_tokens > 0, ({}, {})
+        names, waiting = (
+            {o for linear in group for o in (linear.pool if pooling else ()) + linear.observers}
+            for group in (linears, later)
+        )
+        last = not self._merging and len(names | waiting) <= 1
+        with self._hooks.watching(names, waiting):
+            try:
+                for place in self._forwards.run(unit, last=last, reads=bool(names or waiting)):
+                    self._end_sample(place)
+            except ForwardError as error:
+                raise self._failed(error) from error
 
     def free(self, unit: Unit) -> None:
         self._meta.free(unit)
@@ -194,7 +211,6 @@ class CalibrationRun:
 
     def close(self) -> None:
         self._forwards.close()
-        self._hooks.close()
         self._choosing.close()
 
     def _end_sample(self, place: int) -> None:

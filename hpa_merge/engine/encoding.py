@@ -21,9 +21,6 @@ from hpa_merge.report.planned import ShownPiece, ShownSample
 
 __all__ = ["Encoding", "encoding", "template_options"]
 
-TWICE = {"pixel_values", "pixel_values_videos"}
-"""Inputs that go through one vision tower or projector one after the other; a unit is run once."""
-
 TEMPLATE_BYTES = 2**20
 """The longest file of a chat template; of real ones, the longest has 30 kB."""
 
@@ -127,11 +124,6 @@ class Encoding:
         used: list[Sample] = []
         for sample in self.samples:
             made = encoder.prepare(sample, length)
-            if made.inputs.keys() >= TWICE:
-                raise CalibrationError(
-                    f"{sample.source} has images and videos, for which the model runs the same layers twice: give the "
-                    "images and the videos in samples of their own."
-                )
             unfit = made.unfit
             if self._purpose == "safety" and made.cut and not sample.turns:
                 unfit = (

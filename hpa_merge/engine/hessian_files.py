@@ -144,7 +144,7 @@ class HessianFiles:
         Raises:
             StatisticsError: the file is missing or damaged.
         """
-        unit = linear.unit.name
+        unit = linear.last.name
         with telling_damage(self._path(unit), ": delete the statistics file and this folder."):
             if self._unit is None or self._unit.name != unit:
                 self._unit = None

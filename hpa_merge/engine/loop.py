@@ -4,7 +4,7 @@ Unit ``l`` of OLD runs the safety samples, and unit ``l`` of NEW the task sample
 the inputs that it reads. The unit's weights are merged, written and freed before the next unit is loaded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -28,31 +28,64 @@ from hpa_merge.methods.applying import adapt, differ
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.model.units import inside
 
-__all__ = ["Loop"]
+__all__ = ["run_loop"]
+
+
+def run_loop(
+    prepared: Prepared,
+    make_sinks: Callable[[Prepared], Sequence[Sink]],
+    on_progress: Progress,
+    stats: Path | None = None,
+) -> list[float | None]:
+    """Merge every unit for each OUT that lacks it, and copy the rest.
+
+    Only the samples show whether a model comes back to a unit after others have run. If it does, the merge starts again
+    and merges these units at the end.
+
+    Args:
+        make_sinks: makes the OUTs, and gives up those that it made before.
+        stats: the file to write the statistics to, if any.
+
+    Returns:
+        ``‖OUT − FIRST‖_F`` of each OUT; None if the first model of the history was not given.
+
+    Raises:
+        ConfigError: the merge does not stay within the limits of memory if it keeps the statistics of these units.
+    """
+    while True:
+        try:
+            return _Loop(prepared, make_sinks(prepared), on_progress, stats).run()
+        except _Returned as again:
+            prepared = prepared.returning_to(again.units)
+
+
+class _Returned(Exception):
+    """A sample reached a unit again after others had run, and the unit was merged by then.
+
+    Attributes:
+        units: the units that have been merged since the first visit, with this one.
+    """
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        super().__init__("a sample reached a unit after it was merged")
+        self.units = frozenset(units)
 
 
 @final
-class Loop:
+class _Loop:
     """The loop and its state."""
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        sinks: Sequence[Sink],
-        on_progress: Progress,
-        stats: Path | None = None,
-        *,
-        hessians: bool = False,
-    ) -> None:
-        """``stats``: the file to write the statistics to, if any; ``hessians``: keep the Hessians next to it."""
+    def __init__(self, prepared: Prepared, sinks: Sequence[Sink], on_progress: Progress, stats: Path | None) -> None:
         self._prepared = prepared
         self._plan = prepared.plan
         self._sinks = sinks
         self._on_progress = on_progress
         self._stats = stats
-        self._hessians = hessians
+        self._hessians = prepared.keeping
         self._steps = len(self._plan.new.units) + 1
         self._text_has_run = False
+        self._after_text: dict[Unit, bool] = {}  # of the units that samples have visited
+        self._merged: list[Unit] = []
         self._linear_keys = {pair.new.key for pair in self._plan.pairs}
         self._recorded: list[ModelStatistics] = []  # computed for the statistics file
         self._routing = RoutingDrift({name: record for sink in sinks for name, record in sink.routing.items()})
@@ -63,13 +96,13 @@ class Loop:
         )
 
     def run(self) -> list[float | None]:
-        """Merge every unit for each OUT that lacks it, and copy the rest.
+        """As :func:`run_loop`, with sinks that lack some units.
 
         A resumed run does not merge units again that the journals name. Its samples still run through them, but do not
         run at all if no unit is left to be merged.
 
-        Returns:
-            ``‖OUT − FIRST‖_F`` of each OUT; None if the first model of the history was not given.
+        Raises:
+            _Returned: a sample comes back to a unit that is not expected again.
         """
         pending = {unit: pairs for unit, pairs in self._plan.linears.items() if self._has_to_do(unit)}
         for unit in (None, *(unit for unit in self._plan.new.units if unit.block is None)):
@@ -78,9 +111,8 @@ class Loop:
             for source in self._sources:
                 merging.enter_context(source.merging(pending, self._prepared.memory.prefetch if pending else 0))
             self._run_samples(pending)
-            text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
-            for unit, pairs in pending.items():  # no sample reached these
-                self._merge_unit(unit, pairs, _depth(unit, after_text=unit.index > text_ends))
+            for unit, pairs in pending.items():  # no sample reached these, or their visits had to be over
+                self._merge_unit(unit, pairs, ())
             if self._sinks:
                 self._prepared.sets[1].run.weights.check_rest()
         if self._stats is not None and self._recorded:
@@ -116,11 +148,17 @@ class Loop:
                 for source in self._sources:
                     source.start()
             while pending and (unit := self._next_unit()) is not None:
-                if unit in self._plan.linears and unit in done:
-                    raise RuntimeError(f"a sample reached {unit.name} after it was merged")
+                passed = [pair for pair in self._plan.passed.get(unit, ()) if pair.new.last in pending]
+                self._check_return({unit, *(pair.new.last for pair in self._plan.passed.get(unit, ()))})
                 self._on_progress(unit.name, len(done), self._steps)
                 done.add(unit)
-                self._merge_unit(unit, pending.pop(unit, ()), _depth(unit, after_text=self._text_has_run))
+                self._after_text.setdefault(unit, self._text_has_run)
+                if unit in pending and unit in self._prepared.returning:
+                    self._gather(unit, [*pending[unit], *passed])
+                else:
+                    if unit in pending:
+                        self._merged.append(unit)
+                    self._merge_unit(unit, pending.pop(unit, ()), passed)
                 self._text_has_run |= unit.text
         finally:
             for source in self._sources:
@@ -157,22 +195,60 @@ class Loop:
         for sink in self._sinks:
             sink.pass_on(keys, old, new)
 
-    def _merge_unit(self, unit: Unit, pairs: Sequence[LinearPair], depth: int) -> None:
-        """Load one unit of both models, run it, merge, write and record its linears, and free it.
+    def _check_return(self, units: set[Unit]) -> None:
+        """Raise _Returned if one of ``units`` has been merged in this run."""
+        for place, unit in enumerate(self._merged):
+            if unit in units:
+                raise _Returned(self._merged[place:])
 
-        Which linears changed is computed lazily: before the samples run if that decides which are watched, otherwise
-        one by one, so that only one pair of weights has to be in memory.
-        """
-        sinks = [sink for sink in self._sinks if pairs and sink.lacks(unit)]
+    def _depth(self, unit: Unit) -> int:
+        """The depth: the index in the stack; outside the stacks, 0 before the text stack and ``L`` after it."""
+        if unit.block is not None:
+            return unit.block
+        text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
+        return unit.blocks if self._after_text.get(unit, unit.index > text_ends) else 0
+
+    def _wanted(self, pairs: Iterable[LinearPair]) -> list[LinearPair]:
+        """The linears that an unfinished OUT may adapt."""
+        return [p for p in pairs if any(s.plan.includes(p) and s.lacks(p.new.last) for s in self._sinks)]
+
+    def _load(self, unit: Unit) -> tuple[Read, Read, Callable[[LinearPair], bool]]:
+        """Load one unit of both models; returns OLD's tensors, NEW's, and whether a linear changed."""
         old, new = (source.load(unit) for source in self._sources)
 
         @cache
         def changed(pair: LinearPair) -> bool:
             return differ(pair.before(old(pair.old.key)), pair.new.matrix(new(pair.new.key)))
 
-        wanted = [pair for pair in pairs if any(sink.plan.includes(pair) for sink in sinks)]
-        safety = self._sources[0].run(unit, (pair.old for pair in wanted if changed(pair)))
-        task = self._sources[1].run(unit, (pair.new for pair in wanted if changed(pair)))
+        return old, new, changed
+
+    def _gather(self, unit: Unit, pairs: Iterable[LinearPair]) -> None:
+        """Load one unit of both models, run it and free it; ``pairs`` are merged later."""
+        _, _, changed = self._load(unit)
+        wanted = [pair for pair in self._wanted(pairs) if changed(pair)]
+        self._sources[0].gather(unit, [pair.old for pair in wanted])
+        self._sources[1].gather(unit, [pair.new for pair in wanted])
+        for source in self._sources:
+            source.free(unit)
+
+    def _merge_unit(self, unit: Unit, pairs: Sequence[LinearPair], passed: Sequence[LinearPair]) -> None:
+        """Load one unit of both models, run it, merge, write and record its linears, and free it.
+
+        Which linears changed is computed lazily: before the samples run if that decides which are watched, otherwise
+        one by one, so that only one pair of weights has to be in memory.
+
+        Args:
+            passed: linears that it uses and that are merged with a later unit.
+        """
+        sinks = [sink for sink in self._sinks if pairs and sink.lacks(unit)]
+        old, new, changed = self._load(unit)
+        wanted, later = self._wanted(pairs), self._wanted(passed)
+        safety = self._sources[0].run(
+            unit, (pair.old for pair in wanted if changed(pair)), (pair.old for pair in later if changed(pair))
+        )
+        task = self._sources[1].run(
+            unit, (pair.new for pair in wanted if changed(pair)), (pair.new for pair in later if changed(pair))
+        )
         routing = self._routing.compare(self._mixtures_of(unit), *(source.chosen for source in self._sources))
         for pair in pairs if sinks else ():
             if not (counting := [sink for sink in sinks if sink.plan.counts(pair.new)]):
@@ -181,7 +257,7 @@ class Loop:
             before, tensor = pair.before(old(pair.old.key)), new(pair.new.key)
             linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
             if changed(pair):
-                _merge_linear(linear, depth, known, counting)
+                _merge_linear(linear, self._depth(pair.new.unit), known, counting)
             else:
                 for sink in counting:
                     sink.put(linear)
@@ -200,13 +276,6 @@ class Loop:
         """The computed statistics of ``pairs``, by purpose, in the journals' form."""
         linears = {"safety": [pair.old for pair in pairs], "task": [pair.new for pair in pairs]}
         return {each.purpose: each.packed(linears[each.purpose]) for each in self._recorded}
-
-
-def _depth(unit: Unit, *, after_text: bool) -> int:
-    """The depth of a unit: its index in its stack; outside the stacks, 0 before the text stack and ``L`` after it."""
-    if unit.block is not None:
-        return unit.block
-    return unit.blocks if after_text else 0
 
 
 def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatistics], sinks: Sequence[Sink]) -> None:

@@ -6,7 +6,7 @@ an upper bound: linears that share an input are counted separately, because only
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -23,6 +23,7 @@ from hpa_merge.engine.plan import Plan
 from hpa_merge.engine.request import Limits
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.errors import ConfigError, ResourceError
+from hpa_merge.model import Unit
 
 __all__ = ["Memory", "allot", "explaining", "hessian_bytes"]
 
@@ -61,7 +62,8 @@ def allot(
     checkpoints: Sequence[Checkpoint],
     sets: Sequence[CalibrationSet],
     limits: Limits,
-    hessians: bool = False,
+    keeping: bool = False,
+    returning: Collection[Unit] = (),
 ) -> Memory:
     """The fastest way to use memory that stays within ``limits``.
 
@@ -71,7 +73,8 @@ def allot(
     Args:
         checkpoints: OLD and NEW.
         sets: the safety set with OLD, and the task set with NEW.
-        hessians: whether Hessians are kept with the statistics.
+        keeping: whether Hessians are kept with the statistics.
+        returning: the units whose curvatures are held until the end.
 
     Raises:
         ConfigError: no way stays within them.
@@ -82,7 +85,7 @@ def allot(
     base += sum(value.nbytes for each in sets for sample in each.run.inputs for value in sample.values())
     base += sum(checkpoint.workspace for checkpoint in checkpoints)
     for offload in (False, True) if cuda else (False,):
-        work, waiting = _work(plan, checkpoints[1], sets, offload, keeping=hessians)
+        work, waiting = _work(plan, checkpoints[1], sets, offload, keeping=keeping, returning=returning)
         host, most_host = base + work, limits.device
         if cuda:
             largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
@@ -129,12 +132,19 @@ def _refusal(where: str, option: str, needed: int, limit: int) -> str:
 
 
 def _work(
-    plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: bool, *, keeping: bool
+    plan: Plan,
+    new: Checkpoint,
+    sets: Sequence[CalibrationSet],
+    offload: bool,
+    *,
+    keeping: bool,
+    returning: Collection[Unit],
 ) -> tuple[int, int]:
     """Bytes that the arithmetic takes on its device, and bytes of the tokens that wait on the host.
 
     Args:
         keeping: whether Hessians are kept with the statistics.
+        returning: the units whose curvatures are held until the end.
     """
     configs = [out.config for out in plan.outs]
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
@@ -151,6 +161,7 @@ def _work(
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     all_tokens = sum(tokens) + sum(recalled)
     units, waiting = 0, 0
+    held_on, kept_on = _held(plan, new, tokens, returning)
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
         stored = [new.tensors[pair.new.key].shape for pair in pairs]
@@ -184,7 +195,21 @@ def _work(
             gathered = together
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
-    return units + states, waiting
+    return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)
+
+
+def _held(plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collection[Unit]) -> tuple[int, int]:
+    """Bytes of the curvatures that are held while other units run, and of their tokens."""
+    itemsize = plan.new.model.dtype.itemsize
+    gathered = kept = 0
+    for pair in plan.pairs:
+        visits = len(pair.new.uses) * (2 if pair.new.last in returning else 1)  # they are not known before the run
+        if visits > 1:
+            _, columns = pair.new.shape(new.tensors[pair.new.key].shape)
+            for count in tokens:
+                gathered += _gathered(visits * count, columns, itemsize, pair.new.routed)
+                kept += int(visits * count * pair.new.routed) * columns * itemsize
+    return gathered, kept
 
 
 def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:

@@ -176,6 +176,7 @@ class MergeOutput:
             linears=tuple(self.records),
             components=component_records(config, plan.new, ((each.name, each.outcome) for each in self.records)),
             passed_through=self.plan.passed_through,
+            unmerged=self.plan.unmerged,
             left_out=tuple(str(path) for path in self._layout.side_files().left_out),
             manifest=self._writer.manifest(),
             run=RunRecord(

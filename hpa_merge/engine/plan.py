@@ -26,6 +26,9 @@ from hpa_merge.model import LinearTensor, MetaModel, Unit
 from hpa_merge.model.architecture import is_headless
 from hpa_merge.report.words import shortened
 
+EXPERT, OTHER = "expert", "convolution or other"
+"""Kinds of weights that no rule merges."""
+
 
 @final
 @dataclass(frozen=True)
@@ -58,12 +61,15 @@ class OutPlan:
         included: names of the linears that the options allow to be adapted.
         from_old: OLD's key for each of NEW's keys whose tensor comes from OLD.
         passed_through: how many other tensors come from NEW, by kind; adaptable linears do not count.
+        unmerged: names of those that are weights and no embedding or router: convolutions, tables, and parameters whose
+            inputs are not known.
     """
 
     config: HPAConfig
     included: frozenset[str]
     from_old: dict[str, str]
     passed_through: dict[str, int]
+    unmerged: tuple[str, ...]
 
     def counts(self, linear: LinearTensor) -> bool:
         """Whether a weight of NEW counts as a linear: routers only if they are merged."""
@@ -80,7 +86,8 @@ class Plan:
     """Two checkpoints that fit each other, as meta models, and what is made from them.
 
     Attributes:
-        linears: all linears, by unit.
+        linears: all linears, by the unit that they are merged with.
+        passed: linears that a unit uses and that a later unit uses too, by unit.
         outs: what will be in each OUT, in the order of the configurations.
         reshaped: a sentence for each tensor that has another shape in NEW than in OLD: the vocabulary grew or was cut,
             or the options exclude the tensor.
@@ -90,6 +97,7 @@ class Plan:
     old: MetaModel
     new: MetaModel
     linears: dict[Unit, tuple[LinearPair, ...]]
+    passed: dict[Unit, tuple[LinearPair, ...]]
     outs: tuple[OutPlan, ...]
     reshaped: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -146,6 +154,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     if heads or any(components[key] in ("head", "embeddings") for out in outs for key in out.from_old):
         check_order(old.folder, new.folder)
     linears: dict[Unit, list[LinearPair]] = defaultdict(list)
+    passed: dict[Unit, list[LinearPair]] = defaultdict(list)
     in_old = {(linear.key, linear.part): linear for linear in metas[0].linears.values()}
     for linear in metas[1].linears.values():
         before = in_old[keys[linear.key], linear.part]
@@ -153,11 +162,14 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         pair = LinearPair(before, linear)
         if linear.key in resized:
             pair = replace(pair, shared_rows=rows[0]) if rows[0] < rows[1] else replace(pair, rows=rows[1])
-        linears[linear.unit].append(pair)
+        linears[linear.last].append(pair)
+        for unit in linear.uses[:-1]:
+            passed[unit].append(pair)
     return Plan(
         old=metas[0],
         new=metas[1],
         linears={unit: tuple(linears[unit]) for unit in metas[1].units if unit in linears},
+        passed={unit: tuple(pairs) for unit, pairs in passed.items()},
         outs=outs,
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
@@ -248,12 +260,13 @@ def _plan_out(
                 f"{component} is old, and {key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
                 f"set {component} to new."
             )
-    linears = metas[1].linears.values()
+    linears, kinds = metas[1].linears.values(), _kinds(metas[1], new, from_old, config)
     return OutPlan(
         config=config,
         included=frozenset(each.name for each in linears if each.key in included and is_chosen(config, each.unit)),
         from_old=from_old,
-        passed_through=_passed_through(metas[1], new, from_old, config),
+        passed_through=dict(sorted(Counter(kinds.values()).items())),
+        unmerged=tuple(sorted(key for key, kind in kinds.items() if kind in (EXPERT, OTHER))),
     )
 
 
@@ -293,6 +306,9 @@ def _match(
             f"{present_in}'s tensor {key} has no counterpart in {missing_in}: give two whole checkpoints of one model."
         )
     keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
+    at = {place: key for key, places in old.places.items() for place in places}
+    shared = (linear.key for linear in new.linears.values() if linear.part is None and linear.key not in keys)
+    keys |= {key: at[place] for key in shared for place in new.places[key][:1] if place in at}
     for key, old_key in keys.items():
         shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
         resized = key in new.embeddings or (new.components.get(key) == "head" and _differ_in_rows(*shapes))
@@ -342,30 +358,28 @@ def _differ_in_rows(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
-def _passed_through(
-    meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig
-) -> dict[str, int]:
-    """How many tensors that are not adaptable linears come from NEW, by kind."""
-    kinds: Counter[str] = Counter()
+def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
+    """The kind of each tensor that is no adaptable linear and comes from NEW, by name."""
+    kinds: dict[str, str] = {}
     routers = {linear.key for linear in meta.linears.values() if linear.router and config.routers != "merge"}
     adaptable, external = {linear.key for linear in meta.linears.values()} - routers, checkpoint.external
     for key, info in checkpoint.tensors.items():
         if key in adaptable or key in from_old or key in external:
             continue
         if key not in meta.slots:
-            kinds["unknown to the model"] += 1
+            kinds[key] = "unknown to the model"
         elif key not in meta.tied and meta.components[key] == "head" and len(info.shape) > 1:
-            kinds["head"] += 1
+            kinds[key] = "head"
         elif key in meta.tied:
-            kinds["tied"] += 1
+            kinds[key] = "tied"
         elif key in meta.embeddings:
-            kinds["embedding"] += 1
+            kinds[key] = "embedding"
         elif key in routers:
-            kinds["router"] += 1
+            kinds[key] = "router"
         elif key in meta.experts:
-            kinds["expert"] += 1
+            kinds[key] = EXPERT
         elif len(info.shape) <= 1 or key.endswith("bias"):
-            kinds["norm, bias or scalar"] += 1
+            kinds[key] = "norm, bias or scalar"
         else:
-            kinds["convolution or other"] += 1
-    return dict(sorted(kinds.items()))
+            kinds[key] = OTHER
+    return kinds

@@ -3,11 +3,11 @@
 import time
 from pathlib import Path
 
-from hpa_merge.engine.loop import Loop
+from hpa_merge.engine.loop import run_loop
 from hpa_merge.engine.memory import explaining
 from hpa_merge.engine.output import MergeOutput
 from hpa_merge.engine.request import MergeRequest, Progress, Render, silent
-from hpa_merge.engine.setup import prepare
+from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.errors import CheckpointError, HPAError, OutputError
 from hpa_merge.report.schema import MergeReport
 
@@ -22,14 +22,20 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
     """
     started = time.monotonic()
     outputs: dict[Path, MergeOutput] = {}
+
+    def make(prepared: Prepared) -> list[MergeOutput]:
+        for output in outputs.values():
+            output.abort(keep=False)
+        outputs.clear()
+        for out, plan, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True):
+            if out not in prepared.finished:
+                outputs[out] = MergeOutput(request, prepared, out, plan, form)
+        return list(outputs.values())
+
     with prepare(request) as prepared, explaining(prepared.memory, prepared.device):
         reports = dict(prepared.finished)
         try:
-            for out, plan, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True):
-                if out not in reports:
-                    outputs[out] = MergeOutput(request, prepared, out, plan, form)
-            sinks, hessians = list(outputs.values()), request.stats_hessians
-            from_first = Loop(prepared, sinks, on_progress, request.stats, hessians=hessians).run()
+            from_first = run_loop(prepared, make, on_progress, request.stats)
             for (out, output), distance in zip(outputs.items(), from_first, strict=True):
                 reports[out] = output.publish(render, started, distance)
         except BaseException as error:

@@ -21,14 +21,14 @@ from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot, hessian_bytes
 from hpa_merge.engine.plan import Plan, make_plan
-from hpa_merge.engine.request import MergeRequest
+from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError, StatisticsError
-from hpa_merge.model import LinearTensor
+from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
 
@@ -49,9 +49,12 @@ class Prepared:
         sets: the safety set with OLD, and the task set with NEW.
         memory: how memory is used.
         statistics_notes: why statistics of the file are not used, a sentence each.
+        limits: of memory.
+        keeping: whether Hessians are kept next to the statistics file.
         forms: for each OUT, its plan as an adapter; None for a whole checkpoint.
         routing: the routing drift, if all statistics come from a file.
         finished: the reports of OUTs that are complete and stay unchanged.
+        returning: the units that samples come back to after others have run; they are merged at the end.
     """
 
     inputs: MergeInputs
@@ -59,9 +62,12 @@ class Prepared:
     sets: tuple[CalibrationSet, CalibrationSet]
     memory: Memory
     statistics_notes: tuple[str, ...]
+    limits: Limits
+    keeping: bool
     forms: tuple[AdapterForm | None, ...]
     routing: tuple[RoutingRecord, ...] = ()
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
+    returning: frozenset[Unit] = frozenset()
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +92,12 @@ class Prepared:
     def origins(self) -> dict[str, str]:
         """Where the statistics come from, for a fingerprint: a run is only resumed with the same statistics."""
         return {f"{each.purpose} statistics": each.known.digest() if each.known else COMPUTED for each in self.sets}
+
+    def returning_to(self, units: frozenset[Unit]) -> "Prepared":
+        """The same merge, where samples come back to ``units`` too; raises ConfigError if memory does not suffice."""
+        returning = self.returning | units
+        memory = allot(self.plan, self.inputs.read, self.sets, self.limits, keeping=self.keeping, returning=returning)
+        return replace(self, memory=memory, returning=returning)
 
     def used(self, config: HPAConfig) -> dict[str, str]:
         """Whether the statistics of each set that the method needs were ``read`` or ``computed``."""
@@ -171,11 +183,11 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
     if plan.new.routers and all(each.runs for each in sets):
         runs[0].compare(runs[1])
         runs[1].compare(runs[0])
-    memory = allot(plan, inputs.read, sets, request.limits, request.stats_hessians)
+    memory = allot(plan, inputs.read, sets, request.limits, keeping=request.stats_hessians)
     forms = tuple(plan_adapter(new, plan, out) if out.config.output_format == "adapter" else None for out in plan.outs)
     for form in filter(None, forms):
         check_side_files(form.layout)
-    return Prepared(inputs, plan, sets, memory, notes, forms, routing)
+    return Prepared(inputs, plan, sets, memory, notes, request.limits, request.stats_hessians, forms, routing)
 
 
 def _needed(inputs: MergeInputs, configs: Iterable[HPAConfig]) -> int:
@@ -194,7 +206,7 @@ def _key(
         run.purpose,
         of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears), floor),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
-        {linear.name: linear.unit.name for linear in linears},
+        {linear.name: linear.last.name for linear in linears},
         [unit.name for unit in plan.new.units],
         str(plan.new.device),
     )

@@ -44,8 +44,15 @@ class StatisticsSource(Protocol):
             NumericalError: a tensor holds NaN or infinity.
         """
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
-        """Run the samples through ``unit``, and return the statistics of ``linears``, which is consumed lazily."""
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> Statistics:
+        """Run the samples through ``unit``, and return the statistics of ``linears``, which is consumed lazily.
+
+        Args:
+            later: linears that ``unit`` uses and that are merged with a later unit; consumed lazily too.
+        """
+
+    def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
+        """Run the samples through ``unit``, which they will visit again before ``later``, its linears, are merged."""
 
     @property
     def chosen(self) -> Chosen:
@@ -145,10 +152,13 @@ class Replay:
         self._held.clear()
         return self._read
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor]) -> Statistics:
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> Statistics:
         if self.next_unit == unit:
             self._visits.pop()
         return self._statistics
+
+    def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
+        self.run(unit, ())
 
     @property
     def chosen(self) -> Chosen:

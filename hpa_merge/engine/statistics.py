@@ -178,7 +178,7 @@ class ModelStatistics:
 
     def lacks(self, linear: LinearTensor) -> bool:
         """Whether the linear is not recorded yet."""
-        if self.hessians is not None and not self.hessians.has(linear.unit.name):
+        if self.hessians is not None and not self.hessians.has(linear.last.name):
             return True
         return linear.name not in self._tokens
 
@@ -222,7 +222,7 @@ class ModelStatistics:
         known = {linear.name: [self.tokens(linear), _packed(self._diagonals.get(linear.name))] for linear in linears}
         packed: dict[str, Any] = {"visits": list(self.visits), "linears": known}
         if self.hessians is not None:
-            units = {linear.unit.name for linear in linears}
+            units = {linear.last.name for linear in linears}
             packed["hessians"] = {unit: self.hessians.written[unit] for unit in units if unit in self.hessians.written}
         return packed
 

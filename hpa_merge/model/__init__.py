@@ -12,6 +12,7 @@ from hpa_merge.model.kept_dtypes import kept_in_float32
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
 from hpa_merge.model.meta_model import LinearTensor, MetaModel
 from hpa_merge.model.original_llava import TOWER, is_original_llava
+from hpa_merge.model.products import WatchedWeight
 from hpa_merge.model.routing import ChoiceHooks, Choices
 from hpa_merge.model.units import Unit, find_units
 
@@ -29,6 +30,7 @@ __all__ = [
     "MetaModel",
     "PausedForwards",
     "Unit",
+    "WatchedWeight",
     "find_units",
     "is_original_llava",
     "kept_in_float32",

@@ -5,6 +5,8 @@ that feeds the text: for images, video or sound, or a Q-Former or perceiver. The
 two that is not a block.
 """
 
+import inspect
+import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Literal, get_args
@@ -12,13 +14,25 @@ from typing import Literal, get_args
 from torch import nn
 from transformers import PreTrainedModel
 
-from hpa_merge.model.units import find_stacks, find_units, inside, is_of_the_text, path_of, paths_above, text_stack
+from hpa_merge.model.units import (
+    find_stacks,
+    find_units,
+    inside,
+    is_of_the_text,
+    path_of,
+    paths_above,
+    text_configs,
+    text_stack,
+)
 
 __all__ = ["COMPONENTS", "Component", "find_components"]
 
 Component = Literal["vision", "projector", "language", "head", "embeddings"]
 
 COMPONENTS: tuple[Component, ...] = get_args(Component)
+
+MEDIA = re.compile("pixel|image|video|vision|audio|speech|codec|feature|protein|patches|input_values")
+"""What the inputs or the configurations of a model with towers are called."""
 
 
 def find_components(model: PreTrainedModel) -> dict[str, Component]:
@@ -32,7 +46,8 @@ def find_components(model: PreTrainedModel) -> dict[str, Component]:
         ("head", _find_heads(model, text, towers)),
         ("projector", _find_mergers(model, stacks, towers)),
         ("vision", towers),
-        ("projector", {path for tower in towers for path in paths_above(tower) if not inside(text, path)}),
+        ("projector", {path for t in towers for path in paths_above(t) if not _holds(path, {text, *language})}),
+        ("projector", _find_patches(model)),
         ("language", language),
     )
 
@@ -47,6 +62,9 @@ def find_components(model: PreTrainedModel) -> dict[str, Component]:
 
 def _find_towers(model: PreTrainedModel, stacks: Mapping[str, nn.ModuleList], text: str) -> set[str]:
     """Paths of the models that feed the text: for each stack outside the text, the largest model that holds it."""
+    inputs = [*inspect.signature(model.forward).parameters, *type(model.config).sub_configs]
+    if not any(MEDIA.search(name) for name in inputs):
+        return set()  # models of other configurations that read text, as in BLT
     decoder = path_of(model, model.get_decoder())
     ours = {stack for stack in stacks if stack == text or is_of_the_text(model, stack)}
     towers = set()
@@ -68,10 +86,10 @@ def _find_language(model: PreTrainedModel, text: str, towers: Collection[str]) -
         name
         for name, module in model.named_modules()
         if isinstance(module, PreTrainedModel)
-        and isinstance(module.config, type(config))
+        and isinstance(module.config, text_configs(model))
         and not any(inside(tower, name) for tower in towers)
     }
-    return {*found, decoder or text}
+    return found if any(inside(name, decoder) for name in found) else {*found, decoder or text}
 
 
 def _find_embeddings(model: PreTrainedModel, language: Iterable[str], others: Iterable[str]) -> set[str]:
@@ -79,7 +97,10 @@ def _find_embeddings(model: PreTrainedModel, language: Iterable[str], others: It
     found = {
         name
         for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.Embedding) and _lies_in(name, language) and not _lies_in(name, others)
+        if isinstance(module, nn.Embedding)
+        and _lies_in(name, language)
+        and not _lies_in(name, others)
+        and not name.endswith("bias")  # of attention, by distance
     }
     with suppress(NotImplementedError):  # a few models do not say
         found.add(path_of(model, model.get_input_embeddings()))
@@ -97,7 +118,24 @@ def _find_heads(model: PreTrainedModel, text: str, towers: Collection[str]) -> s
     if base and text:
         behind = children[children.index(text.partition(".")[0]) + 1 :]
         found |= {name for name in behind if not (_lies_in(base, [name]) or _lies_in(name, [base, *towers]))}
-    return found
+    return {name for name in found if not _feeds(model, name)}
+
+
+def _feeds(model: PreTrainedModel, name: str) -> bool:
+    """Whether a module brings something else to the width of the blocks (PI0: states, actions), by its matrices."""
+    widths = {getattr(module.config, "hidden_size", None) for module in model.modules() if hasattr(module, "config")}
+    matrices = [module.weight for module in model.get_submodule(name).modules() if isinstance(module, nn.Linear)]
+    return len(matrices) > 1 and matrices[0].shape[1] not in widths and matrices[-1].shape[0] in widths
+
+
+def _find_patches(model: PreTrainedModel) -> set[str]:
+    """Paths of units outside the stacks that turn the patches of images into tokens, without a tower (UDOP)."""
+    return {
+        unit.name
+        for unit in find_units(model)
+        if unit.block is None
+        and any(isinstance(part, nn.Conv2d | nn.Conv3d) for part in model.get_submodule(unit.name).modules())
+    }
 
 
 def _find_mergers(model: PreTrainedModel, stacks: Iterable[str], towers: Iterable[str]) -> set[str]:
@@ -120,6 +158,10 @@ def _find_mergers(model: PreTrainedModel, stacks: Iterable[str], towers: Iterabl
             if matrices and matrices[-1].shape[0] == width and not any(inside(stack, name) for stack in stacks):
                 found.add(name)
     return found
+
+
+def _holds(path: str, others: Iterable[str]) -> bool:
+    return any(inside(other, path) for other in others)
 
 
 def _lies_in(name: str, paths: Iterable[str]) -> bool:

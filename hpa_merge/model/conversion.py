@@ -26,6 +26,7 @@ from transformers.core_model_loading import (
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.experts import ExpertStack
+from hpa_merge.model.linears import observer_of
 
 Header = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """The tensors of a checkpoint: dtype and shape by key."""
@@ -131,7 +132,7 @@ class Conversion:
         if self._converter is None:
             name = self.first
             if name in linears:
-                return [Matrix(self.keys[0], None, linears[name], (name.removesuffix(".weight"),))]
+                return [Matrix(self.keys[0], None, linears[name], (observer_of(name),))]
             return [Matrix(key, e, stacks[name].input_axis - 1, (stacks[name].observer(e or 0),)) for key, e in places]
         shapes = {key: header[key][1] for key in self.keys}
         asked: Any = model
@@ -193,7 +194,7 @@ class Conversion:
         moved: set[int] = set()
         for name, value in values.items():
             if name in linears:
-                arrived = {name.removesuffix(".weight"): value if linears[name] == 1 else value.T}
+                arrived = {observer_of(name): value if linears[name] == 1 else value.T}
             else:
                 turned = value if stacks[name].input_axis == 2 else value.transpose(1, 2)
                 arrived = {stacks[name].observer(expert): matrix for expert, matrix in enumerate(turned)}

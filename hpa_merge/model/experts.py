@@ -1,19 +1,18 @@
-"""Experts of a mixture: parameters of three dimensions, one matrix for each expert.
+"""Parameters of three dimensions: one matrix for each expert of a mixture, or for each head.
 
-An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice: the
-tokens that are routed to it. So products are observed, not modules. That works for every forward that takes the experts
-one by one or all at once.
+An expert's weight is a slice of its stack. Its input is whatever the experts' forward multiplies with that slice
+(:mod:`hpa_merge.model.products`): the tokens that are routed to it, one expert at a time or all at once.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
+
+from hpa_merge.model.linears import multiplied
 
 TRANSPOSED = {
     "AriaGroupedExpertsGemm": True,
@@ -25,15 +24,6 @@ TRANSPOSED = {
 }
 """Whether a class without ``is_transposed`` holds ``[experts, inputs, outputs]``."""
 
-PRODUCTS = {
-    torch.nn.functional.linear,
-    *(torch.matmul, torch.mm, torch.bmm),
-    *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm),
-}
-"""Functions that multiply an input, the first argument, with a weight, the second."""
-
-Observe = Callable[[str, Tensor], None]
-
 
 @final
 @dataclass(frozen=True)
@@ -42,13 +32,13 @@ class ExpertStack:
 
     Attributes:
         name: the parameter's.
-        module: path of the module that multiplies with it.
         input_axis: 2 for ``[experts, r, c]``, 1 for ``[experts, c, r]``.
+        experts: whether tokens are routed to the matrices; else every token reads all of them, as heads.
     """
 
     name: str
-    module: str
     input_axis: int
+    experts: bool
 
     def observer(self, expert: int) -> str:
         """The name of one expert's input."""
@@ -56,22 +46,25 @@ class ExpertStack:
 
 
 def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
-    """The stacks of experts in ``model`` whose input axis is known, by parameter name."""
+    """The stacks in ``model`` whose input axis is known, by parameter name: of experts, or of heads."""
     found = {}
     for path, module in model.named_modules():
         transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
-        if isinstance(transposed, bool):
-            for leaf, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim == 3:
-                    name = f"{path}.{leaf}"
-                    found[name] = ExpertStack(name, path, 1 if transposed else 2)
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 3:
+                name = f"{path}.{leaf}"
+                known = isinstance(transposed, bool)
+                axis = (-2 if transposed else -1) if known else multiplied(module.__class__).get(leaf)
+                if axis is not None:
+                    experts = known or re.search("expert|moe", type(module).__name__, re.IGNORECASE) is not None
+                    found[name] = ExpertStack(name, axis % 3, experts)
     return found
 
 
 def find_pools(model: nn.Module, stacks: Mapping[str, ExpertStack]) -> dict[str, tuple[str, ...]]:
     """For each observer of an expert, those of the same input of all experts of its layer, its own among them."""
     pools = []
-    for stack in stacks.values():
+    for stack in (stack for stack in stacks.values() if stack.experts):
         pools.append([stack.observer(expert) for expert in range(len(model.get_parameter(stack.name)))])
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList | nn.ModuleDict) and experts_of(module):  # one by one, as in Switch
@@ -89,48 +82,6 @@ def routed_share(config: Any, experts: int) -> float:
     names = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "top_k_experts")
     active = next((value for name in names if isinstance(value := getattr(config, name, None), int)), experts)
     return min(1.0, active / experts)
-
-
-@contextmanager
-def watched(module: nn.Module, stacks: Mapping[str, ExpertStack], observe: Observe) -> Iterator[None]:
-    """Within the block, pass every input that an expert of ``module`` multiplies with its weight to ``observe``.
-
-    Args:
-        stacks: the stacks of ``module``, by attribute.
-        observe: called with the expert's observer and its tokens, ``[n, c]``.
-    """
-    by_memory = {}
-    for leaf, stack in stacks.items():
-        parameter = module.get_parameter(leaf)
-        by_memory[parameter.untyped_storage().data_ptr()] = (stack, parameter)
-    with _Products(by_memory, observe):
-        yield
-
-
-@final
-class _Products(TorchFunctionMode):
-    """Observes every product of the block whose weight lies in the memory of a stack."""
-
-    def __init__(self, by_memory: Mapping[int, tuple[ExpertStack, Tensor]], observe: Observe) -> None:
-        super().__init__()
-        self._by_memory = by_memory
-        self._observe = observe
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in PRODUCTS:
-            x, weight = args[:2]
-            found = self._by_memory.get(weight.untyped_storage().data_ptr())
-            if found is not None:
-                self._see(*found, x, weight)
-        return func(*args, **(kwargs or {}))
-
-    def _see(self, stack: ExpertStack, parameter: Tensor, x: Tensor, weight: Tensor) -> None:
-        if weight.ndim == 3:  # all experts at once; a token is zero for the experts that it is not routed to
-            for expert, tokens in enumerate(x):
-                self._observe(stack.observer(expert), tokens[tokens.any(dim=1)])
-        else:
-            place = weight.storage_offset() - parameter.storage_offset()
-            self._observe(stack.observer(place // parameter.stride(0)), x)
 
 
 def experts_of(module: nn.Module) -> int:

@@ -5,15 +5,16 @@ if two linears share an input in one sample and not in the next, each still gets
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, cast, final
 
-from torch import Size, Tensor, nn
+import torch
+from torch import Tensor, nn
 
 from hpa_merge.core import Curvature
-from hpa_merge.model.experts import ExpertStack, watched
-from hpa_merge.model.routing import Router, observed
+from hpa_merge.model.products import Observe, WatchedWeight, observed
 
 
 @final
@@ -28,54 +29,44 @@ class _Seen:
 
 @final
 class ActivationHooks:
-    """Hooks on the linears and the experts of a model; only those that are watched do anything.
+    """What the linears and the experts of a model read; only those that are watched cost anything.
 
     Attributes:
         offload: whether new tokens wait on the host.
+        on_read: called when a watched weight has read an input; may end the sample.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        linears: Iterable[str],
-        stacks: Iterable[ExpertStack] = (),
-        routers: Iterable[Router] = (),
-    ) -> None:
-        """``linears``: paths of the modules that can be watched; ``stacks``: those of experts."""
+    def __init__(self, model: nn.Module, weights: Iterable[WatchedWeight]) -> None:
+        """``weights``: parameters of ``model`` that can be watched; several may have the same observers."""
         self.offload = False
-        self._hooks = [
-            model.get_submodule(path).register_forward_pre_hook(lambda _, args, path=path: self._observe(path, args[0]))
-            for path in linears
-        ]
-        of_module: dict[str, dict[str, ExpertStack]] = defaultdict(dict)
-        for stack in stacks:
-            of_module[stack.module][stack.name.rpartition(".")[2]] = stack
-        self._experts = [model.get_submodule(path) for path in of_module]
-        for module, theirs in zip(self._experts, of_module.values(), strict=True):
-            module.forward = self._watching(module, theirs)
-        for router in (router for router in routers if router.single):
-            module = model.get_submodule(router.module)
-            module.forward = self._watching_router(module.forward, router, model.get_parameter(router.weight).shape)
-            self._experts.append(module)
+        self.on_read: Callable[[], None] = _ignore
+        self._model = model
+        self._weights: dict[str, list[WatchedWeight]] = defaultdict(list)
+        for weight in weights:
+            for observer in weight.observers:
+                self._weights[observer].append(weight)
         self._watched: frozenset[str] = frozenset()
+        self._observing: frozenset[str] = frozenset()
+        self._waiting: frozenset[str] = frozenset()  # read by now, and wanted later
         self._seen: dict[Hashable, _Seen] = {}
         self._gathered: dict[tuple[str, ...], Curvature] = {}
 
-    def watch(self, names: Iterable[str]) -> None:
-        """Watch these linears and no others from now on; drop what was gathered."""
-        self._watched = frozenset(names)
-        self._seen.clear()
-        self._gathered.clear()
+    @contextmanager
+    def watching(self, names: Iterable[str], later: Iterable[str] = ()) -> Iterator[None]:
+        """Within the block, watch these observers, whose weights are loaded, and no others.
 
-    def close(self) -> None:
-        """Take the hooks off the model."""
-        self.watch(())
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        for module in self._experts:
-            del module.forward  # the instance's: the class has its own
-        self._experts.clear()
+        Args:
+            names: their curvatures are wanted after the block, and are dropped at the beginning of the next one.
+            later: what they read is kept until a later block wants their curvatures.
+        """
+        self._gathered = {readers: kept for readers, kept in self._gathered.items() if self._waiting & {*readers}}
+        self._watched = frozenset(names)
+        self._observing = self._watched.union(later)
+        self._waiting = (self._waiting | self._observing) - self._watched
+        self._seen.clear()
+        weights = {weight.name: weight for name in self._observing for weight in self._weights[name]}
+        with _replaced(self._model, list(weights.values()), self._observe):
+            yield
 
     def drop_sample(self) -> None:
         """Drop what the linears read in the sample that has just run through the unit."""
@@ -103,6 +94,16 @@ class ActivationHooks:
             result[name] = joined[groups]
         return result
 
+    def clear(self) -> None:
+        """Drop everything that was gathered."""
+        self._gathered.clear()
+        self._waiting = frozenset()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything that was read is wanted later."""
+        return bool(self._waiting)
+
     def _join(self, groups: tuple[tuple[str, ...], ...]) -> Curvature:
         first = self._gathered[groups[0]]
         if len(groups) == 1:
@@ -112,36 +113,38 @@ class ActivationHooks:
             curvature.absorb(self._gathered[readers])
         return curvature
 
-    def _watching(self, module: nn.Module, stacks: Mapping[str, ExpertStack]) -> Callable[..., Any]:
-        """A forward for an experts' module that also observes what each watched expert reads."""
-        forward = module.forward
-
-        def watching(*args: Any, **kwargs: Any) -> Any:
-            if self._watched.isdisjoint(
-                stack.observer(e) for leaf, stack in stacks.items() for e in range(len(module.get_parameter(leaf)))
-            ):
-                return forward(*args, **kwargs)
-            with watched(module, stacks, self._observe):
-                return forward(*args, **kwargs)
-
-        return watching
-
-    def _watching_router(self, forward: Callable[..., Any], router: Router, shape: Size) -> Callable[..., Any]:
-        """A router's forward that also observes what its matrix reads."""
-
-        def watching(*args: Any, **kwargs: Any) -> Any:
-            if router.weight not in self._watched:
-                return forward(*args, **kwargs)
-            with observed(shape, lambda x: self._observe(router.weight, x)):
-                return forward(*args, **kwargs)
-
-        return watching
-
     def _observe(self, name: str, x: Tensor) -> None:
-        if name not in self._watched or x.numel() == 0:
+        if name not in self._observing or x.numel() == 0:
             return
         key = (x.data_ptr(), x.shape, x.stride(), x.dtype, x._version)
         if key not in self._seen:
             self._seen[key] = _Seen(original=x, tokens=x.detach().reshape(-1, x.shape[-1]).clone())
         if name not in self._seen[key].readers:
             self._seen[key].readers.append(name)
+        self.on_read()
+
+
+@contextmanager
+def _replaced(model: nn.Module, weights: Sequence[WatchedWeight], observe: Observe) -> Iterator[None]:
+    """Within the block, ``weights`` of ``model`` pass what they are multiplied with to ``observe``."""
+    places = {}
+    for weight in weights:
+        path, _, leaf = weight.name.rpartition(".")
+        parameters = model.get_submodule(path)._parameters
+        places[id(parameters), leaf] = parameters, leaf, weight
+    values: list[Any] = [parameters[leaf] for parameters, leaf, _ in places.values()]
+    made = observed([(weight, value) for (_, _, weight), value in zip(places.values(), values, strict=True)], observe)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation that shows no product
+    try:
+        for (parameters, leaf, _), tensor in zip(places.values(), made, strict=True):
+            parameters[leaf] = cast(nn.Parameter, tensor)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for (parameters, leaf, _), value in zip(places.values(), values, strict=True):
+            parameters[leaf] = value
+
+
+def _ignore() -> None:
+    """Nothing follows when an input is read."""

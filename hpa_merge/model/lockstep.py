@@ -8,12 +8,14 @@ Only this file uses greenlets.
 """
 
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import greenlet
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from hpa_merge.model.units import Unit
@@ -40,29 +42,21 @@ class ForwardError(Exception):
 
 @final
 class PausedForwards:
-    """Every sample's forward pass through one model, each paused before the unit that it needs next.
-
-    It starts in two steps, ``__init__`` and :meth:`start`. torch runs a module's hooks in the order of registration,
-    and ignores hooks that are added while one of them is paused. So hooks that must run after the pause are registered
-    between the two steps.
-    """
+    """Every sample's forward pass through one model, each paused before the unit that it needs next."""
 
     def __init__(self, model: PreTrainedModel, units: Sequence[Unit]) -> None:
-        """Put a pause before each of ``units`` in ``model``, where every sample waits until the unit is loaded."""
+        """Every sample will wait before each of ``units`` until the unit is loaded."""
         self._model = model
         self._units = units
         self._hub = greenlet.getcurrent()
         self._loaded: Unit | None = None
-        self._last: Unit | None = None
+        self._last: Unit | None = None  # if samples end there
+        self._reads = False
         self._forwards: list[greenlet.greenlet] = []
         self._waiting_at: list[Unit | None] = []
         self._on_output: OnOutput = _ignore
         self._needed = 0
-        self._hooks = [
-            module.register_forward_pre_hook(self._pause_at(unit))
-            for unit in units
-            for module in _entrances(model.get_submodule(unit.name))
-        ]
+        self._hooks: list[RemovableHandle] = []
 
     def start(self, samples: Sequence[Inputs], on_output: OnOutput = _ignore, needed: int | None = None) -> None:
         """Run every sample to its first unit.
@@ -76,11 +70,12 @@ class PausedForwards:
         Raises:
             ForwardError: the model raised before its first unit.
         """
-        for unit in self._units:
-            module = self._model.get_submodule(unit.name)
-            if not any(module.children()):
-                self._hooks.append(module.register_forward_pre_hook(self._end_at(unit)))
         model = self._model
+        of_part: dict[nn.Module, list[Unit]] = defaultdict(list)
+        for unit in self._units:
+            for part in _entrances(model.get_submodule(unit.name)):
+                of_part[part].append(unit)
+        self._hooks = [part.register_forward_pre_hook(self._pause_at(units)) for part, units in of_part.items()]
         uncached = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
         self._forwards = [greenlet.greenlet(lambda sample=sample: model(**sample, **uncached)) for sample in samples]
         self._waiting_at = [None] * len(samples)
@@ -95,25 +90,26 @@ class PausedForwards:
         waiting_at = (unit for unit in self._waiting_at[: self._needed] if unit is not None)
         return min(waiting_at, key=lambda unit: unit.index, default=None)
 
-    def run(self, unit: Unit, *, last: bool = False) -> Iterator[int]:
+    def run(self, unit: Unit, *, last: bool = False, reads: bool = False) -> Iterator[int]:
         """Run every sample that waits at ``unit``, which is loaded, to its next unit; yield the sample's index.
 
         Args:
             last: nothing after the inputs of ``unit`` is needed. If the unit is a single module (a head, whose outputs
-                are the largest of all), the samples end as soon as its hooks have run.
+                are the largest of all), the samples end there.
+            reads: whether they end when they call :meth:`end_if_last`, and not when they come to the unit.
 
         Raises:
             ForwardError: the model raised.
         """
-        self._loaded = unit
-        self._last = unit if last else None
+        leaf = not any(self._model.get_submodule(unit.name).children())
+        self._loaded, self._last, self._reads = unit, unit if last and leaf else None, reads
         try:
             for place, waiting_at in enumerate(self._waiting_at):
                 if waiting_at == unit:
                     self._resume(place)
                     yield place
         finally:
-            self._loaded = None
+            self._loaded = self._last = None
 
     def close(self) -> None:
         """End every forward that is not done, and remove the hooks from the model."""
@@ -126,21 +122,22 @@ class PausedForwards:
                     forward.throw(greenlet.GreenletExit)
         self._waiting_at = [None] * len(self._forwards)
 
-    def _pause_at(self, unit: Unit) -> Callable[[nn.Module, Any], None]:
-        def hook(module: nn.Module, args: Any) -> None:
-            if self._loaded == unit:
-                return
-            forward = greenlet.getcurrent()
-            if forward.parent is not self._hub or forward not in self._forwards:
-                raise RuntimeError("a model with paused forwards was called from outside")
-            self._hub.switch(unit)
+    def end_if_last(self) -> None:
+        """End the present sample if nothing after this is needed."""
+        if self._last is not None:
+            raise greenlet.GreenletExit
 
-        return hook
+    def _pause_at(self, units: Sequence[Unit]) -> Callable[[nn.Module, Any], None]:
+        """A hook for a module that belongs to ``units``, the first of which it waits for unless another is loaded."""
 
-    def _end_at(self, unit: Unit) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, args: Any) -> None:
-            if self._last == unit:
-                raise greenlet.GreenletExit
+            if self._loaded not in units:
+                forward = greenlet.getcurrent()
+                if forward.parent is not self._hub or forward not in self._forwards:
+                    raise RuntimeError("a model with paused forwards was called from outside")
+                self._hub.switch(units[0])
+            if not self._reads:
+                self.end_if_last()
 
         return hook
 

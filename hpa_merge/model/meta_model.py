@@ -16,7 +16,6 @@ from typing import final
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
@@ -26,7 +25,9 @@ from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions, wrapped
 from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
+from hpa_merge.model.linears import find_linear_weights, observer_of
 from hpa_merge.model.original_llava import module_name
+from hpa_merge.model.products import WatchedWeight
 from hpa_merge.model.routing import find_routers, tensors_of
 from hpa_merge.model.units import Unit, find_units
 
@@ -42,9 +43,9 @@ class LinearTensor:
     Attributes:
         key: name of its tensor in the checkpoint.
         part: the index of its slice in that tensor, for an expert of a stack; None if it is the whole tensor.
-        observers: paths of the modules that read its input, names of experts in their stacks, or a router's matrix.
+        observers: names of what it reads: paths of modules, of parameters, or of experts in their stacks.
         input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as in ``Conv1D``.
-        unit: the unit that it is loaded, run and merged with.
+        uses: the units that multiply with it: one, unless modules share it. The first gives its depth.
         routed: the share of the tokens that reach it on average; 1 unless it is an expert.
         pool: for an expert, the observers of the same input of all experts of its layer.
         router: whether it chooses among experts.
@@ -54,10 +55,20 @@ class LinearTensor:
     part: int | None
     observers: tuple[str, ...]
     input_axis: int
-    unit: Unit
+    uses: tuple[Unit, ...]
     routed: float = 1.0
     pool: tuple[str, ...] = ()
     router: bool = False
+
+    @property
+    def unit(self) -> Unit:
+        """The unit that gives its depth."""
+        return self.uses[0]
+
+    @property
+    def last(self) -> Unit:
+        """The unit that it is merged with, when every use of it has run."""
+        return self.uses[-1]
 
     @property
     def name(self) -> str:
@@ -87,9 +98,9 @@ class MetaModel:
         model: in evaluation mode; its forward runs unchanged if each unit is loaded before it is reached.
         decoder_start: the first token of an encoder-decoder's decoder; None if it is not known.
         units: in the order in which they are merged.
-        linears: every linear weight on disk that is not tied, by name; routers too.
+        linears: every linear weight on disk that is no embedding too, by name; routers too.
         slots: for each key of the model, an identity that is the same in OLD and NEW, whatever the key.
-        observed: paths of the modules among the linears' observers.
+        observed: the parameters that the linears' observers are about.
         tied: keys whose parameter several modules share.
         embeddings: keys of embeddings.
         components: for each key of the model, its component.
@@ -97,7 +108,7 @@ class MetaModel:
         experts: keys that transformers stacks into parameters of three dimensions, one slice for each expert.
         routers: the routers by the name of their matrix.
         router_keys: keys of everything that chooses among experts: the matrices, and biases.
-        expert_stacks: the experts' parameters whose products can be observed, by name.
+        stacks: the parameters of three dimensions whose slices are linears, experts or others, by name.
     """
 
     def __init__(
@@ -152,12 +163,13 @@ class MetaModel:
         shared = {name for names in self._places.values() if len(names) > 1 for name in names}
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
-        self.expert_stacks = find_expert_stacks(self.model)
         self.routers = find_routers(self.model)
         self.router_keys = self._keys_of_targets(tensors_of(self.model, self.routers.values()))
+        self._axes = find_linear_weights(self.model) | dict.fromkeys(self.routers, 1)
+        self.stacks = find_expert_stacks(self.model)
         self.linears = self._find_linears()
+        self.observed = self._find_observed()
         modules = dict(self.model.named_modules())
-        self.observed = modules.keys() & {o for linear in self.linears.values() for o in linear.observers}
         self.embeddings = self._keys_of_targets(
             {f"{n}.weight" for n, m in modules.items() if isinstance(m, nn.Embedding)}
         )
@@ -186,6 +198,15 @@ class MetaModel:
     def knows(self, name: str) -> bool:
         """Whether the model has a parameter or buffer of that name, with or without a tensor of its own."""
         return name in self._places or name in self.model.state_dict(keep_vars=True)
+
+    @property
+    def passed(self) -> dict[Unit, list[LinearTensor]]:
+        """For each unit, the linears that it uses and that a later unit uses too."""
+        passed: dict[Unit, list[LinearTensor]] = defaultdict(list)
+        for linear in self.linears.values():
+            for unit in linear.uses[:-1]:
+                passed[unit].append(linear)
+        return passed
 
     def leave_out(self, names: Collection[str]) -> None:
         """Treat these linears like any other tensor."""
@@ -235,14 +256,9 @@ class MetaModel:
 
     def input_axis(self, parameter: str) -> int | None:
         """The axis that holds the inputs of a linear's weight or of a stack of experts; None for another parameter."""
-        if (stack := self.expert_stacks.get(parameter)) is not None:
+        if (stack := self.stacks.get(parameter)) is not None:
             return stack.input_axis
-        if parameter in self.routers:
-            return 1
-        module = self.model.get_submodule(parameter.rpartition(".")[0])
-        if not parameter.endswith(".weight") or not isinstance(module, nn.Linear | Conv1D):
-            return None
-        return 1 if isinstance(module, nn.Linear) else 0
+        return self._axes.get(parameter)
 
     def row_owners(self, parameter: str) -> list[list[str]] | None:
         """The key of the tensor on disk that each row of a parameter comes from, for each expert of a stack.
@@ -355,24 +371,45 @@ class MetaModel:
         return {None} if None in units else units
 
     def _find_linears(self) -> dict[str, LinearTensor]:
-        """The matrices on disk that become weights of linear modules, or experts of a stack, and nothing else."""
-        modules = {f"{n}.weight": m for n, m in self.model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-        axes = {name: 1 if isinstance(module, nn.Linear) else 0 for name, module in modules.items()}
-        axes |= dict.fromkeys(self.routers, 1)
-        left_out = self.tied | set(self._external)
-        pools = find_pools(self.model, self.expert_stacks)
+        """The matrices on disk that become weights of linears, or experts of a stack, and nothing else."""
+        tied = {name for key in self.tied for name in self.places[key] if not self._only_linears(name)}
+        left_out = self._keys_of_targets(tied) | set(self._external)
+        pools = find_pools(self.model, self.stacks)
         config, found = self.model.config.get_text_config(), {}
         for conversion in self._conversions:
-            unit = self._unit_of[conversion.first]
-            if unit is None or not left_out.isdisjoint(conversion.keys):
+            units = [unit for target in conversion.targets for unit in self._units_of(target)]
+            uses = sorted({unit for unit in units if unit is not None}, key=lambda unit: unit.index)
+            if self._unit_of[conversion.first] is None or not left_out.isdisjoint(conversion.keys):
                 continue
             router = conversion.first in self.routers
-            for matrix in conversion.matrices(self._header, self.model, axes, self.expert_stacks):
-                by = (conversion.first,) if router and self.routers[conversion.first].single else matrix.observers
+            for matrix in conversion.matrices(self._header, self.model, self._axes, self.stacks):
+                by = tuple(dict.fromkeys(map(self._first_observer, matrix.observers)))
                 pool = tuple(dict.fromkeys(other for observer in by for other in pools.get(observer, ())))
                 routed = routed_share(config, len(pools[by[0]])) if pool else 1.0
-                linear = LinearTensor(matrix.key, matrix.part, by, matrix.input_axis, unit, routed, pool, router)
+                linear = LinearTensor(matrix.key, matrix.part, by, matrix.input_axis, tuple(uses), routed, pool, router)
                 found[linear.name] = linear
+        return found
+
+    def _only_linears(self, name: str) -> bool:
+        """Whether all that share a parameter multiply with it in the same way."""
+        places = self._places[name]
+        return len(places) > 1 and name in self._axes and len({self._axes.get(place) for place in places}) == 1
+
+    def _first_observer(self, observer: str) -> str:
+        """The observer of the first module that shares the weight: all of them add to what it reads."""
+        name = next((name for name in (f"{observer}.weight", observer) if name in self._axes), None)
+        return observer if name is None else observer_of(self._places[name][0])
+
+    def _find_observed(self) -> list[WatchedWeight]:
+        wanted = {observer for linear in self.linears.values() for observer in linear.observers}
+        found = []
+        for name, axis in self._axes.items():
+            if name in self._places and (observer := observer_of(self._places[name][0])) in wanted:
+                found.append(WatchedWeight(name, (observer,), axis))
+        for name, stack in self.stacks.items():
+            observers = tuple(map(stack.observer, range(len(self.model.get_parameter(name)))))
+            if not wanted.isdisjoint(observers):
+                found.append(WatchedWeight(name, observers, stack.input_axis, routed=stack.experts))
         return found
 
 

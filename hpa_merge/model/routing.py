@@ -1,9 +1,8 @@
 """Routers of a mixture: which tensors choose among the experts, what they read, and which experts they choose.
 
 A router is found by its shape: next to experts, a module with a single matrix that has a row for each expert; one with
-several matrices, by the name of its class. The input of a single matrix is what is multiplied with it, or with its copy
-in another dtype. The choice is what ``topk`` finds among the scores of all experts; without a ``topk``, what ``argmax``
-or ``max`` find.
+several matrices, by the name of its class. The choice is what ``topk`` finds among the scores of all experts; without a
+``topk``, what ``argmax`` or ``max`` find.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hpa_merge.model.experts import PRODUCTS, experts_of
+from hpa_merge.model.experts import experts_of
 
-__all__ = ["ChoiceHooks", "Choices", "Router", "find_routers", "observed", "tensors_of"]
+__all__ = ["ChoiceHooks", "Choices", "Router", "find_routers", "tensors_of"]
 
 CHOOSE = {torch.topk, Tensor.topk}
 """Functions that choose several experts for each token."""
@@ -39,7 +38,6 @@ class Router:
         mixture: path of the module that holds the router and the experts.
         experts: the number of experts.
         scored: how many experts may be scored at once: shared ones, or ones that do nothing, may count too.
-        single: whether the module has no other matrix.
     """
 
     weight: str
@@ -47,7 +45,6 @@ class Router:
     mixture: str
     experts: int
     scored: frozenset[int]
-    single: bool
 
 
 def find_routers(model: nn.Module) -> dict[str, Router]:
@@ -68,7 +65,7 @@ def find_routers(model: nn.Module) -> dict[str, Router]:
             module, most = f"{path}.{name}".lstrip("."), max(counts.values())
             for matrix, shape in zip(matrices, shapes, strict=True):
                 scored = frozenset({most, shape[0]})
-                found[f"{module}.{matrix}"] = Router(f"{module}.{matrix}", module, path, most, scored, single)
+                found[f"{module}.{matrix}"] = Router(f"{module}.{matrix}", module, path, most, scored)
     return found
 
 
@@ -83,21 +80,6 @@ def tensors_of(model: nn.Module, routers: Iterable[Router]) -> set[str]:
             if value.numel() == value.shape[-1:].numel() > 1 and value.numel() in router.scored:
                 found.add(f"{router.mixture}.{name}".lstrip("."))
     return found
-
-
-@final
-class observed(TorchFunctionMode):
-    """Within the block, which is a router's forward, pass what is multiplied with its matrix to ``observe``."""
-
-    def __init__(self, shape: torch.Size, observe: Callable[[Tensor], None]) -> None:
-        """``shape``: of the matrix, ``[experts, c]``."""
-        super().__init__()
-        self._shape, self._observe = shape, observe
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in PRODUCTS and len(args) > 1 and args[1].shape in (self._shape, self._shape[::-1]):
-            self._observe(args[0])
-        return func(*args, **(kwargs or {}))
 
 
 @final

@@ -114,10 +114,28 @@ def text_stack(model: PreTrainedModel, stacks: dict[str, nn.ModuleList]) -> str:
 
 
 def is_of_the_text(model: PreTrainedModel, stack: str) -> bool:
-    """Whether the nearest configuration above a stack has the class of the text's configuration."""
-    configs = (getattr(model.get_submodule(path), "config", None) for path in reversed(["", *paths_above(stack)]))
-    nearest = next((config for config in configs if isinstance(config, PretrainedConfig)), None)
-    return isinstance(nearest, type(model.config.get_text_config()))
+    """Whether the nearest configuration above a stack has the class of a configuration of the text."""
+    return isinstance(_nearest_config(model, stack), text_configs(model))
+
+
+def text_configs(model: PreTrainedModel) -> tuple[type, ...]:
+    """Classes of the configurations of the text: the one that transformers names, and that of the model which looks up
+    the tokens. The two differ in an encoder with images (T5Gemma 2) or if transformers names the whole (PI0)."""
+    named = model.config.get_text_config()
+    try:
+        looked_up = path_of(model, model.get_input_embeddings())
+    except NotImplementedError:  # a few models do not say
+        looked_up = ""
+    nearest = _nearest_config(model, looked_up)
+    if nearest is model.config or not isinstance(nearest, PretrainedConfig):
+        return (type(named),)
+    return (type(nearest),) if named is model.config else (type(named), type(nearest))
+
+
+def _nearest_config(model: PreTrainedModel, path: str) -> object:
+    """The configuration of the innermost module above ``path`` that has one."""
+    configs = (getattr(model.get_submodule(above), "config", None) for above in reversed(["", *paths_above(path)]))
+    return next((config for config in configs if isinstance(config, PretrainedConfig)), None)
 
 
 def paths_above(path: str) -> list[str]:
@@ -138,7 +156,8 @@ def _collect(
         return
     seen.add(id(module))
     if path in stacks:
-        found.extend((_join(path, str(place)), path, place) for place in range(len(stacks[path])))
+        first = {id(block): place for place, block in reversed([*enumerate(stacks[path])])}
+        found.extend((_join(path, str(place)), path, place) for place in sorted(first.values()))
         return
     holds_a_stack = any(inside(stack, path) for stack in stacks)
     if holds_a_stack or isinstance(module, nn.ModuleList | nn.ModuleDict):  # these two have no forward to pause at

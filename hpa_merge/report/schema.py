@@ -46,6 +46,8 @@ class MergeReport:
         linears: every linear weight, in the order of the merge.
         components: the parts of the model.
         passed_through: tensors that are no adaptable linears and came from NEW byte for byte, by kind.
+        unmerged: names of the weights among them that are no embeddings or routers: convolutions, tables, and weights
+            whose inputs are not known.
         left_out: files of NEW that were not carried over (other weight formats, leftovers of training, links to other
             places), and folders from which nothing was.
         manifest: SHA-256 of every file of OUT, in hexadecimal, by its path in OUT; without the model card, which people
@@ -64,6 +66,7 @@ class MergeReport:
     linears: tuple[LinearRecord, ...]
     components: tuple[ComponentRecord, ...] = field(default=(), kw_only=True)
     passed_through: dict[str, int]
+    unmerged: tuple[str, ...] = field(default=(), kw_only=True)
     left_out: tuple[str, ...]
     manifest: dict[str, str]
     run: RunRecord

@@ -32,6 +32,12 @@ class Findings:
     checked: Counter[str] = field(default_factory=Counter)
     unchecked: list[str] = field(default_factory=list)
 
+    def add(self, others: "Findings") -> None:
+        """Add what was found elsewhere."""
+        self.problems += others.problems
+        self.checked += others.checked
+        self.unchecked += others.unchecked
+
     def report(self) -> VerifyReport:
         """The finished report."""
         return VerifyReport(tuple(self.problems), dict(self.checked), tuple(self.unchecked))

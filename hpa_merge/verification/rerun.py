@@ -10,7 +10,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.inputs import open_inputs
-from hpa_merge.engine.loop import Loop
+from hpa_merge.engine.loop import run_loop
 from hpa_merge.engine.machine import describe, versions
 from hpa_merge.engine.memory import explaining
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress
@@ -68,11 +68,20 @@ def run_again(
                 "The fingerprint in the report differs from this run's. It depends on the versions, the threads and "
                 "the times of OLD's and NEW's files: a copy of them has another one."
             )
+        comparisons: list[tuple[Comparison, Findings]] = []
         with weights_of(merged, inputs.old, request.vision_tower, findings) as (weights, values):
-            comparison = Comparison(prepared, weights, report, config, findings, values, same=same)
+
+            def compare(prepared: Prepared) -> list[Comparison]:
+                found = Findings()
+                comparison = Comparison(prepared, weights, report, config, found, values, same=same)
+                comparisons[:] = [(comparison, found)]
+                return [comparison]
+
             with explaining(prepared.memory, prepared.device):
-                (from_first,) = Loop(prepared, [comparison], on_progress).run()
+                (from_first,) = run_loop(prepared, compare, on_progress)
+            ((comparison, compared),) = comparisons
             comparison.tell_differences()
+        findings.add(compared)
         findings.problems += check_calibration(report, config, prepared.records(config))
         check_code(report, inputs.read, findings)
         check_whole(report, inputs.new, layout, prepared.plan, config, inputs.lineage, findings, from_first=from_first)

@@ -59,6 +59,8 @@ def check_whole(
             findings.problems.append("components in the report do not count its linears.")
     if report.passed_through != plan.only.passed_through:
         findings.problems.append("passed_through in the report does not count NEW's other tensors.")
+    if report.unmerged not in ((), plan.only.unmerged):  # earlier versions did not name them
+        findings.problems.append("unmerged in the report does not name NEW's other weights.")
     findings.problems += _of_left_out(report, layout)
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""

@@ -36,3 +36,11 @@ def assert_near(found: Tensor, expected: Tensor, error: Tensor | float) -> None:
 
 def assert_textbook(found: Tensor, x: Tensor, damping: float = 0.01, **route: Any) -> None:
     assert_near(found, textbook(x, damping), inverse_diagonal_error(x, damping, **route))
+
+
+def assert_holds(curvature: Curvature, tokens: Tensor) -> None:
+    """It has seen exactly these tokens: strongly damped, so that the order of the sums hardly shows."""
+    alone = Curvature(tokens.shape[1])
+    alone.add(tokens)
+    assert curvature.tokens == len(tokens)
+    assert_near(curvature.inverse_diagonal(1.0), alone.inverse_diagonal(1.0), 2 * inverse_diagonal_error(tokens, 1.0))

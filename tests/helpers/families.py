@@ -20,11 +20,12 @@ REFUSED = {
     "an architecture that the installed transformers does not have": (
         "refused: “…'s architecture is …, which transformers … does not have: install a version that does.”"
     ),
-    "weights that several blocks share (Zamba 2)": "NEW's, counted as tied; everything else is merged",
-    "the weight of a module that is never called (`dt_proj` of Mamba and Jamba)": (
+    "a weight whose inputs cannot be seen: multiplied in parts, or in a kernel that is not torch's": (
         "uncalibrated: NEW's, or as `--uncalibrated` says, and named in the report"
     ),
-    "linears written as parameters of three dimensions (RecurrentGemma's gates)": "NEW's",
+    "convolutions, tables of positions, and parameters whose product the source does not show (DBRX's experts)": (
+        "NEW's, named in the report's `unmerged`"
+    ),
 }
 """What is not merged, and what a user sees; the sentences are pinned in the tests of refusals."""
 

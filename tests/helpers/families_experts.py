@@ -63,7 +63,7 @@ EXPERT_FAMILIES: tuple[Family, ...] = (
     mixture("Llama 4 (text)", "Llama4", "Llama4Text", **HEAD, num_local_experts=4, intermediate_size_mlp=48,
             interleave_moe_layer_step=2),
     mixture("Jamba", "Jamba", **FOUR, **PERIODS, use_mamba_kernels=False, mamba_d_state=8, mamba_dt_rank=8,
-            row={"unreached": ("dt_proj",), "note": "dt_proj is used, not called: NEW's (uncalibrated)"}),
+            row={"note": "dt_proj is observed at its product: its module is never called"}),
     mixture("Aria (text)", "AriaText", moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1),
     mixture("Solar Open", "SolarOpen", **HEAD, **ROUTED, **SMALL),
     mixture("Exaone MoE", "ExaoneMoe", **HEAD, num_experts=4, num_experts_per_tok=2, num_shared_experts=1, **SMALL,

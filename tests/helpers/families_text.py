@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 __all__ = ["TEXT_FAMILIES"]
 
 STATE_SPACE = {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 512, "pad_token_id": 0, "bos_token_id": 1}
-USED_NOT_CALLED = "the weight of dt_proj is used and the module not called, so NEW's is taken (uncalibrated)"
+DT_PROJ = "the weight of dt_proj is observed at its product: its module is never called"
+LOOPS = "the blocks run several times and are merged from all of them"
 
 
 def causal(name: str, model: str, config: str = "", **changes: Any) -> Any:
@@ -142,12 +143,11 @@ TEXT_FAMILIES: tuple[Family, ...] = (
     Family("OPT", "text", causal("", "OPT", ffn_dim=48, word_embed_proj_dim=16, intermediate_size=None, **ONE_HEAD),
            text="model.decoder.layers", after=("model.decoder.project_out", "lm_head")),
     Family("Mamba", "state space", named("MambaForCausalLM", "MambaConfig", **STATE_SPACE, eos_token_id=2, state_size=8,
-           time_step_rank=8), text="backbone.layers", unreached=("dt_proj",), note=USED_NOT_CALLED),
+           time_step_rank=8), text="backbone.layers", note=DT_PROJ),
     Family("Mamba 2", "state space", named("Mamba2ForCausalLM", "Mamba2Config", **STATE_SPACE, eos_token_id=2,
            num_heads=8, head_dim=8, state_size=8, n_groups=2, chunk_size=8), text="backbone.layers"),
     Family("Falcon Mamba", "state space", named("FalconMambaForCausalLM", "FalconMambaConfig", **STATE_SPACE,
-           eos_token_id=2, state_size=8, time_step_rank=8), text="backbone.layers", unreached=("dt_proj",),
-           note=USED_NOT_CALLED),
+           eos_token_id=2, state_size=8, time_step_rank=8), text="backbone.layers", note=DT_PROJ),
     Family("Falcon H1", "state space", causal("", "FalconH1", **HEAD, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8,
            mamba_n_groups=1, mamba_d_state=8, mamba_chunk_size=8)),
     Family("Bamba", "state space", causal("", "Bamba", attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=8,
@@ -159,7 +159,12 @@ TEXT_FAMILIES: tuple[Family, ...] = (
            num_hidden_layers=3, **HEAD)),
     Family("Zamba 2", "state space", causal("", "Zamba2", num_hidden_layers=6, **ALIKE, mamba_d_state=8,
            mamba_ngroups=1, n_mamba_heads=8, layers_block_type=["mamba", "hybrid"] * 3, num_mem_blocks=2, chunk_size=8,
-           adapter_rank=8), note="the weights of shared blocks are NEW's (counted as tied)"),
+           adapter_rank=8), note="a shared block is merged from all its uses, at the depth of the first"),
+    Family("Zamba", "state space", causal("", "Zamba", num_hidden_layers=6, **ALIKE, attn_layer_period=2,
+           attn_layer_offset=1, attention_head_dim=16, mamba_d_state=8, mamba_dt_rank=8, n_mamba_heads=2),
+           note="a shared block is merged from all its uses, at the depth of the first"),
+    text("HRM-Text", "HrmText", **HEAD, H_cycles=2, L_cycles=2, num_hidden_layers=4, row={"text":
+         "model.L_module.layers", "stacks": ("model.H_module.layers",), "loops": True, "note": LOOPS}),
     Family("T5", "encoder-decoder", named("T5ForConditionalGeneration", "T5Config", **T5), **T5_ROW,
            unvisited=frozenset({"shared"})),
     Family("Flan-T5", "encoder-decoder", named("T5ForConditionalGeneration", "T5Config", **T5,

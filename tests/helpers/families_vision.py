@@ -277,6 +277,19 @@ VISION_FAMILIES: tuple[Family, ...] = (
         by_hand=partial(one_image, 4),
     ),
     vision(
+        "LLaVA with SigLIP",
+        "Llava",
+        lambda: {
+            "vision_config": {**SIGLIP, "vision_use_head": True},
+            "image_token_index": IMAGE,
+            "vision_feature_select_strategy": "full",
+        },
+        {"model_type": "llama"},
+        stacks=TOWER,
+        by_hand=partial(one_image, 4),
+        note="the tower's pooling head, torch's own attention, is merged too",
+    ),
+    vision(
         "Cohere 2 Vision",
         "Cohere2Vision",
         lambda: {

@@ -36,7 +36,7 @@ QUIET = (
 def check_family(pair: Pair, out: Path, monkeypatch: pytest.MonkeyPatch, *, compromise: bool = False) -> MergeReport:
     """Everything of one pair, with the exact ``compromise`` too; the report of its merge."""
     for folder, samples in ((pair.old, pair.safety_inputs), (pair.new, pair.task_inputs)):
-        check_stream(folder, samples, pair.family.unvisited)
+        check_stream(folder, samples, pair.family.unvisited, loops=pair.family.loops)
     if pair.family.by_hand is not None:
         _give_by_hand(pair, monkeypatch)
     options: dict[str, Any] = {"device": "cpu", "min_expert_tokens": 0}

@@ -52,6 +52,7 @@ class Family:
         by_hand: makes the inputs of a sample, from a generator and whether there is to be an image.
         unreached: how paths of modules end whose weight is used and which are not called, or not by these samples.
         unvisited: units that no sample comes to, in the ordinary forward neither.
+        loops: whether samples come back to a unit after others have run.
         template: whether the tokenizer has a chat template; without one the samples are instruction and response.
         media: the kinds that every second sample has, one of each.
         note: what stays NEW's, or is otherwise remarkable, in a few words.
@@ -67,6 +68,7 @@ class Family:
     by_hand: Callable[[torch.Generator, bool], dict[str, Tensor]] | None = None
     unreached: tuple[str, ...] = ()
     unvisited: frozenset[str] = frozenset()
+    loops: bool = False
     template: bool = True
     media: tuple[str, ...] = ("image",)
     note: str = ""

@@ -6,12 +6,14 @@ are columns; where its columns do, it lies transposed. Without a line of the pac
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from family_pairs import Family, Inputs, Pair
 from reference import LinearResult, Settings, as_rows, curvature, load_model, load_tensors, merge_linear, placed
@@ -33,6 +35,17 @@ ALL_AT_ONCE = {"Llama4TextExperts"}
 GROUPED = {"AriaGroupedExpertsGemm": True, "JetMoeParallelExperts": False}
 """Modules of one stack that are given the tokens in the order of the experts, and how many there are for each; whether
 they multiply ``x @ W``."""
+
+
+RAW = {"Gemma3MultiModalProjector": {"mm_input_projection_weight": True}}
+"""Parameters that are weights of no module, and whether they lie ``[c, r]``."""
+
+
+HEADS = {
+    "RecurrentGemmaRglru": (True, ("input_gate_weight", "recurrent_gate_weight")),
+    "ZambaMambaMixer": (False, ("x_proj_weight", "dt_proj_weight")),
+}
+"""Modules with parameters of one matrix for each head: whether they multiply ``x @ W``, and which parameters."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +124,31 @@ def located(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _in_memory(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every matrix that is to be merged, ``[r, c]``: linears that are no router and share their weight with no other
-    module, and the experts of each stack."""
-    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    """Every matrix that is to be merged, ``[r, c]``: linears that are no router and share their weight with linears
+    alone, by the first of them, and the experts of each stack."""
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
-            if uses[id(module.weight)] == 1 and not ROUTER.search(path):
+            if sharing(model, module)[0] == (path, True) and not ROUTER.search(path):
                 yield path, module.weight if isinstance(module, nn.Linear) else module.weight.T
+        elif isinstance(module, nn.MultiheadAttention):
+            yield f"{path}.in_proj_weight", module.in_proj_weight
+        elif type(module).__name__ in RAW:
+            for leaf, turned in RAW[type(module).__name__].items():
+                yield f"{path}.{leaf}", module.get_parameter(leaf).T if turned else module.get_parameter(leaf)
         elif (transposed := _transposed(module)) is not None:
             for name, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim == 3:
+                if parameter.ndim == 3 and (
+                    type(module).__name__ not in HEADS or name in HEADS[type(module).__name__][1]
+                ):
                     for e, matrix in enumerate(parameter):
                         yield f"{path}.{name}[{e}]", matrix.T if transposed else matrix
+
+
+def sharing(model: PreTrainedModel, linear: nn.Module) -> list[tuple[str, bool]]:
+    """Paths of the modules that share a linear's weight, from the first; and whether all of them are linears."""
+    shared = [(n, m) for n, m in model.named_modules() if getattr(m, "weight", None) is linear.weight]
+    linears = all(isinstance(module, nn.Linear | Conv1D) for _, module in shared)
+    return [(name, linears) for name, _ in shared]
 
 
 def _transposed(module: nn.Module) -> bool | None:
@@ -130,6 +156,8 @@ def _transposed(module: nn.Module) -> bool | None:
     name = type(module).__name__
     if name in GROUPED:
         return GROUPED[name]
+    if name in HEADS:
+        return HEADS[name][0]
     first, last = (getattr(module, leaf, None) for leaf in ("gate_up_proj", "down_proj"))
     if isinstance(first, nn.Parameter) and isinstance(last, nn.Parameter) and first.ndim == 3:
         return first.shape[2] != last.shape[1]
@@ -195,13 +223,85 @@ def read_by(model: PreTrainedModel, samples: Sequence[Inputs]) -> Read:
         elif _transposed(module) is not None and hasattr(module, "down_proj"):
             _experts(name, module, (*args, *kwargs.values()), put)
 
+    first = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            first[name], _ = sharing(model, module)[0]
     hooks = [m.register_forward_pre_hook(partial(look, n), with_kwargs=True) for n, m in model.named_modules()]
-    with torch.no_grad():
+    hooks += [hook for n, m in model.named_modules() for hook in _hidden(n, m, put)]
+    with torch.no_grad(), _multiplied(model, put):
         for sample in samples:
             model(**placed(sample), use_cache=False)
     for hook in hooks:
         hook.remove()
-    return read
+    joined: Read = defaultdict(list)
+    for name, visits in read.items():
+        joined[first.get(name, name)] += visits
+    return joined
+
+
+def _hidden(path: str, module: Any, put: Callable[[str, Tensor], None]) -> Iterator[Any]:
+    """Hooks for weights that no linear's forward multiplies with: what they read follows from what others return."""
+    kind = type(module).__name__
+    if hasattr(module, "x_proj") and hasattr(module, "dt_proj"):
+
+        def step(_: Any, __: Any, made: Tensor) -> None:
+            steps = made[..., : module.dt_proj.weight.shape[1]]
+            if kind == "FalconMambaMixer":
+                steps = steps * torch.rsqrt(steps.square().mean(-1, keepdim=True) + module.config.mixer_rms_eps)
+            put(f"{path}.dt_proj", module.dt_layernorm(steps) if hasattr(module, "dt_layernorm") else steps)
+
+        yield module.x_proj.register_forward_hook(step)
+    elif kind == "RecurrentGemmaRglru":
+
+        def gates(_: Any, args: tuple[Any, ...]) -> None:
+            for head, x in enumerate(args[0].chunk(len(module.input_gate_weight), dim=-1)):
+                for leaf in ("input_gate_weight", "recurrent_gate_weight"):
+                    put(f"{path}.{leaf}[{head}]", x)
+
+        yield module.register_forward_pre_hook(gates)
+    elif isinstance(module, nn.MultiheadAttention):
+
+        def attend(_: Any, args: tuple[Any, ...]) -> None:
+            given = [x.reshape(-1, x.shape[-1]) for x in args[:3]]
+            for x in dict.fromkeys(given) if args[0] is args[1] else (given[0], given[1]):
+                put(f"{path}.in_proj_weight", x)
+            weights, biases = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
+            q, k, v = (
+                nn.functional.linear(x, w, b).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
+                for x, w, b in zip(args[:3], weights, biases, strict=True)
+            )
+            mixed = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+            put(f"{path}.out_proj", mixed.transpose(1, 2).flatten(2))
+
+        yield module.register_forward_pre_hook(attend)
+    elif kind == "Gemma3MultiModalProjector":
+        yield module.mm_soft_emb_norm.register_forward_hook(
+            lambda _, __, made: put(f"{path}.mm_input_projection_weight", made)
+        )
+
+
+@contextmanager
+def _multiplied(model: PreTrainedModel, put: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """What the heads of Zamba read: the right factor of ``W[:, None] @ X``, with ``X`` of ``[heads, 1, c, n]``."""
+    names = {
+        module.get_parameter(leaf).data_ptr(): f"{path}.{leaf}"
+        for path, module in model.named_modules()
+        if type(module).__name__ == "ZambaMambaMixer"
+        for leaf in HEADS["ZambaMambaMixer"][1]
+    }
+    product = Tensor.__matmul__
+
+    def spying(left: Tensor, right: Tensor) -> Tensor:
+        if (name := names.get(left.data_ptr())) is not None:
+            for head, columns in enumerate(right):
+                put(f"{name}[{head}]", columns[0].T)
+        return product(left, right)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if names:
+            patch.setattr(Tensor, "__matmul__", spying)
+        yield
 
 
 def _experts(name: str, module: Any, args: Sequence[Any], put: Callable[[str, Tensor], None]) -> None:

@@ -70,6 +70,24 @@ FAMILIES: dict[str, dict[str, str]] = {
         "embeddings": "text_model.model.embed_tokens",
         "language": "text_model",
     },
+    "PI0": {
+        "vision": "model.vlm.vision_tower",
+        "projector": "model.vlm.multi_modal_projector embed_action_time",
+        "embeddings": "model.vlm.language_model.embed_tokens model.dit.embed_tokens",
+        "language": "model.vlm.language_model model.dit",
+        "head": "action_out_proj",
+    },
+    "T5Gemma2": {
+        "vision": "model.encoder.vision_tower",
+        "projector": "model.encoder.multi_modal_projector",
+        "embeddings": "model.encoder.text_model.embed_tokens model.decoder.embed_tokens",
+        "language": "model.encoder.text_model model.decoder",
+    },
+    "Udop": {
+        "projector": "patch_embed encoder.embed_patches decoder.embed_patches",
+        "embeddings": "shared encoder.cell_2d_embedding",
+        "language": "encoder decoder",
+    },
     "Fuyu": {"projector": "model.vision_embed_tokens", **TEXT},
     "Florence2": {
         **CLIP_LIKE,

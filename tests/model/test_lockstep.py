@@ -9,8 +9,7 @@ import pytest
 import torch
 import transformers
 from cases import TinyCase
-from curvatures import assert_near
-from precision import inverse_diagonal_error
+from curvatures import assert_holds
 from reference import captured_inputs, load_model
 from streaming import Samples, check, meta_model_of
 from tiny_models import ARCHITECTURES, model_inputs
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hpa_merge.core import Curvature
-from hpa_merge.model import ActivationHooks, ForwardError, MetaModel, PausedForwards, Unit
+from hpa_merge.model import ActivationHooks, ForwardError, MetaModel, PausedForwards, Unit, WatchedWeight
 
 IMAGE = 500
 
@@ -190,19 +189,19 @@ def walk(made: tuple[MetaModel, Callable[[str], Tensor]], samples: Samples, watc
     """Through all units with hooks on ``watched``, linears by unit; the curvatures, and how many outputs there were."""
     meta, read = made
     forwards, outputs = PausedForwards(meta.model, meta.units), []
-    hooks = ActivationHooks(meta.model, [n for n, m in meta.model.named_modules() if isinstance(m, nn.Linear)])
+    hooks = ActivationHooks(meta.model, meta.observed)
+    hooks.on_read = forwards.end_if_last
     forwards.start(samples, lambda *_: outputs.append(_))
     found: dict[str, Curvature] = {}
     unit: Unit | None
     while (unit := forwards.next_unit) is not None:
         meta.load(unit, read)
-        hooks.watch(watched.get(unit.name, ()))
-        for _ in forwards.run(unit, last=unit.name == "lm_head" and "lm_head" in watched):
-            hooks.end_sample()
+        with hooks.watching(watched.get(unit.name, ())):
+            for _ in forwards.run(unit, last=unit.name == "lm_head" and "lm_head" in watched, reads=True):
+                hooks.end_sample()
         found |= hooks.curvatures()
         meta.free(unit)
     forwards.close()
-    hooks.close()
     return found, len(outputs)
 
 
@@ -225,21 +224,17 @@ def test_linears_that_share_an_input_share_a_curvature(
     assert outputs == 0  # the head was the last of interest: its outputs, the largest of all, are never made
 
 
-def assert_holds(curvature: Curvature, tokens: Tensor) -> None:
-    """It has seen exactly these tokens: strongly damped, so that the order of the sums hardly shows."""
-    alone = Curvature(tokens.shape[1])
-    alone.add(tokens)
-    assert curvature.tokens == len(tokens)
-    assert_near(curvature.inverse_diagonal(1.0), alone.inverse_diagonal(1.0), 2 * inverse_diagonal_error(tokens, 1.0))
+def hooks_on(linears: Mapping[str, nn.Module]) -> ActivationHooks:
+    """Hooks on linear modules, by name."""
+    return ActivationHooks(nn.ModuleDict(linears), [WatchedWeight(f"{name}.weight", (name,), 1) for name in linears])
 
 
 def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> None:
     a, b, c = (nn.Linear(6, 2) for _ in range(3))
-    hooks = ActivationHooks(nn.ModuleDict({"a": a, "b": b, "c": c}), "abc")
+    hooks = hooks_on({"a": a, "b": b, "c": c})
     draw = torch.Generator().manual_seed(0)
     x, y, z = (torch.randn(1, n, 6, generator=draw) for n in (4, 3, 7))
-    hooks.watch(["a", "b", "c"])
-    with torch.no_grad():
+    with hooks.watching(["a", "b", "c"]), torch.no_grad():
         a(x), b(x), c(x)
         hooks.end_sample()
         a(y), b(z), c(y)
@@ -253,11 +248,10 @@ def test_linears_that_share_in_one_sample_only_get_exactly_their_tokens() -> Non
 
 def test_what_is_written_over_in_place_was_read_before() -> None:
     a, b = nn.Linear(6, 2), nn.Linear(6, 2)
-    hooks = ActivationHooks(nn.ModuleDict({"a": a, "b": b}), "ab")
+    hooks = hooks_on({"a": a, "b": b})
     before = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     x = before.clone()
-    hooks.watch(["a", "b"])
-    with torch.no_grad():
+    with hooks.watching(["a", "b"]), torch.no_grad():
         a(x)
         x.mul_(3.0)
         x[:, 0] = 0.0
@@ -271,13 +265,12 @@ def test_what_is_written_over_in_place_was_read_before() -> None:
 
 def test_only_what_is_watched_and_read_is_found() -> None:
     linears = {name: nn.Linear(4, 4) for name in ("watched", "unwatched", "unread", "empty")}
-    hooks = ActivationHooks(nn.ModuleDict(linears), linears)
-    hooks.watch(["watched", "unread", "empty"])
-    with torch.no_grad():
+    hooks = hooks_on(linears)
+    before = {name: linear.weight for name, linear in linears.items()}
+    with hooks.watching(["watched", "unread", "empty"]), torch.no_grad():
         for name in ("watched", "unwatched"):
             linears[name](torch.ones(2, 4))
         linears["empty"](torch.ones(0, 4))  # an expert that no token is sent to
     hooks.end_sample()
     assert set(hooks.curvatures()) == {"watched"}
-    hooks.close()
-    assert not any(module._forward_pre_hooks for module in linears.values())
+    assert all(linear.weight is before[name] for name, linear in linears.items())
