@@ -29,12 +29,12 @@ Classes of transformers that are not listed and consist of the same blocks are m
 """
 
 MIDDLE = """
-An input is observed at the product, wherever the weight is multiplied: by its module, by another, as a slice of a stack,
-joined with other weights, transposed, or by `einsum`. A weight that is used several times (Zamba's shared blocks, blocks
-that run in a loop) is merged once, from all of them, at the depth of the first.
+An input is observed at the product, wherever the weight is multiplied: by its module, by another, as a slice of a
+stack, joined with other weights, transposed, or by `einsum`. A weight that is used several times (Zamba's shared
+blocks, blocks that run in a loop) is merged once, from all of them, at the depth of the first.
 
-Of a mixture each expert is a linear of its own. Routers (without `--routers`), norms, biases, embeddings, tied heads and
-convolutions are NEW's in every family.
+Of a mixture each expert is a linear of its own. Routers (without `--routers`), norms, biases, embeddings, tied heads
+and convolutions are NEW's in every family.
 
 ## Refused, or left as NEW has it
 
