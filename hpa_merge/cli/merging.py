@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
+from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
@@ -98,6 +99,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         _config_options,
         IMAGE_FOLDER,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
+        TRUST,
         click.option("--stats", type=FILE, help="Column statistics: read if they fit, otherwise written."),
         click.option("--stats-hessians", is_flag=True, help="Keep the Hessians next to them: large; --dry-run says."),
         click.option(
@@ -230,7 +232,8 @@ def request_of(
     """
     from hpa_merge.engine.request import MergeRequest
 
-    others = {name: given[name] for name in (*LIMITS, "stats_hessians", "overwrite", "resume", "page")}
+    flags = ("stats_hessians", "overwrite", "resume", "page", "trust_remote_code")
+    others = {name: given[name] for name in (*LIMITS, *flags)}
     reads = tuple(filter(None, [settings, given["config_file"]]))
     return MergeRequest.of(
         *inputs, outs, skip_complete=skip_complete, command=context.obj or "", reads=reads, **paths, **others

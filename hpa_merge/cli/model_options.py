@@ -125,7 +125,13 @@ ANSWER_OPTIONS = (
     click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts per batch."),
 )
 
+TRUST = click.option(
+    "--trust-remote-code", is_flag=True, help="Run the code that the checkpoints bring: read it before."
+)
+"""Only on the command line: a YAML file may come from somebody else."""
+
 MACHINE_OPTIONS = (
+    TRUST,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:INDEX."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
@@ -260,7 +266,7 @@ def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
     """The options of how answers are made."""
     names = (
         *("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout"),
-        *("max_frames", "chat_template", "template_arg", "template_date", "base"),
+        *("max_frames", "chat_template", "template_arg", "template_date", "base", "trust_remote_code"),
     )
     return cast("AnsweringOptions", {name: given[name] for name in names if name in given})
 

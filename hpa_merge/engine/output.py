@@ -192,6 +192,7 @@ class MergeOutput:
                 statistics=prepared.used(config) | ({} if file is None else {"file": str(file)}),
                 notes=(*prepared.notes, *notes),
                 commits=prepared.inputs.commits,
+                code=prepared.inputs.code,
                 fingerprint=digest(self._fingerprint),
                 contents={**prepared.inputs.lineage.contents, "out": self._writer.content_digest()},
                 command=self._request.command,

@@ -72,6 +72,7 @@ def _of_out(
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
         commits=prepared.inputs.commits,
+        code=prepared.inputs.code,
         components=component_records(out.config, plan.new, outcomes),
         samples=tuple(
             ShownSet(each.purpose, each.run.tally.shapes, each.run.shown)

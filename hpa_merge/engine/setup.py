@@ -14,6 +14,7 @@ from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.engine.adapter_form import AdapterForm, plan_adapter
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.code import code_notes
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
@@ -72,12 +73,14 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        return (*of_sources, *self.of_checkpoints, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+        of_checkpoints, of_lineage = self.of_checkpoints, self.inputs.lineage.notes
+        return (*of_sources, *of_checkpoints, *of_sets, *of_lineage, *self.statistics_notes)
 
     @property
     def of_checkpoints(self) -> tuple[str, ...]:
         """What the user should know of OLD and NEW themselves, a sentence each."""
-        return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes)
+        of_code = code_notes(*self.inputs.read)
+        return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes, *of_code)
 
     @property
     def origins(self) -> dict[str, str]:

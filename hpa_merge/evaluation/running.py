@@ -18,6 +18,7 @@ from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.models import loadable
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
@@ -40,6 +41,7 @@ class AnsweringOptions(TypedDict, total=False):
     chat_template: str
     template_arg: tuple[str, ...]
     template_date: str
+    trust_remote_code: bool
     base: str | Path | None
 
 
@@ -55,6 +57,7 @@ class Answering:
         concurrency, timeout: requests under way at once, and seconds that one may take.
         max_frames, chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has
             them; of models that are loaded here, and not of a guard model.
+        trust_remote_code: run the code that models bring that are loaded here, a guard model's too.
         base: the model that adapters were trained on; None for the one that an adapter names, if that is a folder
             here.
 
@@ -73,6 +76,7 @@ class Answering:
     chat_template: str = ""
     template_arg: tuple[str, ...] = ()
     template_date: str = TEMPLATE_DATE
+    trust_remote_code: bool = False
     base: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -85,7 +89,9 @@ class Answering:
         _ = self.template
 
     @classmethod
-    def of(cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int) -> Self:
+    def of(
+        cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int, *, trust_remote_code: bool = False
+    ) -> Self:
         """Answers of models that are calibrated with ``config``: on the same device, by the same chat template."""
         return cls(
             config.device,
@@ -95,6 +101,7 @@ class Answering:
             chat_template=config.chat_template,
             template_arg=config.template_arg,
             template_date=config.template_date,
+            trust_remote_code=trust_remote_code,
         )
 
     @property
@@ -187,7 +194,8 @@ def opened(
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
     template = replace(how.template, defaults=defaults or {})
-    with loadable(source.folder, how.base, None if first == model else first) as found:
+    trust = Trust(how.trust_remote_code, [source])
+    with loadable(source.folder, how.base, None if first == model else first, trust) as found:
         model_here = LocalModel(
             found.weights,
             example,
@@ -196,6 +204,7 @@ def opened(
             max_frames=how.max_frames,
             side=found.side,
             merge_into=found.merge_into,
+            code=found.code,
             **sizes,
         )
         try:
@@ -273,6 +282,7 @@ def opened_judge(judge: Judge | Guard, example: Sample | None, how: Answering) -
         VERDICT_TOKENS,
         chat_template=judge.template,
         template_arg=judge.arguments,
+        trust_remote_code=how.trust_remote_code,
     )
     with opened(judge.model, shown, local, DEFAULTS) as guard:
         yield GuardJudge(judge, guard, images=images)

@@ -28,7 +28,7 @@ def applied(layout: Checkpoint, old: Checkpoint, read: Read) -> Read:
     headers = [{name: (i.dtype, i.shape) for name, i in part.tensors.items()} for part in (layout, old)]
     with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder, old.side_folder() as base:
         (Path(folder) / str(layout.index)).write_bytes(config)
-        adapter = Adapter(Path(folder), json.loads(config), headers[0], base, headers[1], old.tower)
+        adapter = Adapter(Path(folder), json.loads(config), headers[0], base, headers[1], old.tower, old.code)
 
     def merged(name: str) -> Tensor:
         raw = old.raw(name)

@@ -9,9 +9,11 @@ from typing import Any, final
 from hpa_merge.checkpoint import Checkpoint, is_adapter
 from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.checkpoint.folder import read_json
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.opening import open_checkpoint, open_new
+from hpa_merge.inputs.own_code import NONE, Trust
 
 __all__ = ["Loadable", "loadable", "open_model"]
 
@@ -25,27 +27,29 @@ class Loadable:
         side: the folder of its configuration, tokenizer and processor.
         weights: the folder of the checkpoint.
         merge_into: what has to be done to the loaded model; None for nothing.
+        code: the code that it brings, if that is trusted.
     """
 
     side: Path
     weights: Path
     merge_into: Callable[[Any], None] | None = None
+    code: Code | None = None
 
 
 @contextmanager
-def loadable(folder: Path, base: str | Path | None, otherwise: str | Path | None) -> Iterator[Loadable]:
+def loadable(folder: Path, base: str | Path | None, otherwise: str | Path | None, trust: Trust) -> Iterator[Loadable]:
     """What transformers has to load for a model; arguments and errors are those of :func:`open_model`."""
     if not is_adapter(folder):
-        yield Loadable(folder, folder)
+        yield Loadable(folder, folder, code=trust.code_of(folder, "MODEL"))
         return
-    with open_model(folder, base, otherwise) as model, model.side_folder() as side:
+    with open_model(folder, base, otherwise, trust=trust) as model, model.side_folder() as side:
         assert model.overlay is not None
         if model.unpacking is not None:
             raise CheckpointError(
                 f"MODEL {folder} is an adapter on {model.folder}, which is quantised: give with --base the same model "
                 "in bfloat16, float16 or float32."
             )
-        yield Loadable(side, model.folder, model.overlay.merge_into)
+        yield Loadable(side, model.folder, model.overlay.merge_into, model.code)
 
 
 @contextmanager
@@ -55,6 +59,7 @@ def open_model(
     otherwise: str | Path | None = None,
     tower: Path | None = None,
     dtype: str = "auto",
+    trust: Trust = NONE,
 ) -> Iterator[Checkpoint]:
     """Open a checkpoint, or an adapter on its base.
 
@@ -64,19 +69,21 @@ def open_model(
         otherwise: the base if it is not known from these.
         tower: folder of the vision tower, for LLaVA's own layout.
         dtype: as in :func:`hpa_merge.inputs.opening.open_checkpoint`.
+        trust: whether the code that it brings may be run.
 
     Raises:
         CheckpointError: it is no whole checkpoint; the base is not found, or the adapter does not fit it.
         NumericalError: a tensor of the adapter holds NaN or infinity.
     """
     if not is_adapter(folder):
-        with open_checkpoint(folder, "MODEL", dtype) as opened:
+        with open_checkpoint(folder, "MODEL", dtype, trust) as opened:
             yield opened
         return
     (source,) = locate({"BASE": _find_base(folder, base, otherwise)})
-    with open_checkpoint(source.folder, "BASE", dtype) as below:
+    trust = trust.knowing(source)
+    with open_checkpoint(source.folder, "BASE", dtype, trust) as below:
         try:
-            opened = open_new(folder, below, dtype, tower, "MODEL")
+            opened = open_new(folder, below, dtype, tower, "MODEL", trust)
         except CheckpointError as error:  # its sentences are written for a merge
             raise CheckpointError(str(error).replace("NEW ", "MODEL ").replace("OLD", "its base")) from error
         with opened:

@@ -12,6 +12,7 @@ from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open
 from hpa_merge.checkpoint.unpacking import DTYPES
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
+from hpa_merge.inputs.own_code import NONE, Trust
 from hpa_merge.inputs.tower import attach_tower
 from hpa_merge.model import Adapter, is_original_llava, kept_in_float32, try_adapter
 
@@ -23,30 +24,36 @@ WORKING = 12
 """Bytes that merging takes for each element in addition to the result: the update in float32, and two steps before."""
 
 
-def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto") -> Checkpoint:
+def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto", trust: Trust = NONE) -> Checkpoint:
     """Open a checkpoint as ``from_pretrained`` would load it in ``dtype``.
 
     What transformers keeps in float32 next to that dtype keeps its own.
 
     Args:
         dtype: as in :class:`hpa_merge.config.CalibrationOptions`.
+        trust: whether the code that it brings may be run.
 
     Raises:
         CheckpointError: it is not a whole checkpoint, or transformers cannot build its model.
     """
-    opened = Checkpoint.open(folder, role)
+    opened = trust.with_code(Checkpoint.open(folder, role))
     if dtype == "auto":
         return opened
     wanted, kept = DTYPES[dtype], None
     if wanted.itemsize == 2 and not is_original_llava(opened.config):
         header = {key: (info.dtype, info.shape) for key, info in opened.tensors.items()}
         with opened.side_folder() as place:
-            kept = kept_in_float32(place, header, role, wanted)
+            kept = kept_in_float32(place, header, role, wanted, opened.code)
     return opened.read_as(wanted, lambda key: kept is not None and kept.search(key) is not None)
 
 
 def open_new(
-    folder: str | Path, old: Checkpoint, dtype: str = "auto", tower: Path | None = None, role: str = ROLE
+    folder: str | Path,
+    old: Checkpoint,
+    dtype: str = "auto",
+    tower: Path | None = None,
+    role: str = ROLE,
+    trust: Trust = NONE,
 ) -> Checkpoint:
     """Open NEW, which was tuned from ``old``; every tensor of an adapter is checked.
 
@@ -54,6 +61,7 @@ def open_new(
         dtype: as in :func:`open_checkpoint`; an adapter gets that of ``old``.
         tower: folder of the vision tower, if it was given.
         role: what messages call it.
+        trust: whether the code that it brings may be run.
 
     Raises:
         CheckpointError: it is not a whole checkpoint, or it is an adapter that cannot be merged into OLD.
@@ -61,13 +69,13 @@ def open_new(
     """
     folder = Path(folder)
     if not is_adapter(folder):
-        return open_checkpoint(folder, role, dtype)
+        return open_checkpoint(folder, role, dtype, trust)
     own = open_adapter(folder, role)
     try:
         below = attach_tower(old, tower) if is_original_llava(old.config) else old
         headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, below)]
         with old.side_folder() as base:
-            given = (folder, own.config, headers[0], base, headers[1], below.tower)
+            given = (folder, own.config, headers[0], base, headers[1], below.tower, old.code)
             try_adapter(*given)
             adapter = Adapter(*given)
         if apart := sorted(adapter.keys & below.external):
@@ -96,7 +104,7 @@ def open_new(
         adapter=adapter,
         own_tensors=own,
     )
-    return old.under(overlay, role)
+    return trust.with_code(old.under(overlay, role))
 
 
 def _read_all(own: Checkpoint, adapter: Adapter) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.adapter_factors import Factors, factors_of, saved_name
 from hpa_merge.model.adapter_fit import as_fitted, belonging_of, difference, fit, parameters_of
@@ -90,6 +91,7 @@ class Adapter:
         base: Path,
         header: Header,
         tower: Path | None = None,
+        code: Code | None = None,
     ) -> None:
         """Build the model with the adapter's layers, and check that they fit.
 
@@ -100,6 +102,7 @@ class Adapter:
             base: OLD's folder.
             header: OLD's tensors.
             tower: folder of the vision tower, if OLD has LLaVA's own layout.
+            code: the code that OLD brings, which is run.
 
         Raises:
             CheckpointError: it does not fit OLD, or is of a kind that cannot be merged.
@@ -109,7 +112,7 @@ class Adapter:
             self.kind = describe(settings)
             self._folder, self._own, self._header = folder, own, header
             self._written_by = config.get("peft_version")
-            self._model = build_meta_model(base, header, "OLD", tower)
+            self._model = build_meta_model(base, header, "OLD", tower, code=code)
             known_as = str if tower is None else module_name
             conversions = find_conversions(self._model, header, "OLD", known_as)
             self._on_disk = {target: conversion for conversion in conversions for target in conversion.targets}

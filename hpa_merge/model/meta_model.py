@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.architecture import absent_tensors
@@ -109,6 +110,7 @@ class MetaModel:
         external: Collection[str] = (),
         architecture: type[PreTrainedModel] | None = None,
         same: Callable[[str, str], bool] = lambda first, second: True,
+        code: Code | None = None,
     ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
@@ -121,11 +123,12 @@ class MetaModel:
             external: tensors from elsewhere that are only read: they are not linears and have no component.
             architecture: the model's class; None for the one that config.json and the tensors ask for.
             same: whether two tensors hold the same numbers. Weights that config.json ties are only tied if they do.
+            code: the code that the checkpoint brings, which is run; None: none is run.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = build_meta_model(folder, header, role, tower, architecture)
+        self.model = build_meta_model(folder, header, role, tower, architecture, code)
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device

@@ -10,6 +10,7 @@ from hpa_merge.methods import method_of
 from hpa_merge.report.evaluation import ASKED, measured_in
 from hpa_merge.report.records import (
     CalibrationRecord,
+    CodeRecord,
     ComponentRecord,
     DriftRecord,
     LinearRecord,
@@ -185,7 +186,21 @@ def input_facts(run: RunRecord) -> Facts:
     if "file" in run.statistics:
         halves = [f"{name} half {run.statistics[name]}" for name in ("safety", "task") if name in run.statistics]
         rows.append(("statistics", ", ".join([*halves, f"in {run.statistics['file']}"])))
-    return [*rows, *hub_facts(run.commits)]
+    return [*rows, *hub_facts(run.commits), *code_facts(run.code)]
+
+
+def code_facts(records: Sequence[CodeRecord]) -> Facts:
+    """The code that the checkpoints bring, where it is from, and where it runs; empty if none is run."""
+    if not records:
+        return []
+    said: dict[str, list[str]] = {}
+    for record in records:
+        origin = f"commit {record.commit}" if record.commit else f"SHA-256 {record.digest}"
+        where = f" of {record.repository}" if record.repository else ""
+        said.setdefault(f"{', '.join(record.files)}{where}, {origin}", []).append(record.role)
+    rows = [("code of its own", f"{' and '.join(roles)}: {text}") for text, roles in said.items()]
+    where = "the model's in the process of the merge itself, a tokenizer's or processor's in a child process"
+    return [*rows, ("that code runs", where)]
 
 
 def hub_facts(commits: Mapping[str, str]) -> Facts:

@@ -23,7 +23,7 @@ from hpa_merge.verification.comparison import Comparison
 from hpa_merge.verification.drawn import check_drawn
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import check_folder
-from hpa_merge.verification.whole import check_calibration, check_whole
+from hpa_merge.verification.whole import check_calibration, check_code, check_whole
 
 __all__ = ["request_of", "run_again"]
 
@@ -74,6 +74,7 @@ def run_again(
                 (from_first,) = Loop(prepared, [comparison], on_progress).run()
             comparison.tell_differences()
         findings.problems += check_calibration(report, config, prepared.records(config))
+        check_code(report, inputs.read, findings)
         check_whole(report, inputs.new, layout, prepared.plan, config, inputs.lineage, findings, from_first=from_first)
 
 

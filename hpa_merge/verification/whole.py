@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.core.rounding import close
+from hpa_merge.engine.code import code_records
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.lineage import Lineage
@@ -17,7 +18,7 @@ from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
 from hpa_merge.verification.findings import Findings
 
-__all__ = ["check_calibration", "check_whole"]
+__all__ = ["check_calibration", "check_code", "check_whole"]
 
 PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
 """Fields of a round that may differ in a published report: paths, and later evaluations."""
@@ -73,6 +74,17 @@ def check_whole(
         "The report's record of the run cannot be checked: the names of OLD and NEW, command, notes, seconds, peak "
         "memory, machine, versions, drawn_with, statistics, commits and finished."
     )
+
+
+def check_code(report: MergeReport, checkpoints: Iterable[Checkpoint], findings: Findings) -> None:
+    """Compare the code that OLD and NEW bring with that which the report says was run."""
+    ours = {(record.role, record.digest) for record in code_records(checkpoints)}
+    theirs = {(record.role, record.digest) for record in report.run.code if record.role != "FIRST"}
+    if theirs and not ours:
+        findings.unchecked.append("The merge ran code that OLD and NEW bring, and none was run here.")
+    else:
+        for role in sorted({role for role, _ in ours ^ theirs}):
+            findings.problems.append(f"The code that {role} brings is not that which the report says was run.")
 
 
 def check_calibration(
