@@ -258,8 +258,8 @@ class CalibrationRun:
         reason, place = (str(cause).strip().splitlines() or [""])[0], place_of(cause) if cause is not None else ""
         at, remedy = (f" in {place}", "correct that code, or fix") if place else ("", "fix")
         return CalibrationError(
-            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}{at}): {remedy} the "
-            "sample or remove it."
+            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}{at}): {remedy} "
+            "the sample or remove it."
         )
 
 
