@@ -9,7 +9,8 @@ from hpa_merge.methods import RULES, Rule
 PAGE = Path(__file__).resolve().parent / "methods.md"
 
 HEAD = (
-    "| `--method` | what becomes of a linear weight | the options that it uses (default) | samples | a LoRA stays one |",
+    "| `--method` | what becomes of a linear weight | the options that it uses (default) | samples "
+    "| a LoRA stays one |",
     "| --- | --- | --- | --- | --- |",
 )
 

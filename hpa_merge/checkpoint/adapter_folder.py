@@ -119,9 +119,10 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
         raise CheckpointError(f"{role} {folder}: {ADAPTER} holds no tensor: save the adapter again.")
     if empty := next((info for info in tensors.values() if 0 in info.shape), None):
         raise CheckpointError(
-            f"{role} {folder}: the adapter's tensor {empty.name} has shape {list(empty.shape)}, as DeepSpeed ZeRO-3 "
-            "leaves it on one device: gather the weights when the adapter is saved "
-            "(stage3_gather_16bit_weights_on_model_save), or take them from its checkpoint with zero_to_fp32.py."
+            f"{role} {folder}: the adapter's tensor {empty.name} has shape {list(empty.shape)}, so DeepSpeed ZeRO-3 "
+            "saved it ungathered: gather the weights when the adapter is saved "
+            "(stage3_gather_16bit_weights_on_model_save), or take them from the training's checkpoint with "
+            "zero_to_fp32.py."
         )
     check_plain(folder, role, tensors.values())
     return Checkpoint(folder, role, config, tensors, (ADAPTER,), None)

@@ -27,7 +27,7 @@ from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
-from hpa_merge.errors import CheckpointError, InputError, NumericalError
+from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
 from hpa_merge.quantisation import SIDE_FILES, configurations
 
@@ -127,11 +127,10 @@ class Checkpoint:
 
     def unpacked(self, unpacking: Unpacking) -> "Checkpoint":
         """This checkpoint with other tensors; the result opens its own files."""
-        tower = {name: self.tensors[name] for name in self.external}
         return replace(
             self,
             config=unpacking.config(self.config),
-            tensors={**unpacking.tensors, **tower},
+            tensors=unpacking.tensors,
             shards=unpacking.shards,
             own_index=None if self.index is None else corrected({}, unpacking.tensors),
             unpacking=unpacking,
@@ -140,9 +139,8 @@ class Checkpoint:
         )
 
     def read_as(self, dtype: torch.dtype, kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
-        """This checkpoint with its tensors in another dtype, except those that ``kept`` names."""
-        own = {name: info for name, info in self.tensors.items() if name not in self.external}
-        return self.unpacked(cast(own, self.unpacking, dtype, kept))
+        """This checkpoint without a tower, in another dtype except for those tensors that ``kept`` names."""
+        return self.unpacked(cast(self.tensors, self.unpacking, dtype, kept))
 
     @property
     def external(self) -> frozenset[str]:
@@ -161,9 +159,7 @@ class Checkpoint:
     @property
     def disk_shards(self) -> tuple[str, ...]:
         """The names of the weight files in its folder, sorted."""
-        if self.unpacking is None:
-            return self.shards
-        return tuple(sorted({info.shard for info in self.unpacking.stored.values()}))
+        return self.shards if self.unpacking is None else self.unpacking.disk_shards
 
     @property
     def workspace(self) -> int:
@@ -172,9 +168,8 @@ class Checkpoint:
 
     @property
     def dequantised(self) -> str:
-        """How many of its weights are stored in few bits, and how: ``196 weights in block FP8``; empty for none."""
-        found = {} if self.unpacking is None else self.unpacking.dequantised
-        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in found.items())
+        """How many of its weights are stored in few bits, and how; empty for none."""
+        return "" if self.unpacking is None else self.unpacking.dequantised
 
     @property
     def dtype(self) -> str:
@@ -208,7 +203,7 @@ class Checkpoint:
             NumericalError: the tensor does not fit its dtype.
         """
         raw = self._unpack(name, parts)
-        return self.overlay.compute(name, raw) if self.overlay is not None and name in self.overlay.keys else raw
+        return raw if self.overlay is None or name not in self.overlay.keys else self.overlay.compute(name, raw)
 
     def raw(self, name: str) -> torch.Tensor:
         """One tensor on the CPU without an adapter, in memory of its own (``pread``, never a mapped file).
@@ -228,17 +223,7 @@ class Checkpoint:
     def _unpack(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         if self.unpacking is None or not self._is_unpacked(name):
             return parts[0]
-        try:
-            return self.unpacking.compute(name, parts)
-        except OverflowError as error:
-            raise NumericalError(
-                f"{self.role}'s tensor {name} cannot be read in that dtype ({error}): choose --dtype bfloat16."
-            ) from error
-        except ValueError as error:
-            raise CheckpointError(
-                f"{self.role} {self.folder}: the tensor {name} cannot be dequantised ({error}): "
-                "fetch or save the checkpoint again."
-            ) from error
+        return self.unpacking.compute(name, parts, self.role, self.folder)
 
     def pieces(self, name: str, nbytes: int = CHUNK) -> Iterator[torch.Tensor]:
         """The elements of a tensor in order, flat and without an adapter, in pieces; none if it is empty.
@@ -261,8 +246,7 @@ class Checkpoint:
         """The elements ``begin:begin + count`` of a tensor, as :meth:`pieces` gives them."""
         if self._is_unpacked(name):
             return self.raw(name).view(-1)[begin : begin + count]
-        (info,) = self.parts(name)
-        return self._stored_piece(info, begin, count)
+        return self._stored_piece(self.parts(name)[0], begin, count)
 
     def stored_pieces(
         self, info: TensorInfo, *, nbytes: int = CHUNK, into: torch.Tensor | None = None

@@ -34,8 +34,9 @@ def calib_command(
 ) -> None:
     """Make the safety set for a merge: unsafe prompts with the safe answers of the aligned model OLD.
 
-    OLD is a folder, a name on the Hub or, with --endpoint, its name on the server. Answers that are no refusals are
-    dropped and counted. If the prompts have a "category", every category gets the same number of samples.
+    OLD is a folder, also of an adapter, a name on the Hub or, with --endpoint, its name on the server. Answers that are
+    no refusals are dropped and counted. If the prompts have a "category", every category gets the same number of
+    samples.
     """
     check_endpoint(given)
     check_folders([old], given)

@@ -171,7 +171,8 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
     linears = [linear for linear in plan.new.linears.values() if out.counts(linear)]
     keys = {linear.key for linear in linears}
     wholes = {key: part for part in every if part.replaces is not None for key in part.changes & keys}
-    pairs, places = [], defaultdict(list)
+    pairs: list[Pair] = []
+    places: defaultdict[str, list[Place]] = defaultdict(list)
     for pair, held in _held(adapter, every, linears, plan.new):
         owners = _owners(pair, held, plan.new)
         found = _with_ranks(replace(pair, owners=owners), own, adapter, out.config)

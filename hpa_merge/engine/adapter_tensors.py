@@ -121,6 +121,7 @@ class _Stack:
         """Multiply ``X`` by each linear's ``M``, exactly but for the rounding to its dtype; yields the errors."""
         pair, x, y, owners = self.pair, self._x[expert], self._y[expert], self.pair.owners[expert]
         rank = pair.own_rank
+        target: slice | Tensor
         for number, multiply in enumerate(times):
             wanted = multiply(x.float())
             if pair.terms is None:

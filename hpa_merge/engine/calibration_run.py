@@ -256,10 +256,10 @@ class CalibrationRun:
         if cause is not None and is_out_of_memory(cause):
             return cause
         reason, place = (str(cause).strip().splitlines() or [""])[0], place_of(cause) if cause is not None else ""
-        at, remedy = (f" in {place}", "correct that code, or fix") if place else ("", "fix")
         return CalibrationError(
-            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}{at}): {remedy} "
-            "the sample or remove it."
+            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}"
+            f"{f' in {place}' if place else ''}): "
+            f"{'correct that code, or ' if place else ''}fix the sample or remove it."
         )
 
 

@@ -190,16 +190,18 @@ def _work(
 def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:
     """Bytes that a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens with a copy in float32.
 
-    An expert, to which a part of the tokens is ``routed``, counts with the average over all experts: its tokens, and
-    its share of the Gram matrices of the experts that get enough tokens.
+    An expert, to which a part of the tokens is ``routed``, counts with the average over all experts, where the tokens
+    are distributed so that this is most: as many experts as can be have just enough tokens for a Gram matrix.
     """
+    least, expected = DUAL_SHARE * columns, routed * tokens
+    kept = int(expected * columns * itemsize)
+    if tokens <= least:
+        return kept
     if routed == 1.0:
-        if tokens <= DUAL_SHARE * columns:
-            return tokens * columns * itemsize
         return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
-    expected = routed * tokens
-    grams = min(1.0, expected / (DUAL_SHARE * columns)) if tokens > DUAL_SHARE * columns else 0.0
-    return int(expected * columns * itemsize + grams * (4 * columns * columns + CHUNK * columns * (itemsize + 4)))
+    waiting = min(CHUNK, max(expected - least, 0.0)) * itemsize
+    gram = 4 * columns * columns + columns * (waiting + 4 * min(CHUNK, max(expected, least)))
+    return max(kept if expected <= least else 0, int(min(1.0, expected / least) * gram))
 
 
 def _factored(tokens: int, columns: int, copies: int) -> int:

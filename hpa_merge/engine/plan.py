@@ -23,6 +23,7 @@ from hpa_merge.engine.components import check_policies, find_from_old, is_chosen
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.model import LinearTensor, MetaModel, Unit
+from hpa_merge.model.architecture import is_headless
 from hpa_merge.report.words import shortened
 
 
@@ -325,7 +326,7 @@ def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint)
         named = (checkpoint.config.get("architectures") or ["no class"])[0]
         if named != name and checkpoint.tower is None:
             yield f"{checkpoint.role}'s config.json names {named} in architectures; it was read as a {name}."
-    if metas[1].model.base_model is metas[1].model and "head" not in metas[1].components.values():
+    if is_headless(metas[1].model):
         yield f"{name} has no head, so OUT has none: load it with AutoModel, as other classes make a head at random."
     unknown = [set(meta.unknown) for meta in metas]
     if gone := sorted(unknown[0] - unknown[1]):

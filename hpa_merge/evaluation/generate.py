@@ -83,7 +83,9 @@ class LocalModel:
         self._encoder = EncoderProcess.from_checkpoint(side or folder, [example], template, max_frames, code)
         try:
             with blaming(code, f"MODEL {folder}"), running(code):
-                self._model = _load(folder, device, merge_into, code)
+                self._model = _load(folder, device, code)
+                if merge_into is not None:
+                    merge_into(self._model)
             end = self._encoder.end
         except BaseException as error:
             self._encoder.close()
@@ -222,13 +224,8 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(
-    folder: Path, device: torch.device, merge_into: Callable[[Any], None] | None, code: Code | None
-) -> PreTrainedModel:
+def _load(folder: Path, device: torch.device, code: Code | None) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, code of the checkpoint's own only if given.
-
-    Args:
-        merge_into: merges an adapter into it.
 
     Raises:
         CheckpointError: it cannot be loaded, or is not whole.
@@ -277,7 +274,5 @@ def _load(
             "cannot be taken from its files; fetch or merge it again."
         )
     repair(model)
-    if merge_into is not None:
-        merge_into(model)
     found: PreTrainedModel = model.to(device).eval()
     return found

@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -82,11 +83,9 @@ def check_routing(record: RoutingRecord) -> None:
     Raises:
         ValueError: a value is impossible; names the field.
     """
-    shares = (record.safety_drift, record.task_drift)
-    wrong = next(_of_part(record), None) or (
-        "drift" if any(not 0.0 <= s <= 1.0 for s in shares if s is not None) else ""
-    )
-    if wrong:
+    shares = {"safety_drift": record.safety_drift, "task_drift": record.task_drift}
+    impossible = (name for name, share in shares.items() if share is not None and not 0.0 <= share <= 1.0)
+    if wrong := next(chain(_of_part(record), impossible), None):
         raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
 
 

@@ -32,7 +32,10 @@ def test_the_loaded_model_is_the_merged_one(name: str, tiny: Tiny, tmp_path: Pat
     adapter = make_adapter(old, name, lora(**OPTIONS[name]), tmp_path / "adapter")
     with loadable(adapter, None, None) as found:
         assert found.side == found.weights == old
-        state = _load(found.weights, torch.device("cpu"), found.merge_into).state_dict()
+        assert found.merge_into is not None
+        model = _load(found.weights, torch.device("cpu"))
+        found.merge_into(model)
+    state = model.state_dict()
     wanted = load(merge_first(old, name, adapter, tmp_path / "merged"), name).state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[key], wanted[key]) for key in wanted)
@@ -77,10 +80,10 @@ def test_the_commands_take_an_adapter(tiny: Tiny, tmp_path: Path, capsys: pytest
     merge_first(case.old, "llama", adapter, merged)
     prompts = jsonl(tmp_path / "p.jsonl", *({"prompt": f"how {n} times?"} for n in range(4)))
     words = ["--benign-test", f"b={prompts}", "--max-new-tokens", 6, "--device", "cpu", "--answers", tmp_path / "said"]
-    assert status("eval", case.old, adapter, merged, *words, "-q") == 0
+    assert status("eval", adapter, merged, *words, "-q") == 0
     said = {path.parent.name: lines(path) for path in (tmp_path / "said").rglob("*.jsonl")}
-    assert len(said) == 3
-    assert said["adapter"] == said["merged"] != said[case.old.name]
+    assert said.keys() == {"adapter", "merged"}
+    assert said["adapter"] == said["merged"]
     assert status("samples", case.safety, "--model", adapter, "--purpose", "safety") == 0
     calib = ["calib", adapter, "--prompts", prompts, "-o", tmp_path / "safety.jsonl", "--max-new-tokens", 2]
     assert status(*calib, "--base", tmp_path / "nothing") == 2

@@ -115,8 +115,8 @@ def test_nothing_in_it(make: Callable[..., Call]) -> None:
     with Checkpoint.open(call.old, "OLD") as old:
         for changed, reason in (
             ({}, "holds no tensor: save the adapter again"),
-            (tensors | {KEY: torch.ones(0)}, f"{KEY} has shape [0], as DeepSpeed ZeRO-3 leaves it"),
-            (tensors | {KEY: torch.ones(64, 0)}, f"{KEY} has shape [64, 0], as DeepSpeed ZeRO-3 leaves it"),
+            (tensors | {KEY: torch.ones(0)}, f"{KEY} has shape [0], so DeepSpeed ZeRO-3 saved it ungathered"),
+            (tensors | {KEY: torch.ones(64, 0)}, f"{KEY} has shape [64, 0], so DeepSpeed ZeRO-3 saved it ungathered"),
             (
                 tensors | {KEY.replace("q_proj.lora_B", "q_proj.lora_C"): torch.ones(4)},
                 "OLD has no module for the adapter's tensor base_model.model.model.layers.1.self_attn.q_proj.lora_C",
