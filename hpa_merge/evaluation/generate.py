@@ -224,12 +224,7 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(
-    folder: Path,
-    device: torch.device,
-    merge_into: Callable[[Any], None] | None = None,
-    code: Code | None = None,
-) -> PreTrainedModel:
+def _load(folder: Path, device: torch.device, code: Code | None = None) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, code of the checkpoint's own only if given.
 
     Raises:
