@@ -19,6 +19,7 @@ from hpa_merge import HPAConfig
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.architecture import candidates
 from hpa_merge.verification import verify
 
 Tiny = Callable[..., TinyCase]
@@ -56,7 +57,7 @@ def test_a_folder(name: str, pair: Callable[[Case], tuple[Path, Path]]) -> None:
                 [HPAConfig()],
                 torch.device("cpu"),
             )
-        assert str(raised.value) == case.refused.replace("{new}", str(new_folder))
+        assert str(raised.value) == case.refused.replace("{new}", str(new_folder)).replace("{old}", str(old_folder))
         auto = "AutoModelForImageTextToText" if case.model == "llava" else "AutoModelForCausalLM"
         assert (load(new_folder, auto) is not None) == bool(case.loads)
         return
@@ -69,6 +70,17 @@ def test_a_folder(name: str, pair: Callable[[Case], tuple[Path, Path]]) -> None:
             assert (model is not None) == (checkpoint.role == "OLD" or case.loads is not False)
             for linear in meta.linears.values() if model is not None else ():
                 assert torch.equal(model.get_parameter(meta.places[linear.key][0]), checkpoint.read(linear.key))
+
+
+def test_a_class_that_has_all_of_the_model_is_tried_first() -> None:
+    """An encoder-decoder before its decoder alone, a vision-language model before its text, a head before none."""
+    for config, names in (
+        (transformers.BartConfig(), ["BartForConditionalGeneration", "BartForCausalLM", "BartModel"]),
+        (transformers.Gemma3Config(), ["Gemma3ForConditionalGeneration", "Gemma3Model"]),
+        (transformers.LlamaConfig(architectures=["LlamaModel"]), ["LlamaForCausalLM", "LlamaModel"]),
+        (transformers.LlamaConfig(architectures=["LlamaForTokenClassification"]), ["LlamaForTokenClassification"]),
+    ):
+        assert [each.__name__ for each in candidates(config)] == names
 
 
 # --- OUT ---

@@ -126,10 +126,9 @@ def find_shards(folder: Path, role: str, config: Mapping[str, Any]) -> tuple[tup
     if lost := [shard for shard in shards if not _exists(folder / shard)]:
         others = sorted(name for name in names if _is_whole(name) and name not in shards)
         remedy = (
-            f"{first} may be of another saving than {others[0]}, so save the model again in an empty folder, or fetch "
-            "what is missing"
+            f"fetch it or, if {others[0]} is of a later save, save the model again in an empty folder"
             if others
-            else "fetch the checkpoint again, completely"
+            else f"fetch it or, if the model does without, remove its entries from {first}"
         )
         raise CheckpointError(f"{place}: the shard {lost[0]} is missing, though {first} names it: {remedy}.")
     return shards, first

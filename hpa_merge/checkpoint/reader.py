@@ -9,7 +9,7 @@ import contextlib
 import io
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,8 @@ from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, re
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
-from hpa_merge.errors import CheckpointError, InputError, NumericalError
+from hpa_merge.custom_code.finding import Code
+from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
 from hpa_merge.quantisation import SIDE_FILES, configurations
 
@@ -53,8 +54,10 @@ class Checkpoint:
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
+        code: the code that it brings, if that is trusted.
         unpacking: how its tensors follow from those on disk, if it is quantised or read in another dtype; ``tensors``
             and ``shards`` are then those that OUT gets.
+        heads: of shards that are not on disk yet, by name.
     """
 
     folder: Path
@@ -67,7 +70,9 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     tower: Path | None = None
     overlay: Overlay | None = None
+    code: Code | None = None
     unpacking: Unpacking | None = field(default=None, repr=False)
+    heads: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -122,11 +127,10 @@ class Checkpoint:
 
     def unpacked(self, unpacking: Unpacking) -> "Checkpoint":
         """This checkpoint with other tensors; the result opens its own files."""
-        tower = {name: self.tensors[name] for name in self.external}
         return replace(
             self,
             config=unpacking.config(self.config),
-            tensors={**unpacking.tensors, **tower},
+            tensors=unpacking.tensors,
             shards=unpacking.shards,
             own_index=None if self.index is None else corrected({}, unpacking.tensors),
             unpacking=unpacking,
@@ -135,9 +139,8 @@ class Checkpoint:
         )
 
     def read_as(self, dtype: torch.dtype, kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
-        """This checkpoint with its tensors in another dtype, except those that ``kept`` names."""
-        own = {name: info for name, info in self.tensors.items() if name not in self.external}
-        return self.unpacked(cast(own, self.unpacking, dtype, kept))
+        """This checkpoint without a tower, in another dtype except for those tensors that ``kept`` names."""
+        return self.unpacked(cast(self.tensors, self.unpacking, dtype, kept))
 
     @property
     def external(self) -> frozenset[str]:
@@ -146,7 +149,7 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        return replace(self, role=role, overlay=overlay, notes=(), _files={}, _lock=threading.Lock())
+        return replace(self, role=role, overlay=overlay, notes=overlay.notes, _files={}, _lock=threading.Lock())
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -156,9 +159,7 @@ class Checkpoint:
     @property
     def disk_shards(self) -> tuple[str, ...]:
         """The names of the weight files in its folder, sorted."""
-        if self.unpacking is None:
-            return self.shards
-        return tuple(sorted({info.shard for info in self.unpacking.stored.values()}))
+        return self.shards if self.unpacking is None else self.unpacking.disk_shards
 
     @property
     def workspace(self) -> int:
@@ -167,9 +168,8 @@ class Checkpoint:
 
     @property
     def dequantised(self) -> str:
-        """How many of its weights are stored in few bits, and how: ``196 weights in block FP8``; empty for none."""
-        found = {} if self.unpacking is None else self.unpacking.dequantised
-        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in found.items())
+        """How many of its weights are stored in few bits, and how; empty for none."""
+        return "" if self.unpacking is None else self.unpacking.dequantised
 
     @property
     def dtype(self) -> str:
@@ -203,7 +203,7 @@ class Checkpoint:
             NumericalError: the tensor does not fit its dtype.
         """
         raw = self._unpack(name, parts)
-        return self.overlay.compute(name, raw) if self.overlay is not None and name in self.overlay.keys else raw
+        return raw if self.overlay is None or name not in self.overlay.keys else self.overlay.compute(name, raw)
 
     def raw(self, name: str) -> torch.Tensor:
         """One tensor on the CPU without an adapter, in memory of its own (``pread``, never a mapped file).
@@ -223,17 +223,7 @@ class Checkpoint:
     def _unpack(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         if self.unpacking is None or not self._is_unpacked(name):
             return parts[0]
-        try:
-            return self.unpacking.compute(name, parts)
-        except OverflowError as error:
-            raise NumericalError(
-                f"{self.role}'s tensor {name} cannot be read in that dtype ({error}): choose --dtype bfloat16."
-            ) from error
-        except ValueError as error:
-            raise CheckpointError(
-                f"{self.role} {self.folder}: the tensor {name} cannot be dequantised ({error}): "
-                "fetch or save the checkpoint again."
-            ) from error
+        return self.unpacking.compute(name, parts, self.role, self.folder)
 
     def pieces(self, name: str, nbytes: int = CHUNK) -> Iterator[torch.Tensor]:
         """The elements of a tensor in order, flat and without an adapter, in pieces; none if it is empty.
@@ -256,8 +246,7 @@ class Checkpoint:
         """The elements ``begin:begin + count`` of a tensor, as :meth:`pieces` gives them."""
         if self._is_unpacked(name):
             return self.raw(name).view(-1)[begin : begin + count]
-        (info,) = self.parts(name)
-        return self._stored_piece(info, begin, count)
+        return self._stored_piece(self.parts(name)[0], begin, count)
 
     def stored_pieces(
         self, info: TensorInfo, *, nbytes: int = CHUNK, into: torch.Tensor | None = None
@@ -323,6 +312,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the file can no longer be read.
         """
+        if shard in self.heads:
+            return self.heads[shard]
         return self.disk_header(shard) if self.unpacking is None else self.unpacking.heads[shard]
 
     def disk_header(self, shard: str) -> bytes:

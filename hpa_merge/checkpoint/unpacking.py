@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from hpa_merge.checkpoint.shard import CODES, TensorInfo
 from hpa_merge.core import all_finite
+from hpa_merge.errors import CheckpointError, NumericalError
 from hpa_merge.quantisation import Parts, Recipe, Refused, configurations, counted, find_recipes, is_spare, plain_config
 
 __all__ = ["DTYPES", "Unpacking", "cast", "unpack"]
@@ -66,14 +68,20 @@ class Unpacking:
         return tuple(sorted({info.shard for info in self.tensors.values()}))
 
     @property
+    def disk_shards(self) -> tuple[str, ...]:
+        """The weight files on disk."""
+        return tuple(sorted({info.shard for info in self.stored.values()}))
+
+    @property
     def workspace(self) -> int:
         """The most bytes that computing one tensor takes in addition to its parts and the result."""
         return WORKING * max((_largest(recipe) for recipe in self.recipes.values()), default=0)
 
     @property
-    def dequantised(self) -> dict[str, int]:
-        """How many weights are dequantised, by how they are stored."""
-        return counted({name: recipe for name, recipe in self.recipes.items() if recipe.kind})
+    def dequantised(self) -> str:
+        """How many weights are dequantised, by how they are stored: ``196 weights in block FP8``."""
+        counts = counted({name: recipe for name, recipe in self.recipes.items() if recipe.kind})
+        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in counts.items())
 
     def config(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """config.json of the checkpoint as it is read: without a quantisation, and with the dtype."""
@@ -84,23 +92,28 @@ class Unpacking:
         """The content of OUT's config.json, from :meth:`config`."""
         return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
-    def compute(self, name: str, parts: Sequence[Tensor]) -> Tensor:
-        """One tensor from its parts, in the order of its recipe.
+    def compute(self, name: str, parts: Sequence[Tensor], role: str, folder: Path) -> Tensor:
+        """One tensor from its parts, in the order of its recipe; ``role`` and ``folder`` are for messages.
 
         Raises:
-            OverflowError: the tensor does not fit the dtype, though its parts are finite.
-            ValueError: the parts make no tensor of its shape.
+            NumericalError: the tensor does not fit the dtype, though its parts are finite.
+            CheckpointError: the parts make no tensor of its shape.
         """
         recipe = self.recipes[name]
-        given = dict(zip(recipe.parts, parts, strict=True))
         try:
-            found = recipe.unpack(given, self.dtype)
-        except (RuntimeError, TypeError, LookupError) as error:  # torch's, of damaged parts
-            raise ValueError(" ".join(str(error).split())[:200]) from error
-        if tuple(found.shape) != recipe.shape or found.dtype != self.dtype:
-            raise ValueError(f"it is {list(found.shape)} of {found.dtype} instead of {list(recipe.shape)}")
+            found = recipe.unpack(dict(zip(recipe.parts, parts, strict=True)), self.dtype)
+            if tuple(found.shape) != recipe.shape or found.dtype != self.dtype:
+                raise ValueError(f"it is {list(found.shape)} of {found.dtype} instead of {list(recipe.shape)}")
+        except (RuntimeError, TypeError, ValueError, LookupError) as error:  # torch's and the libraries', of damage
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{role} {folder}: the tensor {name} cannot be dequantised ({reason}): fetch or save the checkpoint "
+                "again."
+            ) from error
         if not all_finite(found) and all(not part.is_floating_point() or all_finite(part.float()) for part in parts):
-            raise OverflowError(f"it does not fit {str(self.dtype).removeprefix('torch.')}")
+            raise NumericalError(
+                f"{role}'s tensor {name} does not fit {str(self.dtype).removeprefix('torch.')}: choose another --dtype."
+            )
         return found.contiguous()
 
 

@@ -7,6 +7,7 @@ from typing import final
 from torch import Tensor
 
 from hpa_merge.config import CalibrationOptions
+from hpa_merge.custom_code.failing import place_of
 from hpa_merge.engine.encoding import Encoding
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.engine.routing import COMPARED, Chosen
@@ -254,10 +255,11 @@ class CalibrationRun:
         cause, source = error.__cause__, self._samples[error.sample].source
         if cause is not None and is_out_of_memory(cause):
             return cause
-        reason = (str(cause).strip().splitlines() or [""])[0]
+        reason, place = (str(cause).strip().splitlines() or [""])[0], place_of(cause) if cause is not None else ""
         return CalibrationError(
-            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
-            "fix the sample or remove it."
+            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}"
+            f"{f' in {place}' if place else ''}): "
+            f"{'correct that code, or ' if place else ''}fix the sample or remove it."
         )
 
 

@@ -46,6 +46,7 @@ def of_statistics(
         checkpoint.role: _checkpoint_digest(checkpoint),
         f"{purpose} samples": _samples_digest(samples),
         "damping": damping,
+        **({f"code of {checkpoint.role}": checkpoint.code.digest} if checkpoint.code is not None else {}),
         **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
         **({} if min_expert_tokens is None else {"min_expert_tokens": min_expert_tokens}),
         **{f"version of {name}": versions()[name] for name in ("hpa-merge", "torch", "transformers")},

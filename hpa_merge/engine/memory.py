@@ -170,6 +170,7 @@ def _work(
         weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(each.runs for each in sets) else 2 * fused
         slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
         stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one for each OUT
+        together = [*gathered, max(gathered, default=0)]  # Hessians that are written stay until the unit is done
         if offload:
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
@@ -180,7 +181,7 @@ def _work(
             held = max(held, sum(_gathered(count, most, itemsize, 1.0) for count in recalled if count))
             held += sum(_combined(all_tokens, c, each.rule.bytes_per_square) for each in taking for c in factors)
         if keeping:
-            gathered = [2 * each for each in gathered]  # tokens are put together before they are written
+            gathered = together
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states, waiting

@@ -36,6 +36,7 @@ class MergeOptions(TypedDict, total=False):
     stats: str | Path | None
     stats_hessians: bool
     first: str | Path | None
+    trust_remote_code: bool
     max_memory: int | None
     max_host_memory: int | None
     overwrite: bool
@@ -67,6 +68,7 @@ class MergeRequest:
         stats: the statistics file, if any.
         stats_hessians: keep the Hessians next to the statistics file.
         first: the first aligned model of the history, a folder or a name on the Hub, to measure OUT's drift from.
+        trust_remote_code: run the code that the checkpoints bring.
         limits: of memory.
         overwrite, resume: as in :func:`hpa_merge.merge`.
         skip_complete: leave an OUT unchanged if it is complete and this request would make the same.
@@ -85,6 +87,7 @@ class MergeRequest:
     stats: Path | None = None
     stats_hessians: bool = False
     first: str | Path | None = None
+    trust_remote_code: bool = False
     limits: Limits = Limits()
     overwrite: bool = False
     resume: bool = False
@@ -155,6 +158,7 @@ class MergeRequest:
             stats=_path(options.get("stats")),
             stats_hessians=options.get("stats_hessians", False),
             first=options.get("first"),
+            trust_remote_code=options.get("trust_remote_code", False),
             limits=Limits(options.get("max_memory"), options.get("max_host_memory")),
             overwrite=options.get("overwrite", False),
             resume=options.get("resume", False),

@@ -5,4 +5,7 @@ from hpa_merge.libraries.hiding import hidden
 __all__: list[str] = []
 
 with hidden("bitsandbytes"):
-    import peft  # noqa: F401
+    from peft import import_utils
+
+    import_utils.is_bnb_available()  # peft asks when it first makes a layer, and keeps the answer
+    import_utils.is_bnb_4bit_available()

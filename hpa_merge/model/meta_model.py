@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.architecture import absent_tensors
@@ -109,6 +110,7 @@ class MetaModel:
         external: Collection[str] = (),
         architecture: type[PreTrainedModel] | None = None,
         same: Callable[[str, str], bool] = lambda first, second: True,
+        code: Code | None = None,
     ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
@@ -121,11 +123,12 @@ class MetaModel:
             external: tensors from elsewhere that are only read: they are not linears and have no component.
             architecture: the model's class; None for the one that config.json and the tensors ask for.
             same: whether two tensors hold the same numbers. Weights that config.json ties are only tied if they do.
+            code: the code that the checkpoint brings, which is run; None: none is run.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = build_meta_model(folder, header, role, tower, architecture)
+        self.model = build_meta_model(folder, header, role, tower, architecture, code)
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device
@@ -229,6 +232,33 @@ class MetaModel:
                 dtype, shape = self._header[key]
                 total += math.prod(shape) * dtype.itemsize * (2 if conversion.copies else 1)
         return total
+
+    def input_axis(self, parameter: str) -> int | None:
+        """The axis that holds the inputs of a linear's weight or of a stack of experts; None for another parameter."""
+        if (stack := self.expert_stacks.get(parameter)) is not None:
+            return stack.input_axis
+        if parameter in self.routers:
+            return 1
+        module = self.model.get_submodule(parameter.rpartition(".")[0])
+        if not parameter.endswith(".weight") or not isinstance(module, nn.Linear | Conv1D):
+            return None
+        return 1 if isinstance(module, nn.Linear) else 0
+
+    def row_owners(self, parameter: str) -> list[list[str]] | None:
+        """The key of the tensor on disk that each row of a parameter comes from, for each expert of a stack.
+
+        Rows are outputs. Without experts there is one list. None if rows of several tensors are interleaved.
+        """
+        conversion = next(c for c in self._conversions if parameter in c.targets)
+        axis = self.input_axis(parameter)
+        if axis is None:
+            return None
+        if (
+            len(conversion.targets) == 1
+            and (owners := conversion.row_owners(self._header, self.model, axis)) is not None
+        ):
+            return [[conversion.keys[place] for place in row] for row in owners.reshape(-1, owners.shape[-1]).tolist()]
+        return None
 
     def _keys_of_targets(self, names: set[str]) -> set[str]:
         """The keys of the tensors that become any of the named parameters."""

@@ -102,5 +102,6 @@ def _matrix(weight: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Ten
     if scale.numel() == 1:
         scale = scale.reshape(1, 1)
     found: Any = Fp8Dequantize(None).convert({"weight": weight, "weight_scale_inv": scale})["weight"]
+    found = found[0] if isinstance(found, list) else found  # as in transformers 5.17
     inner: Tensor = found[..., :rows, : found.shape[-1] if weight.dtype == torch.int8 else columns]
     return inner

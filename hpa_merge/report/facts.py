@@ -1,5 +1,6 @@
 """What a report says, in words: each fact has one wording, which terminal, page and card share."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from hpa_merge.methods import method_of
 from hpa_merge.report.evaluation import ASKED, measured_in
 from hpa_merge.report.records import (
     CalibrationRecord,
+    CodeRecord,
     ComponentRecord,
     DriftRecord,
     LinearRecord,
@@ -54,6 +56,7 @@ def report_facts(report: MergeReport) -> Facts:
         *model_facts(report.run.adapter, report.components, report.passed_through),
         *dtype_facts(report.run.dequantised, report.run.dtype),
         *mixture_facts(report),
+        *([("OUT is", held_text(report.linears))] if report.is_adapter else []),
         *set_facts(report.safety, report.task),
         *(history if report.history else []),
     ]
@@ -121,6 +124,31 @@ def dtype_facts(dequantised: Mapping[str, str], dtype: str) -> Facts:
     return [*rows, ("OUT is in", dtype)] if dtype else rows
 
 
+def held_text(linears: Sequence[LinearRecord]) -> str:
+    """How exactly an OUT that is an adapter holds the updates: ``a LoRA on OLD with 28 updates, all exact``.
+
+    The error of all together is that of one vector of their values.
+    """
+    held = [record for record in linears if record.adapter_error is not None]
+    off = [record for record in held if record.adapter_error]
+    text = f"a LoRA on OLD with {counted(len(held), 'update')}"
+    if not off:
+        return f"{text}, all exact"
+    sizes = {record.name: record.distance or 0.0 for record in held}
+    whole = math.hypot(*sizes.values())
+    error = (
+        math.hypot(*((record.adapter_error or 0.0) * sizes[record.name] for record in off)) / whole if whole else 0.0
+    )
+    worst = max(record.adapter_error or 0.0 for record in off)
+    exact = f"{len(held) - len(off)} exact, " if len(off) < len(held) else ""
+    return f"{text}: {exact}{len(off)} with an error of {_share(worst)} at most; {_share(error)} in all"
+
+
+def _share(share: float) -> str:
+    """``2.1 %``, ``4e-08``: a relative error."""
+    return _exact(share) if share >= 1e-4 else f"{share:.0e}"
+
+
 def set_facts(safety: CalibrationRecord | None, task: CalibrationRecord | None) -> Facts:
     """The two calibration sets."""
     return [("safety set", calibration_text(safety)), ("task set", calibration_text(task))]
@@ -158,7 +186,21 @@ def input_facts(run: RunRecord) -> Facts:
     if "file" in run.statistics:
         halves = [f"{name} half {run.statistics[name]}" for name in ("safety", "task") if name in run.statistics]
         rows.append(("statistics", ", ".join([*halves, f"in {run.statistics['file']}"])))
-    return [*rows, *hub_facts(run.commits)]
+    return [*rows, *hub_facts(run.commits), *code_facts(run.code)]
+
+
+def code_facts(records: Sequence[CodeRecord]) -> Facts:
+    """The code that the checkpoints bring, where it is from, and where it runs; empty if none is run."""
+    if not records:
+        return []
+    said: dict[str, list[str]] = {}
+    for record in records:
+        origin = f"commit {record.commit}" if record.commit else f"SHA-256 {record.digest}"
+        where = f" of {record.repository}" if record.repository else ""
+        said.setdefault(f"{', '.join(record.files)}{where}, {origin}", []).append(record.role)
+    rows = [("code of its own", f"{' and '.join(roles)}: {text}") for text, roles in said.items()]
+    where = "the model's in the process of the merge itself, a tokenizer's or processor's in a child process"
+    return [*rows, ("that code runs", where)]
 
 
 def hub_facts(commits: Mapping[str, str]) -> Facts:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-from hpa_merge.report.records import CalibrationRecord, ComponentRecord
+from hpa_merge.report.records import CalibrationRecord, CodeRecord, ComponentRecord
 
 
 @final
@@ -92,6 +92,7 @@ class PlanReport:
         peak_host_bytes, peak_device_bytes: upper estimates; the latter is None on the CPU.
         reshaped: tensors with another shape in NEW than in OLD, a sentence each.
         notes: what the user should know of OLD and NEW, a sentence each.
+        code: the code of the checkpoints, which is run.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
         dequantised, dtype: as in :class:`RunRecord`.
         statistics: whether the statistics file fits, a sentence each; empty without one.
@@ -114,6 +115,7 @@ class PlanReport:
     device: str
     components: tuple[ComponentRecord, ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
+    code: tuple[CodeRecord, ...] = ()
     adapter: str = ""
     dequantised: dict[str, str] = field(default_factory=dict)
     dtype: str = ""

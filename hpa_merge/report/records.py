@@ -56,6 +56,8 @@ class LinearRecord:
         distance: ``‖W_out − W_old‖_F`` of the written weight, adapted or not, over the rows that both have. None if the
             number of columns differs.
         old_norm: ``‖W_old‖_F`` over the same rows.
+        adapter_error: in an OUT that is an adapter, ``‖U − ΔŴ‖_F / ‖ΔŴ‖_F`` of its update ``U`` and the rule's ``ΔŴ``,
+            0 if no value was rounded. None in a whole checkpoint, or where the adapter changes nothing.
     """
 
     name: str
@@ -89,6 +91,7 @@ class LinearRecord:
     saliency: str | None = None
     distance: float | None = None
     old_norm: float | None = None
+    adapter_error: float | None = None
 
     @property
     def drift(self) -> float | None:
@@ -198,6 +201,31 @@ class CalibrationRecord:
 
 @final
 @dataclass(frozen=True)
+class CodeRecord:
+    """The code that a checkpoint brings and that was run, as far as it lies in one place.
+
+    Attributes:
+        role: the checkpoint: ``OLD``, ``NEW`` or ``FIRST``.
+        repository: the repository on the Hub that has it, if the checkpoint names another one; else empty.
+        commit: the commit of that repository, or of the checkpoint; empty for a folder.
+        digest: SHA-256 of the content of the files, in hexadecimal.
+        files: their paths.
+        auto: transformers' classes that load the code, such as ``AutoModelForCausalLM``.
+    """
+
+    role: str
+    repository: str
+    commit: str
+    digest: str
+    files: tuple[str, ...]
+    auto: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        make_writable(self)
+
+
+@final
+@dataclass(frozen=True)
 class RunRecord:
     """What differs from run to run. Bytes and seconds; device memory is None on the CPU.
 
@@ -215,6 +243,7 @@ class RunRecord:
             it is stored, see :mod:`hpa_merge.checkpoint.content`; an adapter has its own. Empty in old reports.
         machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in old
             reports.
+        code: the code of the checkpoints that was run; empty without --trust-remote-code.
         drawn_with: versions of the libraries that drew the page and the pictures, and the ``schema_version`` of the
             report that they show; empty if nothing was drawn, or by several.
     """
@@ -237,6 +266,7 @@ class RunRecord:
     finished: str = ""
     contents: dict[str, str] = field(default_factory=dict)
     machine: str = ""
+    code: tuple[CodeRecord, ...] = ()
     drawn_with: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

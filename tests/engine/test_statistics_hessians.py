@@ -93,7 +93,7 @@ def test_a_file_changes_no_byte(name: str, tiny: Tiny, tmp_path: Path, monkeypat
     size = re.fullmatch(rf"Hessians of up to (\d+\.\d\d) GB are written to {stats}\.hessians\.", said)
     assert size
     assert 0 < sum(path.stat().st_size for path in hessians(stats)) < (float(size[1]) + 0.005) * 10**9
-    assert kinds(stats) == {1, 2}
+    assert kinds(stats) == ({1, 2} if name == "llama" else {1})  # experts share the many tokens of their pool
     monkeypatch.setattr(PausedForwards, "start", raising(AssertionError("a sample runs")))
     reports = run(case, tmp_path / "read", RULES, stats=stats)
     assert reports["one"].run.statistics == {"safety": "read", "task": "read", "file": str(stats)}

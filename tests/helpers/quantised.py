@@ -113,13 +113,15 @@ def _unpacked(packed: Tensor, bits: int, shape: torch.Size) -> Tensor:
     return held
 
 
-def four_bits(kind: str, nested: bool) -> Callable[[Tensor], Written]:
+def four_bits(kind: str, nested: bool, storage: torch.dtype = torch.uint8) -> Callable[[Tensor], Written]:
     """bitsandbytes' own writer; the numbers of its code are looked up one by one."""
 
     def write(weight: Tensor) -> Written:
         from bitsandbytes.functional import quantize_4bit
 
-        packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=nested, quant_type=kind)
+        packed, state = quantize_4bit(
+            weight, blocksize=64, compress_statistics=nested, quant_type=kind, quant_storage=storage
+        )
         parts = state.as_dict(packed=True)
         code, absmax = state.code.double(), state.absmax.double()
         if nested:
@@ -129,7 +131,8 @@ def four_bits(kind: str, nested: bool) -> Callable[[Tensor], Written]:
                 * inner.absmax.double().repeat_interleave(inner.blocksize)[: len(state.absmax)]
                 + state.offset.double()
             )
-        halves = torch.stack((packed.reshape(-1) >> 4, packed.reshape(-1) & 15), dim=1).reshape(-1)
+        pairs = packed.reshape(-1).view(torch.uint8)
+        halves = torch.stack((pairs >> 4, pairs & 15), dim=1).reshape(-1)
         held = code[halves.long()] * absmax.repeat_interleave(64)[: len(halves)]
         return {"weight": packed, **{f"weight.{leaf}": value for leaf, value in parts.items()}}, held.view(weight.shape)
 
@@ -275,6 +278,7 @@ WRITERS: dict[str, tuple[dict[str, Any], Callable[[Tensor], Written]]] = {
     "ct-int3": _compressed(INT3, "pack-quantized", 3),
     "nf4": ({**BNB, "bnb_4bit_quant_type": "nf4"}, four_bits("nf4", False)),
     "nf4-nested": ({**BNB, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}, four_bits("nf4", True)),
+    "nf4-storage": ({**BNB, "bnb_4bit_quant_storage": "bfloat16"}, four_bits("nf4", False, torch.bfloat16)),
     "fp4": ({"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, four_bits("fp4", False)),
     "bnb-int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, eight_bits),
     "gptq": _gptq(4, 1, True),

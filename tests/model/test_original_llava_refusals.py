@@ -46,7 +46,7 @@ def _call(pair: Original, folder: Path) -> Call:
         ({"mm_hidden_size": None}, "None for mm_hidden_size"),
         ({"hidden_size": "64"}, "'64' for hidden_size"),
         ({"num_hidden_layers": 10**9}, "1e+09 for num_hidden_layers, which is too many"),
-        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "is quantised (quantization_config in config.json"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "is quantised (quantization_config in config.json"),
         ({"architectures": ["LlavaMptForCausalLM"]}, "does not have it: leave it out."),
     ],
 )

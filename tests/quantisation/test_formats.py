@@ -228,7 +228,10 @@ def test_a_value_that_does_not_fit_float16(tmp_path: Path) -> None:
     save_file({"a.weight": torch.tensor([1.0, 1e6])}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
     opened = Checkpoint.open(tmp_path, "OLD").read_as(torch.float16)
-    with opened, pytest.raises(NumericalError, match=r"OLD's tensor a.weight cannot be read in that dtype"):
+    with (
+        opened,
+        pytest.raises(NumericalError, match=r"OLD's tensor a.weight does not fit float16: choose another --dtype"),
+    ):
         opened.read("a.weight")
 
 

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from tiny_models import make_calibration, make_pair
 
 from hpa_merge import HPAConfig, merge, verify
+from hpa_merge.engine.preview import preview
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.report.schema import MergeReport
 
 pytest.importorskip("compressed_tensors")
@@ -68,8 +70,18 @@ def test_the_same_bytes(make: Callable[[Path], Pair], old_kind: str, new_kind: s
     assert reports[0].run.dequantised.keys() == {"old", "new"}
     assert reports[0].run.contents["out"] == reports[1].run.contents["out"]
     if make is text:
-        checked = verify(outs[0], tmp_path / "quantise-old", tmp_path / "quantise-new")
-        assert not checked.problems
+        folders = [tmp_path / "quantise-old", tmp_path / "quantise-new"]
+        assert not verify(outs[0], *folders).problems
+        request = MergeRequest.of(*folders, {tmp_path / "plan": HPAConfig()}, safety_calib=safety, task_calib=task)
+        (plan,) = preview(request).values()
+        assert plan.dequantised == reports[0].run.dequantised
+        assert plan.dequantised == {"old": "14 weights in block FP8", "new": "14 weights in int4 by group"}
+        assert plan.dtype == reports[0].run.dtype == "bfloat16"
+        weights, others = (
+            sum(path.stat().st_size for path in place.iterdir() if (path.suffix == ".safetensors") == kind)
+            for place, kind in ((outs[0], True), (folders[1], False))
+        )
+        assert weights <= plan.bytes_out <= weights + others
 
 
 def json_or_bytes(name: str, files: dict[str, bytes]) -> object:

@@ -13,6 +13,7 @@ from hpa_merge.report.facts import (
     Facts,
     adapted_in,
     adapter_facts,
+    code_facts,
     cost_facts,
     dtype_facts,
     hub_facts,
@@ -61,6 +62,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("statistics", sentence) for sentence in plan.statistics),
         *(("history", sentence) for sentence in plan.history),
         *hub_facts(plan.commits),
+        *code_facts(plan.code),
     )
     note = Text("Outside the stacks the share depends on when a unit runs.\nNothing was written.")
     return _page(table, facts, note, plan.samples)
@@ -97,6 +99,7 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         *dtype_facts(first.dequantised, first.dtype),
         *_sets(plans.values()),
         *_room(first, "the OUTs' weights", f"{len(plans)} times "),
+        *code_facts(first.code),
         *(("statistics", sentence) for sentence in first.statistics),
     )
     samples = {shown.purpose: shown for plan in plans.values() for shown in plan.samples}
