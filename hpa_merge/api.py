@@ -56,7 +56,8 @@ def merge(
 
     Args:
         old, new: the checkpoints before and after the tuning step: folders in Hugging Face layout, or names on the Hub,
-            ``org/name[@revision]``. ``new`` may be a PEFT adapter that was trained on ``old``. Neither is written to.
+            ``org/name[:folder][@revision]``. ``new`` may be a PEFT adapter that was trained on ``old``. Neither is
+            written to.
         out: a new folder; it appears complete or not at all.
         safety_calib, task_calib: calibration files, if the method uses them; docs/calibration.md has the formats. A
             string may also name a data set on the Hub, ``org/name[:config][:split][@revision]``. ``task_calib`` may be
@@ -165,7 +166,8 @@ def calibrate(
         on_progress: called before each batch of prompts.
         **answering: ``device``, ``batch_size``, ``max_new_tokens``; for a server with OpenAI's protocol ``endpoint``,
             ``concurrency`` and ``timeout`` in seconds; for models that are loaded here ``max_frames``,
-            ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`.
+            ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`; and ``base``, the model
+            that adapters were trained on, unless their adapter_config.json names a folder.
 
     Returns:
         The samples, and the numbers of prompts and of dropped answers.

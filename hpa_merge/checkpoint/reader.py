@@ -9,7 +9,7 @@ import contextlib
 import io
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,7 @@ class Checkpoint:
         overlay: an adapter on top of it, if any.
         unpacking: how its tensors follow from those on disk, if it is quantised or read in another dtype; ``tensors``
             and ``shards`` are then those that OUT gets.
+        heads: of shards that are not on disk yet, by name.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Checkpoint:
     tower: Path | None = None
     overlay: Overlay | None = None
     unpacking: Unpacking | None = field(default=None, repr=False)
+    heads: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -146,7 +148,7 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        return replace(self, role=role, overlay=overlay, notes=(), _files={}, _lock=threading.Lock())
+        return replace(self, role=role, overlay=overlay, notes=overlay.notes, _files={}, _lock=threading.Lock())
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -323,6 +325,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the file can no longer be read.
         """
+        if shard in self.heads:
+            return self.heads[shard]
         return self.disk_header(shard) if self.unpacking is None else self.unpacking.heads[shard]
 
     def disk_header(self, shard: str) -> bytes:

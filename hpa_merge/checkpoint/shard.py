@@ -1,7 +1,8 @@
 """One weight file: the place of every tensor in it, and what can be wrong with it."""
 
+import json
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -15,7 +16,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, TooLong
 from hpa_merge.files.parsing import INDEX, parse_json
 
-__all__ = ["CODES", "HEADER_BYTES", "TensorInfo", "check_plain", "read_layout", "reading", "unreadable"]
+__all__ = ["CODES", "HEADER_BYTES", "TensorInfo", "check_plain", "lay_out", "read_layout", "reading", "unreadable"]
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -101,6 +102,22 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
         stop = start + prod(shape) * dtype.itemsize
         yield TensorInfo(name=name, shard=shard, dtype=dtype, shape=shape, start=start, stop=stop)
         start = stop
+
+
+def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: str) -> tuple[bytes, list[TensorInfo]]:
+    """The head of a new weight file, and where each of its tensors lies; larger dtypes first, then by name."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    places, offset = [], 0
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+        stop = offset + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
+        places.append((name, dtype, shape, offset, stop))
+        offset = stop
+    content = json.dumps(header, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    start = 8 + len(content)
+    infos = [TensorInfo(name, shard, dtype, shape, start + a, start + b) for name, dtype, shape, a, b in places]
+    return len(content).to_bytes(8, "little") + content, infos
 
 
 def check_plain(folder: Path, role: str, infos: Iterable[TensorInfo]) -> None:

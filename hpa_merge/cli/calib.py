@@ -7,6 +7,7 @@ import click
 
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
+    BASE,
     ENDPOINT_OPTIONS,
     MACHINE_OPTIONS,
     READING_OPTIONS,
@@ -25,7 +26,7 @@ from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, option
 @click.option("--prompts", type=FILE, required=True, metavar="FILE|ID", help="Unsafe prompts, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
 @click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="Number of samples.")
-@options(READING_OPTIONS, ANSWER_OPTIONS, TEMPLATE_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
+@options(READING_OPTIONS, ANSWER_OPTIONS, TEMPLATE_OPTIONS, (BASE,), MACHINE_OPTIONS, ENDPOINT_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @options(QUIET)
 def calib_command(

@@ -126,9 +126,9 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     """Repair an aligned model after a tuning step.
 
     OLD is the checkpoint before tuning. NEW is the one after it, or a PEFT adapter that was trained on OLD. Both are
-    folders or names on the Hub (org/name[@revision]). From them, a few safety samples and some samples of the new task,
-    hpa-merge computes which input columns of each linear weight to restore to their old values, and writes the result
-    to OUT. It trains nothing and never holds a whole model in memory.
+    folders or names on the Hub (org/name[:folder][@revision]). From them, a few safety samples and some samples of the
+    new task, hpa-merge computes which input columns of each linear weight to restore to their old values, and writes
+    the result to OUT. It trains nothing and never holds a whole model in memory.
     """
     paths, values = read_options(context, given)
     rule = find_rule(method_of(values))

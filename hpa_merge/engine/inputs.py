@@ -81,7 +81,7 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     first = sources[2].folder if request.first is not None else None
     with (
         open_checkpoint(sources[0].folder, "OLD", config.dtype) as old,
-        open_new(sources[1].folder, old, config.dtype) as new,
+        open_new(sources[1].folder, old, config.dtype, tower) as new,
         trace(old, new, first, tower, config) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)

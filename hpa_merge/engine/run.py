@@ -25,9 +25,9 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
     with prepare(request) as prepared, explaining(prepared.memory, prepared.device):
         reports = dict(prepared.finished)
         try:
-            for out, plan in zip(request.outs, prepared.plan.outs, strict=True):
+            for out, plan, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True):
                 if out not in reports:
-                    outputs[out] = MergeOutput(request, prepared, out, plan)
+                    outputs[out] = MergeOutput(request, prepared, out, plan, form)
             sinks, hessians = list(outputs.values()), request.stats_hessians
             from_first = Loop(prepared, sinks, on_progress, request.stats, hessians=hessians).run()
             for (out, output), distance in zip(outputs.items(), from_first, strict=True):

@@ -1,7 +1,7 @@
 """Set up a merge: everything that can be checked and computed without running a model."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any, final
 
 import torch
 
-from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, needed_bytes
+from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, check_side_files, needed_bytes
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import CalibrationOptions, HPAConfig
+from hpa_merge.engine.adapter_form import AdapterForm, plan_adapter
 from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
@@ -47,6 +48,7 @@ class Prepared:
         sets: the safety set with OLD, and the task set with NEW.
         memory: how memory is used.
         statistics_notes: why statistics of the file are not used, a sentence each.
+        forms: for each OUT, its plan as an adapter; None for a whole checkpoint.
         routing: the routing drift, if all statistics come from a file.
         finished: the reports of OUTs that are complete and stay unchanged.
     """
@@ -56,6 +58,7 @@ class Prepared:
     sets: tuple[CalibrationSet, CalibrationSet]
     memory: Memory
     statistics_notes: tuple[str, ...]
+    forms: tuple[AdapterForm | None, ...]
     routing: tuple[RoutingRecord, ...] = ()
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
 
@@ -122,7 +125,7 @@ def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
     if request.is_remote:  # report what is wrong before the download
         check_outputs(making, [], overwrite, needed=0, resume=resume)
     with open_inputs(request) as inputs:
-        places, needed = inputs.guarded.places, needed_bytes(inputs.new)
+        places, needed = inputs.guarded.places, _needed(inputs, request.outs.values())
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
         prepared = plan_merge(request, inputs, show)
         _check_hessians(request, prepared)
@@ -166,7 +169,17 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
         runs[0].compare(runs[1])
         runs[1].compare(runs[0])
     memory = allot(plan, inputs.read, sets, request.limits, request.stats_hessians)
-    return Prepared(inputs, plan, sets, memory, notes, routing)
+    forms = tuple(plan_adapter(new, plan, out) if out.config.output_format == "adapter" else None for out in plan.outs)
+    for form in filter(None, forms):
+        check_side_files(form.layout)
+    return Prepared(inputs, plan, sets, memory, notes, forms, routing)
+
+
+def _needed(inputs: MergeInputs, configs: Iterable[HPAConfig]) -> int:
+    """Bytes of the largest OUT, before the plan: an adapter of another rank than NEW's is checked again with it."""
+    overlay = inputs.new.overlay
+    adapter = inputs.new if overlay is None or overlay.own_tensors is None else overlay.own_tensors
+    return max(needed_bytes(adapter if each.output_format == "adapter" else inputs.new) for each in configs)
 
 
 def _key(

@@ -2,7 +2,7 @@
 
 import gc
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
@@ -56,6 +56,8 @@ class LocalModel:
         max_new_tokens: int = 128,
         template: TemplateOptions | None = None,
         max_frames: int = MAX_FRAMES,
+        side: Path | None = None,
+        merge_into: Callable[[Any], None] | None = None,
     ) -> None:
         """Load the checkpoint, in the dtype it is stored in.
 
@@ -63,6 +65,8 @@ class LocalModel:
             example: what the prompts are like: with images, if any has some.
             template: what the user says of the chat template.
             max_frames: frames of a video that are used, at most.
+            side: the folder of its tokenizer or processor, if that is another one.
+            merge_into: merges an adapter into the loaded model.
 
         Raises:
             CheckpointError: it cannot be loaded, or weights are missing.
@@ -71,9 +75,9 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = EncoderProcess.from_checkpoint(folder, [example], template, max_frames)
+        self._encoder = EncoderProcess.from_checkpoint(side or folder, [example], template, max_frames)
         try:
-            self._model = _load(folder, device)
+            self._model = _load(folder, device, merge_into)
             end = self._encoder.end
         except BaseException as error:
             self._encoder.close()
@@ -212,8 +216,11 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(folder: Path, device: torch.device) -> PreTrainedModel:
+def _load(folder: Path, device: torch.device, merge_into: Callable[[Any], None] | None) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, no code of the checkpoint's own.
+
+    Args:
+        merge_into: merges an adapter into it.
 
     Raises:
         CheckpointError: it cannot be loaded, or is not whole.
@@ -265,5 +272,7 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
             "cannot be taken from its files; fetch or merge it again."
         )
     repair(model)
+    if merge_into is not None:
+        merge_into(model)
     found: PreTrainedModel = model.to(device).eval()
     return found

@@ -52,7 +52,9 @@ def adapt(weight: Weight, options: Options) -> Adapted:
     safety, task = weight.hessian["safety"], weight.hessian["task"]
     of_safety = weight_at(options, weight.block, weight.blocks) * safety.diagonal()
     of_task = task.diagonal() + task.scale * task.damp
-    return Adapted(mix_columns(weight.old, weight.new, of_safety / (of_task + of_safety)), weight.update)
+    of_old = of_safety / (of_task + of_safety)
+    made = mix_columns(weight.old, weight.new, of_old)
+    return Adapted(made, weight.update, times=lambda rows: mix_columns(rows.new_zeros(rows.shape), rows, of_old))
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -70,5 +72,6 @@ RULE = Rule(
     options=WEIGHTS,
     adapt=adapt,
     check=check,
+    no_lora=lambda options: "",
     computes=True,
 )

@@ -4,6 +4,7 @@ HPA and its two controls differ only in the choice of the columns, which they pa
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,4 +68,10 @@ def _fused(weight: Weight, options: Options, selection: Selection, kappa: float)
     if options.orthogonal and options.orthogonal_by != "matrix":
         kappas = projections(old, new, 1 if options.orthogonal_by == "row" else 0)
     fused = fuse(old, new, selection.restored, kappa if kappas is None else kappas)
-    return Adapted(fused, weight.update, float(share), selection, kappa, kappas)
+    times = None if options.orthogonal and (kappa or kappas is not None) else partial(_without, selection.restored)
+    return Adapted(fused, weight.update, float(share), selection, kappa, kappas, times=times)
+
+
+def _without(restored: Tensor, rows: Tensor) -> Tensor:
+    """``rows`` ``[k, c]`` with zeros in the restored columns."""
+    return rows.masked_fill(restored.to(rows.device), 0.0)

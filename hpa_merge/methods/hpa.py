@@ -126,6 +126,12 @@ def share(options: Options, block: int, blocks: int) -> float:
     return float(share_at(options, block, blocks))
 
 
+def no_lora(options: Options) -> str:
+    """Restored columns leave the update's rank as it is; the orthogonal step does not."""
+    reason = "its orthogonal step subtracts a part of OLD's whole weight: leave it out with --no-orthogonal"
+    return reason if options.orthogonal else ""
+
+
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
     """The weight with the columns of the report, and the claims about them that no samples can lead to."""
     from hpa_merge.core import Selection
@@ -231,4 +237,5 @@ RULE = Rule(
     computes=True,
     of_samples=("n_shared", "alpha", "restored", "saliency"),
     share=share,
+    no_lora=no_lora,
 )

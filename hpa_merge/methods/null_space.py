@@ -67,7 +67,8 @@ def adapt(weight: Weight, options: Options) -> Adapted:
 
     hessian, share = weight.hessian["safety"], options.safety_energy
     directions = hessian.once(share, lambda: leading_directions(hessian, share))
-    return Adapted(project_out(weight.old, weight.new, directions), weight.update)
+    made = project_out(weight.old, weight.new, directions)
+    return Adapted(made, weight.update, times=lambda rows: project_out(rows.new_zeros(rows.shape), rows, directions))
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -86,6 +87,7 @@ RULE = Rule(
     options=("safety_energy",),
     adapt=adapt,
     check=check,
+    no_lora=lambda options: "",
     computes=True,
     bytes_per_square=40,  # a matrix in float64, its eigenvectors, and what they are computed with
 )

@@ -69,7 +69,7 @@ def adapt(weight: Weight, options: Options) -> Adapted:
             f"the two Hessians of {weight.name} cannot be combined, in float64 either ({error}): "
             f"lower safety_weight, which is {options.safety_weight:g}, or raise damping."
         ) from error
-    return Adapted(made, weight.update)
+    return Adapted(made, weight.update, times=lambda rows: both.between(rows.new_zeros(rows.shape), rows, of_safety))
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -89,5 +89,6 @@ RULE = Rule(
     options=WEIGHTS,
     adapt=adapt,
     check=check,
+    no_lora=lambda options: "",
     computes=True,
 )

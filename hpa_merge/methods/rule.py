@@ -83,6 +83,8 @@ class Rule:
         bytes_per_square: memory that its factors take for each value of a ``c × c`` matrix.
         share: the percentage of the columns to restore at depth ``l`` of ``L``; None for a rule without such a share.
         touches: whether it touches the weights of a unit, given whether the unit is in the text stack, and its block.
+        no_lora: why the result with these options is not ``W_old + ΔW M`` with a matrix ``M``, ``[c, c]``: a clause
+            with its remedy. Empty if it is, so that a LoRA stays one of the same rank; ``adapt`` then gives ``M``.
         check_model: raises :class:`~hpa_merge.errors.ConfigError` if the options do not fit a model, given its class
             and the number of blocks of its text stack.
     """
@@ -105,6 +107,7 @@ class Rule:
     bytes_per_square: int = 0
     share: Callable[[Any, int, int], float | None] = lambda options, block, blocks: None
     touches: Callable[[Any, bool, int | None], bool] = lambda options, text, block: True
+    no_lora: Callable[[Any], str] = lambda options: "it changes single values of a weight: choose another method"
     check_model: Callable[[Any, str, int], None] = lambda options, architecture, blocks: None
 
     @property

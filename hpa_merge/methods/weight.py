@@ -5,7 +5,7 @@ Imports no torch, as :mod:`rule` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
@@ -62,6 +62,7 @@ class Adapted:
         kappa: the ``κ`` that was used: 0 without the orthogonal step.
         kappas: the ``κ`` of each row ``[r, 1]`` or column ``[1, c]``, if one for each was used.
         figures: further figures for the report, by field.
+        times: multiplies rows ``[k, c]`` in float32 by ``M``, if ``Ŵ = W_old + ΔW M``; see :attr:`Rule.no_lora`.
     """
 
     weight: Tensor
@@ -71,6 +72,7 @@ class Adapted:
     kappa: float | None = None
     kappas: Tensor | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    times: Callable[[Tensor], Tensor] | None = None
 
     @property
     def energy_restored(self) -> float | None:

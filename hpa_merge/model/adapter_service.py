@@ -19,8 +19,8 @@ class AdapterService:
     """The method that :func:`hpa_merge.model.adapter_trial.try_adapter` calls."""
 
     def build(
-        self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header
+        self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header, tower: Path | None
     ) -> tuple[None, bytes]:
         """Build the adapter; arguments and errors are those of :class:`Adapter`."""
-        Adapter(folder, config, own, base, header)
+        Adapter(folder, config, own, base, header, tower)
         return None, b""

@@ -30,7 +30,9 @@ PLAIN = 4096
 """The most characters of a configuration without such signs that is read here: it names some dozens of modules."""
 
 
-def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
+def try_adapter(
+    folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header, tower: Path | None
+) -> None:
     """Build the adapter in a child if its configuration has regular expressions or is long.
 
     The arguments are Adapter's.
@@ -43,7 +45,7 @@ def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path
         return
     child = Child(SERVICE, MEMORY)
     try:
-        child.call("build", folder, dict(config), dict(own), base, dict(header), limits=BUILDING)
+        child.call("build", folder, dict(config), dict(own), base, dict(header), tower, limits=BUILDING)
     except Stopped as stopped:
         raise CheckpointError(
             f"NEW {folder} is an adapter whose adapter_config.json cannot be matched with OLD's modules ({stopped}): "

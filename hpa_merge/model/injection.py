@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config"]
+__all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config", "tuner_prefix"]
 
 PREFIX = "base_model.model."
 """The prefix that peft gives to the path of every module of the model."""
@@ -123,6 +123,13 @@ def describe(config: Any) -> str:
         + (f" of rank {rank}" if isinstance(rank, int) and rank > 0 else "")
         + (f", trained on {base}" if base and base.isprintable() else "")
     )
+
+
+def tuner_prefix(config: Any) -> str:
+    """The beginning of the names of the parameters that peft adds, such as ``lora_``."""
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    return str(PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type])
 
 
 def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module, nn.Module]:

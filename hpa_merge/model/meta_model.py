@@ -230,6 +230,33 @@ class MetaModel:
                 total += math.prod(shape) * dtype.itemsize * (2 if conversion.copies else 1)
         return total
 
+    def input_axis(self, parameter: str) -> int | None:
+        """The axis that holds the inputs of a linear's weight or of a stack of experts; None for another parameter."""
+        if (stack := self.expert_stacks.get(parameter)) is not None:
+            return stack.input_axis
+        if parameter in self.routers:
+            return 1
+        module = self.model.get_submodule(parameter.rpartition(".")[0])
+        if not parameter.endswith(".weight") or not isinstance(module, nn.Linear | Conv1D):
+            return None
+        return 1 if isinstance(module, nn.Linear) else 0
+
+    def row_owners(self, parameter: str) -> list[list[str]] | None:
+        """The key of the tensor on disk that each row of a parameter comes from, for each expert of a stack.
+
+        Rows are outputs. Without experts there is one list. None if rows of several tensors are interleaved.
+        """
+        conversion = next(c for c in self._conversions if parameter in c.targets)
+        axis = self.input_axis(parameter)
+        if axis is None:
+            return None
+        if (
+            len(conversion.targets) == 1
+            and (owners := conversion.row_owners(self._header, self.model, axis)) is not None
+        ):
+            return [[conversion.keys[place] for place in row] for row in owners.reshape(-1, owners.shape[-1]).tolist()]
+        return None
+
     def _keys_of_targets(self, names: set[str]) -> set[str]:
         """The keys of the tensors that become any of the named parameters."""
         return {key for c in self._conversions if names.intersection(c.targets) for key in c.keys}

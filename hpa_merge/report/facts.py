@@ -1,5 +1,6 @@
 """What a report says, in words: each fact has one wording, which terminal, page and card share."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -54,6 +55,7 @@ def report_facts(report: MergeReport) -> Facts:
         *model_facts(report.run.adapter, report.components, report.passed_through),
         *dtype_facts(report.run.dequantised, report.run.dtype),
         *mixture_facts(report),
+        *([("OUT is", held_text(report.linears))] if report.is_adapter else []),
         *set_facts(report.safety, report.task),
         *(history if report.history else []),
     ]
@@ -119,6 +121,31 @@ def dtype_facts(dequantised: Mapping[str, str], dtype: str) -> Facts:
     """What was stored in few bits, and the dtype of OUT if that is not NEW's own."""
     rows = [("dequantised", f"{role.upper()}: {what}") for role, what in dequantised.items()]
     return [*rows, ("OUT is in", dtype)] if dtype else rows
+
+
+def held_text(linears: Sequence[LinearRecord]) -> str:
+    """How exactly an OUT that is an adapter holds the updates: ``a LoRA on OLD with 28 updates, all exact``.
+
+    The error of all together is that of one vector of their values.
+    """
+    held = [record for record in linears if record.adapter_error is not None]
+    off = [record for record in held if record.adapter_error]
+    text = f"a LoRA on OLD with {counted(len(held), 'update')}"
+    if not off:
+        return f"{text}, all exact"
+    sizes = {record.name: record.distance or 0.0 for record in held}
+    whole = math.hypot(*sizes.values())
+    error = (
+        math.hypot(*((record.adapter_error or 0.0) * sizes[record.name] for record in off)) / whole if whole else 0.0
+    )
+    worst = max(record.adapter_error or 0.0 for record in off)
+    exact = f"{len(held) - len(off)} exact, " if len(off) < len(held) else ""
+    return f"{text}: {exact}{len(off)} with an error of {_share(worst)} at most; {_share(error)} in all"
+
+
+def _share(share: float) -> str:
+    """``2.1 %``, ``4e-08``: a relative error."""
+    return _exact(share) if share >= 1e-4 else f"{share:.0e}"
 
 
 def set_facts(safety: CalibrationRecord | None, task: CalibrationRecord | None) -> Facts:

@@ -56,6 +56,8 @@ class LinearRecord:
         distance: ``‖W_out − W_old‖_F`` of the written weight, adapted or not, over the rows that both have. None if the
             number of columns differs.
         old_norm: ``‖W_old‖_F`` over the same rows.
+        adapter_error: in an OUT that is an adapter, ``‖U − ΔŴ‖_F / ‖ΔŴ‖_F`` of its update ``U`` and the rule's ``ΔŴ``,
+            0 if no value was rounded. None in a whole checkpoint, or where the adapter changes nothing.
     """
 
     name: str
@@ -89,6 +91,7 @@ class LinearRecord:
     saliency: str | None = None
     distance: float | None = None
     old_norm: float | None = None
+    adapter_error: float | None = None
 
     @property
     def drift(self) -> float | None:

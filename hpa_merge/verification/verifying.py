@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from hpa_merge.checkpoint import Checkpoint, is_adapter
+from hpa_merge.checkpoint.adapter_folder import CONFIG as ADAPTER
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
+from hpa_merge.engine.adapter_form import plan_adapter
 from hpa_merge.engine.lineage import trace
 from hpa_merge.engine.machine import describe
 from hpa_merge.engine.plan import make_plan
@@ -20,6 +22,7 @@ from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.verification.adapter import open_out, weights_of
 from hpa_merge.verification.drawn import check_drawn, check_stored
 from hpa_merge.verification.files import check_files, list_files, weight_files
 from hpa_merge.verification.findings import Findings, VerifyReport
@@ -89,14 +92,14 @@ def verify(
         raise ConfigError(f"{given[0]} is given without OLD and NEW: give --old and --new too.")
     findings = Findings()
     with ExitStack() as stack:
-        merged = stack.enter_context(Checkpoint.open(out, "OUT"))
+        merged = stack.enter_context(open_out(Path(out)))
         report, found = read_report(merged.folder), list_files(merged)
         files = [*weight_files(merged), *report.manifest]
         steps, done = len(dict.fromkeys(files)) + len(merged.tensors), 0
 
         def on_step(what: str) -> None:
             nonlocal done
-            on_progress(what, done, steps)
+            on_progress(what, min(done, steps - 1), steps)
             done += 1
 
         check_files(merged, report, found, on_step, findings)
@@ -104,9 +107,12 @@ def verify(
         content = report.run.contents.get("out", "")
         if not findings.problems and content and content != merged.content_digest():
             findings.problems.append("OUT's weights have another content digest than in the report.")
-        if old is None or new is None:
+        if old is None or new is None or merged.index == ADAPTER:
             _check_tensors(merged, None, on_step, findings)
+        if old is None or new is None:
             findings.unchecked.append("The report was not compared with OLD and NEW: give both.")
+        elif merged.index == ADAPTER and findings.problems:
+            findings.unchecked.append("The adapter was not put on OLD, because of these problems.")
         else:
             with _options_of(merged.folder):
                 config = HPAConfig.from_mapping(BEFORE | report.config, source="the report")
@@ -155,19 +161,22 @@ def _check_claims(
     tower = None if vision_tower is None else Path(vision_tower)
     with (
         open_checkpoint(sources[0].folder, "OLD", config.dtype) as in_old,
-        open_new(sources[1].folder, in_old, config.dtype) as in_new,
+        open_new(sources[1].folder, in_old, config.dtype, tower) as in_new,
         trace(in_old, in_new, None, tower, config) as lineage,
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
         plan = make_plan(read[0], read[1], [config], torch.device("cpu"))
         findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
         findings.problems += check_calibration(report, config)
-        check_whole(report, in_new, plan, config, lineage, findings)
-        check_folder(merged, in_new, found, findings)
+        form = plan_adapter(in_new, plan, plan.only) if config.output_format == "adapter" else None
+        layout = in_new if form is None else form.layout
+        check_whole(report, in_new, layout, plan, config, lineage, findings)
+        check_folder(merged, layout, found, findings)
         check_drawn(merged, report, found, describe(torch.device("cpu")) == report.run.machine, findings)
-        claims = Claims(read[0], in_new, plan, config, report, findings)
-        _check_tensors(merged, claims, on_step, findings)
-        claims.tell_open()
+        with weights_of(merged, in_old, tower, findings) as (weights, values):
+            claims = Claims(read[0], in_new, plan, config, report, findings, values)
+            _check_tensors(weights, claims, on_step, findings)
+            claims.tell_open()
 
 
 def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:

@@ -35,6 +35,7 @@ SUMS = 1e-7
 def check_whole(
     report: MergeReport,
     new: Checkpoint,
+    layout: Checkpoint,
     plan: Plan,
     config: HPAConfig,
     lineage: Lineage,
@@ -45,6 +46,7 @@ def check_whole(
     """Check the report apart from the records of its linears.
 
     Args:
+        layout: OUT's files, as if NEW had them.
         plan: for ``config`` alone.
         lineage: of the given OLD and NEW.
         from_first: ``‖OUT − FIRST‖_F``, if it was measured.
@@ -56,7 +58,7 @@ def check_whole(
             findings.problems.append("components in the report do not count its linears.")
     if report.passed_through != plan.only.passed_through:
         findings.problems.append("passed_through in the report does not count NEW's other tensors.")
-    findings.problems += _of_left_out(report, new)
+    findings.problems += _of_left_out(report, layout)
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""
     if report.run.adapter != kind:

@@ -217,7 +217,7 @@ def test_a_new_rule_is_in_the_documentation(with_steep: Path) -> None:
     _run(with_steep, "docs/rules.py")
     step = "`--no-orthogonal`, `--orthogonal-by` (matrix), `--depth-range` (zero-based)"
     options = f"`--p-max` (15), `--p-min` (5), {step}, `--steepness` (0.5)"
-    row = f"| `steep` | the steepest columns are restored | {options} | safety |\n"
+    row = f"| `steep` | the steepest columns are restored | {options} | safety | no |\n"
     assert row in (with_steep / "docs" / "methods.md").read_text(encoding="utf-8")
 
 

@@ -54,8 +54,9 @@ def _summary(report: MergeReport) -> str:
     """What this model is."""
     old, new = (_linked(report, name) for name in (report.run.old, report.run.new))
     adapter = f", an adapter on it ({cell(report.run.adapter)})" if report.run.adapter else ""
+    what = "This adapter" if report.is_adapter else "This model"
     return (
-        f"This model is {new}{adapter}, with a part of its weights restored from {old}, the model before that tuning "
+        f"{what} is {new}{adapter}, with a part of its weights restored from {old}, the model before that tuning "
         "step. The aim is to keep the safety alignment and the earlier tasks of the one and the new task of the other. "
         f"Nothing was trained. {_restored(report)} The method is {_paper(report)}; "
         "[`hpa_report.json`](hpa_report.json) has every decision for every weight."

@@ -1,6 +1,8 @@
 """How a model is loaded, and the Hub's name of its task."""
 
+import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import final
 
 from transformers.models.auto import modeling_auto as auto
@@ -73,10 +75,27 @@ def snippet_of(report: MergeReport) -> str:
             ")"
         )
     usage = usage_of(report)
+    if report.is_adapter:
+        return _adapter_snippet(report, usage)
     name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
     return (
         f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
         f"model_id = {UNPUBLISHED}\n"
         f'model = {usage.loader}.from_pretrained(model_id, dtype="auto")\n'
         f"{name} = {usage.reader}.from_pretrained(model_id)"
+    )
+
+
+def _adapter_snippet(report: MergeReport, usage: Usage) -> str:
+    """Lines of Python that load OLD with the adapter; the tokenizer is the adapter's if it has one."""
+    name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
+    own = any(name in PurePosixPath(file).name for file in report.manifest)
+    base = json.dumps(report.run.old.partition("@")[0] if report.run.old in report.run.commits else "path/to/OLD")
+    return (
+        "from peft import PeftModel\n"
+        f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
+        f"base_id, model_id = {base}, {UNPUBLISHED}\n"
+        f'model = {usage.loader}.from_pretrained(base_id, dtype="auto")\n'
+        "model = PeftModel.from_pretrained(model, model_id)\n"
+        f"{name} = {usage.reader}.from_pretrained({'model_id' if own else 'base_id'})"
     )
