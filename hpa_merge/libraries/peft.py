@@ -7,5 +7,6 @@ __all__: list[str] = []
 with hidden("bitsandbytes"):
     from peft import import_utils
 
-    import_utils.is_bnb_available()  # peft asks when it first makes a layer, and keeps the answer
-    import_utils.is_bnb_4bit_available()
+    # peft asks when it first makes a layer, and keeps the answer; one that it has already stays
+    if not import_utils.is_bnb_available():
+        import_utils.is_bnb_4bit_available()
