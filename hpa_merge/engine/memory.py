@@ -190,18 +190,21 @@ def _work(
 def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:
     """Bytes that a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens with a copy in float32.
 
-    An expert, to which a part of the tokens is ``routed``, counts with the average over all experts, where the tokens
-    are distributed so that this is most: as many experts as can be have just enough tokens for a Gram matrix.
+    An expert, to which a part of the tokens is ``routed``, counts with the average over all experts. Either all read
+    equally many tokens, or their numbers are distributed exponentially, so that some read enough for a Gram matrix;
+    what takes more counts.
     """
     least, expected = DUAL_SHARE * columns, routed * tokens
-    kept = int(expected * columns * itemsize)
+    kept = expected * columns * itemsize
     if tokens <= least:
-        return kept
+        return int(kept)
     if routed == 1.0:
         return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
     waiting = min(CHUNK, max(expected - least, 0.0)) * itemsize
     gram = 4 * columns * columns + columns * (waiting + 4 * min(CHUNK, max(expected, least)))
-    return max(kept if expected <= least else 0, int(min(1.0, expected / least) * gram))
+    times = least / expected
+    many = math.exp(-times)  # the share of the experts that read at least so many times the average
+    return int(max(gram if times <= 1.0 else kept, many * gram + (1.0 - (1.0 + times) * many) * kept))
 
 
 def _factored(tokens: int, columns: int, copies: int) -> int:
