@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
@@ -64,7 +65,7 @@ def check_whole(
     findings.problems += _of_left_out(report, layout)
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""
-    if report.run.adapter != kind:
+    if not _is_adapter(report.run.adapter, kind):
         findings.problems.append(f"NEW is {kind or 'no adapter'}, and {report.run.adapter or 'none'} in the report.")
     if report.run.dtype != new.dtype:
         findings.problems.append(f"OUT is in {new.dtype or 'the dtype of NEW'}, and the report says otherwise.")
@@ -87,6 +88,12 @@ def check_code(report: MergeReport, checkpoints: Iterable[Checkpoint], findings:
     else:
         for role in sorted({role for role, _ in ours ^ theirs}):
             findings.problems.append(f"The code that {role} brings is not that which the report says was run.")
+
+
+def _is_adapter(said: str, found: str) -> bool:
+    """Whether a report names this kind of adapter; a published one has the name of its base instead of the path."""
+    (kind, _, base), (here, _, place) = (text.partition(", trained on ") for text in (said, found))
+    return kind == here and base in (place, PurePath(place).name)
 
 
 def check_calibration(

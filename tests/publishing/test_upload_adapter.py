@@ -35,5 +35,5 @@ def test_an_adapter(hub: UploadHub, tiny: Callable[..., TinyCase], tmp_path: Pat
     fetched = Path(snapshot_download(ID))
     assert metadata_load(fetched / CARD)["library_name"] == "peft"
     assert f'base_id = "path/to/OLD"\nmodel_id = "{ID}"' in (fetched / CARD).read_text(encoding="utf-8")
-    assert verify(fetched).problems == ()
+    assert verify(fetched, old, new).problems == ()
     peft.PeftModel.from_pretrained(load(old, "gpt2"), fetched)
