@@ -39,9 +39,7 @@ def adapter_layout(
     if same_names and not ranks and not turned and not own.config.get("use_dora"):
         return laid_out(own, tensors)
     config = dict(own.config) if same_names else _saved(adapter.settings)
-    config["use_dora"] = False
-    if turned:
-        config["peft_version"] = version("peft")
+    config |= {"use_dora": False, "peft_version": version("peft")}
     return laid_out(own, tensors, json.dumps(config | _ranked(config, ranks, every_rank), indent=2).encode() + b"\n")
 
 

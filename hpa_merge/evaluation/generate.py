@@ -224,7 +224,7 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(folder: Path, device: torch.device, code: Code | None) -> PreTrainedModel:
+def _load(folder: Path, device: torch.device, code: Code | None = None) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, code of the checkpoint's own only if given.
 
     Raises:

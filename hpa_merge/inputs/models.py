@@ -37,7 +37,9 @@ class Loadable:
 
 
 @contextmanager
-def loadable(folder: Path, base: str | Path | None, otherwise: str | Path | None, trust: Trust) -> Iterator[Loadable]:
+def loadable(
+    folder: Path, base: str | Path | None, otherwise: str | Path | None, trust: Trust = NONE
+) -> Iterator[Loadable]:
     """What transformers has to load for a model; arguments and errors are those of :func:`open_model`."""
     if not is_adapter(folder):
         yield Loadable(folder, folder, code=trust.code_of(folder, "MODEL"))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.libraries.hiding import hidden
 
 __all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config", "tuner_prefix"]
 
@@ -142,7 +143,8 @@ def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module
 
     shapes, tied = _shapes(model), _tied(model)
     try:
-        wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=True)
+        with hidden("bitsandbytes"):  # which peft imports again where it makes layers
+            wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=True)
         if getattr(config, "ensure_weight_tying", False):
             _tie_saved(wrapped, tied)
         merged = deepcopy(wrapped).merge_and_unload()

@@ -83,8 +83,7 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
         if fmt in SPARSE:
             raise Refused(f"its weights are stored sparse ({fmt}): {FULL}")
         if group.get("weights"):
-            scheme = _scheme(group, None if fmt in ("mixed-precision", "dense", "fakequant") else fmt)
-            yield scheme
+            yield _scheme(group, None if fmt in ("mixed-precision", "dense", "fakequant") else fmt)
 
 
 def _scheme(group: Mapping[str, Any], fmt: str | None) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from adapters import WEIGHTS, edit, lora, make_adapter
 from cases import TinyCase
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hpa_merge import HPAConfig
 from hpa_merge.checkpoint import Checkpoint, open_adapter
@@ -118,6 +118,35 @@ def test_experts_are_written_in_the_present_order_of_the_factors(tmp_path: Path)
             assert all(torch.equal(ours, theirs) for ours, theirs in zip((x, y), wanted[pair.a.name], strict=True))
             written = dict(zip((pair.a.name, pair.b.name), pair.join(x, y), strict=True))
             assert all(torch.equal(written[name], present[name]) for name in written)
+
+
+def test_a_lora_for_each_expert_becomes_one_for_their_stack(tmp_path: Path) -> None:
+    """As transformers 4 had them: peft joins the ranks of ``w1`` and ``w3``, and each of these is for one linear."""
+    case = mixtures.make(mixtures.mixtral, tmp_path)
+    new = tmp_path / "adapter"
+    peft.LoraConfig(r=4, target_modules=["w1", "w2", "w3"]).save_pretrained(new)
+    path = "base_model.model.model.layers.{}.block_sparse_moe.experts.{}.{}.lora_{}.weight"
+    shapes = {"w1": (48, 32), "w2": (32, 48), "w3": (48, 32)}
+    tensors = {
+        path.format(layer, expert, name, side): torch.ones((4, columns) if side == "A" else (rows, 4))
+        for layer in range(2)
+        for expert in range(6)
+        for name, (rows, columns) in shapes.items()
+        for side in "AB"
+    }
+    save_file(tensors, new / WEIGHTS, {"format": "pt"})
+    config = json.loads((new / "adapter_config.json").read_text())
+    (new / "adapter_config.json").write_text(json.dumps(config | {"peft_version": "0.15.0"}))
+    with planned(case.old, new) as form:
+        assert [(pair.own_rank, pair.rank) for pair in form.pairs] == [(4, 4), (8, 8)] * 2
+        assert form.layout.tensors.keys() == {
+            f"base_model.model.model.layers.{layer}.mlp.experts.{inner}lora_{side}.weight"
+            for layer in range(2)
+            for inner in ("", "base_layer.")
+            for side in "AB"
+        }
+        written = json.loads(form.layout.own_index or b"")
+        assert (written["peft_version"], written["r"]) == (peft.__version__, 4)
 
 
 def test_old_with_an_adapter_that_is_being_written(tiny: Tiny, tmp_path: Path) -> None:

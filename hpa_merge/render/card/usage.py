@@ -96,7 +96,8 @@ def _adapter_snippet(report: MergeReport, usage: Usage, trust: str) -> str:
     return (
         "from peft import PeftModel\n"
         f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
-        f"base_id, model_id = {base}, {UNPUBLISHED}\n"
+        f"base_id = {base}\n"
+        f"model_id = {UNPUBLISHED}\n"
         f'model = {usage.loader}.from_pretrained(base_id, dtype="auto"{trust})\n'
         "model = PeftModel.from_pretrained(model, model_id)\n"
         f"{name} = {usage.reader}.from_pretrained({'model_id' if own else 'base_id'}{trust})"
