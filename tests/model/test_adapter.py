@@ -193,9 +193,9 @@ def test_nothing_is_loaded_when_it_is_opened(tiny: Tiny, tmp_path: Path, monkeyp
     adapter = make_adapter(old, "llama", lora(), tmp_path / "adapter")
     with Checkpoint.open(old, "OLD") as below, open_new(adapter, below) as new:
         read: list[str] = []
-        real = Checkpoint.pieces
+        real = Checkpoint.stored_pieces
         monkeypatch.setattr(
-            Checkpoint, "pieces", lambda self, name, *a, **k: read.append(name) or real(self, name, *a, **k)
+            Checkpoint, "stored_pieces", lambda self, info, **k: read.append(info.name) or real(self, info, **k)
         )
         new.read("model.layers.1.mlp.up_proj.weight")
     path = "model.layers.1.mlp.up_proj"
