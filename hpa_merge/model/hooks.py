@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,7 @@ def _replaced(model: nn.Module, weights: Sequence[WatchedWeight], observe: Obser
     places = {}
     for weight in weights:
         path, _, leaf = weight.name.rpartition(".")
-        parameters = model.get_submodule(path)._parameters
+        parameters: dict[str, Any] = model.get_submodule(path)._parameters
         places[id(parameters), leaf] = parameters, leaf, weight
     values = [parameters[leaf] for parameters, leaf, _ in places.values()]
     made = observed([(weight, value) for (_, _, weight), value in zip(places.values(), values, strict=True)], observe)

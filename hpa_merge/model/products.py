@@ -112,7 +112,7 @@ class _Observed(Tensor):
     origin: _Origin
     watch: "_Watch"
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch says to do
 
     @classmethod
     def of(cls, plain: Tensor, origin: _Origin, watch: "_Watch") -> "_Observed":
@@ -122,7 +122,9 @@ class _Observed(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func in PRODUCTS:
             left, right = (args[place] for place in PRODUCTS[func])
@@ -141,7 +143,8 @@ def observed(weights: Sequence[tuple[WatchedWeight, Tensor]], observe: Observe) 
     Args:
         observe: called with an observer and its tokens, ``[n, c]``.
     """
-    watch, made = _Watch([], set(), observe), []
+    watch = _Watch([], set(), observe)
+    made: list[Tensor] = []
     for weight, value in weights:
         origin = _Origin.of(value.shape, weight.input_axis, len(watch.names))
         watch.names.extend(weight.observers)
