@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import cache
 
 from torch import nn
@@ -51,13 +51,17 @@ def observer_of(weight: str) -> str:
     return weight.removesuffix(".weight")
 
 
-@cache
-def multiplied(kind: Hashable) -> dict[str, int]:
+def multiplied(kind: type[nn.Module]) -> dict[str, int]:
     """The attributes that the methods of a class multiply with something, and which axis is summed: -1 or -2.
 
-    The source is parsed and not run; ``kind`` is the class. Classes of torch have modules' own weights and are left out.
+    The source is parsed and not run. Classes of torch have modules' own weights and are left out.
     """
-    if not isinstance(kind, type) or kind.__module__.startswith("torch."):
+    return _multiplied(kind)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
+
+
+@cache
+def _multiplied(kind: type[nn.Module]) -> dict[str, int]:
+    if kind.__module__.startswith("torch."):
         return {}
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
