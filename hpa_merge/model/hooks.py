@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -130,15 +130,15 @@ def _replaced(model: nn.Module, weights: Sequence[WatchedWeight], observe: Obser
     places = {}
     for weight in weights:
         path, _, leaf = weight.name.rpartition(".")
-        parameters = model.get_submodule(path)._parameters
+        parameters: dict[str, Any] = model.get_submodule(path)._parameters
         places[id(parameters), leaf] = parameters, leaf, weight
-    values: list[Any] = [parameters[leaf] for parameters, leaf, _ in places.values()]
+    values = [parameters[leaf] for parameters, leaf, _ in places.values()]
     made = observed([(weight, value) for (_, _, weight), value in zip(places.values(), values, strict=True)], observe)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operation that shows no product
     try:
         for (parameters, leaf, _), tensor in zip(places.values(), made, strict=True):
-            parameters[leaf] = cast(nn.Parameter, tensor)
+            parameters[leaf] = tensor
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

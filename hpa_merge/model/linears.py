@@ -51,12 +51,16 @@ def observer_of(weight: str) -> str:
     return weight.removesuffix(".weight")
 
 
-@cache
 def multiplied(kind: type[nn.Module]) -> dict[str, int]:
     """The attributes that the methods of a class multiply with something, and which axis is summed: -1 or -2.
 
     The source is parsed and not run. Classes of torch have modules' own weights and are left out.
     """
+    return _multiplied(kind)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
+
+
+@cache
+def _multiplied(kind: type[nn.Module]) -> dict[str, int]:
     if kind.__module__.startswith("torch."):
         return {}
     try:

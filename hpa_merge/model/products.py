@@ -112,7 +112,7 @@ class _Observed(Tensor):
     origin: _Origin
     watch: "_Watch"
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch says to do
 
     @classmethod
     def of(cls, plain: Tensor, origin: _Origin, watch: "_Watch") -> "_Observed":
@@ -122,7 +122,7 @@ class _Observed(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]  # the stubs leave out the function
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
