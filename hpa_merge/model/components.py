@@ -62,8 +62,7 @@ def find_components(model: PreTrainedModel) -> dict[str, Component]:
 
 def _find_towers(model: PreTrainedModel, stacks: Mapping[str, nn.ModuleList], text: str) -> set[str]:
     """Paths of the models that feed the text: for each stack outside the text, the largest model that holds it."""
-    inputs = [*inspect.signature(model.forward).parameters, *type(model.config).sub_configs]
-    if not any(MEDIA.search(name) for name in inputs):
+    if not _reads_media(model):
         return set()  # models of other configurations that read text, as in BLT
     decoder = path_of(model, model.get_decoder())
     ours = {stack for stack in stacks if stack == text or is_of_the_text(model, stack)}
@@ -74,6 +73,13 @@ def _find_towers(model: PreTrainedModel, stacks: Mapping[str, nn.ModuleList], te
         if models or (above and not inside(stack, decoder)):  # else it is a further list of blocks in the text model
             towers.add((models or above)[0])
     return towers
+
+
+def _reads_media(model: PreTrainedModel) -> bool:
+    """Whether a model reads more than text: its inputs or configurations say so, or it turns images into patches."""
+    names = [*inspect.signature(model.forward).parameters, *type(model.config).sub_configs]
+    patches = any(isinstance(module, nn.Conv2d | nn.Conv3d) for module in model.modules())
+    return patches or any(MEDIA.search(name) for name in names)
 
 
 def _find_language(model: PreTrainedModel, text: str, towers: Collection[str]) -> set[str]:

@@ -106,7 +106,9 @@ def test_the_way_memory_is_used_changes_no_byte(
     )
     for number, change in enumerate(changes):
         with monkeypatch.context() as patch:
-            patch.setattr(hpa_merge.engine.setup, "allot", lambda *a, c=change: dataclasses.replace(allot(*a), **c))
+            patch.setattr(
+                hpa_merge.engine.setup, "allot", lambda *a, c=change, **k: dataclasses.replace(allot(*a, **k), **c)
+            )
             assert run(case, tmp_path / str(number)) == expected
 
 

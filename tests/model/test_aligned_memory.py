@@ -68,9 +68,9 @@ def test_where_a_processor_puts_a_sample_changes_nothing(
     def elsewhere(self: Encoder, *arguments: Any) -> dict[str, Tensor]:
         return {name: moved(value, 1) for name, value in encode(self, *arguments).items()}
 
-    def watched(self: PausedForwards, samples: Any, *arguments: Any) -> None:
+    def watched(self: PausedForwards, samples: Any, **options: Any) -> None:
         seen.extend(beyond(value) for sample in samples for value in sample.values())
-        start(self, samples, *arguments)
+        start(self, samples, **options)
 
     def run(out: Path) -> dict[str, Any]:
         merge(case.old, case.new, out, safety_calib=case.safety, task_calib=case.task)
