@@ -1,4 +1,4 @@
-"""Writes the tables of layouts.md from the rows of tests/helpers/folder_cases.py; ``--check`` says if they are so."""
+"""Writes the tables of layouts.md from the rows of two files in tests/helpers; ``--check`` says if they are so."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "tests" / "helpers"), str(HERE.parent)]
 
+from adapter_cases import CASES, NEIGHBOURS  # noqa: E402
 from folder_cases import SECTIONS, Case  # noqa: E402
 
-BEGIN, END = "<!-- from tests/helpers/folder_cases.py -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- from tests/helpers/{}.py -->\n", "<!-- end -->\n"
 
 
 def tables() -> str:
@@ -22,10 +23,20 @@ def tables() -> str:
     return "\n".join(parts)
 
 
+def adapters() -> str:
+    """The table of adapters, and that of weights next to them."""
+    rows = [f"| {case.name} | {_escaped(case.note) or 'nothing'} |" for case in CASES]
+    told = ["| adapter | note |", "| --- | --- |", *rows, "", "| next to the adapter | remedy |", "| --- | --- |"]
+    return "\n".join([*told, *(f"| `{name}` | {_escaped(remedy)} |" for name, remedy in NEIGHBOURS.items())]) + "\n"
+
+
 def page(text: str) -> str:
     """The page ``text`` with its tables as they are now."""
-    head, _, rest = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{tables()}\n{END}{rest.partition(END)[2]}"
+    for name, made in (("adapter_cases", adapters()), ("folder_cases", tables())):
+        begin = BEGIN.format(name)
+        head, _, rest = text.partition(begin)
+        text = f"{head}{begin}\n{made}\n{END}{rest.partition(END)[2]}"
+    return text
 
 
 def _outcome(case: Case) -> str:

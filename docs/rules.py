@@ -3,20 +3,21 @@
 import sys
 from pathlib import Path
 
-from hpa_merge.config import option_fields
+from hpa_merge.config import HPAConfig, option_fields
 from hpa_merge.methods import RULES, Rule
 
 PAGE = Path(__file__).resolve().parent / "methods.md"
 
 HEAD = (
-    "| `--method` | what becomes of a linear weight | the options that it uses (default) | samples |",
-    "| --- | --- | --- | --- |",
+    "| `--method` | what becomes of a linear weight | the options that it uses (default) | samples "
+    "| a LoRA stays one |",
+    "| --- | --- | --- | --- | --- |",
 )
 
 
 def table() -> str:
     """A row for each rule."""
-    rows = [f"| `{rule.name}` | {rule.does} | {_options(rule)} | {_samples(rule)} |" for rule in RULES]
+    rows = [f"| `{rule.name}` | {rule.does} | {_options(rule)} | {_samples(rule)} | {_lora(rule)} |" for rule in RULES]
     return "\n".join([*HEAD, *rows])
 
 
@@ -41,6 +42,15 @@ def _options(rule: Rule) -> str:
 
 def _samples(rule: Rule) -> str:
     return "both sets" if len(rule.sets) == 2 else " ".join(rule.sets) or "none"
+
+
+def _lora(rule: Rule) -> str:
+    """Whether the result is a LoRA of NEW's rank where NEW is one, and with which switch."""
+    if not rule.no_lora(HPAConfig(method=rule.name)):
+        return "yes"
+    switches = [name for name in rule.options if option_fields()[name][0] is True]
+    found = [name for name in switches if not rule.no_lora(HPAConfig(**{"method": rule.name, name: False}))]
+    return f"`--no-{found[0]}`" if found else "no"
 
 
 def main() -> int:

@@ -43,7 +43,9 @@ def merge(
     config: HPAConfig | None = None,
     vision_tower: str | Path | None = None,
     stats: str | Path | None = None,
+    stats_hessians: bool = False,
     first: str | Path | None = None,
+    trust_remote_code: bool = False,
     max_memory: int | None = None,
     max_host_memory: int | None = None,
     overwrite: bool = False,
@@ -55,7 +57,8 @@ def merge(
 
     Args:
         old, new: the checkpoints before and after the tuning step: folders in Hugging Face layout, or names on the Hub,
-            ``org/name[@revision]``. ``new`` may be a PEFT adapter that was trained on ``old``. Neither is written to.
+            ``org/name[:folder][@revision]``. ``new`` may be a PEFT adapter that was trained on ``old``. Neither is
+            written to.
         out: a new folder; it appears complete or not at all.
         safety_calib, task_calib: calibration files, if the method uses them; docs/calibration.md has the formats. A
             string may also name a data set on the Hub, ``org/name[:config][:split][@revision]``. ``task_calib`` may be
@@ -65,8 +68,11 @@ def merge(
         config: the options; the paper's by default.
         vision_tower: the CLIP folder of a checkpoint in LLaVA's own layout, unless its config.json names a local one.
         stats: a file of column statistics: what fits these inputs is read, the rest is computed and written there.
+        stats_hessians: keep the Hessians too, in a folder next to it, for the methods that take more than the diagonal.
         first: the first aligned model of OLD's history, a folder or a name on the Hub, to measure the drift from it. In
             the first round OLD is that model.
+        trust_remote_code: run the code that the checkpoints bring (``auto_map`` in their configurations). That of the
+            model runs in this process; docs/layouts.md says more.
         max_memory: bytes that may be used on the device that computes: the CUDA device, or the host.
         max_host_memory: bytes that may be used on the host next to a CUDA device.
         overwrite: replace ``out`` if it exists.
@@ -91,7 +97,9 @@ def merge(
         image_folder=image_folder,
         vision_tower=vision_tower,
         stats=stats,
+        stats_hessians=stats_hessians,
         first=first,
+        trust_remote_code=trust_remote_code,
         max_memory=max_memory,
         max_host_memory=max_host_memory,
         overwrite=overwrite,
@@ -162,7 +170,9 @@ def calibrate(
         on_progress: called before each batch of prompts.
         **answering: ``device``, ``batch_size``, ``max_new_tokens``; for a server with OpenAI's protocol ``endpoint``,
             ``concurrency`` and ``timeout`` in seconds; for models that are loaded here ``max_frames``,
-            ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`.
+            ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`; ``trust_remote_code``,
+            as in :func:`merge`; and ``base``, the model that adapters were trained on, unless their adapter_config.json
+            names a folder.
 
     Returns:
         The samples, and the numbers of prompts and of dropped answers.
@@ -262,6 +272,7 @@ def evaluate(
         "chat_template": how.chat_template,
         "template_arg": list(how.template_arg),
         "template_date": how.template_date,
+        "trust_remote_code": how.trust_remote_code,
         **_guard_options(judge),
         **asdict(bounds),
     }
@@ -359,7 +370,7 @@ def tune(
         suite,
         running.judge_of(judge),
         Goal(max_asr, max_over_refusal, max_broken),
-        Answering.of(config, batch_size, max_new_tokens),
+        Answering.of(config, batch_size, max_new_tokens, trust_remote_code=request.trust_remote_code),
         seed=config.seed,
         keep_all=keep_all,
         on_merge=on_merge,

@@ -22,9 +22,11 @@ from hpa_merge.methods.rule import NOT_NEGATIVE, Bound, option
 
 Uncalibrated = Literal["new", "old", "error"]
 Policy = Literal["merge", "new", "old"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, because a Hessian without damping may have no inverse")
+RANK = Bound(lambda x: x >= 0, "at least 0, and 0 is for no approximation")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
 MAPS = Bound(lambda texts: all(re.fullmatch(r"(\w+:)?[^:=]+=.+", text, re.DOTALL) for text in texts), "WANTED=GIVEN")
 SHARES = Bound(lambda shares: all(share > 0.0 for share in shares), "numbers greater than 0")
@@ -90,6 +92,7 @@ class CalibrationOptions:
     task_share: tuple[float, ...] = option(
         (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
     )
+    dtype: Dtype = option("auto", "Read OLD and NEW in this dtype and write OUT in it; auto: in theirs.")
     min_expert_tokens: int = option(
         MIN_EXPERT_TOKENS,
         "Experts that read fewer than N tokens of a set get the curvature of all experts of their layer.",
@@ -131,6 +134,13 @@ class OutOptions(RuleOptions):
         "new", "Changed linears that no token of one of the sets reaches: take NEW's or OLD's, or stop."
     )
 
+    output_format: Literal["model", "adapter"] = option(
+        "model", "OUT is a whole model or, where NEW is a LoRA, an adapter on OLD."
+    )
+    adapter_rank: int = option(
+        0, "Approximate an update that is no LoRA by one of rank N (with --output-format adapter).", RANK, metavar="N"
+    )
+
 
 @final
 @dataclass(frozen=True)
@@ -167,12 +177,27 @@ class HPAConfig(CalibrationOptions, OutOptions):
                 except re.error as error:
                     raise ConfigError(f"{name} is not a regular expression: {pattern!r} ({error}).") from None
         template_arguments(self.template_arg)
+        self._check_adapter()
         for item in fields(self):
             if not uses(self.method, item.name) and getattr(self, item.name) != item.default:
                 raise ConfigError(
                     f"{item.name} is {getattr(self, item.name)!r} and the method {self.method} does not use it: "
                     f"leave it out, or choose {' or '.join(users(item.name))}."
                 )
+
+    def _check_adapter(self) -> None:
+        """Raise ConfigError if OUT cannot be an adapter with this rule, or is none and has a rank."""
+        if self.output_format == "model" and self.adapter_rank:
+            raise ConfigError(
+                f"adapter_rank is {self.adapter_rank}, and OUT is a whole model: set output_format to adapter, or "
+                "leave the rank out."
+            )
+        reason = self.rule.no_lora(self) if self.output_format == "adapter" and not self.adapter_rank else ""
+        if reason:
+            raise ConfigError(
+                f"output_format is adapter, and the method {self.method} makes no LoRA of NEW's rank, because "
+                f"{reason}, or approximate the update with --adapter-rank N."
+            )
 
     @property
     def calibration(self) -> CalibrationOptions:

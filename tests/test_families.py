@@ -18,6 +18,9 @@ from hpa_merge.model.routing import find_routers
 QUICK = 4
 """Of so many families in float32 one runs in plain ``pytest``, the others in the gate."""
 
+THIRD = 3
+"""Of so many families in float32 one is merged by the exact compromise too."""
+
 RUNS = [
     pytest.param(family, torch.float32, marks=[pytest.mark.gate] if place % QUICK else [], id=f"{family.id}-float32")
     for place, family in enumerate(FAMILIES)
@@ -33,7 +36,9 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in QUIET]
 
 @pytest.mark.parametrize(("family", "dtype"), RUNS)
 def test_family(family: Family, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = check_family(make_pair(family, tmp_path, dtype=dtype), tmp_path / "out", monkeypatch)
+    compromise = dtype == torch.float32 and FAMILIES.index(family) % THIRD == 0
+    pair = make_pair(family, tmp_path, dtype=dtype)
+    report = check_family(pair, tmp_path / "out", monkeypatch, compromise=compromise)
     if family.kind == "mixture":
         assert report.passed_through["router"] > 0
     if family.images:

@@ -185,7 +185,10 @@ BELONGS = "give the config.json that belongs to these weights."
         ({"text_config": [[]]}, "OLD"),
         ({"dtype": "evil"}, "OLD's config.json is not one that"),
         ({"rope_parameters": [1]}, "rope_parameters"),
-        ({"model_type": "unheard", "auto_map": {"AutoConfig": "evil.Config"}}, "contains custom code"),
+        (
+            {"model_type": "unheard", "auto_map": {"AutoConfig": "evil.Config"}},
+            "OLD brings code of its own for its configuration (evil.py",
+        ),
     ],
 )
 def test_config_that_transformers_stumbles_over(

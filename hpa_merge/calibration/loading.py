@@ -1,4 +1,4 @@
-"""The tokenizer or the processor of a checkpoint folder: local files only, never the checkpoint's own code."""
+"""The tokenizer or the processor of a checkpoint folder: local files only, and its own code only if that is trusted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,9 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # 
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
+from hpa_merge.custom_code.failing import place_of
+from hpa_merge.custom_code.finding import find_references, untrusted
+from hpa_merge.custom_code.running import is_running
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.files.parsing import TOKENIZER, read_json
 from hpa_merge.records import Sample
@@ -59,6 +62,7 @@ def load_tokenizer(folder: Path, source: str, **options: Any) -> Any:
                 f"{folder} has its tokenizer in tokenizer.model alone, and {source} needs it: install what reads that "
                 "file, with pip install sentencepiece protobuf."
             ) from error
+        _check_trusted(folder, "tokenizer", "AutoTokenizer", error)
         raise CheckpointError(
             f"{folder} has no tokenizer that transformers can load, and {source} needs one ({reason(error)}): "
             "add its files to the folder, or give input_ids."
@@ -90,6 +94,7 @@ def load_processor(folder: Path, sample: Sample) -> Any:
                 raise
             processor = _load(_image_only_class(folder), folder)
         except Exception:
+            _check_trusted(folder, "processor", "AutoProcessor", error)
             extra = "pip install 'hpa-merge[media]' or " * ("video" in kinds and find_spec("torchvision") is None)
             raise CheckpointError(
                 f"{folder} has no processor that transformers can load, and {sample.source} has {has} "
@@ -106,13 +111,16 @@ def load_processor(folder: Path, sample: Sample) -> Any:
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """The tokenizers library ends in a panic where a tokenizer.json contradicts itself, which is no ``Exception``.
+    """The tokenizers library ends in a panic where a tokenizer.json contradicts itself, which is no ``Exception``; and
+    code of a checkpoint may call ``exit()``.
 
     Raises:
-        ValueError: the block panicked.
+        ValueError: the block panicked, or ended the program.
     """
     try:
         yield
+    except SystemExit as error:
+        raise ValueError("it ends the program") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of pyo3, which does not export it
             raise
@@ -120,14 +128,14 @@ def panics_as_errors() -> Iterator[None]:
 
 
 def _load(loader: Any, folder: Path, **options: Any) -> Any:
-    """Without code of the checkpoint's own: transformers' processors pass that on to not all of their parts, and
-    would ask about those on the terminal."""
+    """Without code of the checkpoint's own, unless it is running: transformers' processors pass that on to not all of
+    their parts, and would ask about those on the terminal."""
     _check_files(folder)
     patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     try:
         with panics_as_errors():
-            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=is_running(), **options)
     finally:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
 
@@ -211,9 +219,24 @@ def processor_template(folder: Path) -> str | dict[str, str] | None:
     return None
 
 
+def _check_trusted(folder: Path, what: str, auto: str, error: Exception) -> None:
+    """Raise CheckpointError if ``error`` may come from code of the folder that is not trusted.
+
+    Args:
+        what: what could not be loaded.
+        auto: transformers' class that loads it.
+    """
+    named = [each for each in find_references(folder) if not each.of_models]
+    needed = "trust_remote_code" in str(error) or any(each.auto == auto for each in named)
+    if named and needed and not is_running():
+        raise CheckpointError(untrusted(str(folder), what, named)) from error
+
+
 def reason(error: BaseException) -> str:
-    """The first line of what ``error`` says, or its type where it says nothing."""
-    lines = str(error).strip().splitlines()
+    """The first line of what ``error`` says, or its type; where the checkpoint's own code failed, its place too."""
+    place, lines = place_of(error), str(error).strip().splitlines()
+    if place:
+        return f"{type(error).__name__}: {lines[0].rstrip(' .:') if lines else ''} in {place}"
     return lines[0].rstrip(" .:") if lines else type(error).__name__
 
 

@@ -11,6 +11,7 @@ from hpa_merge.calibration.encode import Encoded, Encoder
 from hpa_merge.calibration.showing import Piece, pieces
 from hpa_merge.calibration.templates import TemplateOptions
 from hpa_merge.config import MAX_FRAMES
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.isolation import Child, Limits, Stopped
 from hpa_merge.records import Sample
@@ -56,14 +57,17 @@ class EncoderProcess:
         samples: Sequence[Sample],
         options: TemplateOptions | None = None,
         max_frames: int = MAX_FRAMES,
+        code: Code | None = None,
     ) -> "EncoderProcess":
         """Load what ``samples`` need, as :meth:`Encoder.from_checkpoint` does; returns at once.
+
+        ``code``: the code that the checkpoint brings, which the child runs; None: none is run.
 
         What is wrong with the folder is raised where the first sample is encoded.
         """
         process = cls()
         if (example := _example(samples)) is not None:
-            process._begin("load", folder, example, options or TemplateOptions(), max_frames)
+            process._begin("load", folder, example, options or TemplateOptions(), max_frames, code)
         return process
 
     @classmethod

@@ -1,6 +1,7 @@
 """What runs in an encoder's child process: an :class:`Encoder` whose tensors go out as bytes."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +13,8 @@ from hpa_merge.calibration.loading import panics_as_errors, reason
 from hpa_merge.calibration.original_llava import original_llava_encoder
 from hpa_merge.calibration.showing import Piece, pieces
 from hpa_merge.calibration.templates import TemplateOptions
+from hpa_merge.custom_code.finding import Code
+from hpa_merge.custom_code.running import running
 from hpa_merge.errors import CalibrationError, CheckpointError
 from hpa_merge.records import Sample
 
@@ -24,11 +27,13 @@ class EncoderService:
 
     def __init__(self) -> None:
         self._encoder = Encoder()
+        self._running = ExitStack()
 
     def load(
-        self, folder: Path, example: Sample, options: TemplateOptions, max_frames: int
+        self, folder: Path, example: Sample, options: TemplateOptions, max_frames: int, code: Code | None
     ) -> tuple[dict[str, Any], bytes]:
         """Load what samples like ``example`` need; the token that ends a text, and which chat template there is."""
+        self._running.enter_context(running(code))  # as long as the child lives
         return self._take(lambda: Encoder.from_checkpoint(folder, [example], options, max_frames))
 
     def load_original_llava(

@@ -1,29 +1,104 @@
-"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: recognise it, check it, open it."""
+"""The folder of a PEFT adapter, as peft's ``save_pretrained`` writes it: recognise it, check it, open it, plan one."""
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from hpa_merge.checkpoint.folder import ADAPTER, has_weights, read_json, refuse_devices
-from hpa_merge.checkpoint.reader import Checkpoint
-from hpa_merge.checkpoint.shard import read_layout
-from hpa_merge.errors import CheckpointError
+import torch
 
-__all__ = ["CONFIG", "is_adapter", "open_adapter"]
+from hpa_merge.checkpoint.folder import ADAPTER, INDEX, has_weights, read_json, refuse_devices
+from hpa_merge.checkpoint.reader import Checkpoint
+from hpa_merge.checkpoint.shard import check_plain, lay_out, read_layout, reading
+from hpa_merge.errors import CheckpointError
+from hpa_merge.files.inside import read_inside
+from hpa_merge.files.parsing import CONFIG as LIMITS
+
+__all__ = ["CONFIG", "is_adapter", "is_adapter_list", "laid_out", "open_adapter", "refuse_neighbours"]
 
 CONFIG = "adapter_config.json"
+
+PICKLE = "adapter_model.bin"
+
+WHOLE = re.compile(r"model([-.][\w.-]+)?\.safetensors")
+"""The weight files of a whole model."""
+
+TRAINED = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+"""Suffixes of files that a training writes; files in other formats hold a copy of the adapter."""
+
+LEFTOVER = re.compile(r"(optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args|dataloader)[\w.-]*")
+"""Files that a training needs to go on, and that hold no weights of the model."""
+
+NEIGHBOURS = (
+    (
+        re.compile(r"non_lora_\w+\.\w+|mm_projector[\w.-]*"),
+        "merge them and the adapter into OLD with the script of the code base that trained them, such as LLaVA's "
+        "merge_lora_weights.py, and give the result",
+    ),
+    (
+        re.compile(r"(vit|aligner|generator)\.\w+"),
+        "merge them and the adapter into OLD with ms-swift (swift export --merge_lora true), and give the result",
+    ),
+    (
+        re.compile(r"(new_|resized_)?embeddings?[\w.-]*"),
+        "load OLD, these embeddings and the adapter with the tool that trained them, merge_and_unload(), "
+        "save_pretrained(), and give the result",
+    ),
+    (
+        re.compile(r"(value_head|v_head|reward_head|critic)[\w.-]*"),
+        "a value head is no part of the model that answers, so move the file out of the folder",
+    ),
+)
+"""Files of trained weights that people have next to an adapter, and what to do; the first match counts."""
+
+OTHERWISE = (
+    "if they are trained weights, merge them and the adapter into OLD with the tool that trained them, and give the "
+    "result; if not, move the file out of the folder"
+)
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether the folder holds one or several adapters, and no weights of a whole model."""
-    if not folder.is_dir() or has_weights(folder):
+    if not folder.is_dir():
         return False
-    return (folder / CONFIG).exists() or (bool(_inner(folder)) and not (folder / "config.json").exists())
+    return is_adapter_list({path.name for path in folder.iterdir()}) or (
+        bool(_inner(folder)) and not has_weights(folder) and not (folder / "config.json").exists()
+    )
+
+
+def is_adapter_list(names: Iterable[str]) -> bool:
+    """Whether a folder with these files is that of an adapter."""
+    found = set(names)
+    if CONFIG not in found or INDEX in found or any(WHOLE.fullmatch(name) for name in found):
+        return False
+    others = {name for name in found if name.endswith(".safetensors") and not name.startswith(".")}
+    return not others or ADAPTER in found or PICKLE in found
+
+
+def refuse_neighbours(names: Iterable[str], place: str) -> None:
+    """Refuse an adapter's folder that holds other trained weights, which the adapter's own files say nothing about.
+
+    Args:
+        names: of the files in the folder.
+        place: the beginning of the message.
+
+    Raises:
+        CheckpointError: there are some.
+    """
+    for name in sorted(names):
+        known = name in (ADAPTER, PICKLE) or name.startswith(".") or LEFTOVER.fullmatch(name)
+        if name.endswith(TRAINED) and not known:
+            remedy = next((remedy for pattern, remedy in NEIGHBOURS if pattern.fullmatch(name)), OTHERWISE)
+            raise CheckpointError(
+                f"{place} holds {name} next to its adapter, and these weights would be left out: {remedy}."
+            )
 
 
 def open_adapter(folder: Path, role: str) -> Checkpoint:
     """The adapter's folder as a checkpoint, with adapter_config.json as its config.
 
     Raises:
-        CheckpointError: something is missing, broken, or unsafe.
+        CheckpointError: something is missing, broken, or unsafe; or other trained weights lie next to the adapter.
     """
     refuse_devices(folder, role)
     if not (folder / CONFIG).exists():
@@ -31,15 +106,45 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
             f"{role} {folder} holds several adapters, in the folders {', '.join(_inner(folder))}: give one of these."
         )
     config = read_json(folder, role, CONFIG)
+    refuse_neighbours((path.name for path in folder.iterdir() if not path.is_dir()), f"{role} {folder}")
     if not (folder / ADAPTER).exists():
-        if (folder / "adapter_model.bin").exists():
+        if (folder / PICKLE).exists():
             raise CheckpointError(
-                f"{role} {folder} has adapter_model.bin and no {ADAPTER}, and pickles are not read: convert it, with "
+                f"{role} {folder} has {PICKLE} and no {ADAPTER}, and pickles are not read: convert it, with "
                 "from_pretrained and then save_pretrained of peft."
             )
         raise CheckpointError(f"{role} {folder} has no {ADAPTER}: fetch or save the adapter again.")
     tensors = {info.name: info for info in read_layout(folder, role, ADAPTER)}
+    if not tensors:
+        raise CheckpointError(f"{role} {folder}: {ADAPTER} holds no tensor: save the adapter again.")
+    if empty := next((info for info in tensors.values() if 0 in info.shape), None):
+        raise CheckpointError(
+            f"{role} {folder}: the adapter's tensor {empty.name} has shape {list(empty.shape)}, so DeepSpeed ZeRO-3 "
+            "saved it ungathered: gather the weights when the adapter is saved "
+            "(stage3_gather_16bit_weights_on_model_save), or take them from the training's checkpoint with "
+            "zero_to_fp32.py."
+        )
+    check_plain(folder, role, tensors.values())
     return Checkpoint(folder, role, config, tensors, (ADAPTER,), None)
+
+
+def laid_out(
+    own: Checkpoint, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], config: bytes | None = None
+) -> Checkpoint:
+    """An adapter like ``own`` with other tensors, before it is written: only its layout and its side files are read.
+
+    Args:
+        tensors: dtype and shape of each.
+        config: its adapter_config.json, if that is not the one of ``own``.
+    """
+    heads, infos = {}, own.tensors
+    if config is None:
+        with reading(own.folder, own.role, CONFIG):
+            config = read_inside(own.folder, CONFIG, LIMITS.size)
+    if {info.name: (info.dtype, info.shape) for info in own.tensors.values()} != dict(tensors):
+        heads[ADAPTER], places = lay_out(tensors, ADAPTER)
+        infos = {info.name: info for info in places}
+    return replace(own, tensors=infos, index=CONFIG, own_index=config, heads=heads)
 
 
 def _inner(folder: Path) -> list[str]:

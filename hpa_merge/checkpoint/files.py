@@ -59,19 +59,24 @@ def write_at(descriptor: int, content: memoryview, offset: int) -> None:
         content, offset = content[count:], offset + count
 
 
-def copy_range(source: int, target: int, start: int, stop: int) -> None:
-    """Copy the bytes ``start:stop`` of one file to the same offset of another, in the kernel if possible."""
+def copy_range(source: int, target: int, start: int, stop: int, to: int | None = None) -> None:
+    """Copy the bytes ``start:stop`` of one file to another, in the kernel if possible.
+
+    Args:
+        to: the offset there; None for the same.
+    """
+    shift = 0 if to is None else to - start
     if hasattr(os, "copy_file_range"):
         # This fails across file systems, with an old kernel, in some containers, on network shares. A real error fails
         # again below.
         with contextlib.suppress(OSError):
-            while start < stop and (count := os.copy_file_range(source, target, stop - start, start, start)):
+            while start < stop and (count := os.copy_file_range(source, target, stop - start, start, start + shift)):
                 start += count
     while start < stop:
         content = os.pread(source, min(CHUNK, stop - start), start)
         if not content:
             raise OSError(errno.EIO, ENDED)
-        write_at(target, memoryview(content), start)
+        write_at(target, memoryview(content), start + shift)
         start += len(content)
 
 

@@ -1,6 +1,7 @@
 """A folder in Hugging Face layout: its config.json, its weight files, and the reasons for which it is refused."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -10,6 +11,7 @@ from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, INDEX, ch
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import open_inside
+from hpa_merge.quantisation import FULL, Refused, configurations, find_format, method_of
 
 __all__ = [
     "ADAPTER",
@@ -31,10 +33,10 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_config(folder: Path, role: str) -> dict[str, Any]:
-    """config.json of a folder that holds an unquantised model.
+    """config.json of a folder that holds a model.
 
     Raises:
-        CheckpointError: it is missing, broken, or says that the model is quantised.
+        CheckpointError: it is missing, broken, or says that the model is quantised in a way that is not read here.
     """
     if folder.is_file():
         raise CheckpointError(f"{role} {folder} is a file: give its folder.")
@@ -50,15 +52,30 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
         )
     config = read_json(folder, role, "config.json")
     check_names(config, f"{role} {folder}")
-    adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
-    for key, found in _quantisations(config):
-        method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
-        raise CheckpointError(
-            f"{role} {folder} is quantised ({key} in config.json, method {method}): "
-            "give the checkpoint in bfloat16, float16 or float32, dequantised with dequantize() if there is no other"
-            f"{adapters}."
-        )
+    for key, found in configurations(config):
+        with readable(folder, role, key, found):
+            find_format(found if isinstance(found, dict) else {})
     return config
+
+
+@contextmanager
+def readable(folder: Path, role: str, key: str, config: Any) -> Iterator[None]:
+    """Raise a Refused of the block as a CheckpointError.
+
+    Args:
+        key: where config.json has the quantization_config.
+        config: that.
+    """
+    try:
+        yield
+    except Refused as refused:
+        method = method_of(config) if isinstance(config, dict) else config
+        reason, _, remedy = str(refused).partition(": ")
+        adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
+        raise CheckpointError(
+            f"{role} {folder} is quantised ({key} in config.json, method {method}), and {reason}: "
+            f"{remedy}{adapters if remedy == FULL else ''}."
+        ) from refused
 
 
 def check_names(config: dict[str, Any], place: str) -> None:
@@ -109,10 +126,9 @@ def find_shards(folder: Path, role: str, config: Mapping[str, Any]) -> tuple[tup
     if lost := [shard for shard in shards if not _exists(folder / shard)]:
         others = sorted(name for name in names if _is_whole(name) and name not in shards)
         remedy = (
-            f"{first} may be of another saving than {others[0]}, so save the model again in an empty folder, or fetch "
-            "what is missing"
+            f"fetch it or, if {others[0]} is of a later save, save the model again in an empty folder"
             if others
-            else "fetch the checkpoint again, completely"
+            else f"fetch it or, if the model does without, remove its entries from {first}"
         )
         raise CheckpointError(f"{place}: the shard {lost[0]} is missing, though {first} names it: {remedy}.")
     return shards, first
@@ -186,15 +202,6 @@ def _names(folder: Path) -> list[str]:
 def _is_whole(name: str) -> bool:
     """Whether a safetensors file may hold a part of a whole model."""
     return name.endswith(".safetensors") and name != ADAPTER and not name.startswith(".")
-
-
-def _quantisations(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every ``quantization_config`` that is not empty, at any depth (in a text_config, say), with its dotted name."""
-    for key, value in config.items():
-        if key == "quantization_config" and value:
-            yield prefix + key, value
-        elif isinstance(value, dict):
-            yield from _quantisations(value, f"{prefix}{key}.")
 
 
 def _present(path: Path) -> bool:

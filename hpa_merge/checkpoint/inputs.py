@@ -62,7 +62,7 @@ def files_of(checkpoint: Checkpoint) -> tuple[Path, ...]:
         CheckpointError: a subfolder cannot be read.
     """
     external = {checkpoint.tensors[name].shard for name in checkpoint.external}
-    names = (*checkpoint.shards, *sorted(external), "config.json", *filter(None, [checkpoint.index]))
+    names = (*checkpoint.disk_shards, *sorted(external), "config.json", *filter(None, [checkpoint.index]))
     own = [checkpoint.folder / name for name in names]
     own += [checkpoint.locate(path) for path in checkpoint.side_files().copied]
     if checkpoint.overlay is not None:

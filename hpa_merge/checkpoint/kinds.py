@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import PurePath
 
+from hpa_merge.custom_code.finding import relative_imports
 from hpa_merge.files.weight_names import SUFFIXES
 
 __all__ = [
@@ -105,9 +106,6 @@ RUNS = re.compile(
 
 STATE = re.compile(r"trainer_state\.json|events\.out\.tfevents.*|latest|latest_checkpointed_iteration\.txt")
 """Files that, like weights, show that a subfolder is another checkpoint or belongs to a run."""
-
-IMPORT = re.compile(r"^[ \t]*from[ \t]+\.([\w.]*)[ \t]+import[ \t]+([^#\n]+)", re.MULTILINE)
-"""A relative import. Blanks stay within a line; over several lines the matching time would be quadratic."""
 
 BETWEEN = re.compile(r"""[\s()<>\[\]{}"'`/\\|,;:=?#*!]+""")
 """Separates the names of files in a text."""
@@ -235,9 +233,7 @@ def _code(paths: Collection[PurePath], read: Callable[[PurePath], str]) -> set[P
         if path in code or path not in paths:
             continue
         code.add(path)
-        for module, names in IMPORT.findall(read(path)):
-            imported = [module] if module else re.findall(r"\w+", names)
-            waiting += [path.parent / f"{name.replace('.', '/')}.py" for name in imported]
+        waiting += map(type(path), relative_imports(read(path), path.as_posix()))
     return code
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from hpa_merge.checkpoint.shard import reading
 from hpa_merge.checkpoint.sidefiles import SideFiles
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG
+
+if TYPE_CHECKING:
+    from hpa_merge.checkpoint.reader import Checkpoint
 
 __all__ = ["Overlay", "lay_over"]
 
@@ -35,7 +38,11 @@ class Overlay:
         own: those side files that lie in the adapter's folder.
         state: identifies the adapter's files, for a fingerprint.
         content: the content digest of its own tensors.
+        notes: what the user should know about it, a sentence each.
+        merge_into: merges it into a model of OLD's that transformers has loaded.
         close: closes its open files.
+        adapter: the adapter as :mod:`hpa_merge.model` has it.
+        own_tensors: the checkpoint of its own tensors.
     """
 
     folder: Path
@@ -47,7 +54,11 @@ class Overlay:
     own: frozenset[Path]
     state: bytes
     content: str
+    notes: tuple[str, ...]
+    merge_into: Callable[[Any], None]
     close: Callable[[], None]
+    adapter: Any = None
+    own_tensors: "Checkpoint | None" = None
 
 
 def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFiles, frozenset[Path]]:

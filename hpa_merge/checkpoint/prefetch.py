@@ -40,7 +40,7 @@ class Prefetch:
         self._checkpoint, self._budget, self._pin = checkpoint, budget, pin
         self._expected: OrderedDict[str, None] = OrderedDict()
         self._reading: str | None = None  # in the thread; None also if that is no longer needed
-        self._ready: dict[str, Tensor | BaseException] = {}
+        self._ready: dict[str, list[Tensor] | BaseException] = {}  # the parts of each tensor
         self._held = 0  # bytes that are ready or being read
         self._closed = False
         self._lock = threading.Lock()
@@ -128,19 +128,20 @@ class Prefetch:
         first = next(iter(self._expected), None)
         return first is not None and self._held + self._size(first) <= self._budget
 
-    def _fetch(self, name: str) -> Tensor | BaseException | None:
-        """The tensor, or the exception for its reader; None if it is no longer needed."""
-        info = self._checkpoint.tensors[name]
+    def _fetch(self, name: str) -> list[Tensor] | BaseException | None:
+        """What is on disk of the tensor, or the exception for its reader; None if it is no longer needed."""
+        parts = []
         try:
-            tensor = torch.empty(info.shape, dtype=info.dtype, pin_memory=self._pin)
-            for _ in self._checkpoint.pieces(name, PIECE, into=tensor):
-                if self._reading != name:
-                    return None
-            return tensor
+            for info in self._checkpoint.parts(name):
+                parts.append(torch.empty(info.shape, dtype=info.dtype, pin_memory=self._pin))
+                for _ in self._checkpoint.stored_pieces(info, nbytes=PIECE, into=parts[-1]):
+                    if self._reading != name:
+                        return None
+            return parts
         except BaseException as error:
             return error
 
-    def _take(self, name: str) -> Tensor | BaseException | None:
+    def _take(self, name: str) -> list[Tensor] | BaseException | None:
         """Remove and return the tensor or exception of that name, if it is ready."""
         found = self._ready.pop(name, None)
         if found is not None:
@@ -149,4 +150,4 @@ class Prefetch:
         return found
 
     def _size(self, name: str) -> int:
-        return self._checkpoint.tensors[name].nbytes
+        return sum(info.nbytes for info in self._checkpoint.parts(name))

@@ -9,8 +9,8 @@ import contextlib
 import io
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -19,14 +19,17 @@ import torch
 
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
-from hpa_merge.checkpoint.folder import find_shards, read_config, read_index
+from hpa_merge.checkpoint.folder import find_shards, read_config, read_index, readable
 from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, read_layout, reading, unreadable
+from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layout, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
+from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
+from hpa_merge.quantisation import SIDE_FILES, configurations
 
 __all__ = ["Checkpoint"]
 
@@ -51,6 +54,10 @@ class Checkpoint:
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
         overlay: an adapter on top of it, if any.
+        code: the code that it brings, if that is trusted.
+        unpacking: how its tensors follow from those on disk, if it is quantised or read in another dtype; ``tensors``
+            and ``shards`` are then those that OUT gets.
+        heads: of shards that are not on disk yet, by name.
     """
 
     folder: Path
@@ -63,6 +70,9 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     tower: Path | None = None
     overlay: Overlay | None = None
+    code: Code | None = None
+    unpacking: Unpacking | None = field(default=None, repr=False)
+    heads: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -99,13 +109,38 @@ class Checkpoint:
                 notes.append(f"{role} {folder}: {index} {'; it '.join(wrong)}{anew}.")
         elif (folder / INDEX).exists():
             notes.append(f"{role} {folder} has {shards[0]} and {INDEX}: transformers loads the first alone, as we do.")
-        return cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
+        checkpoint = cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
+        found = None
+        with checkpoint:
+            for key, described in configurations(config):
+                with readable(folder, role, key, described):
+                    found = unpack(config, tensors, checkpoint.raw)
+        checkpoint = checkpoint if found is None else checkpoint.unpacked(found)
+        check_plain(folder, role, checkpoint.tensors.values())
+        return checkpoint
 
     def index_bytes(self) -> bytes | None:
         """The index that OUT gets; None for a single weight file; raises CheckpointError if it cannot be read."""
         if self.index is None or self.own_index is not None:
             return self.own_index
         return read_index(self.folder, self.role, self.index)[0]
+
+    def unpacked(self, unpacking: Unpacking) -> "Checkpoint":
+        """This checkpoint with other tensors; the result opens its own files."""
+        return replace(
+            self,
+            config=unpacking.config(self.config),
+            tensors=unpacking.tensors,
+            shards=unpacking.shards,
+            own_index=None if self.index is None else corrected({}, unpacking.tensors),
+            unpacking=unpacking,
+            _files={},
+            _lock=threading.Lock(),
+        )
+
+    def read_as(self, dtype: torch.dtype, kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
+        """This checkpoint without a tower, in another dtype except for those tensors that ``kept`` names."""
+        return self.unpacked(cast(self.tensors, self.unpacking, dtype, kept))
 
     @property
     def external(self) -> frozenset[str]:
@@ -114,66 +149,134 @@ class Checkpoint:
 
     def under(self, overlay: Overlay, role: str) -> "Checkpoint":
         """This checkpoint with an adapter on top, which the result owns; the result opens its own files."""
-        own = self.own_index
-        return Checkpoint(self.folder, role, self.config, self.tensors, self.shards, self.index, own, overlay=overlay)
+        return replace(self, role=role, overlay=overlay, notes=overlay.notes, _files={}, _lock=threading.Lock())
 
     @property
     def folders(self) -> tuple[Path, ...]:
         """Every folder that it reads."""
         return (self.folder,) if self.overlay is None else (self.folder, self.overlay.folder)
 
+    @property
+    def disk_shards(self) -> tuple[str, ...]:
+        """The names of the weight files in its folder, sorted."""
+        return self.shards if self.unpacking is None else self.unpacking.disk_shards
+
+    @property
+    def workspace(self) -> int:
+        """The most bytes that computing a tensor takes in addition to the tensors that are read and the result."""
+        return sum(each.workspace for each in (self.overlay, self.unpacking) if each is not None)
+
+    @property
+    def dequantised(self) -> str:
+        """How many of its weights are stored in few bits, and how; empty for none."""
+        return "" if self.unpacking is None else self.unpacking.dequantised
+
+    @property
+    def dtype(self) -> str:
+        """The dtype in which it is read, by name; empty for that of its tensors on disk."""
+        return "" if self.unpacking is None else str(self.unpacking.dtype).removeprefix("torch.")
+
     def computes(self, name: str) -> bool:
         """Whether a tensor is computed, so that it differs from the one on disk."""
-        return self.overlay is not None and name in self.overlay.keys
+        return self._is_unpacked(name) or (self.overlay is not None and name in self.overlay.keys)
+
+    def _is_unpacked(self, name: str) -> bool:
+        return self.unpacking is not None and name in self.unpacking.recipes
+
+    def parts(self, name: str) -> tuple[TensorInfo, ...]:
+        """The places on disk of what :meth:`finish` needs for a tensor: its own, or several for a computed one."""
+        if self.unpacking is None or (name in self.tensors and name not in self.unpacking.tensors):
+            return (self.tensors[name],)
+        recipe = self.unpacking.recipes.get(name)
+        names = (name,) if recipe is None else recipe.parts.values()
+        return tuple(self.unpacking.stored[each] for each in names)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU, in memory of its own, computed if :meth:`computes`; raises as :meth:`pieces`."""
-        return self.finish(name, self.raw(name))
+        return self.finish(name, self._read_parts(name))
 
-    def finish(self, name: str, raw: torch.Tensor) -> torch.Tensor:
-        """The result of :meth:`read` from the tensor on disk, whose memory may be reused."""
-        return self.overlay.compute(name, raw) if self.overlay is not None and self.computes(name) else raw
+    def finish(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The result of :meth:`read` from the tensors of :meth:`parts`, whose memory may be reused.
+
+        Raises:
+            CheckpointError: they make no tensor of that shape.
+            NumericalError: the tensor does not fit its dtype.
+        """
+        raw = self._unpack(name, parts)
+        return raw if self.overlay is None or name not in self.overlay.keys else self.overlay.compute(name, raw)
 
     def raw(self, name: str) -> torch.Tensor:
-        """One tensor on the CPU, as on disk, in memory of its own (``pread``, never a mapped file).
+        """One tensor on the CPU without an adapter, in memory of its own (``pread``, never a mapped file).
 
         Other threads run meanwhile; ``safe_open`` would hold the interpreter lock until the last byte is read.
         """
-        info = self.tensors[name]
-        tensor = torch.empty(info.shape, dtype=info.dtype)
-        for _ in self.pieces(name, into=tensor):
-            pass
-        return tensor
+        return self._unpack(name, self._read_parts(name))
 
-    def pieces(self, name: str, nbytes: int = CHUNK, *, into: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
-        """The elements of a tensor on disk in order, flat, each piece read when it is asked for; none if it is empty.
+    def _read_parts(self, name: str) -> list[torch.Tensor]:
+        parts = []
+        for info in self.parts(name):
+            parts.append(torch.empty(info.shape, dtype=info.dtype))
+            for _ in self.stored_pieces(info, into=parts[-1]):
+                pass
+        return parts
+
+    def _unpack(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        if self.unpacking is None or not self._is_unpacked(name):
+            return parts[0]
+        return self.unpacking.compute(name, parts, self.role, self.folder)
+
+    def pieces(self, name: str, nbytes: int = CHUNK) -> Iterator[torch.Tensor]:
+        """The elements of a tensor in order, flat and without an adapter, in pieces; none if it is empty.
+
+        Each piece is read when it is asked for. A tensor that is unpacked is computed as a whole.
 
         Args:
             nbytes: the most bytes of a piece, which has at least one element.
-            into: a contiguous tensor on the CPU with that dtype and number of elements, to read into; its parts are
-                yielded. Without it, each piece has its own memory.
 
         Raises:
             KeyError: there is no such tensor.
             CheckpointError: its file can no longer be read.
         """
-        info = self.tensors[name]
+        if not self._is_unpacked(name):
+            yield from self.stored_pieces(*self.parts(name), nbytes=nbytes)
+        elif self.tensors[name].nbytes:
+            yield from self.raw(name).view(-1).split(max(1, nbytes // self.tensors[name].dtype.itemsize))
+
+    def piece(self, name: str, begin: int, count: int) -> torch.Tensor:
+        """The elements ``begin:begin + count`` of a tensor, as :meth:`pieces` gives them."""
+        if self._is_unpacked(name):
+            return self.raw(name).view(-1)[begin : begin + count]
+        return self._stored_piece(self.parts(name)[0], begin, count)
+
+    def stored_pieces(
+        self, info: TensorInfo, *, nbytes: int = CHUNK, into: torch.Tensor | None = None
+    ) -> Iterator[torch.Tensor]:
+        """The elements of a tensor on disk in order, flat, each piece read when it is asked for; none if it is empty.
+
+        Args:
+            info: one of :meth:`parts`.
+            nbytes: the most bytes of a piece, which has at least one element.
+            into: a contiguous tensor on the CPU with that dtype and number of elements, to read into; its parts are
+                yielded. Without it, each piece has its own memory.
+
+        Raises:
+            CheckpointError: its file can no longer be read.
+        """
         size = info.dtype.itemsize
         numel, step = info.nbytes // size, max(1, nbytes // size)
         for begin in range(0, numel, step):
             count = min(step, numel - begin)
-            yield self.piece(name, begin, count, into=None if into is None else into.view(-1)[begin : begin + count])
+            yield self._stored_piece(info, begin, count, None if into is None else into.view(-1)[begin : begin + count])
 
-    def piece(self, name: str, begin: int, count: int, *, into: torch.Tensor | None = None) -> torch.Tensor:
-        """The elements ``begin:begin + count`` of a tensor on disk, flat; ``into`` and errors as in :meth:`pieces`."""
-        info = self.tensors[name]
+    def _stored_piece(self, info: TensorInfo, begin: int, count: int, into: torch.Tensor | None = None) -> torch.Tensor:
+        """The elements ``begin:begin + count`` of a tensor on disk, flat; ``into`` as in :meth:`stored_pieces`."""
         piece = torch.empty(count, dtype=info.dtype) if into is None else into
         try:
             target = piece.view(torch.uint8).numpy().data
             read_at(self.descriptor(info.shard), target, info.start + begin * info.dtype.itemsize)
         except OSError as error:
             raise CheckpointError(
-                f"{self.role} {self.folder}: the tensor {name} cannot be read from {info.shard} "
+                f"{self.role} {self.folder}: the tensor {info.name} cannot be read from {info.shard} "
                 f"({error.strerror or error}): check the disk, and that nothing changes the folder during a merge."
             ) from error
         return piece
@@ -186,7 +289,7 @@ class Checkpoint:
             return self._files[shard].fileno()
 
     def content_digest(self) -> str:
-        """:func:`content_digest` of its tensors; with an adapter, of the adapter's tensors.
+        """:func:`content_digest` of its tensors as they are on disk; with an adapter, of the adapter's tensors.
 
         Raises:
             CheckpointError: a file can no longer be read.
@@ -194,6 +297,8 @@ class Checkpoint:
         if self.overlay is not None:
             return self.overlay.content
         try:
+            if self.unpacking is not None:
+                return content_digest(self.unpacking.stored.values(), self.descriptor)
             return content_digest(self.tensors.values(), self.descriptor)
         except OSError as error:
             raise CheckpointError(
@@ -202,11 +307,17 @@ class Checkpoint:
             ) from error
 
     def header_bytes(self, shard: str) -> bytes:
-        """The head of a shard as on disk: 8 bytes of length, little-endian, then the JSON with its padding.
+        """The head of a shard of OUT: 8 bytes of length, little-endian, then the JSON with its padding.
 
         Raises:
             CheckpointError: the file can no longer be read.
         """
+        if shard in self.heads:
+            return self.heads[shard]
+        return self.disk_header(shard) if self.unpacking is None else self.unpacking.heads[shard]
+
+    def disk_header(self, shard: str) -> bytes:
+        """The head of a shard as on disk; errors as :meth:`header_bytes`."""
         with reading(self.folder, self.role, shard), (self.folder / shard).open("rb") as file:
             length = file.read(8)
             return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
@@ -225,9 +336,14 @@ class Checkpoint:
     def _side_files(self) -> SideFiles:
         """The side files of the folder, searched once."""
         try:
-            return find_side_files(self.folder, {*self.shards, *filter(None, [self.index]), *MADE})
+            found = find_side_files(self.folder, {*self.disk_shards, *filter(None, [self.index]), *MADE})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
+        if self.unpacking is None or not self.unpacking.library:
+            return found
+        spare = {path for path in found.copied if SIDE_FILES.fullmatch(path.as_posix())}
+        copied = tuple(path for path in found.copied if path not in spare)
+        return SideFiles(copied, tuple(sorted({*found.left_out, *spare})))
 
     def locate(self, path: Path) -> Path:
         """The resolved path of a side file, from its relative path.
@@ -239,7 +355,12 @@ class Checkpoint:
             return find_inside(self._home(path), path)
 
     def open_side_file(self, path: Path) -> BinaryIO:
-        """Open a side file for reading; arguments and errors as :meth:`locate`."""
+        """Open a side file as OUT gets it; arguments and errors as :meth:`locate`.
+
+        With an unpacking, config.json says what the tensors are then.
+        """
+        if self.unpacking is not None and path.as_posix() == "config.json":
+            return io.BytesIO(self.unpacking.written_config(self.config))
         with reading(self._home(path), self.role, path.as_posix()):
             return open_inside(self._home(path), path)
 
@@ -250,22 +371,27 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def side_folder(self) -> Iterator[Path]:
-        """A folder with config.json and all side files that OUT gets: its own, or a temporary folder of links.
+        """A folder with config.json and all side files that OUT gets: its own, or a temporary one with links.
 
         Raises:
             CheckpointError: a side file cannot be read.
         """
-        if self.overlay is None or not self.overlay.own:
+        own = () if self.overlay is None else self.overlay.own
+        if not own and self.unpacking is None:
             yield self.folder
             return
         with tempfile.TemporaryDirectory(prefix="hpa-merge-") as name:
-            for path in self.overlay.files.copied:
+            for path in self.side_files().copied:
                 (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(self.locate(path))
+                if self.unpacking is not None and path.as_posix() == "config.json":
+                    link.write_bytes(self.unpacking.written_config(self.config))
+                else:
+                    link.symlink_to(self.locate(path))
             try:
                 yield Path(name)
             except InputError as error:  # the sentence should name a folder that still exists
-                raise type(error)(str(error).replace(name, str(self.overlay.folder))) from error
+                home = self.folder if self.overlay is None else self.overlay.folder
+                raise type(error)(str(error).replace(name, str(home))) from error
 
     def close(self) -> None:
         """Close the shards; a later :meth:`read` opens them again."""

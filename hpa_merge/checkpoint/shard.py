@@ -1,7 +1,8 @@
 """One weight file: the place of every tensor in it, and what can be wrong with it."""
 
+import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -15,7 +16,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, TooLong
 from hpa_merge.files.parsing import INDEX, parse_json
 
-__all__ = ["HEADER_BYTES", "TensorInfo", "read_layout", "reading", "unreadable"]
+__all__ = ["CODES", "HEADER_BYTES", "TensorInfo", "check_plain", "lay_out", "read_layout", "reading", "unreadable"]
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -33,7 +34,13 @@ DTYPES = {
     "U32": torch.uint32,
     "U64": torch.uint64,
 }
-"""The dtypes of a checkpoint that is not quantised, by name in the header; the others are float8, float6, float4."""
+"""The dtypes of a checkpoint that is not quantised, by name in the header."""
+
+QUANTISED = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu}
+"""The dtypes of eight bits that quantised checkpoints hold."""
+
+CODES = {dtype: code for code, dtype in {**DTYPES, **QUANTISED}.items()}
+"""The name in the header of each dtype."""
 
 HEADER_BYTES = 2**25
 """The longest header that is read: 32 MiB hold 250,000 tensors; safetensors itself reads up to three times as much."""
@@ -63,7 +70,7 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
     """Every tensor of one shard, by offset; a header that passed ``safe_open`` leaves no gap between two tensors.
 
     Raises:
-        CheckpointError: the file cannot be read, is broken or not whole, or holds quantised weights.
+        CheckpointError: the file cannot be read, is broken or not whole, or has a dtype that nothing here reads.
     """
     path = folder / shard
     try:
@@ -84,13 +91,9 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
         raise CheckpointError(f"{role} {folder}: {_diagnose(path, error)}") from error
 
     for name, code, shape in layout:
-        dtype = DTYPES.get(code)
-        packed = dtype is not None and not dtype.is_floating_point and dtype not in (torch.bool, torch.complex64)
-        if dtype is None or (packed and "weight" in name.rpartition(".")[2]):
-            raise CheckpointError(
-                f"{role} {folder} is quantised (the tensor {name} in {shard} is {code}): "
-                "give the checkpoint in bfloat16, float16 or float32."
-            )
+        dtype = DTYPES.get(code) or QUANTISED.get(code)
+        if dtype is None:
+            raise CheckpointError(quantised(folder, role, name, shard, code))
         if len(shape) > AXES or prod(size or 1 for size in shape) >= 2**60:  # an empty tensor may claim any size
             raise CheckpointError(
                 f"{role} {folder}: the tensor {name} in {shard} has an impossible shape: "
@@ -99,6 +102,39 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
         stop = start + prod(shape) * dtype.itemsize
         yield TensorInfo(name=name, shard=shard, dtype=dtype, shape=shape, start=start, stop=stop)
         start = stop
+
+
+def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: str) -> tuple[bytes, list[TensorInfo]]:
+    """The head of a new weight file, and where each of its tensors lies; larger dtypes first, then by name."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    places, offset = [], 0
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+        stop = offset + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
+        places.append((name, dtype, shape, offset, stop))
+        offset = stop
+    content = json.dumps(header, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    start = 8 + len(content)
+    infos = [TensorInfo(name, shard, dtype, shape, start + a, start + b) for name, dtype, shape, a, b in places]
+    return len(content).to_bytes(8, "little") + content, infos
+
+
+def check_plain(folder: Path, role: str, infos: Iterable[TensorInfo]) -> None:
+    """Raise CheckpointError if one of the tensors is quantised, which nothing says how."""
+    for info in infos:
+        code, dtype = CODES[info.dtype], info.dtype
+        packed = not dtype.is_floating_point and dtype not in (torch.bool, torch.complex64)
+        if code in QUANTISED or (packed and "weight" in info.name.rpartition(".")[2]):
+            raise CheckpointError(quantised(folder, role, info.name, info.shard, code))
+
+
+def quantised(folder: Path, role: str, name: str, shard: str, code: str) -> str:
+    """The sentence for a tensor in few bits that no configuration explains."""
+    return (
+        f"{role} {folder} is quantised (the tensor {name} in {shard} is {code}), and nothing says how: give the "
+        "checkpoint in bfloat16, float16 or float32, or its config.json with the quantization_config."
+    )
 
 
 def _check_link(path: Path) -> None:

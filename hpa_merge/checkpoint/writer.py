@@ -161,10 +161,11 @@ class CheckpointWriter:
         info = self._source.tensors[name]
         if self._source.computes(name):
             raise RuntimeError(f"{name} is computed, so it cannot be copied")
-        ours, theirs = self.partial / info.shard, self._source.folder / info.shard
+        (place,) = self._source.parts(name)
+        ours, theirs = self.partial / info.shard, self._source.folder / place.shard
         with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
             target = self._folder.descriptor(info.shard)
-            copy_range(self._source.descriptor(info.shard), target, info.start, info.stop)
+            copy_range(self._source.descriptor(place.shard), target, place.start, place.stop, info.start)
 
     def commit(self, entry: Any) -> None:
         """Make the tensors written since the last commit durable, and note that in the journal.

@@ -7,6 +7,7 @@ import click
 
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
+    BASE,
     ENDPOINT_OPTIONS,
     MACHINE_OPTIONS,
     READING_OPTIONS,
@@ -25,7 +26,7 @@ from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, option
 @click.option("--prompts", type=FILE, required=True, metavar="FILE|ID", help="Unsafe prompts, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
 @click.option("--n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="Number of samples.")
-@options(READING_OPTIONS, ANSWER_OPTIONS, TEMPLATE_OPTIONS, MACHINE_OPTIONS, ENDPOINT_OPTIONS)
+@options(READING_OPTIONS, ANSWER_OPTIONS, TEMPLATE_OPTIONS, (BASE,), MACHINE_OPTIONS, ENDPOINT_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @options(QUIET)
 def calib_command(
@@ -33,8 +34,9 @@ def calib_command(
 ) -> None:
     """Make the safety set for a merge: unsafe prompts with the safe answers of the aligned model OLD.
 
-    OLD is a folder, a name on the Hub or, with --endpoint, its name on the server. Answers that are no refusals are
-    dropped and counted. If the prompts have a "category", every category gets the same number of samples.
+    OLD is a folder, also of an adapter, a name on the Hub or, with --endpoint, its name on the server. Answers that are
+    no refusals are dropped and counted. If the prompts have a "category", every category gets the same number of
+    samples.
     """
     check_endpoint(given)
     check_folders([old], given)

@@ -8,6 +8,7 @@ import click
 
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
+    BASE,
     ENDPOINT_OPTIONS,
     FAILED,
     MACHINE_OPTIONS,
@@ -56,6 +57,7 @@ PASSED_ON = ("samples", "seed", "answers", "max_dasr", "max_task_drop", "max_ove
     READING_OPTIONS,
     ANSWER_OPTIONS,
     TEMPLATE_OPTIONS,
+    (BASE,),
     MACHINE_OPTIONS,
     ENDPOINT_OPTIONS,
     GATE_OPTIONS,
@@ -65,9 +67,10 @@ PASSED_ON = ("samples", "seed", "answers", "max_dasr", "max_task_drop", "max_ove
 def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: Any) -> None:
     """Ask every MODEL the same prompts and compare the answers.
 
-    A MODEL is a folder, a name on the Hub or, with --endpoint, its name on the server. Decoding is greedy. Test files
-    have the formats of the calibration files; their answers are the references. With one of the three --max-… options
-    the command is a gate: the exit status is 3 if a later MODEL is worse than the first by more than that.
+    A MODEL is a folder, also of an adapter, a name on the Hub or, with --endpoint, its name on the server. An adapter
+    whose base is not known is merged into the first MODEL. Decoding is greedy. Test files have the formats of the
+    calibration files; their answers are the references. With one of the three --max-… options the command is a gate:
+    the exit status is 3 if a later MODEL is worse than the first by more than that.
     """
     check_tests(given)
     _check_gate(models, given)

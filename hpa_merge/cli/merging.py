@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
+from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
@@ -98,7 +99,9 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         _config_options,
         IMAGE_FOLDER,
         click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout."),
+        TRUST,
         click.option("--stats", type=FILE, help="Column statistics: read if they fit, otherwise written."),
+        click.option("--stats-hessians", is_flag=True, help="Keep the Hessians next to them: large; --dry-run says."),
         click.option(
             "--first", metavar="FOLDER|ID", help="First aligned model of OLD's history, to measure the drift from it."
         ),
@@ -125,9 +128,9 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     """Repair an aligned model after a tuning step.
 
     OLD is the checkpoint before tuning. NEW is the one after it, or a PEFT adapter that was trained on OLD. Both are
-    folders or names on the Hub (org/name[@revision]). From them, a few safety samples and some samples of the new task,
-    hpa-merge computes which input columns of each linear weight to restore to their old values, and writes the result
-    to OUT. It trains nothing and never holds a whole model in memory.
+    folders or names on the Hub (org/name[:folder][@revision]). From them, a few safety samples and some samples of the
+    new task, hpa-merge computes which input columns of each linear weight to restore to their old values, and writes
+    the result to OUT. It trains nothing and never holds a whole model in memory.
     """
     paths, values = read_options(context, given)
     rule = find_rule(method_of(values))
@@ -229,7 +232,8 @@ def request_of(
     """
     from hpa_merge.engine.request import MergeRequest
 
-    others = {name: given[name] for name in (*LIMITS, "overwrite", "resume", "page")}
+    flags = ("stats_hessians", "overwrite", "resume", "page", "trust_remote_code")
+    others = {name: given[name] for name in (*LIMITS, *flags)}
     reads = tuple(filter(None, [settings, given["config_file"]]))
     return MergeRequest.of(
         *inputs, outs, skip_complete=skip_complete, command=context.obj or "", reads=reads, **paths, **others

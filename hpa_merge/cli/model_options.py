@@ -12,6 +12,7 @@ from hpa_merge.cli.options import config_option
 from hpa_merge.config import FOLDER, IGNORED, MAP
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.names import METRICS, check_names
+from hpa_merge.files.weight_names import CONFIGS
 from hpa_merge.inputs.secrets import read_address, read_key
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hpa_merge.evaluation.guards import Guard
     from hpa_merge.evaluation.running import AnsweringOptions
 
-REMOTE = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?", re.ASCII)
+REMOTE = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?(@\S+)?", re.ASCII)
 """A possible name on the Hub; :mod:`hpa_merge.inputs.hub` has the exact pattern, and importing it would slow --help."""
 
 MAX_BROKEN = click.option(
@@ -30,6 +31,12 @@ MAX_BROKEN = click.option(
     help="Percent of answers that may be broken, so that refusals say something.",
 )
 """Of the gate and of tune; the default is that of :data:`hpa_merge.report.evaluation.MAX_BROKEN`."""
+
+BASE = click.option(
+    "--base",
+    metavar="MODEL",
+    help="The model that adapters were trained on.  [default: the one that adapter_config.json names, if it is here]",
+)
 
 FAILED = 3
 """The exit status if a model does not pass the gate, or no setting keeps the goal."""
@@ -118,7 +125,13 @@ ANSWER_OPTIONS = (
     click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts per batch."),
 )
 
+TRUST = click.option(
+    "--trust-remote-code", is_flag=True, help="Run the code that the checkpoints bring: read it before."
+)
+"""Only on the command line: a YAML file may come from somebody else."""
+
 MACHINE_OPTIONS = (
+    TRUST,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:INDEX."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws and of the bootstrap."),
 )
@@ -193,7 +206,8 @@ def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
         if model in models[:number]:
             raise EvaluationError(f"{model} is given twice: give every MODEL once.")
         on_the_hub = REMOTE.fullmatch(model) and not Path(model).exists()
-        if given.get("endpoint") is None and not on_the_hub and not (Path(model) / "config.json").is_file():
+        found = any((Path(model) / name).is_file() for name in CONFIGS)
+        if given.get("endpoint") is None and not on_the_hub and not found:
             raise EvaluationError(f"{model} is no checkpoint folder (it has no config.json): check the path.")
 
 
@@ -252,7 +266,7 @@ def answering(given: Mapping[str, Any]) -> "AnsweringOptions":
     """The options of how answers are made."""
     names = (
         *("device", "batch_size", "max_new_tokens", "endpoint", "concurrency", "timeout"),
-        *("max_frames", "chat_template", "template_arg", "template_date"),
+        *("max_frames", "chat_template", "template_arg", "template_date", "base", "trust_remote_code"),
     )
     return cast("AnsweringOptions", {name: given[name] for name in names if name in given})
 

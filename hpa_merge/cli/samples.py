@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.model_options import READING_OPTIONS
+from hpa_merge.cli.model_options import BASE, READING_OPTIONS, TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.terminal import FILE, HELP, complain, libraries, options
 from hpa_merge.config import HPAConfig
@@ -29,6 +29,7 @@ DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "t
 @click.option("--samples", type=click.IntRange(min=1), help="Samples used at most.  [default: safety 8, task 128]")
 @options(READING_OPTIONS, tuple(map(config_option, DRAWN)))
 @click.option("--vision-tower", type=FILE, help="CLIP folder, for LLaVA's own layout.")
+@options((BASE, TRUST))
 @click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages.")
 def samples_command(
     file: str,
@@ -37,6 +38,8 @@ def samples_command(
     first: int,
     samples: int | None,
     vision_tower: Path | None,
+    trust_remote_code: bool,
+    base: str | None,
     map: tuple[str, ...],
     ignore_field: tuple[str, ...],
     image_folder: tuple[str, ...],
@@ -65,7 +68,17 @@ def samples_command(
         reading = reading_options(purpose, map, ignore_field, image_folder)
         limit = samples or (config.safety_samples if purpose == "safety" else config.task_samples)
         drawn = read_samples(source, limit, config.seed, reading, purpose=purpose)
-        found = show_samples(source.name, drawn, model, purpose, config, first=first, tower=vision_tower)
+        found = show_samples(
+            source.name,
+            drawn,
+            model,
+            purpose,
+            config,
+            first=first,
+            tower=vision_tower,
+            base=base,
+            trust_remote_code=trust_remote_code,
+        )
     console = Console(highlight=False, markup=False)
     rows = [(f"{purpose} set", calibration_text(found.record))]
     rows += [("chat template", found.record.template)] if found.record.template else []

@@ -99,7 +99,12 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
                 plans = preview(request, on_progress)
             console.print(sweep_plan_summary({place.name: plan for place, plan in plans.items()}))
             return
-        how = Answering.of(config, given["batch_size"], given["max_new_tokens"])
+        how = Answering.of(
+            config,
+            given["batch_size"],
+            given["max_new_tokens"],
+            trust_remote_code=given["trust_remote_code"],
+        )
         goal = Goal(given["max_asr"], given["max_over_refusal"], given["max_broken"])
         with progress_bar(quiet) as on_merge, progress_bar(quiet, "evaluating") as on_answer:
             found = tune(

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER
 
@@ -36,6 +37,7 @@ WRONG = 2
     "--first", metavar="FOLDER|ID", help="First aligned model of OLD's history, to measure the drift from it."
 )
 @click.option("--vision-tower", type=FILE, help="CLIP folder of the merge.")
+@options((TRUST,))
 @options(QUIET)
 def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     """Check that OUT is complete and as its merge wrote it.
@@ -47,7 +49,7 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     the report's options are trusted. What was not checked is printed. The exit status is 2 if anything is wrong.
     """
     encoding = given["safety_calib"] is not None or bool(given["task_calib"])
-    several = {name: given.pop(name) or None for name in ("task_calib", "image_folder")}
+    several: dict[str, Any] = {name: given.pop(name) or None for name in ("task_calib", "image_folder")}
     with libraries(verbose, downloads=not quiet, encoding=encoding):
         from hpa_merge.verification import verify
 

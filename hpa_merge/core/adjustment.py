@@ -60,6 +60,26 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
     return Update(energy=(energy / rows).cpu(), kappa=kappa, change=change, old_norm=float(old_norm))
 
 
+def projections(old: Tensor, new: Tensor, axis: int) -> Tensor:
+    """``κ`` of every row (``axis`` 1, ``[r, 1]``) or column (``axis`` 0, ``[1, c]``) by itself, in float64; else 0.
+
+    The ``κ`` of the whole weight is their mean, weighted by the squares of the old rows or columns.
+
+    Raises:
+        ValueError: they are not matrices of the same shape.
+    """
+    _check(old, new)
+    along, norm = (torch.zeros(old.shape[1 - axis], dtype=torch.float64, device=old.device) for _ in range(2))
+    for block in row_blocks(old.shape):
+        w_old = old[block].double()
+        delta = new[block].double() - w_old
+        here = block if axis == 1 else slice(None)
+        along[here] += (delta * w_old).sum(dim=axis)
+        norm[here] += w_old.square().sum(dim=axis)
+    kappa = (along / norm).where(norm > 0.0, 0.0)
+    return kappa.unsqueeze(axis)
+
+
 def squared_distance(a: Tensor, b: Tensor) -> float:
     """``‖a − b‖²_F`` of two matrices ``[r, c]``, in float64.
 
@@ -83,13 +103,13 @@ def squared_norm(a: Tensor) -> float:
     return float(total)
 
 
-def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float) -> Tensor:
+def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> Tensor:
     """``Ŵ``: ``old``, cast to ``new``'s dtype, on the restored columns; ``new − kappa · old`` elsewhere.
 
     Args:
         old, new: ``[r, c]``.
         restored: ``M``, ``[c]`` bool.
-        kappa: ``κ``; with 0, ``new`` is kept bit for bit.
+        kappa: ``κ``; with 0, ``new`` is kept bit for bit. One of each row or column is ``[r, 1]`` or ``[1, c]``.
 
     Returns:
         ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
@@ -102,7 +122,13 @@ def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float) -> Tensor:
     dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
     for block in row_blocks(old.shape):
         w_old, w_new = old[block], new[block]
-        adjusted = w_new if kappa == 0.0 else torch.sub(w_new.to(dtype), w_old.to(dtype), alpha=kappa).to(new.dtype)
+        if isinstance(kappa, Tensor):
+            step = (kappa[block] if kappa.shape[1] == 1 else kappa).to(new.device, dtype)
+            adjusted = torch.addcmul(w_new.to(dtype), step, w_old.to(dtype), value=-1.0).to(new.dtype)
+        elif kappa == 0.0:
+            adjusted = w_new
+        else:
+            adjusted = torch.sub(w_new.to(dtype), w_old.to(dtype), alpha=kappa).to(new.dtype)
         fused[block] = torch.where(restored, w_old.to(new.dtype), adjusted)
     return fused
 

@@ -13,15 +13,15 @@ Otherwise ``A`` is built and factored, and the side that was kept as tokens mult
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
+from hpa_merge.core.gathered import Hessian
 from hpa_merge.core.triangular import add_gram, cholesky_
 
-__all__ = ["Hessian", "SingularCompromise", "compromise"]
+__all__ = ["Compromise", "SingularCompromise"]
 
 ROWS = 1024
 """Rows that are solved for at once: enough to keep the solver busy, and little next to a weight."""
@@ -30,85 +30,58 @@ DUAL_SHARE = 0.8
 """Tokens of both sides per column up to which they are stacked; as in :mod:`~hpa_merge.core.hessian`."""
 
 
+Solve = Callable[[Tensor, Tensor], Tensor]
+"""Rows of ``W_old`` and ``W_new``, ``[r, c]`` each, to the same rows of ``Ŵ``, in float32 or float64."""
+
+
 class SingularCompromise(ArithmeticError):
     """``A`` is not positive definite in float64 either: ``w`` is too large for the damping."""
 
 
 @final
-@dataclass(frozen=True)
-class Hessian:
-    """``H = scale · (G + μI)`` of one linear input of ``c`` columns, as it was gathered: nothing is copied.
+class Compromise:
+    """The compromise of two Hessians: what depends on ``w`` alone is factored once and serves every weight.
 
     Attributes:
-        tokens: ``x`` of ``G = xᵀx``, ``[n, c]``; None where ``gram`` is kept instead.
-        gram: ``G``, ``[c, c]`` float32, of which the lower triangle counts; None where ``tokens`` are kept.
-        scale: ``2/N``, with the powers of two that the activations were divided by.
-        damp: ``μ``.
+        safety, task: ``H_s``, of which the damping is not used, and ``H_t``.
     """
 
-    tokens: Tensor | None
-    gram: Tensor | None
-    scale: float
-    damp: float
+    def __init__(self, safety: Hessian, task: Hessian) -> None:
+        self.safety, self.task = safety, task
+        self._solves: dict[float, Solve] = {}
 
-    @property
-    def columns(self) -> int:
-        """``c``."""
-        kept = self.tokens if self.tokens is not None else self.gram
-        assert kept is not None
-        return kept.shape[1]
+    def between(self, old: Tensor, new: Tensor, weight: float) -> Tensor:
+        """``Ŵ``, ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
 
-    def add_to(self, total: Tensor, factor: float) -> None:
-        """``total += factor · G`` in the lower triangle; ``total`` is ``[c, c]`` float32 or float64."""
-        if self.tokens is not None:
-            for piece in self.tokens.split(ROWS):
-                add_gram(total, piece.to(total.dtype) * factor**0.5)
-        elif self.gram is not None:
-            total.add_(self.gram, alpha=factor)
+        Args:
+            old, new: ``W_old`` and ``W_new``, ``[r, c]``.
+            weight: ``w``, finite; 0 gives ``new`` bit for bit.
 
-    def multiply(self, rows: Tensor, factor: float) -> Tensor:
-        """``rows · factor · G``, ``[r, c]``, in the dtype of ``rows``."""
-        if self.tokens is not None:
-            x = self.tokens.to(rows.dtype) * float(factor**0.5)
-            return torch.mm(torch.mm(rows, x.T), x)
-        assert self.gram is not None
-        lower = self.gram.tril().to(rows.dtype) * factor
-        product: Tensor = rows @ lower + rows @ lower.T - rows * lower.diagonal()  # G = L + Lᵀ − diag(L)
-        return product
-
-
-def compromise(old: Tensor, new: Tensor, safety: Hessian, task: Hessian, weight: float) -> Tensor:
-    """``Ŵ``, ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
-
-    Args:
-        old, new: ``W_old`` and ``W_new``, ``[r, c]``.
-        safety: ``H_s``, of which the damping is not used.
-        task: ``H_t``.
-        weight: ``w``, finite; 0 gives ``new`` bit for bit.
-
-    Raises:
-        ValueError: the shapes do not fit together.
-        SingularCompromise: ``A`` does not factor in float64 either.
-    """
-    if old.shape != new.shape or old.ndim != 2 or {safety.columns, task.columns} != {old.shape[1]}:
-        raise ValueError(
-            f"two weights [r, c] and two Hessians of c columns expected, found {list(old.shape)}, {list(new.shape)}, "
-            f"{safety.columns} and {task.columns}"
-        )
-    result = new.contiguous().clone()
-    if weight == 0.0:
+        Raises:
+            ValueError: the shapes do not fit together.
+            SingularCompromise: ``A`` does not factor in float64 either.
+        """
+        if old.shape != new.shape or old.ndim != 2 or {self.safety.columns, self.task.columns} != {old.shape[1]}:
+            raise ValueError(
+                f"two weights [r, c] and two Hessians of c columns expected, found {list(old.shape)}, "
+                f"{list(new.shape)}, {self.safety.columns} and {self.task.columns}"
+            )
+        result = new.contiguous().clone()
+        if weight == 0.0:
+            return result
+        if weight not in self._solves:
+            self._solves[weight] = self._factored(weight)
+        solve = self._solves[weight]
+        for begin in range(0, len(old), ROWS):
+            block = slice(begin, begin + ROWS)
+            result[block] = solve(old[block], new[block]).to(result.dtype)
         return result
-    unit = task.scale * task.damp  # A/unit = u_t G_t + u_s G_s + I
-    u_t, u_s = task.scale / unit, weight * safety.scale / unit
-    solve = _stacked(safety, task, u_s, u_t) or _factored(safety, task, u_s, u_t)
-    for begin in range(0, len(old), ROWS):
-        block = slice(begin, begin + ROWS)
-        result[block] = solve(old[block], new[block]).to(result.dtype)
-    return result
 
-
-Solve = Callable[[Tensor, Tensor], Tensor]
-"""Rows of ``W_old`` and ``W_new``, ``[r, c]`` each, to the same rows of ``Ŵ``, in float32 or float64."""
+    def _factored(self, weight: float) -> Solve:
+        """The solver for ``w``."""
+        unit = self.task.scale * self.task.damp  # A/unit = u_t G_t + u_s G_s + I
+        u_t, u_s = self.task.scale / unit, weight * self.safety.scale / unit
+        return _stacked(self.safety, self.task, u_s, u_t) or _factored(self.safety, self.task, u_s, u_t)
 
 
 def _stacked(safety: Hessian, task: Hessian, u_s: float, u_t: float) -> Solve | None:
@@ -142,8 +115,7 @@ def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float) -> Solve:
         SingularCompromise: it does not factor there either.
     """
     for dtype in (torch.float32, torch.float64):
-        device = (safety.tokens if safety.gram is None else safety.gram).device  # type: ignore[union-attr]
-        a = torch.zeros(safety.columns, safety.columns, dtype=dtype, device=device)  # A, then its factor
+        a = torch.zeros(safety.columns, safety.columns, dtype=dtype, device=safety.device)  # A, then its factor
         safety.add_to(a, u_s)
         task.add_to(a, u_t)
         a.diagonal().add_(1.0)

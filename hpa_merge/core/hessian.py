@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hpa_merge.core.compromise import Hessian
+from hpa_merge.core.gathered import Hessian, triangle_bytes
 from hpa_merge.core.inverse import InverseHessian, dual_factor
 from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
 
@@ -140,7 +140,7 @@ class Curvature:
         return InverseHessian(diagonal / scale, factor, self.tokens / 2 / scale, None, 0.0)
 
     def hessian(self, damping: float) -> Hessian:
-        """``H`` as it was gathered: this curvature's own tokens or Gram matrix. On the device of the tokens.
+        """``H`` as it was gathered, on the device of the tokens: the tokens if they are the smaller thing, else ``G``.
 
         Raises:
             SingularCurvature: no token activates any column, or an activation is not finite.
@@ -148,16 +148,26 @@ class Curvature:
         peak = self._checked_peak()
         if self.offload:
             return self._loaded().hessian(damping)
-        if self._gram is None:
-            exponent, gram = _exponent(peak), None
-            tokens = _scaled(torch.cat(self._rows), exponent)
+        if self._gram is None and self._small():
+            exponent = _exponent(peak)
+            self._rows = [torch.cat(self._rows)]  # which the Hessian shares
+            tokens = _scaled(self._rows[0], exponent)
             energy = sum(float(column_energy(piece.float()).sum()) for piece in tokens.split(CHUNK))
-        else:
-            self._fold()
-            self._buffer = None
-            exponent, tokens, gram = self._exponent, None, self._gram
-            energy = float(gram.diagonal().double().sum())
-        return Hessian(tokens, gram, 2 / self.tokens * 4.0**exponent, damping * energy / self.columns)
+            return Hessian(tokens, None, 2 / self.tokens * 4.0**exponent, damping * energy / self.columns)
+        folded = self
+        if self._gram is None:  # this curvature keeps its tokens for the dual route
+            folded = Curvature(self.columns)
+            folded.absorb(self)
+        folded._fold()
+        folded._buffer = None
+        gram = folded._gram
+        assert gram is not None
+        damp = damping * float(gram.diagonal().double().sum()) / self.columns
+        return Hessian(None, gram, 2 / self.tokens * 4.0**folded._exponent, damp)
+
+    def _small(self) -> bool:
+        """Whether the tokens take fewer bytes than the triangle of their Gram matrix."""
+        return sum(rows.nbytes for rows in self._rows) <= triangle_bytes(self.columns)
 
     def _checked_peak(self) -> float:
         """The peak; raises SingularCurvature if it is zero or not finite."""

@@ -61,6 +61,8 @@ def select_columns(
     alpha_max: float = 0.8,
     selection: Literal["balanced", "safety", "shared"] = "balanced",
     saliency: Literal["quotient", "product"] = "quotient",
+    averaging: Literal["mean-log", "log-mean"] = "mean-log",
+    excess: Literal["cut", "keep"] = "cut",
 ) -> Selection:
     """The restored columns ``M``.
 
@@ -72,6 +74,8 @@ def select_columns(
         selection: ``balanced`` is the method. The paper's ablations are ``safety`` (the ``n_restored`` columns of
             largest ``ε̄``) and ``shared`` (the ``n_restored`` columns of ``O`` of largest ``φ``).
         saliency: ``quotient`` (optimal brain surgeon), or ``product`` for the reading ``e_j · [H⁻¹]_jj``.
+        averaging: how ``α`` averages the ratios of the scores, as :func:`balance` has it.
+        excess: if ``S∖O`` has more than ``n_restored`` columns, ``cut`` takes those of largest ``ε̄``, and ``keep`` all.
 
     Raises:
         ValueError: the three are not finite vectors of the same length, or an inverse is not positive.
@@ -90,7 +94,7 @@ def select_columns(
     weight_task = inverse_task.reciprocal() if saliency == "quotient" else inverse_task
     epsilon = energy * weight_safety
     zeta = energy * weight_task
-    alpha = balance(weight_safety, weight_task, alpha_min, alpha_max)
+    alpha = balance(weight_safety, weight_task, alpha_min, alpha_max, averaging)
     phi = epsilon - alpha * zeta
 
     everything = torch.ones_like(energy, dtype=torch.bool)
@@ -102,14 +106,30 @@ def select_columns(
     elif selection == "shared":
         restored = _largest(phi, shared, n_restored)
     else:
-        restored = _largest(epsilon, safety_focus & ~shared, n_restored)
-        restored |= _largest(phi, shared, n_restored - int(restored.sum()))
+        alone = safety_focus & ~shared
+        restored = alone if excess == "keep" else _largest(epsilon, alone, n_restored)
+        restored = restored | _largest(phi, shared, max(0, n_restored - int(restored.sum())))
     return Selection(restored, n_restored, n_focus, n_shared=int(shared.sum()), alpha=alpha, epsilon=epsilon, zeta=zeta)
 
 
-def balance(weight_safety: Tensor, weight_task: Tensor, alpha_min: float, alpha_max: float) -> float:
-    """``α = α_min + (α_max − α_min)(1 + tanh ρ)/2`` with ``ρ = mean_j log(ε̄_j/ζ̄_j)``; the energies cancel in ``ρ``."""
-    rho = float((weight_safety.log() - weight_task.log()).mean()) if len(weight_safety) else 0.0
+def balance(
+    weight_safety: Tensor,
+    weight_task: Tensor,
+    alpha_min: float,
+    alpha_max: float,
+    averaging: Literal["mean-log", "log-mean"] = "mean-log",
+) -> float:
+    """``α = α_min + (α_max − α_min)(1 + tanh ρ)/2`` with ``ρ = mean_j log(ε̄_j/ζ̄_j)``; the energies cancel in ``ρ``.
+
+    With ``averaging`` ``log-mean``, ``ρ = log mean_j (ε̄_j/ζ̄_j)``.
+    """
+    logs = weight_safety.log() - weight_task.log()
+    if not len(logs):
+        rho = 0.0
+    elif averaging == "mean-log":
+        rho = float(logs.mean())
+    else:
+        rho = float(logs.logsumexp(dim=0)) - math.log(len(logs))
     return alpha_min + (alpha_max - alpha_min) * (1.0 + math.tanh(rho)) / 2.0
 
 

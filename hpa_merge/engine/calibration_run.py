@@ -7,6 +7,7 @@ from typing import final
 from torch import Tensor
 
 from hpa_merge.config import CalibrationOptions
+from hpa_merge.custom_code.failing import place_of
 from hpa_merge.engine.encoding import Encoding
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.engine.routing import COMPARED, Chosen
@@ -28,6 +29,10 @@ from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]
+
+
+TEXT_ALONE = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+"""The inputs of a sample without media."""
 
 
 @final
@@ -88,9 +93,10 @@ class CalibrationRun:
         One that this model cannot run, for example because it has fewer token ids, is not compared.
         """
         self._compared, rows = COMPARED, self._rows()
-        highest = [int(sample["input_ids"].max()) for sample in other.inputs[:COMPARED]]
         self._others = [
-            (place, other.inputs[place]) for place, token in enumerate(highest) if rows is None or token < rows
+            (place, sample)
+            for place, sample in enumerate(other.inputs[:COMPARED])
+            if rows is None or bool((sample["input_ids"] < rows).all())
         ]
 
     @property
@@ -170,6 +176,8 @@ class CalibrationRun:
         for linear in wanted:
             diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
             record.take(linear, observed.tokens(linear), diagonal)
+        if wanted:
+            record.keep(unit, observed, wanted)
         return record
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
@@ -198,6 +206,8 @@ class CalibrationRun:
 
     def free(self, unit: Unit) -> None:
         self._meta.free(unit)
+        if self._record is not None and self._record.hessians is not None:
+            self._record.hessians.forget()
 
     def close(self) -> None:
         self._forwards.close()
@@ -229,12 +239,21 @@ class CalibrationRun:
     def _check_ids(self) -> None:
         """Raise CalibrationError for a token id that the model does not have: on a GPU no error names the sample."""
         rows = self._rows()
-        for sample in self._samples:
-            if sample.input_ids and rows is not None and (highest := max(sample.input_ids)) >= rows:
+        for sample, inputs in zip(self._samples, self.inputs, strict=True):
+            if rows is None or not (sample.input_ids or inputs.keys() <= TEXT_ALONE):
+                continue  # a model may replace the ids of placeholders
+            if (highest := int(inputs["input_ids"].max())) < rows:
+                continue
+            if sample.input_ids:
                 raise CalibrationError(
                     f"{sample.source}: input_ids holds {highest}, and {self.role}'s vocabulary has {rows} tokens: "
                     "use the ids of the checkpoint's own tokenizer."
                 )
+            raise CalibrationError(
+                f"{sample.source}: {self.role}'s tokenizer makes the token {highest} of this sample, and its "
+                f"embeddings have {rows} rows: give the tokenizer that belongs to these weights, or the model after "
+                "resize_token_embeddings()."
+            )
 
     def _rows(self) -> int | None:
         """How many token ids the model has, if it says so."""
@@ -252,10 +271,11 @@ class CalibrationRun:
         cause, source = error.__cause__, self._samples[error.sample].source
         if cause is not None and is_out_of_memory(cause):
             return cause
-        reason = (str(cause).strip().splitlines() or [""])[0]
+        reason, place = (str(cause).strip().splitlines() or [""])[0], place_of(cause) if cause is not None else ""
         return CalibrationError(
-            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}): "
-            "fix the sample or remove it."
+            f"{source}: {self.role}'s forward fails on this sample ({type(cause).__name__}: {reason}"
+            f"{f' in {place}' if place else ''}): "
+            f"{'correct that code, or ' if place else ''}fix the sample or remove it."
         )
 
 

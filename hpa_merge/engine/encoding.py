@@ -97,7 +97,9 @@ class Encoding:
         self._template = template_options(config.chat_template, config.template_arg, config.template_date)
         self._encoder = EncoderProcess()
         if checkpoint.tower is None:
-            self._encoder = EncoderProcess.from_checkpoint(folder, given.samples, self._template, config.max_frames)
+            self._encoder = EncoderProcess.from_checkpoint(
+                folder, given.samples, self._template, config.max_frames, checkpoint.code
+            )
 
     def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.

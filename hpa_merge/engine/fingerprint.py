@@ -46,6 +46,7 @@ def of_statistics(
         checkpoint.role: _checkpoint_digest(checkpoint),
         f"{purpose} samples": _samples_digest(samples),
         "damping": damping,
+        **({f"code of {checkpoint.role}": checkpoint.code.digest} if checkpoint.code is not None else {}),
         **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
         **({} if min_expert_tokens is None else {"min_expert_tokens": min_expert_tokens}),
         **{f"version of {name}": versions()[name] for name in ("hpa-merge", "torch", "transformers")},
@@ -82,10 +83,12 @@ def _digest_of_files(checkpoint: Checkpoint) -> str:
     if checkpoint.tower is not None:
         state.update(read_inside(checkpoint.tower, "config.json", CONFIG.size))
     external = {checkpoint.tensors[name].shard for name in checkpoint.external}
-    for shard in (*checkpoint.shards, *sorted(external)):
+    for shard in (*checkpoint.disk_shards, *sorted(external)):
         status = (checkpoint.folder / shard).stat()
         state.update(f"{Path(shard).name} {status.st_size} {status.st_mtime_ns} ".encode())
-        state.update(checkpoint.header_bytes(shard))
+        state.update(checkpoint.disk_header(shard))
+    if checkpoint.unpacking is not None:
+        state.update(f"{checkpoint.unpacking.dtype} {checkpoint.unpacking.library}".encode())
     if checkpoint.overlay is not None:
         state.update(checkpoint.overlay.state)
     return state.hexdigest()

@@ -8,14 +8,17 @@ from typing import final
 
 from hpa_merge.checkpoint import Checkpoint, Inputs, check_side_files
 from hpa_merge.checkpoint.inputs import changed, files_of
+from hpa_merge.engine.code import code_records
 from hpa_merge.engine.lineage import Lineage, trace
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.sets import Sets, locate_sets, read_sets
 from hpa_merge.errors import ChangedError
 from hpa_merge.inputs.hub import Source, commits_of, locate
-from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.opening import open_checkpoint, open_new
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.report.records import CodeRecord
 
 __all__ = ["MergeInputs", "open_inputs"]
 
@@ -48,6 +51,16 @@ class MergeInputs:
         sets = {source.name: source.commit for sources in self.sets.values() for source in sources if source.commit}
         return commits_of(self.sources) | sets
 
+    @property
+    def code(self) -> tuple[CodeRecord, ...]:
+        """The code of the checkpoints, which is run."""
+        return code_records([*self.read, *([self.lineage.first] if self.lineage.first is not None else [])])
+
+    @property
+    def dequantised(self) -> dict[str, str]:
+        """How many weights of OLD and NEW are stored in few bits, and how; nothing for one that has none."""
+        return {name: text for name, each in (("old", self.old), ("new", self.new)) if (text := each.dequantised)}
+
     def check_contents(self) -> None:
         """Compare the weights of OLD and NEW with those that were opened; the files' times do not matter.
 
@@ -74,10 +87,11 @@ def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
     config, tower = request.calibration, request.vision_tower
     sources = locate(request.checkpoints)
     first = sources[2].folder if request.first is not None else None
+    trust = Trust(request.trust_remote_code, sources)
     with (
-        Checkpoint.open(sources[0].folder, "OLD") as old,
-        open_new(sources[1].folder, old) as new,
-        trace(old, new, first, tower, config) as lineage,
+        open_checkpoint(sources[0].folder, "OLD", config.dtype, trust) as old,
+        open_new(sources[1].folder, old, config.dtype, tower, trust=trust) as new,
+        trace(old, new, first, tower, config, trust) as lineage,
     ):
         read = with_tower(old, tower, config), with_tower(new, tower, config)
         guarded = _guarded(request, sources, read, sets, lineage)

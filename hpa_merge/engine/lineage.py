@@ -12,8 +12,11 @@ import torch
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.drift import Counts, Piece, distances_from
+from hpa_merge.engine.plan import meta_model
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
+from hpa_merge.inputs.opening import open_checkpoint
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.model import MetaModel
 from hpa_merge.report.records import RoundRecord
@@ -48,15 +51,18 @@ class Lineage:
         """``‖OUT − FIRST‖_F`` of each OUT, or None without ``first``; the rest is as in :func:`distances_from`."""
         if self.first is None or not outs:
             return [None] * len(outs)
-        first = self.first
-        header = {name: (info.dtype, info.shape) for name, info in first.tensors.items()}
-        of_first = MetaModel(first.folder, header, first.role, torch.device("cpu"), first.tower, first.external)
-        return list(distances_from(first, new, (of_first, meta), outs))
+        of_first = meta_model(self.first, torch.device("cpu"), self.first.external, type(meta.model))
+        return list(distances_from(self.first, new, (of_first, meta), outs))
 
 
 @contextmanager
 def trace(
-    old: Checkpoint, new: Checkpoint, first: Path | None, tower: Path | None, config: CalibrationOptions
+    old: Checkpoint,
+    new: Checkpoint,
+    first: Path | None,
+    tower: Path | None,
+    config: CalibrationOptions,
+    trust: Trust,
 ) -> Iterator[Lineage]:
     """Find the earlier rounds of ``old``; ``first`` is open until the end of the block.
 
@@ -64,7 +70,8 @@ def trace(
         old, new: without a vision tower from another folder.
         first: folder of the first aligned model, if it was given.
         tower: folder of the vision tower, if it was given.
-        config: only its ``conversation`` is used.
+        config: only its ``conversation`` and ``dtype`` are used.
+        trust: whether the code of ``first`` may be run.
 
     Raises:
         CheckpointError: ``first`` is not the model that the history began with; a checkpoint cannot be read.
@@ -75,7 +82,7 @@ def trace(
     if first is None:
         yield lineage
         return
-    with Checkpoint.open(first, "FIRST") as opened:
+    with open_checkpoint(first, "FIRST", config.dtype, trust) as opened:
         _check_first(opened, history, contents["old"], notes)
         yield replace(lineage, first=with_tower(opened, tower, config)) if history else lineage
 

@@ -20,7 +20,7 @@ from hpa_merge.engine.routing import RoutingDrift
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
 from hpa_merge.engine.statistics import LinearStatistics, ModelStatistics
-from hpa_merge.engine.statistics_file import write_statistics
+from hpa_merge.engine.statistics_file import hessian_files, write_statistics
 from hpa_merge.engine.unit_statistics import pooled_field
 from hpa_merge.engine.weights import Read
 from hpa_merge.errors import CalibrationError, NumericalError
@@ -36,6 +36,8 @@ def run_loop(
     make_sinks: Callable[[Prepared], Sequence[Sink]],
     on_progress: Progress,
     stats: Path | None = None,
+    *,
+    hessians: bool = False,
 ) -> list[float | None]:
     """Merge every unit for each OUT that lacks it, and copy the rest.
 
@@ -45,6 +47,7 @@ def run_loop(
     Args:
         make_sinks: makes the OUTs, and gives up those that it made before.
         stats: the file to write the statistics to, if any.
+        hessians: keep the Hessians next to it.
 
     Returns:
         ``‖OUT − FIRST‖_F`` of each OUT; None if the first model of the history was not given.
@@ -54,7 +57,7 @@ def run_loop(
     """
     while True:
         try:
-            return _Loop(prepared, make_sinks(prepared), on_progress, stats).run()
+            return _Loop(prepared, make_sinks(prepared), on_progress, stats, hessians=hessians).run()
         except _Returned as again:
             prepared = prepared.returning_to(again.units)
 
@@ -75,12 +78,21 @@ class _Returned(Exception):
 class _Loop:
     """The loop and its state."""
 
-    def __init__(self, prepared: Prepared, sinks: Sequence[Sink], on_progress: Progress, stats: Path | None) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        sinks: Sequence[Sink],
+        on_progress: Progress,
+        stats: Path | None,
+        *,
+        hessians: bool,
+    ) -> None:
         self._prepared = prepared
         self._plan = prepared.plan
         self._sinks = sinks
         self._on_progress = on_progress
         self._stats = stats
+        self._hessians = hessians
         self._steps = len(self._plan.new.units) + 1
         self._text_has_run = False
         self._after_text: dict[Unit, bool] = {}  # of the units that samples have visited
@@ -131,7 +143,9 @@ class _Loop:
             return Replay(run.weights, known, linears, whole_units=whole_units)
         run.offload(self._prepared.memory.offload)
         if self._stats is not None:
-            self._recorded.append(ModelStatistics(calibration.key))
+            keep = self._hessians
+            files = hessian_files(self._stats, calibration.key, self._prepared.device) if keep else None
+            self._recorded.append(ModelStatistics(calibration.key, hessians=files))
             for sink in self._sinks:
                 sink.restore(self._recorded[-1])
             run.record_into(self._recorded[-1], linears)

@@ -15,7 +15,9 @@ import torch
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core.compromise import ROWS as COMBINED_ROWS
+from hpa_merge.core.gathered import KEPT
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
+from hpa_merge.engine.hessian_files import needed_for
 from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
 from hpa_merge.engine.plan import Plan
 from hpa_merge.engine.request import Limits
@@ -23,7 +25,7 @@ from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.errors import ConfigError, ResourceError
 from hpa_merge.model import Unit
 
-__all__ = ["Memory", "allot", "explaining"]
+__all__ = ["Memory", "allot", "explaining", "hessian_bytes"]
 
 HELD_STATES = 4
 """Tensors of ``[tokens, hidden]`` that a paused sample holds: its state, its residual, and two of its embeddings."""
@@ -60,6 +62,7 @@ def allot(
     checkpoints: Sequence[Checkpoint],
     sets: Sequence[CalibrationSet],
     limits: Limits,
+    hessians: bool = False,
     returning: Collection[Unit] = (),
 ) -> Memory:
     """The fastest way to use memory that stays within ``limits``.
@@ -70,6 +73,7 @@ def allot(
     Args:
         checkpoints: OLD and NEW.
         sets: the safety set with OLD, and the task set with NEW.
+        hessians: whether Hessians are kept with the statistics.
         returning: the units whose curvatures are held until the end.
 
     Raises:
@@ -79,9 +83,9 @@ def allot(
     cuda, queues, refusal = device.type == "cuda", 2 + len(plan.outs), ""
     base = peak_host_bytes() + LIBRARIES
     base += sum(value.nbytes for each in sets for sample in each.run.inputs for value in sample.values())
-    base += sum(checkpoint.overlay.workspace for checkpoint in checkpoints if checkpoint.overlay is not None)
+    base += sum(checkpoint.workspace for checkpoint in checkpoints)
     for offload in (False, True) if cuda else (False,):
-        work, waiting = _work(plan, checkpoints[1], sets, offload, returning)
+        work, waiting = _work(plan, checkpoints[1], sets, offload, returning, keeping=hessians)
         host, most_host = base + work, limits.device
         if cuda:
             largest = max(info.nbytes for checkpoint in checkpoints for info in checkpoint.tensors.values())
@@ -128,21 +132,34 @@ def _refusal(where: str, option: str, needed: int, limit: int) -> str:
 
 
 def _work(
-    plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet], offload: bool, returning: Collection[Unit]
+    plan: Plan,
+    new: Checkpoint,
+    sets: Sequence[CalibrationSet],
+    offload: bool,
+    returning: Collection[Unit],
+    *,
+    keeping: bool,
 ) -> tuple[int, int]:
-    """Bytes that the arithmetic takes on its device, and bytes of the tokens that wait on the host."""
+    """Bytes that the arithmetic takes on its device, and bytes of the tokens that wait on the host.
+
+    Args:
+        returning: the units whose curvatures are held until the end.
+        keeping: whether Hessians are kept with the statistics.
+    """
     configs = [out.config for out in plan.outs]
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
     states = HELD_STATES * sum(tokens, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
     whole = [
-        count if any(c.whole_inverse and each.purpose in c.sets for c in configs) else 0
+        count if any("inverse" in c.takes and each.purpose in c.sets for c in configs) else 0
         for each, count in zip(sets, tokens, strict=True)
     ]
-    both = any(config.rule.hessians for config in configs)
+    taking = [config for config in configs if "hessian" in config.takes]
+    recalled = [each.run.tokens if taking and not each.runs else 0 for each in sets]  # Hessians, one at a time
     pooling = any(config.min_expert_tokens for config in configs)
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
+    all_tokens = sum(tokens) + sum(recalled)
     units, waiting = 0, 0
     held_on, kept_on = _held(plan, new, tokens, returning)
     for unit in plan.new.units:
@@ -164,12 +181,18 @@ def _work(
         weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(each.runs for each in sets) else 2 * fused
         slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
         stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one for each OUT
+        together = [*gathered, max(gathered, default=0)]  # Hessians that are written stay until the unit is done
         if offload:
             waiting = max(waiting, sum(kept))
             gathered = [max(gathered, default=0)]
         held = sum(max((_factored(count, c, 12) for _, c in shapes), default=0) for count in whole)
-        if both:
-            held = max(held, max((_combined(sum(tokens), c) for _, c in shapes), default=0))
+        if taking and shapes:
+            most, *others = sorted({c for _, c in shapes}, reverse=True)
+            factors = [most, *[others[0] if others else most] * (KEPT - 1)]  # of so many inputs they are held
+            held = max(held, sum(_gathered(count, most, itemsize, 1.0) for count in recalled if count))
+            held += sum(_combined(all_tokens, c, each.rule.bytes_per_square) for each in taking for c in factors)
+        if keeping:
+            gathered = together
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)
@@ -192,16 +215,21 @@ def _held(plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collect
 def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:
     """Bytes that a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens with a copy in float32.
 
-    An expert, to which a part of the tokens is ``routed``, counts with the average over all experts: its tokens, and
-    its share of the Gram matrices of the experts that get enough tokens.
+    An expert, to which a part of the tokens is ``routed``, counts with the average over all experts. Either all read
+    equally many tokens, or their numbers are distributed exponentially, so that some read enough for a Gram matrix;
+    what takes more counts.
     """
+    least, expected = DUAL_SHARE * columns, routed * tokens
+    kept = expected * columns * itemsize
+    if tokens <= least:
+        return int(kept)
     if routed == 1.0:
-        if tokens <= DUAL_SHARE * columns:
-            return tokens * columns * itemsize
         return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
-    expected = routed * tokens
-    grams = min(1.0, expected / (DUAL_SHARE * columns)) if tokens > DUAL_SHARE * columns else 0.0
-    return int(expected * columns * itemsize + grams * (4 * columns * columns + CHUNK * columns * (itemsize + 4)))
+    waiting = min(CHUNK, max(expected - least, 0.0)) * itemsize
+    gram = 4 * columns * columns + columns * (waiting + 4 * min(CHUNK, max(expected, least)))
+    times = least / expected
+    many = math.exp(-times)  # the share of the experts that read at least so many times the average
+    return int(max(gram if times <= 1.0 else kept, many * gram + (1.0 - (1.0 + times) * many) * kept))
 
 
 def _factored(tokens: int, columns: int, copies: int) -> int:
@@ -218,12 +246,31 @@ def _factored(tokens: int, columns: int, copies: int) -> int:
     return 8 * columns * columns
 
 
-def _combined(tokens: int, columns: int) -> int:
-    """Memory of the sum of two Hessians: its factor and a symmetric half of one; or all tokens in float64, twice."""
+def _combined(tokens: int, columns: int, squares: int) -> int:
+    """Memory of a rule that takes Hessians: its factors and products; or all tokens in float64, twice.
+
+    Args:
+        tokens: of both sets.
+        squares: bytes for each value of a ``c × c`` matrix.
+    """
     rows = 24 * COMBINED_ROWS * columns
     if tokens <= DUAL_SHARE * columns:
-        return 16 * tokens * columns + 16 * tokens * tokens + rows
-    return 16 * columns * columns + rows
+        return max(squares * columns * columns if squares > 16 else 0, 16 * tokens * (columns + tokens)) + rows
+    return squares * columns * columns + rows
+
+
+def hessian_bytes(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet]) -> int:
+    """The most bytes that the Hessians of the sets take that are computed, if they are kept; the mean for an expert.
+
+    Linears that read the same input share one, and only the samples show which do: each is counted here.
+    """
+    itemsize, total = plan.new.model.dtype.itemsize, 0
+    for pair in plan.pairs:
+        columns = pair.new.shape(new.tensors[pair.new.key].shape)[1]
+        times = pair.new.routed * (2 if pair.new.pool else 1)  # an expert's own, or its pool's
+        counts = (int(each.run.tokens * times) for each in sets if each.known is None)
+        total += sum(needed_for(count, columns, itemsize) for count in counts)
+    return total
 
 
 def _block(plan: Plan, new: Checkpoint) -> int:

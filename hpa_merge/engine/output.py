@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, final
@@ -11,21 +11,21 @@ from typing import Any, final
 from torch import Tensor
 
 from hpa_merge.checkpoint import AsyncWriter, CheckpointWriter
-from hpa_merge.core import all_finite
+from hpa_merge.engine.adapter_form import AdapterForm
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.machine import describe, peak_device_bytes, peak_host_bytes, versions
 from hpa_merge.engine.plan import LinearPair, OutPlan
-from hpa_merge.engine.remaining import Remaining
 from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
-from hpa_merge.errors import NumericalError, OutputError
+from hpa_merge.engine.written import AdapterOut, OutTensors, WholeTensors
+from hpa_merge.errors import OutputError
 from hpa_merge.files.names import CARD, REPORT
-from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, RoutingRecord, RunRecord
 from hpa_merge.report.schema import MergeReport, linear_of, routing_of
 
@@ -44,18 +44,23 @@ class MergeOutput:
 
     unreached = ": add samples that reach it, or choose --uncalibrated new or old."
 
-    def __init__(self, request: MergeRequest, prepared: Prepared, out: Path, plan: OutPlan) -> None:
+    def __init__(
+        self, request: MergeRequest, prepared: Prepared, out: Path, plan: OutPlan, form: AdapterForm | None
+    ) -> None:
         """Begin OUT, or resume it.
+
+        Args:
+            form: for an OUT that is an adapter.
 
         Raises:
             OutputError: it cannot be made there, or an interrupted run was making another OUT there.
         """
         self.plan = plan
         self._request, self._prepared = request, prepared
-        self._new = prepared.inputs.new
+        self._layout = prepared.inputs.new if form is None else form.layout
         self._fingerprint = prepared.fingerprint(plan.config)
         self._writer = CheckpointWriter(
-            self._new,
+            self._layout,
             out,
             overwrite=request.overwrite,
             inputs=prepared.inputs.guarded.places,
@@ -68,8 +73,11 @@ class MergeOutput:
             unchanged=prepared.inputs.guarded.check,
         )
         self._async = AsyncWriter(self._writer, prepared.memory.queued)
-        self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, that has some of its slices
-        self._left = Remaining(self._new, plan.from_old, self._writer.remaining())
+        self._tensors: OutTensors = (
+            WholeTensors(prepared.inputs.new, plan.from_old, self._writer, self._async)
+            if form is None
+            else AdapterOut(form, self._writer, self._async, prepared.inputs.read[0])
+        )
         resumed = self._writer.resumed
         with self._believing():
             linears = {
@@ -106,39 +114,32 @@ class MergeOutput:
         return unit.name not in self._finished
 
     def put(self, linear: MergedLinear) -> None:
-        """Write a linear weight, unless its tensor is passed on, and keep its record."""
-        if (weight := linear.weight) is not None:
-            self._write(linear.pair.new, linear.tensor, weight)
+        """Take a linear weight, and keep its record."""
+        self._tensors.put(linear)
         self.records.append(linear.record())
 
     def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
-        for key, role, tensor in self._left.take(keys, old, new):
-            if tensor is None:
-                self._async.copy(key)
-            else:
-                self._async.write(key, self._as_new(key, tensor) if role == "OLD" else tensor)
+        self._tensors.pass_on(keys, old, new)
 
     def commit(self, unit: Unit, statistics: Mapping[str, Any], routing: Sequence[RoutingRecord]) -> None:
-        self._write_stack()
+        errors = self._tensors.end_unit()
+        begun = [replace(each, adapter_error=errors.get(each.name)) for each in self.records[self._begun :]]
+        self.records[self._begun :] = begun
         self.routing |= {record.name: record for record in routing}
-        linears = [asdict(record) for record in self.records[self._begun :]]
+        linears = [asdict(record) for record in begun]
         mixtures = {"routing": [asdict(record) for record in routing]} if routing else {}
         self._async.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics), **mixtures})
         self._begun = len(self.records)
         self._finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
-        self.pass_on(self._left)
-        if self._left:
-            self._async.flush()  # a commit may still wait there, and none may run while something else is written
-        for key, pieces in self._left.take_rest(old):
-            self._writer.write_pieces(key, (self._as_new(key, piece) for piece in pieces))
+        self._tensors.rest(old)
 
     def flush(self) -> None:
         self._async.flush()
 
     def piece(self, name: str, begin: int, count: int) -> Tensor:
-        return self._writer.piece(name, begin, count)
+        return self._tensors.piece(name, begin, count)
 
     def publish(self, render: Render, started: float, from_first: float | None = None) -> MergeReport:
         """Publish OUT, of which every tensor is written, with its report.
@@ -176,12 +177,14 @@ class MergeOutput:
             components=component_records(config, plan.new, ((each.name, each.outcome) for each in self.records)),
             passed_through=self.plan.passed_through,
             unmerged=self.plan.unmerged,
-            left_out=tuple(str(path) for path in self._new.side_files().left_out),
+            left_out=tuple(str(path) for path in self._layout.side_files().left_out),
             manifest=self._writer.manifest(),
             run=RunRecord(
                 old=sources[0].name,
                 new=sources[1].name,
-                adapter=self._new.overlay.kind if self._new.overlay else "",
+                adapter=overlay.kind if (overlay := prepared.inputs.new.overlay) else "",
+                dequantised=prepared.inputs.dequantised,
+                dtype=prepared.inputs.new.dtype,
                 device=str(prepared.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),
@@ -190,6 +193,7 @@ class MergeOutput:
                 statistics=prepared.used(config) | ({} if file is None else {"file": str(file)}),
                 notes=(*prepared.notes, *notes),
                 commits=prepared.inputs.commits,
+                code=prepared.inputs.code,
                 fingerprint=digest(self._fingerprint),
                 contents={**prepared.inputs.lineage.contents, "out": self._writer.content_digest()},
                 command=self._request.command,
@@ -205,29 +209,6 @@ class MergeOutput:
         """Give OUT up, or ``keep`` what is durable; never raises, and does nothing to an OUT that is published."""
         self._async.close()
         self._writer.abort(keep=keep)
-
-    def _as_new(self, key: str, tensor: Tensor) -> Tensor:
-        """A tensor of OLD, or a piece of one, in NEW's dtype; raises NumericalError if it does not fit."""
-        cast = tensor.to(self._new.tensors[key].dtype)
-        if cast.is_floating_point() and not all_finite(cast):
-            raise NumericalError(f"OLD's {key} does not fit {cast.dtype}: save NEW in float32 or bfloat16.")
-        return cast
-
-    def _write(self, linear: LinearTensor, tensor: Tensor, weight: Tensor) -> None:
-        """Queue a weight, ``[r, c]``; a slice of a stack goes into a copy of NEW's ``tensor``."""
-        self._left.remove(linear.key)
-        if linear.part is None:
-            self._async.write(linear.key, linear.turned(weight))
-        else:
-            if linear.key not in self._stack:
-                self._write_stack()
-                self._stack[linear.key] = tensor.clone()
-            linear.matrix(self._stack[linear.key]).copy_(weight)
-
-    def _write_stack(self) -> None:
-        """Queue the stack that has all of its slices; the slices of one tensor are put in sequence."""
-        while self._stack:
-            self._async.write(*self._stack.popitem())
 
 
 def _records_of(said: Iterable[Any], pairs: Sequence[LinearPair]) -> list[LinearRecord]:

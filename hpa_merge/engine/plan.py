@@ -16,10 +16,14 @@ from transformers import PreTrainedModel
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.custom_code.failing import blaming
+from hpa_merge.custom_code.running import is_own
+from hpa_merge.engine.code import check_code
 from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.model import LinearTensor, MetaModel, Unit
+from hpa_merge.model.architecture import is_headless
 from hpa_merge.report.words import shortened
 
 EXPERT, OTHER = "expert", "convolution or other"
@@ -126,6 +130,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         CheckpointError: they are not the same model before and after tuning; names the first difference.
         ConfigError: the options of one OUT leave no linear to adapt, or contradict each other or the model.
     """
+    check_code(old, new)
     metas = _meta_models(old, new, device)
     check_inputs(metas[1])
     components, own = metas[1].components, new.tensors.keys() - new.external
@@ -185,7 +190,7 @@ def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tupl
     roles = [(old, ()), (new, new.external)]
     metas = [meta_model(checkpoint, device, external) for checkpoint, external in roles]
     classes = [type(meta.model) for meta in metas]
-    if classes[0] is not classes[1]:
+    if classes[0] is not classes[1] and not _are_own(classes):
         for at, (checkpoint, external) in enumerate(roles):
             if type(metas[0].model.config) is type(metas[1].model.config):
                 with contextlib.suppress(CheckpointError):
@@ -197,6 +202,11 @@ def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tupl
                 "after tuning of one model."
             )
     return metas[0], metas[1]
+
+
+def _are_own(classes: Sequence[type]) -> bool:
+    """Whether classes are one of the code that both checkpoints bring: each has modules of its own."""
+    return len({each.__qualname__ for each in classes}) == 1 and all(map(is_own, classes))
 
 
 def meta_model(
@@ -222,7 +232,10 @@ def meta_model(
         pieces = zip(checkpoint.pieces(first), checkpoint.pieces(second), strict=False)
         return all(torch.equal(a, b.to(a.dtype)) for a, b in pieces)
 
-    return MetaModel(checkpoint.folder, header, checkpoint.role, device, checkpoint.tower, external, architecture, same)
+    code = checkpoint.code
+    with checkpoint.side_folder() as folder, blaming(code, checkpoint.role):
+        where = (folder, header, checkpoint.role, device, checkpoint.tower, external)
+        return MetaModel(*where, architecture, same, code)
 
 
 def _plan_out(
@@ -329,7 +342,7 @@ def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint)
         named = (checkpoint.config.get("architectures") or ["no class"])[0]
         if named != name and checkpoint.tower is None:
             yield f"{checkpoint.role}'s config.json names {named} in architectures; it was read as a {name}."
-    if metas[1].model.base_model is metas[1].model:
+    if is_headless(metas[1].model):
         yield f"{name} has no head, so OUT has none: load it with AutoModel, as other classes make a head at random."
     unknown = [set(meta.unknown) for meta in metas]
     if gone := sorted(unknown[0] - unknown[1]):

@@ -5,8 +5,10 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from hpa_merge.checkpoint import needed_bytes
+from hpa_merge.checkpoint import Checkpoint, needed_bytes
 from hpa_merge.engine.components import component_records
+from hpa_merge.engine.hessian_files import folder_of
+from hpa_merge.engine.memory import hessian_bytes
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest, Progress, silent
 from hpa_merge.engine.setup import Prepared, prepare
@@ -29,21 +31,26 @@ def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path,
         InputError, NumericalError: as the merge would.
     """
     with prepare(request, show=SHOWN) as prepared:
-        linears, changed = prepared.plan.linears, set()
+        linears, changed, new = prepared.plan.linears, set(), prepared.inputs.new
         for done, (unit, pairs) in enumerate(linears.items()):
             on_progress(unit.name, done, len(linears))
             included = [pair for pair in pairs if any(out.includes(pair) for out in prepared.plan.outs)]
             changed |= _changed(prepared, included)
         return {
-            path: _of_out(request, prepared, path, out, changed)
-            for path, out in zip(request.outs, prepared.plan.outs, strict=True)
+            path: _of_out(request, prepared, path, out, new if form is None else form.layout, changed)
+            for path, out, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True)
         }
 
 
 def _of_out(
-    request: MergeRequest, prepared: Prepared, path: Path, out: OutPlan, changed: Collection[LinearPair]
+    request: MergeRequest,
+    prepared: Prepared,
+    path: Path,
+    out: OutPlan,
+    layout: Checkpoint,
+    changed: Collection[LinearPair],
 ) -> PlanReport:
-    """What would be in the OUT at ``path``."""
+    """What would be in the OUT at ``path``; ``layout``: its files, as if NEW had them."""
     plan, new = prepared.plan, prepared.inputs.new
     outcomes = ((pair.new.name, _foreseen(pair, out, changed)) for pair in plan.pairs if out.counts(pair.new))
     return PlanReport(
@@ -51,8 +58,8 @@ def _of_out(
         units=tuple(_of_unit(unit, pairs, out, changed) for unit, pairs in plan.linears.items()),
         **prepared.records(out.config),
         passed_through=out.passed_through,
-        left_out=tuple(str(path) for path in new.side_files().left_out),
-        bytes_out=needed_bytes(new),
+        left_out=tuple(str(path) for path in layout.side_files().left_out),
+        bytes_out=needed_bytes(layout),
         bytes_free=shutil.disk_usage(path.absolute().parent).free,
         peak_host_bytes=prepared.memory.host,
         peak_device_bytes=prepared.memory.device,
@@ -60,9 +67,12 @@ def _of_out(
         notes=prepared.of_checkpoints,
         device=str(prepared.device),
         adapter=new.overlay.kind if new.overlay else "",
+        dequantised=prepared.inputs.dequantised,
+        dtype=new.dtype,
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
         commits=prepared.inputs.commits,
+        code=prepared.inputs.code,
         components=component_records(out.config, plan.new, outcomes),
         samples=tuple(
             ShownSet(each.purpose, each.run.tally.shapes, each.run.shown)
@@ -105,7 +115,10 @@ def _statistics(request: MergeRequest, prepared: Prepared) -> tuple[str, ...]:
         for each in prepared.sets
         if each.known
     ]
-    return (*fit, *prepared.statistics_notes) or (f"Both halves have to be computed, and {request.stats} is written.",)
+    told = (*fit, *prepared.statistics_notes) or (f"Both halves have to be computed, and {request.stats} is written.",)
+    if request.stats_hessians and (size := hessian_bytes(prepared.plan, prepared.inputs.new, prepared.sets)):
+        told = (*told, f"Hessians of up to {size / 1e9:.2f} GB are written to {folder_of(request.stats)}.")
+    return told
 
 
 def _rounds(prepared: Prepared) -> tuple[str, ...]:

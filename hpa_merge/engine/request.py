@@ -34,7 +34,9 @@ class MergeOptions(TypedDict, total=False):
     image_folder: str | Path | Sequence[str | Path] | None
     vision_tower: str | Path | None
     stats: str | Path | None
+    stats_hessians: bool
     first: str | Path | None
+    trust_remote_code: bool
     max_memory: int | None
     max_host_memory: int | None
     overwrite: bool
@@ -64,7 +66,9 @@ class MergeRequest:
         image_folder: where relative paths of images start, ``[SET:]FOLDER`` each, instead of the files' own folders.
         vision_tower: folder of the vision tower, for checkpoints in LLaVA's own layout.
         stats: the statistics file, if any.
+        stats_hessians: keep the Hessians next to the statistics file.
         first: the first aligned model of the history, a folder or a name on the Hub, to measure OUT's drift from.
+        trust_remote_code: run the code that the checkpoints bring.
         limits: of memory.
         overwrite, resume: as in :func:`hpa_merge.merge`.
         skip_complete: leave an OUT unchanged if it is complete and this request would make the same.
@@ -81,7 +85,9 @@ class MergeRequest:
     image_folder: tuple[str, ...] = ()
     vision_tower: Path | None = None
     stats: Path | None = None
+    stats_hessians: bool = False
     first: str | Path | None = None
+    trust_remote_code: bool = False
     limits: Limits = Limits()
     overwrite: bool = False
     resume: bool = False
@@ -112,12 +118,14 @@ class MergeRequest:
             )
         for purpose in ("safety", "task"):
             self.reading(purpose)
+        if self.stats is None and self.stats_hessians:
+            raise ConfigError("stats_hessians keeps Hessians next to a statistics file: give stats too.")
         if self.stats is None:
             return
-        if beyond := [config.method for config in self.outs.values() if not config.diagonal_only]:
+        if beyond := [config.method for config in self.outs.values() if "inverse" in config.takes]:
             raise ConfigError(
-                f"the method {beyond[0]} takes more of the curvature than the diagonal of H⁻¹, and the statistics "
-                f"{self.stats} keep that alone: leave out the statistics, or the compensation where there is one."
+                f"the method {beyond[0]} takes all of H⁻¹ with compensation_order sum, which the statistics "
+                f"{self.stats} do not keep: leave out the statistics, or compensate from left to right, or not at all."
             )
         if missing := {"safety", "task"} - wanted.keys():
             raise ConfigError(
@@ -148,7 +156,9 @@ class MergeRequest:
             image_folder=tuple(map(str, _several(options.get("image_folder")))),
             vision_tower=_path(options.get("vision_tower")),
             stats=_path(options.get("stats")),
+            stats_hessians=options.get("stats_hessians", False),
             first=options.get("first"),
+            trust_remote_code=options.get("trust_remote_code", False),
             limits=Limits(options.get("max_memory"), options.get("max_host_memory")),
             overwrite=options.get("overwrite", False),
             resume=options.get("resume", False),
@@ -166,6 +176,16 @@ class MergeRequest:
             ConfigError: they are not.
         """
         return calibration_of({f"OUT {out}": config for out, config in self.outs.items()})
+
+    @property
+    def hessians_of(self) -> dict[str, str]:
+        """The sets of which a method takes the Hessians, with the name of that method."""
+        return {
+            purpose: config.method
+            for config in self.outs.values()
+            if "hessian" in config.takes
+            for purpose in config.sets
+        }
 
     @property
     def checkpoints(self) -> dict[str, str | Path]:

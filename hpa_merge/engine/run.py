@@ -27,15 +27,15 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
         for output in outputs.values():
             output.abort(keep=False)
         outputs.clear()
-        for out, plan in zip(request.outs, prepared.plan.outs, strict=True):
+        for out, plan, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True):
             if out not in prepared.finished:
-                outputs[out] = MergeOutput(request, prepared, out, plan)
+                outputs[out] = MergeOutput(request, prepared, out, plan, form)
         return list(outputs.values())
 
     with prepare(request) as prepared, explaining(prepared.memory, prepared.device):
         reports = dict(prepared.finished)
         try:
-            from_first = run_loop(prepared, make, on_progress, request.stats)
+            from_first = run_loop(prepared, make, on_progress, request.stats, hessians=request.stats_hessians)
             for (out, output), distance in zip(outputs.items(), from_first, strict=True):
                 reports[out] = output.publish(render, started, distance)
         except BaseException as error:

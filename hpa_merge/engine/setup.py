@@ -1,7 +1,7 @@
 """Set up a merge: everything that can be checked and computed without running a model."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,15 +9,17 @@ from typing import Any, final
 
 import torch
 
-from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, needed_bytes
+from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, check_side_files, needed_bytes
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import CalibrationOptions, HPAConfig
+from hpa_merge.engine.adapter_form import AdapterForm, plan_adapter
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.code import code_notes
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
-from hpa_merge.engine.memory import Memory, allot
+from hpa_merge.engine.memory import Memory, allot, hessian_bytes
 from hpa_merge.engine.plan import Plan, make_plan
 from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.sets import read_sets
@@ -25,7 +27,7 @@ from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
-from hpa_merge.errors import CheckpointError
+from hpa_merge.errors import CheckpointError, StatisticsError
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
@@ -48,6 +50,8 @@ class Prepared:
         memory: how memory is used.
         statistics_notes: why statistics of the file are not used, a sentence each.
         limits: of memory.
+        hessians: whether Hessians are kept with the statistics.
+        forms: for each OUT, its plan as an adapter; None for a whole checkpoint.
         routing: the routing drift, if all statistics come from a file.
         finished: the reports of OUTs that are complete and stay unchanged.
         returning: the units that samples come back to after others have run; they are merged at the end.
@@ -59,6 +63,8 @@ class Prepared:
     memory: Memory
     statistics_notes: tuple[str, ...]
     limits: Limits
+    hessians: bool
+    forms: tuple[AdapterForm | None, ...]
     routing: tuple[RoutingRecord, ...] = ()
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
     returning: frozenset[Unit] = frozenset()
@@ -73,12 +79,14 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        return (*of_sources, *self.of_checkpoints, *of_sets, *self.inputs.lineage.notes, *self.statistics_notes)
+        of_checkpoints, of_lineage = self.of_checkpoints, self.inputs.lineage.notes
+        return (*of_sources, *of_checkpoints, *of_sets, *of_lineage, *self.statistics_notes)
 
     @property
     def of_checkpoints(self) -> tuple[str, ...]:
         """What the user should know of OLD and NEW themselves, a sentence each."""
-        return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes)
+        of_code = code_notes(*self.inputs.read)
+        return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes, *of_code)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -88,7 +96,7 @@ class Prepared:
     def returning_to(self, units: frozenset[Unit]) -> "Prepared":
         """The same merge, where samples come back to ``units`` too; raises ConfigError if memory does not suffice."""
         returning = self.returning | units
-        memory = allot(self.plan, self.inputs.read, self.sets, self.limits, returning)
+        memory = allot(self.plan, self.inputs.read, self.sets, self.limits, self.hessians, returning)
         return replace(self, memory=memory, returning=returning)
 
     def used(self, config: HPAConfig) -> dict[str, str]:
@@ -132,9 +140,10 @@ def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
     if request.is_remote:  # report what is wrong before the download
         check_outputs(making, [], overwrite, needed=0, resume=resume)
     with open_inputs(request) as inputs:
-        places, needed = inputs.guarded.places, needed_bytes(inputs.new)
+        places, needed = inputs.guarded.places, _needed(inputs, request.outs.values())
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
         prepared = plan_merge(request, inputs, show)
+        _check_hessians(request, prepared)
         finished = {
             out: report
             for out, report in complete.items()
@@ -166,7 +175,7 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
         _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
         _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
     )
-    known, routing, notes = _known(request, keys)
+    known, routing, notes = _known(request, keys, device)
     sets = (
         CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
         CalibrationSet(task, runs[1], keys[1], known.get("task")),
@@ -174,8 +183,18 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
     if plan.new.routers and all(each.runs for each in sets):
         runs[0].compare(runs[1])
         runs[1].compare(runs[0])
-    memory = allot(plan, inputs.read, sets, request.limits)
-    return Prepared(inputs, plan, sets, memory, notes, request.limits, routing)
+    memory = allot(plan, inputs.read, sets, request.limits, request.stats_hessians)
+    forms = tuple(plan_adapter(new, plan, out) if out.config.output_format == "adapter" else None for out in plan.outs)
+    for form in filter(None, forms):
+        check_side_files(form.layout)
+    return Prepared(inputs, plan, sets, memory, notes, request.limits, request.stats_hessians, forms, routing)
+
+
+def _needed(inputs: MergeInputs, configs: Iterable[HPAConfig]) -> int:
+    """Bytes of the largest OUT, before the plan: an adapter of another rank than NEW's is checked again with it."""
+    overlay = inputs.new.overlay
+    adapter = inputs.new if overlay is None or overlay.own_tensors is None else overlay.own_tensors
+    return max(needed_bytes(adapter if each.output_format == "adapter" else inputs.new) for each in configs)
 
 
 def _key(
@@ -187,13 +206,14 @@ def _key(
         run.purpose,
         of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears), floor),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
+        {linear.name: linear.unit.name for linear in linears},
         [unit.name for unit in plan.new.units],
         str(plan.new.device),
     )
 
 
 def _known(
-    request: MergeRequest, keys: Sequence[StatisticsKey]
+    request: MergeRequest, keys: Sequence[StatisticsKey], device: torch.device
 ) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
     """What :func:`read_statistics` reads from the file; errors as there.
 
@@ -203,7 +223,25 @@ def _known(
         return {}, (), ()
     begun = [begun_with(out) for out in request.outs] if request.resume else []
     anew = {key.purpose for key in keys if COMPUTED in (b.get(f"{key.purpose} statistics") for b in begun)}
-    return read_statistics(request.stats, keys, anew)
+    whole = {"safety", "task"} if request.stats_hessians else request.hessians_of
+    return read_statistics(request.stats, keys, device, anew, whole)
+
+
+def _check_hessians(request: MergeRequest, prepared: Prepared) -> None:
+    """Check that Hessians are written only where that is asked for.
+
+    Raises:
+        StatisticsError: a method needs Hessians, and the statistics file that would be written keeps none.
+    """
+    methods = request.hessians_of
+    missing = [each.purpose for each in prepared.sets if each.known is None and each.purpose in methods]
+    if request.stats is not None and missing and not request.stats_hessians:
+        raise StatisticsError(
+            f"the method {methods[missing[0]]} takes the Hessians themselves, and the statistics {request.stats} keep "
+            "only the diagonal of H⁻¹: set stats_hessians to keep the Hessians too, which takes up to "
+            f"{hessian_bytes(prepared.plan, prepared.inputs.new, prepared.sets) / 1e9:.2f} GB of disk, or leave out "
+            "the statistics."
+        )
 
 
 def _published(out: Path) -> MergeReport | None:

@@ -7,10 +7,11 @@ from typing import final
 import torch
 
 from hpa_merge.calibration import SampleSet
-from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.plan import check_inputs, meta_model
+from hpa_merge.inputs.models import open_model
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.planned import ShownSet
 from hpa_merge.report.records import CalibrationRecord
@@ -43,6 +44,8 @@ def show_samples(
     *,
     first: int,
     tower: Path | None,
+    base: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> Showing:
     """What a model gets of a file.
 
@@ -52,12 +55,14 @@ def show_samples(
         purpose: ``safety`` or ``task``, as which a merge would take the file.
         first: how many samples are shown.
         tower: folder of the vision tower, for a checkpoint in LLaVA's own layout.
+        base: the model that an adapter was trained on, as in :func:`hpa_merge.inputs.models.open_model`.
+        trust_remote_code: run the code that the model brings.
 
     Raises:
         CalibrationError: a sample cannot be encoded, or has to fit and does not.
         CheckpointError: the folder is no checkpoint of a model that reads text.
     """
-    with Checkpoint.open(folder, "MODEL") as opened:
+    with open_model(folder, base, tower=tower, dtype=config.dtype, trust=Trust(trust_remote_code)) as opened:
         checkpoint = with_tower(opened, tower, config)
         with encoding(checkpoint, given, purpose, config, first) as begun:
             meta = meta_model(checkpoint, torch.device("cpu"), checkpoint.external)

@@ -1,8 +1,9 @@
 """Column statistics: ``[H⁻¹]_jj`` of every linear weight of one model, from its calibration set.
 
-With most methods, these vectors are all that a merge needs from the samples. The statistics of OLD depend on OLD and
-the safety samples, and those of NEW on NEW and the task samples. They cover every linear of the model, changed or not,
-adapted or not. So they can be used again with other options.
+With most methods, these vectors are all that a merge needs from the samples; :mod:`hessian_files` keeps the Hessians
+for the others. The statistics of OLD depend on OLD and the safety samples, and those of NEW on NEW and the task
+samples. They cover every linear of the model, changed or not, adapted or not. So they can be used again with other
+options.
 """
 
 import base64
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Hessian, InverseHessian
+from hpa_merge.engine.hessian_files import HessianFiles
 from hpa_merge.methods.applying import Curved
-from hpa_merge.model import LinearTensor
+from hpa_merge.model import LinearTensor, Unit
 
 __all__ = ["LinearStatistics", "ModelStatistics", "Statistics", "StatisticsKey"]
 
@@ -43,7 +45,7 @@ class Statistics(Protocol):
         """All of ``H⁻¹`` of a linear that is reached, which recorded statistics do not have; errors as above."""
 
     def hessian(self, linear: LinearTensor) -> Hessian:
-        """``H`` of a linear that is reached; recorded statistics do not have it."""
+        """``H`` of a linear that is reached, which recorded statistics have if it was asked for; errors as above."""
 
 
 @final
@@ -66,13 +68,12 @@ class LinearStatistics:
     def curvature(self, configs: Sequence[HPAConfig]) -> Curved:
         """As much of the curvature as the methods of ``configs`` need; if any is needed, the linear must be reached."""
         wanting = [config for config in configs if self.purpose in config.sets]
-        inverse = any(config.whole_inverse for config in wanting)
-        diagonal = not inverse and any(not config.rule.hessians for config in wanting)
-        hessian = any(config.rule.hessians for config in wanting)
+        parts = {part for config in wanting for part in config.takes}
         return Curved(
-            self.statistics.inverse_diagonal(self.linear) if diagonal else None,
-            self.statistics.inverse(self.linear) if inverse else None,
-            self.statistics.hessian(self.linear) if hessian else None,
+            self.statistics.inverse_diagonal(self.linear) if "diagonal" in parts and "inverse" not in parts else None,
+            self.statistics.inverse(self.linear) if "inverse" in parts else None,
+            self.statistics.hessian(self.linear) if "hessian" in parts else None,
+            self.tokens,
         )
 
 
@@ -85,6 +86,7 @@ class StatisticsKey:
         purpose: ``safety`` or ``task``.
         fingerprint: what they depend on, by name, in JSON types.
         columns: ``c`` of every linear of the model, by name.
+        unit_of: the name of its unit, likewise.
         units: names of all units of the model.
         device: where they are computed, for information; they may be used on any device.
     """
@@ -92,6 +94,7 @@ class StatisticsKey:
     purpose: str
     fingerprint: Mapping[str, Any]
     columns: Mapping[str, int]
+    unit_of: Mapping[str, str]
     units: Collection[str]
     device: str
 
@@ -130,20 +133,25 @@ class ModelStatistics:
         key: what they depend on.
         visits: names of the units that the samples visited, in that order. It determines the depth of units outside the
             stacks, and the order in which both models go through their units.
+        hessians: the files of the Hessians; None if they are not kept.
     """
 
     key: StatisticsKey
     visits: list[str] = field(default_factory=list)
+    hessians: HessianFiles | None = None
     _tokens: dict[str, int] = field(default_factory=dict)
     _diagonals: dict[str, Tensor] = field(default_factory=dict)  # [c] float64 on the CPU; none where not reached
 
     @classmethod
-    def read(cls, key: StatisticsKey, described: Mapping[str, Any], vectors: Mapping[str, Tensor]) -> "ModelStatistics":
+    def read(
+        cls, key: StatisticsKey, described: Mapping[str, Any], vectors: Mapping[str, Tensor], hessians: HessianFiles
+    ) -> "ModelStatistics":
         """The statistics in a file that has the fingerprint of ``key``.
 
         Args:
             described: what :meth:`description` returned.
             vectors: by the linear's name.
+            hessians: where the Hessians of this half are, if it has any.
 
         Raises:
             ValueError: the file is damaged; says where.
@@ -155,7 +163,10 @@ class ModelStatistics:
         for name, vector in vectors.items():
             key.check_vector(name, vector)
         made_on = replace(key, device=str(described["device"]))
-        statistics = cls(made_on, list(visits), dict(tokens), dict(vectors))
+        if "hessians" in described:
+            hessians.adopt(described["hessians"])
+        kept = hessians if "hessians" in described else None
+        statistics = cls(made_on, list(visits), kept, dict(tokens), dict(vectors))
         if statistics.digest() != described["digest"]:
             raise ValueError(f"its {key.purpose} half does not have the SHA-256 that it was written with")
         return statistics
@@ -167,6 +178,8 @@ class ModelStatistics:
 
     def lacks(self, linear: LinearTensor) -> bool:
         """Whether the linear is not recorded yet."""
+        if self.hessians is not None and not self.hessians.has(linear.unit.name):
+            return True
         return linear.name not in self._tokens
 
     def take(self, linear: LinearTensor, tokens: int, diagonal: Tensor | None) -> None:
@@ -174,6 +187,12 @@ class ModelStatistics:
         self._tokens[linear.name] = tokens
         if diagonal is not None:
             self._diagonals[linear.name] = diagonal.cpu()
+
+    def keep(self, unit: Unit, computed: "Statistics", linears: Iterable[LinearTensor]) -> None:
+        """Write the Hessians of the ``linears`` of a unit, as far as they are reached, if they are to be kept."""
+        if self.hessians is not None:
+            hessians = {linear.name: computed.hessian(linear) for linear in linears if computed.reached(linear)}
+            self.hessians.write(unit, hessians)
 
     def reached(self, linear: LinearTensor) -> bool:
         return linear.name in self._diagonals
@@ -188,12 +207,24 @@ class ModelStatistics:
         raise RuntimeError(f"all of the inverse of {linear.name} is needed, and only its diagonal is recorded")
 
     def hessian(self, linear: LinearTensor) -> Hessian:
-        raise RuntimeError(f"the Hessian of {linear.name} was asked for, and the diagonal of its inverse was kept")
+        if self.hessians is None:
+            raise RuntimeError(f"the Hessian of {linear.name} is needed, and is not recorded")
+        return self.hessians.read(linear)
+
+    def has_hessians(self) -> bool:
+        """Whether the Hessian of every linear that is reached is recorded."""
+        units = {self.key.unit_of[name] for name in self._diagonals}
+        return self.hessians is not None and all(map(self.hessians.has, units))
 
     def packed(self, linears: Iterable[LinearTensor]) -> dict[str, Any]:
         """The visits so far, and the statistics of ``linears``, in JSON types, for a journal."""
+        linears = list(linears)
         known = {linear.name: [self.tokens(linear), _packed(self._diagonals.get(linear.name))] for linear in linears}
-        return {"visits": list(self.visits), "linears": known}
+        packed: dict[str, Any] = {"visits": list(self.visits), "linears": known}
+        if self.hessians is not None:
+            units = {linear.unit.name for linear in linears}
+            packed["hessians"] = {unit: self.hessians.written[unit] for unit in units if unit in self.hessians.written}
+        return packed
 
     def restore(self, packed: Mapping[str, Any]) -> None:
         """Restore what :meth:`packed` gave to a journal.
@@ -204,6 +235,8 @@ class ModelStatistics:
         self.key.check_visits(packed["visits"])
         if len(packed["visits"]) > len(self.visits):
             self.visits = list(packed["visits"])
+        if self.hessians is not None:
+            self.hessians.adopt(packed.get("hessians", {}))
         for name, (tokens, diagonal) in packed["linears"].items():
             if not _is_count(tokens):
                 raise ValueError(f"{self.purpose}:{name[:80]} has {tokens!r:.40} tokens")
@@ -221,17 +254,20 @@ class ModelStatistics:
         for name, diagonal in sorted(self._diagonals.items()):
             state.update(f"{name} {len(diagonal)} ".encode())
             state.update(diagonal.numpy().tobytes())
+        if self.hessians is not None:
+            state.update(json.dumps(sorted(self.hessians.written.items())).encode())
         return state.hexdigest()
 
     def description(self) -> dict[str, Any]:
         """What the file says about the statistics, apart from the vectors."""
-        return {
+        described = {
             "fingerprint": dict(self.key.fingerprint),
             "device": self.key.device,
             "visits": self.visits,
             "tokens": self._counts(),
             "digest": self.digest(),
         }
+        return described if self.hessians is None else described | {"hessians": dict(self.hessians.written)}
 
     def tensors(self) -> dict[str, Tensor]:
         """The vectors by their names in the file; copies, because linears that read the same input share one."""

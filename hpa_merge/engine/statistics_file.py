@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 
 from hpa_merge.checkpoint.output import Places
+from hpa_merge.engine.hessian_files import HessianFiles, folder_of, remove_others
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.errors import OutputError, StatisticsError
 from hpa_merge.files.disk import inside, write_whole
@@ -17,17 +19,23 @@ from hpa_merge.files.statistics import FORMAT, MARK, open_statistics, telling_da
 from hpa_merge.report.records import RoutingRecord
 from hpa_merge.report.schema import routing_of
 
-__all__ = ["check_place", "read_statistics", "write_statistics"]
+__all__ = ["check_place", "hessian_files", "read_statistics", "write_statistics"]
 
 
 def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> None:
     """Check that the file may lie there; nothing is created.
 
     Raises:
-        StatisticsError: it would lie in OLD, NEW or an OUT, or in a folder that does not exist or cannot be written to.
+        StatisticsError: it would lie in OLD, NEW or an OUT, or in a folder that does not exist or cannot be written to;
+            something else is in the place of the folder of its Hessians.
     """
-    ours = path.resolve()
-    if (found := inside(path, inputs)) is not None:
+    ours, folder = path.resolve(), folder_of(path)
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+        raise StatisticsError(
+            f"the Hessians of the statistics {path} go into the folder {folder}, and something else is in its place: "
+            "choose another path."
+        )
+    if (found := inside(path, inputs) or inside(folder, inputs)) is not None:
         raise StatisticsError(
             f"the statistics {path} would lie in the input {found}, and inputs are never written to: "
             "choose a path outside of it."
@@ -51,13 +59,19 @@ def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> Non
 
 
 def read_statistics(
-    path: Path, keys: Sequence[StatisticsKey], anew: Collection[str] = ()
+    path: Path,
+    keys: Sequence[StatisticsKey],
+    device: torch.device,
+    anew: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
     """Read the statistics that fit ``keys`` from the file at ``path``, if there is one.
 
     Args:
         keys: what the statistics have to depend on.
+        device: where Hessians go.
         anew: purposes of the statistics that are computed whatever the file holds.
+        whole: purposes of the statistics that must have Hessians.
 
     Returns:
         The statistics that fit, by purpose; the routing drift, if both halves fit; why the others are computed, a
@@ -86,14 +100,25 @@ def read_statistics(
                 prefix = f"{key.purpose}:"
                 names = [name for name in handle.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
                 vectors = {name.removeprefix(prefix): handle.get_tensor(name) for name in names}
-                found[key.purpose] = ModelStatistics.read(key, content, vectors)
+                read = ModelStatistics.read(key, content, vectors, hessian_files(path, key, device))
+                if key.purpose in whole and not read.has_hessians():
+                    notes.append(
+                        f"The statistics {path} have not all Hessians: the {key.purpose} half has to be computed again."
+                    )
+                    continue
+                found[key.purpose] = read
             if len(found) == len(keys):
                 routing = routing_of(described.get("routing", []))
     return found, routing, tuple(notes)
 
 
+def hessian_files(path: Path, key: StatisticsKey, device: torch.device) -> HessianFiles:
+    """The files of the Hessians of one half, of which none is known yet."""
+    return HessianFiles(path, key.purpose, key.fingerprint, key.columns, device)
+
+
 def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing: Iterable[RoutingRecord] = ()) -> None:
-    """Write the file at ``path``; after an error it is unchanged.
+    """Write the file at ``path``; after an error it is unchanged. Hessians that belong to it no more are deleted.
 
     Args:
         routing: the routing drift between the two models of the statistics.
@@ -112,3 +137,6 @@ def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing:
             f"the statistics {path} cannot be written ({error.strerror or error}): check the disk and the "
             "permissions; the same command with --resume continues."
         ) from error
+    for each in statistics:
+        keep = each.hessians.names() if each.hessians is not None else set()
+        remove_others(path, each.purpose, keep)

@@ -13,6 +13,7 @@ from typing import final
 from torch import Tensor
 
 from hpa_merge.core import Curvature, Hessian, InverseHessian, SingularCurvature
+from hpa_merge.core.gathered import Recent
 from hpa_merge.errors import NumericalError
 from hpa_merge.model import LinearTensor
 
@@ -46,6 +47,7 @@ class Observed:
         self._joined: dict[tuple[Curvature, ...], Curvature] = {}  # sums of several
         self._diagonals: dict[Curvature, Tensor] = {}  # linears that read the same tensor share one
         self._inverse: dict[Curvature, InverseHessian] = {}  # at most one
+        self._hessians: Recent[Curvature] = Recent()
 
     def reached(self, linear: LinearTensor) -> bool:
         return any(curvature.peak != 0.0 for curvature in self._of(self._observers(linear)))
@@ -70,12 +72,13 @@ class Observed:
         return self._inverse[curvature]
 
     def hessian(self, linear: LinearTensor) -> Hessian:
-        """``H`` of a linear that is reached.
+        """``H`` of a linear that is reached; linears that read the same tensor get the same object.
 
         Raises:
             NumericalError: an activation is not finite.
         """
-        return self._curvature(linear).hessian(self._damping)
+        curvature = self._curvature(linear)
+        return self._hessians.get(curvature, lambda: curvature.hessian(self._damping))
 
     def _curvature(self, linear: LinearTensor) -> Curvature:
         """The curvature of the linear's input; raises NumericalError if an activation is not finite."""

@@ -2,7 +2,7 @@
 
 import gc
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
@@ -10,18 +10,21 @@ from typing import Any, final
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from hpa_merge.calibration import EncoderProcess, TemplateOptions
 from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
 from hpa_merge.config import MAX_FRAMES
+from hpa_merge.custom_code.failing import blaming, place_of
+from hpa_merge.custom_code.finding import Code
+from hpa_merge.custom_code.running import running
 from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.errors import CheckpointError, EvaluationError, HPAError, ResourceError
 from hpa_merge.evaluation.thinking import MARKS, mark_at_end
-from hpa_merge.model.architecture import candidates
 from hpa_merge.model.building import bounded_modules, check_counts
+from hpa_merge.model.classes import classes_of, read_model_config
 from hpa_merge.model.transformers_fixes import repair
 from hpa_merge.records import Sample
 
@@ -56,6 +59,9 @@ class LocalModel:
         max_new_tokens: int = 128,
         template: TemplateOptions | None = None,
         max_frames: int = MAX_FRAMES,
+        side: Path | None = None,
+        merge_into: Callable[[Any], None] | None = None,
+        code: Code | None = None,
     ) -> None:
         """Load the checkpoint, in the dtype it is stored in.
 
@@ -63,6 +69,9 @@ class LocalModel:
             example: what the prompts are like: with images, if any has some.
             template: what the user says of the chat template.
             max_frames: frames of a video that are used, at most.
+            side: the folder of its tokenizer or processor, if that is another one.
+            merge_into: merges an adapter into the loaded model.
+            code: the code that the checkpoint brings, which is run; None: none is run.
 
         Raises:
             CheckpointError: it cannot be loaded, or weights are missing.
@@ -71,9 +80,12 @@ class LocalModel:
         self.window = WINDOW * batch_size
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self._folder, self._device = folder, device
-        self._encoder = EncoderProcess.from_checkpoint(folder, [example], template, max_frames)
+        self._encoder = EncoderProcess.from_checkpoint(side or folder, [example], template, max_frames, code)
         try:
-            self._model = _load(folder, device)
+            with blaming(code, f"MODEL {folder}"), running(code):
+                self._model = _load(folder, device, code)
+                if merge_into is not None:
+                    merge_into(self._model)
             end = self._encoder.end
         except BaseException as error:
             self._encoder.close()
@@ -155,7 +167,7 @@ class LocalModel:
         placed = {name: self._placed(value) for name, value in inputs.items() if name in self._takes}
         try:
             ids = generate(**placed, max_new_tokens=room)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code of a checkpoint may call exit()
             if is_out_of_memory(error):
                 raise ResourceError(
                     f"the memory of {self._device} is full with {len(prompts)} prompts of up to {length} tokens at "
@@ -212,8 +224,8 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(folder: Path, device: torch.device) -> PreTrainedModel:
-    """The model by the class that its config.json names: safetensors only, no code of the checkpoint's own.
+def _load(folder: Path, device: torch.device, code: Code | None = None) -> PreTrainedModel:
+    """The model by the class that its config.json names: safetensors only, code of the checkpoint's own only if given.
 
     Raises:
         CheckpointError: it cannot be loaded, or is not whole.
@@ -225,15 +237,12 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
     check_names(raw, f"MODEL {folder}")
     check_counts(raw, tensors, f"MODEL {folder}")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        name = (config.architectures or ["(none)"])[0]
-        if not (tried := candidates(config)):
-            raise CheckpointError(
-                f"{folder}'s architecture is {name}, which transformers {transformers.__version__} does not have: "
-                "install a version that does."
-            )
+        config = read_model_config(folder, str(folder), code)
+        tried = classes_of(config, folder, str(folder), code)
         if (architecture := next((each for each in tried if each.can_generate()), None)) is None:
-            raise CheckpointError(f"{folder} is a {name}, which generates no text: give a model that does.")
+            raise CheckpointError(
+                f"{folder} is a {tried[0].__name__}, which generates no text: give a model that does."
+            )
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
         with bounded_modules(tensors, f"MODEL {folder}"):
@@ -252,7 +261,7 @@ def _load(folder: Path, device: torch.device) -> PreTrainedModel:
     except HPAError:
         raise
     except Exception as error:  # whatever a broken folder makes transformers raise
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or place_of(error):
             raise
         raise CheckpointError(
             f"{folder} cannot be loaded by transformers {transformers.__version__} ({reason(error)}): "

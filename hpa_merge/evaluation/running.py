@@ -17,6 +17,8 @@ from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answe
 from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
+from hpa_merge.inputs.models import loadable
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
@@ -39,6 +41,8 @@ class AnsweringOptions(TypedDict, total=False):
     chat_template: str
     template_arg: tuple[str, ...]
     template_date: str
+    trust_remote_code: bool
+    base: str | Path | None
 
 
 @final
@@ -53,6 +57,9 @@ class Answering:
         concurrency, timeout: requests under way at once, and seconds that one may take.
         max_frames, chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has
             them; of models that are loaded here, and not of a guard model.
+        trust_remote_code: run the code that models bring that are loaded here, a guard model's too.
+        base: the model that adapters were trained on; None for the one that an adapter names, if that is a folder
+            here.
 
     Raises:
         ConfigError: the chat template cannot be read, or an argument is none.
@@ -69,6 +76,8 @@ class Answering:
     chat_template: str = ""
     template_arg: tuple[str, ...] = ()
     template_date: str = TEMPLATE_DATE
+    trust_remote_code: bool = False
+    base: str | Path | None = None
 
     def __post_init__(self) -> None:
         given = self.chat_template or self.template_arg or self.template_date != TEMPLATE_DATE
@@ -80,7 +89,9 @@ class Answering:
         _ = self.template
 
     @classmethod
-    def of(cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int) -> Self:
+    def of(
+        cls, config: CalibrationOptions, batch_size: int, max_new_tokens: int, *, trust_remote_code: bool = False
+    ) -> Self:
         """Answers of models that are calibrated with ``config``: on the same device, by the same chat template."""
         return cls(
             config.device,
@@ -90,6 +101,7 @@ class Answering:
             chat_template=config.chat_template,
             template_arg=config.template_arg,
             template_date=config.template_date,
+            trust_remote_code=trust_remote_code,
         )
 
     @property
@@ -134,7 +146,7 @@ def evaluate(
         return lambda what, done, _: on_progress(f"{name}: {what}", behind + done, total)
 
     for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True)):
-        with opened(model, suite.example.sample, how) as answerer:
+        with opened(model, suite.example.sample, how, first=models[0]) as answerer:
             collect(answerer, suite, folder, telling(name, number * suite.count))
     results = []
     with opened_judge(judge, suite.example.sample if suite.safety else None, how) as opened_one:
@@ -146,13 +158,18 @@ def evaluate(
 
 @contextmanager
 def opened(
-    model: str, example: Sample, how: Answering, defaults: Mapping[str, Any] | None = None
+    model: str,
+    example: Sample,
+    how: Answering,
+    defaults: Mapping[str, Any] | None = None,
+    first: str | None = None,
 ) -> Iterator[Answerer]:
     """A model that answers, closed or freed at the end of the block.
 
     Args:
         example: what the prompts are like: with images, if any has some.
         defaults: arguments for a chat template that reads them, where ``how`` has none.
+        first: the model that it is compared with, which an adapter was trained on if it names no folder.
 
     Raises:
         CheckpointError, ConfigError, ResourceError: it cannot be loaded.
@@ -177,13 +194,23 @@ def opened(
     device, (source,) = resolve_device(how.device), locate({"MODEL": model})
     sizes = {"batch_size": how.batch_size, "max_new_tokens": how.max_new_tokens}
     template = replace(how.template, defaults=defaults or {})
-    model_here = LocalModel(
-        source.folder, example, device=device, template=template, max_frames=how.max_frames, **sizes
-    )
-    try:
-        yield model_here
-    finally:
-        model_here.close()
+    trust = Trust(how.trust_remote_code, [source])
+    with loadable(source.folder, how.base, None if first == model else first, trust) as found:
+        model_here = LocalModel(
+            found.weights,
+            example,
+            device=device,
+            template=template,
+            max_frames=how.max_frames,
+            side=found.side,
+            merge_into=found.merge_into,
+            code=found.code,
+            **sizes,
+        )
+        try:
+            yield model_here
+        finally:
+            model_here.close()
 
 
 def judge_of(judge: str | Guard) -> Judge | Guard:
@@ -255,6 +282,7 @@ def opened_judge(judge: Judge | Guard, example: Sample | None, how: Answering) -
         VERDICT_TOKENS,
         chat_template=judge.template,
         template_arg=judge.arguments,
+        trust_remote_code=how.trust_remote_code,
     )
     with opened(judge.model, shown, local, DEFAULTS) as guard:
         yield GuardJudge(judge, guard, images=images)

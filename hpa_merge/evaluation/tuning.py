@@ -152,6 +152,7 @@ def tune(
         _vacate(place)
         raise
     models = [str(folder) for folder in (request.old, request.new, *request.outs)]
+    how = replace(how, base=request.old)
     old, new, *others = evaluate(models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer)
     settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
     chosen = choose(settings, goal)

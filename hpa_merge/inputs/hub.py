@@ -1,4 +1,4 @@
-"""OLD and NEW by their names on the Hugging Face Hub: ``org/name[@revision]`` becomes a folder and a commit.
+"""OLD and NEW by their names on the Hugging Face Hub: ``org/name[:folder][@revision]`` becomes a folder and a commit.
 
 Only huggingface_hub uses the network, the cache and the tokens. The list of a repository's files is checked before any
 weight is fetched. Only safetensors and side files are fetched: no pickle, no other format.
@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
+from hpa_merge.checkpoint.adapter_folder import is_adapter_list, refuse_neighbours
 from hpa_merge.checkpoint.folder import read_config, refuse_devices
 from hpa_merge.checkpoint.kinds import candidates
 from hpa_merge.checkpoint.sidefiles import MADE
@@ -34,7 +35,10 @@ from hpa_merge.inputs.hub_errors import reading, unreachable
 
 __all__ = ["TIMEOUT", "Source", "check_room", "commits_of", "is_remote", "listed_before", "locate"]
 
-NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
+NAME = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?::(?P<inner>\w[\w.-]*(?:/\w[\w.-]*)*))?(?:@(?P<revision>[^\s@]+))?",
+    re.ASCII,
+)
 
 CONFIGS = ("config.json", "adapter_config.json")
 """A repository without any of these holds neither a checkpoint nor an adapter."""
@@ -69,7 +73,9 @@ class _Found:
     """A repository whose files have been checked, except for the weights.
 
     Attributes:
-        folder: the snapshot in the cache, with its config.
+        inner: the folder in the repository, with a slash at its end; empty for the repository's own.
+        folder: that folder of the snapshot in the cache, with its config.
+        snapshot: the snapshot, whose name is the commit.
         missing: the files to fetch, with their bytes.
     """
 
@@ -77,7 +83,9 @@ class _Found:
     name: str
     repo: str
     revision: str | None
+    inner: str
     folder: Path
+    snapshot: Path
     missing: Mapping[str, int]
     note: str = ""
 
@@ -103,7 +111,8 @@ def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
         if each.missing:
             with reading(f"{each.role} {each.name}", each.repo, each.revision):
                 # the commit, so that all files are of one; patterns that mean one file each
-                snapshot_download(each.repo, revision=each.folder.name, allow_patterns=[*map(escape, each.missing)])
+                wanted = [escape(each.inner + file) for file in each.missing]
+                snapshot_download(each.repo, revision=each.snapshot.name, allow_patterns=wanted)
     for role, name in given.items():
         if role not in found and Path(name).is_dir():
             refuse_devices(Path(name), role)
@@ -118,7 +127,7 @@ def commits_of(sources: Iterable[Source]) -> dict[str, str]:
 def _source(given: str | Path, found: _Found | None) -> Source:
     if found is None:
         return Source(str(Path(given)), Path(given), Path(given))
-    return Source(found.name, found.folder, found.folder.parent.parent, found.folder.name, found.note)
+    return Source(found.name, found.folder, found.snapshot.parent.parent, found.snapshot.name, found.note)
 
 
 def _look(name: str, role: str) -> _Found:
@@ -126,28 +135,30 @@ def _look(name: str, role: str) -> _Found:
     match = NAME.fullmatch(name)
     assert match is not None
     repo, revision = match["repo"], match["revision"]
+    inner = f"{match['inner']}/" if match["inner"] else ""
     with reading(f"{role} {name}", repo, revision):
-        config = _fetch_config(repo, revision, role, name)
-        folder, commit = config.parent, config.parent.name
-        model: dict[str, Any] = {}
-        if config.name == CONFIGS[0]:
-            model = read_config(folder, role)  # refuses a quantised model before its weights are fetched
+        folder = _fetch_config(repo, revision, inner, role, name).parent
+        snapshot = folder.parents[inner.count("/") - 1] if inner else folder
+        commit = snapshot.name
         unreached: Exception | None = None
         note = ""
         try:
             listed = HfApi().model_info(repo, revision=commit, files_metadata=True, timeout=TIMEOUT).siblings or []
-            files = {entry.rfilename: entry.size or 0 for entry in listed}
+            files = _inside({entry.rfilename: entry.size or 0 for entry in listed}, inner)
         except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled) as error:
             unreached = error
-            files = listed_before(repo, commit)
+            files = _inside(listed_before(repo, commit), inner)
             if not files:
                 files = {p.relative_to(folder).as_posix(): 0 for p in folder.rglob("*") if not p.is_dir()}
                 note = (
                     f"{role} {name} came from the cache as it is: the Hub could not be reached to list its other files."
                 )
+        adapter = is_adapter_list(files)  # whose config.json says nothing
+        # refuses a quantised model before its weights are fetched
+        model = read_config(folder, role) if CONFIGS[0] in files and not adapter else {}
         first = _first(files, model, f"{role} {name}")
         if is_index(first) and not (folder / first).exists() and unreached is None:
-            hf_hub_download(repo, first, revision=commit)
+            hf_hub_download(repo, inner + first, revision=commit)
         if note:  # shards that are not in the cache are not listed
             files |= dict.fromkeys(_shards(folder, first), 0)
         wanted = [*_with_shards(first, files, folder, f"{role} {name}"), *_choose_others(files)]
@@ -157,11 +168,16 @@ def _look(name: str, role: str) -> _Found:
                 f"{role} {name}: {min(missing)} is not in the cache, and {unreachable()}: "
                 "run it once with access to the Hub."
             ) from unreached
-    return _Found(role, name, repo, revision, folder, missing, note)
+    return _Found(role, name, repo, revision, inner, folder, snapshot, missing, note)
 
 
-def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path:
-    """The configuration in the cache, fetched if the Hub can be reached; its folder has the name of the commit.
+def _inside(files: Mapping[str, int], inner: str) -> dict[str, int]:
+    """The files of a folder of the repository, relative to it."""
+    return {file.removeprefix(inner): size for file, size in files.items() if file.startswith(inner)}
+
+
+def _fetch_config(repo: str, revision: str | None, inner: str, role: str, name: str) -> Path:
+    """The configuration in the cache, fetched if the Hub can be reached.
 
     Raises:
         CheckpointError: the repository has none.
@@ -170,13 +186,22 @@ def _fetch_config(repo: str, revision: str | None, role: str, name: str) -> Path
     unreached: Exception | None = None
     for config in CONFIGS:
         try:
-            return Path(hf_hub_download(repo, config, revision=revision, local_files_only=unreached is not None))
+            offline = unreached is not None
+            return Path(hf_hub_download(repo, inner + config, revision=revision, local_files_only=offline))
         except LocalEntryNotFoundError as error:  # huggingface_hub has tried to reach the Hub for a while
             unreached = unreached or error
         except EntryNotFoundError:
             continue
     if unreached is not None:
         raise unreached
+    listed = HfApi().model_info(repo, revision=revision, timeout=TIMEOUT).siblings or []
+    paths = [PurePosixPath(entry.rfilename) for entry in listed]
+    several = sorted(path.parent.as_posix() for path in paths if path.name == CONFIGS[1])
+    if several and not inner:
+        shown = ", ".join(several[:10]) + (f" and {len(several) - 10} more" if len(several) > 10 else "")
+        raise CheckpointError(
+            f"{role} {name} holds adapters in the folders {shown}: give one of these, as in {repo}:{several[0]}."
+        )
     raise CheckpointError(f"{role} {name} has no config.json on the Hub: give a model in the format of transformers.")
 
 
@@ -192,10 +217,17 @@ def listed_before(repo: str, commit: str, repo_type: str = "model") -> dict[str,
 
 
 def _first(files: Collection[str], config: Mapping[str, Any], place: str) -> str:
-    """The adapter's weights, or the weight file or index that transformers opens first; errors as :func:`choose`."""
+    """The adapter's weights, or the weight file or index that transformers opens first.
+
+    Raises:
+        CheckpointError: as :func:`choose` and :func:`refuse_neighbours` do.
+    """
     names = {f"{first}/" if rest else first for first, _, rest in (file.partition("/") for file in files)}
-    whole = {name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))} - {ADAPTER}
-    return ADAPTER if {ADAPTER, CONFIGS[1]} <= names and not whole else choose(names, config, place)
+    if is_adapter_list(names):
+        refuse_neighbours(names, place)
+        if ADAPTER in names:
+            return ADAPTER
+    return choose(names, config, place)
 
 
 def _with_shards(first: str, files: Collection[str], folder: Path, place: str) -> list[str]:

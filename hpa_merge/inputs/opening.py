@@ -1,16 +1,22 @@
-"""Open NEW: a checkpoint, or OLD with an adapter on top, which is merged tensor by tensor when it is read."""
+"""Open OLD and NEW, in the dtype that is wanted; NEW may be OLD with an adapter on top, merged tensor by tensor."""
 
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open_adapter
+from hpa_merge.checkpoint.unpacking import DTYPES
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
-from hpa_merge.model import Adapter, is_original_llava, try_adapter
+from hpa_merge.inputs.own_code import NONE, Trust
+from hpa_merge.inputs.tower import attach_tower
+from hpa_merge.model import Adapter, is_original_llava, kept_in_float32, try_adapter
 
-__all__ = ["open_new"]
+__all__ = ["open_checkpoint", "open_new"]
 
 ROLE = "NEW"
 
@@ -18,8 +24,44 @@ WORKING = 12
 """Bytes that merging takes for each element in addition to the result: the update in float32, and two steps before."""
 
 
-def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
+def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto", trust: Trust = NONE) -> Checkpoint:
+    """Open a checkpoint as ``from_pretrained`` would load it in ``dtype``.
+
+    What transformers keeps in float32 next to that dtype keeps its own.
+
+    Args:
+        dtype: as in :class:`hpa_merge.config.CalibrationOptions`.
+        trust: whether the code that it brings may be run.
+
+    Raises:
+        CheckpointError: it is not a whole checkpoint, or transformers cannot build its model.
+    """
+    opened = trust.with_code(Checkpoint.open(folder, role))
+    if dtype == "auto":
+        return opened
+    wanted, kept = DTYPES[dtype], None
+    if wanted.itemsize == 2 and not is_original_llava(opened.config):
+        header = {key: (info.dtype, info.shape) for key, info in opened.tensors.items()}
+        with opened.side_folder() as place:
+            kept = kept_in_float32(place, header, role, wanted, opened.code)
+    return opened.read_as(wanted, lambda key: kept is not None and kept.search(key) is not None)
+
+
+def open_new(
+    folder: str | Path,
+    old: Checkpoint,
+    dtype: str = "auto",
+    tower: Path | None = None,
+    role: str = ROLE,
+    trust: Trust = NONE,
+) -> Checkpoint:
     """Open NEW, which was tuned from ``old``; every tensor of an adapter is checked.
+
+    Args:
+        dtype: as in :func:`open_checkpoint`; an adapter gets that of ``old``.
+        tower: folder of the vision tower, if it was given.
+        role: what messages call it.
+        trust: whether the code that it brings may be run.
 
     Raises:
         CheckpointError: it is not a whole checkpoint, or it is an adapter that cannot be merged into OLD.
@@ -27,24 +69,21 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
     """
     folder = Path(folder)
     if not is_adapter(folder):
-        return Checkpoint.open(folder, ROLE)
-    if is_original_llava(old.config):
-        raise CheckpointError(
-            f"{ROLE} {folder} is an adapter, and OLD has LLaVA's own layout: merge the adapter into OLD first, with "
-            "the script of that code base, and give the result."
-        )
-    own = open_adapter(folder, ROLE)
+        return open_checkpoint(folder, role, dtype, trust)
+    own = open_adapter(folder, role)
     try:
-        headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, old)]
-        try_adapter(folder, own.config, headers[0], old.folder, headers[1])
-        adapter = Adapter(folder, own.config, headers[0], old.folder, headers[1])
-        for key in own.tensors:
-            tensor = own.read(key)
-            if tensor.is_floating_point() and not all_finite(tensor):
-                raise NumericalError(
-                    f"the tensor {key} of the adapter {folder} holds NaN or infinity: "
-                    "the file is damaged or the training diverged, so give a sound adapter."
-                )
+        below = attach_tower(old, tower) if is_original_llava(old.config) else old
+        headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, below)]
+        with old.side_folder() as base:
+            given = (folder, own.config, headers[0], base, headers[1], below.tower, old.code)
+            try_adapter(*given)
+            adapter = Adapter(*given)
+        if apart := sorted(adapter.keys & below.external):
+            raise CheckpointError(
+                f"{role} {folder} is an adapter that changes {apart[0]}, which is not in OLD but in the vision tower "
+                f"{below.tower}, and OUT has no tower: give an OLD that has the tower's weights."
+            )
+        notes = [*adapter.notes, *_read_all(own, adapter)]
         files, of_adapter = lay_over(old.side_files(), own.side_files(), folder)
     except BaseException:
         own.close()
@@ -53,15 +92,50 @@ def open_new(folder: str | Path, old: Checkpoint) -> Checkpoint:
         folder=folder,
         kind=adapter.kind,
         keys=adapter.keys,
-        compute=lambda key, raw: adapter.merged(key, raw, old.raw, own.read),
+        compute=lambda key, raw: adapter.merged(key, raw, below.raw, own.read),
         workspace=WORKING * adapter.most,
         files=files,
         own=of_adapter,
         state=_state(own),
         content=own.content_digest(),
+        notes=tuple(f"{role} {folder}: {note}" for note in notes),
+        merge_into=lambda model: adapter.merge_into(model, below.raw, own.read),
         close=own.close,
+        adapter=adapter,
+        own_tensors=own,
     )
-    return old.under(overlay, ROLE)
+    return trust.with_code(old.under(overlay, role))
+
+
+def _read_all(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
+    """Read every tensor of an adapter once; what the user should know about their values, a sentence each.
+
+    Raises:
+        CheckpointError: two tensors for one tensor of OLD differ.
+        NumericalError: one holds NaN or infinity.
+    """
+    zero = set()
+    for key in own.tensors:
+        tensor = own.read(key)
+        if tensor.is_floating_point() and not all_finite(tensor):
+            raise NumericalError(
+                f"the tensor {key} of the adapter {own.folder} holds NaN or infinity: "
+                "the file is damaged or the training diverged, so give a sound adapter."
+            )
+        if not tensor.any():
+            zero.add(key)
+    for first, second in adapter.twins:
+        if not torch.equal(own.read(first), own.read(second)):
+            raise CheckpointError(
+                f"{own.role} {own.folder}: the adapter's tensors {first} and {second} are one tensor in OLD, and they "
+                "differ: train it with ensure_weight_tying, or give an OLD whose embeddings are not tied."
+            )
+    factors = [(adapter.sources_of(each.a), adapter.sources_of(each.b)) for each in adapter.factors if each.plain]
+    idle = sum(a <= zero or b <= zero for a, b in factors)
+    if idle == len(factors) and len({*own.tensors} - {key for a, b in factors for key in a | b}) == 0 and idle:
+        yield "all its updates are zero (as lora_B is before the first step), so that NEW is equal to OLD."
+    elif idle:
+        yield f"{idle} of its {len(factors)} low-rank updates are zero, so that NEW has OLD's weights there."
 
 
 def _state(own: Checkpoint) -> bytes:

@@ -13,7 +13,7 @@ from hpa_merge.config import CalibrationOptions
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.model import TOWER, is_original_llava
 
-__all__ = ["with_tower"]
+__all__ = ["attach_tower", "with_tower"]
 
 ROLE = "the vision tower"
 """Its name in messages."""
@@ -41,6 +41,11 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: CalibrationOp
                     "it: leave it out."
                 )
         return checkpoint
+    return attach_tower(checkpoint, tower)
+
+
+def attach_tower(checkpoint: Checkpoint, tower: Path | None) -> Checkpoint:
+    """A checkpoint in LLaVA's own layout with its vision tower; ``tower`` and errors as in :func:`with_tower`."""
     folder = _find(checkpoint, tower)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{ROLE} {folder} has no config.json: give the folder of the CLIP model.")
@@ -48,6 +53,8 @@ def with_tower(checkpoint: Checkpoint, tower: Path | None, config: CalibrationOp
     if any(key.startswith(TOWER) for key in checkpoint.tensors):
         return replace(checkpoint, tower=folder)
     with Checkpoint.open(folder, ROLE) as opened:
+        if opened.unpacking is not None:
+            raise CheckpointError(f"{ROLE} {folder} is quantised: give the CLIP model that it was made from.")
         whole = any(key.startswith(VISION) for key in opened.tensors)
         external = {
             f"{TOWER}{'' if whole else VISION}{key}": replace(info, shard=str((folder / info.shard).absolute()))

@@ -13,24 +13,30 @@ from typing import Any, Literal
 
 from hpa_merge.methods import (
     blocks,
+    cgm,
     control_energy,
     control_random,
     hpa,
     linear,
     model_tailor,
+    null_space,
     regmean,
     safe_delta,
     surgery,
 )
-from hpa_merge.methods.rule import Rule, option
+from hpa_merge.methods.rule import Part, Rule, option
 
 __all__ = ["DEFAULT", "RULES", "Method", "Rule", "RuleOptions", "find_rule", "method_of", "users"]
 
-Method = Literal["hpa", "regmean", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"]
+Method = Literal[
+    "hpa", "regmean", "cgm", "null-space", "linear", "safe-delta", "model-tailor", "blocks", "random", "energy"
+]
 
 RULES: tuple[Rule, ...] = (
     hpa.RULE,
     regmean.RULE,
+    cgm.RULE,
+    null_space.RULE,
     linear.RULE,
     safe_delta.RULE,
     model_tailor.RULE,
@@ -56,6 +62,7 @@ class RuleOptions(
     model_tailor.Options,
     safe_delta.Options,
     linear.Options,
+    null_space.Options,
     regmean.Options,
     hpa.Options,
     Choice,  # last, because the fields of a dataclass begin with those of its last base
@@ -73,14 +80,14 @@ class RuleOptions(
         return self.rule.sets
 
     @property
-    def whole_inverse(self) -> bool:
-        """Whether the rule needs all of ``H⁻¹``."""
-        return self.rule.whole_inverse(self)
+    def takes(self) -> tuple[Part, ...]:
+        """What the rule takes of the curvature of each of its sets."""
+        return self.rule.takes(self)
 
     @property
     def diagonal_only(self) -> bool:
         """Whether ``[H⁻¹]_jj`` is all that the rule takes of the curvature."""
-        return not self.whole_inverse and not self.rule.hessians
+        return self.takes == ("diagonal",)
 
 
 _BY_NAME = {rule.name: rule for rule in RULES}

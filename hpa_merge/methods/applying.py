@@ -25,11 +25,13 @@ class Curved:
         diagonal: ``[H⁻¹]_jj``, ``[c]``; where ``inverse`` is known, it has this.
         inverse: all of ``H⁻¹``.
         hessian: ``H``.
+        tokens: how many tokens it is the mean of.
     """
 
     diagonal: Tensor | None = None
     inverse: InverseHessian | None = None
     hessian: Hessian | None = None
+    tokens: int = 0
 
 
 def adapt(
@@ -68,9 +70,10 @@ def adapt(
             update,
             block,
             blocks,
-            {purpose: _diagonal(curved[purpose]) for purpose in config.sets if not config.rule.hessians},
-            {purpose: _known(curved[purpose].inverse) for purpose in config.sets if config.whole_inverse},
-            {purpose: _known(curved[purpose].hessian) for purpose in config.sets if config.rule.hessians},
+            {purpose: _diagonal(curved[purpose]) for purpose in config.sets if "diagonal" in config.takes},
+            {purpose: _known(curved[purpose].inverse) for purpose in config.sets if "inverse" in config.takes},
+            {purpose: _known(curved[purpose].hessian) for purpose in config.sets if "hessian" in config.takes},
+            {purpose: curved[purpose].tokens for purpose in config.sets},
         )
         adapted = config.rule.adapt(weight, config)
         yield replace(adapted, weight=with_new_rows(adapted.weight, new))

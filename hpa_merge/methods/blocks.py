@@ -64,7 +64,12 @@ def check_model(options: Options, architecture: str, blocks: int) -> None:
 def adapt(weight: Weight, options: Options) -> Adapted:
     """``W_old``; this is never called for the weights of other blocks."""
     figures = {"restored_share": 1.0, "energy_restored": 1.0}
-    return Adapted(weight.old.to(weight.new.dtype), weight.update, figures=figures)
+    return Adapted(weight.old.to(weight.new.dtype), weight.update, figures=figures, times=_nothing)
+
+
+def _nothing(rows: Tensor) -> Tensor:
+    """``rows M`` with ``M = 0``."""
+    return rows.new_zeros(rows.shape)
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -82,6 +87,7 @@ RULE = Rule(
     options=("blocks",),
     adapt=adapt,
     check=check,
+    no_lora=lambda options: "",
     touches=touches,
     check_model=check_model,
 )

@@ -59,4 +59,5 @@ RULE = Rule(
     by_columns=True,
     computes=True,
     share=hpa.share,
+    no_lora=hpa.no_lora,
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Bound, Rule, option
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
     from hpa_merge.core import Selection
 
-__all__ = ["BIBTEX", "RULE", "STEP", "Options", "share"]
+__all__ = ["BIBTEX", "RULE", "STEP", "Options", "share", "share_at"]
 
 TIE = 1e-9
 """How far ``α`` may lie outside its bounds because of rounding, relative."""
 
-STEP = ("p_max", "p_min", "orthogonal")
+STEP = ("p_max", "p_min", "orthogonal", "orthogonal_by", "depth_range")
 """The options that the controls share."""
 
 BIBTEX = """\
@@ -67,6 +68,36 @@ class Options:
     saliency: Literal["quotient", "product"] = option(
         "quotient", "Focus score: energy divided by [H⁻¹]_jj, or multiplied by it."
     )
+    orthogonal_by: Literal["matrix", "row", "column"] = option(
+        "matrix", "Orthogonal step: one κ for a weight, or one for each of its rows or columns."
+    )
+    depth_range: Literal["zero-based", "one-based", "full"] = option(
+        "zero-based", "Depth l/L of a block: l from 0 to L - 1, from 1 to L, or from 0 to L in equal steps."
+    )
+    hessian_scale: Literal["mean", "sum"] = option("mean", "The Hessian as mean over the tokens, or as their sum.")
+    averaging: Literal["mean-log", "log-mean"] = option(
+        "mean-log", "Balance α from the mean of the logarithms of ε̄/ζ̄, or from the logarithm of their mean."
+    )
+    excess: Literal["cut", "keep"] = option(
+        "cut", "Columns that only safety needs, beyond the share to restore: leave them to NEW, or restore them too."
+    )
+
+
+def share_at(options: Options, block: int, blocks: int) -> Fraction:
+    """``p``, in percent, at depth ``block`` of ``blocks``, as ``depth_range`` counts it."""
+    from hpa_merge.core import retained_share
+
+    if options.depth_range == "one-based":
+        block = min(block + 1, blocks)
+    elif options.depth_range == "full" and blocks > 1:
+        block, blocks = min(block, blocks - 1), blocks - 1
+    return retained_share(block, blocks, options.p_max, options.p_min)
+
+
+def inverse_of(weight: Weight, options: Options, purpose: str) -> Tensor:
+    """``[H⁻¹]_jj`` of a set, ``[c]``, with ``H`` as mean or as sum."""
+    inverse = weight.diagonal[purpose]
+    return inverse / weight.tokens[purpose] if options.hessian_scale == "sum" else inverse
 
 
 def adapt(weight: Weight, options: Options) -> Adapted:
@@ -76,23 +107,29 @@ def adapt(weight: Weight, options: Options) -> Adapted:
 
     selection = select_columns(
         weight.update.energy,
-        weight.diagonal["safety"],
-        weight.diagonal["task"],
+        inverse_of(weight, options, "safety"),
+        inverse_of(weight, options, "task"),
         n_restored=budget(weight, options),
         n_focus=budget(weight, options, options.focus_ratio),
         alpha_min=options.alpha_min,
         alpha_max=options.alpha_max,
         selection=options.selection,
         saliency=options.saliency,
+        averaging=options.averaging,
+        excess=options.excess,
     )
     return adapt_columns(weight, options, selection)
 
 
 def share(options: Options, block: int, blocks: int) -> float:
     """``p``, in percent, at depth ``block`` of ``blocks``."""
-    from hpa_merge.core import retained_share
+    return float(share_at(options, block, blocks))
 
-    return float(retained_share(block, blocks, options.p_max, options.p_min))
+
+def no_lora(options: Options) -> str:
+    """Restored columns leave the update's rank as it is; the orthogonal step does not."""
+    reason = "its orthogonal step subtracts a part of OLD's whole weight: leave it out with --no-orthogonal"
+    return reason if options.orthogonal else ""
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -114,6 +151,8 @@ def _impossible(weight: Weight, options: Options, selection: Selection, said: Ma
         yield f"two sets of {n_focus} of {columns} columns cannot share {n_shared}."
         return
     wanted = min(n_restored, n_shared) if options.selection == "shared" else n_restored
+    if options.selection == "balanced" and options.excess == "keep":
+        wanted = max(n_restored, n_focus - n_shared)
     if restored != wanted:
         yield f"{restored} columns are restored in the report, and {wanted} are required."
     allowed = allowed_columns(energy, n_restored if options.selection == "safety" else n_focus)
@@ -165,7 +204,7 @@ def explains(said: Tensor, selection: Selection, options: Options) -> bool:
         near = _at(epsilon, n_focus, NEAR * epsilon, everything) | _at(zeta, n_focus, NEAR * zeta, everything)
         shared = largest(epsilon, n_focus) & largest(zeta, n_focus)
         alone = largest(epsilon, n_focus) & ~shared
-        if options.selection == "balanced":
+        if options.selection == "balanced" and options.excess == "cut":
             near |= _at(epsilon, selection.n_restored, NEAR * epsilon, alone)
         left = selection.n_restored - (int(alone.sum()) if options.selection == "balanced" else 0)
         near |= _at(phi, left, width, shared)
@@ -187,7 +226,10 @@ RULE = Rule(
     paper="[Harmonious Parameter Adaptation](https://arxiv.org/abs/2511.20158) (Wang et al., CVPR 2026)",
     bibtex=BIBTEX,
     sets=("safety", "task"),
-    options=("p_max", "p_min", "focus_ratio", "alpha_min", "alpha_max", "selection", "orthogonal", "saliency"),
+    options=(
+        *("p_max", "p_min", "focus_ratio", "alpha_min", "alpha_max", "selection", "orthogonal", "saliency"),
+        *("orthogonal_by", "depth_range", "hessian_scale", "averaging", "excess"),
+    ),
     adapt=adapt,
     check=check,
     explains=explains,
@@ -195,4 +237,5 @@ RULE = Rule(
     computes=True,
     of_samples=("n_shared", "alpha", "restored", "saliency"),
     share=share,
+    no_lora=no_lora,
 )

@@ -50,7 +50,8 @@ def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:
 
 def adapt(weight: Weight, options: Options) -> Adapted:
     """``W``; it uses the two weights alone."""
-    return Adapted(interpolate(weight.old, weight.new, options.weight), weight.update)
+    mixed = interpolate(weight.old, weight.new, options.weight)
+    return Adapted(mixed, weight.update, times=lambda rows: rows * options.weight)
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -71,5 +72,6 @@ RULE = Rule(
     options=("weight",),
     adapt=adapt,
     check=check,
+    no_lora=lambda options: "",
     computes=True,
 )

@@ -4,7 +4,7 @@
     sensitivity_m = W_new,m² / [H_t⁻¹]_mm        what the task loses without it (optimal brain surgeon)
     score = ω z(salience) + (1 − ω) z(sensitivity)
     P                                            the model patch: the share k of the values with the largest scores
-    W = W_old outside of P;  W_new + Σ_{m ∉ P} C_m in P      C_m = −ΔW_m/[H_t⁻¹]_mm · H_t⁻¹_{:,m}
+    W = W_old outside of P;  W_new + the compensation in P   C_m = −ΔW_m/[H_t⁻¹]_mm · H_t⁻¹_{:,m} for one m ∉ P
 
 ``W_old``, ``W_new`` and ``P`` are ``[r, c]``. A value ``m`` lies in a row and a column; ``[H_t⁻¹]_mm`` is its column's,
 and ``C_m`` changes its row. The paper fuses salience and sensitivity into a sparse mask, keeps at most a tenth of the
@@ -12,10 +12,12 @@ tuned values (``k`` = 10 %), and lets them compensate, by the inverse Hessian of
 are restored.
 
 The paper leaves details open. From the authors' code: ``z`` is the standard score within a row, 0 in a row that does
-not vary; ``ω`` is 0.8 in the copy that their script for LLaVA runs, and 0.5 in the other. Chosen here: the patch is
-taken from the whole weight, not from 128 columns at a time; ties go to the lower row, then to the lower column; the
-``C_m`` are summed, not applied one after the other from left to right; and the compensation has the sign of optimal
-brain surgeon. The code has the opposite sign, which raises the loss that it should lower.
+not vary; ``ω`` is 0.8 in the copy that their script for LLaVA runs, and 0.5 in the other; the values compensate from
+left to right (:mod:`surgery`). Different here: the code's ``[H_t⁻¹]_mm`` is the square of the diagonal of the Cholesky
+factor of ``H_t⁻¹``, which leaves out the columns on the left; it chooses the patch in blocks of 128 columns, and takes
+the standard score within them; it tunes and patches the last blocks of the text stack alone (see ``--include``). And
+its compensation has the opposite sign of optimal brain surgeon, which raises the loss that it should lower. Ties go to
+the lower row, then to the lower column.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpa_merge.methods import surgery
 from hpa_merge.methods.rule import PERCENT, Rule, option
-from hpa_merge.methods.weight import Adapted, Redone, Weight, restored_figures
+from hpa_merge.methods.weight import Adapted, Redone, Weight, energy_within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,8 +103,10 @@ def adapt(weight: Weight, options: Compensated) -> Adapted:
     """``W``; it uses the curvature of the task set."""
     old, new = weight.old, weight.new
     rest = ~model_patch(old, new, weight.diagonal["task"], options.patch_share)
-    made = surgery.operate(new, old, rest, weight.inverse.get("task"), new.dtype)
-    return Adapted(made, weight.update, figures=restored_figures(weight, rest))
+    made = surgery.operate(new, old, rest, surgery.compensation_of(weight, options, "task"), new.dtype)
+    free = surgery.free_values(rest, old != new, options)
+    figures = {**surgery.shares(rest, free), "energy_restored": energy_within(weight, rest)}
+    return Adapted(made, weight.update, figures=figures)
 
 
 def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -119,7 +123,11 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
         problems.append(f"{weight.name}: {int(of_old.sum())} of {size} values are OLD's, and {restored} are required.")
     if said["energy_restored"] is None:
         problems.append(f"{weight.name}: the report does not say how much of the update was restored.")
-    figures = {"restored_share": restored / size if size else 0.0, "energy_restored": said["energy_restored"]}
+    figures = {
+        "restored_share": restored / size if size else 0.0,
+        "compensated_share": said["compensated_share"],
+        "energy_restored": said["energy_restored"],
+    }
     free = ~of_old if options.compensation and restored else of_old & False
     made = found.where(of_old | free, new)
     compared = ((~of_old & ~free, False, "are neither OLD's nor NEW's"),)
@@ -132,11 +140,12 @@ RULE = Rule(
     "([Zhu et al.](https://arxiv.org/abs/2402.12048))",
     paper="[Model Tailor](https://arxiv.org/abs/2402.12048) (Zhu et al.)",
     sets=("task",),
-    whole_inverse=surgery.compensates,
+    takes=surgery.takes,
     base="new",
-    options=("patch_share", "compensation"),
+    options=("patch_share", *surgery.ORDER),
     adapt=adapt,
     check=check,
-    of_samples=("energy_restored",),
-    bytes_per_value=19,  # masks, and scores that are sorted
+    of_samples=("energy_restored", "compensated_share"),
+    bytes_per_value=24,  # masks, the first given value of a row, and scores that are sorted
+    bytes_per_square=16,  # a factor in float64, while it is turned
 )

@@ -22,20 +22,28 @@ from typing import TYPE_CHECKING, Any
 
 from hpa_merge.errors import NumericalError
 from hpa_merge.methods.rule import NOT_NEGATIVE, SHARE, Rule, option
-from hpa_merge.methods.weight import Adapted, Redone, Weight
+from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RULE", "Options", "weight_at"]
+__all__ = ["RULE", "WEIGHTS", "Options", "weight_at"]
+
+
+WEIGHTS = ("safety_weight", "safety_fade")
+"""The names of the options."""
 
 
 @dataclass(frozen=True)
 class Options:
     """``w`` and how it falls with depth."""
 
-    safety_weight: float = option(1.0, "regmean: weight of the safety loss; the task loss has weight 1.", NOT_NEGATIVE)
-    safety_fade: float = option(0.0, "regmean: share of the safety weight that is gone after the last block.", SHARE)
+    safety_weight: float = option(
+        1.0, "regmean, cgm: weight of the safety loss; the task loss has weight 1.", NOT_NEGATIVE
+    )
+    safety_fade: float = option(
+        0.0, "regmean, cgm: share of the safety weight that is gone after the last block.", SHARE
+    )
 
 
 def weight_at(options: Options, block: int, blocks: int) -> float:
@@ -49,27 +57,24 @@ def adapt(weight: Weight, options: Options) -> Adapted:
     Raises:
         NumericalError: ``H_t + w H_s`` does not factor in float64 either.
     """
-    from hpa_merge.core import SingularCompromise, compromise
+    from hpa_merge.core import Compromise, SingularCompromise
 
     of_safety = weight_at(options, weight.block, weight.blocks)
+    safety, task = weight.hessian["safety"], weight.hessian["task"]
+    both = safety.once(task, lambda: Compromise(safety, task))
     try:
-        made = compromise(weight.old, weight.new, weight.hessian["safety"], weight.hessian["task"], of_safety)
+        made = both.between(weight.old, weight.new, of_safety)
     except SingularCompromise as error:
         raise NumericalError(
             f"the two Hessians of {weight.name} cannot be combined, in float64 either ({error}): "
             f"lower safety_weight, which is {options.safety_weight:g}, or raise damping."
         ) from error
-    return Adapted(made, weight.update)
+    return Adapted(made, weight.update, times=lambda rows: both.between(rows.new_zeros(rows.shape), rows, of_safety))
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
     """The rows that tuning did not change, which no samples change either; the others take the samples."""
-    from hpa_merge.core.rounding import differing
-
-    changed = differing(weight.old.to(weight.new.dtype), weight.new).any(dim=1, keepdim=True).expand(weight.new.shape)
-    free = changed if weight_at(options, weight.block, weight.blocks) > 0.0 else changed & False
-    made = found.where(free, weight.new)
-    return Redone(Adapted(made, weight.update), ((~free, False, "are not NEW's"),), open=int(free.sum()))
+    return redone_in_rows(weight, found, mixed=weight_at(options, weight.block, weight.blocks) > 0.0)
 
 
 RULE = Rule(
@@ -79,9 +84,11 @@ RULE = Rule(
     paper="a weighted compromise of two quadratic losses, after [RegMean](https://arxiv.org/abs/2212.09849) "
     "(Jin et al., ICLR 2023)",
     sets=("safety", "task"),
-    hessians=True,
-    options=("safety_weight", "safety_fade"),
+    takes=lambda options: ("hessian",),
+    bytes_per_square=16,  # a factor in float64, and half of a symmetric matrix
+    options=WEIGHTS,
     adapt=adapt,
     check=check,
+    no_lora=lambda options: "",
     computes=True,
 )

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from hpa_merge.core import Selection
     from hpa_merge.methods.weight import Adapted, Redone, Weight
 
-__all__ = ["NOT_NEGATIVE", "PERCENT", "SHARE", "Bound", "Rule", "option"]
+__all__ = ["NOT_NEGATIVE", "PERCENT", "SHARE", "Bound", "Part", "Rule", "option"]
+
+
+Part = Literal["diagonal", "inverse", "hessian"]
+"""What a rule may take of a set's curvature."""
 
 
 @final
@@ -65,20 +69,22 @@ class Rule:
         check: computes a weight of OUT again without samples, as far as possible, from the report's figures (by field,
             with masks of columns as tensors ``[c]`` and ``saliency`` unpacked) and from the weight's values ``[r, c]``.
         bibtex: how the paper is cited; without it the card names ``paper`` again.
-        sets: the calibration sets that it uses, ``safety`` and ``task``; it gets ``[H⁻¹]_jj`` of each.
-        whole_inverse: whether it needs all of ``H⁻¹`` with these options.
-        hessians: whether it needs ``H`` itself, and no inverse.
+        sets: the calibration sets that it uses, ``safety`` and ``task``.
+        takes: what it takes of the curvature of each set with these options: the ``diagonal`` of ``H⁻¹``, all of the
+            ``inverse``, the ``hessian`` itself.
         options: the options that it uses, among those of all rules.
         by_columns: whether it restores whole columns and reports which.
         computes: whether it computes values from OLD's and NEW's, so that another machine may round differently;
             compensation does not count.
-        base: for a rule that compensates with all of ``H⁻¹``, whose values the compensation changes: ``old`` or
-            ``new``.
+        base: for a rule that compensates, whose values the compensation changes: ``old`` or ``new``.
         of_samples: the fields of a weight's record in the report that depend on the samples.
         explains: whether rounding on another machine can turn the rule's columns into those of a report, ``[c]`` bool.
         bytes_per_value: memory that the choice takes for each value of a weight.
+        bytes_per_square: memory that its factors take for each value of a ``c × c`` matrix.
         share: the percentage of the columns to restore at depth ``l`` of ``L``; None for a rule without such a share.
         touches: whether it touches the weights of a unit, given whether the unit is in the text stack, and its block.
+        no_lora: why the result with these options is not ``W_old + ΔW M`` with a matrix ``M``, ``[c, c]``: a clause
+            with its remedy. Empty if it is, so that a LoRA stays one of the same rank; ``adapt`` then gives ``M``.
         check_model: raises :class:`~hpa_merge.errors.ConfigError` if the options do not fit a model, given its class
             and the number of blocks of its text stack.
     """
@@ -90,8 +96,7 @@ class Rule:
     check: Callable[[Weight, Any, Mapping[str, Any], Tensor], Redone]
     bibtex: str = ""
     sets: tuple[str, ...] = ()
-    whole_inverse: Callable[[Any], bool] = lambda options: False
-    hessians: bool = False
+    takes: Callable[[Any], tuple[Part, ...]] = lambda options: ("diagonal",)
     options: tuple[str, ...] = ()
     by_columns: bool = False
     computes: bool = False
@@ -99,8 +104,10 @@ class Rule:
     of_samples: tuple[str, ...] = ()
     explains: Callable[[Tensor, Selection, Any], bool] = lambda said, selection, options: said.equal(selection.restored)
     bytes_per_value: int = 0
+    bytes_per_square: int = 0
     share: Callable[[Any, int, int], float | None] = lambda options, block, blocks: None
     touches: Callable[[Any, bool, int | None], bool] = lambda options, text, block: True
+    no_lora: Callable[[Any], str] = lambda options: "it changes single values of a weight: choose another method"
     check_model: Callable[[Any, str, int], None] = lambda options, architecture, blocks: None
 
     @property

@@ -2,42 +2,53 @@
 
     δL_m = δw_m² / (2[H_s⁻¹]_mm)                 the cost to safety of keeping the change δw_m, compensated: Theorem 4.1
     r_m = δw_m² / δL_m = 2[H_s⁻¹]_mm             utility over cost; the utility of a change is its square
-    ε = s · (1/(r c)) Σ_m 1/(2[H_s⁻¹]_mm)        the safety budget of a layer of r c values, s = 0.1
+    ε = s · (r c/4096²) · (1/(r c)) Σ_m 1/(2[H_s⁻¹]_mm)      the safety budget of a layer of r c values, s = 0.1
     M                                            greedily by r_m, the largest first, while Σ δL_m ≤ ε
-    W = W_old + M ⊙ ΔW + (1 − M) ⊙ Σ_{m ∈ M} C_m  C_m = δw_m/[H_s⁻¹]_mm · H_s⁻¹_{:,m}
+    W = W_new in M,  W_old + the compensation elsewhere      C_m = δw_m/[H_s⁻¹]_mm · H_s⁻¹_{:,m} for one m ∈ M
 
 ``W_old``, ``W`` and the mask ``M`` are ``[r, c]``. A value ``m`` lies in a row and a column; ``C_m`` changes its row.
 ``H_s`` is the same ``c × c`` matrix for each row, so ``r_m`` depends on the column alone, and ``M`` consists of whole
 columns and the beginning of one more. The scale of ``H_s`` cancels: it may be per token or per sample.
 
-The paper leaves the order of equal ``r_m`` open: here the lower column goes first, and within a column the lower row.
-The authors' code differs from the equations, which are followed here: it leaves out the 15 % of the values with the
-smallest ``r_m``, goes by blocks of 2048 columns, multiplies ``ε`` by ``r c/4096²``, and compensates in the columns to
-the right of a change only.
+From the authors' code: the factor ``r c/4096²``, which the paper leaves out because its layers have that size, so that
+``s`` bounds the mean cost of a value and means the same at every size; the values compensate from left to right
+(:mod:`surgery`); ``--safety-floor 15`` leaves out the 15 % of the values with the smallest ``r_m``. Different here: the
+code goes by blocks of 2048 columns, each with its own share of the budget, and of the 15 %; its ``[H_s⁻¹]_mm`` is the
+square of the diagonal of the Cholesky factor of ``H_s⁻¹``, which leaves out the columns on the left; and it compensates
+four columns at a time. The order of equal ``r_m`` is open: here the lower column goes first, and within a column the
+lower row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, final
 
 from hpa_merge.methods import surgery
-from hpa_merge.methods.rule import NOT_NEGATIVE, Rule, option
-from hpa_merge.methods.weight import Adapted, Redone, Weight, restored_figures
+from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Rule, option
+from hpa_merge.methods.weight import Adapted, Redone, Weight, energy_within
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["RULE", "DeltaSelection", "Options", "select_deltas"]
 
+WIDTH = 4096
+"""Rows and columns of the layers that ``s`` is given for: those of Llama 2 7B."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """``s``; the default is the paper's."""
+    """``s``, with the paper's default, and the authors' floor, which the paper does not have."""
 
     safety_budget: float = option(
         0.1, "safe-delta: how much safety the kept changes may cost, s in the paper.", NOT_NEGATIVE
+    )
+    safety_floor: float = option(
+        0.0, "safe-delta: percent of the values, of least utility for their cost, that are never kept.", PERCENT
     )
 
 
@@ -72,22 +83,26 @@ class DeltaSelection:
         return mask
 
 
-def select_deltas(old: Tensor, new: Tensor, energy: Tensor, inverse: Tensor, safety_budget: float) -> DeltaSelection:
+def select_deltas(
+    old: Tensor, new: Tensor, energy: Tensor, inverse: Tensor, safety_budget: float, floor: float = 0.0
+) -> DeltaSelection:
     """``M`` of the weight ``old`` ``[r, c]`` that tuning turned into ``new``; float64 on the CPU.
 
     Args:
         energy: ``e_j = (1/r) Σ_i ΔW_ij²``, ``[c]``.
         inverse: ``[H_s⁻¹]_jj``, ``[c]``, positive.
         safety_budget: ``s``.
+        floor: percent of the values that are never kept.
     """
     import torch
 
     energy, inverse = energy.to("cpu", torch.float64), inverse.to("cpu", torch.float64)
-    budget = safety_budget * float((0.5 / inverse).mean())
+    budget = safety_budget * old.numel() / WIDTH**2 * float((0.5 / inverse).mean())
     order = torch.sort(inverse, descending=True, stable=True).indices
     costs = (old.shape[0] * energy / (2.0 * inverse))[order]  # of whole columns
     sums = costs.cumsum(0)
-    count = int((sums <= budget).sum())
+    most = old.numel() - math.floor(Fraction(str(floor)) * old.numel() / 100)  # values that may be kept
+    count = min(int((sums <= budget).sum()), most // max(1, old.shape[0]))
     whole = torch.zeros(len(energy), dtype=torch.bool)
     whole[order[:count]] = True
     spent = float(sums[count - 1]) if count else 0.0
@@ -96,7 +111,7 @@ def select_deltas(old: Tensor, new: Tensor, energy: Tensor, inverse: Tensor, saf
     split = int(order[count])
     delta = new[:, split].double() - old[:, split].double()
     within = spent + (delta.square() / (2.0 * float(inverse[split]))).cumsum(0).cpu()
-    rows = int((within <= budget).sum())
+    rows = min(int((within <= budget).sum()), most - count * old.shape[0])
     cost = float(within[rows - 1]) if rows else spent
     return DeltaSelection(whole, split if rows else None, rows, cost, budget)
 
@@ -104,24 +119,27 @@ def select_deltas(old: Tensor, new: Tensor, energy: Tensor, inverse: Tensor, saf
 def adapt(weight: Weight, options: Compensated) -> Adapted:
     """``W``; it uses the curvature of the safety set."""
     old, new, budget = weight.old, weight.new, options.safety_budget
-    chosen = select_deltas(old, new, weight.update.energy, weight.diagonal["safety"], budget)
-    mask = chosen.mask(len(old))
+    chosen = select_deltas(old, new, weight.update.energy, weight.diagonal["safety"], budget, options.safety_floor)
+    mask = chosen.mask(len(old)).to(old.device)
     figures = {
-        **restored_figures(weight, ~mask),
+        **_figures(weight, mask, surgery.free_values(mask, old != new, options)),
         "new_columns": chosen.whole,
         "split_column": chosen.split,
         "split_rows": chosen.rows if chosen.split is not None else None,
         "safety_cost": chosen.cost,
         "safety_budget": chosen.budget,
     }
-    made = surgery.operate(old, new, mask, weight.inverse.get("safety"), new.dtype)
+    made = surgery.operate(old, new, mask, surgery.compensation_of(weight, options, "safety"), new.dtype)
     return Adapted(made, weight.update, figures=figures)
 
 
-def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The weight with NEW's values where the report says so; the others are OLD's, or compensate by the inverse."""
-    from hpa_merge.core.rounding import differing
+def _figures(weight: Weight, mask: Tensor, free: Tensor) -> dict[str, float]:
+    """What is OLD's, and what compensation may have changed; ``mask``, ``free``: ``[r, c]`` bool."""
+    return {**surgery.shares(~mask & ~free, free), "energy_restored": energy_within(weight, ~mask)}
 
+
+def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: Tensor) -> Redone:
+    """The weight with NEW's values where the report says so; the others are OLD's, or compensate."""
     old, new, problems = weight.old, weight.new, []
     mask = said["new_columns"].expand(len(old), -1).clone()
     if said["split_column"] is not None and said["split_rows"] is not None:
@@ -131,10 +149,8 @@ def check(weight: Weight, options: Compensated, said: Mapping[str, Any], found: 
     cost, budget, split = said["safety_cost"], said["safety_budget"], (said["split_column"], said["split_rows"])
     if cost is None or budget is None or cost > budget or split.count(None) == 1:
         problems.append(f"{weight.name}: the report does not say how safety was spent.")
-    rest = ~mask
-    figures = {**restored_figures(weight, rest), **{name: said[name] for name in SPENT}}
-    # A row without a value of NEW needs no compensation.
-    free = rest & (mask & differing(old, new)).any(dim=1, keepdim=True) if options.compensation else rest & False
+    rest, free = ~mask, surgery.free_values(mask, old != new, options)
+    figures = {**_figures(weight, mask, free), **{name: said[name] for name in SPENT}}
     made = found.where(free, new.where(mask, old.to(new.dtype)))
     compared = (
         (mask, False, "are NEW's in the report and not in OUT"),
@@ -151,11 +167,12 @@ RULE = Rule(
     "([Lu et al.](https://arxiv.org/abs/2505.12038))",
     paper="[Safe Delta](https://arxiv.org/abs/2505.12038) (Lu et al.)",
     sets=("safety",),
-    whole_inverse=surgery.compensates,
+    takes=surgery.takes,
     base="old",
-    options=("safety_budget", "compensation"),
+    options=("safety_budget", "safety_floor", *surgery.ORDER),
     adapt=adapt,
     check=check,
     of_samples=SPENT,
-    bytes_per_value=3,  # masks
+    bytes_per_value=8,  # masks, and the first given value of a row
+    bytes_per_square=16,  # a factor in float64, while it is turned
 )

@@ -5,7 +5,7 @@ Imports no torch, as :mod:`rule` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hpa_merge.core import Hessian, InverseHessian, Selection, Update
 
-__all__ = ["Adapted", "Redone", "Weight", "restored_figures"]
+__all__ = ["Adapted", "Redone", "Weight", "energy_within", "redone_in_rows", "share_within"]
 
 ROWS = 256
 """Rows that are processed at once."""
@@ -34,6 +34,7 @@ class Weight:
             from NEW's. Empty if the weight is checked without the samples.
         inverse: all of ``H⁻¹``, if the rule needs it.
         hessian: ``H`` itself, if the rule needs it.
+        tokens: how many tokens each set's ``H`` is the mean of.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Weight:
     diagonal: Mapping[str, Tensor] = field(default_factory=dict)
     inverse: Mapping[str, InverseHessian] = field(default_factory=dict)
     hessian: Mapping[str, Hessian] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @final
@@ -58,7 +60,9 @@ class Adapted:
         share: ``p`` in percent; None, like the next two, if the method has none.
         selection: the restored columns.
         kappa: the ``κ`` that was used: 0 without the orthogonal step.
+        kappas: the ``κ`` of each row ``[r, 1]`` or column ``[1, c]``, if one for each was used.
         figures: further figures for the report, by field.
+        times: multiplies rows ``[k, c]`` in float32 by ``M``, if ``Ŵ = W_old + ΔW M``; see :attr:`Rule.no_lora`.
     """
 
     weight: Tensor
@@ -66,7 +70,9 @@ class Adapted:
     share: float | None = None
     selection: Selection | None = None
     kappa: float | None = None
+    kappas: Tensor | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    times: Callable[[Tensor], Tensor] | None = None
 
     @property
     def energy_restored(self) -> float | None:
@@ -101,14 +107,31 @@ class Redone:
     open: int = 0
 
 
-def restored_figures(weight: Weight, mask: Tensor) -> dict[str, float]:
-    """The shares of a weight's values, and of the square of its update, that lie within ``mask`` ``[r, c]``."""
+def share_within(mask: Tensor) -> float:
+    """The share of the values of ``mask`` ``[r, c]`` that are true."""
+    return int(mask.sum()) / mask.numel() if mask.numel() else 0.0
+
+
+def energy_within(weight: Weight, mask: Tensor) -> float:
+    """The share of the square of a weight's update that lies within ``mask`` ``[r, c]``."""
     mask, change = mask.to(weight.old.device), 0.0
     for begin in range(0, len(mask), ROWS):
         rows = slice(begin, begin + ROWS)
         delta = weight.new[rows].double() - weight.old[rows].double()
         change += float(delta.square_()[mask[rows]].sum())
-    return {
-        "restored_share": int(mask.sum()) / mask.numel() if mask.numel() else 0.0,
-        "energy_restored": change / weight.update.change if weight.update.change > 0.0 else 0.0,
-    }
+    return change / weight.update.change if weight.update.change > 0.0 else 0.0
+
+
+def redone_in_rows(weight: Weight, found: Tensor, *, mixed: bool) -> Redone:
+    """A weight of a rule that mixes the columns of each row of the update: unchanged rows take no samples.
+
+    Args:
+        found: the weight in OUT, ``[r, c]``.
+        mixed: whether the options let the rule change anything.
+    """
+    from hpa_merge.core.rounding import differing
+
+    changed = differing(weight.old.to(weight.new.dtype), weight.new).any(dim=1, keepdim=True).expand(weight.new.shape)
+    free = changed if mixed else changed & False
+    made = found.where(free, weight.new)
+    return Redone(Adapted(made, weight.update), ((~free, False, "are not NEW's"),), open=int(free.sum()))

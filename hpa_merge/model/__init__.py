@@ -8,6 +8,7 @@ from hpa_merge.model.adapter_trial import try_adapter
 from hpa_merge.model.components import COMPONENTS, Component
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.hooks import ActivationHooks
+from hpa_merge.model.kept_dtypes import kept_in_float32
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
 from hpa_merge.model.meta_model import LinearTensor, MetaModel
 from hpa_merge.model.original_llava import TOWER, is_original_llava
@@ -32,5 +33,6 @@ __all__ = [
     "WatchedWeight",
     "find_units",
     "is_original_llava",
+    "kept_in_float32",
     "try_adapter",
 ]

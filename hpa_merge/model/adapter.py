@@ -15,10 +15,17 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
+from hpa_merge.model.adapter_factors import Factors, factors_of, saved_name
+from hpa_merge.model.adapter_fit import as_fitted, belonging_of, difference, fit, parameters_of
+from hpa_merge.model.adapter_layers import layers_of, names_of, put, tensors_of
+from hpa_merge.model.adapter_names import plain_names
+from hpa_merge.model.adapter_stacks import arrange_stacks
 from hpa_merge.model.building import build_meta_model
-from hpa_merge.model.conversion import Conversion, Header, current_name, find_conversions
-from hpa_merge.model.injection import PREFIX, describe, inject, place, quietly, read_config
+from hpa_merge.model.conversion import Conversion, Header, find_conversions
+from hpa_merge.model.injection import describe, inject, place, quietly, read_config, tuner_prefix
+from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.tracing import Traced, sources_of
 
 __all__ = ["Adapter"]
@@ -68,11 +75,24 @@ class Adapter:
 
     Attributes:
         kind: what it is, for people.
+        settings: peft's configuration of it, as it fits OLD's modules.
         keys: the model's tensors on disk that it may change.
         most: the most elements of tensors that are computed together.
+        notes: what the user should know, a sentence each.
+        twins: pairs of the adapter's tensors that have to be equal, because they are one tensor in OLD.
+        names: peft's own names of the adapter's tensors, by those under which it saves them for OLD's modules.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        own: Header,
+        base: Path,
+        header: Header,
+        tower: Path | None = None,
+        code: Code | None = None,
+    ) -> None:
         """Build the model with the adapter's layers, and check that they fit.
 
         Args:
@@ -81,6 +101,8 @@ class Adapter:
             own: the adapter's tensors.
             base: OLD's folder.
             header: OLD's tensors.
+            tower: folder of the vision tower, if OLD has LLaVA's own layout.
+            code: the code that OLD brings, which is run.
 
         Raises:
             CheckpointError: it does not fit OLD, or is of a kind that cannot be merged.
@@ -89,19 +111,13 @@ class Adapter:
             settings = read_config(folder, config, {key: shape for key, (_, shape) in own.items()})
             self.kind = describe(settings)
             self._folder, self._own, self._header = folder, own, header
-            self._model = build_meta_model(base, header, "OLD")
-            conversions = find_conversions(self._model, header, "OLD")
-            model = deepcopy(self._model)
+            self._written_by = config.get("peft_version")
+            self._model = build_meta_model(base, header, "OLD", tower, code=code)
+            known_as = str if tower is None else module_name
+            conversions = find_conversions(self._model, header, "OLD", known_as)
             self._on_disk = {target: conversion for conversion in conversions for target in conversion.targets}
-            self._name_of = _names(model, self._on_disk)
-            self._tensors = {key: self._name_of[id(value)] for key, value in model.state_dict(keep_vars=True).items()}
-            self._wrapped, merged = inject(model, settings, folder)
-            self._inner: nn.Module = self._wrapped.get_base_model()  # type: ignore[operator]
-            self._called, self._placed = self._place_all()
-            self._check_placed()
-            parameters = self._wrapped.state_dict(keep_vars=True)
-            self._dtypes = {name: parameters[name].dtype for name in self._placed}
-            self._groups = self._find_groups(merged)
+            self._build_fitting(settings, plain_names(own, tuner_prefix(settings), f"NEW {folder}"), known_as)
+            self.twins = self._find_twins()
             self._check_reverts()
         self.keys = frozenset(self._groups)
         self.most = max(
@@ -127,34 +143,81 @@ class Adapter:
                 self._rest = self._merge(self._groups[key], lambda k: raw if k == key else base(k), own)
         return self._rest.pop(key)
 
-    def _place_all(self) -> tuple[dict[str, str], dict[str, Tensor]]:
-        """The names under which peft gets the adapter's tensors, by key; and the tensors by peft's own names.
+    @property
+    def factors(self) -> tuple[Factors, ...]:
+        """The factors of each low-rank update, by layer; empty for an adapter of another kind."""
+        state = self._wrapped.state_dict(keep_vars=True)
+        placed = {id(state[name]): name for name in self._placed}
+        layers = dict.fromkeys(layer for group in self._groups.values() for layer in group.layers)
+        return tuple(
+            factors
+            for layer in layers
+            for factors in factors_of(layer.path, self._inner.get_submodule(layer.path), layer.results, placed)
+        )
 
-        These are their saved names, or present ones if transformers has renamed the model's modules since then.
+    def tensor(self, name: str, own: Read) -> Tensor:
+        """One of ``names``, in the dtype in which peft computes with it."""
+        with quietly():
+            return self._own_tensor(self.names[name], own)
+
+    def sources_of(self, name: str) -> frozenset[str]:
+        """The tensors in the adapter's file that one of ``names`` is computed from."""
+        return sources_of(self._placed[self.names[name]])
+
+    def keys_of(self, parameter: str) -> tuple[str, ...]:
+        """OLD's tensors on disk that become a parameter of the model, and others with it."""
+        return self._on_disk[parameter].keys
+
+    def parameter(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The value of a parameter of the model from the tensors on disk that :meth:`keys_of` names."""
+        return self._on_disk[name].apply(tensors, self._model)[name]
+
+    def _build_fitting(self, settings: Any, names: dict[str, str], known_as: Callable[[str], str]) -> None:
+        """Build what the configuration says or, if that does not fit the adapter's tensors, what these say.
+
+        Args:
+            names: plain names of the adapter's tensors, by key.
+            known_as: translates a path in another layout.
+        """
+        self._made: set[str] | None = None
+        try:
+            self._build(deepcopy(settings), names, [])
+        except CheckpointError as error:
+            shapes = {name: self._own[key][1] for key, name in names.items()}
+            belonging = belonging_of(self._model, settings, shapes, known_as, f"NEW {self._folder}")
+            told = difference(self._made, belonging.values())
+            fitted = fit(settings, belonging.values(), parameters_of(self._model))
+            present = {key: belonging[name].name if name in belonging else name for key, name in names.items()}
+            try:
+                with as_fitted():
+                    self._build(fitted, present, [told])
+            except CheckpointError:
+                raise error from None
+
+    def _build(self, settings: Any, names: dict[str, str], notes: list[str]) -> None:
+        """Build the model with the layers that the configuration describes, and place the adapter's tensors.
 
         Raises:
-            CheckpointError: peft cannot load them.
+            CheckpointError: a tensor has no place, a place has no tensor, or peft cannot do it.
         """
-        traced = {key: Traced.of(key, dtype, shape) for key, (dtype, shape) in self._own.items()}
-        places = self._wrapped.state_dict(keep_vars=True).keys()
-        called = {key: key for key in traced}
-        placed: dict[str, Tensor] = {}
-        refusal: CheckpointError | None = None
-        try:
-            placed = place(self._wrapped, traced, self._folder)
-            if placed.keys() <= places:
-                return called, placed
-        except CheckpointError as error:
-            refusal = error
-        present = {key: PREFIX + current_name(key.removeprefix(PREFIX), self._model) for key in traced}
-        if present != called and len(set(present.values())) == len(present):
-            try:
-                return present, place(self._wrapped, {present[key]: traced[key] for key in traced}, self._folder)
-            except CheckpointError as error:
-                refusal = refusal or error
-        if refusal is not None:
-            raise refusal
-        return called, placed
+        model = deepcopy(self._model)
+        self._name_of = names_of(model, self._on_disk)
+        self._tensors = {key: self._name_of[id(value)] for key, value in model.state_dict(keep_vars=True).items()}
+        self.settings, self._called = settings, names
+        self._wrapped, merged = inject(model, settings, self._folder)
+        self._inner: nn.Module = self._wrapped.get_base_model()  # type: ignore[operator]
+        tuner: Any = self._wrapped.base_model
+        self._made = {*tuner.targeted_module_names}
+        self._made |= {name.rpartition(".")[0] for name in tuner.targeted_parameter_names}
+        shapes = {name: self._own[key][1] for key, name in names.items()}
+        self.notes = [*notes, *filter(None, [arrange_stacks(self._wrapped, self._written_by, shapes)])]
+        traced = {name: Traced.of(key, *self._own[key]) for key, name in names.items()}
+        self._placed = place(self._wrapped, traced, self._folder)
+        self._check_placed()
+        parameters = self._wrapped.state_dict(keep_vars=True)
+        self._dtypes = {name: parameters[name].dtype for name in self._placed}
+        self.names = {saved_name(name): name for name in self._placed}
+        self._groups = self._find_groups(merged)
 
     def _check_placed(self) -> None:
         """Raise CheckpointError for the first tensor of the adapter that has no place in the model."""
@@ -183,7 +246,7 @@ class Adapter:
         placed = {id(state[name]): name for name in self._placed}
         groups: dict[Conversion, _Group] = {}
         changed: dict[str, _Layer] = {}
-        for path, module in _layers(self._inner):
+        for path, module in layers_of(self._inner):
             layer = self._layer(path, module, merged.get_submodule(path), placed)
             twins = [changed[target] for target in layer.results.values() if target in changed]
             if any(set(twin.from_adapter.values()) != set(layer.from_adapter.values()) for twin in twins):
@@ -202,7 +265,7 @@ class Adapter:
 
     def _layer(self, path: str, module: nn.Module, merged: nn.Module, placed: Mapping[int, str]) -> _Layer:
         from_base, from_adapter = {}, {}
-        for name, tensor in _tensors(module):
+        for name, tensor in tensors_of(module):
             if tensor.is_meta and not UNUSED.search(name):
                 if id(tensor) in placed:
                     from_adapter[name] = placed[id(tensor)]
@@ -217,6 +280,30 @@ class Adapter:
         on_disk = {name: target for name, target in results.items() if target in self._on_disk}
         return _Layer(path, from_base, from_adapter, on_disk)
 
+    def _find_twins(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of the adapter's tensors that are one parameter of the model, of which the first is used.
+
+        Raises:
+            CheckpointError: a tensor is not used at all.
+        """
+        groups = dict.fromkeys(self._groups.values())
+        used = {name for group in groups for name in group.replaced.values()}
+        used |= {name for group in groups for layer in group.layers for name in layer.from_adapter.values()}
+        sources = {key for name in used for key in sources_of(self._placed[name])}
+        state = self._wrapped.state_dict(keep_vars=True)
+        used_as = {id(state[name]): name for name in used}
+        first = {key: used_as.get(id(state[name])) for name, value in self._placed.items() for key in sources_of(value)}
+        twins = []
+        for key in sorted(self._own.keys() - sources):
+            twin = first.get(key)
+            if twin is None:
+                raise CheckpointError(
+                    f"NEW {self._folder}: the adapter's tensor {key} would be left out, because merging does not use "
+                    "it: save the adapter again with save_pretrained of peft."
+                )
+            twins += [(min(sources_of(self._placed[twin])), key)]
+        return tuple(twins)
+
     def _check_reverts(self) -> None:
         """Raise CheckpointError if transformers cannot split a changed parameter into its tensors on disk."""
         for conversion in dict.fromkeys(c for group in self._groups.values() for c in group.conversions):
@@ -230,8 +317,30 @@ class Adapter:
                     "save_pretrained()."
                 ) from error
 
+    def merge_into(self, model: nn.Module, base: Read, own: Read) -> None:
+        """Merge the adapter into ``model``: OLD's, as transformers has loaded it.
+
+        Args:
+            base: reads OLD's tensors.
+            own: reads the adapter's.
+        """
+        with quietly():
+            for group in dict.fromkeys(self._groups.values()):
+                for target, value in self._values(group, base, own).items():
+                    stored = value.to(self._header[self._on_disk[target].keys[0]][0])
+                    model.get_parameter_or_buffer(target).copy_(stored)  # type: ignore[operator]
+
     def _merge(self, group: _Group, base: Read, own: Read) -> dict[str, Tensor]:
         """Every tensor on disk of a group."""
+        values = self._values(group, base, own)
+        return {
+            key: value.to(self._header[key][0])
+            for conversion in group.conversions
+            for key, value in conversion.revert(values, self._model).items()
+        }
+
+    def _values(self, group: _Group, base: Read, own: Read) -> dict[str, Tensor]:
+        """Every parameter of the model that becomes a group's tensors on disk, merged."""
         values = {target: self._own_tensor(name, own) for target, name in group.replaced.items()}
         needed = {target: None for layer in group.layers for target in layer.from_base.values()}
         changed = {*values, *(target for layer in group.layers for target in layer.results.values())}
@@ -243,19 +352,15 @@ class Adapter:
             values = found | values
         for layer in group.layers:
             values |= self._merge_layer(layer, values, own)
-        return {
-            key: value.to(self._header[key][0])
-            for conversion in group.conversions
-            for key, value in conversion.revert(values, self._model).items()
-        }
+        return {target: values[target] for conversion in group.conversions for target in conversion.targets}
 
     def _merge_layer(self, layer: _Layer, values: Mapping[str, Tensor], own: Read) -> dict[str, Tensor]:
         """The parameters that a layer changes, merged as in ``merge_and_unload``; ``values``: the model's."""
         module: Any = deepcopy(self._inner.get_submodule(layer.path))
         for name, target in layer.from_base.items():
-            _put(module, name, values[target])
+            put(module, name, values[target])
         for name, placed in layer.from_adapter.items():
-            _put(module, name, self._own_tensor(placed, own))
+            put(module, name, self._own_tensor(placed, own))
         if hasattr(module, "unload_and_optionally_merge_module"):
             module = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
         else:
@@ -276,33 +381,6 @@ class Adapter:
         return place(self._wrapped, tensors, self._folder)[name].to(dtype)
 
 
-def _layers(model: nn.Module) -> Iterable[tuple[str, Any]]:
-    """peft's outermost layers in ``model``, by path: those that ``merge_and_unload`` replaces."""
-    outer = None
-    for path, module in model.named_modules():
-        inside = outer is not None and path.startswith(f"{outer}.")
-        tied = getattr(getattr(module, "token_adapter", None), "tied_adapter", None) is not None
-        if not inside and (hasattr(module, "unload_and_optionally_merge_module") or hasattr(module, "base_layer")):
-            outer = path
-            if not tied:  # else its twin is merged
-                yield path, module
-
-
-def _names(model: nn.Module, on_disk: Mapping[str, Conversion]) -> dict[int, str]:
-    """The name of each parameter and buffer by ``id()``; for tied ones, the name that is on disk."""
-    names: dict[int, str] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if names.get(id(value)) not in on_disk:
-            names[id(value)] = name
-    return names
-
-
-def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """Every parameter and every buffer, saved or not, under each of its names."""
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
-
-
 def _join(groups: dict[Conversion, _Group], conversions: Iterable[Conversion]) -> _Group:
     """The group of all these conversions; groups that contain one of them are joined."""
     joined = _Group()
@@ -315,12 +393,3 @@ def _join(groups: dict[Conversion, _Group], conversions: Iterable[Conversion]) -
         for member in joined.conversions:
             groups[member] = joined
     return joined
-
-
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    inner = module.get_submodule(owner)
-    if leaf in inner._parameters:
-        inner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-    else:
-        inner._buffers[leaf] = value

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.isolation import Child, Limits, Stopped
 from hpa_merge.model.conversion import Header
@@ -30,7 +31,15 @@ PLAIN = 4096
 """The most characters of a configuration without such signs that is read here: it names some dozens of modules."""
 
 
-def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path, header: Header) -> None:
+def try_adapter(
+    folder: Path,
+    config: Mapping[str, Any],
+    own: Header,
+    base: Path,
+    header: Header,
+    tower: Path | None,
+    code: Code | None = None,
+) -> None:
     """Build the adapter in a child if its configuration has regular expressions or is long.
 
     The arguments are Adapter's.
@@ -43,7 +52,7 @@ def try_adapter(folder: Path, config: Mapping[str, Any], own: Header, base: Path
         return
     child = Child(SERVICE, MEMORY)
     try:
-        child.call("build", folder, dict(config), dict(own), base, dict(header), limits=BUILDING)
+        child.call("build", folder, dict(config), dict(own), base, dict(header), tower, code, limits=BUILDING)
     except Stopped as stopped:
         raise CheckpointError(
             f"NEW {folder} is an adapter whose adapter_config.json cannot be matched with OLD's modules ({stopped}): "

@@ -20,10 +20,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-__all__ = ["absent_tensors", "candidates", "named_class"]
+__all__ = ["absent_tensors", "candidates", "is_headless", "named_class"]
 
-GENERATING = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM, AutoModelForSeq2SeqLM)
-"""The Auto classes of models that generate text, the most comprehensive first."""
+GENERATING = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForSeq2SeqLM, AutoModelForCausalLM)
+"""The Auto classes of models that generate text, the most comprehensive first: BART's decoder alone is a causal one."""
 
 
 def named_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
@@ -40,6 +40,11 @@ def candidates(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
     if named is not None and named not in inner:
         return [named]
     return [*dict.fromkeys([*_classes(GENERATING, config), *([named] if named is not None else []), *inner])]
+
+
+def is_headless(model: PreTrainedModel) -> bool:
+    """Whether the class is the one that transformers has for the model without a head."""
+    return type(model) in _classes([AutoModel], model.config) and model.get_output_embeddings() is None
 
 
 def absent_tensors(model: PreTrainedModel, loaded: Collection[str]) -> list[str]:

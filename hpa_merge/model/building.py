@@ -15,11 +15,15 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from hpa_merge.custom_code.failing import blaming, place_of
+from hpa_merge.custom_code.finding import Code
+from hpa_merge.custom_code.running import running
 from hpa_merge.errors import CheckpointError, HPAError
 from hpa_merge.files.parsing import CONFIG, read_json
-from hpa_merge.model.architecture import absent_tensors, candidates, named_class
+from hpa_merge.model.architecture import absent_tensors, named_class
+from hpa_merge.model.classes import check_trusted, classes_of, read_model_config
 from hpa_merge.model.conversion import Header, find_conversions
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.model.transformers_fixes import repair
@@ -51,33 +55,46 @@ def build_meta_model(
     role: str,
     tower: Path | None = None,
     architecture: type[PreTrainedModel] | None = None,
+    code: Code | None = None,
 ) -> PreTrainedModel:
     """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` gives.
 
     Args:
         tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
         architecture: its class; None for the one that :mod:`.architecture` finds.
+        code: the code that the checkpoint brings, which is run; None: none is run.
 
     Raises:
         CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
     """
+    with blaming(code, role), running(code):
+        return _build_from(folder, header, role, tower, architecture, code)
+
+
+def _build_from(
+    folder: Path,
+    header: Header,
+    role: str,
+    tower: Path | None,
+    architecture: type[PreTrainedModel] | None,
+    code: Code | None,
+) -> PreTrainedModel:
+    """As :func:`build_meta_model`; the code, if any, may raise anything."""
     try:
         raw = _read_config(folder, header, role)
         if tower is None:
-            _check_type(raw, role)
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            if "auto_map" not in raw:
+                _check_type(raw, role)
+            config = read_model_config(folder, role, code)
         else:
             config = llava_config(raw, _read_config(tower, header, "the vision tower"), header, role)
-        tried = [architecture] if architecture is not None else candidates(config)
-        if not tried:
-            raise CheckpointError(
-                f"{role}'s architecture is {(config.architectures or ['(none)'])[0]}, which transformers "
-                f"{transformers.__version__} does not have: install a version that does."
-            )
+        tried = [architecture] if architecture is not None else classes_of(config, folder, role, code)
         for each in tried:
             model = _build(each, config, header, role)
             if len(tried) == 1 or _is_whole(model, header, role):
                 break
+        else:
+            check_trusted(config, folder, role, code)
         if tower is not None:
             adapt(model, raw)
         if next(model.parameters(), None) is None:
@@ -85,6 +102,8 @@ def build_meta_model(
     except HPAError:
         raise
     except Exception as error:  # config.json may hold anything, and transformers may raise anything
+        if place_of(error):
+            raise
         reason = " ".join(str(error).split())[:200].rstrip(" .:") or type(error).__name__
         raise CheckpointError(
             f"{role}'s config.json is not one that transformers {transformers.__version__} can build a model from "
@@ -121,7 +140,7 @@ def _is_whole(model: PreTrainedModel, header: Header, role: str) -> bool:
     """Whether the checkpoint has every tensor that the model needs, in its shape."""
     try:
         conversions = find_conversions(model, header, role)
-    except CheckpointError:
+    except Exception:  # transformers' conversions may raise anything for the tensors of another class
         return False
     return not absent_tensors(model, {target for conversion in conversions for target in conversion.targets})
 

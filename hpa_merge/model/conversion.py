@@ -145,6 +145,32 @@ class Conversion:
                 found.setdefault(place, Matrix(*places[place], axis, observers))
         return [found[place] for place in sorted(found)]
 
+    def row_owners(self, header: Header, model: PreTrainedModel, input_axis: int) -> Tensor | None:
+        """Which tensor on disk each row of the first target comes from, as its place in ``keys``.
+
+        Args:
+            header: shapes of the conversion's keys.
+            input_axis: the axis of the target that holds its inputs.
+
+        Returns:
+            ``[r]``, or ``[experts, r]`` for a stack; None if rows of several tensors are interleaved.
+        """
+        shapes = {key: header[key][1] for key in self.keys}
+        asked: Any = model
+        if len(model.get_parameter_or_buffer(self.first).shape) == 3:
+            asked = _Small.of(shapes, model)
+            shapes = {key: asked.shape(shape) for key, shape in shapes.items()}
+        values = self.apply(
+            {key: torch.full(shapes[key], place, dtype=torch.int32) for place, key in enumerate(self.keys)}, asked
+        )
+        owners = values[self.first].select(input_axis, 0)
+        if asked is model:
+            return owners
+        runs = (owners.diff(dim=-1) != 0).sum(dim=-1) + 1
+        if any(int(count) != len(row.unique()) for count, row in zip(runs, owners, strict=True)):
+            return None
+        return owners.repeat_interleave(asked.divisor, dim=-1)
+
     def _arrivals(
         self,
         shapes: Mapping[str, tuple[int, ...]],
@@ -243,10 +269,14 @@ def wrapped(model: PreTrainedModel, keys: Iterable[str]) -> tuple[str, str] | No
     return None
 
 
-def current_name(name: str, model: PreTrainedModel) -> str:
-    """The present path in ``model`` of what earlier versions of transformers called ``name``."""
+def present_paths(model: PreTrainedModel) -> Callable[[str], str]:
+    """Gives the path in ``model`` of what earlier versions of transformers called a module."""
     renamings = [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightRenaming)]
-    return rename_source_key(name, renamings, [])[0]
+
+    def present(path: str) -> str:
+        return rename_source_key(f"{path}.weight", renamings, [])[0].removesuffix(".weight")
+
+    return present
 
 
 @final

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.libraries.hiding import hidden
 
-__all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config"]
+__all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config", "tuner_prefix"]
 
 PREFIX = "base_model.model."
 """The prefix that peft gives to the path of every module of the model."""
@@ -91,6 +92,9 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
             f"NEW {folder}: adapter_config.json has a rank that no tensor of the adapter has: "
             "fetch or save the adapter again."
         )
+    import hpa_merge.libraries.peft  # noqa: F401 - before peft itself
+
+    # isort: split
     import peft
 
     try:
@@ -122,6 +126,13 @@ def describe(config: Any) -> str:
     )
 
 
+def tuner_prefix(config: Any) -> str:
+    """The beginning of the names of the parameters that peft adds, such as ``lora_``."""
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    return str(PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type])
+
+
 def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module, nn.Module]:
     """The model with the adapter's layers, and the model after merging them; both on the meta device.
 
@@ -132,7 +143,8 @@ def inject(model: PreTrainedModel, config: Any, folder: Path) -> tuple[nn.Module
 
     shapes, tied = _shapes(model), _tied(model)
     try:
-        wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=True)
+        with hidden("bitsandbytes"):  # which peft imports again where it makes layers
+            wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=True)
         if getattr(config, "ensure_weight_tying", False):
             _tie_saved(wrapped, tied)
         merged = deepcopy(wrapped).merge_and_unload()

@@ -146,7 +146,7 @@ class PausedForwards:
         try:
             with torch.no_grad():
                 result = forward.switch()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code of a checkpoint may call exit()
             if place >= self._needed:
                 self._waiting_at[place] = None
                 return

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.architecture import absent_tensors
@@ -107,6 +108,7 @@ class MetaModel:
         experts: keys that transformers stacks into parameters of three dimensions, one slice for each expert.
         routers: the routers by the name of their matrix.
         router_keys: keys of everything that chooses among experts: the matrices, and biases.
+        expert_stacks: the parameters with a matrix for each expert or head whose products can be observed, by name.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class MetaModel:
         external: Collection[str] = (),
         architecture: type[PreTrainedModel] | None = None,
         same: Callable[[str, str], bool] = lambda first, second: True,
+        code: Code | None = None,
     ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
@@ -131,11 +134,12 @@ class MetaModel:
             external: tensors from elsewhere that are only read: they are not linears and have no component.
             architecture: the model's class; None for the one that config.json and the tensors ask for.
             same: whether two tensors hold the same numbers. Weights that config.json ties are only tied if they do.
+            code: the code that the checkpoint brings, which is run; None: none is run.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = build_meta_model(folder, header, role, tower, architecture)
+        self.model = build_meta_model(folder, header, role, tower, architecture, code)
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device
@@ -162,7 +166,7 @@ class MetaModel:
         self.routers = find_routers(self.model)
         self.router_keys = self._keys_of_targets(tensors_of(self.model, self.routers.values()))
         self._axes = find_linear_weights(self.model) | dict.fromkeys(self.routers, 1)
-        self._stacks = find_expert_stacks(self.model)
+        self.expert_stacks = find_expert_stacks(self.model)
         self.linears = self._find_linears()
         self.observed = self._find_observed()
         modules = dict(self.model.named_modules())
@@ -249,6 +253,28 @@ class MetaModel:
                 dtype, shape = self._header[key]
                 total += math.prod(shape) * dtype.itemsize * (2 if conversion.copies else 1)
         return total
+
+    def input_axis(self, parameter: str) -> int | None:
+        """The axis that holds the inputs of a linear's weight or of a stack of experts; None for another parameter."""
+        if (stack := self.expert_stacks.get(parameter)) is not None:
+            return stack.input_axis
+        return self._axes.get(parameter)
+
+    def row_owners(self, parameter: str) -> list[list[str]] | None:
+        """The key of the tensor on disk that each row of a parameter comes from, for each expert of a stack.
+
+        Rows are outputs. Without experts there is one list. None if rows of several tensors are interleaved.
+        """
+        conversion = next(c for c in self._conversions if parameter in c.targets)
+        axis = self.input_axis(parameter)
+        if axis is None:
+            return None
+        if (
+            len(conversion.targets) == 1
+            and (owners := conversion.row_owners(self._header, self.model, axis)) is not None
+        ):
+            return [[conversion.keys[place] for place in row] for row in owners.reshape(-1, owners.shape[-1]).tolist()]
+        return None
 
     def _keys_of_targets(self, names: set[str]) -> set[str]:
         """The keys of the tensors that become any of the named parameters."""
@@ -348,7 +374,7 @@ class MetaModel:
         """The matrices on disk that become weights of linears, or experts of a stack, and nothing else."""
         tied = {name for key in self.tied for name in self.places[key] if not self._only_linears(name)}
         left_out = self._keys_of_targets(tied) | set(self._external)
-        pools = find_pools(self.model, self._stacks)
+        pools = find_pools(self.model, self.expert_stacks)
         config, found = self.model.config.get_text_config(), {}
         for conversion in self._conversions:
             units = [unit for target in conversion.targets for unit in self._units_of(target)]
@@ -356,7 +382,7 @@ class MetaModel:
             if self._unit_of[conversion.first] is None or not left_out.isdisjoint(conversion.keys):
                 continue
             router = conversion.first in self.routers
-            for matrix in conversion.matrices(self._header, self.model, self._axes, self._stacks):
+            for matrix in conversion.matrices(self._header, self.model, self._axes, self.expert_stacks):
                 by = tuple(dict.fromkeys(map(self._first_observer, matrix.observers)))
                 pool = tuple(dict.fromkeys(other for observer in by for other in pools.get(observer, ())))
                 routed = routed_share(config, len(pools[by[0]])) if pool else 1.0
@@ -380,7 +406,7 @@ class MetaModel:
         for name, axis in self._axes.items():
             if name in self._places and (observer := observer_of(self._places[name][0])) in wanted:
                 found.append(WatchedWeight(name, (observer,), axis))
-        for name, stack in self._stacks.items():
+        for name, stack in self.expert_stacks.items():
             observers = tuple(map(stack.observer, range(len(self.model.get_parameter(name)))))
             if not wanted.isdisjoint(observers):
                 found.append(WatchedWeight(name, observers, stack.input_axis, routed=stack.experts))

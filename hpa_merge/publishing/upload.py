@@ -19,6 +19,7 @@ from huggingface_hub.hf_api import ModelInfo
 from hpa_merge import __version__
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER, is_other_weights
 from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.custom_code.finding import find_references
 from hpa_merge.errors import PublishError
 from hpa_merge.files.inside import TooLong, find_inside, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
@@ -140,7 +141,7 @@ def push(
         changed=tuple(sorted(changed)),
         deleted=_stale(there.info, contents),
         left_out=found.hidden,
-        notes=tuple(_notes(contents)),
+        notes=tuple(_notes(folder, contents)),
     )
     for note in plan.notes:
         on_note(note)
@@ -282,8 +283,13 @@ def _rewritten(
     return changed
 
 
-def _notes(contents: Mapping[str, Path | bytes]) -> Iterator[str]:
-    """A sentence for each file of NEW's with local paths: it is published byte for byte."""
+def _notes(folder: Path, contents: Mapping[str, Path | bytes]) -> Iterator[str]:
+    """A sentence for each file of NEW's with local paths, which is published byte for byte, and for code."""
+    if named := find_references(folder):
+        files = ", ".join(
+            sorted({f"{each.path} of {each.repository}" if each.repository else each.path for each in named})
+        )
+        yield f"OUT brings code, which whoever loads it with trust_remote_code=True runs: {files}."
     for name, content in sorted(contents.items()):
         if name in MADE or isinstance(content, Path) or is_other_weights(PurePosixPath(name)):
             continue

@@ -58,6 +58,8 @@ class Drawing:
 def render(report: MergeReport, old: Checkpoint, new: Checkpoint, page: bool) -> tuple[MergeReport, dict[str, bytes]]:
     """:func:`files_of` with the cards of ``old`` and ``new``."""
     cards = cards_of(old, new)
+    if report.is_adapter and cards.new == cards.old:  # NEW has none, and OLD's text is not about an adapter
+        cards = replace(cards, new="")
     notes = (*report.run.notes, *cards.notes, *filter(None, [unreadable(cards.new)]))
     return files_of(replace(report, run=replace(report.run, notes=notes)), (cards.new, cards.old), page=page)
 

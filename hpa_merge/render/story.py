@@ -9,6 +9,7 @@ from hpa_merge.report.facts import (
     adapted_in,
     adapter_facts,
     cost_facts,
+    dtype_facts,
     input_facts,
     measured_text,
     mixture_facts,
@@ -31,6 +32,7 @@ def tiles(report: MergeReport) -> Facts:
     found = [(f"of {counted(len(report.linears), 'linear weight')} adapted", f"{len(adapted):,}")]
     for name, words in (
         ("restored_share", f"of their {things_restored(report)} restored"),
+        ("compensated_share", "of their values compensate"),
         ("energy_restored", "of the update's energy undone, mean"),
         ("shared", "of safety's columns wanted by the task too, mean"),
     ):
@@ -51,6 +53,8 @@ def summary(report: MergeReport) -> list[str]:
     )
     if (share := figures["restored_share"]) is not None:
         first += f" Of these, {percent(share)} of the {things_restored(report)} are OLD's again."
+    if (compensated := figures["compensated_share"]) is not None:
+        first += f" {percent(compensated)} of the values compensate for the others, and are neither model's."
     if (energy := figures["energy_restored"]) is not None:
         first += f" What was restored held {percent(energy)} of the change that tuning had made, on average; the rest"
         first += " was kept" + (", minus the orthogonal correction." if any(r.kappa for r in adapted) else ".")
@@ -136,6 +140,7 @@ def inputs(report: MergeReport) -> Facts:
     """The two checkpoints, the two sets, and what else the result depends on."""
     run = report.run
     rows = [("OLD", run.old), ("NEW", run.new), *adapter_facts(run.adapter)]
+    rows += dtype_facts(run.dequantised, run.dtype)
     rows += [*set_facts(report.safety, report.task), *mixture_facts(report), *input_facts(run)]
     return [*rows, ("fingerprint", run.fingerprint)] if run.fingerprint else rows
 

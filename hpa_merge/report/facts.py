@@ -1,5 +1,6 @@
 """What a report says, in words: each fact has one wording, which terminal, page and card share."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from hpa_merge.methods import method_of
 from hpa_merge.report.evaluation import ASKED, measured_in
 from hpa_merge.report.records import (
     CalibrationRecord,
+    CodeRecord,
     ComponentRecord,
     DriftRecord,
     LinearRecord,
@@ -18,7 +20,7 @@ from hpa_merge.report.records import (
     RunRecord,
 )
 from hpa_merge.report.rounds import round_of
-from hpa_merge.report.rows import expert_of, short
+from hpa_merge.report.rows import expert_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
 
@@ -52,7 +54,9 @@ def report_facts(report: MergeReport) -> Facts:
     return [
         ("linears", ", ".join(counts) or "none"),
         *model_facts(report.run.adapter, report.components, report.passed_through),
+        *dtype_facts(report.run.dequantised, report.run.dtype),
         *mixture_facts(report),
+        *([("OUT is", held_text(report.linears))] if report.is_adapter else []),
         *set_facts(report.safety, report.task),
         *(history if report.history else []),
     ]
@@ -82,9 +86,9 @@ def mixture_facts(report: MergeReport) -> Facts:
 
 
 def _drift_of_routing(routing: Sequence[RoutingRecord], purpose: str) -> str:
-    """``12 % of the choices of experts on the safety set differ between OLD and NEW (in 3.mlp 25 %, …)``."""
+    """``12 % of the choices of experts on the safety set differ between OLD and NEW (25 % in layers.3.mlp)``."""
     figures = [(r.name, getattr(r, f"{purpose}_drift"), getattr(r, f"{purpose}_choices")) for r in routing]
-    by_layer = {short(name): drift for name, drift, choices in figures if choices}
+    by_layer = {name: drift for name, drift, choices in figures if choices}
     if not by_layer:
         return ""
     mean = sum(drift * choices for _, drift, choices in figures if choices) / sum(choices for *_, choices in figures)
@@ -93,11 +97,11 @@ def _drift_of_routing(routing: Sequence[RoutingRecord], purpose: str) -> str:
 
 
 def _pooled(report: MergeReport, purpose: str) -> str:
-    """``3 experts read fewer than 32 tokens of the safety set (in layers.1 3)``."""
+    """``3 experts read fewer than 32 tokens of the safety set (3 in layers.1)``."""
     pooled = dict.fromkeys((r.unit, expert_of(r.name)) for r in report.linears if purpose in (r.pooled or "").split())
     if not pooled:
         return ""
-    layers = _by_layer({short(unit): (count, str(count)) for unit, count in Counter(u for u, _ in pooled).items()})
+    layers = _by_layer({unit: (count, str(count)) for unit, count in Counter(unit for unit, _ in pooled).items()})
     least = report.config.get("min_expert_tokens", 0)
     return f"{counted(len(pooled), 'expert')} read fewer than {least} tokens of the {purpose} set ({layers})"
 
@@ -105,13 +109,44 @@ def _pooled(report: MergeReport, purpose: str) -> str:
 def _by_layer(values: Mapping[str, tuple[float, str]], most: int = 4) -> str:
     """The text of each layer, or of those with the greatest values and how many more there are."""
     shown = sorted(values, key=lambda layer: -values[layer][0])[:most]
-    named = ", ".join(f"{values[layer][1]} in {layer}" for layer in values if layer in shown)
+    named = ", ".join(f"{values[layer][1]} in {layer.removeprefix('model.')}" for layer in values if layer in shown)
     return named + (f", and less in {len(values) - most} more" if len(values) > most else "")
 
 
 def adapter_facts(adapter: str) -> Facts:
     """What kind of adapter NEW is; empty for a checkpoint."""
     return [("NEW is", f"a PEFT adapter on OLD: {adapter}")] if adapter else []
+
+
+def dtype_facts(dequantised: Mapping[str, str], dtype: str) -> Facts:
+    """What was stored in few bits, and the dtype of OUT if that is not NEW's own."""
+    rows = [("dequantised", f"{role.upper()}: {what}") for role, what in dequantised.items()]
+    return [*rows, ("OUT is in", dtype)] if dtype else rows
+
+
+def held_text(linears: Sequence[LinearRecord]) -> str:
+    """How exactly an OUT that is an adapter holds the updates: ``a LoRA on OLD with 28 updates, all exact``.
+
+    The error of all together is that of one vector of their values.
+    """
+    held = [record for record in linears if record.adapter_error is not None]
+    off = [record for record in held if record.adapter_error]
+    text = f"a LoRA on OLD with {counted(len(held), 'update')}"
+    if not off:
+        return f"{text}, all exact"
+    sizes = {record.name: record.distance or 0.0 for record in held}
+    whole = math.hypot(*sizes.values())
+    error = (
+        math.hypot(*((record.adapter_error or 0.0) * sizes[record.name] for record in off)) / whole if whole else 0.0
+    )
+    worst = max(record.adapter_error or 0.0 for record in off)
+    exact = f"{len(held) - len(off)} exact, " if len(off) < len(held) else ""
+    return f"{text}: {exact}{len(off)} with an error of {_share(worst)} at most; {_share(error)} in all"
+
+
+def _share(share: float) -> str:
+    """``2.1 %``, ``4e-08``: a relative error."""
+    return _exact(share) if share >= 1e-4 else f"{share:.0e}"
 
 
 def set_facts(safety: CalibrationRecord | None, task: CalibrationRecord | None) -> Facts:
@@ -151,7 +186,21 @@ def input_facts(run: RunRecord) -> Facts:
     if "file" in run.statistics:
         halves = [f"{name} half {run.statistics[name]}" for name in ("safety", "task") if name in run.statistics]
         rows.append(("statistics", ", ".join([*halves, f"in {run.statistics['file']}"])))
-    return [*rows, *hub_facts(run.commits)]
+    return [*rows, *hub_facts(run.commits), *code_facts(run.code)]
+
+
+def code_facts(records: Sequence[CodeRecord]) -> Facts:
+    """The code that the checkpoints bring, where it is from, and where it runs; empty if none is run."""
+    if not records:
+        return []
+    said: dict[str, list[str]] = {}
+    for record in records:
+        origin = f"commit {record.commit}" if record.commit else f"SHA-256 {record.digest}"
+        where = f" of {record.repository}" if record.repository else ""
+        said.setdefault(f"{', '.join(record.files)}{where}, {origin}", []).append(record.role)
+    rows = [("code of its own", f"{' and '.join(roles)}: {text}") for text, roles in said.items()]
+    where = "the model's in the process of the merge itself, a tokenizer's or processor's in a child process"
+    return [*rows, ("that code runs", where)]
 
 
 def hub_facts(commits: Mapping[str, str]) -> Facts:

@@ -49,8 +49,8 @@ class Listing:
 
 
 def names_weights_alone(report: MergeReport) -> bool:
-    """Whether a report's manifest names the weights alone, as in earlier versions: it has no config.json."""
-    return "config.json" not in report.manifest
+    """Whether a report's manifest names the weights alone, as in earlier versions: it has no configuration."""
+    return ("adapter_config.json" if report.is_adapter else "config.json") not in report.manifest
 
 
 def sealed(report: MergeReport, drawn: Mapping[str, bytes]) -> MergeReport:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-from hpa_merge.report.records import CalibrationRecord, ComponentRecord
+from hpa_merge.report.records import CalibrationRecord, CodeRecord, ComponentRecord
 
 
 @final
@@ -92,7 +92,9 @@ class PlanReport:
         peak_host_bytes, peak_device_bytes: upper estimates; the latter is None on the CPU.
         reshaped: tensors with another shape in NEW than in OLD, a sentence each.
         notes: what the user should know of OLD and NEW, a sentence each.
+        code: the code of the checkpoints, which is run.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
+        dequantised, dtype: as in :class:`RunRecord`.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         history: the round of the model, or why its history starts again; empty in the first round.
         samples: the sets that the method uses, as the models get them.
@@ -113,7 +115,10 @@ class PlanReport:
     device: str
     components: tuple[ComponentRecord, ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
+    code: tuple[CodeRecord, ...] = ()
     adapter: str = ""
+    dequantised: dict[str, str] = field(default_factory=dict)
+    dtype: str = ""
     statistics: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
     samples: tuple[ShownSet, ...] = ()

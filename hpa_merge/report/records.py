@@ -38,10 +38,11 @@ class LinearRecord:
         n_restored, n_focus, n_shared: column budgets, and ``|S ∩ T|``.
         restored: the restored columns, as a base64 bit mask: column ``j`` is bit ``j mod 8`` (the lowest first) of byte
             ``j // 8``; :func:`unpack_columns` reads it.
-        alpha, kappa: ``α`` and ``κ``.
+        alpha, kappa: ``α`` and ``κ``; of a ``κ`` for each row or column the mean, weighted by the squares of OLD's.
         relative_update: ``‖ΔW‖_F / ‖W_old‖_F``; None where ``W_old`` is zero.
-        energy_restored: the share of ``‖ΔW‖²_F`` in what is restored.
-        restored_share: the share of values that are OLD's, compensated or not, for rules that choose single values.
+        energy_restored: the share of ``‖ΔW‖²_F`` in what is not NEW's: restored, or compensated from OLD's.
+        restored_share: the share of values that are OLD's as they are, for rules that choose single values.
+        compensated_share: the share of values that compensation may have changed, so that they are neither model's.
         new_columns: the columns that are entirely NEW's, as ``restored``; this and the next four are Safe Delta's.
         split_column, split_rows: the column of which only the first rows are NEW's, and how many.
         safety_cost, safety_budget: ``Σ δL_m`` of what is NEW's, and ``ε``.
@@ -55,6 +56,8 @@ class LinearRecord:
         distance: ``‖W_out − W_old‖_F`` of the written weight, adapted or not, over the rows that both have. None if the
             number of columns differs.
         old_norm: ``‖W_old‖_F`` over the same rows.
+        adapter_error: in an OUT that is an adapter, ``‖U − ΔŴ‖_F / ‖ΔŴ‖_F`` of its update ``U`` and the rule's ``ΔŴ``,
+            0 if no value was rounded. None in a whole checkpoint, or where the adapter changes nothing.
     """
 
     name: str
@@ -79,6 +82,7 @@ class LinearRecord:
     pooled: str | None = None
     shared_rows: int | None = None
     restored_share: float | None = None
+    compensated_share: float | None = None
     new_columns: str | None = None
     split_column: int | None = None
     split_rows: int | None = None
@@ -87,6 +91,7 @@ class LinearRecord:
     saliency: str | None = None
     distance: float | None = None
     old_norm: float | None = None
+    adapter_error: float | None = None
 
     @property
     def drift(self) -> float | None:
@@ -196,6 +201,31 @@ class CalibrationRecord:
 
 @final
 @dataclass(frozen=True)
+class CodeRecord:
+    """The code that a checkpoint brings and that was run, as far as it lies in one place.
+
+    Attributes:
+        role: the checkpoint: ``OLD``, ``NEW`` or ``FIRST``.
+        repository: the repository on the Hub that has it, if the checkpoint names another one; else empty.
+        commit: the commit of that repository, or of the checkpoint; empty for a folder.
+        digest: SHA-256 of the content of the files, in hexadecimal.
+        files: their paths.
+        auto: transformers' classes that load the code, such as ``AutoModelForCausalLM``.
+    """
+
+    role: str
+    repository: str
+    commit: str
+    digest: str
+    files: tuple[str, ...]
+    auto: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        make_writable(self)
+
+
+@final
+@dataclass(frozen=True)
 class RunRecord:
     """What differs from run to run. Bytes and seconds; device memory is None on the CPU.
 
@@ -203,6 +233,8 @@ class RunRecord:
         statistics: for each half, ``safety`` and ``task``, whether it was ``computed`` or ``read``; and the ``file``.
         notes: why a half in the file was not read, and what else was unusual, a sentence each.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
+        dequantised: for ``old`` and ``new``, how many weights are stored in few bits, and how.
+        dtype: the dtype in which NEW was read and OUT was written; empty if that is NEW's own.
         commits: the commit hashes of OLD, NEW, FIRST and the data sets, by name, if they are from the Hub.
         fingerprint: SHA-256 of everything that OUT depends on: inputs, options, versions and kind of machine.
         command: the command line; empty for a call from Python.
@@ -211,6 +243,7 @@ class RunRecord:
             it is stored, see :mod:`hpa_merge.checkpoint.content`; an adapter has its own. Empty in old reports.
         machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in old
             reports.
+        code: the code of the checkpoints that was run; empty without --trust-remote-code.
         drawn_with: versions of the libraries that drew the page and the pictures, and the ``schema_version`` of the
             report that they show; empty if nothing was drawn, or by several.
     """
@@ -225,12 +258,15 @@ class RunRecord:
     statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     adapter: str = ""
+    dequantised: dict[str, str] = field(default_factory=dict)
+    dtype: str = ""
     fingerprint: str = ""
     commits: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""
     contents: dict[str, str] = field(default_factory=dict)
     machine: str = ""
+    code: tuple[CodeRecord, ...] = ()
     drawn_with: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -24,7 +24,17 @@ COLUMNS = (*(item.name for item in fields(LinearRecord) if item.name not in PACK
 """The columns of a linear's row."""
 
 FIGURES = (
-    *("linears", "share", "restored_share", "energy_restored", "shared", "alpha", "kappa", "relative_update"),
+    *(
+        "linears",
+        "share",
+        "restored_share",
+        "compensated_share",
+        "energy_restored",
+        "shared",
+        "alpha",
+        "kappa",
+        "relative_update",
+    ),
     *("distance", "old_norm", "drift"),
 )
 
@@ -70,6 +80,7 @@ def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
         "linears": len(records),
         "share": mean(r.share for r in records),
         "restored_share": restored_share(records),
+        "compensated_share": _weighted((r.compensated_share, r.columns * r.rows) for r in records),
         "energy_restored": mean(r.energy_restored for r in records),
         "shared": mean(r.overlap for r in records),
         "alpha": mean(r.alpha for r in records),
@@ -84,9 +95,12 @@ def figures_of(records: Sequence[LinearRecord]) -> dict[str, Any]:
 def restored_share(records: Sequence[LinearRecord]) -> float | None:
     """The share of the columns (or of the values, for rules without columns) that are OLD's; None if none is."""
     by_columns = all(record.restored is not None for record in records)
-    sizes = [
-        (share, r.columns * (1 if by_columns else r.rows)) for r in records if (share := r.share_of_old) is not None
-    ]
+    return _weighted((r.share_of_old, r.columns * (1 if by_columns else r.rows)) for r in records)
+
+
+def _weighted(shares: Iterable[tuple[float | None, int]]) -> float | None:
+    """The mean of shares of so many things each, those that are None left out; None if there is no other."""
+    sizes = [(share, of) for share, of in shares if share is not None]
     if not sizes:
         return None
     size = sum(of for _, of in sizes)

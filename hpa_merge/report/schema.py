@@ -80,6 +80,11 @@ class MergeReport:
         """The name of the rule."""
         return method_of(self.config)
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether OUT is an adapter on OLD."""
+        return self.config.get("output_format") == "adapter"
+
     def count(self, outcome: Outcome) -> int:
         """The number of linears with this outcome."""
         return Counter(record.outcome for record in self.linears)[outcome]

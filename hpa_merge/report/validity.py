@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -82,11 +83,9 @@ def check_routing(record: RoutingRecord) -> None:
     Raises:
         ValueError: a value is impossible; names the field.
     """
-    shares = (record.safety_drift, record.task_drift)
-    wrong = next(_of_part(record), None) or (
-        "drift" if any(not 0.0 <= s <= 1.0 for s in shares if s is not None) else ""
-    )
-    if wrong:
+    shares = {"safety_drift": record.safety_drift, "task_drift": record.task_drift}
+    impossible = (name for name, share in shares.items() if share is not None and not 0.0 <= share <= 1.0)
+    if wrong := next(chain(_of_part(record), impossible), None):
         raise ValueError(f"{wrong} of {record.name[:80]!r} cannot be")
 
 
@@ -107,7 +106,9 @@ def _of_linear(record: LinearRecord) -> Iterator[str]:
         **dict.fromkeys(("rows", "columns"), AXIS),
         **dict.fromkeys(("n_restored", "n_focus", "n_shared"), columns),
         **{"shared_rows": rows, "split_rows": rows, "split_column": columns - 1, "block": record.blocks},
-        **dict.fromkeys(("energy_restored", "restored_share"), 1.0 + 1e-6),  # shares of 1, but for rounding
+        **dict.fromkeys(
+            ("energy_restored", "restored_share", "compensated_share"), 1.0 + 1e-6
+        ),  # shares of 1, but for rounding
         "share": 100.0,
     }
     for field in dataclasses.fields(LinearRecord):

@@ -25,6 +25,7 @@ from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
+from hpa_merge.verification.adapter import Values
 from hpa_merge.verification.differences import mask_of, told
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import slacks_of
@@ -54,10 +55,12 @@ class Comparison:
         report: MergeReport,
         config: HPAConfig,
         findings: Findings,
+        values: Values,
         *,
         same: bool,
     ) -> None:
         """``same``: this machine is of the kind that made OUT, so that every bit must agree."""
+        self._values = values
         self.config = config
         self._new, self._merged = prepared.inputs.new, merged
         self.plan = prepared.plan.only
@@ -91,9 +94,9 @@ class Comparison:
             self._compare_adapted(linear, linear.adapted)
             return
         if linear.weight is not None:
-            self._compare_linear(pair, linear.weight, "are not OLD's")
+            self._compare_linear(linear, linear.weight, "are not OLD's")
         elif pair.new.key not in self.plan.from_old:
-            self._compare_linear(pair, new, "are not NEW's")
+            self._compare_linear(linear, new, "are not NEW's")
         self._compare(linear.record(), new)
 
     def _compare_adapted(self, linear: MergedLinear, adapted: Adapted) -> None:
@@ -106,10 +109,15 @@ class Comparison:
         ours, old, new = pair.new.matrix(self._read(pair.new.key)), linear.moved.old.cpu(), linear.new.cpu()
         if said is not None and not self._same:
             adapted = self._as_said(said, adapted, old, new)
-        wrong = differing(ours, adapted.weight.cpu())
-        if not self._same:
-            wrong &= ~self._rounding(adapted, ours, wrong, old, new)
-        self._findings.problems += told(pair.new.name, wrong, "differ from the merge's")
+        if self._values.by_linear:
+            expected, error = adapted.weight.cpu(), None if said is None else said.adapter_error
+            problems = self._values.compare(pair.new.name, error, ours, expected, (old, new), "differ from the merge's")
+            self._findings.problems += problems
+        else:
+            wrong = differing(ours, adapted.weight.cpu())
+            if not self._same:
+                wrong &= ~self._rounding(adapted, ours, wrong, old, new)
+            self._findings.problems += told(pair.new.name, wrong, "differ from the merge's")
         self._compare(replace(linear, adapted=adapted).record(), ours)
 
     def pass_on(self, keys: Iterable[str], old: Read | None = None, new: Read | None = None) -> None:
@@ -132,6 +140,8 @@ class Comparison:
         """Nothing waits."""
 
     def piece(self, name: str, begin: int, count: int) -> Tensor:
+        if self._merged.computes(name):
+            return self._read(name).reshape(-1)[begin : begin + count]
         return self._merged.piece(name, begin, count)
 
     def tell_differences(self) -> None:
@@ -183,13 +193,15 @@ class Comparison:
         if piece.is_floating_point() and not all_finite(piece):
             self._not_finite[key] = None
 
-    def _compare_linear(self, pair: LinearPair, expected: Tensor, what: str) -> None:
+    def _compare_linear(self, linear: MergedLinear, expected: Tensor, what: str) -> None:
         """Compare a weight that is OLD's or NEW's, ``[r, c]``."""
+        pair, said = linear.pair, self._records.get(linear.pair.new.name)
         if not self._take(pair):
             return
         self._findings.checked["linears from OLD" if "OLD" in what else "linears from NEW"] += 1
-        wrong = differing(pair.new.matrix(self._read(pair.new.key)), expected.cpu())
-        self._findings.problems += told(pair.new.name, wrong, what)
+        ours, weights = pair.new.matrix(self._read(pair.new.key)), (linear.moved.old.cpu(), linear.new.cpu())
+        error = None if said is None else said.adapter_error
+        self._findings.problems += self._values.compare(pair.new.name, error, ours, expected.cpu(), weights, what)
 
     def _compare_pieces(self, key: str, expected: Iterator[Tensor], role: str) -> None:
         """Compare a tensor with that of ``role``, OLD or NEW, piece by piece in the order of its elements."""
@@ -197,9 +209,9 @@ class Comparison:
         count = begin = 0
         for piece in expected:
             flat = piece.reshape(-1).to("cpu", self._new.tensors[key].dtype)
-            ours = self._merged.piece(key, begin, len(flat))
+            ours = self.piece(key, begin, len(flat))
             self._check_finite(key, ours)
-            count += int(differing(ours, flat).sum())
+            count += int(self._values.differing(ours, flat).sum())
             begin += len(flat)
         if count:
             self._findings.problems.append(f"{key}: {count} of {begin} values are not {role}'s.")
@@ -211,7 +223,7 @@ class Comparison:
         if said is None:
             return
         if self._same:
-            self._findings.problems += compare_records(said, expected)
+            self._findings.problems += compare_records(said, expected, free=self._values.free)
             return
         slacks = slacks_of(weight) | {"kappa": KAPPA}
         free: tuple[str, ...] = ("saliency", "n_shared")
@@ -219,6 +231,7 @@ class Comparison:
         if not self.config.diagonal_only:
             slacks |= dict.fromkeys(("distance", "energy_restored", "restored_share"), NEAR)
             free = ("new_columns", "split_column", "split_rows")
+        free = (*free, *self._values.free)
         self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
 
     def _as_said(self, said: LinearRecord, adapted: Adapted, old: Tensor, new: Tensor) -> Adapted:
@@ -230,7 +243,8 @@ class Comparison:
         if torch.equal(restored, selection.restored) or not self.config.rule.explains(restored, selection, self.config):
             return adapted
         self._chosen.append(said.name)
-        weight = with_new_rows(fuse(old, new[: len(old)], restored, adapted.kappa or 0.0), new)
+        step = (adapted.kappa or 0.0) if adapted.kappas is None else adapted.kappas.cpu()
+        weight = with_new_rows(fuse(old, new[: len(old)], restored, step), new)
         return replace(adapted, weight=weight, selection=replace(selection, restored=restored))
 
     def _rounding(self, adapted: Adapted, ours: Tensor, wrong: Tensor, old: Tensor, new: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ def check_files(
         CheckpointError: a file cannot be read.
     """
     weights, manifest = weight_files(merged), report.manifest
+    findings.problems += merged.notes
     there = found.files.difference((CARD, REPORT))
     for name in [*weights, *sorted(manifest.keys() & there.difference(weights))]:
         on_file(name)

@@ -13,18 +13,19 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import measure_update
-from hpa_merge.core.rounding import differing, neighbours, slack
+from hpa_merge.core.rounding import NEAR, differing, neighbours, slack
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair, Plan
 from hpa_merge.engine.recording import record_of, record_of_adapted
 from hpa_merge.engine.unit_statistics import pooled_field
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.methods.applying import differ, with_new_rows
-from hpa_merge.methods.weight import Weight
+from hpa_merge.methods.weight import Redone, Weight
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
+from hpa_merge.verification.adapter import Values
 from hpa_merge.verification.differences import said_of, told
 from hpa_merge.verification.files import digest_of, weight_files
 from hpa_merge.verification.findings import Findings
@@ -83,9 +84,17 @@ class Claims:
     """The claims of a report about what was made from OLD and NEW, checked tensor by tensor."""
 
     def __init__(
-        self, old: Checkpoint, new: Checkpoint, plan: Plan, config: HPAConfig, report: MergeReport, findings: Findings
+        self,
+        old: Checkpoint,
+        new: Checkpoint,
+        plan: Plan,
+        config: HPAConfig,
+        report: MergeReport,
+        findings: Findings,
+        values: Values,
     ) -> None:
         """``old`` has its vision tower, ``new`` is as given, and ``plan`` is for the report's options ``config``."""
+        self._values = values
         self._old, self._new, self._plan = old, new, plan
         self._config, self._findings = config, findings
         self._exact = report.run.device == "cpu"
@@ -115,10 +124,10 @@ class Claims:
         if name in from_old:
             checked["tensors from OLD"] += 1
             cast = self._old.read(from_old[name]).to(new.dtype)
-            yield from told(name, differing(found, cast), "are not OLD's")
-        elif not any(self._is_made(pair) for pair in pairs):
+            yield from told(name, self._values.differing(found, cast), "are not OLD's")
+        elif not any(self._is_made(pair) for pair in pairs) and not (pairs and self._values.by_linear):
             checked["tensors from NEW"] += 1
-            yield from told(name, differing(found, new), "are not NEW's")
+            yield from told(name, self._values.differing(found, new), "are not NEW's")
         old = self._old.read(pairs[0].old.key) if pairs else new
         for pair in pairs:
             yield from self._check_linear(pair, pair.before(old), pair.new.matrix(new), pair.new.matrix(found))
@@ -172,9 +181,10 @@ class Claims:
         if outcome != record.outcome:
             yield f"{name} is {record.outcome} in the report, and must be {outcome}: {why}."
         made = self._is_made(pair) and pair.new.key not in self._plan.only.from_old
-        if any(self._is_made(other) for other in self._pairs[pair.new.key]) and not made:  # a slice of a stack
+        alone = self._values.by_linear or any(map(self._is_made, self._pairs[pair.new.key]))  # or a slice of a stack
+        if alone and not made and pair.new.key not in self._plan.only.from_old:
             self._findings.checked["linears from NEW"] += 1
-            yield from told(name, differing(found, new), "are not NEW's")
+            yield from self._values.compare(name, record.adapter_error, found, new, (old, new), "are not NEW's")
         if record.outcome == "adapted" and made and old.shape[1] == new.shape[1]:
             yield from self._check_adapted(pair, record, old, new, found)
             return
@@ -182,14 +192,14 @@ class Claims:
         weight = with_new_rows(old.to(new.dtype), new) if of_old else new
         if made:
             self._findings.checked["linears from OLD"] += 1
-            yield from told(name, differing(found, weight), "are not OLD's")
+            yield from told(name, self._values.differing(found, weight), "are not OLD's")
         if outcome != record.outcome:
             return
         details = {f"{p}_tokens": getattr(record, f"{p}_tokens") for p in self._config.sets}
         details = details if record.outcome == "uncalibrated" else {}
         moved = Moved(old, new).to(weight)
         expected = record_of(pair.new.unit, pair, new, record.outcome, **moved, **details)
-        yield from compare_records(record, expected, slacks=slacks_of(old))
+        yield from compare_records(record, expected, free=self._values.free, slacks=slacks_of(old))
 
     def _outcome(self, pair: LinearPair, record: LinearRecord, changed: bool) -> tuple[Outcome, str]:
         """The outcome of a linear as far as it does not depend on samples, and the reason."""
@@ -228,13 +238,7 @@ class Claims:
         redone = config.rule.check(weight, config, said_of(record), found[:rows])
         yield from redone.problems
         self._open += redone.open
-        wrong = differing(found[:rows], redone.adapted.weight)
-        near = wrong & neighbours(found[:rows], redone.adapted.weight)
-        for where, rounds, what in redone.compared:
-            if rounds and not self._exact:
-                self._rounded += int((near & where).sum())
-                where = where & ~near
-            yield from told(record.name, wrong & where, what)
+        yield from self._compare(record, found[:rows], redone, (old, new[:rows]))
         adapted = replace(redone.adapted, weight=with_new_rows(redone.adapted.weight, new))
         counts = {purpose: getattr(record, f"{purpose}_tokens") for purpose in config.sets}
         pooled = pooled_field(pair.new, counts, config.min_expert_tokens)
@@ -244,7 +248,26 @@ class Claims:
         details = {"block": depth, "blocks": unit.blocks, **tokens, **pooled}
         expected = record_of_adapted(unit, pair, adapted, Moved(old, new), **details)
         slacks = slacks_of(old) | {"kappa": slack(old, update)}
-        yield from compare_records(record, expected, free=config.rule.of_samples, slacks=slacks)
+        if redone.open and self._values.by_linear:  # what samples decide has the adapter's rounding
+            slacks |= dict.fromkeys(("distance", "energy_restored"), NEAR)
+        free = (*config.rule.of_samples, *self._values.free)
+        yield from compare_records(record, expected, free=free, slacks=slacks)
+
+    def _compare(
+        self, record: LinearRecord, found: Tensor, redone: Redone, weights: tuple[Tensor, Tensor]
+    ) -> Iterator[str]:
+        """The values of an adapted weight that are not those of the report's figures; ``weights``: OLD's and NEW's."""
+        if self._values.by_linear:
+            made, error = redone.adapted.weight, record.adapter_error
+            yield from self._values.compare(record.name, error, found, made, weights, "are not the rule's")
+            return
+        wrong = differing(found, redone.adapted.weight)
+        near = wrong & neighbours(found, redone.adapted.weight)
+        for where, rounds, what in redone.compared:
+            if rounds and not self._exact:
+                self._rounded += int((near & where).sum())
+                where = where & ~near
+            yield from told(record.name, wrong & where, what)
 
     def _depth(self, pair: LinearPair, record: LinearRecord) -> int:
         """The depth of a linear; outside the stacks the report's, if it is before or after the text stack."""

@@ -18,11 +18,12 @@ from hpa_merge.engine.setup import Prepared, plan_merge
 from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.verification.adapter import weights_of
 from hpa_merge.verification.comparison import Comparison
 from hpa_merge.verification.drawn import check_drawn
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import check_folder
-from hpa_merge.verification.whole import check_calibration, check_whole
+from hpa_merge.verification.whole import check_calibration, check_code, check_whole
 
 __all__ = ["request_of", "run_again"]
 
@@ -58,28 +59,32 @@ def run_again(
                 f"According to the report, the merge ran on {was:.200}, with other versions or on another machine than "
                 f"this ({here}): differences that rounding explains are accepted, and counted."
             )
-        check_folder(merged, inputs.new, found, findings)
+        form = prepared.forms[0]
+        layout = inputs.new if form is None else form.layout
+        check_folder(merged, layout, found, findings)
         check_drawn(merged, report, found, here == there, findings)
         if digest(prepared.fingerprint(prepared.plan.only.config)) != report.run.fingerprint:
             findings.unchecked.append(
                 "The fingerprint in the report differs from this run's. It depends on the versions, the threads and "
                 "the times of OLD's and NEW's files: a copy of them has another one."
             )
-        comparisons: list[tuple[Comparison, Findings]] = []
+        with weights_of(merged, inputs.old, request.vision_tower, findings) as (weights, values):
+            comparisons: list[tuple[Comparison, Findings]] = []
 
-        def compare(prepared: Prepared) -> list[Comparison]:
-            found = Findings()
-            comparison = Comparison(prepared, merged, report, config, found, same=same)
-            comparisons[:] = [(comparison, found)]
-            return [comparison]
+            def compare(prepared: Prepared) -> list[Comparison]:
+                found = Findings()
+                comparison = Comparison(prepared, weights, report, config, found, values, same=same)
+                comparisons[:] = [(comparison, found)]
+                return [comparison]
 
-        with explaining(prepared.memory, prepared.device):
-            (from_first,) = run_loop(prepared, compare, on_progress)
-        ((comparison, compared),) = comparisons
-        comparison.tell_differences()
-        findings.add(compared)
+            with explaining(prepared.memory, prepared.device):
+                (from_first,) = run_loop(prepared, compare, on_progress)
+            ((comparison, compared),) = comparisons
+            comparison.tell_differences()
+            findings.add(compared)
         findings.problems += check_calibration(report, config, prepared.records(config))
-        check_whole(report, inputs.new, prepared.plan, config, inputs.lineage, findings, from_first=from_first)
+        check_code(report, inputs.read, findings)
+        check_whole(report, inputs.new, layout, prepared.plan, config, inputs.lineage, findings, from_first=from_first)
 
 
 def request_of(

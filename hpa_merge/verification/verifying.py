@@ -8,25 +8,29 @@ from pathlib import Path
 import torch
 
 from hpa_merge.checkpoint import Checkpoint, is_adapter
+from hpa_merge.checkpoint.adapter_folder import CONFIG as ADAPTER
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite
+from hpa_merge.engine.adapter_form import plan_adapter
 from hpa_merge.engine.lineage import trace
 from hpa_merge.engine.machine import describe
 from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import Source, locate
-from hpa_merge.inputs.opening import open_new
+from hpa_merge.inputs.opening import open_checkpoint, open_new
+from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
 from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.verification.adapter import open_out, weights_of
 from hpa_merge.verification.drawn import check_drawn, check_stored
 from hpa_merge.verification.files import check_files, list_files, weight_files
 from hpa_merge.verification.findings import Findings, VerifyReport
 from hpa_merge.verification.inputs import Claims, check_folder
 from hpa_merge.verification.patterns import try_patterns
 from hpa_merge.verification.rerun import request_of, run_again
-from hpa_merge.verification.whole import check_calibration, check_whole
+from hpa_merge.verification.whole import check_calibration, check_code, check_whole
 
 __all__ = ["verify"]
 
@@ -47,6 +51,7 @@ def verify(
     stats: str | Path | None = None,
     first: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    trust_remote_code: bool = False,
     on_progress: Progress = lambda what, done, total: None,
 ) -> VerifyReport:
     """Check a folder that :func:`hpa_merge.merge` has published.
@@ -73,7 +78,7 @@ def verify(
         safety_calib, task_calib, image_folder: those of the merge.
         stats: a statistics file: what fits these inputs is trusted, and not computed again.
         first: the first aligned model of OLD's history, for the drift from it.
-        vision_tower: as in :func:`hpa_merge.merge`.
+        vision_tower, trust_remote_code: as in :func:`hpa_merge.merge`; the report decides nothing about code.
         on_progress: called before each file and each tensor or unit, and at the end.
 
     Raises:
@@ -89,14 +94,14 @@ def verify(
         raise ConfigError(f"{given[0]} is given without OLD and NEW: give --old and --new too.")
     findings = Findings()
     with ExitStack() as stack:
-        merged = stack.enter_context(Checkpoint.open(out, "OUT"))
+        merged = stack.enter_context(open_out(Path(out)))
         report, found = read_report(merged.folder), list_files(merged)
         files = [*weight_files(merged), *report.manifest]
         steps, done = len(dict.fromkeys(files)) + len(merged.tensors), 0
 
         def on_step(what: str) -> None:
             nonlocal done
-            on_progress(what, done, steps)
+            on_progress(what, min(done, steps - 1), steps)
             done += 1
 
         check_files(merged, report, found, on_step, findings)
@@ -104,13 +109,17 @@ def verify(
         content = report.run.contents.get("out", "")
         if not findings.problems and content and content != merged.content_digest():
             findings.problems.append("OUT's weights have another content digest than in the report.")
-        if old is None or new is None:
+        if old is None or new is None or merged.index == ADAPTER:
             _check_tensors(merged, None, on_step, findings)
+        if old is None or new is None:
             findings.unchecked.append("The report was not compared with OLD and NEW: give both.")
+        elif merged.index == ADAPTER and findings.problems:
+            findings.unchecked.append("The adapter was not put on OLD, because of these problems.")
         else:
             with _options_of(merged.folder):
                 config = HPAConfig.from_mapping(BEFORE | report.config, source="the report")
                 sources = locate({"OLD": old, "NEW": new})
+                trust = Trust(trust_remote_code, sources)
                 _try_patterns(config, sources)
                 if given:
                     request = request_of(
@@ -123,10 +132,11 @@ def verify(
                         stats=stats,
                         first=first,
                         vision_tower=vision_tower,
+                        trust_remote_code=trust_remote_code,
                     )
                     run_again(request, config, merged, report, found, findings, on_progress)
                 else:
-                    _check_claims(merged, sources, vision_tower, report, config, found, on_step, findings)
+                    _check_claims(merged, sources, trust, vision_tower, report, config, found, on_step, findings)
         on_progress("done", steps, steps)
         findings.checked["tensors"] += len(merged.tensors)
     return findings.report()
@@ -144,6 +154,7 @@ def _options_of(folder: Path) -> Iterator[None]:
 def _check_claims(
     merged: Checkpoint,
     sources: Sequence[Source],
+    trust: Trust,
     vision_tower: str | Path | None,
     report: MergeReport,
     config: HPAConfig,
@@ -154,20 +165,24 @@ def _check_claims(
     """Compare OUT and its report with everything that follows from OLD and NEW without samples."""
     tower = None if vision_tower is None else Path(vision_tower)
     with (
-        Checkpoint.open(sources[0].folder, "OLD") as in_old,
-        open_new(sources[1].folder, in_old) as in_new,
-        trace(in_old, in_new, None, tower, config) as lineage,
+        open_checkpoint(sources[0].folder, "OLD", config.dtype, trust) as in_old,
+        open_new(sources[1].folder, in_old, config.dtype, tower, trust=trust) as in_new,
+        trace(in_old, in_new, None, tower, config, trust) as lineage,
     ):
         read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
         plan = make_plan(read[0], read[1], [config], torch.device("cpu"))
         findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
         findings.problems += check_calibration(report, config)
-        check_whole(report, in_new, plan, config, lineage, findings)
-        check_folder(merged, in_new, found, findings)
+        form = plan_adapter(in_new, plan, plan.only) if config.output_format == "adapter" else None
+        layout = in_new if form is None else form.layout
+        check_code(report, read, findings)
+        check_whole(report, in_new, layout, plan, config, lineage, findings)
+        check_folder(merged, layout, found, findings)
         check_drawn(merged, report, found, describe(torch.device("cpu")) == report.run.machine, findings)
-        claims = Claims(read[0], in_new, plan, config, report, findings)
-        _check_tensors(merged, claims, on_step, findings)
-        claims.tell_open()
+        with weights_of(merged, in_old, tower, findings) as (weights, values):
+            claims = Claims(read[0], in_new, plan, config, report, findings, values)
+            _check_tensors(weights, claims, on_step, findings)
+            claims.tell_open()
 
 
 def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:

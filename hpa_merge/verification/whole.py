@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.core.rounding import close
+from hpa_merge.engine.code import code_records
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.lineage import Lineage
@@ -17,7 +18,7 @@ from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
 from hpa_merge.verification.findings import Findings
 
-__all__ = ["check_calibration", "check_whole"]
+__all__ = ["check_calibration", "check_code", "check_whole"]
 
 PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
 """Fields of a round that may differ in a published report: paths, and later evaluations."""
@@ -35,6 +36,7 @@ SUMS = 1e-7
 def check_whole(
     report: MergeReport,
     new: Checkpoint,
+    layout: Checkpoint,
     plan: Plan,
     config: HPAConfig,
     lineage: Lineage,
@@ -45,6 +47,7 @@ def check_whole(
     """Check the report apart from the records of its linears.
 
     Args:
+        layout: OUT's files, as if NEW had them.
         plan: for ``config`` alone.
         lineage: of the given OLD and NEW.
         from_first: ``‖OUT − FIRST‖_F``, if it was measured.
@@ -58,11 +61,13 @@ def check_whole(
         findings.problems.append("passed_through in the report does not count NEW's other tensors.")
     if report.unmerged not in ((), plan.only.unmerged):  # earlier versions did not name them
         findings.problems.append("unmerged in the report does not name NEW's other weights.")
-    findings.problems += _of_left_out(report, new)
+    findings.problems += _of_left_out(report, layout)
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""
     if report.run.adapter != kind:
         findings.problems.append(f"NEW is {kind or 'no adapter'}, and {report.run.adapter or 'none'} in the report.")
+    if report.run.dtype != new.dtype:
+        findings.problems.append(f"OUT is in {new.dtype or 'the dtype of NEW'}, and the report says otherwise.")
     _check_history(report, lineage, findings)
     _check_drift(report, findings, from_first)
     if report.evaluation is not None:
@@ -71,6 +76,17 @@ def check_whole(
         "The report's record of the run cannot be checked: the names of OLD and NEW, command, notes, seconds, peak "
         "memory, machine, versions, drawn_with, statistics, commits and finished."
     )
+
+
+def check_code(report: MergeReport, checkpoints: Iterable[Checkpoint], findings: Findings) -> None:
+    """Compare the code that OLD and NEW bring with that which the report says was run."""
+    ours = {(record.role, record.digest) for record in code_records(checkpoints)}
+    theirs = {(record.role, record.digest) for record in report.run.code if record.role != "FIRST"}
+    if theirs and not ours:
+        findings.unchecked.append("The merge ran code that OLD and NEW bring, and none was run here.")
+    else:
+        for role in sorted({role for role, _ in ours ^ theirs}):
+            findings.problems.append(f"The code that {role} brings is not that which the report says was run.")
 
 
 def check_calibration(

@@ -124,5 +124,5 @@ def test_code_in_a_checkpoint_is_not_run(model: Path) -> None:
     fields |= {"auto_map": {"AutoTokenizer": ["tok.Evil", None]}, "tokenizer_class": "Evil"}
     (model / "tokenizer_config.json").write_text(json.dumps(fields))
     (model / "tok.py").write_text("raise SystemExit('run')")
-    with pytest.raises(CheckpointError, match="contains custom code"):
+    with pytest.raises(CheckpointError, match=r"brings code of its own for its tokenizer \(tok\.py, named by auto_map"):
         Encoder.from_checkpoint(model, [chat("Hi?")])

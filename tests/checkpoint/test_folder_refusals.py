@@ -84,19 +84,20 @@ def test_a_broken_link_cannot_be_read(single: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config in config.json, method gptq"),
-        ({"quantization_config": {"load_in_4bit": True}}, "quantization_config in config.json, method unknown"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "quantization_config in config.json, method hqq"),
+        ({"compression_config": "all"}, "compression_config in config.json, method all"),
         (
-            {"text_config": {"quantization_config": {"quant_method": "fp8"}}},
-            "text_config.quantization_config in config.json, method fp8",
+            {"text_config": {"quantization_config": {"bits": 4}}},
+            "text_config.quantization_config in config.json, method unknown",
         ),
     ],
 )
 def test_quantised_by_config(single: Path, config: dict[str, Any], named: str) -> None:
     (single / "config.json").write_text(json.dumps(config))
     assert refused(single) == (
-        f"OLD {single} is quantised ({named}): give the checkpoint in bfloat16, float16 or float32, "
-        "dequantised with dequantize() if there is no other; an adapter that was trained on the quantised one fits it "
+        f"OLD {single} is quantised ({named}), and that is not among the formats that are read here (fp8, "
+        "compressed-tensors, fbgemm_fp8, modelopt, mxfp4, bitsandbytes, gptq, awq): give the checkpoint that it was "
+        "made from, or one that its own library dequantised; an adapter that was trained on the quantised one fits it "
         "too."
     )
 
@@ -104,6 +105,14 @@ def test_quantised_by_config(single: Path, config: dict[str, Any], named: str) -
 def test_an_empty_quantization_config_says_nothing(single: Path) -> None:
     (single / "config.json").write_text('{"quantization_config": null, "text_config": {"quantization_config": {}}}')
     Checkpoint.open(single, "NEW")
+
+
+def test_a_configuration_of_weights_that_are_not_quantised(single: Path) -> None:
+    """As of a model that was to be quantised when it is loaded: its tensors are read as they are."""
+    (single / "config.json").write_text('{"quantization_config": {"quant_method": "fp8"}, "dtype": "float32"}')
+    with Checkpoint.open(single, "NEW") as found:
+        assert not any(map(found.computes, found.tensors))
+        assert found.config == {"dtype": "float32"}
 
 
 @pytest.mark.parametrize(
@@ -119,8 +128,8 @@ def test_an_empty_quantization_config_says_nothing(single: Path) -> None:
 def test_quantised_by_dtype(single: Path, name: str, tensor: torch.Tensor, code: str) -> None:
     save_file({name: tensor}, single / "model.safetensors")
     assert refused(single) == (
-        f"OLD {single} is quantised (the tensor {name} in model.safetensors is {code}): "
-        "give the checkpoint in bfloat16, float16 or float32."
+        f"OLD {single} is quantised (the tensor {name} in model.safetensors is {code}), and nothing says how: give the "
+        "checkpoint in bfloat16, float16 or float32, or its config.json with the quantization_config."
     )
 
 

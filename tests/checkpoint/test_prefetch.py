@@ -320,7 +320,7 @@ def test_the_end_frees_everything(reader: str, source: Checkpoint, reads: Reads)
         reads.gate.clear()
     prefetch = Prefetch(source, SMALL[:2] if reader == "done" else SMALL, 200)
     settles(lambda: reads.begun, 1 if reader == "being read" else 2)
-    kept = [weakref.ref(tensor) for tensor in prefetch._ready.values()]
+    kept = [weakref.ref(tensor) for (tensor,) in prefetch._ready.values()]
     opener = threading.Timer(0.1, reads.gate.set)
     opener.start()
     prefetch.close()
@@ -358,7 +358,7 @@ def test_pieces_are_the_tensor(nbytes: int, single: Path) -> None:
             assert all(piece.nbytes <= max(nbytes, expected.itemsize) for piece in pieces)
             assert torch.equal(torch.cat([*pieces, expected.new_empty(0)]), expected.reshape(-1))
             target = torch.empty_like(expected)
-            parts = source.pieces(name, nbytes, into=target)
+            parts = source.stored_pieces(*source.parts(name), nbytes=nbytes, into=target)
             assert all(part.untyped_storage().data_ptr() == target.data_ptr() for part in parts)
             assert torch.equal(target, expected)
 

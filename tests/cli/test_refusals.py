@@ -130,11 +130,12 @@ def tensor_without_counterpart(call: Call) -> None:
 
 
 @refused(
-    "NEW {new} is quantised (quantization_config in config.json, method gptq): give the checkpoint in "
-    "bfloat16, float16 or float32, dequantised with dequantize() if there is no other."
+    "NEW {new} is quantised (quantization_config in config.json, method hqq), and that is not among the formats that "
+    "are read here (fp8, compressed-tensors, fbgemm_fp8, modelopt, mxfp4, bitsandbytes, gptq, awq): give the "
+    "checkpoint that it was made from, or one that its own library dequantised."
 )
 def quantised(call: Call) -> None:
-    configure(call.new, quantization_config={"quant_method": "gptq", "bits": 4})
+    configure(call.new, quantization_config={"quant_method": "hqq"})
 
 
 @refused(
@@ -294,6 +295,17 @@ def result_overflow_float16(call: Call) -> None:
 )
 def token_outside_the_vocabulary(call: Call) -> None:
     call.task = call.calibration({"input_ids": [1, 511]}, {"input_ids": [1, 512]})
+
+
+@refused(
+    "{task}:1: NEW's tokenizer makes the token 515 of this sample, and its embeddings have 512 rows: give the "
+    "tokenizer that belongs to these weights, or the model after resize_token_embeddings()."
+)
+def tokenizer_that_grew(call: Call) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(call.new)
+    tokenizer.add_tokens([f"<extra{number}>" for number in range(len(tokenizer), 520)])
+    tokenizer.save_pretrained(call.new)
+    call.task = call.calibration({"prompt": "How?", "response": "With <extra515>."})
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import lora, make_adapter
 from cases import TinyCase, content
 from evaluation_cases import jsonl, lines, status
 
@@ -143,6 +144,19 @@ def test_the_card_has_the_text_of_news(job: Job, tmp_path: Path) -> None:
     assert card.endswith("# Ours\n\nTrained with care.\n")
     assert card.count("Trained with care") == 1
     assert verify(job.out).problems == ()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+def test_new_may_be_an_adapter(job: Job) -> None:
+    """Whatever base its configuration names: it is asked as an adapter on OLD."""
+    adapter = make_adapter(job.case.old, "llama", lora(target_modules=["q_proj", "down_proj"]), job.folder / "adapter")
+    config = (adapter / "adapter_config.json").read_text().replace(str(job.case.old), "somebody/elsewhere")
+    (adapter / "adapter_config.json").write_text(config)
+    job.case = job.case._replace(new=adapter)
+    assert job.run("--max-asr", 100, "--json", job.folder / "r.json", "-q", settings=ONE) == 0
+    old, new, setting = read_evaluation(job.folder / "r.json").models
+    assert (old.name, new.name) == ("old", "adapter")
+    assert (new.tasks, new.asr) == (setting.tasks, setting.asr)  # nothing restored is NEW
 
 
 def test_the_goal_binds(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

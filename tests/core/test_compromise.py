@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from precision import unit_roundoff
 from torch import Tensor
 
-from hpa_merge.core import Curvature, SingularCompromise, compromise
+from hpa_merge.core import Compromise, Curvature, SingularCompromise
 
 DAMPING = 0.01
 
@@ -52,7 +52,7 @@ def textbook(old: Tensor, new: Tensor, x_s: Tensor, x_t: Tensor, w: float) -> tu
 
 def made(old: Tensor, new: Tensor, x_s: Tensor, x_t: Tensor, w: float, **options: bool) -> Tensor:
     safety, task = (gathered(x, **options).hessian(DAMPING) for x in (x_s, x_t))
-    return compromise(old, new, safety, task, w)
+    return Compromise(safety, task).between(old, new, w)
 
 
 ROUTES = {
@@ -141,4 +141,4 @@ def test_shapes_that_do_not_fit() -> None:
     old, new = weights(2, 40, torch.float32, seed=3)
     few = gathered(activations(9, 30, torch.float32, 1)).hessian(DAMPING)
     with pytest.raises(ValueError, match="two Hessians of c columns expected"):
-        compromise(old, new, few, few, 1.0)
+        Compromise(few, few).between(old, new, 1.0)

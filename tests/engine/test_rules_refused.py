@@ -68,7 +68,7 @@ def test_a_dry_run_needs_no_samples_and_names_the_blocks(tiny: Tiny, tmp_path: P
         ({"method": "blocks", "blocks": "5-2"}, "blocks is '5-2': it has to be block numbers and ranges of them"),
         (
             {"method": "ties"},
-            "method is 'ties': it has to be one of hpa, regmean, linear, safe-delta, model-tailor, blocks,",
+            "method is 'ties': it has to be one of hpa, regmean, cgm, null-space, linear, safe-delta,",
         ),
         ({"method": "safe-delta", "safety_budget": -1.0}, "safety_budget is -1.0: it has to be at least 0."),
         ({"method": "model-tailor", "patch_share": 101.0}, "patch_share is 101.0: it has to be a percentage"),
@@ -113,11 +113,11 @@ def test_a_set_that_is_missing(
 def test_statistics_that_do_not_suffice(make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
     call = make_call()
     stats = call.folder / "stats"
-    call.options = ("--method", "model-tailor", "--stats", str(stats))
+    call.options = ("--method", "model-tailor", "--compensation-order", "sum", "--stats", str(stats))
     assert status(call) == 2
     assert capsys.readouterr().err == (
-        "Error: the method model-tailor takes more of the curvature than the diagonal of H⁻¹, and the statistics "
-        f"{stats} keep that alone: leave out the statistics, or the compensation where there is one.\n"
+        "Error: the method model-tailor takes all of H⁻¹ with compensation_order sum, which the statistics "
+        f"{stats} do not keep: leave out the statistics, or compensate from left to right, or not at all.\n"
     )
     call.options = ("--method", "energy", "--stats", str(stats))
     assert status(call) == 2

@@ -1,5 +1,6 @@
 """PEFT adapters on tiny models, as ``save_pretrained`` leaves them, and what peft itself makes of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,65 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import VISION_ARCHITECTURES
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GptOssConfig,
+    GptOssForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 WEIGHTS = "adapter_model.safetensors"
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_experts_per_tok": 2,
+}
+MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
+    "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4)),
+    "qwen3_moe": lambda: Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**SIZES, num_experts=4, moe_intermediate_size=24, decoder_sparse_step=1, head_dim=8)
+    ),
+    "gpt_oss": lambda: GptOssForCausalLM(GptOssConfig(**SIZES, num_local_experts=4, head_dim=8)),
+}
+"""Whose experts' factors are told apart by their shapes."""
+
+FURTHER_MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
+    "qwen3_moe_square": lambda: Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**SIZES, num_experts=4, moe_intermediate_size=16, decoder_sparse_step=1, head_dim=8)
+    ),
+    "gpt_oss_square": lambda: GptOssForCausalLM(
+        GptOssConfig(**{**SIZES, "intermediate_size": 16}, num_local_experts=4, head_dim=8)
+    ),
+    "qwen2_moe": lambda: Qwen2MoeForCausalLM(
+        Qwen2MoeConfig(
+            **SIZES,
+            num_experts=4,
+            moe_intermediate_size=24,
+            shared_expert_intermediate_size=20,
+            decoder_sparse_step=1,
+        )
+    ),
+}
+
+
+def save_mixture(name: str, folder: Path) -> Path:
+    """A tiny mixture of experts, saved in ``folder``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        (MIXTURES | FURTHER_MIXTURES)[name]().save_pretrained(folder)
+    return folder
 
 
 def load(old: Path, name: str) -> PreTrainedModel:

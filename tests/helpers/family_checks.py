@@ -9,17 +9,21 @@ import torch
 import transformers
 from agreement import Merged, check_decisions, check_values
 from family_pairs import Family, Inputs, Pair
-from family_reference import matrices, reference_of
-from reference import load_tensors
+from family_reference import Seen, compromise_of, matrices, reference_of, seen_in
+from precision import unit_roundoff
+from reference import curvature, load_tensors
 from safetensors import safe_open
 from streaming import check as check_stream
 from torch import Tensor
 
-from hpa_merge import HPAConfig, MergeReport, merge
+from hpa_merge import HPAConfig, MergeReport, sweep
 from hpa_merge.calibration import Encoded, EncoderProcess
 from hpa_merge.records import Sample
 
 __all__ = ["QUIET", "check_family"]
+
+WEIGHT = 2.0
+"""Of safety in the exact compromise."""
 
 QUIET = (
     "ignore:.*torch.jit.script:DeprecationWarning",
@@ -29,19 +33,21 @@ QUIET = (
 """What transformers itself warns of, in the processors and models of some families."""
 
 
-def check_family(pair: Pair, out: Path, monkeypatch: pytest.MonkeyPatch) -> MergeReport:
-    """Everything of one pair; the report of its merge."""
+def check_family(pair: Pair, out: Path, monkeypatch: pytest.MonkeyPatch, *, compromise: bool = False) -> MergeReport:
+    """Everything of one pair, with the exact ``compromise`` too; the report of its merge."""
     for folder, samples in ((pair.old, pair.safety_inputs), (pair.new, pair.task_inputs)):
         check_stream(folder, samples, pair.family.unvisited, loops=pair.family.loops)
     if pair.family.by_hand is not None:
         _give_by_hand(pair, monkeypatch)
-    report = merge(
-        *(pair.old, pair.new, out),
-        safety_calib=pair.safety,
-        task_calib=pair.task,
-        config=HPAConfig(device="cpu", min_expert_tokens=0),
-    )
-    expected = reference_of(pair)
+    options: dict[str, Any] = {"device": "cpu", "min_expert_tokens": 0}
+    outs, exact = {out: HPAConfig(**options)}, out.with_name("exact")
+    if compromise:
+        outs[exact] = HPAConfig(method="regmean", safety_weight=WEIGHT, **options)
+    reports = sweep(pair.old, pair.new, outs, safety_calib=pair.safety, task_calib=pair.task)
+    report, seen = reports[out], seen_in(pair)
+    if compromise:
+        check_compromise(reports[exact], exact, seen)
+    expected = reference_of(seen)
     tensors = load_tensors(out)
     merged = Merged(report, dict(matrices(tensors)) | tensors, expected)
     check_decisions(merged)
@@ -49,7 +55,24 @@ def check_family(pair: Pair, out: Path, monkeypatch: pytest.MonkeyPatch) -> Merg
     _check_unreached(pair.family, report)
     _check_bytes(pair.new, out, report)
     _check_loads(out)
+    assert not [note for note in report.run.notes if report.architecture in note], "a whole pair needs no such note"
     return report
+
+
+def check_compromise(report: MergeReport, out: Path, seen: Mapping[str, Seen]) -> None:
+    """Every weight of the exact compromise against float64: as far off as its condition and its dtype allow."""
+    tensors = load_tensors(out)
+    merged = dict(matrices(tensors)) | tensors
+    for record in report.linears:
+        if record.outcome != "adapted":
+            continue
+        each, found = seen[record.name], merged[record.name].double()
+        expected = compromise_of(each, WEIGHT)
+        values = torch.linalg.eigvalsh(curvature(each.task, 0.01) + WEIGHT * curvature(each.safety, 0.0))
+        condition, moved = float(values[-1] / values[0]), float((each.new.double() - each.old.double()).norm())
+        in_sums = len(values) * unit_roundoff(torch.float32) * condition * moved
+        rounding = unit_roundoff(merged[record.name].dtype) * expected.abs()
+        assert bool(((found - expected).abs() <= in_sums + 1.01 * rounding).all()), record.name
 
 
 def _give_by_hand(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

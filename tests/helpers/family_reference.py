@@ -9,18 +9,19 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from family_pairs import Family, Inputs, Pair
-from reference import LinearResult, Settings, load_model, load_tensors, merge_linear, placed
+from reference import LinearResult, Settings, as_rows, curvature, load_model, load_tensors, merge_linear, placed
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["ROUTER", "located", "matrices", "read_by", "reference_of"]
+__all__ = ["ROUTER", "Seen", "compromise_of", "located", "matrices", "read_by", "reference_of", "seen_in"]
 
 ROUTER = re.compile(r"\.(gate|gate\.wg|router|router\.layer|router\.proj|router\.classifier)$")
 """How the path of a linear that chooses among experts ends."""
@@ -39,7 +40,6 @@ they multiply ``x @ W``."""
 RAW = {"Gemma3MultiModalProjector": {"mm_input_projection_weight": True}}
 """Parameters that are weights of no module, and whether they lie ``[c, r]``."""
 
-
 HEADS = {
     "RecurrentGemmaRglru": (True, ("input_gate_weight", "recurrent_gate_weight")),
     "ZambaMambaMixer": (False, ("x_proj_weight", "dt_proj_weight")),
@@ -47,9 +47,21 @@ HEADS = {
 """Modules with parameters of one matrix for each head: whether they multiply ``x @ W``, and which parameters."""
 
 
-def reference_of(pair: Pair, settings: Settings | None = None) -> dict[str, LinearResult]:
+@dataclass(frozen=True)
+class Seen:
+    """A linear of a pair: its weight on disk before and after, what it reads in both sets, its depth, and its inputs'
+    axis."""
+
+    old: Tensor
+    new: Tensor
+    safety: list[Tensor]  # [tokens, c] a visit
+    task: list[Tensor]
+    depth: tuple[int, int]
+    axis: int
+
+
+def seen_in(pair: Pair) -> dict[str, Seen]:
     """Every linear of NEW, by the name that the report is to have for it."""
-    settings = settings or Settings()
     sides = []
     for folder, samples in ((pair.old, pair.safety_inputs), (pair.new, pair.task_inputs)):
         model = load_model(folder)
@@ -59,12 +71,27 @@ def reference_of(pair: Pair, settings: Settings | None = None) -> dict[str, Line
     depths = partial(_depth, pair.family, _blocks(places))
     results = {}
     for name, (observers, axis) in places.items():
-        width = new[name].shape[axis]
-        inputs = [_visits(read, observers, width) for read in (safety, task)]
-        results[name] = merge_linear(
-            old[name], new[name], *inputs, depths(observers[0]), settings, input_axis=axis, name=name
-        )
+        inputs = [_visits(read, observers, new[name].shape[axis]) for read in (safety, task)]
+        results[name] = Seen(old[name], new[name], *inputs, depths(observers[0]), axis)
     return results
+
+
+def reference_of(seen: Mapping[str, Seen], settings: Settings | None = None) -> dict[str, LinearResult]:
+    """The textbook merge of every linear."""
+    settings = settings or Settings()
+    return {
+        name: merge_linear(
+            each.old, each.new, each.safety, each.task, each.depth, settings, input_axis=each.axis, name=name
+        )
+        for name, each in seen.items()
+    }
+
+
+def compromise_of(seen: Seen, w: float, damping: float = 0.01) -> Tensor:
+    """``W_old + ΔW H_t (H_t + w H_s)⁻¹`` in float64, as on disk."""
+    old, new = (as_rows(weight.double(), seen.axis) for weight in (seen.old, seen.new))
+    h_s, h_t = curvature(seen.safety, 0.0), curvature(seen.task, damping)
+    return as_rows(old + torch.linalg.solve(h_t + w * h_s, (new - old) @ h_t, left=False), seen.axis)
 
 
 def matrices(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -143,14 +143,21 @@ FILES = (
         "the index names a shard that is not there",
         lambda old, new: (new / "model-00002-of-00002.safetensors").unlink(),
         refused="NEW {new}: the shard model-00002-of-00002.safetensors is missing, though model.safetensors.index.json "
-        "names it: fetch the checkpoint again, completely.",
+        "names it: fetch it or, if the model does without, remove its entries from model.safetensors.index.json.",
+    ),
+    Case(
+        "the index names a shard of parts that the model does without, and it is not there",
+        lambda old, new: indexed(old, lambda index: index["weight_map"].update({"mtp.fc.weight": "mtp.safetensors"})),
+        refused="OLD {old}: the shard mtp.safetensors is missing, though model.safetensors.index.json names it: fetch "
+        "it or, if the model does without, remove its entries from model.safetensors.index.json.",
+        loads=True,
     ),
     Case(
         "shards of another saving than the index",
         lambda old, new: [path.rename(new / path.name.replace("00002.", "00003.")) for path in new.glob("model-*")],
         refused="NEW {new}: the shard model-00001-of-00002.safetensors is missing, though model.safetensors.index.json "
-        "names it: model.safetensors.index.json may be of another saving than model-00001-of-00003.safetensors, so "
-        "save the model again in an empty folder, or fetch what is missing.",
+        "names it: fetch it or, if model-00001-of-00003.safetensors is of a later save, save the model again in an "
+        "empty folder.",
     ),
     Case(
         "shards without an index",

@@ -10,7 +10,7 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"core", "files", "libraries"},
-    {"isolation", "methods"},
+    {"custom_code", "isolation", "methods", "quantisation"},
     {"config", "records"},
     {"calibration", "checkpoint", "model"},
     {"inputs"},

@@ -38,6 +38,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 ARCHITECTURES: tuple[str, ...] = ("llama", "qwen2_tied", "gpt2", "phi3", "gemma3", "llava", "qwen2_5_vl")
@@ -73,6 +75,11 @@ def processor_of(name: str):
 
 def _llama() -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**{**_SIZES, "num_hidden_layers": 4}, tie_word_embeddings=False))
+
+
+def _qwen3() -> PreTrainedModel:
+    sizes = {**_SIZES, "num_hidden_layers": 2, "head_dim": 16}
+    return Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=False))
 
 
 def _qwen2_tied() -> PreTrainedModel:
@@ -151,6 +158,7 @@ def _qwen2_5_vl() -> PreTrainedModel:
 
 _BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": _llama,
+    "qwen3": _qwen3,
     "qwen2_tied": _qwen2_tied,
     "gpt2": _gpt2,
     "phi3": _phi3,

@@ -200,7 +200,7 @@ def without_index(hub: Hub) -> None:
 
 def quantised(hub: Hub) -> None:
     path = hub.repositories[NEW].branches["main"] / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": {"quant_method": "gptq"}}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": {"quant_method": "hqq"}}))
 
 
 WRONG: dict[str, tuple[str, Callable[[Hub], None], str]] = {
@@ -293,7 +293,7 @@ def test_a_hub_that_fails(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_quantised_and_refused_before_any_weight(hub: Hub) -> None:
     quantised(hub)
-    with pytest.raises(CheckpointError, match=r"is quantised \(quantization_config in config\.json, method gptq\)"):
+    with pytest.raises(CheckpointError, match=r"is quantised \(quantization_config in config\.json, method hqq\)"):
         locate({"OLD": OLD, "NEW": NEW})
     assert not {file for file in hub.fetched() if file.endswith(".safetensors")}  # of OLD neither
 

@@ -119,20 +119,53 @@ def test_only_the_shards_of_the_index(hub: Hub, tmp_path: Path) -> None:
         assert {path.name for path in source.folder.glob("*.safetensors")} == set(checkpoint.shards)
 
 
+def test_a_single_file_wins_over_the_index(hub: Hub, tmp_path: Path) -> None:
+    served = tmp_path / "served" / "new"
+    save_file(load_tensors(served), served / "model.safetensors")
+    (source,) = locate({"NEW": NEW})
+    assert [path.name for path in source.folder.glob("*.safetensors*")] == ["model.safetensors"]
+    with Checkpoint.open(source.folder, "NEW") as checkpoint:
+        assert checkpoint.tensors.keys() == load_tensors(served).keys()
+
+
 def test_an_adapter(hub: Hub, tmp_path: Path) -> None:
-    """Its files are fetched; what they are is for others to read."""
-    folder = tmp_path / "served" / "adapter"
-    folder.mkdir()
-    for name in ("adapter_config.json", "README.md", "optimizer.pt"):
-        (folder / name).write_text("{}")
-    save_file(load_tensors(next((tmp_path / "served").glob("old"))), folder / "adapter_model.safetensors")
-    hub.repositories["lab/adapter"] = Repository({"main": folder})
-    (source,) = locate({"NEW": "lab/adapter"})
-    assert sorted(p.name for p in source.folder.iterdir()) == [
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
+    """Its files are fetched, of the repository or of a folder of it; what they are is for others to read."""
+    top = tmp_path / "served" / "adapter"
+    (top / "polite").mkdir(parents=True)
+    for folder in (top, top / "polite"):
+        for name in ("adapter_config.json", "README.md", "optimizer.pt"):
+            (folder / name).write_text("{}")
+        (folder / "config.json").write_text('{"quantization_config": {"quant_method": "bitsandbytes"}}')
+        save_file(load_tensors(next((tmp_path / "served").glob("old"))), folder / "adapter_model.safetensors")
+    hub.repositories["lab/adapter"] = Repository({"main": top, "v2": top})
+    wanted = {"README.md", "adapter_config.json", "adapter_model.safetensors", "config.json"}
+    for name in ("lab/adapter:polite", "lab/adapter:polite@v2", "lab/adapter"):
+        (source,) = locate({"NEW": name})
+        assert {path.name for path in source.folder.iterdir() if path.is_file()} == wanted
+        commit = hub.repositories["lab/adapter"].commits["v2" if name.endswith("v2") else "main"]
+        assert source.commit == commit
+        assert source.guarded.name == "models--lab--adapter"
+        assert source.folder == source.guarded / "snapshots" / commit / ("polite" if ":" in name else "")
+    with pytest.raises(CheckpointError, match=r"has no config\.json on the Hub"):
+        locate({"NEW": "lab/adapter:nothing"})
+    assert not any(map(is_remote, ("lab/adapter:", "lab/adapter:.git", "lab/adapter:../x", "lab/adapter:/x")))
+
+
+def test_adapters_on_the_hub_that_are_refused_before_a_download(hub: Hub, tmp_path: Path) -> None:
+    top = tmp_path / "served" / "adapters"
+    for name, extra in (("brief", "vit.safetensors"), ("polite", "non_lora_trainables.bin")):
+        (top / name).mkdir(parents=True)
+        for file in ("adapter_config.json", "adapter_model.safetensors", extra):
+            (top / name / file).write_text("{}")
+    hub.repositories["lab/adapters"] = Repository({"main": top})
+    for name, reason in (
+        ("lab/adapters", "holds adapters in the folders brief, polite: give one of these, as in lab/adapters:brief"),
+        ("lab/adapters:brief", "holds vit.safetensors next to its adapter, and .* with ms-swift"),
+        ("lab/adapters:polite", "holds non_lora_trainables.bin next to its adapter, and .* merge_lora_weights.py"),
+    ):
+        with pytest.raises(CheckpointError, match=reason):
+            locate({"NEW": name})
+    assert hub.fetched() == {"adapter_config.json"}
 
 
 @pytest.mark.gate

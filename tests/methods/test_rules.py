@@ -74,7 +74,8 @@ def test_the_table_is_whole() -> None:
         assert not rule.of_samples or rule.sets
         assert rule.does
         assert rule.paper
-        assert bool(rule.base) == rule.whole_inverse(HPAConfig(method=rule.name))  # type: ignore[arg-type]
+        assert bool(rule.base) == ("compensation" in rule.options)
+        assert HPAConfig(method=rule.name).takes  # type: ignore[arg-type]
 
 
 def test_every_file_of_a_rule_is_in_the_table() -> None:
@@ -171,7 +172,7 @@ RULE = Rule(
 
 ROW = (
     ("    safe_delta,\n", "    safe_delta,\n    steep,\n"),
-    ('"random", "energy"]', '"random", "energy", "steep"]'),
+    ('"random", "energy"\n', '"random", "energy", "steep"\n'),
     ("    control_energy.RULE,\n", "    control_energy.RULE,\n    steep.RULE,\n"),
     ("class RuleOptions(\n", "class RuleOptions(\n    steep.Options,\n"),
 )
@@ -207,15 +208,16 @@ def _run(folder: Path, *arguments: object) -> str:
 
 def test_a_new_rule_is_on_the_command_line(with_steep: Path) -> None:
     text = " ".join(_run(with_steep, "-m", "hpa_merge", "--help").split())
-    assert "[hpa|regmean|linear|safe-delta|model-tailor|blocks|random|energy|steep]" in text
+    assert "[hpa|regmean|cgm|null-space|linear|safe-delta|model-tailor|blocks|random|energy|steep]" in text
     assert "--steepness FLOAT steep: the power of the energy. [default: 0.5]" in text
-    assert "[hpa, regmean, safe-delta, steep: required]" in text
+    assert "[hpa, regmean, cgm, null-space, safe-delta, steep: required]" in text
 
 
 def test_a_new_rule_is_in_the_documentation(with_steep: Path) -> None:
     _run(with_steep, "docs/rules.py")
-    options = "`--p-max` (15), `--p-min` (5), `--no-orthogonal`, `--steepness` (0.5)"
-    row = f"| `steep` | the steepest columns are restored | {options} | safety |\n"
+    step = "`--no-orthogonal`, `--orthogonal-by` (matrix), `--depth-range` (zero-based)"
+    options = f"`--p-max` (15), `--p-min` (5), {step}, `--steepness` (0.5)"
+    row = f"| `steep` | the steepest columns are restored | {options} | safety | no |\n"
     assert row in (with_steep / "docs" / "methods.md").read_text(encoding="utf-8")
 
 

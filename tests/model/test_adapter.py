@@ -9,18 +9,9 @@ from typing import Any
 import peft
 import pytest
 import torch
-from adapters import WEIGHTS, lora, make_adapter, merge_first
+from adapters import MIXTURES, WEIGHTS, lora, make_adapter, merge_first, save_mixture
 from cases import TinyCase
 from safetensors.torch import load_file, save_file
-from transformers import (
-    GptOssConfig,
-    GptOssForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-    PreTrainedModel,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-)
 
 from hpa_merge.checkpoint import Checkpoint, Prefetch
 from hpa_merge.inputs.opening import open_new
@@ -115,30 +106,10 @@ def test_other_kinds(kind: str, name: str, dtype: str, tiny: Tiny, tmp_path: Pat
 
 # --- mixtures of experts: a parameter of the model, and many tensors on disk ---
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_experts_per_tok": 2,
-}
-MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
-    "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4)),
-    "qwen3_moe": lambda: Qwen3MoeForCausalLM(
-        Qwen3MoeConfig(**SIZES, num_experts=4, moe_intermediate_size=24, decoder_sparse_step=1, head_dim=8)
-    ),
-    "gpt_oss": lambda: GptOssForCausalLM(GptOssConfig(**SIZES, num_local_experts=4, head_dim=8)),
-}
-
 
 @pytest.fixture(params=MIXTURES)
 def mixture(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        MIXTURES[request.param]().save_pretrained(tmp_path / "old")
-    return tmp_path / "old"
+    return save_mixture(request.param, tmp_path / "old")
 
 
 @pytest.mark.parametrize("parameters", [["experts.gate_up_proj", "experts.down_proj"], ["experts.down_proj"]])
@@ -153,10 +124,9 @@ def test_experts(parameters: list[str], mixture: Path, tmp_path: Path) -> None:
 )
 def test_experts_of_an_adapter_from_before_they_were_stacked(tmp_path: Path) -> None:
     """Adapters of transformers 4 have a LoRA for each expert; peft makes one for the stack of them."""
-    old, adapter = tmp_path / "old", tmp_path / "adapter"
+    old, adapter = save_mixture("mixtral", tmp_path / "old"), tmp_path / "adapter"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        MIXTURES["mixtral"]().save_pretrained(old)
         tensors = {
             f"base_model.model.model.layers.{layer}.block_sparse_moe.experts.{expert}.{part}.lora_{side}.weight": (
                 torch.randn((4, columns) if side == "A" else (rows, 4))

@@ -12,7 +12,8 @@ from adapters import edit, lora, make_adapter, merge_first
 from cases import REPORT, TinyCase
 from huggingface_hub.repocard import metadata_load
 from interruptions import interrupt
-from tiny_models import processor_of
+from reference import captured_inputs, curvature, load_model, load_tensors
+from tiny_models import model_inputs, processor_of
 from tiny_processors import text_tokenizer
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
@@ -221,3 +222,27 @@ def test_the_model_card(make: Callable[[str], tuple[TinyCase, TinyCase]], tmp_pa
     assert cards[1].endswith("-->\nOf the adapter\n")
     assert "Of OLD" not in cards[1]
     assert "adapter on it" in cards[1]
+
+
+def test_the_exact_compromise_of_a_lora_is_one_of_the_same_rank(tiny: Tiny, tmp_path: Path) -> None:
+    """And it is that of the merged checkpoint, as float64 has it, to the condition of what float32 factors."""
+    case = tiny("llama")
+    adapter = make_adapter(case.old, "llama", lora(r=2), tmp_path / "adapter")
+    merged = merge_first(case.old, "llama", adapter, tmp_path / "merged")
+    report = run(case._replace(new=adapter), tmp_path / "out", config=HPAConfig(method="regmean", safety_weight=2.0))
+    safety, task = (
+        captured_inputs(load_model(folder), model_inputs("llama", file))
+        for folder, file in ((case.old, case.safety), (merged, case.task))
+    )
+    old, new, out = (load_tensors(folder) for folder in (case.old, merged, tmp_path / "out"))
+    for record in report.linears:
+        if record.outcome == "adapted":
+            name, path = record.name, record.name.removesuffix(".weight")
+            h_s, h_t = curvature(safety[path], 0.0), curvature(task[path], 0.01)
+            change = new[name].double() - old[name].double()
+            expected = torch.linalg.solve(h_t + 2.0 * h_s, change @ h_t, left=False)
+            found = out[name].double() - old[name].double()
+            torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-3 * float(change.abs().max()))
+            singular = torch.linalg.svdvals(found)
+            assert float(singular[2]) <= 1e-3 * float(singular[0])
+    assert report.count("adapted") > 5

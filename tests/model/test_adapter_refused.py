@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,19 @@ from typing import Any
 import peft
 import pytest
 import torch
+from adapter_cases import LEFT_OUT, NEIGHBOURS
 from adapters import WEIGHTS, edit, lora, make_adapter
 from cases import Call, assert_refused, assert_refused_cheaply, status
 from safetensors.torch import load_file, save_file
 
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.errors import CheckpointError
+from hpa_merge.inputs.opening import open_new
 from hpa_merge.isolation import Limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
+NAME = "model.layers.1.self_attn.q_proj.weight"
 KEY = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"
 TRAINED_ON = "give as OLD the model that it was trained on"
 
@@ -54,8 +60,6 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "newer": ({"new_trick": 3}, "understands (it has new_trick)"),
     "nonsense": ({"lora_alpha": {}}, "that peft cannot merge into OLD ("),
     "negative": ({"r": -4}, "that peft cannot merge into OLD (`r` should be a positive integer value"),
-    "no module": ({"target_modules": ["elsewhere"]}, "that peft cannot merge into OLD (Target modules"),
-    "bad regex": ({"target_modules": "(("}, "that peft cannot merge into OLD ("),
     "invocation": ({"alora_invocation_tokens": [1, 2]}, "that peft cannot merge into OLD ("),
 }
 
@@ -86,6 +90,58 @@ TENSORS: dict[str, tuple[dict[str, torch.Tensor | None], str]] = {
     "infinity": ({KEY: torch.full((64, 4), float("inf"))}, f"the tensor {KEY} of the adapter "),
     "nan": ({KEY: torch.full((64, 4), float("nan"))}, "holds NaN or infinity: the file is damaged or the training"),
 }
+
+
+def test_other_weights_next_to_an_adapter(make: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
+    """By their names, before peft is asked; what a training needs to go on, and other formats, are left out as ever."""
+    call = make()
+    for name in ("optimizer.pt", "rng_state_0.pth", "training_args.bin", "adapter_model.bin", "lora.gguf", ".x.bin"):
+        (call.new / name).write_bytes(b"x")
+    with Checkpoint.open(call.old, "OLD") as old:
+        open_new(call.new, old).close()
+        for name, remedy in NEIGHBOURS.items():
+            (call.new / name).write_bytes(b"x")
+            sentence = f"NEW {call.new} holds {name} next to its adapter, and {LEFT_OUT}: {remedy}"
+            with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
+                open_new(call.new, old)
+            (call.new / name).unlink()
+    (call.new / "vit.safetensors").write_bytes(b"x")
+    assert_refused(call, capsys, "holds vit.safetensors next to its adapter")
+
+
+def test_nothing_in_it(make: Callable[..., Call]) -> None:
+    call = make()
+    tensors = load_file(call.new / WEIGHTS)
+    with Checkpoint.open(call.old, "OLD") as old:
+        for changed, reason in (
+            ({}, "holds no tensor: save the adapter again"),
+            (tensors | {KEY: torch.ones(0)}, f"{KEY} has shape [0], so DeepSpeed ZeRO-3 saved it ungathered"),
+            (tensors | {KEY: torch.ones(64, 0)}, f"{KEY} has shape [64, 0], so DeepSpeed ZeRO-3 saved it ungathered"),
+            (
+                tensors | {KEY.replace("q_proj.lora_B", "q_proj.lora_C"): torch.ones(4)},
+                "OLD has no module for the adapter's tensor base_model.model.model.layers.1.self_attn.q_proj.lora_C",
+            ),
+            (tensors | {"epoch": torch.ones(1)}, "OLD has no module for the adapter's tensor epoch"),
+        ):
+            save_file(changed, call.new / WEIGHTS, {"format": "pt"})
+            with pytest.raises(CheckpointError, match=re.escape(reason)):
+                open_new(call.new, old)
+
+
+def test_updates_that_are_zero_are_noted(make: Callable[..., Call]) -> None:
+    call = make()
+    tensors = load_file(call.new / WEIGHTS)
+    zero = {key: torch.zeros_like(tensor) for key, tensor in tensors.items() if ".lora_B." in key}
+    some = {key: tensor for key, tensor in zero.items() if "q_proj" in key}
+    for changed, note in (
+        (zero, "all its updates are zero (as lora_B is before the first step), so that NEW is equal to OLD."),
+        (some, "4 of its 28 low-rank updates are zero, so that NEW has OLD's weights there."),
+    ):
+        save_file(tensors | changed, call.new / WEIGHTS, {"format": "pt"})
+        with Checkpoint.open(call.old, "OLD") as old, open_new(call.new, old) as new:
+            assert new.overlay is not None
+            assert new.overlay.notes == (f"NEW {call.new}: {note}",)
+            assert torch.equal(new.read(NAME), old.read(NAME))
 
 
 @pytest.mark.parametrize("case", TENSORS)
@@ -173,7 +229,7 @@ def test_without_peft(
 def test_a_quantised_base(make: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
     call = make()
     config = json.loads((call.old / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    config["quantization_config"] = {"quant_method": "hqq"}
     (call.old / "config.json").write_text(json.dumps(config))
     assert_refused(call, capsys, "an adapter that was trained on the quantised one fits it too.")
 
@@ -209,7 +265,7 @@ def test_a_tensor_twice_under_two_names(make: Callable[..., Call], capsys: pytes
     tensors = load_file(call.new / WEIGHTS)
     tensors[KEY.replace("base_model.model.", "")] = tensors[KEY].clone()
     save_file(tensors, call.new / WEIGHTS)
-    assert_refused(call, capsys, "OLD has no module for the adapter's tensor model.layers.1.self_attn.q_proj.lora_B")
+    assert_refused(call, capsys, f"holds a tensor twice, as {KEY} and as {KEY.replace('base_model.model.', '')}: save")
 
 
 @pytest.mark.gate

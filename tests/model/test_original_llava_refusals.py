@@ -46,7 +46,7 @@ def _call(pair: Original, folder: Path) -> Call:
         ({"mm_hidden_size": None}, "None for mm_hidden_size"),
         ({"hidden_size": "64"}, "'64' for hidden_size"),
         ({"num_hidden_layers": 10**9}, "1e+09 for num_hidden_layers, which is too many"),
-        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "is quantised (quantization_config in config.json"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "is quantised (quantization_config in config.json"),
         ({"architectures": ["LlavaMptForCausalLM"]}, "does not have it: leave it out."),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_tower_whose_weights_cannot_be_read(call: Callable[..., Call], capsys:
     path = made.folder / "clip" / "model.safetensors"
     tensors = read_tensors(path.parent)
     path.rename(path.with_name("pytorch_model.bin"))
-    assert_refused(made, capsys, "has no *.safetensors file, only pytorch_model.bin, and pickles are not read")
+    assert_refused(made, capsys, "json, only pytorch_model.bin, and pickles are not read")
     save_file({"vision_model.x.weight": torch.zeros(4, dtype=torch.int8)}, path)
     assert_refused(made, capsys, "is quantised (the tensor vision_model.x.weight in model.safetensors is I8)")
     gone = "vision_model.encoder.layers.1.mlp.fc1.weight"

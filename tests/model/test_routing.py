@@ -6,7 +6,7 @@ The reference sees whole models from outside: plain hooks on routers and experts
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from families import FAMILIES
 from families_experts import LATENT, ROUTED, SMALL
 from family_checks import QUIET
 from family_pairs import Inputs, make_pair
-from mixtures import SIZES, gpt_oss, make, mixtral
+from mixtures import SIZES, gpt_oss, make
 from reference import Settings, load_model, load_tensors, merge_linear, placed, same_columns
 from safetensors.torch import load_file, save_file
 from statistics_runs import interrupt
@@ -28,10 +28,12 @@ from transformers import PreTrainedModel
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.engine.routing import COMPARED
-from hpa_merge.errors import ConfigError
+from hpa_merge.errors import CheckpointError, ConfigError
+from hpa_merge.files.names import REPORT
 from hpa_merge.model.experts import find_expert_stacks, find_pools
 from hpa_merge.model.routing import find_routers, tensors_of
 from hpa_merge.report.facts import report_facts
+from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in QUIET]
@@ -93,7 +95,7 @@ def deepseek_v3() -> PreTrainedModel:
     return transformers.DeepseekV3ForCausalLM(config)
 
 
-MODELS = {build.__name__: build for build in (mixtral, gpt_oss, deepseek_v3)}
+MODELS = {build.__name__: build for build in (gpt_oss, deepseek_v3)}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -152,7 +154,7 @@ def test_routers_are_olds_or_merged_as_linears(case: TinyCase, tmp_path: Path) -
     records = {record.name: record for record in reports["merge"].linears}
     safety, task = (router_inputs(f, samples(p)) for f, p in ((case.old, case.safety), (case.new, case.task)))
     for key in matrices:
-        path = key.removesuffix(".weight").replace("block_sparse_moe", "mlp")
+        path = key.removesuffix(".weight")
         depth = (int(key.split("layers.")[1].split(".")[0]), 2)
         result = merge_linear(old[key], new[key], safety[path], task[path], depth, Settings(), name=key)
         record = records[key]
@@ -172,18 +174,29 @@ def test_routers_are_olds_or_merged_as_linears(case: TinyCase, tmp_path: Path) -
     assert not verify(tmp_path / "old", case.old, case.new).problems
     assert not verify(tmp_path / "merge", case.old, case.new, **files).problems
 
+    forged = json.loads((tmp_path / "merge" / REPORT).read_text())
+    forged["routing"][0]["safety_drift"] = 1.5
+    (tmp_path / "merge" / REPORT).write_text(json.dumps(forged))
+    with pytest.raises(CheckpointError, match=r"safety_drift of .* cannot be"):
+        read_report(tmp_path / "merge")
+    forged["routing"][0]["safety_drift"] = 0.999
+    (tmp_path / "merge" / REPORT).write_text(json.dumps(forged))
+    found = verify(tmp_path / "merge", case.old, case.new, **files)
+    assert f"routing of {forged['routing'][0]['name']} in the report is not what the samples give." in found.problems
+    (tmp_path / "merge" / REPORT).write_text(reports["merge"].to_json())
+
     alone = run(case, tmp_path / "alone", stats, routers="merge")  # from the file, and no sample runs
     assert alone.run.statistics["safety"] == alone.run.statistics["task"] == "read"
     assert content(tmp_path / "alone") == content(tmp_path / "merge")
     assert alone.routing == reports["merge"].routing == reports["new"].routing != ()
 
 
-def test_routers_that_cannot_be_chosen(case: TinyCase, tmp_path: Path) -> None:
+def test_routers_that_cannot_be_chosen(case: TinyCase, tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
+    if case.name == "gpt_oss":
+        with pytest.raises(ConfigError, match=r"^routers is merge, and LlamaForCausalLM has none: leave the"):
+            run(tiny("llama"), tmp_path / "out", routers="merge")
     with pytest.raises(ConfigError, match=r"^routers is old, and language, which holds them, is new: leave out one"):
         run(case, tmp_path / "out", routers="old", language="new")
-    if case.name == "mixtral":
-        with torch.device("meta"):
-            assert not find_routers(transformers.LlamaForCausalLM(transformers.LlamaConfig(num_hidden_layers=1)))
 
 
 # --- how far the choices drift ---
@@ -258,7 +271,7 @@ def test_a_resumed_merge_says_the_same(case: TinyCase, tmp_path: Path) -> None:
 
 
 def test_one_half_of_known_statistics_compares_nothing(case: TinyCase, tmp_path: Path) -> None:
-    if case.name != "mixtral":
+    if case.name != "gpt_oss":
         pytest.skip("one is enough")
     run(case, tmp_path / "out", tmp_path / "stats")
     fewer = tmp_path / "task.jsonl"

@@ -13,7 +13,9 @@ from hpa_merge.report.facts import (
     Facts,
     adapted_in,
     adapter_facts,
+    code_facts,
     cost_facts,
+    dtype_facts,
     hub_facts,
     input_facts,
     memory_text,
@@ -51,6 +53,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
     facts = facts_table(
         *model_facts(plan.adapter, plan.components, plan.passed_through),
+        *dtype_facts(plan.dequantised, plan.dtype),
         *set_facts(plan.safety, plan.task),
         *_room(plan, "OUT's weights", ""),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
@@ -59,6 +62,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *(("statistics", sentence) for sentence in plan.statistics),
         *(("history", sentence) for sentence in plan.history),
         *hub_facts(plan.commits),
+        *code_facts(plan.code),
     )
     note = Text("Outside the stacks the share depends on when a unit runs.\nNothing was written.")
     return _page(table, facts, note, plan.samples)
@@ -74,6 +78,7 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
     time = max(report.run.seconds for report in reports.values())
     facts = facts_table(
         *adapter_facts(first.run.adapter),
+        *dtype_facts(first.run.dequantised, first.run.dtype),
         *_sets(reports.values()),
         *input_facts(first.run),
         ("time", f"{time:.1f} s on {first.run.device}"),
@@ -91,8 +96,10 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         table.add_row(name, *(str(sum(column)) for column in zip(*counts, strict=True)))
     facts = facts_table(
         *adapter_facts(first.adapter),
+        *dtype_facts(first.dequantised, first.dtype),
         *_sets(plans.values()),
         *_room(first, "the OUTs' weights", f"{len(plans)} times "),
+        *code_facts(first.code),
         *(("statistics", sentence) for sentence in first.statistics),
     )
     samples = {shown.purpose: shown for plan in plans.values() for shown in plan.samples}

@@ -15,6 +15,7 @@ from hpa_merge.report.schema import MergeReport
 __all__ = ["Loader", "hub_ids", "metadata_of", "to_yaml"]
 
 TAGS = ("hpa-merge", "merge")
+ADAPTER_TAGS = ("lora", "hpa-merge")
 
 LICENCE = ("license", "license_name", "license_link")
 """All three come from the same card."""
@@ -54,9 +55,9 @@ def metadata_of(report: MergeReport, theirs: Mapping[str, Any], fallback: Mappin
     for name in ("base_model", "base_model_relation"):
         data.pop(name, None)
     if bases:
-        data |= {"base_model": bases, "base_model_relation": "merge"}
+        data |= {"base_model": bases, "base_model_relation": "adapter" if report.is_adapter else "merge"}
     if not is_original_llava(report):
-        data["library_name"] = "transformers"
+        data["library_name"] = "peft" if report.is_adapter else "transformers"
     if not isinstance(data.get("pipeline_tag"), str):
         data["pipeline_tag"] = usage_of(report).task
     data["tags"] = _tags(report, data.get("tags"))
@@ -81,13 +82,15 @@ def hub_ids(report: MergeReport) -> list[str]:
 
 
 def _bases(report: MergeReport, theirs: Mapping[str, Any]) -> list[str]:
-    """The models on the Hub that OUT was made from.
+    """The models on the Hub that OUT was made from; for an adapter, the one that it is for.
 
     If NEW is a folder, the base models of its card are used, as far as they are names on the Hub: trainers also write
     local folders there.
     """
     found = hub_ids(report)
-    if report.run.new not in report.run.commits:
+    if report.is_adapter:
+        found = [name for name in found if name == report.run.old.partition("@")[0]]
+    if report.run.new not in report.run.commits and not (report.is_adapter and found):
         found += [name for name in _texts(theirs.get("base_model")) if _is_hub_id(name, report)]
     return list(dict.fromkeys(found))
 
@@ -97,10 +100,11 @@ def _is_hub_id(name: str, report: MergeReport) -> bool:
 
 
 def _tags(report: MergeReport, theirs: Any) -> list[str]:
-    """NEW's tags and ours, without those of an adapter."""
-    gone = {"peft", "adapter", "lora", report.run.adapter.lower()} if report.run.adapter else set()
+    """NEW's tags and ours; those of an adapter only if OUT is one."""
+    lost = report.run.adapter and not report.is_adapter
+    gone = {"peft", "adapter", "lora", report.run.adapter.lower()} if lost else set()
     kept = (tag for tag in _texts(theirs) if not tag.startswith("base_model:") and tag.lower() not in gone)
-    return list(dict.fromkeys([*kept, *TAGS]))
+    return list(dict.fromkeys([*kept, *(ADAPTER_TAGS if report.is_adapter else TAGS)]))
 
 
 def _licence(report: MergeReport, fallback: Mapping[str, Any]) -> dict[str, Any]:

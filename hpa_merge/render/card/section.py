@@ -39,6 +39,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
         *(["## Evaluation", measured] if measured else []),
         "## How to load it",
         f"```python\n{snippet_of(report)}\n```",
+        *_own_code(report),
         "## How to reproduce it",
         _reproduction(report),
         "## Limitations",
@@ -54,8 +55,9 @@ def _summary(report: MergeReport) -> str:
     """What this model is."""
     old, new = (_linked(report, name) for name in (report.run.old, report.run.new))
     adapter = f", an adapter on it ({cell(report.run.adapter)})" if report.run.adapter else ""
+    what = "This adapter" if report.is_adapter else "This model"
     return (
-        f"This model is {new}{adapter}, with a part of its weights restored from {old}, the model before that tuning "
+        f"{what} is {new}{adapter}, with a part of its weights restored from {old}, the model before that tuning "
         "step. The aim is to keep the safety alignment and the earlier tasks of the one and the new task of the other. "
         f"Nothing was trained. {_restored(report)} The method is {_paper(report)}; "
         "[`hpa_report.json`](hpa_report.json) has every decision for every weight."
@@ -73,6 +75,8 @@ def _restored(report: MergeReport) -> str:
     if share is not None:
         bits = ", bit for bit" if adapted[0].restored is not None else ""
         text += f": {percent(share)} of their {things_restored(report)} are OLD's again{bits}"
+    if (compensated := figures["compensated_share"]) is not None:
+        text += f", and {percent(compensated)} of the values compensate for the others"
     cost = "" if energy is None else f" What was restored held {percent(energy)} of the update's square, on average."
     return f"{text}.{cost}"
 
@@ -103,7 +107,7 @@ def _reproduction(report: MergeReport) -> str:
     words = ["hpa-merge", *(_pinned(report, name) for name in (report.run.old, report.run.new))]
     for flag, record in (("--safety-calib", report.safety), ("--task-calib", report.task)):
         words += [word for file in (record.files if record is not None else ()) for word in (flag, _set(report, file))]
-    words += ["-o", "out"]
+    words += ["-o", "out", *(["--trust-remote-code"] if report.run.code else [])]
     for name, text in changed_options(report.config).items():
         value, flag = report.config[name], name.replace("_", "-")
         if isinstance(value, bool):
@@ -123,6 +127,17 @@ def _reproduction(report: MergeReport) -> str:
         f"{cell(report.run.device)}, with {cell(versions)}. `hpa-merge verify FOLDER` compares the weights with the "
         "SHA-256 digests in `hpa_report.json`."
     )
+
+
+def _own_code(report: MergeReport) -> list[str]:
+    """A paragraph about the code that the model brings, if the merge ran it."""
+    parts = [part for part in report.run.code if part.role == "NEW"]
+    if not parts:
+        return []
+    files = "; ".join(
+        ", ".join(map(code, part.files)) + (f" of {cell(part.repository)}" if part.repository else "") for part in parts
+    )
+    return [f"This model brings code of its own, which `trust_remote_code=True` runs: {files}. Read it before."]
 
 
 def _limitations(report: MergeReport, measured: bool) -> str:

@@ -1,6 +1,8 @@
 """How a model is loaded, and the Hub's name of its task."""
 
+import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import final
 
 from transformers.models.auto import modeling_auto as auto
@@ -49,11 +51,13 @@ KINDS = (
 
 
 def usage_of(report: MergeReport) -> Usage:
-    """How the merged model is loaded; by its own class if no mapping of transformers has it."""
+    """How the merged model is loaded; by its own class if neither transformers nor the model's own code maps it."""
+    auto = {name for part in report.run.code if part.role == "NEW" for name in part.auto}
     for usage, mapping in KINDS:
-        if report.architecture in mapping.values():
+        if report.architecture in mapping.values() or usage.loader in auto:
             return usage
-    return Usage(report.architecture, "AutoTokenizer", None)
+    reader = "AutoProcessor" if "AutoProcessor" in auto else "AutoTokenizer"
+    return Usage("AutoModel" if "AutoModel" in auto else report.architecture, reader, None)
 
 
 def is_original_llava(report: MergeReport) -> bool:
@@ -72,11 +76,29 @@ def snippet_of(report: MergeReport) -> str:
             "    model_id, None, get_model_name_from_path(model_id)\n"
             ")"
         )
-    usage = usage_of(report)
+    usage, trust = usage_of(report), ", trust_remote_code=True" if report.run.code else ""
+    if report.is_adapter:
+        return _adapter_snippet(report, usage, trust)
     name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
     return (
         f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
         f"model_id = {UNPUBLISHED}\n"
-        f'model = {usage.loader}.from_pretrained(model_id, dtype="auto")\n'
-        f"{name} = {usage.reader}.from_pretrained(model_id)"
+        f'model = {usage.loader}.from_pretrained(model_id, dtype="auto"{trust})\n'
+        f"{name} = {usage.reader}.from_pretrained(model_id{trust})"
+    )
+
+
+def _adapter_snippet(report: MergeReport, usage: Usage, trust: str) -> str:
+    """Lines of Python that load OLD with the adapter; the tokenizer is the adapter's if it has one."""
+    name = "processor" if usage.reader == "AutoProcessor" else "tokenizer"
+    own = any(name in PurePosixPath(file).name for file in report.manifest)
+    base = json.dumps(report.run.old.partition("@")[0] if report.run.old in report.run.commits else "path/to/OLD")
+    return (
+        "from peft import PeftModel\n"
+        f"from transformers import {', '.join(sorted((usage.loader, usage.reader)))}\n\n"
+        f"base_id = {base}\n"
+        f"model_id = {UNPUBLISHED}\n"
+        f'model = {usage.loader}.from_pretrained(base_id, dtype="auto"{trust})\n'
+        "model = PeftModel.from_pretrained(model, model_id)\n"
+        f"{name} = {usage.reader}.from_pretrained({'model_id' if own else 'base_id'}{trust})"
     )

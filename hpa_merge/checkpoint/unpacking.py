@@ -1,0 +1,246 @@
+"""What a checkpoint would be without its quantisation, or in another dtype: its tensors, its shards, its config.json.
+
+A tensor that is stored in another way has a recipe. The others are read as they are. Shards keep their names; each is
+laid out as safetensors itself writes it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.checkpoint.shard import CODES, TensorInfo
+from hpa_merge.core import all_finite
+from hpa_merge.errors import CheckpointError, NumericalError
+from hpa_merge.quantisation import Parts, Recipe, Refused, configurations, counted, find_recipes, is_spare, plain_config
+
+__all__ = ["DTYPES", "Unpacking", "cast", "unpack"]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+"""What OUT may be in, by the names that transformers uses."""
+
+ORDER = tuple(
+    getattr(torch, name)
+    for name in (
+        *("uint64", "int64", "float64", "complex64", "float32", "uint32", "int32"),
+        *("bfloat16", "float16", "uint16", "int16"),
+        *("float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"),
+    )
+)
+"""The order of dtypes in a shard that safetensors writes; tensors of one dtype are in the order of their names."""
+
+METADATA = {"format": "pt"}
+"""What transformers writes into the head of a shard, and wants to find there."""
+
+WORKING = 16
+"""Bytes for each element that dequantising takes at most in addition to its result: some steps in float32 and int32;
+measured are 6 to 13."""
+
+CASTING = 8
+"""Bytes for each element of a tensor that is cast: itself, in float64 at most."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Unpacking:
+    """How the tensors of a checkpoint follow from those on disk.
+
+    Attributes:
+        stored: the tensors on disk, by name.
+        recipes: for each tensor that is not on disk as it is read.
+        tensors: the tensors as they are read, with their places in OUT.
+        heads: the head of each shard of OUT.
+        dtype: of the weights that have a recipe.
+        library: what computes them, with its version; empty for a change of dtype alone.
+    """
+
+    stored: Mapping[str, TensorInfo]
+    recipes: Mapping[str, Recipe]
+    tensors: dict[str, TensorInfo]
+    heads: Mapping[str, bytes]
+    dtype: torch.dtype
+    library: str
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The shards of OUT: those that hold a tensor."""
+        return tuple(sorted({info.shard for info in self.tensors.values()}))
+
+    @property
+    def disk_shards(self) -> tuple[str, ...]:
+        """The weight files on disk."""
+        return tuple(sorted({info.shard for info in self.stored.values()}))
+
+    @property
+    def workspace(self) -> int:
+        """The most bytes that computing one tensor takes in addition to its parts and the result."""
+        return max((_working(recipe) for recipe in self.recipes.values()), default=0)
+
+    @property
+    def dequantised(self) -> str:
+        """How many weights are dequantised, by how they are stored: ``196 weights in block FP8``."""
+        counts = counted({name: recipe for name, recipe in self.recipes.items() if recipe.kind})
+        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in counts.items())
+
+    def config(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json of the checkpoint as it is read: without a quantisation, and with the dtype."""
+        name = str(self.dtype).removeprefix("torch.")
+        return _with_dtype(plain_config(given), name)
+
+    def written_config(self, config: Mapping[str, Any]) -> bytes:
+        """The content of OUT's config.json, from :meth:`config`."""
+        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def compute(self, name: str, parts: Sequence[Tensor], role: str, folder: Path) -> Tensor:
+        """One tensor from its parts, in the order of its recipe; ``role`` and ``folder`` are for messages.
+
+        Raises:
+            NumericalError: the tensor does not fit the dtype, though its parts are finite.
+            CheckpointError: the parts make no tensor of its shape.
+        """
+        recipe = self.recipes[name]
+        try:
+            found = recipe.unpack(dict(zip(recipe.parts, parts, strict=True)), self.dtype)
+            if tuple(found.shape) != recipe.shape or found.dtype != self.dtype:
+                raise ValueError(f"it is {list(found.shape)} of {found.dtype} instead of {list(recipe.shape)}")
+        except (RuntimeError, TypeError, ValueError, LookupError) as error:  # torch's and the libraries', of damage
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{role} {folder}: the tensor {name} cannot be dequantised ({reason}): fetch or save the checkpoint "
+                "again."
+            ) from error
+        if not all_finite(found) and all(not part.is_floating_point() or all_finite(part.float()) for part in parts):
+            raise NumericalError(
+                f"{role}'s tensor {name} does not fit {str(self.dtype).removeprefix('torch.')}: choose another --dtype."
+            )
+        return found.contiguous()
+
+
+def unpack(
+    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], read: Callable[[str], Tensor]
+) -> Unpacking | None:
+    """The unpacking of a quantised checkpoint; None for one that is not.
+
+    Args:
+        config: config.json.
+        tensors: those on disk.
+        read: reads a small one.
+
+    Raises:
+        Refused: it cannot be dequantised here.
+    """
+    found = next(iter(configurations(config)), None)
+    if found is None:
+        return None
+    header = {name: (info.dtype, info.shape) for name, info in tensors.items()}
+    recipes, library = find_recipes(found[1] if isinstance(found[1], dict) else {}, header, read)
+    by_name = {recipe.name: recipe for recipe in recipes}
+    used = {part for recipe in recipes for part in recipe.parts.values()}
+    twice = [recipe.name for recipe in recipes if recipe.name in header and recipe.name not in used]
+    if len(by_name) < len(recipes) or twice:
+        name = next(iter(twice), recipes[0].name)
+        raise Refused(f"it holds {name} twice, quantised and as it is: fetch or save the checkpoint again")
+    kept = [name for name in tensors if name not in used and not is_spare(name)]
+    return _laid_out(tensors, by_name, kept, _dtype_of(config), library)
+
+
+def cast(
+    tensors: Mapping[str, TensorInfo], before: Unpacking | None, dtype: torch.dtype, kept: Callable[[str], bool]
+) -> Unpacking:
+    """An unpacking in another dtype.
+
+    Args:
+        tensors: as they are read so far.
+        before: how these follow from those on disk; None if they are the same.
+        dtype: the new one.
+        kept: whether a tensor keeps its dtype.
+    """
+    recipes = {} if before is None else dict(before.recipes)
+    for name, info in tensors.items():
+        if name not in recipes and info.dtype.is_floating_point and info.dtype != dtype and not kept(name):
+            recipes[name] = Recipe(name, info.shape, {"": name}, _cast, "")
+    stored = tensors if before is None else before.stored
+    names = [name for name in tensors if name not in recipes]
+    return _laid_out(stored, recipes, names, dtype, "" if before is None else before.library)
+
+
+def _cast(parts: Parts, dtype: torch.dtype) -> Tensor:
+    (part,) = parts.values()
+    return part.to(dtype)
+
+
+def _laid_out(
+    stored: Mapping[str, TensorInfo],
+    recipes: Mapping[str, Recipe],
+    kept: Iterable[str],
+    dtype: torch.dtype,
+    library: str,
+) -> Unpacking:
+    """The unpacking with every tensor in its place in OUT, in the shard of its first part."""
+    shards: dict[str, list[TensorInfo]] = {info.shard: [] for info in stored.values()}
+    for name in kept:
+        shards[stored[name].shard].append(stored[name])
+    for name, recipe in recipes.items():
+        first = stored[next(iter(recipe.parts.values()))]
+        nbytes = math.prod(recipe.shape) * dtype.itemsize
+        shards[first.shard].append(TensorInfo(name, first.shard, dtype, recipe.shape, 0, nbytes))
+    tensors: dict[str, TensorInfo] = {}
+    heads: dict[str, bytes] = {}
+    for shard, infos in shards.items():
+        infos.sort(key=lambda info: (ORDER.index(info.dtype), info.name))
+        heads[shard] = _head(infos)
+        place = len(heads[shard])
+        for info in infos:
+            tensors[info.name] = replace(info, start=place, stop=place + info.nbytes)
+            place += info.nbytes
+    return Unpacking(stored, recipes, tensors, heads, dtype, library)
+
+
+def _head(infos: Iterable[TensorInfo]) -> bytes:
+    """The head of a shard, as safetensors writes it: 8 bytes of length, then JSON filled up to a multiple of 8."""
+    entries: dict[str, Any] = {"__metadata__": METADATA}
+    place = 0
+    for info in infos:
+        offsets = [place, place + info.nbytes]
+        entries[info.name] = {"dtype": CODES[info.dtype], "shape": list(info.shape), "data_offsets": offsets}
+        place += info.nbytes
+    content = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    content += b" " * (-len(content) % 8)
+    return len(content).to_bytes(8, "little") + content
+
+
+def _dtype_of(config: Mapping[str, Any]) -> torch.dtype:
+    """The dtype in which a quantised model computes, by its config.json; bfloat16 if that does not say."""
+    inner = [value for value in config.values() if isinstance(value, dict)]
+    for each in (config, *inner):
+        for key in ("dtype", "torch_dtype"):
+            if isinstance(name := each.get(key), str) and name.removeprefix("torch.") in DTYPES:
+                return DTYPES[name.removeprefix("torch.")]
+    return torch.bfloat16
+
+
+def _with_dtype(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration whose every dtype is ``name``, at any depth; the outermost one has one in any case."""
+
+    def changed(part: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: name
+            if key in ("dtype", "torch_dtype") and isinstance(value, str)
+            else changed(value)
+            if isinstance(value, dict)
+            else value
+            for key, value in part.items()
+        }
+
+    found = changed(config)
+    return found if {"dtype", "torch_dtype"} & found.keys() else {**found, "dtype": name}
+
+
+def _working(recipe: Recipe) -> int:
+    """Bytes that computing a tensor takes in addition to its result; a stack is computed one expert at a time."""
+    return WORKING * math.prod(recipe.shape[-2:]) if recipe.kind else CASTING * math.prod(recipe.shape)

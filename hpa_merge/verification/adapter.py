@@ -1,0 +1,154 @@
+"""An OUT that is an adapter, verified as what it makes of OLD: each weight against the one that the merge makes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+from hpa_merge.checkpoint import Checkpoint, is_adapter, open_adapter
+from hpa_merge.checkpoint.adapter_folder import CONFIG
+from hpa_merge.core.rounding import NEAR, differing, neighbours
+from hpa_merge.inputs.opening import open_new
+from hpa_merge.verification.differences import told
+from hpa_merge.verification.findings import Findings
+
+__all__ = ["Bits", "OfAdapter", "Values", "open_out", "weights_of"]
+
+
+def open_out(folder: Path) -> Checkpoint:
+    """OUT: a checkpoint, or an adapter.
+
+    Raises:
+        CheckpointError: it is neither, or not complete.
+    """
+    if is_adapter(folder):
+        return replace(open_adapter(folder, "OUT"), index=CONFIG)
+    return Checkpoint.open(folder, "OUT")
+
+
+@contextmanager
+def weights_of(
+    out: Checkpoint, old: Checkpoint, tower: Path | None, findings: Findings
+) -> Iterator[tuple[Checkpoint, "Values"]]:
+    """The weights that OUT stands for, and how they are compared: its own or, if it is an adapter, those on OLD.
+
+    Raises:
+        CheckpointError: the adapter does not fit OLD.
+    """
+    if out.index != CONFIG:
+        yield out, Bits()
+        return
+    values = OfAdapter()
+    with open_new(out.folder, old, "auto", tower, "OUT") as applied:
+        yield applied, values
+    if values.rounded:
+        findings.unchecked.append(
+            f"{values.rounded} values differ from NEW's by one unit in the last place: OUT sums them in another order."
+        )
+
+
+class Values(Protocol):
+    """How values of OUT are compared.
+
+    Attributes:
+        by_linear: whether every linear is compared on its own, also in a tensor that is NEW's as a whole.
+        free: fields of a record that this checks.
+    """
+
+    by_linear: bool
+    free: tuple[str, ...]
+
+    def differing(self, found: Tensor, expected: Tensor) -> Tensor:
+        """Where OUT's values, which are OLD's or NEW's, are others, as a mask."""
+
+    def compare(
+        self,
+        name: str,
+        error: float | None,
+        found: Tensor,
+        expected: Tensor,
+        weights: tuple[Tensor, Tensor],
+        what: str,
+    ) -> Iterator[str]:
+        """The problems of a weight, ``[r, c]``.
+
+        Args:
+            name: the weight's.
+            error: ``adapter_error`` in the report.
+            found, expected: OUT's and the merge's.
+            weights: OLD's and NEW's.
+            what: the end of the sentence for values that differ.
+        """
+
+
+@final
+class Bits:
+    """Bit for bit: OUT is a whole checkpoint."""
+
+    by_linear = False
+    free: tuple[str, ...] = ()
+
+    def differing(self, found: Tensor, expected: Tensor) -> Tensor:
+        return differing(found, expected)
+
+    def compare(
+        self,
+        name: str,
+        error: float | None,
+        found: Tensor,
+        expected: Tensor,
+        weights: tuple[Tensor, Tensor],
+        what: str,
+    ) -> Iterator[str]:
+        yield from told(name, differing(found, expected), what)
+
+
+@final
+class OfAdapter:
+    """To within the report's error of each update: OUT is an adapter, and ``found`` is OLD with it.
+
+    Where the error is 0, values that are OLD's or NEW's have to be the same to the bit; with more ranks than NEW has,
+    sums may be taken in another order, so that NEW's value may become its neighbour. A rule that computes ``M`` did so
+    apart from the weight, so that its update may differ by :data:`NEAR`.
+
+    Attributes:
+        rounded: how many values were such neighbours.
+    """
+
+    by_linear = True
+    free: tuple[str, ...] = ("adapter_error",)
+
+    def __init__(self) -> None:
+        self.rounded = 0
+
+    def differing(self, found: Tensor, expected: Tensor) -> Tensor:
+        return found != expected  # OLD's −0.0 plus 0.0 is 0.0
+
+    def compare(
+        self,
+        name: str,
+        error: float | None,
+        found: Tensor,
+        expected: Tensor,
+        weights: tuple[Tensor, Tensor],
+        what: str,
+    ) -> Iterator[str]:
+        old, new = weights[0].to(expected.dtype), weights[1]
+        if not error and bool(((expected == old) | (expected == new)).all()):
+            wrong = self.differing(found, expected)
+            near = wrong & neighbours(found, expected) & differing(expected, old)
+            self.rounded += int(near.sum())
+            yield from told(name, wrong & ~near, what)
+            return
+        off, size = (float((a.double() - b.double()).norm()) for a, b in ((found, expected), (expected, old)))
+        noise = torch.finfo(expected.dtype).eps * float(expected.double().norm())
+        claimed = (error or 0.0) * size
+        if abs(off - claimed) > NEAR * size + noise:
+            yield (
+                f"{name}: its update differs from the merge's by {off / size if size else 0.0:.2g} of it, and by "
+                f"{error or 0.0:.2g} in the report."
+            )
