@@ -78,7 +78,10 @@ def test_a_class_that_has_all_of_the_model_is_tried_first() -> None:
         (transformers.BartConfig(), ["BartForConditionalGeneration", "BartForCausalLM", "BartModel"]),
         (transformers.Gemma3Config(), ["Gemma3ForConditionalGeneration", "Gemma3Model"]),
         (transformers.LlamaConfig(architectures=["LlamaModel"]), ["LlamaForCausalLM", "LlamaModel"]),
-        (transformers.LlamaConfig(architectures=["LlamaForTokenClassification"]), ["LlamaForTokenClassification"]),
+        (
+            transformers.LlamaConfig(architectures=["LlamaForTokenClassification"]),
+            ["LlamaForTokenClassification", "LlamaForCausalLM"],
+        ),
     ):
         assert [each.__name__ for each in candidates(config)] == names
 

@@ -239,10 +239,9 @@ def _load(folder: Path, device: torch.device, code: Code | None = None) -> PreTr
     try:
         config = read_model_config(folder, str(folder), code)
         tried = classes_of(config, folder, str(folder), code)
+        silent = f"{folder} is a {tried[0].__name__}, which generates no text: give a model that does."
         if (architecture := next((each for each in tried if each.can_generate()), None)) is None:
-            raise CheckpointError(
-                f"{folder} is a {tried[0].__name__}, which generates no text: give a model that does."
-            )
+            raise CheckpointError(silent)
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
         with bounded_modules(tensors, f"MODEL {folder}"):
@@ -268,6 +267,8 @@ def _load(folder: Path, device: torch.device, code: Code | None = None) -> PreTr
             "check its config.json and its safetensors files."
         ) from error
     absent = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
+    if not tried[0].can_generate() and (absent or loading["unexpected_keys"]):
+        raise CheckpointError(silent)
     if absent:
         raise CheckpointError(
             f"{folder} is not whole: {absent[0]}{f' and {len(absent) - 1} more' if len(absent) > 1 else ''} "

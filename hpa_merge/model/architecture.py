@@ -1,8 +1,8 @@
 """Which class of transformers reads a checkpoint.
 
 An Auto class goes by ``model_type`` and by what its caller wants; ``architectures`` in config.json only names the class
-that saved the folder. That may be none, a class of somebody's own, or the model without its head. Then the classes
-that generate text are tried, and the first that finds all its tensors in the checkpoint reads it.
+that saved the folder. That may be none, a class of somebody's own, one whose head is not there, or the model without a
+head. Then the classes that generate text are tried, and the first that finds all its tensors reads the checkpoint.
 """
 
 import re
@@ -34,12 +34,13 @@ def named_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
 
 
 def candidates(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
-    """The classes that may read a checkpoint, in the order in which they are tried; one if it names a whole model."""
+    """The classes that may read a checkpoint, in the order in which they are tried; a named one with a head first."""
     named = named_class(config)
     inner = _classes([AutoModel], config)
+    generating = _classes(GENERATING, config)
     if named is not None and named not in inner:
-        return [named]
-    return [*dict.fromkeys([*_classes(GENERATING, config), *([named] if named is not None else []), *inner])]
+        return [*dict.fromkeys([named, *generating])]
+    return [*dict.fromkeys([*generating, *([named] if named is not None else []), *inner])]
 
 
 def is_headless(model: PreTrainedModel) -> bool:

@@ -95,6 +95,7 @@ def _build_from(
                 break
         else:
             check_trusted(config, folder, role, code)
+            model = _build(named_class(config) or tried[-1], config, header, role)  # the error is about this one
         if tower is not None:
             adapt(model, raw)
         if next(model.parameters(), None) is None:

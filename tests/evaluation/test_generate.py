@@ -239,10 +239,6 @@ def test_a_checkpoint_that_is_not_whole(tiny: Callable[..., TinyCase], tmp_path:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            {"architectures": ["LlamaForSequenceClassification"]},
-            "which generates no text",
-        ),
         ({"hidden_size": 32}, "cannot be loaded by transformers"),
         ({"model_type": "nonesuch"}, "cannot be loaded by transformers"),
     ],
@@ -254,6 +250,17 @@ def test_a_checkpoint_that_cannot_answer(
     config = json.loads((case.old / "config.json").read_text())
     (case.old / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(CheckpointError, match=sentence):
+        opened(case.old, ask("a"))
+
+
+def test_a_classifier_and_a_language_model_that_is_called_one(tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
+    case = tiny("llama").copied_to(tmp_path)
+    named = json.loads((case.old / "config.json").read_text()) | {"architectures": ["LlamaForSequenceClassification"]}
+    (case.old / "config.json").write_text(json.dumps(named))
+    assert opened(case.old, ask("a"))
+    for path in case.old.glob("*.safetensors"):
+        save_file({key.replace("lm_head", "score"): value for key, value in load_file(path).items()}, path)
+    with pytest.raises(CheckpointError, match="LlamaForSequenceClassification, which generates no text"):
         opened(case.old, ask("a"))
 
 

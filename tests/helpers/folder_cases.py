@@ -292,6 +292,14 @@ CONFIGURATION = (
         model="llama",
     ),
     Case(
+        "`architectures` names a class with another head, and the head of a language model is there",
+        lambda old, new: configured(new, architectures=["Qwen2ForSequenceClassification"]),
+        notes=(
+            "NEW's config.json names Qwen2ForSequenceClassification in architectures; it was read as a "
+            "Qwen2ForCausalLM.",
+        ),
+    ),
+    Case(
         "no `model_type`",
         lambda old, new: configured(new, model_type=...),
         refused='NEW\'s config.json has no model_type, without which transformers does not load it: add "model_type": '
