@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from adapters import save_mixture
 from cases import TinyCase
 from changed_folders import INDEX, configured, indexed, marked, moved, stale, with_head, without_head
 from folder_cases import CASES, Case
@@ -84,6 +85,29 @@ def test_a_class_that_has_all_of_the_model_is_tried_first() -> None:
         ),
     ):
         assert [each.__name__ for each in candidates(config)] == names
+
+
+def test_experts_that_only_one_of_the_two_stacks(tmp_path: Path) -> None:
+    """As transformers holds them, and as it saves them by default; what the sentence advises helps."""
+    places = [save_mixture("qwen3_moe", tmp_path / name) for name in ("old", "new")]
+
+    def plan() -> int:
+        with Checkpoint.open(places[0], "OLD") as old, Checkpoint.open(places[1], "NEW") as new:
+            return len(make_plan(old, new, [HPAConfig()], torch.device("cpu")).pairs)
+
+    for place in places:
+        model = transformers.AutoModelForCausalLM.from_pretrained(place)
+        if place == places[1]:
+            with pytest.raises(CheckpointError) as raised:
+                plan()
+            assert str(raised.value) == (
+                "model.layers.0.mlp.experts.down_proj is made of 1 of OLD's tensors, such as "
+                "model.layers.0.mlp.experts.down_proj, and of 4 of NEW's, such as "
+                "model.layers.0.mlp.experts.0.down_proj.weight: load both with from_pretrained, and save them with "
+                "save_pretrained(…, save_original_format=False)."
+            )
+        model.save_pretrained(place, save_original_format=False)
+    assert plan() > 2 * 3 * 4
 
 
 # --- OUT ---

@@ -20,6 +20,7 @@ from hpa_merge.custom_code.failing import blaming
 from hpa_merge.custom_code.running import is_own
 from hpa_merge.engine.code import check_code
 from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
+from hpa_merge.engine.matching import match, set_aside
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.model import LinearTensor, MetaModel, Unit
@@ -141,13 +142,13 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     for config in configs:
         check_policies(config, metas[1])
     in_any = set().union(*included)
-    keys = _match(metas[0], metas[1], old, new, in_any)
+    keys = match(metas[0], metas[1], old, new, in_any)
     if metas[0].units != metas[1].units:
         raise CheckpointError(
             "the config.json of OLD and that of NEW make models of different modules: "
             "give the checkpoints before and after tuning of one model."
         )
-    notes = (*_notes(metas, old, new), *_set_aside(metas, keys, new.external))
+    notes = (*_notes(metas, old, new), *set_aside(metas, keys, new.external))
     outs = tuple(_plan_out(metas, old, new, keys, *each) for each in zip(configs, included, strict=True))
     heads = {linear.key for linear in metas[1].linears.values() if components[linear.key] == "head"} & in_any
     resized = {key for key in heads if old.tensors[keys[key]].shape != new.tensors[key].shape}
@@ -286,55 +287,6 @@ def check_inputs(meta: MetaModel) -> None:
         )
 
 
-def _match(
-    old: MetaModel, new: MetaModel, in_old: Checkpoint, in_new: Checkpoint, included: Collection[str]
-) -> dict[str, str]:
-    """OLD's key for each of NEW's keys that both models know.
-
-    Embeddings and excluded tensors may differ in shape, because they come from NEW. A head may differ in its rows. What
-    one of the two models ties or computes itself has no counterpart there.
-
-    Raises:
-        CheckpointError: a tensor is missing in one of the two, or its shapes differ otherwise.
-    """
-    key_in_old = {slot: key for key, slot in old.slots.items()}
-    slots_in_new = set(new.slots.values())
-    unmatched = [("NEW", "OLD", k) for k, s in new.slots.items() if s not in key_in_old and not old.knows(s[0])]
-    unmatched += [("OLD", "NEW", k) for k, s in old.slots.items() if s not in slots_in_new and not new.knows(s[0])]
-    for present_in, missing_in, key in unmatched[:1]:
-        raise CheckpointError(
-            f"{present_in}'s tensor {key} has no counterpart in {missing_in}: give two whole checkpoints of one model."
-        )
-    keys = {key: key_in_old[slot] for key, slot in new.slots.items() if slot in key_in_old}
-    at = {place: key for key, places in old.places.items() for place in places}
-    shared = (linear.key for linear in new.linears.values() if linear.part is None and linear.key not in keys)
-    keys |= {key: at[place] for key in shared for place in new.places[key][:1] if place in at}
-    for key, old_key in keys.items():
-        shapes = in_old.tensors[old_key].shape, in_new.tensors[key].shape
-        resized = key in new.embeddings or (new.components.get(key) == "head" and _differ_in_rows(*shapes))
-        if shapes[0] != shapes[1] and key in included and not resized:
-            raise CheckpointError(
-                f"{key} has shape {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: give the checkpoints before "
-                "and after tuning of one model, or take this tensor from NEW with --exclude."
-            )
-    return keys
-
-
-def _set_aside(metas: tuple[MetaModel, MetaModel], keys: Mapping[str, str], external: Collection[str]) -> Iterator[str]:
-    """Leave out the linears that only one of the models has, because the other ties them; yields a sentence each."""
-    old, new = metas
-    read_only = {keys[key] for key in external if key in keys}
-    in_old = {(linear.key, linear.part): linear.name for linear in old.linears.values()}
-    pairs = {linear.name: in_old.get((keys.get(linear.key, ""), linear.part)) for linear in new.linears.values()}
-    for meta, matched, role, other in (
-        (new, {name for name, before in pairs.items() if before is not None}, "NEW", "OLD"),
-        (old, {before for before in pairs.values() if before is not None}, "OLD", "NEW"),
-    ):
-        if alone := sorted(name for name in meta.linears.keys() - matched if meta.linears[name].key not in read_only):
-            meta.leave_out(alone)
-            yield f"{shortened(alone)}: a weight of its own in {role} and tied in {other}, so OUT has what NEW has."
-
-
 def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint) -> Iterator[str]:
     """What the user should know of the classes and of the tensors that belong to no module, a sentence each."""
     name = type(metas[1].model).__name__
@@ -351,11 +303,6 @@ def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint)
         yield f"{name} does not have {shortened(there)}: OUT has NEW's."
     if come := sorted(unknown[1] - unknown[0]):
         yield f"Only NEW has {shortened(come)}, which {name} does not have: OUT has NEW's."
-
-
-def _differ_in_rows(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
-    """Whether two shapes differ only in the first axis, the vocabulary."""
-    return len(old) == len(new) > 0 and old[1:] == new[1:]
 
 
 def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
