@@ -28,6 +28,9 @@ __all__ = [
 UNREAD = "generation_config.json"
 """Without it, or with a broken one, transformers takes the defaults."""
 
+MLX = "adapters.safetensors"
+"""What mlx-lm calls an adapter, with tensors that lie in another way than peft's."""
+
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """First bytes of a text in UTF-16, as PowerShell writes it."""
 
@@ -121,7 +124,7 @@ def find_shards(folder: Path, role: str, config: Mapping[str, Any]) -> tuple[tup
         if shard in ("", ".", "..") or any(sign in shard for sign in "/\\\0"):
             raise CheckpointError(
                 f"{place}: {first} points to {shard!r}, and only files directly in the folder are read: "
-                "use an index whose weight_map holds plain file names."
+                "move the shards there, and leave the folders out in its weight_map."
             )
     if lost := [shard for shard in shards if not _exists(folder / shard)]:
         others = sorted(name for name in names if _is_whole(name) and name not in shards)
@@ -244,6 +247,17 @@ def refuse_devices(folder: Path, role: str) -> None:
 
 
 def _adapter(folder: Path, role: str) -> str:
+    names = _names(folder)
+    if MLX in names and ADAPTER not in names:
+        return (
+            f"{role} {folder} holds an adapter of MLX ({MLX}), which peft does not read: give the checkpoint that "
+            "mlx_lm.fuse makes of it and its base."
+        )
+    if ADAPTER not in names and (found := sorted(filter(_is_whole, names))):
+        return (
+            f"{role} {folder} holds {ADAPTER_CONFIG} and {found[0]}, a name that peft does not look for: rename it to "
+            f"{ADAPTER} if it is the adapter, or move it out of the folder."
+        )
     return (
         f"{role} {folder} holds a PEFT adapter without its model: merge it into its base first, with "
         "merge_and_unload() and then save_pretrained()."

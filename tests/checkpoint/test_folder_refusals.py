@@ -54,6 +54,27 @@ def test_an_adapter(tmp_path: Path, with_config: bool) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "adapters.safetensors",
+            "holds an adapter of MLX (adapters.safetensors), which peft does not read: give the checkpoint that "
+            "mlx_lm.fuse makes of it and its base.",
+        ),
+        (
+            "adapter.safetensors",
+            "holds adapter_config.json and adapter.safetensors, a name that peft does not look for: rename it to "
+            "adapter_model.safetensors if it is the adapter, or move it out of the folder.",
+        ),
+    ],
+)
+def test_an_adapter_under_another_name(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    save_file({"a": torch.zeros(1)}, tmp_path / name)
+    assert refused(tmp_path, "NEW") == f"NEW {tmp_path} {sentence}"
+
+
 @pytest.mark.parametrize("name", ["config.json", INDEX])
 @pytest.mark.parametrize(
     ("content", "complaint"),
@@ -154,7 +175,7 @@ def test_index_points_elsewhere(sharded: Path, entry: str) -> None:
     write_index(sharded, {"layers.1.a": entry})
     assert refused(sharded) == (
         f"OLD {sharded}: {INDEX} points to {entry!r}, and only files directly in the folder are read: "
-        "use an index whose weight_map holds plain file names."
+        "move the shards there, and leave the folders out in its weight_map."
     )
 
 
