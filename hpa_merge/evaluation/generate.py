@@ -62,6 +62,7 @@ class LocalModel:
         side: Path | None = None,
         merge_into: Callable[[Any], None] | None = None,
         code: Code | None = None,
+        tensors: Callable[[], dict[str, Tensor]] | None = None,
     ) -> None:
         """Load the checkpoint, in the dtype it is stored in.
 
@@ -72,6 +73,7 @@ class LocalModel:
             side: the folder of its tokenizer or processor, if that is another one.
             merge_into: merges an adapter into the loaded model.
             code: the code that the checkpoint brings, which is run; None: none is run.
+            tensors: reads the weights, if they are not those of the folder.
 
         Raises:
             CheckpointError: it cannot be loaded, or weights are missing.
@@ -83,7 +85,7 @@ class LocalModel:
         self._encoder = EncoderProcess.from_checkpoint(side or folder, [example], template, max_frames, code)
         try:
             with blaming(code, f"MODEL {folder}"), running(code):
-                self._model = _load(folder, device, code)
+                self._model = _load(folder, device, code, tensors, side)
                 if merge_into is not None:
                     merge_into(self._model)
             end = self._encoder.end
@@ -224,20 +226,32 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
         return 0
 
 
-def _load(folder: Path, device: torch.device, code: Code | None = None) -> PreTrainedModel:
+def _load(
+    folder: Path,
+    device: torch.device,
+    code: Code | None = None,
+    read: Callable[[], dict[str, Tensor]] | None = None,
+    side: Path | None = None,
+) -> PreTrainedModel:
     """The model by the class that its config.json names: safetensors only, code of the checkpoint's own only if given.
+
+    Args:
+        read: reads the weights, if they are not those of the folder.
+        side: the folder of the config.json that belongs to these.
 
     Raises:
         CheckpointError: it cannot be loaded, or is not whole.
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint folder (it has no config.json): check the path.")
-    raw = read_json(folder, "MODEL", "config.json")
-    tensors = _tensors(folder, raw)
+    described = folder if read is None or side is None else side
+    raw = read_json(described, "MODEL", "config.json")
+    given = None if read is None else read()
+    tensors = _tensors(folder, raw) if given is None else len(given)
     check_names(raw, f"MODEL {folder}")
     check_counts(raw, tensors, f"MODEL {folder}")
     try:
-        config = read_model_config(folder, str(folder), code)
+        config = read_model_config(described, str(folder), code)
         tried = classes_of(config, folder, str(folder), code)
         silent = f"{folder} is a {tried[0].__name__}, which generates no text: give a model that does."
         if (architecture := next((each for each in tried if each.can_generate()), None)) is None:
@@ -246,8 +260,9 @@ def _load(folder: Path, device: torch.device, code: Code | None = None) -> PreTr
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
         with bounded_modules(tensors, f"MODEL {folder}"):
             loaded: Any = architecture.from_pretrained(
-                folder,
+                folder if given is None else None,
                 config=config,
+                state_dict=given,
                 generation_config=_generation(folder, config),
                 dtype="auto",
                 attn_implementation=attention,

@@ -205,6 +205,7 @@ def opened(
             side=found.side,
             merge_into=found.merge_into,
             code=found.code,
+            tensors=found.tensors,
             **sizes,
         )
         try:

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
+
+from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint, is_adapter
 from hpa_merge.checkpoint.adapter_folder import CONFIG
@@ -28,12 +31,14 @@ class Loadable:
         weights: the folder of the checkpoint.
         merge_into: what has to be done to the loaded model; None for nothing.
         code: the code that it brings, if that is trusted.
+        tensors: reads all its tensors, if these are not those on disk; its config.json is then in ``side``.
     """
 
     side: Path
     weights: Path
     merge_into: Callable[[Any], None] | None = None
     code: Code | None = None
+    tensors: Callable[[], dict[str, Tensor]] | None = None
 
 
 @contextmanager
@@ -46,12 +51,10 @@ def loadable(
         return
     with open_model(folder, base, otherwise, trust=trust) as model, model.side_folder() as side:
         assert model.overlay is not None
-        if model.unpacking is not None:
-            raise CheckpointError(
-                f"MODEL {folder} is an adapter on {model.folder}, which is quantised: give with --base the same model "
-                "in bfloat16, float16 or float32."
-            )
-        yield Loadable(side, model.folder, model.overlay.merge_into, model.code)
+        if model.unpacking is None:
+            yield Loadable(side, model.folder, model.overlay.merge_into, model.code)
+        else:
+            yield Loadable(side, model.folder, code=model.code, tensors=partial(_read_all, model))
 
 
 @contextmanager
@@ -90,6 +93,10 @@ def open_model(
             raise CheckpointError(str(error).replace("NEW ", "MODEL ").replace("OLD", "its base")) from error
         with opened:
             yield opened
+
+
+def _read_all(model: Checkpoint) -> dict[str, Tensor]:
+    return {name: model.read(name) for name in model.tensors}
 
 
 def _find_base(folder: Path, given: str | Path | None, otherwise: str | Path | None) -> str | Path:

@@ -10,6 +10,7 @@ import torch
 from adapters import FURTHER_MIXTURES, load, lora, make_adapter, merge_first, save_mixture
 from cases import TinyCase
 from evaluation_cases import jsonl, lines, status
+from quantised import dequantise, quantise
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.evaluation.generate import _load
@@ -37,6 +38,20 @@ def test_the_loaded_model_is_the_merged_one(name: str, tiny: Tiny, tmp_path: Pat
         found.merge_into(model)
     state = model.state_dict()
     wanted = load(merge_first(old, name, adapter, tmp_path / "merged"), name).state_dict()
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("name", ["qwen2_tied", "qwen2_moe"])
+def test_on_a_quantised_base_it_is_that_of_the_dequantised_one(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    old = save_mixture(name, tmp_path / "old") if name in FURTHER_MIXTURES else tiny(name, "bfloat16").old
+    adapter = make_adapter(old, name, lora(**OPTIONS[name]), tmp_path / "adapter")
+    with loadable(adapter, quantise(old, tmp_path / "base", "fp8-tensor"), None) as found:
+        assert found.tensors is not None
+        assert found.merge_into is None
+        state = _load(found.weights, torch.device("cpu"), read=found.tensors, side=found.side).state_dict()
+    held = dequantise(old, tmp_path / "held", "fp8-tensor")
+    wanted = load(merge_first(held, name, adapter, tmp_path / "merged"), name).state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[key], wanted[key]) for key in wanted)
 
