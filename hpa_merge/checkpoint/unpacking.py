@@ -138,7 +138,8 @@ def unpack(
     if found is None:
         return None
     header = {name: (info.dtype, info.shape) for name, info in tensors.items()}
-    recipes, library = find_recipes(found[1] if isinstance(found[1], dict) else {}, header, read)
+    described = found[1] if isinstance(found[1], dict) else {}
+    recipes, library = find_recipes(described, header, read, config.get("model_type"))
     by_name = {recipe.name: recipe for recipe in recipes}
     used = {part for recipe in recipes for part in recipe.parts.values()}
     twice = [recipe.name for recipe in recipes if recipe.name in header and recipe.name not in used]

@@ -6,8 +6,10 @@ A format is a file here and a row of :data:`FORMATS`. Nothing is computed before
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hpa_merge.quantisation.bits_and_bytes import BITS_AND_BYTES
@@ -55,6 +57,9 @@ SPARE = re.compile(
 )
 """Tensors for the activations of a quantised model, or for weights that are not quantised: OUT does not need them."""
 
+WITH_CONV1D = ("decision_transformer", "gpt2", "imagegpt", "openai-gpt")
+"""Types of models whose linears are ``Conv1D``."""
+
 SIDE_FILES = re.compile(r"(quantize_config|quant_config|quant_strategy|hf_quant_config)\.json|recipe\.ya?ml")
 """Files that describe the quantisation."""
 
@@ -78,7 +83,7 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_recipes(
-    config: Mapping[str, Any], header: Header, read: Callable[[str], Tensor]
+    config: Mapping[str, Any], header: Header, read: Callable[[str], Tensor], model_type: Any = None
 ) -> tuple[tuple[Recipe, ...], str]:
     """The recipe of each weight that is not stored as it is, and the library that computes them with its version.
 
@@ -86,13 +91,23 @@ def find_recipes(
         config: the quantization_config.
         header: the tensors on disk.
         read: reads a small one.
+        model_type: what config.json says.
 
     Raises:
         Refused: the format is not read here, its library is missing, or the tensors do not fit it.
     """
     found = find_format(config)
     recipes = tuple(found.find(Quantised(config, header, read)))
+    if found.turns and model_type in WITH_CONV1D:
+        recipes = tuple(map(_turned, recipes))
     return recipes, f"{found.library} {version_of(found.library)}"
+
+
+def _turned(recipe: Recipe) -> Recipe:
+    def unpack(parts: Parts, dtype: torch.dtype) -> Tensor:
+        return recipe.unpack(parts, dtype).t()
+
+    return replace(recipe, shape=recipe.shape[::-1], unpack=unpack)
 
 
 def find_format(config: Mapping[str, Any]) -> Format:

@@ -36,7 +36,7 @@ def find(given: Quantised) -> Iterator[Recipe]:
             yield Recipe(name, shape, {"weight": name, "SCB": f"{module}.SCB"}, _unpack_eight, "int8 of bitsandbytes")
 
 
-BITS_AND_BYTES = Format(("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"), find, LIBRARY)
+BITS_AND_BYTES = Format(("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"), find, LIBRARY, turns=True)
 
 
 def _four_bits(given: Quantised, name: str, state: str) -> Recipe:

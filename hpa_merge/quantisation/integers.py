@@ -46,7 +46,7 @@ def find_gptq(given: Quantised) -> Iterator[Recipe]:
         yield Recipe(f"{module}.weight", (rows, columns), parts, unpack, f"GPTQ with {bits} bits")
 
 
-GPTQ = Format(("gptq",), find_gptq, LIBRARY)
+GPTQ = Format(("gptq",), find_gptq, LIBRARY, turns=True)
 
 
 def find_awq(given: Quantised) -> Iterator[Recipe]:

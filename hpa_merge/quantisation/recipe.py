@@ -97,11 +97,13 @@ class Format:
         find: every weight of a checkpoint that is stored so; raises :class:`Refused`.
         library: the module that takes the weights apart, beyond those that are always installed; its version counts for
             the result.
+        turns: whether weights ``[inputs, outputs]``, those of ``Conv1D``, are stored as ``[outputs, inputs]``.
     """
 
     methods: tuple[str, ...]
     find: Callable[[Quantised], Iterator[Recipe]]
     library: str = "transformers"
+    turns: bool = False
 
 
 def required(module: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from checkpoint_folders import write_index
 from quantised import STACKS, WRITERS, dequantise, quantise
 from safetensors.torch import load_file, save_file
@@ -48,6 +49,20 @@ def stack_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text('{"dtype": "bfloat16"}')
     return folder
+
+
+def test_weights_of_conv1d_are_stored_the_other_way_round(tiny: Any, tmp_path: Path) -> None:
+    """GPT-2's, also the square ones, as transformers saves them in eight bits."""
+    eight = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny("gpt2").old, quantization_config=eight)
+    model.save_pretrained(tmp_path)
+    with Checkpoint.open(tiny("gpt2").old, "OLD") as plain, Checkpoint.open(tmp_path, "NEW") as found:
+        assert found.unpacking is not None
+        assert len(found.unpacking.recipes) == 4 * model.config.n_layer
+        for name in found.unpacking.recipes:
+            weight = plain.read(name).float()
+            step = weight.abs().amax(0) / 127
+            assert ((found.read(name).float() - weight).abs() <= step).all()
 
 
 def quantised(plain: Path, folder: Path, kind: str = "fp8", **config: Any) -> Path:
