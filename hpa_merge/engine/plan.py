@@ -198,10 +198,13 @@ def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tupl
                     metas[at] = meta_model(checkpoint, device, external, classes[1 - at])
                     break
         else:
-            raise CheckpointError(
-                f"OLD is a {classes[0].__name__} and NEW is a {classes[1].__name__}: give the checkpoints before and "
-                "after tuning of one model."
+            whole, text = metas[0].model.config, metas[0].model.config.get_text_config()
+            remedy = (
+                ", its text model alone: load NEW's weights into OLD's text model, and save that as NEW"
+                if text is not whole and type(text) is type(metas[1].model.config)
+                else ": give the checkpoints before and after tuning of one model"
             )
+            raise CheckpointError(f"OLD is a {classes[0].__name__} and NEW is a {classes[1].__name__}{remedy}.")
     return metas[0], metas[1]
 
 

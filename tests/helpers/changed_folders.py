@@ -72,6 +72,18 @@ def without_head(folder: Path, inner: str) -> None:
     configured(folder, architectures=[inner])
 
 
+def text_alone(folder: Path) -> None:
+    """The text model of a LLaVA, saved as a language model."""
+    found = {
+        key.removeprefix("language_model."): value
+        for key, value in tensors_of(folder).items()
+        if key.startswith("language_model.")
+    }
+    joined(folder, found)
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    (folder / "config.json").write_text(json.dumps(text | {"architectures": ["LlamaForCausalLM"]}))
+
+
 def added(folder: Path, **tensors: Tensor) -> None:
     joined(folder, tensors_of(folder) | {key.replace("__", "."): value for key, value in tensors.items()})
 

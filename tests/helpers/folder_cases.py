@@ -25,6 +25,7 @@ from changed_folders import (
     renamed,
     split,
     stale,
+    text_alone,
     with_head,
     without_head,
 )
@@ -298,6 +299,13 @@ CONFIGURATION = (
             "NEW's config.json names Qwen2ForSequenceClassification in architectures; it was read as a "
             "Qwen2ForCausalLM.",
         ),
+    ),
+    Case(
+        "NEW is the text model alone of a vision-language model",
+        lambda old, new: text_alone(new),
+        refused="OLD is a LlavaForConditionalGeneration and NEW is a LlamaForCausalLM, its text model alone: load "
+        "NEW's weights into OLD's text model, and save that as NEW.",
+        model="llava",
     ),
     Case(
         "no `model_type`",
