@@ -185,7 +185,7 @@ class Adapter:
         except CheckpointError as error:
             shapes = {name: self._own[key][1] for key, name in names.items()}
             belonging = belonging_of(self._model, settings, shapes, known_as, f"NEW {self._folder}")
-            told = difference(self._made, belonging.values())
+            told = difference(self._made, belonging.values(), getattr(settings, "modules_to_save", None) or ())
             fitted = fit(settings, belonging.values(), parameters_of(self._model))
             present = {key: belonging[name].name if name in belonging else name for key, name in names.items()}
             try:

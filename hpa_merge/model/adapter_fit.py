@@ -167,12 +167,13 @@ def as_fitted() -> Iterator[None]:
         yield
 
 
-def difference(configured: Collection[str] | None, belonging: Collection[Belonging]) -> str:
+def difference(configured: Collection[str] | None, belonging: Collection[Belonging], whole: Collection[str]) -> str:
     """What the user should know about an adapter whose configuration does not fit OLD.
 
     Args:
         configured: paths of the layers that the configuration makes; None if it makes no model.
         belonging: what the adapter's tensors belong to.
+        whole: endings of the paths of the modules that it should have as a whole.
     """
     modules = {each.module for each in belonging if each.changes}
     told = (
@@ -184,4 +185,7 @@ def difference(configured: Collection[str] | None, belonging: Collection[Belongi
     elif beyond:
         more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
         told.append(f"its target_modules also choose {beyond[0]}{more}, for which it has no tensors")
-    return " and ".join(told) + ": its tensors say which modules it changes."
+    found = [f".{each.saved}." for each in belonging if not each.changes]
+    if lost := sorted(name for name in whole if not any(f".{name}." in path for path in found)):
+        told.append(f"its modules_to_save name {', '.join(lost)}, for which it has no tensors")
+    return " and ".join(told or ["its configuration does not fit its tensors"]) + ": its tensors say which modules it changes."

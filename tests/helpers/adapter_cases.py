@@ -112,6 +112,13 @@ CASES = (
         f"{DECIDE}",
     ),
     Case(
+        "`modules_to_save` that its file does not have",
+        "llama",
+        {"target_modules": ["q_proj"]},
+        {"modules_to_save": ["embed_tokens", "lm_head"]},
+        note=f"its modules_to_save name embed_tokens, lm_head, for which it has no tensors: {DECIDE}",
+    ),
+    Case(
         "names of a compiled and distributed model (`module.`, `_orig_mod.`, `_fsdp_wrapped_module.`)",
         "llama",
         {},
