@@ -87,7 +87,7 @@ def test_a_million_tensors(folder: Path) -> None:
 
 
 def test_too_many_tensors_in_many_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpa_merge.checkpoint.reader.TENSORS", 2)
+    monkeypatch.setattr("hpa_merge.checkpoint.shard.TENSORS", 2)
     write(folder, {name: entry([0], 0, 0) for name in "abc"})
     with pytest.raises(CheckpointError) as caught:
         Checkpoint.open(folder, "NEW")

@@ -22,7 +22,7 @@ from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import find_shards, read_config, read_index, readable
 from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layout, reading, unreadable
+from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
@@ -32,9 +32,6 @@ from hpa_merge.files.inside import find_inside, open_inside
 from hpa_merge.quantisation import SIDE_FILES, configurations
 
 __all__ = ["Checkpoint"]
-
-TENSORS = 300_000
-"""The most tensors of a checkpoint; the largest mixtures of experts have a third of that."""
 
 
 @final
@@ -86,20 +83,7 @@ class Checkpoint:
         folder = Path(folder)
         config = read_config(folder, role)
         shards, index = find_shards(folder, role, config)
-        tensors: dict[str, TensorInfo] = {}
-        for shard in shards:
-            for info in read_layout(folder, role, shard):
-                if len(tensors) == TENSORS:
-                    raise CheckpointError(
-                        f"{role} {folder} holds more than {TENSORS} tensors, which no model does: "
-                        "fetch or save the checkpoint again."
-                    )
-                twin = tensors.setdefault(info.name, info)
-                if twin is not info:
-                    raise CheckpointError(
-                        f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}, and "
-                        f"transformers takes the second: load it and save it again with save_pretrained."
-                    )
+        tensors = read_layouts(folder, role, shards)
         notes, own_index = [], None
         if index is not None:
             content, parsed = read_index(folder, role, index)

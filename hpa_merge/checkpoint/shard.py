@@ -1,4 +1,4 @@
-"""One weight file: the place of every tensor in it, and what can be wrong with it."""
+"""Weight files: the place of every tensor in them, and what can be wrong with one."""
 
 import json
 import stat
@@ -16,7 +16,20 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, TooLong
 from hpa_merge.files.parsing import INDEX, parse_json
 
-__all__ = ["CODES", "HEADER_BYTES", "TensorInfo", "check_plain", "lay_out", "read_layout", "reading", "unreadable"]
+__all__ = [
+    "CODES",
+    "HEADER_BYTES",
+    "TensorInfo",
+    "check_plain",
+    "lay_out",
+    "read_layout",
+    "read_layouts",
+    "reading",
+    "unreadable",
+]
+
+TENSORS = 300_000
+"""The most tensors of a checkpoint; the largest mixtures of experts have a third of that."""
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -102,6 +115,29 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
         stop = start + prod(shape) * dtype.itemsize
         yield TensorInfo(name=name, shard=shard, dtype=dtype, shape=shape, start=start, stop=stop)
         start = stop
+
+
+def read_layouts(folder: Path, role: str, shards: Iterable[str]) -> dict[str, TensorInfo]:
+    """Every tensor of a checkpoint by name, in the order of the shards, then of the offsets.
+
+    Raises:
+        CheckpointError: as :func:`read_layout`; or there are too many tensors, or one in two shards.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        for info in read_layout(folder, role, shard):
+            if len(tensors) == TENSORS:
+                raise CheckpointError(
+                    f"{role} {folder} holds more than {TENSORS} tensors, which no model does: "
+                    "fetch or save the checkpoint again."
+                )
+            twin = tensors.setdefault(info.name, info)
+            if twin is not info:
+                raise CheckpointError(
+                    f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}, and "
+                    f"transformers takes the second: load it and save it again with save_pretrained."
+                )
+    return tensors
 
 
 def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: str) -> tuple[bytes, list[TensorInfo]]:

@@ -188,4 +188,7 @@ def difference(configured: Collection[str] | None, belonging: Collection[Belongi
     found = [f".{each.saved}." for each in belonging if not each.changes]
     if lost := sorted(name for name in whole if not any(f".{name}." in path for path in found)):
         told.append(f"its modules_to_save name {', '.join(lost)}, for which it has no tensors")
-    return " and ".join(told or ["its configuration does not fit its tensors"]) + ": its tensors say which modules it changes."
+    return (
+        " and ".join(told or ["its configuration does not fit its tensors"])
+        + ": its tensors say which modules it changes."
+    )
