@@ -135,7 +135,7 @@ def read_layouts(folder: Path, role: str, shards: Iterable[str]) -> dict[str, Te
             if twin is not info:
                 raise CheckpointError(
                     f"{role} {folder} holds the tensor {info.name} twice, in {twin.shard} and in {shard}, and "
-                    f"transformers takes the second: load it and save it again with save_pretrained."
+                    "transformers takes the second: load it and save it again with save_pretrained."
                 )
     return tensors
 
