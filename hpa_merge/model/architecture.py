@@ -36,8 +36,10 @@ def named_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
 def candidates(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
     """The classes that may read a checkpoint, in the order in which they are tried; a named one with a head first."""
     named = named_class(config)
-    inner = _classes([AutoModel], config)
-    generating = _classes(GENERATING, config)
+    inner, generating = _classes([AutoModel], config), _classes(GENERATING, config)
+    own = [*inner, *generating]
+    if own and named is not None and named not in own and not _is_for(named, config):
+        named = None  # as an Auto class, which goes by model_type
     if named is not None and named not in inner:
         return [*dict.fromkeys([named, *generating])]
     return [*dict.fromkeys([*generating, *([named] if named is not None else []), *inner])]
@@ -60,6 +62,12 @@ def absent_tensors(model: PreTrainedModel, loaded: Collection[str]) -> list[str]
     missing.difference_update(name for name, _ in model.named_buffers())
     ignored = model._keys_to_ignore_on_load_missing or ()
     return sorted(name for name in missing if not any(re.search(pattern, name) for pattern in ignored))
+
+
+def _is_for(named: type[PreTrainedModel], config: PretrainedConfig) -> bool:
+    """Whether a class is made for a configuration, or for the text in it."""
+    wanted = named.config_class
+    return wanted is None or isinstance(config, wanted) or isinstance(config.get_text_config(), wanted)
 
 
 def _classes(autos: Iterable[type], config: PretrainedConfig) -> list[type[PreTrainedModel]]:

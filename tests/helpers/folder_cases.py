@@ -301,6 +301,15 @@ CONFIGURATION = (
         ),
     ),
     Case(
+        "`architectures` names the class of the vision-language model that a text model was taken from",
+        lambda old, new: configured(new, architectures=["Gemma3ForConditionalGeneration"]),
+        notes=(
+            "NEW's config.json names Gemma3ForConditionalGeneration in architectures; it was read as a "
+            "Gemma3ForCausalLM.",
+        ),
+        model="gemma3",
+    ),
+    Case(
         "NEW is the text model alone of a vision-language model",
         lambda old, new: text_alone(new),
         refused="OLD is a LlavaForConditionalGeneration and NEW is a LlamaForCausalLM, its text model alone: load "
