@@ -218,9 +218,9 @@ def test_only_the_sets_that_a_method_looks_at_run(
     started: list[int] = []
     real = PausedForwards.start
 
-    def start(self: PausedForwards, samples: Any, *arguments: Any) -> None:
+    def start(self: PausedForwards, samples: Any, **options: Any) -> None:
         started.append(len(samples))
-        real(self, samples, *arguments)
+        real(self, samples, **options)
 
     monkeypatch.setattr(PausedForwards, "start", start)
     case = tiny("llama")
