@@ -33,7 +33,7 @@ def test_killed_and_interrupted_at_random_moments(tmp_path: Path) -> None:
     """A few runs of the benchmark, which does hundreds: SIGKILL, also twice, SIGINT, SIGTERM, SIGHUP."""
     words = [
         "--runs",
-        "6",
+        "4",
         "--interrupts",
         "4",
         "--commands",

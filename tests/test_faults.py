@@ -15,6 +15,7 @@ from failing_disk import CALLS, ERRORS, Disk, sample
 from interruptions import beside, raising, run
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.shard import TensorInfo
 from hpa_merge.errors import CheckpointError, InputError, OutputError
 
 pytestmark = pytest.mark.gate
@@ -96,19 +97,20 @@ def test_an_input_that_fails_once(
     whole: dict[str, Any], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A share that is away for a moment costs what was not finished, and no more."""
-    case, out, real, left = tiny("gpt2"), tmp_path / "out", Checkpoint.pieces, ["transformer.h.2.mlp.c_fc.weight"]
+    case, out, left = tiny("gpt2"), tmp_path / "out", ["transformer.h.2.mlp.c_fc.weight"]
+    real = Checkpoint.stored_pieces
 
-    def pieces(self: Checkpoint, name: str, *arguments: Any, **options: Any) -> Any:
-        if name in left:
-            left.remove(name)
+    def pieces(self: Checkpoint, info: TensorInfo, **options: Any) -> Any:
+        if info.name in left:
+            left.remove(info.name)
             monkeypatch.setattr(os, "preadv", gone)
-        return real(self, name, *arguments, **options)
+        return real(self, info, **options)
 
     def gone(*_: Any) -> int:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     preadv = os.preadv
-    monkeypatch.setattr(Checkpoint, "pieces", pieces)
+    monkeypatch.setattr(Checkpoint, "stored_pieces", pieces)
     with pytest.raises(CheckpointError, match=re.escape("cannot be read from")):
         run(case, out)
     monkeypatch.setattr(os, "preadv", preadv)

@@ -9,8 +9,9 @@ from hpa_merge.model.components import COMPONENTS, Component
 from hpa_merge.model.conversion import Header
 from hpa_merge.model.hooks import ActivationHooks
 from hpa_merge.model.kept_dtypes import kept_in_float32
+from hpa_merge.model.linear_tensor import LinearTensor
 from hpa_merge.model.lockstep import ForwardError, PausedForwards
-from hpa_merge.model.meta_model import LinearTensor, MetaModel
+from hpa_merge.model.meta_model import MetaModel
 from hpa_merge.model.original_llava import TOWER, is_original_llava
 from hpa_merge.model.products import WatchedWeight
 from hpa_merge.model.routing import ChoiceHooks, Choices

@@ -8,8 +8,7 @@ device, dtype or shape gets the true answer, and code that computes with one giv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import final
 
@@ -25,6 +24,7 @@ from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions, wrapped
 from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
+from hpa_merge.model.linear_tensor import LinearTensor
 from hpa_merge.model.linears import find_linear_weights, observer_of
 from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.products import WatchedWeight
@@ -33,60 +33,6 @@ from hpa_merge.model.units import Unit, find_units
 
 WRAPPED = 50
 """The most unknown keys that are searched for parts that a wrapper adds."""
-
-
-@final
-@dataclass(frozen=True)
-class LinearTensor:
-    """A linear weight as it lies on disk.
-
-    Attributes:
-        key: name of its tensor in the checkpoint.
-        part: the index of its slice in that tensor, for an expert of a stack; None if it is the whole tensor.
-        observers: names of what it reads: paths of modules, of parameters, or of experts in their stacks.
-        input_axis: 1 for ``[r, c]``, 0 for a transposed ``[c, r]`` as in ``Conv1D``.
-        uses: the units that multiply with it: one, unless modules share it. The first gives its depth.
-        routed: the share of the tokens that reach it on average; 1 unless it is an expert.
-        pool: for an expert, the observers of the same input of all experts of its layer.
-        router: whether it chooses among experts.
-    """
-
-    key: str
-    part: int | None
-    observers: tuple[str, ...]
-    input_axis: int
-    uses: tuple[Unit, ...]
-    routed: float = 1.0
-    pool: tuple[str, ...] = ()
-    router: bool = False
-
-    @property
-    def unit(self) -> Unit:
-        """The unit that gives its depth."""
-        return self.uses[0]
-
-    @property
-    def last(self) -> Unit:
-        """The unit that it is merged with, when every use of it has run."""
-        return self.uses[-1]
-
-    @property
-    def name(self) -> str:
-        """Its tensor's name, with the index if it is a slice."""
-        return self.key if self.part is None else f"{self.key}[{self.part}]"
-
-    def matrix(self, tensor: Tensor) -> Tensor:
-        """The weight as ``[r, c]``, a view of its tensor as it lies on disk."""
-        return self.turned(tensor if self.part is None else tensor[self.part])
-
-    def turned(self, matrix: Tensor) -> Tensor:
-        """Turn ``[r, c]`` into the layout on disk, or back: a view."""
-        return matrix if self.input_axis == 1 else matrix.T
-
-    def shape(self, on_disk: Sequence[int]) -> tuple[int, int]:
-        """``(r, c)``, from the shape of its tensor."""
-        rows, columns = on_disk[-2:][:: 1 if self.input_axis == 1 else -1]
-        return rows, columns
 
 
 @final

@@ -111,8 +111,9 @@ class MergeReport:
     def to_json(self) -> str:
         """The text of the file."""
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
-        if not self.routing:
-            del content["routing"]
+        for name in ("routing", "unmerged"):
+            if not content[name]:
+                del content[name]
         content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

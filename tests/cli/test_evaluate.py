@@ -6,9 +6,9 @@ import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from cases import TinyCase
 from endpoint_stub import Stub
 from evaluation_cases import REFUSES, jsonl, lines, status
@@ -280,9 +280,9 @@ def test_one_model_is_in_memory_at_a_time(
     loaded: list[weakref.ref] = []
     load = generate._load
 
-    def noted(folder: Path, device: torch.device) -> object:
+    def noted(*arguments: Any) -> object:
         assert [ref() for ref in loaded] == [None] * len(loaded)
-        model = load(folder, device)
+        model = load(*arguments)
         loaded.append(weakref.ref(model))
         return model
 

@@ -113,6 +113,7 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
         "linears",
         "components",
         "passed_through",
+        "unmerged",
         "left_out",
         "manifest",
     ]

@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter
+from hpa_merge.checkpoint.shard import TensorInfo
 from hpa_merge.cli import main
 from hpa_merge.core import column_budget, retained_share
 from hpa_merge.model import PausedForwards
@@ -217,9 +218,9 @@ def test_only_the_sets_that_a_method_looks_at_run(
     started: list[int] = []
     real = PausedForwards.start
 
-    def start(self: PausedForwards, samples: Any, *arguments: Any) -> None:
+    def start(self: PausedForwards, samples: Any, **options: Any) -> None:
         started.append(len(samples))
-        real(self, samples, *arguments)
+        real(self, samples, **options)
 
     monkeypatch.setattr(PausedForwards, "start", start)
     case = tiny("llama")
@@ -237,13 +238,13 @@ def test_only_the_sets_that_a_method_looks_at_run(
 @ALL
 def test_every_byte_is_read_once(method: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    real = Checkpoint.pieces
+    real = Checkpoint.stored_pieces
 
-    def pieces(self: Checkpoint, name: str, *arguments: Any, **options: Any) -> Any:
-        reads.append(f"{self.role}: {name}")
-        return real(self, name, *arguments, **options)
+    def pieces(self: Checkpoint, info: TensorInfo, **options: Any) -> Any:
+        reads.append(f"{self.role}: {info.name}")
+        return real(self, info, **options)
 
-    monkeypatch.setattr(Checkpoint, "pieces", pieces)
+    monkeypatch.setattr(Checkpoint, "stored_pieces", pieces)
     run(tiny("llama"), tmp_path / "out", method, **METHODS[method])
     assert len(reads) == len(set(reads))
 

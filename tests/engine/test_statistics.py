@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from statistics_runs import described, in_text, raising, run, started_roles  # noqa: F401 - a fixture
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.shard import TensorInfo
 from hpa_merge.core import Curvature
 from hpa_merge.model import MetaModel, PausedForwards
 from hpa_merge.verification import verify
@@ -25,13 +26,13 @@ Tiny = Callable[..., TinyCase]
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """How often each tensor was read, by role and name."""
     counts: Counter[tuple[str, str]] = Counter()
-    real = Checkpoint.pieces
+    real = Checkpoint.stored_pieces
 
-    def pieces(self: Checkpoint, name: str, *arguments: Any, **options: Any) -> Iterator[torch.Tensor]:
-        counts[self.role, name] += 1
-        return real(self, name, *arguments, **options)
+    def pieces(self: Checkpoint, info: TensorInfo, **options: Any) -> Iterator[torch.Tensor]:
+        counts[self.role, info.name] += 1
+        return real(self, info, **options)
 
-    monkeypatch.setattr(Checkpoint, "pieces", pieces)
+    monkeypatch.setattr(Checkpoint, "stored_pieces", pieces)
     return counts
 
 

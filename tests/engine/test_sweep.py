@@ -63,7 +63,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted(hpa_merge.methods.applying, "measure_update", lambda *_: "measured")
     counted(PausedForwards, "start", lambda *_: "started")
     counted(Curvature, "inverse_diagonal", lambda *_: "factored")
-    counted(Checkpoint, "pieces", lambda self, name, *_: f"{self.role}: {name}")
+    counted(Checkpoint, "stored_pieces", lambda self, info, *_: f"{self.role}: {info.name}")
     return counts
 
 
