@@ -25,11 +25,17 @@ PRODUCTS: Mapping[Any, tuple[int, int]] = {
     aten.addmm.default: (1, 2),
     aten.baddbmm.default: (1, 2),
     aten.addmv.default: (1, 2),
+    aten.addmm_.default: (1, 2),
+    aten.baddbmm_.default: (1, 2),
+    aten.addbmm.default: (1, 2),
 }
 """Operations that multiply two of their arguments; ``linear``, ``matmul`` and ``einsum`` consist of them."""
 
 COPIES = {aten.clone.default, aten._to_copy.default}
 """Operations that copy a tensor element by element; so do all that torch calls pointwise."""
+
+SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor, aten.sub_.Tensor}
+"""Pointwise operations that scale no inputs, whatever else they take."""
 
 STRIDED = {aten.as_strided.default, aten._reshape_alias.default, aten.view.dtype}
 """Views that depend on how a tensor lies in memory."""
@@ -126,6 +132,10 @@ class _Observed(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # operations come whole there
+            parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         if func in PRODUCTS:
             left, right = (args[place] for place in PRODUCTS[func])
             if isinstance(left, cls) != isinstance(right, cls):  # else it is a product of weights
@@ -202,9 +212,22 @@ def _known(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: An
         views = [_Observed.of(each, origin, weight.watch) for each, origin in zip(made, origins, strict=True)]
         return type(result)(views) if isinstance(result, list | tuple) else views[0]
     same = isinstance(result, Tensor) and result.shape == weight.shape
-    if same and (func in COPIES or torch.Tag.pointwise in func.tags):
+    others = [each for each in args if isinstance(each, Tensor) and each is not weight]
+    if same and (
+        func in COPIES or (torch.Tag.pointwise in func.tags and (func in SUMS or not _scaled(weight, others)))
+    ):
         return _Observed.of(result, weight.origin, weight.watch)
     return result
+
+
+def _scaled(weight: "_Observed", others: Sequence[Tensor]) -> bool:
+    """Whether a pointwise operation with ``others`` may give each input of ``weight`` a factor of its own."""
+    strides = weight.origin.columns.stride()
+    return any(
+        other.shape[-axis] > 1 and other.stride(-axis) and strides[-axis]
+        for other in others
+        for axis in range(1, other.ndim + 1)
+    )
 
 
 def _joined(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor) -> Tensor:

@@ -28,6 +28,11 @@ class Layers(nn.Module):
         self.eval()
 
 
+@torch.inference_mode()
+def inferred(m: Layers, x: Tensor) -> Tensor:
+    return m.q(x).sum() + x @ m.k.weight.T
+
+
 X, Y = normal(2, 5, 6, seed=1), normal(1, 7, 6, seed=2)
 FLAT = X.reshape(-1, 6)
 Wanted = Mapping[str, list[Tensor]]
@@ -46,6 +51,12 @@ WAYS: dict[str, tuple[Callable[[Layers], object], Wanted]] = {
     "tensordot": (lambda m: torch.tensordot(X, m.k.weight, dims=([2], [1])), {"k": [FLAT]}),
     "in another dtype": (lambda m: X.double() @ m.k.weight.to(torch.float64).T, {"k": [FLAT.double()]}),
     "normalised": (lambda m: F.linear(X, F.normalize(m.k.weight)), {"k": [FLAT]}),
+    "rows with factors": (lambda m: F.linear(X, m.k.weight * Y[0, :4, :1]), {"k": [FLAT]}),
+    "inputs with factors": (lambda m: F.linear(X, m.k.weight * Y[0, :1]), {}),
+    "a mask": (lambda m: F.linear(X, torch.where(Y[0, :4] > 0, m.k.weight, 0.0)), {}),
+    "a difference": (lambda m: F.linear(X, m.k.weight + Y[0, :4]), {"k": [FLAT]}),
+    "in place": (lambda m: torch.zeros(7, 4).addmm_(Y[0], m.v.weight.t()), {"v": [Y[0]]}),
+    "for inference": (lambda m: inferred(m, X), {"q": [FLAT], "k": [FLAT]}),
     "concatenated": (
         lambda m: F.linear(X, torch.cat([m.q.weight, m.k.weight, m.v.weight])), {"q": [FLAT], "k": [FLAT], "v": [FLAT]}
     ),
