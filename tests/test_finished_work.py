@@ -111,6 +111,7 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     from hpa_merge import HPAConfig
     from hpa_merge.engine.request import MergeRequest
     from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.evaluation.running import Answering
     from hpa_merge.evaluation.tuning import Goal
 
     def go(out: Path, meanwhile: Callable[[], object] = lambda: None, **options: Any) -> Tuning:
@@ -125,7 +126,7 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         job = MergeRequest(
             case.old, case.new, outs, case.safety, (case.task,), skip_complete=True, page=False, **options
         )
-        return tuning.tune(job, out, Suite(), None, Goal(10.0), None)  # type: ignore[arg-type]
+        return tuning.tune(job, out, Suite(), None, Goal(10.0), Answering())  # type: ignore[arg-type]
 
     return go
 

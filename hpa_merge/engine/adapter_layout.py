@@ -11,6 +11,7 @@ from typing import Any
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.adapter_folder import CONFIG, laid_out
+from hpa_merge.files import parsing
 from hpa_merge.model import Adapter
 from hpa_merge.model.adapter_parts import AdapterPart
 
@@ -75,5 +76,5 @@ def _saved(settings: Any) -> dict[str, Any]:
     """adapter_config.json as peft saves it, with the patterns in their order."""
     with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder:
         settings.save_pretrained(folder)
-        content = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+        content = parsing.read_json(Path(folder) / CONFIG, parsing.CONFIG)
     return {**content, **{name: dict(getattr(settings, name) or {}) for name in ("rank_pattern", "alpha_pattern")}}

@@ -1,6 +1,5 @@
 """OLD with an adapter that is only being written: its tensors, one by one."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.files import parsing
 from hpa_merge.model import Adapter
 
 __all__ = ["applied"]
@@ -28,7 +28,8 @@ def applied(layout: Checkpoint, old: Checkpoint, read: Read) -> Read:
     headers = [{name: (i.dtype, i.shape) for name, i in part.tensors.items()} for part in (layout, old)]
     with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder, old.side_folder() as base:
         (Path(folder) / str(layout.index)).write_bytes(config)
-        adapter = Adapter(Path(folder), json.loads(config), headers[0], base, headers[1], old.tower, old.code)
+        content = parsing.parse_json(config, parsing.CONFIG)
+        adapter = Adapter(Path(folder), content, headers[0], base, headers[1], old.tower, old.code)
 
     def merged(name: str) -> Tensor:
         raw = old.raw(name)
