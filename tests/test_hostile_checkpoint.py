@@ -169,7 +169,6 @@ BELONGS = "give the config.json that belongs to these weights."
         ({"pad_token_id": 10**9}, "(Padding_idx must be within num_embeddings)"),
         ({"hidden_act": "x"}, "('x')"),
         ({"dtype": "load"}, "(list index out of range)"),
-        ({"architectures": ["BertModel"]}, "has no attribute"),
         ({"architectures": [5]}, "architectures"),
         ({"architectures": {}}, "config.json has {} for architectures, which has to be a list of class names"),
         ({"architectures": [["LlamaForCausalLM"]]}, "for architectures, which has to be a list of class names"),
