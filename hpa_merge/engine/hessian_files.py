@@ -43,7 +43,7 @@ DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", to
 
 def folder_of(stats: Path) -> Path:
     """The folder of the Hessians that belong to the statistics file ``stats``."""
-    return stats.with_name(f"{stats.name}.hessians")
+    return stats.parent / f"{stats.name}.hessians"
 
 
 def needed_for(tokens: int, columns: int, itemsize: int) -> int:

@@ -123,7 +123,9 @@ def expert_of(name: str) -> str:
     """The number of the expert that a linear's name has after its block's: ``3`` of ``layers.1.mlp.experts.3.w1``."""
     if name.endswith("]"):
         return name[name.rindex("[") + 1 : -1]
-    return re.sub(r".*\bexperts\.\D*(\d+).*", r"\1", name)
+    _, found, place = f".{name}".rpartition(".experts.")
+    number = re.search(r"\d+", place) if found else None
+    return name if number is None else number[0]
 
 
 def short(path: str) -> str:

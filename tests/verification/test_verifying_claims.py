@@ -195,9 +195,13 @@ def test_noise_by_safe_delta(published: Make) -> None:
     assert all(any(s.startswith(f"{name}: ") for s in samples.problems) for name in adapted)
 
 
-@pytest.mark.parametrize("method", ["safe-delta", "model-tailor"])
-def test_what_only_the_samples_say_is_counted(method: str, sound: Make) -> None:
-    made = sound(method=method)
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("safe-delta", {"safety_budget": 10.0}), ("model-tailor", {})],
+    ids=["safe-delta", "model-tailor"],
+)
+def test_what_only_the_samples_say_is_counted(method: str, options: dict[str, Any], sound: Make) -> None:
+    made = sound(method=method, **options)
     result = made.full()
     assert result.problems == ()
     count = result.checked["values that only samples can recompute"]
