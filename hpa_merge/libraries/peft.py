@@ -1,5 +1,6 @@
 """Import peft without bitsandbytes, whose layers no model here has: its import takes a second, and may fetch code."""
 
+from hpa_merge.libraries import torchvision  # noqa: F401 - before transformers, which peft imports
 from hpa_merge.libraries.hiding import hidden
 
 __all__: list[str] = []
