@@ -32,6 +32,8 @@ MIDDLE = """
 An input is observed at the product, wherever the weight is multiplied: by its module, by another, as a slice of a
 stack, joined with other weights, transposed, or by `einsum`. A weight that is used several times (Zamba's shared
 blocks, blocks that run in a loop) is merged once, from all of them, at the depth of the first.
+A weight of which something else is made before a product (a slice of its inputs, a factor for each input, a product of
+weights) counts as uncalibrated, even if it is also used as it is.
 
 Of a mixture each expert is a linear of its own. Routers (without `--routers`), norms, biases, embeddings, tied heads
 and convolutions are NEW's in every family.

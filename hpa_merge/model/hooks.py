@@ -49,6 +49,8 @@ class ActivationHooks:
         self._observing: frozenset[str] = frozenset()
         self._waiting: frozenset[str] = frozenset()  # read by now, and wanted later
         self._seen: dict[Hashable, _Seen] = {}
+        self._losing: set[str] = set()  # in the current sample
+        self._lost: set[str] = set()  # used out of sight, so that what they read is not known as a whole
         self._gathered: dict[tuple[str, ...], Curvature] = {}
 
     @contextmanager
@@ -60,10 +62,11 @@ class ActivationHooks:
             later: what they read is kept until a later block wants their curvatures.
         """
         self._gathered = {readers: kept for readers, kept in self._gathered.items() if self._waiting & {*readers}}
+        self._lost &= self._waiting
         self._watched = frozenset(names)
         self._observing = self._watched.union(later)
         self._waiting = (self._waiting | self._observing) - self._watched
-        self._seen.clear()
+        self.drop_sample()
         weights = {weight.name: weight for name in self._observing for weight in self._weights[name]}
         with _replaced(self._model, list(weights.values()), self._observe):
             yield
@@ -71,6 +74,7 @@ class ActivationHooks:
     def drop_sample(self) -> None:
         """Drop what the linears read in the sample that has just run through the unit."""
         self._seen.clear()
+        self._losing.clear()
 
     def end_sample(self) -> None:
         """Gather what the linears read in the sample that has just run through the unit."""
@@ -79,15 +83,19 @@ class ActivationHooks:
             if readers not in self._gathered:
                 self._gathered[readers] = Curvature(seen.tokens.shape[1], offload=self.offload)
             self._gathered[readers].add(seen.tokens)
-        self._seen.clear()
+        self._lost |= self._losing
+        self.drop_sample()
 
     def curvatures(self) -> dict[str, Curvature]:
-        """The curvature of each watched linear that read anything; linears that always read the same share one."""
+        """The curvature of each watched linear that read anything; linears that always read the same share one.
+
+        A linear that is used in a way that :mod:`.products` does not follow has none.
+        """
         joined: dict[tuple[tuple[str, ...], ...], Curvature] = {}
         result = {}
         for name in sorted(self._watched):
             groups = tuple(readers for readers in self._gathered if name in readers)
-            if not groups:
+            if not groups or name in self._lost:
                 continue
             if groups not in joined:
                 joined[groups] = self._join(groups)
@@ -97,6 +105,7 @@ class ActivationHooks:
     def clear(self) -> None:
         """Drop everything that was gathered."""
         self._gathered.clear()
+        self._lost.clear()
         self._waiting = frozenset()
 
     @property
@@ -113,8 +122,12 @@ class ActivationHooks:
             curvature.absorb(self._gathered[readers])
         return curvature
 
-    def _observe(self, name: str, x: Tensor) -> None:
-        if name not in self._observing or x.numel() == 0:
+    def _observe(self, name: str, x: Tensor | None) -> None:
+        if name not in self._observing:
+            return
+        if x is None:
+            self._losing.add(name)
+        if x is None or x.numel() == 0:
             return
         key = (x.data_ptr(), x.shape, x.stride(), x.dtype, x._version)
         if key not in self._seen:

@@ -3,7 +3,8 @@
 A module's forward does not say which inputs its weight reads: other modules multiply with the weight (``dt_proj`` of
 Mamba), several weights are joined before the product, and experts are slices of a stack. So a weight is replaced by a
 tensor that knows which weights it is made of. Every operation of torch on it passes through here, and no other
-operation does: views, copies and joins know it too, and a product passes its other factor on.
+operation does: views, copies and joins know it too, and a product passes its other factor on. A weight of which
+something is made that this does not follow is said to be used out of sight: what it reads is then not known as a whole.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ STRIDED = {aten.as_strided.default, aten._reshape_alias.default, aten.view.dtype
 NOBODY = -1
 """The number of rows that belong to no watched weight."""
 
-Observe = Callable[[str, Tensor], None]
+Observe = Callable[[str, Tensor | None], None]
 
 
 @final
@@ -138,20 +139,21 @@ class _Observed(Tensor):
                 return parts
         if func in PRODUCTS:
             left, right = (args[place] for place in PRODUCTS[func])
-            if isinstance(left, cls) != isinstance(right, cls):  # else it is a product of weights
-                if isinstance(right, cls):
-                    _read(left, right)
-                else:
-                    _read(right.mT if right.ndim > 1 else right, left.mT)
+            if isinstance(left, cls) == isinstance(right, cls):
+                _lose(args)  # a product of weights, or a sum with a product
+            elif isinstance(right, cls):
+                _read(left, right)
+            else:
+                _read(right.mT if right.ndim > 1 else right, left.mT)
         result = func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
-        return _known(func, args, kwargs, result)
+        return result if func in PRODUCTS else _known(func, args, kwargs, result)
 
 
 def observed(weights: Sequence[tuple[WatchedWeight, Tensor]], observe: Observe) -> list[Tensor]:
     """Tensors that replace ``weights`` and pass what they are multiplied with to ``observe``.
 
     Args:
-        observe: called with an observer and its tokens, ``[n, c]``.
+        observe: called with an observer and its tokens, ``[n, c]``; with None if the weight is used out of sight.
     """
     watch = _Watch([], set(), observe)
     made: list[Tensor] = []
@@ -180,15 +182,23 @@ class _Watch:
                 name = self.names[number]
                 self.observe(name, x[x.any(dim=1)] if name in self.routed else x)
 
+    def lose(self, weights: Tensor) -> None:
+        """The matrices with the numbers in ``weights`` are used out of sight."""
+        distinct = weights[tuple(slice(None) if stride else 0 for stride in weights.stride())]
+        for number in distinct.unique().tolist():
+            if number != NOBODY:
+                self.observe(self.names[number], None)
+
 
 def _read(x: Tensor, weight: "_Observed") -> None:
-    """Observe the product of ``x``, ``[…, n, c]`` or ``[c]``, with a weight ``[…, c, r]``."""
-    origin, watch, axis = weight.origin, weight.watch, weight.ndim - 2
-    if not origin.holds_inputs(axis):
-        return  # the product is along its outputs, or along a part of its inputs
+    """Observe the product of ``x``, ``[…, n, c]`` or ``[c]``, with a weight ``[…, c, r]`` or ``[c]``."""
+    origin, watch, axis = weight.origin, weight.watch, max(weight.ndim - 2, 0)
+    if not origin.holds_inputs(axis):  # the product is along its outputs, or along a part of its inputs
+        watch.lose(origin.weights)
+        return
     numbers = origin.weights.select(axis, 0)
-    if weight.ndim == 2:
-        watch.see(numbers, x)
+    if weight.ndim <= 2:
+        watch.see(numbers.reshape(-1), x)
     elif numbers.stride(0) == 0 or len(numbers) == 1:
         watch.see(numbers[0], x[0] if x.stride(0) == 0 else x)
     else:
@@ -200,24 +210,37 @@ def _known(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: An
     """The result of an operation, as an observed tensor if it holds weights."""
     if func in (aten.cat.default, aten.stack.default):
         return _joined(func, args, kwargs, result)
-    given = [each for each in args if isinstance(each, _Observed)]
-    if len(given) != 1 or func in PRODUCTS:
-        return result
-    (weight,) = given
-    if (func.is_view or func is aten._unsafe_view.default) and func not in STRIDED and args[0] is weight:
-        made = result if isinstance(result, list | tuple) else [result]
-        origins = weight.origin.viewed(func, args, kwargs)
-        if origins is None:
-            return result
-        views = [_Observed.of(each, origin, weight.watch) for each, origin in zip(made, origins, strict=True)]
-        return type(result)(views) if isinstance(result, list | tuple) else views[0]
-    same = isinstance(result, Tensor) and result.shape == weight.shape
-    others = [each for each in args if isinstance(each, Tensor) and each is not weight]
-    if same and (
-        func in COPIES or (torch.Tag.pointwise in func.tags and (func in SUMS or not _scaled(weight, others)))
-    ):
-        return _Observed.of(result, weight.origin, weight.watch)
+    weights = [each for each in args if isinstance(each, _Observed)]
+    made = result if isinstance(result, list | tuple) else [result]
+    origins = _origins(func, args, kwargs, weights[0], result) if len(weights) == 1 else None
+    if origins is not None:
+        found = [_Observed.of(each, origin, weights[0].watch) for each, origin in zip(made, origins, strict=True)]
+        return type(result)(found) if isinstance(result, list | tuple) else found[0]
+    largest = max((each.numel() for each in made if isinstance(each, Tensor)), default=0)
+    summed = aten.dot.default  # a sum over inputs, and not a norm, which is small too
+    _lose([each for each in weights if func is summed or largest > max(each.shape[-2:], default=0)])
     return result
+
+
+def _origins(
+    func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], weight: "_Observed", result: Any
+) -> list[_Origin] | None:
+    """The origins of the results of an operation on a weight; None if they are not known."""
+    if (func.is_view or func is aten._unsafe_view.default) and func not in STRIDED and args[0] is weight:
+        views: list[_Origin] | None = weight.origin.viewed(func, args, kwargs)
+        return views
+    others = [each for each in args if isinstance(each, Tensor) and each is not weight]
+    pointwise = torch.Tag.pointwise in func.tags and (func in SUMS or not _scaled(weight, others))
+    if not isinstance(result, Tensor) or result.shape != weight.shape:
+        return None
+    return [weight.origin] if pointwise or func in COPIES else None
+
+
+def _lose(values: Sequence[Any]) -> None:
+    """The weights among the values are used out of sight."""
+    for weight in values:
+        if isinstance(weight, _Observed):
+            weight.watch.lose(weight.origin.weights)
 
 
 def _scaled(weight: "_Observed", others: Sequence[Tensor]) -> bool:
@@ -239,6 +262,7 @@ def _joined(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: T
     axes = [a for a in range(parts[0].ndim) if stacked or a != along]
     axis = next((a for a in axes if all(part.origin.holds_inputs(a) for part in given)), None)
     if axis is None or any(part.origin.count != given[0].origin.count for part in given):
+        _lose(given)
         return result
     numbers = [
         part.origin.weights.narrow(axis, 0, 1)

@@ -33,6 +33,13 @@ def inferred(m: Layers, x: Tensor) -> Tensor:
     return m.q(x).sum() + x @ m.k.weight.T
 
 
+def scaled(weight: Tensor) -> Tensor:
+    """A copy whose inputs get factors in place; the result of the operation is ignored."""
+    copy = weight.clone()
+    copy.mul_(Y[0, :1])
+    return copy
+
+
 X, Y = normal(2, 5, 6, seed=1), normal(1, 7, 6, seed=2)
 FLAT = X.reshape(-1, 6)
 Wanted = Mapping[str, list[Tensor]]
@@ -83,6 +90,20 @@ WAYS: dict[str, tuple[Callable[[Layers], object], Wanted]] = {
     "along the outputs": (lambda m: X @ m.q.weight, {}),
     "some of the inputs": (lambda m: F.linear(X[..., :3], m.q.weight[:, :3]), {}),
     "a product of weights": (lambda m: m.k.weight @ m.q.weight, {}),
+    "one row": (lambda m: X[0] @ m.k.weight[0], {"k": [X[0]]}),
+    "whole, and its norms": (
+        lambda m: (m.k(X) * m.k.weight.norm(), m.q(X) * m.q.weight.amax(1)), {"k": [FLAT], "q": [FLAT]}
+    ),
+    "whole, and some of its inputs": (lambda m: (m.v(X), m.k(X), X[..., :3] @ m.k.weight[:, :3].T), {"v": [FLAT]}),
+    "whole, and along its outputs": (lambda m: m.q(X) @ m.q.weight, {}),
+    "whole, and with factors": (lambda m: (m.v(X), m.k(X), F.linear(X, m.k.weight * Y[0, :1])), {"v": [FLAT]}),
+    "whole, and a factor in place": (lambda m: (m.v(X), m.k(X), F.linear(X, scaled(m.k.weight))), {"v": [FLAT]}),
+    "whole, and in a product of weights": (lambda m: (m.v(X), m.k(X), X @ (m.k.weight @ m.q.weight).T), {"v": [FLAT]}),
+    "whole, and one row by itself": (lambda m: (m.v(X), m.k(X), torch.dot(X[0, 0], m.k.weight[0])), {"v": [FLAT]}),
+    "whole, and gathered": (lambda m: (m.v(X), m.k(X), X @ m.k.weight[torch.tensor([0, 2])].T), {"v": [FLAT]}),
+    "whole, and joined along its inputs": (
+        lambda m: (m.v(X), m.k(X), torch.cat([X, X], -1) @ torch.cat([m.k.weight, m.q.weight[:4]], 1).T), {"v": [FLAT]}
+    ),
     "no product": (lambda m: (m.q.weight.sum(), m.q.weight * 2, F.embedding(torch.tensor([1]), m.q.weight)), {}),
 }  # fmt: skip
 
