@@ -85,8 +85,8 @@ def test_where_it_fails(file: str, was: str, now: str, sentence: str, folder: Pa
     assert "\n" not in found
 
 
-def add_import(folder: Path) -> None:
-    (folder / PARTS).write_text("import no_such_package.inner\n" + (folder / PARTS).read_text())
+def add_import(folder: Path, module: str = "no_such_package.inner") -> None:
+    (folder / PARTS).write_text(f"import {module}\n" + (folder / PARTS).read_text())
 
 
 def configure(**changes: object) -> Callable[[Path], object]:
@@ -114,10 +114,16 @@ def naming(name: str) -> Callable[[Path], object]:
         ),
         (
             lambda folder: (folder / PARTS).unlink(),
-            r"OLD's own code fails in its import \(modeling_tinydec\.py, line \d+\) \(ModuleNotFoundError: ",
+            r"OLD's own code imports tinydec_parts\.py, which is not there \(its import \(modeling_tinydec\.py, line \d+\)"
+            r"\): add that file, from the model that it was tuned from or from the Hub\.$",
+        ),
+        (
+            lambda folder: add_import(folder, "transformers.of_another_version"),
+            r"OLD's own code fails in its import \(tinydec_parts\.py, line 1\) \(ModuleNotFoundError: .*\): ask its "
+            r"authors which versions",
         ),
         (naming("modeling_tinydec.Nothing"), r"modeling_tinydec\.py has no class Nothing, which auto_map"),
-        (naming("tinydec_parts.Mixer"), r"OLD's own code has Mixer in tinydec_parts\.py, which is no PreTrainedModel"),
+        (naming("tinydec_parts.Mixer"), r"OLD's own code has Mixer in tinydec_parts\.py, which is not a PreTrainedModel"),
         (
             configure(auto_map={"AutoConfig": AUTO["AutoConfig"]}),
             r"OLD's architecture is TinyDecForText, which transformers .* does not have",

@@ -123,6 +123,7 @@ def test_only_the_class_that_is_used_counts(tmp_path: Path) -> None:
     [
         ("# of 2026\nA = 1\n\n\ndef f(x):\n    '''Docs.'''\n    return (x)", True),
         ("'''Docs.'''\nA = 0x1\ndef f(x): return x", True),
+        ('"""Of \\d digits."""\nA = 1\ndef f(x): return x', True),
         ("A = 2\ndef f(x): return x", False),
         ("A = 1\ndef f(x): return -x", False),
         ("A = 1\ndef f(x) return x", False),
