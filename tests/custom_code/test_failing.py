@@ -114,8 +114,8 @@ def naming(name: str) -> Callable[[Path], object]:
         ),
         (
             lambda folder: (folder / PARTS).unlink(),
-            r"OLD's own code imports tinydec_parts\.py, which is not there \(its import \(modeling_tinydec\.py, line \d+\)"
-            r"\): add that file, from the model that it was tuned from or from the Hub\.$",
+            r"OLD's own code imports tinydec_parts\.py, which is not there \(its import \(modeling_tinydec\.py, line "
+            r"\d+\)\): add that file, from the model that it was tuned from or from the Hub\.$",
         ),
         (
             lambda folder: add_import(folder, "transformers.of_another_version"),
@@ -123,7 +123,10 @@ def naming(name: str) -> Callable[[Path], object]:
             r"authors which versions",
         ),
         (naming("modeling_tinydec.Nothing"), r"modeling_tinydec\.py has no class Nothing, which auto_map"),
-        (naming("tinydec_parts.Mixer"), r"OLD's own code has Mixer in tinydec_parts\.py, which is not a PreTrainedModel"),
+        (
+            naming("tinydec_parts.Mixer"),
+            r"OLD's own code has Mixer in tinydec_parts\.py, which is not a PreTrainedModel",
+        ),
         (
             configure(auto_map={"AutoConfig": AUTO["AutoConfig"]}),
             r"OLD's architecture is TinyDecForText, which transformers .* does not have",
