@@ -1,4 +1,4 @@
-"""The modules that an adapter changes, by its own tensors: adapter_config.json with exactly these, by their paths.
+"""A configuration with exactly the modules that an adapter has tensors for, by their paths in OLD.
 
 ``target_modules`` is a list of endings or a regular expression, written for the model that was trained. In OLD it may
 match nothing, or a vision tower as well.

@@ -28,8 +28,8 @@ PRODUCTS = {"matmul": (0, 1), "mm": (0, 1), "bmm": (0, 1), "linear": (None, 1), 
 def find_linear_weights(model: nn.Module) -> dict[str, int]:
     """The input axis of every weight of a linear in ``model``: 1 for ``[r, c]``, 0 for ``[c, r]``.
 
-    A parameter of two dimensions counts if the source of its class multiplies with it. An input that the source does
-    not show is not missed in silence: the weight then reads nothing along that axis, and is reported as uncalibrated.
+    A parameter of two dimensions counts if the source of its class multiplies with it. If the source shows the wrong
+    axis, the weight reads nothing along it, and is reported as uncalibrated.
     """
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):

@@ -10,9 +10,10 @@ import pytest
 import torch
 from own_code import AUTO, make_decoder_pair
 
+from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.custom_code.finding import Code
-from hpa_merge.custom_code.running import is_running, running
+from hpa_merge.custom_code.running import PACKAGE, is_running, running
 from hpa_merge.engine.plan import meta_model
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.own_code import Trust
@@ -150,6 +151,12 @@ def test_a_class_that_is_not_as_transformers_wants_it(folder: Path) -> None:
         r"OLD's own code makes a model that transformers \S+ cannot use \(AttributeError: .*\): ask its authors which",
         refusal(folder),
     )
+
+
+def test_an_error_without_a_message() -> None:
+    with pytest.raises(AssertionError) as caught:
+        exec(compile("assert False", "words.py", "exec"), {"__name__": f"{PACKAGE}.c0.words"})
+    assert reason(caught.value) == "AssertionError in its import (words.py, line 1)"
 
 
 def test_without_the_option_it_is_refused_and_the_option_named(folder: Path) -> None:

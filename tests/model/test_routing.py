@@ -104,7 +104,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for shard in case.new.glob("*.safetensors"):
         tensors = load_file(shard)
         for key in tensors:
-            if key.endswith("correction_bias"):  # no parameter
+            if key.endswith("correction_bias"):  # a buffer
                 tensors[key] += torch.linspace(0.2, -0.2, len(tensors[key]))
         save_file(tensors, shard, {"format": "pt"})
     return case
