@@ -24,7 +24,8 @@ from hpa_merge.cli import main
 from hpa_merge.engine.code import check_code, code_notes
 from hpa_merge.engine.preview import preview
 from hpa_merge.engine.request import MergeRequest, silent
-from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.errors import CalibrationError, CheckpointError, ResourceError
+from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.records import Sample, Turn
 from hpa_merge.records.sample import Media
@@ -208,6 +209,16 @@ def test_evaluation_and_samples(pair: Pair, tmp_path: Path, capsys: pytest.Captu
     assert [model.name for model in found.models] == ["out"]
     main(["samples", str(pair.task), "--model", str(pair.new), "--n", "1", "--trust-remote-code"])
     assert "What is 0 plus 1?" in capsys.readouterr().out
+
+
+def test_a_full_memory_is_not_blamed_on_the_code(pair: Pair) -> None:
+    def full(model: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    code = Trust(True).code_of(pair.old, "MODEL")
+    sample = Sample("s.jsonl:1", text="x")
+    with pytest.raises(ResourceError, match="does not fit into the memory of cpu"):
+        LocalModel(pair.old, sample, device=torch.device("cpu"), code=code, merge_into=full)
 
 
 def test_the_plan_says_what_is_run_and_where(pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # 
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
-from hpa_merge.custom_code.failing import place_of
+from hpa_merge.custom_code.failing import first_line, place_of
 from hpa_merge.custom_code.finding import find_references, untrusted
 from hpa_merge.custom_code.running import is_running
 from hpa_merge.errors import CalibrationError, CheckpointError
@@ -111,8 +111,8 @@ def load_processor(folder: Path, sample: Sample) -> Any:
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """The tokenizers library ends in a panic where a tokenizer.json contradicts itself, which is no ``Exception``; and
-    code of a checkpoint may call ``exit()``.
+    """Turn what is not an ``Exception`` into one: the tokenizers library panics on a tokenizer.json that contradicts
+    itself, and code of a checkpoint may call ``exit()``.
 
     Raises:
         ValueError: the block panicked, or ended the program.
@@ -128,8 +128,9 @@ def panics_as_errors() -> Iterator[None]:
 
 
 def _load(loader: Any, folder: Path, **options: Any) -> Any:
-    """Without code of the checkpoint's own, unless it is running: transformers' processors pass that on to not all of
-    their parts, and would ask about those on the terminal."""
+    """Load without the checkpoint's own code, unless that is running, and without a question on the terminal:
+    transformers' processors do not pass ``trust_remote_code`` to all of their parts, and ask about the others.
+    """
     _check_files(folder)
     patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
@@ -233,11 +234,9 @@ def _check_trusted(folder: Path, what: str, auto: str, error: Exception) -> None
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what ``error`` says, or its type; where the checkpoint's own code failed, its place too."""
-    place, lines = place_of(error), str(error).strip().splitlines()
-    if place:
-        return f"{type(error).__name__}: {lines[0].rstrip(' .:') if lines else ''} in {place}"
-    return lines[0].rstrip(" .:") if lines else type(error).__name__
+    """The first line of ``error``'s message, or its type; with type and place if the checkpoint's own code failed."""
+    kind, line, place = type(error).__name__, first_line(error), place_of(error)
+    return f"{': '.join(filter(None, [kind, line]))} in {place}" if place else line or kind
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -61,9 +61,10 @@ class EncoderProcess:
     ) -> "EncoderProcess":
         """Load what ``samples`` need, as :meth:`Encoder.from_checkpoint` does; returns at once.
 
-        ``code``: the code that the checkpoint brings, which the child runs; None: none is run.
-
         What is wrong with the folder is raised where the first sample is encoded.
+
+        Args:
+            code: the code that the checkpoint brings, which the child runs; None: none is run.
         """
         process = cls()
         if (example := _example(samples)) is not None:

@@ -1,6 +1,7 @@
 """Whether two checkpoints bring the same code."""
 
 import ast
+import warnings
 
 from hpa_merge.custom_code.finding import Code
 
@@ -23,7 +24,9 @@ def _meaning(content: bytes | None) -> str | bytes | None:
     if content is None:
         return None
     try:
-        tree = ast.parse(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strings with a stray backslash
+            tree = ast.parse(content)
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:

@@ -1,17 +1,20 @@
 """An error in the code that a checkpoint brings, as one sentence: which class, which file, which line."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import PurePath
 
+from hpa_merge.custom_code import running
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, HPAError
 
-__all__ = ["blaming", "place_of"]
+__all__ = ["blaming", "first_line", "place_of"]
 
-PACKAGE = "hpa_merge_custom_code."
-"""The beginning of the names of its modules, as :mod:`.running` makes them."""
+PREFIX = f"{running.PACKAGE}."
+"""The beginning of the names of its modules."""
 
 ADVICE = "ask its authors which versions of the libraries it needs, or correct that file"
 
@@ -38,17 +41,33 @@ def blaming(code: Code | None, role: str) -> Iterator[None]:
 
 def _sentence(error: BaseException, role: str) -> str:
     place, cause = _found(error)
-    lines = str(cause).strip().splitlines()
-    what = f"{type(cause).__name__}: {lines[0].rstrip(' .:')}" if lines else type(cause).__name__
-    if isinstance(cause, ModuleNotFoundError) and cause.name and not cause.name.startswith(PACKAGE):
+    what = ": ".join(filter(None, [type(cause).__name__, first_line(cause)]))
+    if isinstance(cause, ModuleNotFoundError) and cause.name:
         at = f" ({place})" if place else ""
-        return f"{role}'s own code needs {cause.name}, which is not installed{at}: install it."
+        if cause.name.startswith(PREFIX):
+            return (
+                f"{role}'s own code imports {_file(cause.name)}, which is not there{at}: add that file, from the model "
+                "that it was tuned from or from the Hub."
+            )
+        if not _is_installed(cause.name.partition(".")[0]):
+            return f"{role}'s own code needs {cause.name}, which is not installed{at}: install it."
     if not place:
         return (
             f"{role}'s own code makes a model that transformers {version('transformers')} cannot use ({what}): "
             "ask its authors which version of transformers it is for."
         )
     return f"{role}'s own code fails in {place} ({what}): {ADVICE}."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without the stop at its end; empty if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" .:") if lines else ""
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a top-level package is there; a module that is missing in it then belongs to another version."""
+    return package in sys.modules or find_spec(package) is not None
 
 
 def place_of(error: BaseException) -> str:
@@ -79,8 +98,8 @@ def _in_traceback(error: BaseException) -> str:
     place, trace, importing = "", error.__traceback__, False
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__", ""))
-        importing |= name.startswith((PACKAGE, "hpa_merge.custom_code.running"))
-        if name.startswith(PACKAGE):
+        importing |= name.startswith((PREFIX, running.__name__))
+        if name.startswith(PREFIX):
             where = trace.tb_frame.f_code.co_qualname.replace(".<locals>", "")
             where = "its import" if where == "<module>" else where
             place = f"{where} ({_file(name)}, line {trace.tb_lineno})"
@@ -92,4 +111,4 @@ def _in_traceback(error: BaseException) -> str:
 
 def _file(module: str) -> str:
     """The file of a module, by its path in the checkpoint."""
-    return f"{'/'.join(module.removeprefix(PACKAGE).split('.')[1:])}.py"
+    return f"{'/'.join(module.removeprefix(PREFIX).split('.')[1:])}.py"

@@ -229,7 +229,7 @@ def _reached(files: Mapping[str, bytes], roots: Iterable[str]) -> set[str]:
 def relative_imports(text: str, path: str) -> list[str]:
     """The paths of the files that a module may import relatively: those that exist are its code.
 
-    A text in the form of an import counts too; it names files of the model in any case.
+    Text that only looks like an import counts too: at most it adds other files of the model.
 
     Args:
         text: the module's source.

@@ -5,7 +5,7 @@ made from the files that :mod:`.finding` has read. So what runs is what the repo
 nor a ``.pyc`` file nor another folder of the same name can take its place. Each folder has modules of its own.
 
 While :func:`running` is in effect, transformers finds that code and no other, and its auto classes know the classes
-that the code registers. Afterwards they have forgotten them, so that another checkpoint cannot get them.
+that the code registers. Afterwards they are unregistered, so that another checkpoint cannot get them.
 """
 
 import hashlib
@@ -99,12 +99,12 @@ def class_of(code: Code, reference: Reference) -> Any:
 
 
 def _trusting(*_: object, **__: object) -> bool:
-    """In the place of transformers' question whether the code is trusted."""
+    """Replaces ``resolve_trust_remote_code``: the user has answered that question."""
     return True
 
 
 def _module_of(repository: str | os.PathLike[str], module_file: str, *_: object, **__: object) -> str:
-    """In the place of the function that copies a file of code: the name of its module."""
+    """Replaces ``get_cached_module_file``, which copies a file of code: the name of its module."""
     code, name = _running[-1], str(repository)
     part = code.parts.get(name) or (code.parts[""] if Path(name).is_dir() else None)
     if part is None:
@@ -137,7 +137,7 @@ def _module_in(code: Code, part: Part, path: str) -> str:
 
 
 def _class_in(class_name: str, module: str | os.PathLike[str], **_: object) -> Any:
-    """In the place of the function that imports the copy: a class of a module that :func:`_module_in` named."""
+    """Replaces ``get_class_in_module``, which imports the copy: a class of a module that :func:`_module_in` named."""
     found = getattr(importlib.import_module(str(module)), class_name, None)
     if found is None:
         file = str(module).rpartition(".")[2]

@@ -73,7 +73,7 @@ class LocalModel:
             side: the folder of its tokenizer or processor, if that is another one.
             merge_into: merges an adapter into the loaded model.
             code: the code that the checkpoint brings, which is run; None: none is run.
-            tensors: reads the weights, if they are not those of the folder.
+            tensors: reads the weights, if they are not those of the folder; its config.json is then in ``side``.
 
         Raises:
             CheckpointError: it cannot be loaded, or weights are missing.
@@ -91,7 +91,7 @@ class LocalModel:
             end = self._encoder.end
         except BaseException as error:
             self._encoder.close()
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error.__cause__ or error):  # the cause, if it is blamed on the checkpoint's code
                 raise
             raise ResourceError(
                 f"{folder} does not fit into the memory of {device}: choose another --device."
@@ -229,15 +229,16 @@ def _tensors(folder: Path, config: dict[str, Any]) -> int:
 def _load(
     folder: Path,
     device: torch.device,
-    code: Code | None = None,
-    read: Callable[[], dict[str, Tensor]] | None = None,
-    side: Path | None = None,
+    code: Code | None,
+    read: Callable[[], dict[str, Tensor]] | None,
+    side: Path | None,
 ) -> PreTrainedModel:
-    """The model by the class that its config.json names: safetensors only, code of the checkpoint's own only if given.
+    """The model by the class that its config.json names: safetensors only, and the checkpoint's own code only if given.
 
     Args:
+        code: as in :class:`LocalModel`.
         read: reads the weights, if they are not those of the folder.
-        side: the folder of the config.json that belongs to these.
+        side: the folder of the config.json that belongs to the weights that ``read`` gives.
 
     Raises:
         CheckpointError: it cannot be loaded, or is not whole.
@@ -253,9 +254,9 @@ def _load(
     try:
         config = read_model_config(described, str(folder), code)
         tried = classes_of(config, folder, str(folder), code)
-        silent = f"{folder} is a {tried[0].__name__}, which generates no text: give a model that does."
+        refusal = f"{folder} is a {tried[0].__name__}, which generates no text: give a model that does."
         if (architecture := next((each for each in tried if each.can_generate()), None)) is None:
-            raise CheckpointError(silent)
+            raise CheckpointError(refusal)
         # others than these may be fetched from the Hub, and are code
         attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
         with bounded_modules(tensors, f"MODEL {folder}"):
@@ -283,7 +284,7 @@ def _load(
         ) from error
     absent = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
     if not tried[0].can_generate() and (absent or loading["unexpected_keys"]):
-        raise CheckpointError(silent)
+        raise CheckpointError(refusal)
     if absent:
         raise CheckpointError(
             f"{folder} is not whole: {absent[0]}{f' and {len(absent) - 1} more' if len(absent) > 1 else ''} "

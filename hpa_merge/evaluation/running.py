@@ -57,7 +57,7 @@ class Answering:
         concurrency, timeout: requests under way at once, and seconds that one may take.
         max_frames, chat_template, template_arg, template_date: as :class:`hpa_merge.config.CalibrationOptions` has
             them; of models that are loaded here, and not of a guard model.
-        trust_remote_code: run the code that models bring that are loaded here, a guard model's too.
+        trust_remote_code: run the code that models bring which are loaded here, including a guard model's.
         base: the model that adapters were trained on; None for the one that an adapter names, if that is a folder
             here.
 
@@ -169,7 +169,7 @@ def opened(
     Args:
         example: what the prompts are like: with images, if any has some.
         defaults: arguments for a chat template that reads them, where ``how`` has none.
-        first: the model that it is compared with, which an adapter was trained on if it names no folder.
+        first: the model that it is compared with; taken as the base of an adapter that does not name a folder.
 
     Raises:
         CheckpointError, ConfigError, ResourceError: it cannot be loaded.

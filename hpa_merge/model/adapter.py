@@ -179,18 +179,18 @@ class Adapter:
             names: plain names of the adapter's tensors, by key.
             known_as: translates a path in another layout.
         """
-        self._made: set[str] | None = None
+        self._made: set[str] | None = None  # paths of the layers that peft makes; None if it makes no model
         try:
             self._build(deepcopy(settings), names, [])
         except CheckpointError as error:
             shapes = {name: self._own[key][1] for key, name in names.items()}
             belonging = belonging_of(self._model, settings, shapes, known_as, f"NEW {self._folder}")
-            told = difference(self._made, belonging.values(), getattr(settings, "modules_to_save", None) or ())
+            note = difference(self._made, belonging.values(), getattr(settings, "modules_to_save", None) or ())
             fitted = fit(settings, belonging.values(), parameters_of(self._model))
             present = {key: belonging[name].name if name in belonging else name for key, name in names.items()}
             try:
                 with as_fitted():
-                    self._build(fitted, present, [told])
+                    self._build(fitted, present, [note])
             except CheckpointError:
                 raise error from None
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["ADAPTER_NAME", "Factors", "factors_of", "saved_name", "split_factors"]
+__all__ = ["ADAPTER_NAME", "Factors", "factors_of", "saved_name"]
 
 ADAPTER_NAME = "default"
 """The name that peft gives to an adapter, within the names of its tensors in a model."""
@@ -20,7 +20,9 @@ class Factors:
     Attributes:
         module: path of the module in the model without the adapter.
         parameter: the name of the parameter.
-        a, b: names of both factors in the adapter's file, as peft writes them for this model.
+        a: name of factor A in the adapter's file, as peft writes it for this model: ``[r, n]``, or ``[experts * r, n]``
+            for a stack.
+        b: name of factor B: ``[m, r]``, or ``[m, r * experts]`` for a stack, where the expert's index runs fastest.
         scaling: multiplies the product: alpha / r, or alpha / sqrt(r) with rsLoRA.
         experts: the number of matrices in a stack; None for a single matrix.
         crossed: whether ``a`` belongs to the second axis of each matrix and ``b`` to the first, as in nn.Linear.
@@ -35,22 +37,6 @@ class Factors:
     experts: int | None
     crossed: bool
     plain: bool
-
-
-def split_factors(factors: Factors, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """``left`` and ``right`` of the update ``scaling * left @ right``, in the parameter's own orientation.
-
-    Args:
-        a: ``[r, n]``, or ``[experts * r, n]`` for a stack.
-        b: ``[m, r]``, or ``[m, r * experts]`` for a stack, where the index of the expert runs faster.
-
-    Returns:
-        Views of shape ``[rows, r]`` and ``[r, columns]``, with the experts in front for a stack.
-    """
-    if factors.experts is not None:
-        a = a.reshape(factors.experts, -1, a.shape[1])
-        b = b.reshape(b.shape[0], -1, factors.experts).permute(2, 0, 1)
-    return (b, a) if factors.crossed else (a.transpose(-2, -1), b.transpose(-2, -1))
 
 
 def factors_of(path: str, layer: Any, results: Mapping[str, str], placed: Mapping[int, str]) -> Iterator[Factors]:

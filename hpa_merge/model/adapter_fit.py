@@ -1,4 +1,4 @@
-"""The modules that an adapter changes, by its own tensors: adapter_config.json with exactly these, by their paths.
+"""A configuration with exactly the modules that an adapter has tensors for, by their paths in OLD.
 
 ``target_modules`` is a list of endings or a regular expression, written for the model that was trained. In OLD it may
 match nothing, or a vision tower as well.
@@ -57,7 +57,7 @@ def belonging_of(
 
 
 def parameters_of(model: nn.Module) -> dict[str, list[str]]:
-    """Names of the parameters that peft cannot adapt through their module, by the module's path."""
+    """Names of the parameters that peft cannot adapt through their module, such as stacks, by the module's path."""
     found = {
         path: [name for name, value in module.named_parameters(recurse=False) if value.ndim in (2, 3)]
         for path, module in model.named_modules()
@@ -80,7 +80,7 @@ def fit(config: Any, belonging: Collection[Belonging], parameters: Mapping[str, 
     Args:
         config: peft's, as adapter_config.json has it.
         belonging: what the adapter's tensors belong to.
-        parameters: names of the parameters of OLD's modules that are no linears, such as stacks, by the module's path.
+        parameters: as :func:`parameters_of` gives them for OLD.
     """
     fitted = deepcopy(config)
     layers = [each for each in belonging if each.changes]

@@ -38,7 +38,7 @@ def try_adapter(
     base: Path,
     header: Header,
     tower: Path | None,
-    code: Code | None = None,
+    code: Code | None,
 ) -> None:
     """Build the adapter in a child if its configuration has regular expressions or is long.
 

@@ -1,8 +1,8 @@
 """Which class of transformers reads a checkpoint.
 
 An Auto class goes by ``model_type`` and by what its caller wants; ``architectures`` in config.json only names the class
-that saved the folder. That may be none, a class of somebody's own, one whose head is not there, or the model without a
-head. Then the classes that generate text are tried, and the first that finds all its tensors reads the checkpoint.
+that saved the folder. That may be missing, a class of somebody's own, one whose head is not there, or the model without
+a head. Then the classes that generate text are tried, and the first that finds all its tensors reads the checkpoint.
 """
 
 import re

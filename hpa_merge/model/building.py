@@ -123,7 +123,7 @@ def _build_from(
 
 
 def _build(architecture: type[PreTrainedModel], config: PretrainedConfig, header: Header, role: str) -> PreTrainedModel:
-    """A model of a class, without its weights; of the text alone if the class is of that part of a configuration."""
+    """A model of a class, without its weights; of the text alone if the class is made for its configuration."""
     if architecture.config_class is not type(config) and architecture.config_class is type(config.get_text_config()):
         config = config.get_text_config()
     floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)

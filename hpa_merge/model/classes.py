@@ -51,7 +51,7 @@ def classes_of(config: Any, folder: Path, role: str, code: Code | None) -> list[
     found = class_of(code, reference)
     if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
         raise CheckpointError(
-            f"{role}'s own code has {reference.name} in {reference.path}, which is no PreTrainedModel: auto_map in "
+            f"{role}'s own code has {reference.name} in {reference.path}, which is not a PreTrainedModel: auto_map in "
             "config.json has to name a model."
         )
     return [found]

@@ -32,7 +32,7 @@ Component = Literal["vision", "projector", "language", "head", "embeddings"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 MEDIA = re.compile("pixel|image|video|vision|audio|speech|codec|feature|protein|patches|input_values")
-"""What the inputs or the configurations of a model with towers are called."""
+"""In the names of the inputs or of the configurations of a model with towers."""
 
 
 def find_components(model: PreTrainedModel) -> dict[str, Component]:
@@ -106,7 +106,7 @@ def _find_embeddings(model: PreTrainedModel, language: Iterable[str], others: It
         if isinstance(module, nn.Embedding)
         and _lies_in(name, language)
         and not _lies_in(name, others)
-        and not name.endswith("bias")  # of attention, by distance
+        and not name.endswith("bias")  # of attention, one for each distance
     }
     with suppress(NotImplementedError):  # a few models do not say
         found.add(path_of(model, model.get_input_embeddings()))

@@ -134,11 +134,7 @@ class Conversion:
             if name in linears:
                 return [Matrix(self.keys[0], None, linears[name], (observer_of(name),))]
             return [Matrix(key, e, stacks[name].input_axis - 1, (stacks[name].observer(e or 0),)) for key, e in places]
-        shapes = {key: header[key][1] for key in self.keys}
-        asked: Any = model
-        if self.first in stacks:
-            asked = _Small.of(shapes, model)
-            shapes = {key: asked.shape(shape) for key, shape in shapes.items()}
+        asked, shapes = self._shrunk(header, model)
         found: dict[int, Matrix] = {}
         for axis in (1, 0):
             for place, observers in self._arrivals(shapes, places, axis, asked, linears, stacks).items():
@@ -155,11 +151,7 @@ class Conversion:
         Returns:
             ``[r]``, or ``[experts, r]`` for a stack; None if rows of several tensors are interleaved.
         """
-        shapes = {key: header[key][1] for key in self.keys}
-        asked: Any = model
-        if len(model.get_parameter_or_buffer(self.first).shape) == 3:
-            asked = _Small.of(shapes, model)
-            shapes = {key: asked.shape(shape) for key, shape in shapes.items()}
+        asked, shapes = self._shrunk(header, model)
         values = self.apply(
             {key: torch.full(shapes[key], place, dtype=torch.int32) for place, key in enumerate(self.keys)}, asked
         )
@@ -170,6 +162,14 @@ class Conversion:
         if any(int(count) != len(row.unique()) for count, row in zip(runs, owners, strict=True)):
             return None
         return owners.repeat_interleave(asked.divisor, dim=-1)
+
+    def _shrunk(self, header: Header, model: PreTrainedModel) -> tuple[Any, dict[str, tuple[int, ...]]]:
+        """The model and the shapes of the keys, with smaller experts if the first target is a stack of them."""
+        shapes = {key: header[key][1] for key in self.keys}
+        if model.get_parameter_or_buffer(self.first).ndim != 3:
+            return model, shapes
+        small = _Small.of(shapes, model)
+        return small, {key: small.shape(shape) for key, shape in shapes.items()}
 
     def _arrivals(
         self,
@@ -251,7 +251,7 @@ def find_conversions(
     return found
 
 
-def wrapped(model: PreTrainedModel, keys: Iterable[str]) -> tuple[str, str] | None:
+def find_wrapper(model: PreTrainedModel, keys: Iterable[str]) -> tuple[str, str] | None:
     """The first of some unknown keys that ``model`` would know without a few of its parts, and these parts.
 
     Wrappers add such parts: ``_orig_mod.``, ``module.`` and ``_fsdp_wrapped_module.`` at any place of a name.

@@ -14,15 +14,8 @@ from torch import nn
 
 from hpa_merge.model.linears import multiplied
 
-TRANSPOSED = {
-    "AriaGroupedExpertsGemm": True,
-    "InklingSharedExperts": False,
-    "JetMoeParallelExperts": False,
-    "Llama4TextExperts": True,
-    "LongcatFlashExperts": False,
-    "Step3p7Experts": False,
-}
-"""Whether a class without ``is_transposed`` holds ``[experts, inputs, outputs]``."""
+TRANSPOSED = "AriaGroupedExpertsGemm"
+"""A class that holds ``[experts, inputs, outputs]`` and has a function multiply with it, so that nothing says so."""
 
 
 @final
@@ -49,7 +42,7 @@ def find_expert_stacks(model: nn.Module) -> dict[str, ExpertStack]:
     """The stacks in ``model`` whose input axis is known, by parameter name: of experts, or of heads."""
     found = {}
     for path, module in model.named_modules():
-        transposed = getattr(module, "is_transposed", TRANSPOSED.get(type(module).__name__))
+        transposed = getattr(module, "is_transposed", True if type(module).__name__ == TRANSPOSED else None)
         for leaf, parameter in module.named_parameters(recurse=False):
             if parameter.ndim == 3:
                 name = f"{path}.{leaf}"

@@ -1,4 +1,4 @@
-"""A linear weight as it lies on disk: which tensor, which slice of it, and how it is turned."""
+"""A linear weight as it lies on disk: which tensor, which slice of it, and whether it is transposed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

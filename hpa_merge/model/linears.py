@@ -3,6 +3,7 @@
 import ast
 import inspect
 import textwrap
+import warnings
 from collections.abc import Mapping
 from functools import cache
 
@@ -27,8 +28,8 @@ PRODUCTS = {"matmul": (0, 1), "mm": (0, 1), "bmm": (0, 1), "linear": (None, 1), 
 def find_linear_weights(model: nn.Module) -> dict[str, int]:
     """The input axis of every weight of a linear in ``model``: 1 for ``[r, c]``, 0 for ``[c, r]``.
 
-    A parameter of two dimensions counts if the source of its class multiplies with it. An input that the source does
-    not show is not missed in silence: the weight then reads nothing along that axis, and is reported as uncalibrated.
+    A parameter of two dimensions counts if the source of its class multiplies with it. If the source shows the wrong
+    axis, the weight reads nothing along it, and is reported as uncalibrated.
     """
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -54,7 +55,7 @@ def observer_of(weight: str) -> str:
 def multiplied(kind: type[nn.Module]) -> dict[str, int]:
     """The attributes that the methods of a class multiply with something, and which axis is summed: -1 or -2.
 
-    The source is parsed and not run. Classes of torch have modules' own weights and are left out.
+    The source is parsed and not run. Classes of torch give nothing: :func:`find_linear_weights` knows its linears.
     """
     return _multiplied(kind)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
 
@@ -64,7 +65,9 @@ def _multiplied(kind: type[nn.Module]) -> dict[str, int]:
     if kind.__module__.startswith("torch."):
         return {}
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strings with a stray backslash
+            tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError, SyntaxError):
         return {}
     found: dict[str, int] = {}
@@ -89,7 +92,10 @@ def _multiplied(kind: type[nn.Module]) -> dict[str, int]:
 
 
 def _attribute(node: ast.expr | None) -> tuple[str | None, bool]:
-    """The attribute of ``self`` that an expression is but for its order of axes, and whether that is turned."""
+    """The attribute of ``self`` that an expression reads, and whether it exchanges the last two axes; None for another.
+
+    Casts and indexing are looked through.
+    """
     turned = False
     while True:
         match node:

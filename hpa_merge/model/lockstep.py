@@ -50,7 +50,7 @@ class PausedForwards:
         self._units = units
         self._hub = greenlet.getcurrent()
         self._loaded: Unit | None = None
-        self._last: Unit | None = None  # if samples end there
+        self._ends = False  # samples end at the loaded unit
         self._reads = False
         self._forwards: list[greenlet.greenlet] = []
         self._waiting_at: list[Unit | None] = []
@@ -96,20 +96,21 @@ class PausedForwards:
         Args:
             last: nothing after the inputs of ``unit`` is needed. If the unit is a single module (a head, whose outputs
                 are the largest of all), the samples end there.
-            reads: whether they end when they call :meth:`end_if_last`, and not when they come to the unit.
+            reads: whether they end only at :meth:`end_if_last`, which is called when the inputs have been read; else
+                they end at the entrance of the unit.
 
         Raises:
             ForwardError: the model raised.
         """
         leaf = not any(self._model.get_submodule(unit.name).children())
-        self._loaded, self._last, self._reads = unit, unit if last and leaf else None, reads
+        self._loaded, self._ends, self._reads = unit, last and leaf, reads
         try:
             for place, waiting_at in enumerate(self._waiting_at):
                 if waiting_at == unit:
                     self._resume(place)
                     yield place
         finally:
-            self._loaded = self._last = None
+            self._loaded, self._ends = None, False
 
     def close(self) -> None:
         """End every forward that is not done, and remove the hooks from the model."""
@@ -124,7 +125,7 @@ class PausedForwards:
 
     def end_if_last(self) -> None:
         """End the present sample if nothing after this is needed."""
-        if self._last is not None:
+        if self._ends:
             raise greenlet.GreenletExit
 
     def _pause_at(self, units: Sequence[Unit]) -> Callable[[nn.Module, Any], None]:

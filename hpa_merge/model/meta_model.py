@@ -22,16 +22,16 @@ from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.architecture import absent_tensors
 from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
-from hpa_merge.model.conversion import Conversion, Header, find_conversions, wrapped
+from hpa_merge.model.conversion import Conversion, Header, find_conversions, find_wrapper
 from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
 from hpa_merge.model.linear_tensor import LinearTensor
 from hpa_merge.model.linears import find_linear_weights, observer_of
 from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.products import WatchedWeight
-from hpa_merge.model.routing import find_routers, tensors_of
+from hpa_merge.model.routing import find_routers, routing_tensors
 from hpa_merge.model.units import Unit, find_units
 
-WRAPPED = 50
+SEARCHED = 50
 """The most unknown keys that are searched for parts that a wrapper adds."""
 
 
@@ -44,7 +44,7 @@ class MetaModel:
         model: in evaluation mode; its forward runs unchanged if each unit is loaded before it is reached.
         decoder_start: the first token of an encoder-decoder's decoder; None if it is not known.
         units: in the order in which they are merged.
-        linears: every linear weight on disk that is no embedding too, by name; routers too.
+        linears: every linear weight on disk, by name, routers included; without those that embeddings share.
         slots: for each key of the model, an identity that is the same in OLD and NEW, whatever the key.
         observed: the parameters that the linears' observers are about.
         tied: keys whose parameter several modules share.
@@ -110,7 +110,7 @@ class MetaModel:
         tied = self.model.all_tied_weights_keys
         self.tied = self._keys_of_targets(shared.union(tied, tied.values()))
         self.routers = find_routers(self.model)
-        self.router_keys = self._keys_of_targets(tensors_of(self.model, self.routers.values()))
+        self.router_keys = self._keys_of_targets(routing_tensors(self.model, self.routers.values()))
         self._axes = find_linear_weights(self.model) | dict.fromkeys(self.routers, 1)
         self.stacks = find_expert_stacks(self.model)
         self.linears = self._find_linears()
@@ -147,7 +147,7 @@ class MetaModel:
 
     @property
     def passed(self) -> dict[Unit, list[LinearTensor]]:
-        """For each unit, the linears that it uses and that a later unit uses too."""
+        """For each unit, the linears that it shares with a later unit."""
         passed: dict[Unit, list[LinearTensor]] = defaultdict(list)
         for linear in self.linears.values():
             for unit in linear.uses[:-1]:
@@ -272,7 +272,7 @@ class MetaModel:
         keys = self.unknown
         if any(".lora_" in key for key in keys):
             return ", and it has the tensors of an adapter: save the model after merge_and_unload()."
-        if (found := wrapped(self.model, keys[:WRAPPED])) is None:
+        if (found := find_wrapper(self.model, keys[:SEARCHED])) is None:
             return ": save the whole model again."
         return (
             f". Its {found[0]} has {found[1]!r} in its name, which a wrapper adds: save the model without the wrapper "

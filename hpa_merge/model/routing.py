@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from hpa_merge.model.experts import experts_of
 
-__all__ = ["ChoiceHooks", "Choices", "Router", "find_routers", "tensors_of"]
+__all__ = ["ChoiceHooks", "Choices", "Router", "find_routers", "routing_tensors"]
 
 CHOOSE = {torch.topk, Tensor.topk}
 """Functions that choose several experts for each token."""
@@ -69,7 +69,7 @@ def find_routers(model: nn.Module) -> dict[str, Router]:
     return found
 
 
-def tensors_of(model: nn.Module, routers: Iterable[Router]) -> set[str]:
+def routing_tensors(model: nn.Module, routers: Iterable[Router]) -> set[str]:
     """Names of all parameters and buffers that choose: of the routing modules, and the experts' biases next to them."""
     found = set()
     for router in routers:

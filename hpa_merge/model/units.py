@@ -119,8 +119,10 @@ def is_of_the_text(model: PreTrainedModel, stack: str) -> bool:
 
 
 def text_configs(model: PreTrainedModel) -> tuple[type, ...]:
-    """Classes of the configurations of the text: the one that transformers names, and that of the model which looks up
-    the tokens. The two differ in an encoder with images (T5Gemma 2) or if transformers names the whole (PI0)."""
+    """Classes of the configurations of the text: what transformers calls it, and the model that looks up the tokens.
+
+    The two differ in an encoder with images (T5Gemma 2) or if transformers names the whole (PI0).
+    """
     named = model.config.get_text_config()
     try:
         looked_up = path_of(model, model.get_input_embeddings())

@@ -10,9 +10,10 @@ import pytest
 import torch
 from own_code import AUTO, make_decoder_pair
 
+from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.custom_code.finding import Code
-from hpa_merge.custom_code.running import is_running, running
+from hpa_merge.custom_code.running import PACKAGE, is_running, running
 from hpa_merge.engine.plan import meta_model
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.own_code import Trust
@@ -85,8 +86,8 @@ def test_where_it_fails(file: str, was: str, now: str, sentence: str, folder: Pa
     assert "\n" not in found
 
 
-def add_import(folder: Path) -> None:
-    (folder / PARTS).write_text("import no_such_package.inner\n" + (folder / PARTS).read_text())
+def add_import(folder: Path, module: str = "no_such_package.inner") -> None:
+    (folder / PARTS).write_text(f"import {module}\n" + (folder / PARTS).read_text())
 
 
 def configure(**changes: object) -> Callable[[Path], object]:
@@ -114,10 +115,19 @@ def naming(name: str) -> Callable[[Path], object]:
         ),
         (
             lambda folder: (folder / PARTS).unlink(),
-            r"OLD's own code fails in its import \(modeling_tinydec\.py, line \d+\) \(ModuleNotFoundError: ",
+            r"OLD's own code imports tinydec_parts\.py, which is not there \(its import \(modeling_tinydec\.py, line "
+            r"\d+\)\): add that file, from the model that it was tuned from or from the Hub\.$",
+        ),
+        (
+            lambda folder: add_import(folder, "transformers.of_another_version"),
+            r"OLD's own code fails in its import \(tinydec_parts\.py, line 1\) \(ModuleNotFoundError: .*\): ask its "
+            r"authors which versions",
         ),
         (naming("modeling_tinydec.Nothing"), r"modeling_tinydec\.py has no class Nothing, which auto_map"),
-        (naming("tinydec_parts.Mixer"), r"OLD's own code has Mixer in tinydec_parts\.py, which is no PreTrainedModel"),
+        (
+            naming("tinydec_parts.Mixer"),
+            r"OLD's own code has Mixer in tinydec_parts\.py, which is not a PreTrainedModel",
+        ),
         (
             configure(auto_map={"AutoConfig": AUTO["AutoConfig"]}),
             r"OLD's architecture is TinyDecForText, which transformers .* does not have",
@@ -141,6 +151,12 @@ def test_a_class_that_is_not_as_transformers_wants_it(folder: Path) -> None:
         r"OLD's own code makes a model that transformers \S+ cannot use \(AttributeError: .*\): ask its authors which",
         refusal(folder),
     )
+
+
+def test_an_error_without_a_message() -> None:
+    with pytest.raises(AssertionError) as caught:
+        exec(compile("assert False", "words.py", "exec"), {"__name__": f"{PACKAGE}.c0.words"})
+    assert reason(caught.value) == "AssertionError in its import (words.py, line 1)"
 
 
 def test_without_the_option_it_is_refused_and_the_option_named(folder: Path) -> None:

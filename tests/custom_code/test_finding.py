@@ -109,7 +109,7 @@ def test_the_digest_is_of_what_is_reached_wherever_it_lies(tmp_path: Path) -> No
 
 
 def test_only_the_class_that_is_used_counts(tmp_path: Path) -> None:
-    """A classifier that one of the two lacks is no difference; nor is one that is tried later."""
+    """A classifier that one of the two lacks is not a difference, nor is a class that is tried later."""
     files = {"m.py": "A = 1", "c.py": "from .m import A", "words.py": ""}
     old = folder(tmp_path / "old", files, {"AutoModelForCausalLM": "m.A", "AutoModel": "c.A"})
     new = folder(tmp_path / "new", files, {"AutoModelForCausalLM": "m.A", "AutoModelForSequenceClassification": "x.A"})
@@ -123,6 +123,7 @@ def test_only_the_class_that_is_used_counts(tmp_path: Path) -> None:
     [
         ("# of 2026\nA = 1\n\n\ndef f(x):\n    '''Docs.'''\n    return (x)", True),
         ("'''Docs.'''\nA = 0x1\ndef f(x): return x", True),
+        ('"""Of \\d digits."""\nA = 1\ndef f(x): return x', True),
         ("A = 2\ndef f(x): return x", False),
         ("A = 1\ndef f(x): return -x", False),
         ("A = 1\ndef f(x) return x", False),

@@ -40,7 +40,7 @@ def value_of(code: Code) -> int:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path) -> Iterator[Path]:
-    """transformers' cache of code, which nobody is to use."""
+    """transformers' cache of code, which has to stay unused."""
     with modules_in(tmp_path / "cache") as folder:
         yield folder
 
@@ -72,7 +72,7 @@ def test_no_compiled_file_takes_the_place_of_the_source(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it_stays_with_transformers(tmp_path: Path) -> None:
-    """What the code registers is known while it runs, each time, and to nobody else."""
+    """What the code registers is known each time that it runs, and not in between."""
     code = folder(
         tmp_path / "model", 1, more="\nimport transformers\ntransformers.AutoConfig.register('small', Small)\n"
     )

@@ -8,11 +8,12 @@ import pytest
 import torch
 from adapters import MIXTURES, lora, make_adapter, save_mixture
 from cases import TinyCase
+from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.adapter_folder import open_adapter
 from hpa_merge.model.adapter import Adapter
-from hpa_merge.model.adapter_factors import split_factors
+from hpa_merge.model.adapter_factors import Factors
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -24,6 +25,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "experts": ("qwen3_moe", {"target_modules": [], "target_parameters": ["gate_up_proj", "experts.down_proj"]}),
     "gpt-oss": ("gpt_oss", {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]}),
 }
+
+
+def split(factors: Factors, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """``left`` and ``right`` of the update ``scaling * left @ right``, in the parameter's own orientation.
+
+    Returns:
+        Views of shape ``[rows, r]`` and ``[r, columns]``, with the experts in front for a stack.
+    """
+    if factors.experts is not None:
+        a = a.reshape(factors.experts, -1, a.shape[1])
+        b = b.reshape(b.shape[0], -1, factors.experts).permute(2, 0, 1)
+    return (b, a) if factors.crossed else (a.transpose(-2, -1), b.transpose(-2, -1))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -38,7 +51,7 @@ def test_factors(case: str, tiny: Tiny, tmp_path: Path) -> None:
         changed = set()
         for each in adapter.factors:
             a, b = (adapter.tensor(name, own.read) for name in (each.a, each.b))
-            left, right = split_factors(each, a, b)
+            left, right = split(each, a, b)
             conversion = adapter._on_disk[each.parameter]
             read = {key: below.read(key) for key in adapter.keys_of(each.parameter)}
             before = conversion.apply(read, adapter._model)[each.parameter]

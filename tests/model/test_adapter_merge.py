@@ -225,7 +225,7 @@ def test_the_model_card(make: Callable[[str], tuple[TinyCase, TinyCase]], tmp_pa
 
 
 def test_the_exact_compromise_of_a_lora_is_one_of_the_same_rank(tiny: Tiny, tmp_path: Path) -> None:
-    """And it is that of the merged checkpoint, as float64 has it, to the condition of what float32 factors."""
+    """It equals the compromise of the merged checkpoint in float64, within the condition of what float32 factors."""
     case = tiny("llama")
     adapter = make_adapter(case.old, "llama", lora(r=2), tmp_path / "adapter")
     merged = merge_first(case.old, "llama", adapter, tmp_path / "merged")

@@ -93,7 +93,7 @@ TENSORS: dict[str, tuple[dict[str, torch.Tensor | None], str]] = {
 
 
 def test_other_weights_next_to_an_adapter(make: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
-    """By their names, before peft is asked; what a training needs to go on, and other formats, are left out as ever."""
+    """Refused by name, before peft is called. What a training resumes from, and other formats, are left out."""
     call = make()
     for name in ("optimizer.pt", "rng_state_0.pth", "training_args.bin", "adapter_model.bin", "lora.gguf", ".x.bin"):
         (call.new / name).write_bytes(b"x")

@@ -31,7 +31,7 @@ from hpa_merge.engine.routing import COMPARED
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.files.names import REPORT
 from hpa_merge.model.experts import find_expert_stacks, find_pools
-from hpa_merge.model.routing import find_routers, tensors_of
+from hpa_merge.model.routing import find_routers, routing_tensors
 from hpa_merge.report.facts import report_facts
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
@@ -77,7 +77,7 @@ def test_every_family_has_its_routers_and_its_pools() -> None:
         routers = find_routers(model)
         named = {key for key in state if NAMED.search(key)}
         assert routers, name
-        assert tensors_of(model, routers.values()) & state.keys() == named, name
+        assert routing_tensors(model, routers.values()) & state.keys() == named, name
         pools = find_pools(model, find_expert_stacks(model))
         for observer, pool in pools.items():
             assert observer in pool
@@ -104,7 +104,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for shard in case.new.glob("*.safetensors"):
         tensors = load_file(shard)
         for key in tensors:
-            if key.endswith("correction_bias"):  # no parameter
+            if key.endswith("correction_bias"):  # a buffer
                 tensors[key] += torch.linspace(0.2, -0.2, len(tensors[key]))
         save_file(tensors, shard, {"format": "pt"})
     return case
