@@ -49,6 +49,11 @@ def weights_of(
         findings.unchecked.append(
             f"{values.rounded} values differ from NEW's by one unit in the last place: OUT sums them in another order."
         )
+    if values.errors:
+        findings.unchecked.append(
+            f"{len(values.errors)} updates differ from the merge's by up to {max(values.errors):.2g} of their size, as "
+            "the report says: that OUT could not hold them more exactly relies on the report."
+        )
 
 
 @final
@@ -113,6 +118,7 @@ class OfAdapter:
 
     Attributes:
         rounded: how many values were such neighbours.
+        errors: the errors in the report that are greater than :data:`NEAR` and that OUT has.
     """
 
     by_linear = True
@@ -120,6 +126,7 @@ class OfAdapter:
 
     def __init__(self) -> None:
         self.rounded = 0
+        self.errors: list[float] = []
 
     def differing(self, found: Tensor, expected: Tensor) -> Tensor:
         return found != expected  # OLD's −0.0 plus 0.0 is 0.0
@@ -140,3 +147,5 @@ class OfAdapter:
                 f"{name}: its update differs from the merge's by {off / size if size else 0.0:.2g} of it, and by "
                 f"{error:.2g} in the report."
             )
+        elif error > NEAR:
+            self.errors.append(error)

@@ -183,6 +183,7 @@ def test_values_that_are_not_the_merges_are_found() -> None:
     assert values.rounded == 1
     mixed, near = old + 0.5 * update, old + 0.52 * update
     assert problems(0.04, near, mixed) == []
+    assert values.errors == [0.04]
     assert problems(0.0, near, mixed) == [
         "w: its update differs from the merge's by 0.04 of it, and by 0 in the report."
     ]
