@@ -138,7 +138,10 @@ class OutOptions(RuleOptions):
         "model", "OUT is a whole model or, where NEW is a LoRA, an adapter on OLD."
     )
     adapter_rank: int = option(
-        0, "Approximate an update that is no LoRA by one of rank N (with --output-format adapter).", RANK, metavar="N"
+        0,
+        "Approximate an update that is not a LoRA by one of rank N (with --output-format adapter).",
+        RANK,
+        metavar="N",
     )
 
 
@@ -209,7 +212,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
         """The configuration of a mapping as YAML gives it; option names with dashes or underscores.
 
         Raises:
-            ConfigError: a name that is no option, or a value that ``HPAConfig`` refuses.
+            ConfigError: a name that is not an option, or a value that ``HPAConfig`` refuses.
         """
         options = {item.name: item for item in fields(cls)}
         known: dict[str, Any] = {}

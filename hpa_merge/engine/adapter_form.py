@@ -149,7 +149,7 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
     """Plan an OUT that is an adapter; of the weights, only factors that several linears share are read.
 
     Raises:
-        CheckpointError: NEW is no LoRA, or one whose parts cannot be changed one by one.
+        CheckpointError: NEW is not a LoRA, or is one whose parts cannot be changed one by one.
         ConfigError: the rank is too small; the options take something from OLD that the adapter has no place for.
     """
     own = new.overlay.own_tensors if new.overlay is not None else None
@@ -288,7 +288,7 @@ def _check_variants(own: Checkpoint, adapter: Adapter, pairs: Sequence[Pair], co
     if not approximated or (left := wrong - {pair.factors.parameter for pair in pairs}):
         name = min(left if approximated else wrong)
         raise CheckpointError(
-            f"NEW {own.folder} is a DoRA or another variant of LoRA, whose update of {name} is no product of two "
+            f"NEW {own.folder} is a DoRA or another variant of LoRA, whose update of {name} is not a product of two "
             "factors: leave out --output-format"
             + ("." if approximated or not adapter.settings.use_dora else ", or approximate a DoRA with --adapter-rank.")
         )

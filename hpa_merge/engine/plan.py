@@ -309,7 +309,7 @@ def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint)
 
 
 def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
-    """The kind of each tensor that is no adaptable linear and comes from NEW, by name."""
+    """The kind of each tensor that is not an adaptable linear and comes from NEW, by name."""
     kinds: dict[str, str] = {}
     routers = {linear.key for linear in meta.linears.values() if linear.router and config.routers != "merge"}
     adaptable, external = {linear.key for linear in meta.linears.values()} - routers, checkpoint.external

@@ -109,7 +109,7 @@ def push(
 
     Raises:
         ConfigError: the name or the options are invalid.
-        CheckpointError: ``out`` is no complete checkpoint, or has no report.
+        CheckpointError: ``out`` is not a complete checkpoint, or has no report.
         PublishError: ``out`` is not as its merge wrote it, or changed meanwhile; the Hub refuses or cannot be reached;
             the report is of an earlier version, whose manifest names only the weights.
     """

@@ -66,7 +66,9 @@ def check_whole(
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""
     if not _is_adapter(report.run.adapter, kind):
-        findings.problems.append(f"NEW is {kind or 'no adapter'}, and {report.run.adapter or 'none'} in the report.")
+        findings.problems.append(
+            f"NEW is {kind or 'not an adapter'}, and {report.run.adapter or 'none'} in the report."
+        )
     if report.run.dtype != new.dtype:
         findings.problems.append(f"OUT is in {new.dtype or 'the dtype of NEW'}, and the report says otherwise.")
     _check_history(report, lineage, findings)

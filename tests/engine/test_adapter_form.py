@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "DoRA": (
         lora(use_dora=True),
         {},
-        "is a DoRA .* is no product of two factors: .* approximate a DoRA with --adapter-rank",
+        "is a DoRA .* is not a product of two factors: .* approximate a DoRA with --adapter-rank",
     ),
     "a small rank": (
         lora(rank_pattern={"up_proj": 6}),
