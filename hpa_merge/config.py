@@ -26,7 +26,7 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, because a Hessian without damping may have no inverse")
-RANK = Bound(lambda x: x >= 0, "at least 0, and 0 is for no approximation")
+RANK = Bound(lambda x: x >= 0, "at least 0, where 0 means no approximation")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
 MAPS = Bound(lambda texts: all(re.fullmatch(r"(\w+:)?[^:=]+=.+", text, re.DOTALL) for text in texts), "WANTED=GIVEN")
 SHARES = Bound(lambda shares: all(share > 0.0 for share in shares), "numbers greater than 0")
@@ -189,7 +189,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
                 )
 
     def _check_adapter(self) -> None:
-        """Raise ConfigError if OUT cannot be an adapter with this rule, or is none and has a rank."""
+        """Raise ConfigError if OUT is an adapter and the rule makes none, or if OUT is a whole model and has a rank."""
         if self.output_format == "model" and self.adapter_rank:
             raise ConfigError(
                 f"adapter_rank is {self.adapter_rank}, and OUT is a whole model: set output_format to adapter, or "

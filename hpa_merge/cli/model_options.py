@@ -128,7 +128,7 @@ ANSWER_OPTIONS = (
 )
 
 TRUST = click.option(
-    "--trust-remote-code", is_flag=True, help="Run the code that the checkpoints bring: read it before."
+    "--trust-remote-code", is_flag=True, help="Run the code that the checkpoints bring: read it first."
 )
 """Only on the command line: a YAML file may come from somebody else."""
 

@@ -26,7 +26,7 @@ from hpa_merge.model.adapter_parts import AdapterPart, parts_of
 __all__ = ["AdapterForm", "Pair", "Place", "plan_adapter"]
 
 MAGNITUDE = "lora_magnitude_vector"
-"""Part of the name of what a DoRA has besides its factors."""
+"""Part of the name of the tensors that a DoRA has in addition to its factors."""
 
 
 @final
@@ -150,7 +150,7 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
 
     Raises:
         CheckpointError: NEW is not a LoRA, or is one whose parts cannot be changed one by one.
-        ConfigError: the rank is too small; the options take something from OLD that the adapter has no place for.
+        ConfigError: the rank is too small; the options take something from OLD, and the adapter cannot hold that.
     """
     own = new.overlay.own_tensors if new.overlay is not None else None
     adapter = new.overlay.adapter if new.overlay is not None else None
@@ -295,7 +295,7 @@ def _check_variants(own: Checkpoint, adapter: Adapter, pairs: Sequence[Pair], co
 
 
 def _check_from_old(parts: Sequence[AdapterPart], pairs: Sequence[Pair], own: Checkpoint, out: OutPlan) -> None:
-    """Raise ConfigError if something that comes from OLD has no value in the adapter that says so."""
+    """Raise ConfigError if the adapter changes something that comes from OLD and cannot leave that out."""
     of_pairs = {part.placed for pair in pairs for part in (pair.a, pair.b)}
     for part in parts:
         if part.changes.isdisjoint(out.from_old) or part.placed in of_pairs or part.replaces is not None:
