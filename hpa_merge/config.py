@@ -26,7 +26,7 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Conversation = Literal["auto", "v1", "llava_llama_2", "mistral_instruct"]
 
 POSITIVE = Bound(lambda x: x > 0.0, "greater than 0, because a Hessian without damping may have no inverse")
-RANK = Bound(lambda x: x >= 0, "at least 0, and 0 is for no approximation")
+RANK = Bound(lambda x: x >= 0, "at least 0, where 0 means no approximation")
 COUNT = Bound(lambda x: x >= 1, "at least 1")
 MAPS = Bound(lambda texts: all(re.fullmatch(r"(\w+:)?[^:=]+=.+", text, re.DOTALL) for text in texts), "WANTED=GIVEN")
 SHARES = Bound(lambda shares: all(share > 0.0 for share in shares), "numbers greater than 0")
@@ -138,7 +138,10 @@ class OutOptions(RuleOptions):
         "model", "OUT is a whole model or, where NEW is a LoRA, an adapter on OLD."
     )
     adapter_rank: int = option(
-        0, "Approximate an update that is no LoRA by one of rank N (with --output-format adapter).", RANK, metavar="N"
+        0,
+        "Approximate an update that is not a LoRA by one of rank N (with --output-format adapter).",
+        RANK,
+        metavar="N",
     )
 
 
@@ -186,7 +189,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
                 )
 
     def _check_adapter(self) -> None:
-        """Raise ConfigError if OUT cannot be an adapter with this rule, or is none and has a rank."""
+        """Raise ConfigError if OUT is an adapter and the rule makes none, or if OUT is a whole model and has a rank."""
         if self.output_format == "model" and self.adapter_rank:
             raise ConfigError(
                 f"adapter_rank is {self.adapter_rank}, and OUT is a whole model: set output_format to adapter, or "
@@ -209,7 +212,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
         """The configuration of a mapping as YAML gives it; option names with dashes or underscores.
 
         Raises:
-            ConfigError: a name that is no option, or a value that ``HPAConfig`` refuses.
+            ConfigError: a name that is not an option, or a value that ``HPAConfig`` refuses.
         """
         options = {item.name: item for item in fields(cls)}
         known: dict[str, Any] = {}

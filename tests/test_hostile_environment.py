@@ -49,7 +49,7 @@ def test_an_address_of_the_hub_that_is_none(
     value: str, monkeypatch: pytest.MonkeyPatch, make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", value)
-    assert_refused(make_call(), capsys, "HF_ENDPOINT in the environment is no address")
+    assert_refused(make_call(), capsys, "HF_ENDPOINT in the environment is not an address")
 
 
 @pytest.mark.parametrize("value", ["ключ", "sésame"])

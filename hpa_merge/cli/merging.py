@@ -72,7 +72,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
             number, unit, binary = found.groups()
             return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
         except ValueError:
-            self.fail(f"{value!r} is no size: write it like 24GB, 500MB or 16GiB", parameter, context)
+            self.fail(f"{value!r} is not a size: write it like 24GB, 500MB or 16GiB", parameter, context)
 
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -246,7 +246,7 @@ def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[st
     Memory limits that only the file has are put into ``given``.
 
     Raises:
-        ConfigError: the file cannot be read, or a path in it is no text.
+        ConfigError: the file cannot be read, or a path in it is not text.
     """
     file = given["config_file"]
     values = read_yaml(file) if file else {}

@@ -60,7 +60,9 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
             self.fail(f"{value!r} is not NAME=VALUE.", parameter, context)
         if not re.fullmatch(r"\w[\w .+-]*", name):
             self.fail(
-                f"{name!r} is no name: use letters, digits, blanks, dots, dashes and underscores.", parameter, context
+                f"{name!r} is not a name: use letters, digits, blanks, dots, dashes and underscores.",
+                parameter,
+                context,
             )
         return name, content
 
@@ -126,7 +128,7 @@ ANSWER_OPTIONS = (
 )
 
 TRUST = click.option(
-    "--trust-remote-code", is_flag=True, help="Run the code that the checkpoints bring: read it before."
+    "--trust-remote-code", is_flag=True, help="Run the code that the checkpoints bring: read it first."
 )
 """Only on the command line: a YAML file may come from somebody else."""
 
@@ -208,7 +210,9 @@ def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
         on_the_hub = REMOTE.fullmatch(model) and not Path(model).exists()
         found = any((Path(model) / name).is_file() for name in CONFIGS)
         if given.get("endpoint") is None and not on_the_hub and not found:
-            raise EvaluationError(f"{model} is no checkpoint folder (it has no config.json): check the path.")
+            raise EvaluationError(
+                f"{model} is not a checkpoint folder (it has no config.json or adapter_config.json): check the path."
+            )
 
 
 def test_files(given: Mapping[str, Any]) -> list[Path]:
@@ -247,7 +251,7 @@ def judge_from(given: Mapping[str, Any]) -> "str | Guard":
 
     Raises:
         UsageError: options of a guard model are given, and none is named.
-        EvaluationError: its endpoint is no address.
+        EvaluationError: its endpoint is not an address.
     """
     endpoint, template, arguments = given["judge_endpoint"], given["judge_template"], given["judge_arg"]
     if endpoint is not None:
@@ -307,7 +311,7 @@ def check_place(
     if path.exists() and path.is_dir() != folder:
         raise EvaluationError(f"{flag} {path} is {'a' if path.is_dir() else 'no'} folder: choose another place.")
     if path.exists() and not folder and not path.is_file():
-        raise EvaluationError(f"{flag} {path} is no regular file: choose another place.")
+        raise EvaluationError(f"{flag} {path} is not a regular file: choose another place.")
     try:
         harm = f"change the checkpoint {path}" if folder and is_checkpoint_folder(path) else protected(path)
         if harm:

@@ -28,9 +28,9 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
         base: options for all entries whose method uses them, unless an entry has others.
 
     Raises:
-        ConfigError: the file cannot be read, or is no such list or too long; an entry has an unknown option, a wrong
-            value, a name that is no plain folder name or occurs twice, or differs from the first in an option that the
-            statistics depend on.
+        ConfigError: the file cannot be read, is not such a list, or is too long; an entry has an unknown option, a
+            wrong value, a name that is not a plain folder name or occurs twice, or differs from the first in an
+            option that the statistics depend on.
     """
     try:
         entries = parse_yaml(read_bounded(path, YAML_BYTES))
@@ -95,9 +95,9 @@ def _check_name(name: Any, place: str, *, chosen: bool) -> None:
     """Check the name of an OUT.
 
     Raises:
-        ConfigError: it is no plain folder name.
+        ConfigError: it is not a plain folder name.
     """
     if not is_plain_name(name):
         if chosen:
             raise ConfigError(f"{place} has the name {name!r}: it has to be a plain folder name.")
-        raise ConfigError(f"{place} would have the name {name!r}, which is no plain folder name: give it a name.")
+        raise ConfigError(f"{place} would have the name {name!r}, which is not a plain folder name: give it a name.")

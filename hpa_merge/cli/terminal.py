@@ -117,7 +117,7 @@ def check_environment() -> None:
     """Check the environment variables that fail inside a library's import.
 
     Raises:
-        ConfigError: HF_ENDPOINT is no address.
+        ConfigError: HF_ENDPOINT is not an address.
     """
     given = os.environ.get("HF_ENDPOINT", "")
     try:
@@ -127,7 +127,7 @@ def check_environment() -> None:
         usable = False
     if not usable:
         raise ConfigError(
-            "HF_ENDPOINT in the environment is no address: unset it, or give one as https://huggingface.co."
+            "HF_ENDPOINT in the environment is not an address: unset it, or give one as https://huggingface.co."
         )
 
 

@@ -37,7 +37,7 @@ WRONG = 2
     "--first", metavar="FOLDER|ID", help="First aligned model of OLD's history, to measure the drift from it."
 )
 @click.option("--vision-tower", type=FILE, help="CLIP folder of the merge.")
-@options((TRUST,))
+@TRUST
 @options(QUIET)
 def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     """Check that OUT is complete and as its merge wrote it.

@@ -26,7 +26,7 @@ from hpa_merge.model.adapter_parts import AdapterPart, parts_of
 __all__ = ["AdapterForm", "Pair", "Place", "plan_adapter"]
 
 MAGNITUDE = "lora_magnitude_vector"
-"""Part of the name of what a DoRA has besides its factors."""
+"""Part of the name of the tensors that a DoRA has in addition to its factors."""
 
 
 @final
@@ -149,8 +149,8 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
     """Plan an OUT that is an adapter; of the weights, only factors that several linears share are read.
 
     Raises:
-        CheckpointError: NEW is no LoRA, or one whose parts cannot be changed one by one.
-        ConfigError: the rank is too small; the options take something from OLD that the adapter has no place for.
+        CheckpointError: NEW is not a LoRA, or is one whose parts cannot be changed one by one.
+        ConfigError: the rank is too small; the options take something from OLD, and the adapter cannot hold that.
     """
     own = new.overlay.own_tensors if new.overlay is not None else None
     adapter = new.overlay.adapter if new.overlay is not None else None
@@ -288,14 +288,14 @@ def _check_variants(own: Checkpoint, adapter: Adapter, pairs: Sequence[Pair], co
     if not approximated or (left := wrong - {pair.factors.parameter for pair in pairs}):
         name = min(left if approximated else wrong)
         raise CheckpointError(
-            f"NEW {own.folder} is a DoRA or another variant of LoRA, whose update of {name} is no product of two "
+            f"NEW {own.folder} is a DoRA or another variant of LoRA, whose update of {name} is not a product of two "
             "factors: leave out --output-format"
             + ("." if approximated or not adapter.settings.use_dora else ", or approximate a DoRA with --adapter-rank.")
         )
 
 
 def _check_from_old(parts: Sequence[AdapterPart], pairs: Sequence[Pair], own: Checkpoint, out: OutPlan) -> None:
-    """Raise ConfigError if something that comes from OLD has no value in the adapter that says so."""
+    """Raise ConfigError if the adapter changes something that comes from OLD and cannot leave that out."""
     of_pairs = {part.placed for pair in pairs for part in (pair.a, pair.b)}
     for part in parts:
         if part.changes.isdisjoint(out.from_old) or part.placed in of_pairs or part.replaces is not None:

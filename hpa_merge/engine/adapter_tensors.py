@@ -24,7 +24,7 @@ class AdapterTensors:
     """Makes the tensors of one OUT; the linears of a unit come one after the other, then :meth:`end_unit`."""
 
     def __init__(self, form: AdapterForm, done: Collection[str], write: Callable[[str, Tensor], None]) -> None:
-        """``done``: names of tensors that OUT has already; ``write``: takes each other tensor, once."""
+        """``done``: names of tensors that OUT has already; ``write`` is called once for each of the others."""
         self._form, self._write = form, write
         self._done = set(done)
         self._stacks: dict[int, _Stack] = {}  # by the number of the pair
@@ -64,7 +64,7 @@ class AdapterTensors:
         return errors
 
     def rest(self, old: Weights) -> None:
-        """Write all other tensors: NEW's, or what says that OUT has OLD's."""
+        """Write all other tensors: NEW's or, for what comes from OLD, zeros or OLD's values."""
         for part in self._form.parts:
             if part.name not in self._done:
                 self._put(part, self._as_planned(part, old))
@@ -102,16 +102,15 @@ class _Stack:
         found = self._found.setdefault(place.expert, {})
         found[place.owner] = linear
         if len(found) > int(self.pair.owners[place.expert].max()):
-            linears = [self._found[place.expert][owner] for owner in sorted(found)]
-            times = [_times(each) for each in linears] if self.pair.factors.plain else [None]
-            known = [each for each in times if each is not None]
-            if len(known) == len(linears) and self.pair.rank >= self.pair.exact_rank:
-                yield from zip(_names(linears), self._multiply(place.expert, known), strict=True)
+            linears = [found[owner] for owner in sorted(found)]
+            times = [each for each in map(_times, linears) if each is not None] if self.pair.factors.plain else []
+            if len(times) == len(linears) and self.pair.rank >= self.pair.exact_rank:
+                yield from zip(_names(linears), self._multiply(place.expert, times), strict=True)
             elif self._form.out.config.adapter_rank:
                 yield from zip(_names(linears), self._approximate(place.expert, linears), strict=True)
             else:
                 raise RuntimeError(f"the result for {linear.pair.new.name} is not a LoRA of NEW's rank")
-            self._found[place.expert] = {}
+            found.clear()
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Both tensors as peft saves them."""

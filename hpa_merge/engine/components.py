@@ -44,15 +44,13 @@ def find_from_old(old: MetaModel, new: MetaModel, matched: Mapping[str, str], co
         matched: OLD's key for each of NEW's keys; the two may save a tied tensor under different names.
     """
     key_of = {name: key for key, names in old.places.items() for name in names}
-    found = {
+    found = {  # None: a buffer that only NEW has
         key: matched.get(key) or next((key_of[name] for name in new.places[key] if name in key_of), None)
         for key, component in new.components.items()
         if policy_of(config, component) == "old"
         or (key in new.router_keys and config.routers == "old" and policy_of(config, component) == "merge")
     }
-    return {
-        key: old_key for key, old_key in found.items() if old_key is not None
-    }  # the others are buffers of NEW alone
+    return {key: old_key for key, old_key in found.items() if old_key is not None}
 
 
 def check_policies(config: OutOptions, new: MetaModel) -> None:

@@ -48,7 +48,7 @@ def template_options(given: str, arguments: Sequence[str], date: str) -> Templat
         raise ConfigError(f"chat_template {given} cannot be read ({error.strerror}): check the path.") from None
     except ValueError as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise ConfigError(f"chat_template {given} is no template ({why}): give a file of Jinja.") from None
+        raise ConfigError(f"chat_template {given} is not a template ({why}): give a file of Jinja.") from None
     if not text.strip():
         raise ConfigError(f"chat_template {given} is empty: give a file of Jinja.")
     return TemplateOptions(text=text, arguments=named, date=date)

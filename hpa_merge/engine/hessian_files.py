@@ -74,7 +74,7 @@ class HessianFiles:
     """The files of one half: ``safety`` or ``task``.
 
     Attributes:
-        written: SHA-256 and size of the file of each unit that is there by now, by the unit's name.
+        written: SHA-256 and size of each file that is complete, by the unit's name.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class HessianFiles:
         self._unit = None
 
     def names(self) -> set[str]:
-        """The names of the files that are there by now."""
+        """The names of the files that are complete."""
         return {self._path(unit).name for unit in self.written}
 
     def adopt(self, written: Any) -> None:

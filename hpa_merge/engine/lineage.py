@@ -123,7 +123,8 @@ def _check_first(first: Checkpoint, history: tuple[RoundRecord, ...], old: str, 
             f"as OLD, with the content digest {str(wanted)[:12]}, and this one has {found[:12]}: give that model, or "
             "leave out --first."
         )
-    why = notes[0] if notes else "OLD is no OUT of hpa-merge, so this merge is the first round and OLD the first model"
+    first_round = "OLD is not an OUT of hpa-merge, so this merge is the first round and OLD the first model"
+    why = notes[0] if notes else first_round
     raise CheckpointError(
         f"{first.role} {first.folder} is not OLD, and no history names it as the first model ({why.rstrip('.')}): "
         "leave out --first."

@@ -60,7 +60,7 @@ def run_loop(
 
 
 class _Returned(Exception):
-    """A sample reached a unit again after others had run, and the unit was merged by then.
+    """A sample reached a unit again after others had run, when the unit was already merged.
 
     Attributes:
         units: the units that have been merged since the first visit, with this one.
@@ -81,7 +81,6 @@ class _Loop:
         self._sinks = sinks
         self._on_progress = on_progress
         self._stats = stats
-        self._hessians = prepared.keeping
         self._steps = len(self._plan.new.units) + 1
         self._text_has_run = False
         self._after_text: dict[Unit, bool] = {}  # of the units that samples have visited
@@ -111,7 +110,7 @@ class _Loop:
             for source in self._sources:
                 merging.enter_context(source.merging(pending, self._prepared.memory.prefetch if pending else 0))
             self._run_samples(pending)
-            for unit, pairs in pending.items():  # no sample reached these, or their visits had to be over
+            for unit, pairs in pending.items():  # no sample reaches these, or they wait for their last visit
                 self._merge_unit(unit, pairs, ())
             if self._sinks:
                 self._prepared.sets[1].run.weights.check_rest()
@@ -132,8 +131,8 @@ class _Loop:
             return Replay(run.weights, known, linears, whole_units=whole_units)
         run.offload(self._prepared.memory.offload)
         if self._stats is not None:
-            keep = self._hessians
-            files = hessian_files(self._stats, calibration.key, self._prepared.device) if keep else None
+            keep, device = self._prepared.keeping, self._prepared.device
+            files = hessian_files(self._stats, calibration.key, device) if keep else None
             self._recorded.append(ModelStatistics(calibration.key, hessians=files))
             for sink in self._sinks:
                 sink.restore(self._recorded[-1])
@@ -189,7 +188,7 @@ class _Loop:
     def _pass_on(
         self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Read | None = None, new: Read | None = None
     ) -> None:
-        """Pass on the tensors of a unit; its linears only if they are ``merged`` by now."""
+        """Pass on the tensors of a unit; its linears only if they are among ``merged``."""
         waiting = self._linear_keys - {pair.new.key for pair in merged}
         keys = [key for key in self._plan.new.keys_of(unit) if key not in waiting]
         for sink in self._sinks:
@@ -295,8 +294,9 @@ def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatis
     for sink in sinks:
         config = sink.plan.config
         used = [each for each in known if each.purpose in config.sets]
-        tokens = {f"{each.purpose}_tokens": each.tokens for each in used}
-        pooled = pooled_field(pair.new, {each.purpose: each.tokens for each in used}, config.min_expert_tokens)
+        counts = {each.purpose: each.tokens for each in used}
+        tokens = {f"{purpose}_tokens": count for purpose, count in counts.items()}
+        pooled = pooled_field(pair.new, counts, config.min_expert_tokens)
         if not sink.plan.includes(pair):
             sink.put(replace(linear, outcome="old" if pair.new.key in sink.plan.from_old else "excluded"))
         elif unreached := [each.purpose for each in used if not each.reached]:

@@ -17,12 +17,12 @@ from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.machine import describe, peak_device_bytes, peak_host_bytes, versions
+from hpa_merge.engine.out_tensors import AdapterOut, OutTensors, WholeTensors
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
-from hpa_merge.engine.written import AdapterOut, OutTensors, WholeTensors
 from hpa_merge.errors import OutputError
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.model import Unit

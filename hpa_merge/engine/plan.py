@@ -1,6 +1,7 @@
 """The plan of a merge, made before it starts: which tensors belong together, and whether they fit.
 
-Reads the two checkpoints' configurations and headers, and no weight.
+Reads the two checkpoints' configurations and headers; of the weights, only those that config.json ties and that are
+saved twice all the same.
 """
 
 import contextlib
@@ -209,7 +210,7 @@ def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tupl
 
 
 def _are_own(classes: Sequence[type]) -> bool:
-    """Whether classes are one of the code that both checkpoints bring: each has modules of its own."""
+    """Whether the classes are one class of code that both checkpoints bring, and that is imported for each of them."""
     return len({each.__qualname__ for each in classes}) == 1 and all(map(is_own, classes))
 
 
@@ -309,7 +310,7 @@ def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint)
 
 
 def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
-    """The kind of each tensor that is no adaptable linear and comes from NEW, by name."""
+    """The kind of each tensor that is not an adaptable linear and comes from NEW, by name."""
     kinds: dict[str, str] = {}
     routers = {linear.key for linear in meta.linears.values() if linear.router and config.routers != "merge"}
     adaptable, external = {linear.key for linear in meta.linears.values()} - routers, checkpoint.external

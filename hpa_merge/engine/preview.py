@@ -64,7 +64,7 @@ def _of_out(
         peak_host_bytes=prepared.memory.host,
         peak_device_bytes=prepared.memory.device,
         reshaped=plan.reshaped,
-        notes=prepared.of_checkpoints,
+        notes=prepared.checkpoint_notes,
         device=str(prepared.device),
         adapter=new.overlay.kind if new.overlay else "",
         dequantised=prepared.inputs.dequantised,

@@ -1,4 +1,4 @@
-"""Routing drift of a mixture: how many choices of experts NEW makes otherwise than OLD, on each of the two sets.
+"""Routing drift of a mixture: the share of OLD's choices of experts that NEW does not make, on each of the two sets.
 
 Each model runs the first samples of the other's set too, only for this. So each model chooses on its own hidden states,
 and the drift counts what tuning changed before a router as well as in it.

@@ -41,7 +41,7 @@ COMPUTED = "computed"
 @final
 @dataclass(frozen=True)
 class Prepared:
-    """A merge that has passed every check that reads no weight.
+    """A merge that has passed every check that precedes the run.
 
     Attributes:
         inputs: the open inputs.
@@ -79,11 +79,16 @@ class Prepared:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
         of_sets = (note for each in self.sets for note in (*each.given.notes, *each.run.tally.notes))
-        of_checkpoints, of_lineage = self.of_checkpoints, self.inputs.lineage.notes
-        return (*of_sources, *of_checkpoints, *of_sets, *of_lineage, *self.statistics_notes)
+        return (
+            *of_sources,
+            *self.checkpoint_notes,
+            *of_sets,
+            *self.inputs.lineage.notes,
+            *self.statistics_notes,
+        )
 
     @property
-    def of_checkpoints(self) -> tuple[str, ...]:
+    def checkpoint_notes(self) -> tuple[str, ...]:
         """What the user should know of OLD and NEW themselves, a sentence each."""
         of_code = code_notes(*self.inputs.read)
         return (*self.inputs.old.notes, *self.inputs.new.notes, *self.plan.notes, *of_code)
@@ -217,7 +222,7 @@ def _known(
 ) -> tuple[dict[str, ModelStatistics], tuple[RoutingRecord, ...], tuple[str, ...]]:
     """What :func:`read_statistics` reads from the file; errors as there.
 
-    A resumed run computes statistics that it has begun to compute, even if the file that it wrote fits by now.
+    A resumed run computes statistics that it has begun to compute, even if the statistics file that it wrote fits.
     """
     if request.stats is None:
         return {}, (), ()

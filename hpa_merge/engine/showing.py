@@ -60,7 +60,7 @@ def show_samples(
 
     Raises:
         CalibrationError: a sample cannot be encoded, or has to fit and does not.
-        CheckpointError: the folder is no checkpoint of a model that reads text.
+        CheckpointError: the folder is not a checkpoint of a model that reads text.
     """
     with open_model(folder, base, tower=tower, dtype=config.dtype, trust=Trust(trust_remote_code)) as opened:
         checkpoint = with_tower(opened, tower, config)

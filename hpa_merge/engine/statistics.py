@@ -1,9 +1,9 @@
 """Column statistics: ``[H⁻¹]_jj`` of every linear weight of one model, from its calibration set.
 
-With most methods, these vectors are all that a merge needs from the samples; :mod:`hessian_files` keeps the Hessians
-for the others. The statistics of OLD depend on OLD and the safety samples, and those of NEW on NEW and the task
-samples. They cover every linear of the model, changed or not, adapted or not. So they can be used again with other
-options.
+With most methods, these vectors are all that a merge needs from the samples; for the others,
+:mod:`hpa_merge.engine.hessian_files` keeps the Hessians. The statistics of OLD depend on OLD and the safety samples,
+and those of NEW on NEW and the task samples. They cover every linear of the model, changed or not, adapted or not. So
+they can be used again with other options.
 """
 
 import base64
@@ -188,7 +188,7 @@ class ModelStatistics:
         if diagonal is not None:
             self._diagonals[linear.name] = diagonal.cpu()
 
-    def keep(self, unit: Unit, computed: "Statistics", linears: Iterable[LinearTensor]) -> None:
+    def keep(self, unit: Unit, computed: Statistics, linears: Iterable[LinearTensor]) -> None:
         """Write the Hessians of the ``linears`` of a unit, as far as they are reached, if they are to be kept."""
         if self.hessians is not None:
             hessians = {linear.name: computed.hessian(linear) for linear in linears if computed.reached(linear)}

@@ -103,7 +103,7 @@ def read_statistics(
                 read = ModelStatistics.read(key, content, vectors, hessian_files(path, key, device))
                 if key.purpose in whole and not read.has_hessians():
                     notes.append(
-                        f"The statistics {path} have not all Hessians: the {key.purpose} half has to be computed again."
+                        f"The statistics {path} lack some Hessians: the {key.purpose} half has to be computed again."
                     )
                     continue
                 found[key.purpose] = read
@@ -118,7 +118,7 @@ def hessian_files(path: Path, key: StatisticsKey, device: torch.device) -> Hessi
 
 
 def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing: Iterable[RoutingRecord] = ()) -> None:
-    """Write the file at ``path``; after an error it is unchanged. Hessians that belong to it no more are deleted.
+    """Write the file at ``path``; after an error it is unchanged. Hessians that no longer belong to it are deleted.
 
     Args:
         routing: the routing drift between the two models of the statistics.

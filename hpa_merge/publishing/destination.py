@@ -36,13 +36,13 @@ class Destination:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.repo) or "@" in self.repo:
-            raise ConfigError(f"{self.repo!r} is no name on the Hub: give the repository as org/name.")
+            raise ConfigError(f"{self.repo!r} is not a name on the Hub: give the repository as org/name.")
         if self.pull_request and self.branch is not None:
             raise ConfigError(
                 "the Hub opens pull requests on the main branch only: leave out the branch or the pull request."
             )
         if self.branch is not None and (not self.branch or any(c.isspace() for c in self.branch)):
-            raise ConfigError(f"{self.branch!r} is no name of a branch: give one without blanks.")
+            raise ConfigError(f"{self.branch!r} is not the name of a branch: give one without blanks.")
 
 
 @final

@@ -109,7 +109,7 @@ def push(
 
     Raises:
         ConfigError: the name or the options are invalid.
-        CheckpointError: ``out`` is no complete checkpoint, or has no report.
+        CheckpointError: ``out`` is not a complete checkpoint, or has no report.
         PublishError: ``out`` is not as its merge wrote it, or changed meanwhile; the Hub refuses or cannot be reached;
             the report is of an earlier version, whose manifest names only the weights.
     """
@@ -289,7 +289,7 @@ def _notes(folder: Path, contents: Mapping[str, Path | bytes]) -> Iterator[str]:
         files = ", ".join(
             sorted({f"{each.path} of {each.repository}" if each.repository else each.path for each in named})
         )
-        yield f"OUT brings code, which whoever loads it with trust_remote_code=True runs: {files}."
+        yield f"OUT brings code, which runs when it is loaded with trust_remote_code=True: {files}."
     for name, content in sorted(contents.items()):
         if name in MADE or isinstance(content, Path) or is_other_weights(PurePosixPath(name)):
             continue

@@ -22,7 +22,7 @@ def check_picture(path: Path) -> None:
         EvaluationError: a library is missing, the suffix is unknown, or the folder does not exist.
     """
     if path.suffix.lower() not in PICTURES:
-        raise EvaluationError(f"--plot {path} is no picture: give a name that ends with {', '.join(PICTURES)}.")
+        raise EvaluationError(f"--plot {path} is not a picture: give a name that ends with {', '.join(PICTURES)}.")
     if not path.absolute().parent.is_dir():
         raise EvaluationError(
             f"--plot {path} cannot be drawn, because the folder {path.absolute().parent} does not exist: "

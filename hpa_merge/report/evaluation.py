@@ -178,7 +178,7 @@ def read_evaluation(path: Path) -> Evaluation:
     """Read a file of :meth:`Evaluation.to_json`.
 
     Raises:
-        EvaluationError: it cannot be read, is no such file, or has another version.
+        EvaluationError: it cannot be read, is not such a file, or has another version.
     """
     try:
         return _evaluation(read_json(path, CONFIG, finite=True))

@@ -63,7 +63,7 @@ def report_facts(report: MergeReport) -> Facts:
 
 
 def model_facts(adapter: str, components: Sequence[ComponentRecord], passed_through: Mapping[str, int]) -> Facts:
-    """What NEW is, what happens to each part of it, and the tensors that are no linear weights."""
+    """What NEW is, what happens to each part of it, and the tensors that are not linear weights."""
     rows = adapter_facts(adapter)
     for part in components:
         linears = f"; {listed(part.linears)}" if part.linears else ""

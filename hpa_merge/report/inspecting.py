@@ -105,7 +105,7 @@ def inspect(*paths: str | Path, layer: str | None = None, by: By = "linear") -> 
 
     Raises:
         CheckpointError: there is no report, or it cannot be read.
-        StatisticsError: a file is no statistics file, or is damaged.
+        StatisticsError: a file is not a statistics file, or is damaged.
         ConfigError: reports and statistics are mixed; the expression is invalid, or matches no linear.
     """
     given = [Path(path) for path in paths]

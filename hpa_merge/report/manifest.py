@@ -28,7 +28,7 @@ class Listing:
     """The content of a folder; paths as in a manifest.
 
     Attributes:
-        files: everything that is no folder, and links to folders.
+        files: everything that is not a folder, and links to folders.
         hidden: hidden files and folders, which no library loads; the content of a hidden folder is not listed.
     """
 

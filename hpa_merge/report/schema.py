@@ -45,8 +45,8 @@ class MergeReport:
         safety, task: the calibration sets; None if the method uses none.
         linears: every linear weight, in the order of the merge.
         components: the parts of the model.
-        passed_through: tensors that are no adaptable linears and came from NEW byte for byte, by kind.
-        unmerged: names of the weights among them that are no embeddings or routers: convolutions, tables, and weights
+        passed_through: tensors that are not adaptable linears and came from NEW byte for byte, by kind.
+        unmerged: names of the weights among them that are not embeddings or routers: convolutions, tables, and weights
             whose inputs are not known.
         left_out: files of NEW that were not carried over (other weight formats, leftovers of training, links to other
             places), and folders from which nothing was.

@@ -103,7 +103,7 @@ def _half(handle: Any, purpose: str, described: dict[str, Any]) -> HalfSummary:
             continue
         vector = handle.get_tensor(key)
         if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
-            raise ValueError(f"{key} is no vector of finite numbers")
+            raise ValueError(f"{key} is not a vector of finite numbers")
         figures = (float(of(vector)) for of in (np.min, np.median, np.max))
         linears.append(VectorSummary(purpose, name, int(tokens), int(vector.size), *figures))
     return HalfSummary(

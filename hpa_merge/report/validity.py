@@ -61,8 +61,7 @@ def check_meaning(report: Any) -> None:
     """
     for record in report.linears:
         check_linear(record)
-    parts = [report.safety, report.task, report.run, report.drift]
-    parts += [*report.components, *report.history]
+    parts = [report.safety, report.task, report.run, report.drift, *report.components, *report.history]
     parts += [part for past in report.history for part in (past.safety, past.task, past.drift)]
     for part in parts:
         if part is not None and (wrong := next(_of_part(part), None)):
@@ -102,13 +101,12 @@ def check_linear(record: LinearRecord) -> None:
 def _of_linear(record: LinearRecord) -> Iterator[str]:
     """The impossible fields of a linear."""
     rows, columns = record.rows, record.columns
+    shares = ("energy_restored", "restored_share", "compensated_share")
     most: dict[str, float | None] = {
         **dict.fromkeys(("rows", "columns"), AXIS),
         **dict.fromkeys(("n_restored", "n_focus", "n_shared"), columns),
         **{"shared_rows": rows, "split_rows": rows, "split_column": columns - 1, "block": record.blocks},
-        **dict.fromkeys(
-            ("energy_restored", "restored_share", "compensated_share"), 1.0 + 1e-6
-        ),  # shares of 1, but for rounding
+        **dict.fromkeys(shares, 1.0 + 1e-6),  # at most 1, apart from rounding
         "share": 100.0,
     }
     for field in dataclasses.fields(LinearRecord):

@@ -1,4 +1,4 @@
-"""A copy of a record in which every value that is no container is replaced."""
+"""A copy of a record in which every value that is not a container is replaced."""
 
 import dataclasses
 from collections.abc import Callable

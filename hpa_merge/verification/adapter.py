@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, final
 
@@ -16,7 +16,7 @@ from hpa_merge.inputs.opening import open_new
 from hpa_merge.verification.differences import told
 from hpa_merge.verification.findings import Findings
 
-__all__ = ["Bits", "OfAdapter", "Values", "open_out", "weights_of"]
+__all__ = ["Bits", "Compared", "OfAdapter", "Values", "open_out", "weights_of"]
 
 
 def open_out(folder: Path) -> Checkpoint:
@@ -49,6 +49,31 @@ def weights_of(
         findings.unchecked.append(
             f"{values.rounded} values differ from NEW's by one unit in the last place: OUT sums them in another order."
         )
+    if values.errors:
+        findings.unchecked.append(
+            f"{len(values.errors)} updates differ from the merge's by up to {max(values.errors):.2g} of their size, as "
+            "the report says: that OUT could not hold them more exactly relies on the report."
+        )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A linear weight of OUT and what the merge makes of it; all are ``[r, c]``, but OLD may have fewer rows.
+
+    Attributes:
+        name: the linear's.
+        found, expected: OUT's weight and the merge's.
+        old, new: OLD's and NEW's.
+        error: ``adapter_error`` in the report; None if the report has none.
+    """
+
+    name: str
+    found: Tensor
+    expected: Tensor
+    old: Tensor
+    new: Tensor
+    error: float | None
 
 
 class Values(Protocol):
@@ -56,7 +81,7 @@ class Values(Protocol):
 
     Attributes:
         by_linear: whether every linear is compared on its own, also in a tensor that is NEW's as a whole.
-        free: fields of a record that this checks.
+        free: fields of a record that need not be what a whole OUT would have, because :meth:`compare` checks them.
     """
 
     by_linear: bool
@@ -65,24 +90,8 @@ class Values(Protocol):
     def differing(self, found: Tensor, expected: Tensor) -> Tensor:
         """Where OUT's values, which are OLD's or NEW's, are others, as a mask."""
 
-    def compare(
-        self,
-        name: str,
-        error: float | None,
-        found: Tensor,
-        expected: Tensor,
-        weights: tuple[Tensor, Tensor],
-        what: str,
-    ) -> Iterator[str]:
-        """The problems of a weight, ``[r, c]``.
-
-        Args:
-            name: the weight's.
-            error: ``adapter_error`` in the report.
-            found, expected: OUT's and the merge's.
-            weights: OLD's and NEW's.
-            what: the end of the sentence for values that differ.
-        """
+    def compare(self, weight: Compared, what: str) -> Iterator[str]:
+        """The problems of a weight; ``what``: the end of the sentence for values that differ."""
 
 
 @final
@@ -95,16 +104,8 @@ class Bits:
     def differing(self, found: Tensor, expected: Tensor) -> Tensor:
         return differing(found, expected)
 
-    def compare(
-        self,
-        name: str,
-        error: float | None,
-        found: Tensor,
-        expected: Tensor,
-        weights: tuple[Tensor, Tensor],
-        what: str,
-    ) -> Iterator[str]:
-        yield from told(name, differing(found, expected), what)
+    def compare(self, weight: Compared, what: str) -> Iterator[str]:
+        yield from told(weight.name, differing(weight.found, weight.expected), what)
 
 
 @final
@@ -112,11 +113,12 @@ class OfAdapter:
     """To within the report's error of each update: OUT is an adapter, and ``found`` is OLD with it.
 
     Where the error is 0, values that are OLD's or NEW's have to be the same to the bit; with more ranks than NEW has,
-    sums may be taken in another order, so that NEW's value may become its neighbour. A rule that computes ``M`` did so
-    apart from the weight, so that its update may differ by :data:`NEAR`.
+    sums may be taken in another order, so that NEW's value may become its neighbour. A rule that computes ``M``
+    rounds it in another place than the weight, so that its update may differ by :data:`NEAR`.
 
     Attributes:
         rounded: how many values were such neighbours.
+        errors: the errors in the report that are greater than :data:`NEAR` and that OUT has.
     """
 
     by_linear = True
@@ -124,21 +126,15 @@ class OfAdapter:
 
     def __init__(self) -> None:
         self.rounded = 0
+        self.errors: list[float] = []
 
     def differing(self, found: Tensor, expected: Tensor) -> Tensor:
         return found != expected  # OLD's −0.0 plus 0.0 is 0.0
 
-    def compare(
-        self,
-        name: str,
-        error: float | None,
-        found: Tensor,
-        expected: Tensor,
-        weights: tuple[Tensor, Tensor],
-        what: str,
-    ) -> Iterator[str]:
-        old, new = weights[0].to(expected.dtype), weights[1]
-        if not error and bool(((expected == old) | (expected == new)).all()):
+    def compare(self, weight: Compared, what: str) -> Iterator[str]:
+        name, found, expected, error = weight.name, weight.found, weight.expected, weight.error or 0.0
+        old = weight.old.to(expected.dtype)
+        if error == 0.0 and bool(((expected == old) | (expected == weight.new)).all()):
             wrong = self.differing(found, expected)
             near = wrong & neighbours(found, expected) & differing(expected, old)
             self.rounded += int(near.sum())
@@ -146,9 +142,10 @@ class OfAdapter:
             return
         off, size = (float((a.double() - b.double()).norm()) for a, b in ((found, expected), (expected, old)))
         noise = torch.finfo(expected.dtype).eps * float(expected.double().norm())
-        claimed = (error or 0.0) * size
-        if abs(off - claimed) > NEAR * size + noise:
+        if abs(off - error * size) > NEAR * size + noise:
             yield (
                 f"{name}: its update differs from the merge's by {off / size if size else 0.0:.2g} of it, and by "
-                f"{error or 0.0:.2g} in the report."
+                f"{error:.2g} in the report."
             )
+        elif error > NEAR:
+            self.errors.append(error)

@@ -25,7 +25,7 @@ from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
-from hpa_merge.verification.adapter import Values
+from hpa_merge.verification.adapter import Compared, Values
 from hpa_merge.verification.differences import mask_of, told
 from hpa_merge.verification.findings import Findings
 from hpa_merge.verification.inputs import slacks_of
@@ -110,9 +110,9 @@ class Comparison:
         if said is not None and not self._same:
             adapted = self._as_said(said, adapted, old, new)
         if self._values.by_linear:
-            expected, error = adapted.weight.cpu(), None if said is None else said.adapter_error
-            problems = self._values.compare(pair.new.name, error, ours, expected, (old, new), "differ from the merge's")
-            self._findings.problems += problems
+            error = None if said is None else said.adapter_error
+            weight = Compared(pair.new.name, ours, adapted.weight.cpu(), old, new, error)
+            self._findings.problems += self._values.compare(weight, "differ from the merge's")
         else:
             wrong = differing(ours, adapted.weight.cpu())
             if not self._same:
@@ -199,9 +199,9 @@ class Comparison:
         if not self._take(pair):
             return
         self._findings.checked["linears from OLD" if "OLD" in what else "linears from NEW"] += 1
-        ours, weights = pair.new.matrix(self._read(pair.new.key)), (linear.moved.old.cpu(), linear.new.cpu())
-        error = None if said is None else said.adapter_error
-        self._findings.problems += self._values.compare(pair.new.name, error, ours, expected.cpu(), weights, what)
+        ours, error = pair.new.matrix(self._read(pair.new.key)), None if said is None else said.adapter_error
+        weight = Compared(pair.new.name, ours, expected.cpu(), linear.moved.old.cpu(), linear.new.cpu(), error)
+        self._findings.problems += self._values.compare(weight, what)
 
     def _compare_pieces(self, key: str, expected: Iterator[Tensor], role: str) -> None:
         """Compare a tensor with that of ``role``, OLD or NEW, piece by piece in the order of its elements."""

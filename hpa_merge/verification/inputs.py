@@ -25,7 +25,7 @@ from hpa_merge.report.manifest import Listing
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
-from hpa_merge.verification.adapter import Values
+from hpa_merge.verification.adapter import Compared, Values
 from hpa_merge.verification.differences import said_of, told
 from hpa_merge.verification.files import digest_of, weight_files
 from hpa_merge.verification.findings import Findings
@@ -184,7 +184,8 @@ class Claims:
         alone = self._values.by_linear or any(map(self._is_made, self._pairs[pair.new.key]))  # or a slice of a stack
         if alone and not made and pair.new.key not in self._plan.only.from_old:
             self._findings.checked["linears from NEW"] += 1
-            yield from self._values.compare(name, record.adapter_error, found, new, (old, new), "are not NEW's")
+            weight = Compared(name, found, new, old, new, record.adapter_error)
+            yield from self._values.compare(weight, "are not NEW's")
         if record.outcome == "adapted" and made and old.shape[1] == new.shape[1]:
             yield from self._check_adapted(pair, record, old, new, found)
             return
@@ -238,7 +239,7 @@ class Claims:
         redone = config.rule.check(weight, config, said_of(record), found[:rows])
         yield from redone.problems
         self._open += redone.open
-        yield from self._compare(record, found[:rows], redone, (old, new[:rows]))
+        yield from self._compare(record, found[:rows], redone, old, new[:rows])
         adapted = replace(redone.adapted, weight=with_new_rows(redone.adapted.weight, new))
         counts = {purpose: getattr(record, f"{purpose}_tokens") for purpose in config.sets}
         pooled = pooled_field(pair.new, counts, config.min_expert_tokens)
@@ -253,13 +254,11 @@ class Claims:
         free = (*config.rule.of_samples, *self._values.free)
         yield from compare_records(record, expected, free=free, slacks=slacks)
 
-    def _compare(
-        self, record: LinearRecord, found: Tensor, redone: Redone, weights: tuple[Tensor, Tensor]
-    ) -> Iterator[str]:
-        """The values of an adapted weight that are not those of the report's figures; ``weights``: OLD's and NEW's."""
+    def _compare(self, record: LinearRecord, found: Tensor, redone: Redone, old: Tensor, new: Tensor) -> Iterator[str]:
+        """The values of an adapted weight, ``[r, c]``, that are not those of the report's figures."""
         if self._values.by_linear:
-            made, error = redone.adapted.weight, record.adapter_error
-            yield from self._values.compare(record.name, error, found, made, weights, "are not the rule's")
+            compared = Compared(record.name, found, redone.adapted.weight, old, new, record.adapter_error)
+            yield from self._values.compare(compared, "are not the rule's")
             return
         wrong = differing(found, redone.adapted.weight)
         near = wrong & neighbours(found, redone.adapted.weight)

@@ -72,9 +72,9 @@ def run_again(
         with weights_of(merged, inputs.old, request.vision_tower, findings) as (weights, values):
 
             def compare(prepared: Prepared) -> list[Comparison]:
-                found = Findings()
-                comparison = Comparison(prepared, weights, report, config, found, values, same=same)
-                comparisons[:] = [(comparison, found)]
+                anew = Findings()
+                comparison = Comparison(prepared, weights, report, config, anew, values, same=same)
+                comparisons[:] = [(comparison, anew)]
                 return [comparison]
 
             with explaining(prepared.memory, prepared.device):

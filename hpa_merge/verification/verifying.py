@@ -82,7 +82,8 @@ def verify(
         on_progress: called before each file and each tensor or unit, and at the end.
 
     Raises:
-        CheckpointError: a folder is no complete checkpoint, ``out`` has no readable report, or OLD and NEW do not fit.
+        CheckpointError: a folder is not a complete checkpoint; ``out`` has no readable report; OLD and NEW do not fit
+            each other.
         ConfigError: only one of ``old`` and ``new`` is given, or calibration files without them.
         InputError, NumericalError, ResourceError: with calibration files, as in :func:`hpa_merge.merge`.
     """
@@ -190,7 +191,7 @@ def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:
 
     Raises:
         ConfigError: they exceed the limits.
-        CheckpointError: NEW is no complete checkpoint.
+        CheckpointError: NEW is not a complete checkpoint.
     """
     if config.include or config.exclude:
         role = "OLD" if is_adapter(sources[1].folder) else "NEW"

@@ -65,8 +65,10 @@ def check_whole(
     findings.problems += _of_left_out(report, layout)
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""
-    if not _is_adapter(report.run.adapter, kind):
-        findings.problems.append(f"NEW is {kind or 'no adapter'}, and {report.run.adapter or 'none'} in the report.")
+    if not _is_same_adapter(report.run.adapter, kind):
+        findings.problems.append(
+            f"NEW is {kind or 'not an adapter'}, and {report.run.adapter or 'none'} in the report."
+        )
     if report.run.dtype != new.dtype:
         findings.problems.append(f"OUT is in {new.dtype or 'the dtype of NEW'}, and the report says otherwise.")
     _check_history(report, lineage, findings)
@@ -80,18 +82,18 @@ def check_whole(
 
 
 def check_code(report: MergeReport, checkpoints: Iterable[Checkpoint], findings: Findings) -> None:
-    """Compare the code that OLD and NEW bring with that which the report says was run."""
+    """Compare the code that OLD and NEW bring with the code that the report says was run."""
     ours = {(record.role, record.digest) for record in code_records(checkpoints)}
     theirs = {(record.role, record.digest) for record in report.run.code if record.role != "FIRST"}
     if theirs and not ours:
         findings.unchecked.append("The merge ran code that OLD and NEW bring, and none was run here.")
     else:
         for role in sorted({role for role, _ in ours ^ theirs}):
-            findings.problems.append(f"The code that {role} brings is not that which the report says was run.")
+            findings.problems.append(f"The code that {role} brings is not the code that the report says was run.")
 
 
-def _is_adapter(said: str, found: str) -> bool:
-    """Whether a report names this kind of adapter; a published one has the name of its base instead of the path."""
+def _is_same_adapter(said: str, found: str) -> bool:
+    """Whether a report names the adapter ``found``; a published one has the name of its base instead of the path."""
     (kind, _, base), (here, _, place) = (text.partition(", trained on ") for text in (said, found))
     return kind == here and base in (place, PurePath(place).name)
 

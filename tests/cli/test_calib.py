@@ -154,7 +154,7 @@ def test_what_is_refused(tiny: Callable[..., TinyCase], tmp_path: Path, capsys: 
         assert not out.exists()
         assert case.safety.read_bytes() == before
     assert status("calib", tmp_path, "--prompts", case.safety, "-o", out) == 2
-    assert "is no checkpoint folder (it has no config.json)" in capsys.readouterr().err
+    assert "is not a checkpoint folder (it has no config.json or adapter_config.json)" in capsys.readouterr().err
 
 
 def test_overwrite_replaces_the_file(stub: object, tmp_path: Path) -> None:

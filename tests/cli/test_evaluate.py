@@ -269,7 +269,10 @@ def test_models_that_are_loaded_here(
     assert [model.name for model in found.models] == ["old", "new"]
     assert [model.tasks["sums"].samples for model in found.models] == [3, 3]
     assert status("eval", case.old, tmp_path / "gone", *words) == 2
-    assert f"Error: {tmp_path}/gone is no checkpoint folder (it has no config.json)" in capsys.readouterr().err
+    assert (
+        f"Error: {tmp_path}/gone is not a checkpoint folder (it has no config.json or adapter_config.json)"
+        in capsys.readouterr().err
+    )
     assert status("eval", case.old, *words, "--json", case.old / "r.json") == 2
     assert "would lie in a model, which is never written to" in capsys.readouterr().err
 

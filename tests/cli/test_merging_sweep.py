@@ -83,7 +83,7 @@ def test_the_command(make_call: Callable[..., Call], capsys: pytest.CaptureFixtu
         ("- {name: .a}", "{file}, setting 1 has the name '.a': it has to be a plain folder name."),
         (
             "- {include: a/b}",
-            "{file}, setting 1 would have the name 'include=a/b', which is no plain folder name: give",
+            "{file}, setting 1 would have the name 'include=a/b', which is not a plain folder name: give",
         ),
         (
             "- {}\n- {damping: 0.5}",

@@ -275,7 +275,10 @@ def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--max-asr", 5, "--plot", "curve.txt"], "--plot curve.txt is no picture: give a name that ends with .png,"),
+        (
+            ["--max-asr", 5, "--plot", "curve.txt"],
+            "--plot curve.txt is not a picture: give a name that ends with .png,",
+        ),
         (["--max-asr", 5, "--plot", "gone/curve.png"], "gone does not exist: create it first."),
         (["--max-asr", 5, "--max-over-refusal", 5], "--max-over-refusal needs --benign-test: give it, or leave the"),
         (["--max-asr", 5, "--json", "gone/r.json"], "gone does not exist: create it first."),

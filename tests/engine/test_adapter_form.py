@@ -13,6 +13,7 @@ import torch
 from adapters import WEIGHTS, edit, lora, make_adapter
 from cases import TinyCase
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hpa_merge import HPAConfig
 from hpa_merge.checkpoint import Checkpoint, open_adapter
@@ -22,7 +23,7 @@ from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.applied import applied
 from hpa_merge.inputs.opening import open_new
-from hpa_merge.verification.adapter import OfAdapter
+from hpa_merge.verification.adapter import Compared, OfAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -45,7 +46,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "DoRA": (
         lora(use_dora=True),
         {},
-        "is a DoRA .* is no product of two factors: .* approximate a DoRA with --adapter-rank",
+        "is a DoRA .* is not a product of two factors: .* approximate a DoRA with --adapter-rank",
     ),
     "a small rank": (
         lora(rank_pattern={"up_proj": 6}),
@@ -167,19 +168,22 @@ def test_values_that_are_not_the_merges_are_found() -> None:
     old, update = torch.randn(8, 6, generator=draw), 0.1 * torch.randn(8, 6, generator=draw)
     new = old + update
     restored = new.where(torch.arange(6) > 1, old)
-    values, weights = OfAdapter(), (old, new)
-    assert list(values.compare("w", 0.0, restored, restored, weights, "differ")) == []
+    values = OfAdapter()
+
+    def problems(error: float, found: Tensor, expected: Tensor) -> list[str]:
+        return list(values.compare(Compared("w", found, expected, old, new, error), "differ"))
+
+    assert problems(0.0, restored, restored) == []
     other = restored.clone()
     other[3, 0] += 1e-6
-    assert list(values.compare("w", 0.0, other, restored, weights, "differ")) == [
-        "w: 1 of 48 values differ, first in column 0."
-    ]
+    assert problems(0.0, other, restored) == ["w: 1 of 48 values differ, first in column 0."]
     other = restored.clone()
     other[3, 5] = torch.nextafter(other[3, 5], torch.tensor(9.0))
-    assert list(values.compare("w", 0.0, other, restored, weights, "differ")) == []
+    assert problems(0.0, other, restored) == []
     assert values.rounded == 1
     mixed, near = old + 0.5 * update, old + 0.52 * update
-    assert list(values.compare("w", 0.04, near, mixed, weights, "differ")) == []
-    assert list(values.compare("w", 0.0, near, mixed, weights, "differ")) == [
+    assert problems(0.04, near, mixed) == []
+    assert values.errors == [0.04]
+    assert problems(0.0, near, mixed) == [
         "w: its update differs from the merge's by 0.04 of it, and by 0 in the report."
     ]

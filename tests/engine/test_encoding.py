@@ -130,8 +130,8 @@ def test_a_template_is_a_file_or_a_name(tmp_path: Path) -> None:
     ("template", "arguments", "date", "why"),
     [
         (b"", (), "2024-07-26", "is empty"),
-        (b"\xff", (), "2024-07-26", "is no template (it is not UTF-8)"),
-        (b"x" * (2**20 + 1), (), "2024-07-26", "is no template (it is longer than 1048576 bytes)"),
+        (b"\xff", (), "2024-07-26", "is not a template (it is not UTF-8)"),
+        (b"x" * (2**20 + 1), (), "2024-07-26", "is not a template (it is longer than 1048576 bytes)"),
         (None, (), "2024-07-26", "cannot be read (No such file or directory)"),
         (b"x", ("a",), "2024-07-26", "template_arg is 'a': it has to be KEY=VALUE"),
         (b"x", ("a b=1",), "2024-07-26", "template_arg is 'a b=1': it has to be KEY=VALUE"),

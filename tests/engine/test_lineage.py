@@ -238,7 +238,7 @@ def test_first_is_another_model(merged: tuple[TinyCase, Path, Path], tmp_path: P
         f"content digest {wanted}, and this one has {found}: give that model, or leave out --first."
     )
     assert refused(case, case.old, new, out, first=case.new) == (
-        f"FIRST {case.new} is not OLD, and no history names it as the first model (OLD is no OUT of hpa-merge, so "
+        f"FIRST {case.new} is not OLD, and no history names it as the first model (OLD is not an OUT of hpa-merge, so "
         "this merge is the first round and OLD the first model): leave out --first."
     )
     assert refused(case, old, new, out, first=tmp_path / "nowhere").startswith(f"FIRST {tmp_path / 'nowhere'} does not")

@@ -194,5 +194,5 @@ def test_sizes(text: Any, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "many", "1..2GB", "24 GBs", "nan"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(click.BadParameter, match=r"is no size: write it like 24GB, 500MB or 16GiB"):
+    with pytest.raises(click.BadParameter, match=r"is not a size: write it like 24GB, 500MB or 16GiB"):
         Size().convert(text, None, None)

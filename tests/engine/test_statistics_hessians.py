@@ -130,7 +130,7 @@ def test_the_next_month_and_what_became_of_the_files(tiny: Tiny, tmp_path: Path)
     assert not stats.with_name("stats.hessians").exists()
     with pytest.raises(StatisticsError, match="set stats_hessians"):
         planned(case, stats)
-    note = f"The statistics {stats} have not all Hessians: the {{}} half has to be computed again."
+    note = f"The statistics {stats} lack some Hessians: the {{}} half has to be computed again."
     assert planned(case, stats, stats_hessians=True)[:2] == tuple(map(note.format, BOTH))
 
     run(case, tmp_path / "first", one, stats=stats, stats_hessians=True)

@@ -380,7 +380,7 @@ def test_whatever_else(
 
 @pytest.mark.parametrize("name", ["repaired", "lab/repaired@main", "lab/a b", "../x", "https://hf.co/lab/x", "lab/x/y"])
 def test_names(name: str, hub: UploadHub, out: Path) -> None:
-    with pytest.raises(ConfigError, match="is no name on the Hub: give the repository as org/name"):
+    with pytest.raises(ConfigError, match="is not a name on the Hub: give the repository as org/name"):
         hpa_merge.push(out, name)
     assert not hub.asked
 

@@ -24,7 +24,7 @@ def test_code_is_named_and_published(hub: UploadHub, tmp_path: Path) -> None:
     hpa_merge.push(tmp_path / "out", ID, on_note=notes.append)
     (note,) = (each for each in notes if each.startswith("OUT"))
     assert note == (
-        "OUT brings code, which whoever loads it with trust_remote_code=True runs: configuration_tinydec.py, "
+        "OUT brings code, which runs when it is loaded with trust_remote_code=True: configuration_tinydec.py, "
         "modeling_tinydec.py."
     )
     assert set(FILES) <= published(hub).keys()

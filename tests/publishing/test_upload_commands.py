@@ -122,5 +122,5 @@ def test_what_can_be_refused_is_refused_before_the_merge(
 def test_options_that_contradict(out: Path) -> None:
     with pytest.raises(ConfigError, match="on the main branch only"):
         hpa_merge.push(out, ID, branch="x", pull_request=True)
-    with pytest.raises(ConfigError, match="is no name of a branch"):
+    with pytest.raises(ConfigError, match="is not the name of a branch"):
         hpa_merge.push(out, ID, branch="a b")

@@ -176,9 +176,9 @@ BODIES = {
 }
 BROKEN = {
     "no YAML": (b"---\nlicense: [mit\n---\n# Tuned\n", "line 2"),
-    "a list": (b"---\n- mit\n---\n# Tuned\n", "they are no names with values"),
+    "a list": (b"---\n- mit\n---\n# Tuned\n", "they are not names with values"),
     "an object": (b"---\na: !!python/object:os.system {}\n---\nTuned\n", "could not determine a constructor"),
-    "numbers": (b"---\n1: 2\n---\nTuned\n", "they are no names with values"),
+    "numbers": (b"---\n1: 2\n---\nTuned\n", "they are not names with values"),
     "a field of Python": (b"---\nself: 2\n---\nTuned\n", "multiple values"),
     "not UTF-8 in the metadata": ("---\nauthor: Zoë\n---\n# Tuned\n".encode("latin-1"), "special characters"),
 }

@@ -121,13 +121,13 @@ def _parse(readme: str) -> tuple[dict[str, Any], str]:
         if data is None:
             data = {}
         if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
-            raise ValueError("they are no names with values")
+            raise ValueError("they are not names with values")
         to_yaml({name: value for name, value in data.items() if name != RESULTS})
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 2}"
         raise ValueError(
-            f"{getattr(error, 'problem', None) or getattr(error, 'reason', 'they are no YAML')}{where}"
+            f"{getattr(error, 'problem', None) or getattr(error, 'reason', 'they are not YAML')}{where}"
         ) from error
     except (TypeError, RecursionError) as error:
         raise ValueError(f"{error}".splitlines()[0]) from error

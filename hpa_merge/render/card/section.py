@@ -137,7 +137,7 @@ def _own_code(report: MergeReport) -> list[str]:
     files = "; ".join(
         ", ".join(map(code, part.files)) + (f" of {cell(part.repository)}" if part.repository else "") for part in parts
     )
-    return [f"This model brings code of its own, which `trust_remote_code=True` runs: {files}. Read it before."]
+    return [f"This model brings code of its own, which `trust_remote_code=True` runs: {files}. Read it first."]
 
 
 def _limitations(report: MergeReport, measured: bool) -> str:

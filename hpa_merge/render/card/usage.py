@@ -52,12 +52,12 @@ KINDS = (
 
 def usage_of(report: MergeReport) -> Usage:
     """How the merged model is loaded; by its own class if neither transformers nor the model's own code maps it."""
-    auto = {name for part in report.run.code if part.role == "NEW" for name in part.auto}
+    own = {name for part in report.run.code if part.role == "NEW" for name in part.auto}
     for usage, mapping in KINDS:
-        if report.architecture in mapping.values() or usage.loader in auto:
+        if report.architecture in mapping.values() or usage.loader in own:
             return usage
-    reader = "AutoProcessor" if "AutoProcessor" in auto else "AutoTokenizer"
-    return Usage("AutoModel" if "AutoModel" in auto else report.architecture, reader, None)
+    reader = "AutoProcessor" if "AutoProcessor" in own else "AutoTokenizer"
+    return Usage("AutoModel" if "AutoModel" in own else report.architecture, reader, None)
 
 
 def is_original_llava(report: MergeReport) -> bool:
