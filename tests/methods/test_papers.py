@@ -154,6 +154,8 @@ def test_the_steps_from_left_to_right(tokens: int) -> None:
     assert_compensated(found.where(~mask, moves.float()), expected.float().double(), base, x)
     first = mask.int().argmax(dim=1, keepdim=True).where(mask.any(dim=1, keepdim=True), 150)
     assert not bool(found[torch.arange(150) < first].any())  # nothing has moved yet
+    with pytest.raises(ValueError, match=r"found \[1100, 150\], \[1100, 150\] and \[3, 3\]"):
+        respond(moves, mask, torch.eye(3))
 
 
 @pytest.mark.parametrize(
