@@ -1,17 +1,20 @@
-"""Peak host memory of a merge of a real-size mixture against the forecast of ``--dry-run``; and what its routing costs.
+"""Peak host memory of a merge of a real-size mixture against the forecast; and what comparing the routing costs.
 
-    python benchmarks/mixture.py [--layers 2] [--tokens 256] [--samples 16] [--threads 2] [--folder DIR]
+    python benchmarks/mixture.py [--layers 2] [--hidden 2048] [--experts 128] [--width 768] [--tokens 256]
+                                 [--samples 16] [--threads 2] [--folder DIR]
 
 A pair in the shape of Qwen3-30B-A3B (128 experts of 2048 × 768, eight for a token, vocabulary of 151,936) with random
-bfloat16 weights and as many blocks as asked for; with one block, nothing is read ahead while it is computed. Forecast
-and merge run in processes of their own on the CPU; the peak is what the kernel says of the process. Exits with status 1
-if a forecast lies below the peak, or over 25 % above it.
+bfloat16 weights; the options change the number of blocks, the hidden size, and the number and width of the experts.
+With one block, nothing is read ahead while it is computed. The forecast is that of ``--dry-run``; it and the merge run
+in processes of their own on the CPU, and the peak is what the kernel says of the process. Exits with status 1 if a
+forecast lies below the peak, or over 25 % above it.
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,13 +67,13 @@ else:
 """
 
 
-def make_pair(folder: Path, layers: int) -> None:
-    """Random checkpoints; NEW is OLD with every matrix changed by 1 %."""
+def make_pair(folder: Path, **shape: int) -> None:
+    """Random checkpoints of ``SHAPE`` changed by ``shape``; NEW is OLD with every matrix changed by 1 %."""
     import torch
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     torch.manual_seed(0)
-    config = Qwen3MoeConfig(**SHAPE, num_hidden_layers=layers)
+    config = Qwen3MoeConfig(**SHAPE | shape)
     with torch.device("meta"):
         model = Qwen3MoeForCausalLM._from_config(config, dtype=torch.bfloat16)
     model.to_empty(device="cpu")
@@ -95,7 +98,7 @@ def write_samples(folder: Path, samples: int, tokens: int) -> None:
 
 
 def measure(folder: Path, what: str, threads: int) -> dict[str, Any]:
-    subprocess.run(["rm", "-rf", str(folder / "out")], check=True)
+    shutil.rmtree(folder / "out", ignore_errors=True)
     command = [sys.executable, "-c", CHILD, str(folder), what]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -106,6 +109,9 @@ def measure(folder: Path, what: str, threads: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--hidden", type=int, default=SHAPE["hidden_size"])
+    parser.add_argument("--experts", type=int, default=SHAPE["num_experts"])
+    parser.add_argument("--width", type=int, default=SHAPE["moe_intermediate_size"], help="of an expert")
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--samples", type=int, nargs="+", default=[16])
@@ -122,7 +128,13 @@ def main() -> int:
     wrong = False
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        make_pair(folder, arguments.layers)
+        make_pair(
+            folder,
+            num_hidden_layers=arguments.layers,
+            hidden_size=arguments.hidden,
+            num_experts=arguments.experts,
+            moe_intermediate_size=arguments.width,
+        )
         print("| task samples | forecast | peak | forecast to it | CPU time | without comparing the routing |")
         print("| --- | --- | --- | --- | --- | --- |")
         for samples in arguments.samples:
@@ -133,7 +145,7 @@ def main() -> int:
             wrong |= not 1.0 <= ratio <= 1.25
             print(
                 f"| {samples} | {forecast / 1e9:.2f} GB | {made['bytes'] / 1e9:.2f} GB | {ratio:.2f} | "
-                f"{made['seconds']:.0f} s | {plain['seconds']:.0f} s |",
+                f"{made['seconds']:.1f} s | {plain['seconds']:.1f} s |",
                 flush=True,
             )
             print(f"pooled {made['pooled']}, drift {made['routing']}", file=sys.stderr)

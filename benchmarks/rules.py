@@ -31,6 +31,9 @@ def gathered(x: Tensor) -> Curvature:
     return curvature
 
 
+SETS = ("safety", "task")
+
+
 class Side:
     """One set's curvature; what linears share is made once."""
 
@@ -54,9 +57,6 @@ def seconds(config: HPAConfig, old: Tensor, new: Tensor, sides: tuple[Side, Side
     known = [side.curved(config) if name in config.sets else Curved() for name, side in zip(SETS, sides, strict=True)]
     list(adapt(old, new, *known, block=0, blocks=32, configs=[config], name="weight"))
     return time.process_time() - started
-
-
-SETS = ("safety", "task")
 
 
 def main() -> None:

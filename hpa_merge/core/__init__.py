@@ -2,8 +2,8 @@
 
 A linear layer is ``y = x Wᵀ`` with ``W`` of shape ``[r, c]``: ``r`` outputs, ``c`` inputs. A *column* is one input.
 Read in this order: :mod:`hessian` (``[H⁻¹]_jj``), :mod:`adjustment` (``e_j``, ``κ``, ``Ŵ``), :mod:`selection` (``M``);
-the others serve other rules: :mod:`compromise` (two whole Hessians), :mod:`sequential` and :mod:`inverse`
-(compensation), :mod:`subspace` (leading directions), :mod:`low_rank` (factors).
+the others serve other rules: :mod:`gathered` (``H`` itself), :mod:`compromise` (two whole Hessians), :mod:`sequential`
+and :mod:`inverse` (compensation), :mod:`subspace` (leading directions), :mod:`low_rank` (factors).
 """
 
 from hpa_merge.core.adjustment import (

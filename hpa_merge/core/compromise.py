@@ -29,7 +29,6 @@ ROWS = 1024
 DUAL_SHARE = 0.8
 """Tokens of both sides per column up to which they are stacked; as in :mod:`~hpa_merge.core.hessian`."""
 
-
 Solve = Callable[[Tensor, Tensor], Tensor]
 """Rows of ``W_old`` and ``W_new``, ``[r, c]`` each, to the same rows of ``Ŵ``, in float32 or float64."""
 
@@ -40,7 +39,7 @@ class SingularCompromise(ArithmeticError):
 
 @final
 class Compromise:
-    """The compromise of two Hessians: what depends on ``w`` alone is factored once and serves every weight.
+    """The compromise of two Hessians. What depends on ``w`` alone is factored once and serves every linear weight.
 
     Attributes:
         safety, task: ``H_s``, of which the damping is not used, and ``H_t``.
@@ -70,15 +69,15 @@ class Compromise:
         if weight == 0.0:
             return result
         if weight not in self._solves:
-            self._solves[weight] = self._factored(weight)
+            self._solves[weight] = self._solver(weight)
         solve = self._solves[weight]
         for begin in range(0, len(old), ROWS):
             block = slice(begin, begin + ROWS)
             result[block] = solve(old[block], new[block]).to(result.dtype)
         return result
 
-    def _factored(self, weight: float) -> Solve:
-        """The solver for ``w``."""
+    def _solver(self, weight: float) -> Solve:
+        """The cheapest exact route for ``w``."""
         unit = self.task.scale * self.task.damp  # A/unit = u_t G_t + u_s G_s + I
         u_t, u_s = self.task.scale / unit, weight * self.safety.scale / unit
         return _stacked(self.safety, self.task, u_s, u_t) or _factored(self.safety, self.task, u_s, u_t)

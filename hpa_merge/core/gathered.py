@@ -2,8 +2,9 @@
 
     H = scale · (G + μI),    G = xᵀx
 
-Rules that need more than the diagonal of ``H⁻¹`` start from it. :mod:`hessian` makes these objects and copies nothing.
-A statistics file keeps the tokens, or the lower triangle of ``G`` row by row (:func:`pack_triangle`).
+Rules that need more than the diagonal of ``H⁻¹`` start from it. :mod:`hessian` makes these objects and copies nothing;
+:class:`Recent` holds those that were used last, with the factors that rules have made of them. A statistics file keeps
+the tokens, or the lower triangle of ``G`` row by row (:func:`pack_triangle`).
 """
 
 from collections.abc import Callable, Hashable

@@ -140,7 +140,7 @@ class Curvature:
         return InverseHessian(diagonal / scale, factor, self.tokens / 2 / scale, None, 0.0)
 
     def hessian(self, damping: float) -> Hessian:
-        """``H`` as it was gathered, on the device of the tokens: the tokens if they are the smaller thing, else ``G``.
+        """``H`` as it was gathered, on the device of the tokens: the tokens if they take fewer bytes, else ``G``.
 
         Raises:
             SingularCurvature: no token activates any column, or an activation is not finite.

@@ -16,9 +16,6 @@ from hpa_merge.core.triangular import cholesky_
 
 __all__ = ["SingularHessian", "respond", "reversed_factor"]
 
-ROWS = 1024
-"""Rows that respond at once."""
-
 COLUMNS = 128
 """Columns after which the rest of the rows is brought up to date."""
 
@@ -52,16 +49,16 @@ def respond(moves: Tensor, given: Tensor, factor: Tensor) -> Tensor:
         moves: ``δ``, ``[r, c]``.
         given: ``[r, c]`` bool.
         factor: ``Rᵀ``, from :func:`reversed_factor`.
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
-    result = torch.empty_like(moves, dtype=factor.dtype)
-    for begin in range(0, len(moves), ROWS):
-        rows = slice(begin, begin + ROWS)
-        result[rows] = _respond(moves[rows].T.to(factor.dtype), given[rows].T, factor).T
-    return result
-
-
-def _respond(moves: Tensor, given: Tensor, factor: Tensor) -> Tensor:
-    """The same for columns as rows: all are ``[c, r]``."""
+    if moves.ndim != 2 or moves.shape != given.shape or factor.shape != (moves.shape[1], moves.shape[1]):
+        raise ValueError(
+            f"moves [r, c], a mask [r, c] and a factor [c, c] expected, found {list(moves.shape)}, {list(given.shape)} "
+            f"and {list(factor.shape)}"
+        )
+    moves, given = moves.T.to(factor.dtype), given.T  # [c, r]
     columns = len(factor)
     delta = moves.where(given, 0.0).contiguous()
     sums = torch.zeros_like(delta)  # Σ_{i<j} R_ij Δ_i
@@ -72,4 +69,4 @@ def _respond(moves: Tensor, given: Tensor, factor: Tensor) -> Tensor:
             delta[j] = delta[j].where(given[j], sums[j] / -pivots[j])
             sums[j + 1 : end].addr_(factor[j + 1 : end, j], delta[j])
         sums[end:].addmm_(factor[end:, begin:end], delta[begin:end])
-    return delta
+    return delta.T

@@ -13,7 +13,7 @@ from hpa_merge.methods.weight import Adapted, Weight
 
 __all__ = ["Adapted", "Curved", "adapt", "differ", "with_new_rows"]
 
-Part = TypeVar("Part")
+Found = TypeVar("Found")
 
 
 @final
@@ -83,10 +83,10 @@ def _diagonal(curved: Curved) -> Tensor:
     return curved.inverse.diagonal if curved.inverse is not None else _known(curved.diagonal)
 
 
-def _known(part: Part | None) -> Part:
-    if part is None:
+def _known(found: Found | None) -> Found:
+    if found is None:
         raise RuntimeError("the curvature that a method needs is missing")
-    return part
+    return found
 
 
 def with_new_rows(weight: Tensor, new: Tensor) -> Tensor:

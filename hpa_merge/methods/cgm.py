@@ -58,7 +58,7 @@ def adapt(weight: Weight, options: Options) -> Adapted:
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The rows that tuning did not change; the others take the samples."""
+    """The rows that tuning did not change, and with them the rule; all others need the samples."""
     return redone_in_rows(weight, found, mixed=weight_at(options, weight.block, weight.blocks) > 0.0)
 
 

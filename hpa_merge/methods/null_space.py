@@ -72,7 +72,7 @@ def adapt(weight: Weight, options: Options) -> Adapted:
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The rows that tuning did not change; the others take the samples."""
+    """The rows that tuning did not change, and with them the rule; all others need the samples."""
     return redone_in_rows(weight, found, mixed=options.safety_energy > 0.0)
 
 

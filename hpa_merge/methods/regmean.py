@@ -47,8 +47,8 @@ class Options:
 
 
 def weight_at(options: Options, block: int, blocks: int) -> float:
-    """``w_l`` at depth ``block`` of ``blocks``."""
-    return options.safety_weight * (1.0 - options.safety_fade * block / blocks)
+    """``w_l`` at depth ``block`` of ``blocks``; ``w`` in a model without blocks."""
+    return options.safety_weight * (1.0 - options.safety_fade * (block / blocks if blocks else 0.0))
 
 
 def adapt(weight: Weight, options: Options) -> Adapted:
@@ -73,7 +73,7 @@ def adapt(weight: Weight, options: Options) -> Adapted:
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
-    """The rows that tuning did not change, which no samples change either; the others take the samples."""
+    """The rows that tuning did not change, and with them the rule; all others need the samples."""
     return redone_in_rows(weight, found, mixed=weight_at(options, weight.block, weight.blocks) > 0.0)
 
 

@@ -123,7 +123,7 @@ def energy_within(weight: Weight, mask: Tensor) -> float:
 
 
 def redone_in_rows(weight: Weight, found: Tensor, *, mixed: bool) -> Redone:
-    """A weight of a rule that mixes the columns of each row of the update: unchanged rows take no samples.
+    """A weight of a rule that mixes the columns within each row of the update: unchanged rows need no samples.
 
     Args:
         found: the weight in OUT, ``[r, c]``.

@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pytest
 from pyarrow import feather, ipc, parquet
 
+from hpa_merge.errors import CalibrationError
+from hpa_merge.records import read_records
+
 Records = Sequence[dict[str, Any]]
+
+RECORDS = [
+    {"prompt": "Wie heißt das?", "response": "Käse", "score": 1.5},
+    {"prompt": "2 + 2", "response": "4\nfour", "score": None},
+    {"prompt": "a, b; c\td", "response": '"quoted"', "score": -1.0},
+]
 
 
 def as_lines(records: Records) -> bytes:
@@ -57,3 +67,16 @@ def write_all(folder: Path, records: Records) -> dict[str, Path]:
     save_to_disk(folder / "saved", records)
     others = ("s.parquet", "s.feather", "s.arrow", "parquet.bin", "saved")
     return paths | {name: folder / name for name in others}
+
+
+def refused(given: str | Path) -> str:
+    """The sentence with which reading the records ends."""
+    with pytest.raises(CalibrationError) as caught:
+        list(read_records(given))
+    return str(caught.value)
+
+
+def exhaust(path: Path) -> None:
+    """Read every record and keep none."""
+    for _ in read_records(path):
+        pass

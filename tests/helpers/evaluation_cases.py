@@ -20,6 +20,11 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def rows(printed: str) -> list[str]:
+    """The lines of a printed table, with one space between the cells."""
+    return [" ".join(line.split()) for line in printed.splitlines()]
+
+
 class Rule:
     """An answerer that answers by a function of the prompt's text; notes what it is given."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from cases import TinyCase
+from cases import REPORT, TinyCase, content
 
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.checkpoint import CheckpointWriter
@@ -48,6 +48,18 @@ def interrupt(case: TinyCase, out: Path, units: int = 2, error: BaseException = 
         patch.setattr(CheckpointWriter, "commit", commit)
         with pytest.raises(type(error)):
             run(case, out, **options)
+
+
+def shards_of(folder: Path) -> dict[str, bytes]:
+    """The bytes of a folder's shards, by name."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def without_warnings(out: Path) -> dict[str, Any]:
+    """The content of OUT, without the warnings of its report."""
+    files = content(out)
+    del files[REPORT]["warnings"]
+    return files
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:

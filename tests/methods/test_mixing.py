@@ -109,3 +109,13 @@ def test_a_lora_keeps_its_rank(method: str) -> None:
     change = made(old, new, inputs(9, 10), inputs(90, 20), method=method).double() - old.double()
     singular = torch.linalg.svdvals(change)
     assert float(singular[2]) <= 1e-5 * float(singular[0])
+
+
+@pytest.mark.parametrize("method", ["regmean", "cgm"])
+def test_a_model_without_blocks_has_the_whole_safety_weight(method: str) -> None:
+    old, new = weights(torch.float32)
+    sides, found = (curved(inputs(9, 10)), curved(inputs(90, 20))), []
+    for fade in (0.0, 0.5):
+        config = HPAConfig(method=method, safety_fade=fade)  # type: ignore[arg-type]
+        found.append(next(adapt(old, new, *sides, block=0, blocks=0, configs=[config])).weight)
+    assert torch.equal(*found)

@@ -143,7 +143,7 @@ def assert_compensated(found: Tensor, expected: Tensor, base: Tensor, x: Tensor)
 
 @ROUTES
 def test_the_steps_from_left_to_right(tokens: int) -> None:
-    """More columns than a block of them, more rows than a block of those; masks of all kinds."""
+    """More columns than are brought up to date at once; masks of all kinds."""
     _, _, x = problem(3, 150, tokens, torch.float32, seed=5)
     h, moves = curvature([x], 0.01), normal(1100, 150, seed=6).double()
     mask = normal(1100, 150, seed=7) > normal(1100, 1, seed=8)
@@ -154,11 +154,15 @@ def test_the_steps_from_left_to_right(tokens: int) -> None:
     assert_compensated(found.where(~mask, moves.float()), expected.float().double(), base, x)
     first = mask.int().argmax(dim=1, keepdim=True).where(mask.any(dim=1, keepdim=True), 150)
     assert not bool(found[torch.arange(150) < first].any())  # nothing has moved yet
+    with pytest.raises(ValueError, match=r"found \[1100, 150\], \[1100, 150\] and \[3, 3\]"):
+        respond(moves, mask, torch.eye(3))
 
 
-@pytest.mark.parametrize(("given", "falling"), [(0.0, ("left-to-right", "none", "sum")), (2.3, ("sum", "none"))])
-def test_the_sum_overshoots_where_many_values_are_given(given: float, falling: tuple[str, ...]) -> None:
-    """Of correlated inputs, half of the values given, or one of a hundred."""
+@pytest.mark.parametrize(
+    ("given", "ratios"), [(0.0, {"left-to-right": 0.81, "sum": 1.25}), (2.3, {"left-to-right": 0.46, "sum": 0.18})]
+)
+def test_the_sum_overshoots_where_many_values_are_given(given: float, ratios: dict[str, float]) -> None:
+    """Of correlated inputs, half of the values given, or one of a hundred; docs/methods.md has the first two ratios."""
     losses: dict[str, float] = dict.fromkeys(("none", *ORDERS), 0.0)
     for seed in range(5):
         old = normal(20, 60, seed=seed)
@@ -169,8 +173,7 @@ def test_the_sum_overshoots_where_many_values_are_given(given: float, falling: t
             made = operate(old, new, mask, None if order == "none" else spread_of(order, x), torch.float32)
             move = (made - old).double()
             losses[order] += float((move @ h * move).sum())
-    assert losses["left-to-right"] < losses["none"]
-    assert sorted(falling, key=losses.__getitem__) == list(falling)
+    assert {order: losses[order] / losses["none"] for order in ORDERS} == pytest.approx(ratios, abs=0.01)
 
 
 @pytest.mark.parametrize("order", ORDERS)
