@@ -73,7 +73,7 @@ def readable(folder: Path, role: str, key: str, config: Any) -> Iterator[None]:
         yield
     except Refused as refused:
         method = method_of(config) if isinstance(config, dict) else config
-        reason, _, remedy = str(refused).partition(": ")
+        reason, _, remedy = str(refused).rpartition(": ")
         adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
         raise CheckpointError(
             f"{role} {folder} is quantised ({key} in config.json, method {method}), and {reason}: "

@@ -6,6 +6,7 @@ laid out as safetensors itself writes it.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from hpa_merge.checkpoint.shard import CODES, TensorInfo
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
-from hpa_merge.quantisation import Parts, Recipe, Refused, configurations, counted, find_recipes, is_spare, plain_config
+from hpa_merge.quantisation import Parts, Recipe, Refused, configurations, find_recipes, is_spare, plain_config
 
 __all__ = ["DTYPES", "Unpacking", "cast", "unpack"]
 
@@ -84,8 +85,8 @@ class Unpacking:
     @property
     def dequantised(self) -> str:
         """How many weights are dequantised, by how they are stored: ``196 weights in block FP8``."""
-        counts = counted({name: recipe for name, recipe in self.recipes.items() if recipe.kind})
-        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in counts.items())
+        counts = sorted(Counter(recipe.kind for recipe in self.recipes.values() if recipe.kind).items())
+        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in counts)
 
     def config(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """config.json of the checkpoint as it is read: without a quantisation, and with the dtype."""
@@ -108,7 +109,8 @@ class Unpacking:
             found = recipe.unpack(dict(zip(recipe.parts, parts, strict=True)), self.dtype)
             if tuple(found.shape) != recipe.shape or found.dtype != self.dtype:
                 raise ValueError(f"it is {list(found.shape)} of {found.dtype} instead of {list(recipe.shape)}")
-        except (RuntimeError, TypeError, ValueError, LookupError) as error:  # torch's and the libraries', of damage
+        # what torch and the libraries raise for damaged tensors
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{role} {folder}: the tensor {name} cannot be dequantised ({reason}): fetch or save the checkpoint "

@@ -78,7 +78,7 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
         raise Refused(f"its weights are rotated (transform_config), and only a forward rotates them back: {FULL}")
     for group in groups.values():
         if not isinstance(group, dict):
-            raise Refused(f"a group of its configuration is {group!r:.40}, which is no scheme: {FULL}")
+            raise Refused(f"a group of its configuration is {group!r:.40}, which is not a scheme: {FULL}")
         fmt = group.get("format") or config.get("format")
         if fmt in SPARSE:
             raise Refused(f"its weights are stored sparse ({fmt}): {FULL}")
@@ -136,6 +136,8 @@ def _shape(given: Quantised, parts: Mapping[str, str]) -> tuple[int, ...] | None
 def _fits(given: Quantised, parts: Mapping[str, str], shape: tuple[int, ...], weights: Any) -> bool:
     """Whether tensors of these shapes and dtypes hold a weight of ``shape`` in that scheme."""
     dtype, stored = given.header[next(iter(parts.values()))]
+    if len(shape) < 2:
+        return False
     rows, columns = shape[-2:]
     packed = "weight_packed" in parts
     if packed and dtype == torch.int32 and stored != (rows, math.ceil(columns * weights.num_bits / 32)):
