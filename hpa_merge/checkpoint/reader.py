@@ -24,7 +24,7 @@ from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
-from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
+from hpa_merge.checkpoint.unpacking import Unpacking, cast, config_bytes, name_of, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
@@ -94,12 +94,11 @@ class Checkpoint:
         elif (folder / INDEX).exists():
             notes.append(f"{role} {folder} has {shards[0]} and {INDEX}: transformers loads the first alone, as we do.")
         checkpoint = cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
-        found = None
-        with checkpoint:
-            for key, described in configurations(config):
-                with readable(folder, role, key, described):
-                    found = unpack(config, tensors, checkpoint.raw)
-        checkpoint = checkpoint if found is None else checkpoint.unpacked(found)
+        if (found := next(configurations(config), None)) is not None:
+            key, described = found
+            with checkpoint, readable(folder, role, key, described):
+                unpacking = unpack(config, described, tensors, checkpoint.raw)
+            checkpoint = checkpoint.unpacked(unpacking)
         check_plain(folder, role, checkpoint.tensors.values())
         return checkpoint
 
@@ -158,7 +157,7 @@ class Checkpoint:
     @property
     def dtype(self) -> str:
         """The dtype in which it is read, by name; empty for that of its tensors on disk."""
-        return "" if self.unpacking is None else str(self.unpacking.dtype).removeprefix("torch.")
+        return "" if self.unpacking is None else name_of(self.unpacking.dtype)
 
     def computes(self, name: str) -> bool:
         """Whether a tensor is computed, so that it differs from the one on disk."""
@@ -344,7 +343,7 @@ class Checkpoint:
         With an unpacking, config.json says what the tensors are then.
         """
         if self.unpacking is not None and path.as_posix() == "config.json":
-            return io.BytesIO(self.unpacking.written_config(self.config))
+            return io.BytesIO(config_bytes(self.config))
         with reading(self._home(path), self.role, path.as_posix()):
             return open_inside(self._home(path), path)
 
@@ -368,7 +367,7 @@ class Checkpoint:
             for path in self.side_files().copied:
                 (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
                 if self.unpacking is not None and path.as_posix() == "config.json":
-                    link.write_bytes(self.unpacking.written_config(self.config))
+                    link.write_bytes(config_bytes(self.config))
                 else:
                     link.symlink_to(self.locate(path))
             try:
