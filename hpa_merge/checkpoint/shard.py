@@ -119,7 +119,7 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
     for name, code, shape in layout:
         dtype = DTYPES.get(code) or QUANTISED.get(code)
         if dtype is None:
-            raise CheckpointError(quantised(folder, role, name, shard, code))
+            raise CheckpointError(_unexplained(folder, role, name, shard, code))
         if len(shape) > AXES or prod(size or 1 for size in shape) >= 2**60:  # an empty tensor may claim any size
             raise CheckpointError(
                 f"{role} {folder}: the tensor {name} in {shard} has an impossible shape: "
@@ -177,15 +177,15 @@ def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: s
 
 
 def check_plain(folder: Path, role: str, infos: Iterable[TensorInfo]) -> None:
-    """Raise CheckpointError if one of the tensors is quantised, which nothing says how."""
+    """Raise CheckpointError if one of the tensors is quantised, as no configuration says how."""
     for info in infos:
         code, dtype = CODES[info.dtype], info.dtype
         packed = not dtype.is_floating_point and dtype not in (torch.bool, torch.complex64)
         if code in QUANTISED or (packed and "weight" in info.name.rpartition(".")[2]):
-            raise CheckpointError(quantised(folder, role, info.name, info.shard, code))
+            raise CheckpointError(_unexplained(folder, role, info.name, info.shard, code))
 
 
-def quantised(folder: Path, role: str, name: str, shard: str, code: str) -> str:
+def _unexplained(folder: Path, role: str, name: str, shard: str, code: str) -> str:
     """The sentence for a tensor in few bits that no configuration explains."""
     return (
         f"{role} {folder} is quantised (the tensor {name} in {shard} is {code}), and nothing says how: give the "

@@ -83,7 +83,7 @@ def open_new(
                 f"{role} {folder} is an adapter that changes {apart[0]}, which is not in OLD but in the vision tower "
                 f"{below.tower}, and OUT has no tower: give an OLD that has the tower's weights."
             )
-        notes = [*adapter.notes, *_read_all(own, adapter)]
+        notes = [*adapter.notes, *_check_values(own, adapter)]
         files, of_adapter = lay_over(old.side_files(), own.side_files(), folder)
     except BaseException:
         own.close()
@@ -107,8 +107,8 @@ def open_new(
     return trust.with_code(old.under(overlay, role))
 
 
-def _read_all(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
-    """Read every tensor of an adapter once; what the user should know about their values, a sentence each.
+def _check_values(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
+    """Check the values of an adapter's tensors; what the user should know about them, a sentence each.
 
     Raises:
         CheckpointError: two tensors for one tensor of OLD differ.
@@ -132,7 +132,7 @@ def _read_all(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
             )
     factors = [(adapter.sources_of(each.a), adapter.sources_of(each.b)) for each in adapter.factors if each.plain]
     idle = sum(a <= zero or b <= zero for a, b in factors)
-    if idle == len(factors) and len({*own.tensors} - {key for a, b in factors for key in a | b}) == 0 and idle:
+    if idle and idle == len(factors) and own.tensors.keys() <= {key for a, b in factors for key in a | b}:
         yield "all its updates are zero (as lora_B is before the first step), so that NEW is equal to OLD."
     elif idle:
         yield f"{idle} of its {len(factors)} low-rank updates are zero, so that NEW has OLD's weights there."
