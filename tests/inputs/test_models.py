@@ -94,7 +94,7 @@ def test_a_folder_with_the_name_of_a_role(tiny: Tiny, tmp_path: Path) -> None:
     adapter = shutil.copytree(made, tmp_path / "OLD" / "NEW")
     with pytest.raises(CheckpointError) as raised, loadable(adapter, tiny("gpt2").old, None):
         pass
-    assert str(raised.value).startswith(f"MODEL {adapter} ")
+    assert str(raised.value).startswith(f"MODEL {adapter}: ")
     assert "give as its base the model that it was trained on" in str(raised.value)
 
 
