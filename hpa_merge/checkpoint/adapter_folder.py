@@ -143,7 +143,7 @@ def laid_out(
     if config is None:
         with reading(own.folder, own.role, CONFIG):
             config = read_inside(own.folder, CONFIG, LIMITS.size)
-    if {info.name: (info.dtype, info.shape) for info in own.tensors.values()} != dict(tensors):
+    if own.header != dict(tensors):
         heads[ADAPTER], places = lay_out(tensors, ADAPTER)
         infos = {info.name: info for info in places}
     return replace(own, tensors=infos, index=CONFIG, own_index=config, heads=heads)

@@ -25,7 +25,7 @@ __all__ = [
     "refuse_devices",
 ]
 
-UNREAD = "generation_config.json"
+OPTIONAL = "generation_config.json"
 """Without it, or with a broken one, transformers takes the defaults."""
 
 MLX = "adapters.safetensors"
@@ -63,11 +63,11 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
 
 @contextmanager
 def readable(folder: Path, role: str, key: str, config: Any) -> Iterator[None]:
-    """Raise a Refused of the block as a CheckpointError.
+    """Raise a Refused of the block as a CheckpointError that names the folder.
 
     Args:
         key: where config.json has the quantization_config.
-        config: that.
+        config: the quantization_config.
     """
     try:
         yield
@@ -240,7 +240,7 @@ def refuse_devices(folder: Path, role: str) -> None:
             if path.exists() and not path.is_dir() and (is_read(relative) or path.parent != folder):
                 name = relative.as_posix()
                 with open_inside(folder, relative) as file:
-                    if path.suffix == ".json" and path.name != UNREAD and not is_index(path.name):
+                    if path.suffix == ".json" and path.name != OPTIONAL and not is_index(path.name):
                         _check_mark(folder, role, name, file.read(3))
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error

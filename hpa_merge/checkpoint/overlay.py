@@ -58,8 +58,8 @@ class Overlay:
     notes: tuple[str, ...]
     merge_into: Callable[[Any], None]
     close: Callable[[], None]
-    adapter: Any = None
-    own_tensors: "Checkpoint | None" = None
+    adapter: Any
+    own_tensors: "Checkpoint"
 
 
 def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFiles, frozenset[Path]]:

@@ -24,12 +24,12 @@ from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
-from hpa_merge.checkpoint.unpacking import Unpacking, cast, config_bytes, name_of, unpack
+from hpa_merge.checkpoint.unpacking import Unpacking, cast, config_bytes, header_of, name_of, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
-from hpa_merge.quantisation import SIDE_FILES, configurations
+from hpa_merge.quantisation import SIDE_FILES, Header, configurations
 
 __all__ = ["Checkpoint"]
 
@@ -45,8 +45,9 @@ class Checkpoint:
         config: config.json, parsed.
         tensors: by name, in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
-        index: name of the index file; None for a single weight file.
-        own_index: the index that OUT gets, if the folder's is wrong.
+        index: name of the index file; None for a single weight file. For an adapter as :func:`.laid_out` plans it,
+            adapter_config.json: like an index, it is written last.
+        own_index: the content of ``index`` in OUT, if that is not the folder's.
         notes: what the user should know of the folder, a sentence each.
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
@@ -78,7 +79,7 @@ class Checkpoint:
         """Check the folder and locate every tensor; no weight is loaded.
 
         Raises:
-            CheckpointError: something is missing, broken, unsafe, or quantised.
+            CheckpointError: something is missing, broken, unsafe, or quantised in a way that is not read here.
         """
         folder = Path(folder)
         config = read_config(folder, role)
@@ -124,6 +125,11 @@ class Checkpoint:
     def read_as(self, dtype: torch.dtype, kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
         """This checkpoint without a tower, in another dtype except for those tensors that ``kept`` names."""
         return self.unpacked(cast(self.tensors, self.unpacking, dtype, kept))
+
+    @property
+    def header(self) -> Header:
+        """Dtype and shape of each tensor as it is read, by name."""
+        return header_of(self.tensors)
 
     @property
     def external(self) -> frozenset[str]:
@@ -182,7 +188,7 @@ class Checkpoint:
         """The result of :meth:`read` from the tensors of :meth:`parts`, whose memory may be reused.
 
         Raises:
-            CheckpointError: they make no tensor of that shape.
+            CheckpointError: they do not make a tensor of that shape.
             NumericalError: the tensor does not fit its dtype.
         """
         raw = self._unpack(name, parts)
@@ -280,9 +286,8 @@ class Checkpoint:
         if self.overlay is not None:
             return self.overlay.content
         try:
-            if self.unpacking is not None:
-                return content_digest(self.unpacking.stored.values(), self.descriptor)
-            return content_digest(self.tensors.values(), self.descriptor)
+            stored = self.tensors if self.unpacking is None else self.unpacking.stored
+            return content_digest(stored.values(), self.descriptor)
         except OSError as error:
             raise CheckpointError(
                 f"{self.role} {self.folder}: the weights cannot be read ({error.strerror or error}): check the "

@@ -18,9 +18,9 @@ from torch import Tensor
 from hpa_merge.checkpoint.shard import TensorInfo, lay_out
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
-from hpa_merge.quantisation import Parts, Recipe, Refused, find_recipes, is_spare, plain_config
+from hpa_merge.quantisation import Header, Parts, Recipe, Refused, find_recipes, is_spare, plain_config
 
-__all__ = ["DTYPES", "Unpacking", "cast", "config_bytes", "name_of", "unpack"]
+__all__ = ["DTYPES", "Unpacking", "cast", "config_bytes", "header_of", "name_of", "unpack"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """What OUT may be in, by the names that transformers uses."""
@@ -87,7 +87,7 @@ class Unpacking:
 
         Raises:
             NumericalError: the tensor does not fit the dtype, though its parts are finite.
-            CheckpointError: the parts make no tensor of its shape.
+            CheckpointError: the parts do not make a tensor of its shape.
         """
         recipe = self.recipes[name]
         try:
@@ -123,7 +123,7 @@ def unpack(
     Raises:
         Refused: it cannot be dequantised here.
     """
-    header = {name: (info.dtype, info.shape) for name, info in tensors.items()}
+    header = header_of(tensors)
     recipes, library = find_recipes(described, header, read, config.get("model_type"))
     by_name = {recipe.name: recipe for recipe in recipes}
     used = {part for recipe in recipes for part in recipe.parts.values()}
@@ -180,6 +180,11 @@ def _laid_out(
         heads[shard], infos = lay_out(header, shard)
         tensors |= {info.name: info for info in infos}
     return Unpacking(stored, recipes, tensors, heads, dtype, library)
+
+
+def header_of(tensors: Mapping[str, TensorInfo]) -> Header:
+    """Dtype and shape of each tensor, by name."""
+    return {name: (info.dtype, info.shape) for name, info in tensors.items()}
 
 
 def name_of(dtype: torch.dtype) -> str:

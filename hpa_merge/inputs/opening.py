@@ -41,9 +41,8 @@ def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto", trust: T
         return opened
     wanted, kept = DTYPES[dtype], None
     if wanted.itemsize == 2 and not is_original_llava(opened.config):
-        header = {key: (info.dtype, info.shape) for key, info in opened.tensors.items()}
         with opened.side_folder() as place:
-            kept = kept_in_float32(place, header, role, wanted, opened.code)
+            kept = kept_in_float32(place, opened.header, role, wanted, opened.code)
     return opened.read_as(wanted, lambda key: kept is not None and kept.search(key) is not None)
 
 
@@ -73,9 +72,8 @@ def open_new(
     own = open_adapter(folder, role)
     try:
         below = attach_tower(old, tower) if is_original_llava(old.config) else old
-        headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, below)]
         with old.side_folder() as base:
-            given = (folder, own.config, headers[0], base, headers[1], below.tower, old.code)
+            given = (folder, own.config, own.header, base, below.header, below.tower, old.code)
             try_adapter(*given)
             adapter = Adapter(*given)
         if apart := sorted(adapter.keys & below.external):

@@ -97,13 +97,14 @@ def _state(given: Quantised, name: str, state: str) -> dict[str, Any]:
 def _unpack_four(parts: Parts, dtype: torch.dtype, *, described: dict[str, Any]) -> Tensor:
     from bitsandbytes.functional import QuantState, dequantize_4bit
 
+    described_by: Any = QuantState  # without types
     offset = inner = None
     if "nested_absmax" in parts:
         absmax, code = (parts[leaf] for leaf in NESTED)
-        inner = QuantState(absmax, blocksize=described["nested_blocksize"], code=code, dtype=torch.float32)
+        inner = described_by(absmax, blocksize=described["nested_blocksize"], code=code, dtype=torch.float32)
         offset = torch.tensor(float(described["nested_offset"]))
     shape = torch.Size(described["shape"])
-    state = QuantState(
+    state = described_by(
         parts["absmax"],
         shape=torch.Size([shape.numel()]),  # flat, because a block may begin in one row and end in the next
         code=parts["quant_map"],

@@ -66,7 +66,7 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
     """The scheme of each group of the configuration, and the name of its format.
 
     Raises:
-        Refused: the configuration describes something else than weights in few bits.
+        Refused: the configuration describes something other than weights in few bits.
     """
     groups = config.get("config_groups")
     if not isinstance(groups, dict) or not groups:
@@ -87,6 +87,11 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
 
 
 def _scheme(group: Mapping[str, Any], fmt: str | None) -> tuple[Any, str]:
+    """The scheme of a group as compressed-tensors has it, and the name of its format: ``fmt``, or what it infers.
+
+    Raises:
+        Refused: compressed-tensors does not read it.
+    """
     from compressed_tensors.compressors.format import infer_module_format
     from compressed_tensors.config import CompressionFormat
     from compressed_tensors.quantization import QuantizationScheme

@@ -114,14 +114,14 @@ def _unpack_awq(parts: Parts, dtype: torch.dtype, *, size: int) -> Tensor:
 
 
 def _scale(numbers: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor) -> None:
-    """Turn ``numbers`` ``[c, r]`` into ``scale · (number − zero)``, a thousand inputs at a time.
+    """Turn ``numbers`` ``[c, r]`` into ``scale · (number − zero)`` in place, :data:`INPUTS` inputs at a time.
 
     Args:
         zeros, scales: ``[groups, r]``.
         groups: the group of each input, ``[c]``.
 
     Raises:
-        ValueError: there is no such group.
+        ValueError: ``groups`` names one that does not exist.
     """
     if bool(((groups < 0) | (groups >= len(scales))).any()):
         raise ValueError("g_idx names groups that do not exist")
