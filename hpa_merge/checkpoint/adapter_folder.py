@@ -7,18 +7,17 @@ from pathlib import Path
 
 import torch
 
-from hpa_merge.checkpoint.folder import ADAPTER, INDEX, has_weights, read_json, refuse_devices
+from hpa_merge.checkpoint.folder import has_weights, read_json, refuse_devices
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import check_plain, lay_out, read_layout, reading
+from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, ADAPTER_PICKLE, INDEX
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG as LIMITS
 
 __all__ = ["CONFIG", "is_adapter", "is_adapter_list", "laid_out", "open_adapter", "refuse_neighbours"]
 
-CONFIG = "adapter_config.json"
-
-PICKLE = "adapter_model.bin"
+CONFIG = ADAPTER_CONFIG
 
 WHOLE = re.compile(r"model([-.][\w.-]+)?\.safetensors")
 """The weight files of a whole model."""
@@ -27,7 +26,7 @@ TRAINED = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 """Suffixes of files that a training writes; files in other formats hold a copy of the adapter."""
 
 LEFTOVER = re.compile(r"(optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args|dataloader)[\w.-]*")
-"""Files that a training needs to go on, and that hold no weights of the model."""
+"""Files that a training needs to resume, and that do not hold weights of the model."""
 
 NEIGHBOURS = (
     (
@@ -46,7 +45,7 @@ NEIGHBOURS = (
     ),
     (
         re.compile(r"(value_head|v_head|reward_head|critic)[\w.-]*"),
-        "a value head is no part of the model that answers, so move the file out of the folder",
+        "a value head is not a part of the model that answers, so move the file out of the folder",
     ),
 )
 """Files of trained weights that people have next to an adapter, and what to do; the first match counts."""
@@ -72,7 +71,7 @@ def is_adapter_list(names: Iterable[str]) -> bool:
     if CONFIG not in found or INDEX in found or any(WHOLE.fullmatch(name) for name in found):
         return False
     others = {name for name in found if name.endswith(".safetensors") and not name.startswith(".")}
-    return not others or ADAPTER in found or PICKLE in found
+    return not others or ADAPTER in found or ADAPTER_PICKLE in found
 
 
 def refuse_neighbours(names: Iterable[str], place: str) -> None:
@@ -86,7 +85,7 @@ def refuse_neighbours(names: Iterable[str], place: str) -> None:
         CheckpointError: there are some.
     """
     for name in sorted(names):
-        known = name in (ADAPTER, PICKLE) or name.startswith(".") or LEFTOVER.fullmatch(name)
+        known = name in (ADAPTER, ADAPTER_PICKLE) or name.startswith(".") or LEFTOVER.fullmatch(name)
         if name.endswith(TRAINED) and not known:
             remedy = next((remedy for pattern, remedy in NEIGHBOURS if pattern.fullmatch(name)), OTHERWISE)
             raise CheckpointError(
@@ -108,9 +107,9 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
     config = read_json(folder, role, CONFIG)
     refuse_neighbours((path.name for path in folder.iterdir() if not path.is_dir()), f"{role} {folder}")
     if not (folder / ADAPTER).exists():
-        if (folder / PICKLE).exists():
+        if (folder / ADAPTER_PICKLE).exists():
             raise CheckpointError(
-                f"{role} {folder} has {PICKLE} and no {ADAPTER}, and pickles are not read: convert it, with "
+                f"{role} {folder} has {ADAPTER_PICKLE} and no {ADAPTER}, and pickles are not read: convert it, with "
                 "from_pretrained and then save_pretrained of peft."
             )
         raise CheckpointError(f"{role} {folder} has no {ADAPTER}: fetch or save the adapter again.")
@@ -134,14 +133,17 @@ def laid_out(
     """An adapter like ``own`` with other tensors, before it is written: only its layout and its side files are read.
 
     Args:
-        tensors: dtype and shape of each.
+        tensors: dtype and shape of each, by name.
         config: its adapter_config.json, if that is not the one of ``own``.
+
+    Raises:
+        CheckpointError: the adapter_config.json of ``own`` can no longer be read.
     """
     heads, infos = {}, own.tensors
     if config is None:
         with reading(own.folder, own.role, CONFIG):
             config = read_inside(own.folder, CONFIG, LIMITS.size)
-    if {info.name: (info.dtype, info.shape) for info in own.tensors.values()} != dict(tensors):
+    if own.header != dict(tensors):
         heads[ADAPTER], places = lay_out(tensors, ADAPTER)
         infos = {info.name: info for info in places}
     return replace(own, tensors=infos, index=CONFIG, own_index=config, heads=heads)

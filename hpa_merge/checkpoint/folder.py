@@ -1,5 +1,6 @@
 """A folder in Hugging Face layout: its config.json, its weight files, and the reasons for which it is refused."""
 
+import codecs
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -14,24 +15,23 @@ from hpa_merge.files.inside import open_inside
 from hpa_merge.quantisation import FULL, Refused, configurations, find_format, method_of
 
 __all__ = [
-    "ADAPTER",
-    "INDEX",
     "check_names",
     "find_shards",
     "has_weights",
     "read_config",
     "read_index",
     "read_json",
+    "readable",
     "refuse_devices",
 ]
 
-UNREAD = "generation_config.json"
+OPTIONAL = "generation_config.json"
 """Without it, or with a broken one, transformers takes the defaults."""
 
 MLX = "adapters.safetensors"
 """What mlx-lm calls an adapter, with tensors that lie in another way than peft's."""
 
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """First bytes of a text in UTF-16, as PowerShell writes it."""
 
 
@@ -48,7 +48,7 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
     refuse_devices(folder, role)
     path = folder / "config.json"
     if not _present(path):
-        if (folder / "adapter_config.json").exists():
+        if (folder / ADAPTER_CONFIG).exists():
             raise CheckpointError(_adapter(folder, role))
         raise CheckpointError(
             f"{role} {folder} has no config.json: give a folder in Hugging Face layout, as save_pretrained writes it."
@@ -63,17 +63,17 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
 
 @contextmanager
 def readable(folder: Path, role: str, key: str, config: Any) -> Iterator[None]:
-    """Raise a Refused of the block as a CheckpointError.
+    """Raise a Refused of the block as a CheckpointError that names the folder.
 
     Args:
         key: where config.json has the quantization_config.
-        config: that.
+        config: the quantization_config.
     """
     try:
         yield
     except Refused as refused:
         method = method_of(config) if isinstance(config, dict) else config
-        reason, _, remedy = str(refused).partition(": ")
+        reason, _, remedy = str(refused).rpartition(": ")
         adapters = "; an adapter that was trained on the quantised one fits it too" if role == "OLD" else ""
         raise CheckpointError(
             f"{role} {folder} is quantised ({key} in config.json, method {method}), and {reason}: "
@@ -82,13 +82,13 @@ def readable(folder: Path, role: str, key: str, config: Any) -> Iterator[None]:
 
 
 def check_names(config: dict[str, Any], place: str) -> None:
-    """Check the two fields that choose transformers' classes: they are read before transformers checks anything.
+    """Check the two fields that choose transformers' classes, which are read before transformers checks anything.
 
     Args:
         place: the beginning of the message.
 
     Raises:
-        CheckpointError: a field is present and holds something else than names.
+        CheckpointError: a field is present and holds something other than names.
     """
     names = config.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) and name for name in names)):
@@ -154,7 +154,7 @@ def read_index(folder: Path, role: str, name: str) -> tuple[bytes, dict[str, Any
 
 def has_weights(folder: Path) -> bool:
     """Whether the folder has the weights of a whole model."""
-    return _present(folder / INDEX) or any(path.name != ADAPTER for path in folder.glob("[!.]*.safetensors"))
+    return _present(folder / INDEX) or any(_is_whole(path.name) for path in folder.iterdir())
 
 
 def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def read_json(folder: Path, role: str, name: str) -> dict[str, Any]:
 
 def _check_mark(folder: Path, role: str, name: str, content: bytes) -> None:
     """Raise CheckpointError for a JSON file that transformers does not read because of its first bytes."""
-    if content.startswith(b"\xef\xbb\xbf"):
+    if content.startswith(codecs.BOM_UTF8):
         raise CheckpointError(
             f"{role} {folder}: {name} begins with a byte order mark, with which transformers does not read it: save it "
             "as UTF-8 without one."
@@ -240,13 +240,14 @@ def refuse_devices(folder: Path, role: str) -> None:
             if path.exists() and not path.is_dir() and (is_read(relative) or path.parent != folder):
                 name = relative.as_posix()
                 with open_inside(folder, relative) as file:
-                    if path.suffix == ".json" and path.name != UNREAD and not is_index(path.name):
+                    if path.suffix == ".json" and path.name != OPTIONAL and not is_index(path.name):
                         _check_mark(folder, role, name, file.read(3))
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
 
 
 def _adapter(folder: Path, role: str) -> str:
+    """The sentence for a folder with an adapter's configuration and without a model."""
     names = _names(folder)
     if MLX in names and ADAPTER not in names:
         return (

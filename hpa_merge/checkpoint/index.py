@@ -4,6 +4,7 @@ transformers takes only the names of the shards from an index, and loads every t
 tensors that no shard has, and leave out others, for years. OUT's index says what is in OUT's shards.
 """
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +12,6 @@ from typing import Any
 from hpa_merge.checkpoint.shard import TensorInfo
 
 __all__ = ["corrected", "mistakes"]
-
-MARK = b"\xef\xbb\xbf"
-"""A byte order mark, which Python's ``json`` refuses and so transformers does too."""
 
 
 def mistakes(content: bytes, parsed: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> list[str]:
@@ -34,7 +32,7 @@ def mistakes(content: bytes, parsed: Mapping[str, Any], tensors: Mapping[str, Te
         found.append(f"says that {moved[0]} is in {weight_map[moved[0]]}, and it is in {tensors[moved[0]].shard}")
     if not isinstance(parsed.get("metadata"), dict):
         found.append("has no metadata, without which transformers does not load it")
-    if content.startswith(MARK):
+    if content.startswith(codecs.BOM_UTF8):
         found.append("begins with a byte order mark, with which transformers does not load it")
     return found
 

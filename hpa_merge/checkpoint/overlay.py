@@ -11,6 +11,7 @@ from torch import Tensor
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER
 from hpa_merge.checkpoint.shard import reading
 from hpa_merge.checkpoint.sidefiles import SideFiles
+from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlay", "lay_over"]
 
-OWN = ("adapter_config.json", "adapter_model.safetensors", "README.md", "config.json")
+OWN = (ADAPTER_CONFIG, ADAPTER, "README.md", "config.json")
 """Files of an adapter's folder that OUT does not need."""
 
 
@@ -57,8 +58,8 @@ class Overlay:
     notes: tuple[str, ...]
     merge_into: Callable[[Any], None]
     close: Callable[[], None]
-    adapter: Any = None
-    own_tensors: "Checkpoint | None" = None
+    adapter: Any
+    own_tensors: "Checkpoint"
 
 
 def lay_over(below: SideFiles, above: SideFiles, folder: Path) -> tuple[SideFiles, frozenset[Path]]:

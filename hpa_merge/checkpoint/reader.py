@@ -24,12 +24,12 @@ from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading, unreadable
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
-from hpa_merge.checkpoint.unpacking import Unpacking, cast, unpack
+from hpa_merge.checkpoint.unpacking import Unpacking, cast, config_bytes, header_of, name_of, unpack
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
-from hpa_merge.quantisation import SIDE_FILES, configurations
+from hpa_merge.quantisation import SIDE_FILES, Header, configurations
 
 __all__ = ["Checkpoint"]
 
@@ -45,8 +45,9 @@ class Checkpoint:
         config: config.json, parsed.
         tensors: by name, in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
-        index: name of the index file; None for a single weight file.
-        own_index: the index that OUT gets, if the folder's is wrong.
+        index: name of the index file; None for a single weight file. For an adapter as :func:`.laid_out` plans it,
+            adapter_config.json: like an index, it is written last.
+        own_index: the content of ``index`` in OUT, if that is not the folder's.
         notes: what the user should know of the folder, a sentence each.
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then
             :attr:`external`.
@@ -78,7 +79,7 @@ class Checkpoint:
         """Check the folder and locate every tensor; no weight is loaded.
 
         Raises:
-            CheckpointError: something is missing, broken, unsafe, or quantised.
+            CheckpointError: something is missing, broken, unsafe, or quantised in a way that is not read here.
         """
         folder = Path(folder)
         config = read_config(folder, role)
@@ -94,12 +95,11 @@ class Checkpoint:
         elif (folder / INDEX).exists():
             notes.append(f"{role} {folder} has {shards[0]} and {INDEX}: transformers loads the first alone, as we do.")
         checkpoint = cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
-        found = None
-        with checkpoint:
-            for key, described in configurations(config):
-                with readable(folder, role, key, described):
-                    found = unpack(config, tensors, checkpoint.raw)
-        checkpoint = checkpoint if found is None else checkpoint.unpacked(found)
+        if (found := next(configurations(config), None)) is not None:
+            key, described = found
+            with checkpoint, readable(folder, role, key, described):
+                unpacking = unpack(config, described, tensors, checkpoint.raw)
+            checkpoint = checkpoint.unpacked(unpacking)
         check_plain(folder, role, checkpoint.tensors.values())
         return checkpoint
 
@@ -125,6 +125,11 @@ class Checkpoint:
     def read_as(self, dtype: torch.dtype, kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
         """This checkpoint without a tower, in another dtype except for those tensors that ``kept`` names."""
         return self.unpacked(cast(self.tensors, self.unpacking, dtype, kept))
+
+    @property
+    def header(self) -> Header:
+        """Dtype and shape of each tensor as it is read, by name."""
+        return header_of(self.tensors)
 
     @property
     def external(self) -> frozenset[str]:
@@ -158,7 +163,7 @@ class Checkpoint:
     @property
     def dtype(self) -> str:
         """The dtype in which it is read, by name; empty for that of its tensors on disk."""
-        return "" if self.unpacking is None else str(self.unpacking.dtype).removeprefix("torch.")
+        return "" if self.unpacking is None else name_of(self.unpacking.dtype)
 
     def computes(self, name: str) -> bool:
         """Whether a tensor is computed, so that it differs from the one on disk."""
@@ -183,7 +188,7 @@ class Checkpoint:
         """The result of :meth:`read` from the tensors of :meth:`parts`, whose memory may be reused.
 
         Raises:
-            CheckpointError: they make no tensor of that shape.
+            CheckpointError: they do not make a tensor of that shape.
             NumericalError: the tensor does not fit its dtype.
         """
         raw = self._unpack(name, parts)
@@ -281,9 +286,8 @@ class Checkpoint:
         if self.overlay is not None:
             return self.overlay.content
         try:
-            if self.unpacking is not None:
-                return content_digest(self.unpacking.stored.values(), self.descriptor)
-            return content_digest(self.tensors.values(), self.descriptor)
+            stored = self.tensors if self.unpacking is None else self.unpacking.stored
+            return content_digest(stored.values(), self.descriptor)
         except OSError as error:
             raise CheckpointError(
                 f"{self.role} {self.folder}: the weights cannot be read ({error.strerror or error}): check the "
@@ -344,7 +348,7 @@ class Checkpoint:
         With an unpacking, config.json says what the tensors are then.
         """
         if self.unpacking is not None and path.as_posix() == "config.json":
-            return io.BytesIO(self.unpacking.written_config(self.config))
+            return io.BytesIO(config_bytes(self.config))
         with reading(self._home(path), self.role, path.as_posix()):
             return open_inside(self._home(path), path)
 
@@ -368,7 +372,7 @@ class Checkpoint:
             for path in self.side_files().copied:
                 (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
                 if self.unpacking is not None and path.as_posix() == "config.json":
-                    link.write_bytes(self.unpacking.written_config(self.config))
+                    link.write_bytes(config_bytes(self.config))
                 else:
                     link.symlink_to(self.locate(path))
             try:

@@ -55,6 +55,19 @@ QUANTISED = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E
 CODES = {dtype: code for code, dtype in {**DTYPES, **QUANTISED}.items()}
 """The name in the header of each dtype."""
 
+ORDER = tuple(
+    getattr(torch, name)
+    for name in (
+        *("uint64", "int64", "float64", "complex64", "float32", "uint32", "int32"),
+        *("bfloat16", "float16", "uint16", "int16"),
+        *("float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"),
+    )
+)
+"""The order of dtypes in a shard that safetensors writes; tensors of one dtype are in the order of their names."""
+
+METADATA = {"format": "pt"}
+"""What transformers writes into the head of a shard, and expects there."""
+
 HEADER_BYTES = 2**25
 """The longest header that is read: 32 MiB hold 250,000 tensors; safetensors itself reads up to three times as much."""
 
@@ -106,7 +119,7 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
     for name, code, shape in layout:
         dtype = DTYPES.get(code) or QUANTISED.get(code)
         if dtype is None:
-            raise CheckpointError(quantised(folder, role, name, shard, code))
+            raise CheckpointError(_unexplained(folder, role, name, shard, code))
         if len(shape) > AXES or prod(size or 1 for size in shape) >= 2**60:  # an empty tensor may claim any size
             raise CheckpointError(
                 f"{role} {folder}: the tensor {name} in {shard} has an impossible shape: "
@@ -141,15 +154,22 @@ def read_layouts(folder: Path, role: str, shards: Iterable[str]) -> dict[str, Te
 
 
 def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: str) -> tuple[bytes, list[TensorInfo]]:
-    """The head of a new weight file, and where each of its tensors lies; larger dtypes first, then by name."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    """The head of a new weight file, byte for byte as safetensors writes it, and where each of its tensors lies.
+
+    The head is 8 bytes of length, little-endian, then JSON with blanks up to a multiple of 8 bytes.
+
+    Args:
+        tensors: dtype and shape of each, by name, in any order.
+        shard: the name of the file.
+    """
+    header: dict[str, object] = {"__metadata__": METADATA}
     places, offset = [], 0
-    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (ORDER.index(item[1][0]), item[0])):
         stop = offset + prod(shape) * dtype.itemsize
         header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
         places.append((name, dtype, shape, offset, stop))
         offset = stop
-    content = json.dumps(header, separators=(",", ":")).encode()
+    content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     content += b" " * (-len(content) % 8)
     start = 8 + len(content)
     infos = [TensorInfo(name, shard, dtype, shape, start + a, start + b) for name, dtype, shape, a, b in places]
@@ -157,15 +177,15 @@ def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: s
 
 
 def check_plain(folder: Path, role: str, infos: Iterable[TensorInfo]) -> None:
-    """Raise CheckpointError if one of the tensors is quantised, which nothing says how."""
+    """Raise CheckpointError if one of the tensors is quantised, as no configuration says how."""
     for info in infos:
         code, dtype = CODES[info.dtype], info.dtype
         packed = not dtype.is_floating_point and dtype not in (torch.bool, torch.complex64)
         if code in QUANTISED or (packed and "weight" in info.name.rpartition(".")[2]):
-            raise CheckpointError(quantised(folder, role, info.name, info.shard, code))
+            raise CheckpointError(_unexplained(folder, role, info.name, info.shard, code))
 
 
-def quantised(folder: Path, role: str, name: str, shard: str, code: str) -> str:
+def _unexplained(folder: Path, role: str, name: str, shard: str, code: str) -> str:
     """The sentence for a tensor in few bits that no configuration explains."""
     return (
         f"{role} {folder} is quantised (the tensor {name} in {shard} is {code}), and nothing says how: give the "

@@ -6,36 +6,27 @@ laid out as safetensors itself writes it.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.checkpoint.shard import CODES, TensorInfo
+from hpa_merge.checkpoint.shard import TensorInfo, lay_out
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
-from hpa_merge.quantisation import Parts, Recipe, Refused, configurations, counted, find_recipes, is_spare, plain_config
+from hpa_merge.quantisation import Header, Parts, Recipe, Refused, find_recipes, is_spare, plain_config
 
-__all__ = ["DTYPES", "Unpacking", "cast", "unpack"]
+__all__ = ["DTYPES", "Unpacking", "cast", "config_bytes", "header_of", "name_of", "unpack"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """What OUT may be in, by the names that transformers uses."""
 
-ORDER = tuple(
-    getattr(torch, name)
-    for name in (
-        *("uint64", "int64", "float64", "complex64", "float32", "uint32", "int32"),
-        *("bfloat16", "float16", "uint16", "int16"),
-        *("float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"),
-    )
-)
-"""The order of dtypes in a shard that safetensors writes; tensors of one dtype are in the order of their names."""
-
-METADATA = {"format": "pt"}
-"""What transformers writes into the head of a shard, and wants to find there."""
+KEYS = ("dtype", "torch_dtype")
+"""What config.json calls its dtype; the second one is transformers' earlier name."""
 
 WORKING = 16
 """Bytes for each element that dequantising takes at most in addition to its result: some steps in float32 and int32;
@@ -84,61 +75,55 @@ class Unpacking:
     @property
     def dequantised(self) -> str:
         """How many weights are dequantised, by how they are stored: ``196 weights in block FP8``."""
-        counts = counted({name: recipe for name, recipe in self.recipes.items() if recipe.kind})
-        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in counts.items())
+        counts = sorted(Counter(recipe.kind for recipe in self.recipes.values() if recipe.kind).items())
+        return ", ".join(f"{count} {'weight' if count == 1 else 'weights'} in {kind}" for kind, count in counts)
 
     def config(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """config.json of the checkpoint as it is read: without a quantisation, and with the dtype."""
-        name = str(self.dtype).removeprefix("torch.")
-        return _with_dtype(plain_config(given), name)
-
-    def written_config(self, config: Mapping[str, Any]) -> bytes:
-        """The content of OUT's config.json, from :meth:`config`."""
-        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+        return _with_dtype(plain_config(given), name_of(self.dtype))
 
     def compute(self, name: str, parts: Sequence[Tensor], role: str, folder: Path) -> Tensor:
         """One tensor from its parts, in the order of its recipe; ``role`` and ``folder`` are for messages.
 
         Raises:
             NumericalError: the tensor does not fit the dtype, though its parts are finite.
-            CheckpointError: the parts make no tensor of its shape.
+            CheckpointError: the parts do not make a tensor of its shape.
         """
         recipe = self.recipes[name]
         try:
             found = recipe.unpack(dict(zip(recipe.parts, parts, strict=True)), self.dtype)
             if tuple(found.shape) != recipe.shape or found.dtype != self.dtype:
                 raise ValueError(f"it is {list(found.shape)} of {found.dtype} instead of {list(recipe.shape)}")
-        except (RuntimeError, TypeError, ValueError, LookupError) as error:  # torch's and the libraries', of damage
+        # what torch and the libraries raise for damaged tensors
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{role} {folder}: the tensor {name} cannot be dequantised ({reason}): fetch or save the checkpoint "
                 "again."
             ) from error
         if not all_finite(found) and all(not part.is_floating_point() or all_finite(part.float()) for part in parts):
-            raise NumericalError(
-                f"{role}'s tensor {name} does not fit {str(self.dtype).removeprefix('torch.')}: choose another --dtype."
-            )
+            raise NumericalError(f"{role}'s tensor {name} does not fit {name_of(self.dtype)}: choose another --dtype.")
         return found.contiguous()
 
 
 def unpack(
-    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], read: Callable[[str], Tensor]
-) -> Unpacking | None:
-    """The unpacking of a quantised checkpoint; None for one that is not.
+    config: Mapping[str, Any],
+    described: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    read: Callable[[str], Tensor],
+) -> Unpacking:
+    """The unpacking of a quantised checkpoint.
 
     Args:
         config: config.json.
+        described: its quantization_config.
         tensors: those on disk.
         read: reads a small one.
 
     Raises:
         Refused: it cannot be dequantised here.
     """
-    found = next(iter(configurations(config)), None)
-    if found is None:
-        return None
-    header = {name: (info.dtype, info.shape) for name, info in tensors.items()}
-    described = found[1] if isinstance(found[1], dict) else {}
+    header = header_of(tensors)
     recipes, library = find_recipes(described, header, read, config.get("model_type"))
     by_name = {recipe.name: recipe for recipe in recipes}
     used = {part for recipe in recipes for part in recipe.parts.values()}
@@ -183,43 +168,40 @@ def _laid_out(
     library: str,
 ) -> Unpacking:
     """The unpacking with every tensor in its place in OUT, in the shard of its first part."""
-    shards: dict[str, list[TensorInfo]] = {info.shard: [] for info in stored.values()}
+    shards: dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]] = {info.shard: {} for info in stored.values()}
     for name in kept:
-        shards[stored[name].shard].append(stored[name])
+        shards[stored[name].shard][name] = stored[name].dtype, stored[name].shape
     for name, recipe in recipes.items():
         first = stored[next(iter(recipe.parts.values()))]
-        nbytes = math.prod(recipe.shape) * dtype.itemsize
-        shards[first.shard].append(TensorInfo(name, first.shard, dtype, recipe.shape, 0, nbytes))
+        shards[first.shard][name] = dtype, recipe.shape
     tensors: dict[str, TensorInfo] = {}
     heads: dict[str, bytes] = {}
-    for shard, infos in shards.items():
-        infos.sort(key=lambda info: (ORDER.index(info.dtype), info.name))
-        heads[shard] = _head(infos)
-        place = len(heads[shard])
-        for info in infos:
-            tensors[info.name] = replace(info, start=place, stop=place + info.nbytes)
-            place += info.nbytes
+    for shard, header in shards.items():
+        heads[shard], infos = lay_out(header, shard)
+        tensors |= {info.name: info for info in infos}
     return Unpacking(stored, recipes, tensors, heads, dtype, library)
 
 
-def _head(infos: Iterable[TensorInfo]) -> bytes:
-    """The head of a shard, as safetensors writes it: 8 bytes of length, then JSON filled up to a multiple of 8."""
-    entries: dict[str, Any] = {"__metadata__": METADATA}
-    place = 0
-    for info in infos:
-        offsets = [place, place + info.nbytes]
-        entries[info.name] = {"dtype": CODES[info.dtype], "shape": list(info.shape), "data_offsets": offsets}
-        place += info.nbytes
-    content = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    content += b" " * (-len(content) % 8)
-    return len(content).to_bytes(8, "little") + content
+def header_of(tensors: Mapping[str, TensorInfo]) -> Header:
+    """Dtype and shape of each tensor, by name."""
+    return {name: (info.dtype, info.shape) for name, info in tensors.items()}
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name that transformers and config.json use, such as ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def config_bytes(config: Mapping[str, Any]) -> bytes:
+    """The content of a config.json."""
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _dtype_of(config: Mapping[str, Any]) -> torch.dtype:
     """The dtype in which a quantised model computes, by its config.json; bfloat16 if that does not say."""
     inner = [value for value in config.values() if isinstance(value, dict)]
     for each in (config, *inner):
-        for key in ("dtype", "torch_dtype"):
+        for key in KEYS:
             if isinstance(name := each.get(key), str) and name.removeprefix("torch.") in DTYPES:
                 return DTYPES[name.removeprefix("torch.")]
     return torch.bfloat16
@@ -229,17 +211,15 @@ def _with_dtype(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A configuration whose every dtype is ``name``, at any depth; the outermost one has one in any case."""
 
     def changed(part: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            key: name
-            if key in ("dtype", "torch_dtype") and isinstance(value, str)
-            else changed(value)
-            if isinstance(value, dict)
-            else value
-            for key, value in part.items()
-        }
+        return {key: replaced(key, value) for key, value in part.items()}
+
+    def replaced(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return changed(value)
+        return name if key in KEYS and isinstance(value, str) else value
 
     found = changed(config)
-    return found if {"dtype", "torch_dtype"} & found.keys() else {**found, "dtype": name}
+    return found if found.keys() & {*KEYS} else {**found, "dtype": name}
 
 
 def _working(recipe: Recipe) -> int:

@@ -11,11 +11,12 @@ from typing import Any
 
 from hpa_merge.errors import CheckpointError
 
-__all__ = ["ADAPTER", "ADAPTER_CONFIG", "INDEX", "SINGLE", "choose", "is_index"]
+__all__ = ["ADAPTER", "ADAPTER_CONFIG", "ADAPTER_PICKLE", "INDEX", "SINGLE", "choose", "is_index"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
+ADAPTER_PICKLE = "adapter_model.bin"
 ADAPTER_CONFIG = "adapter_config.json"
 
 EXPLICIT = "transformers_weights"
@@ -42,7 +43,7 @@ OTHERS = (
     ),
     (
         r".*\.safetensors",
-        "a name that transformers looks for in no folder",
+        "a name that transformers does not look for",
         f'rename it to {SINGLE}, or add "{EXPLICIT}": "{{name}}" to config.json',
     ),
     (
@@ -71,7 +72,7 @@ OTHERS = (
     (r".*\.(?:bin|pt|pth|ckpt)", "and pickles are not read", f"convert it, {AGAIN}"),
     (r"checkpoint-\d+/", "a folder of the training", "give one of the folders checkpoint-…"),
 )
-"""What else a folder may hold: a name, what it is, and what helps. The first row that fits a file is said."""
+"""What else a folder may hold: a name, what it is, and what helps. The first row that fits a file gives the message."""
 
 
 def is_index(name: str) -> bool:
@@ -90,7 +91,7 @@ def choose(names: Collection[str], config: Mapping[str, Any], place: str) -> str
     Raises:
         CheckpointError: it opens none of them.
     """
-    if ADAPTER_CONFIG in names and {SINGLE, INDEX} & {*names} and {ADAPTER, "adapter_model.bin"} & {*names}:
+    if ADAPTER_CONFIG in names and {SINGLE, INDEX} & {*names} and {ADAPTER, ADAPTER_PICKLE} & {*names}:
         raise CheckpointError(
             f"{place} holds a whole model and an adapter ({ADAPTER_CONFIG}), which transformers loads on top of it if "
             "peft is installed: move the adapter's files to a folder of their own, or merge the two and save the "

@@ -5,6 +5,7 @@ runs in a child process with limits, or if the file is a safetensors header of b
 ``ValueError`` with the reason; their callers name the file and the remedy.
 """
 
+import codecs
 import errno
 import io
 import json
@@ -141,7 +142,7 @@ def parse_json(
         raise ValueError(f"it is longer than {limits.size} bytes")
     if (taken := becomes(raw)) > limits.memory:
         raise ValueError(f"it would take {taken} bytes of memory, and {limits.memory} are its limit")
-    text = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    text = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     hooks = dict(hooks or {}) | ({"parse_constant": _finite, "parse_float": _finite} if finite else {})
     if unique:
         hooks["object_pairs_hook"] = _without_doubles

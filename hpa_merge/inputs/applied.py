@@ -25,11 +25,10 @@ def applied(layout: Checkpoint, old: Checkpoint, read: Read) -> Read:
         read: reads its tensors.
     """
     config = layout.index_bytes() or b"{}"
-    headers = [{name: (i.dtype, i.shape) for name, i in part.tensors.items()} for part in (layout, old)]
     with tempfile.TemporaryDirectory(prefix="hpa-merge-") as folder, old.side_folder() as base:
         (Path(folder) / str(layout.index)).write_bytes(config)
         content = parsing.parse_json(config, parsing.CONFIG)
-        adapter = Adapter(Path(folder), content, headers[0], base, headers[1], old.tower, old.code)
+        adapter = Adapter(Path(folder), content, layout.header, base, old.header, old.tower, old.code)
 
     def merged(name: str) -> Tensor:
         raw = old.raw(name)

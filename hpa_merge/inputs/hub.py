@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePosixPath
 from shutil import disk_usage
-from typing import Any, final
+from typing import final
 
 import huggingface_hub
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
@@ -26,7 +26,7 @@ from hpa_merge.checkpoint.adapter_folder import is_adapter_list, refuse_neighbou
 from hpa_merge.checkpoint.folder import read_config, refuse_devices
 from hpa_merge.checkpoint.kinds import candidates
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.checkpoint.weight_files import ADAPTER, choose, is_index
+from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, choose, is_index
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.names import REPORT
 from hpa_merge.files.parsing import INDEX as LIMITS
@@ -40,8 +40,7 @@ NAME = re.compile(
     re.ASCII,
 )
 
-CONFIGS = ("config.json", "adapter_config.json")
-"""A repository without any of these holds neither a checkpoint nor an adapter."""
+CONFIG = "config.json"
 
 TIMEOUT = 30.0
 """Seconds that the Hub may take to list a repository."""
@@ -153,10 +152,7 @@ def _look(name: str, role: str) -> _Found:
                 note = (
                     f"{role} {name} came from the cache as it is: the Hub could not be reached to list its other files."
                 )
-        adapter = is_adapter_list(files)  # whose config.json says nothing
-        # refuses a quantised model before its weights are fetched
-        model = read_config(folder, role) if CONFIGS[0] in files and not adapter else {}
-        first = _first(files, model, f"{role} {name}")
+        first = _first(files, folder, role, name)
         if is_index(first) and not (folder / first).exists() and unreached is None:
             hf_hub_download(repo, inner + first, revision=commit)
         if note:  # shards that are not in the cache are not listed
@@ -184,7 +180,7 @@ def _fetch_config(repo: str, revision: str | None, inner: str, role: str, name: 
         Exception: as huggingface_hub raises it.
     """
     unreached: Exception | None = None
-    for config in CONFIGS:
+    for config in (CONFIG, ADAPTER_CONFIG):
         try:
             offline = unreached is not None
             return Path(hf_hub_download(repo, inner + config, revision=revision, local_files_only=offline))
@@ -196,7 +192,7 @@ def _fetch_config(repo: str, revision: str | None, inner: str, role: str, name: 
         raise unreached
     listed = HfApi().model_info(repo, revision=revision, timeout=TIMEOUT).siblings or []
     paths = [PurePosixPath(entry.rfilename) for entry in listed]
-    several = sorted(path.parent.as_posix() for path in paths if path.name == CONFIGS[1])
+    several = sorted(path.parent.as_posix() for path in paths if path.name == ADAPTER_CONFIG)
     if several and not inner:
         shown = ", ".join(several[:10]) + (f" and {len(several) - 10} more" if len(several) > 10 else "")
         raise CheckpointError(
@@ -216,18 +212,19 @@ def listed_before(repo: str, commit: str, repo_type: str = "model") -> dict[str,
         return {}
 
 
-def _first(files: Collection[str], config: Mapping[str, Any], place: str) -> str:
+def _first(files: Collection[str], folder: Path, role: str, name: str) -> str:
     """The adapter's weights, or the weight file or index that transformers opens first.
 
     Raises:
-        CheckpointError: as :func:`choose` and :func:`refuse_neighbours` do.
+        CheckpointError: as :func:`choose`, :func:`read_config` and :func:`refuse_neighbours` do.
     """
-    names = {f"{first}/" if rest else first for first, _, rest in (file.partition("/") for file in files)}
+    place = f"{role} {name}"
+    names = {f"{top}/" if rest else top for top, _, rest in (file.partition("/") for file in files)}
     if is_adapter_list(names):
         refuse_neighbours(names, place)
-        if ADAPTER in names:
-            return ADAPTER
-    return choose(names, config, place)
+        return ADAPTER if ADAPTER in names else choose(names, {}, place)
+    # read here, so that a model that cannot be dequantised is refused before its weights are fetched
+    return choose(names, read_config(folder, role) if CONFIG in names else {}, place)
 
 
 def _with_shards(first: str, files: Collection[str], folder: Path, place: str) -> list[str]:
@@ -257,7 +254,7 @@ def _shards(folder: Path, first: str) -> set[str]:
 def _choose_others(files: Collection[str]) -> list[str]:
     """The side files, judged by their names, and the report with the history of the model."""
     paths = [path for path in map(PurePosixPath, files) if not path.is_absolute() and ".." not in path.parts]
-    found = {path.as_posix() for path in candidates(paths)} | {REPORT, CONFIGS[1]}
+    found = {path.as_posix() for path in candidates(paths)} | {REPORT, ADAPTER_CONFIG}
     return [file for file in files if file in found and (file == REPORT or file not in MADE)]
 
 

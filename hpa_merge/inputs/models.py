@@ -1,5 +1,6 @@
 """A model that is asked or shown: the folder of a checkpoint, or of an adapter, which needs the model under it."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import Any, final
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint, is_adapter
-from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.checkpoint.folder import read_json
+from hpa_merge.checkpoint.weight_files import ADAPTER_CONFIG
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.hub import locate
@@ -19,6 +20,12 @@ from hpa_merge.inputs.opening import open_checkpoint, open_new
 from hpa_merge.inputs.own_code import NONE, Trust
 
 __all__ = ["Loadable", "loadable", "open_model"]
+
+ROLES_HERE = {"NEW": "MODEL", "OLD": "its base"}
+"""What the roles of a merge are called where a model is asked."""
+
+ROLES = re.compile(r"(?<![\w./-])(NEW|OLD)(?![\w./-]*[\w/-])")
+"""A role in a message, and not a part of a path."""
 
 
 @final
@@ -77,7 +84,7 @@ def open_model(
         trust: whether the code that it brings may be run.
 
     Raises:
-        CheckpointError: it is no whole checkpoint; the base is not found, or the adapter does not fit it.
+        CheckpointError: it is not a whole checkpoint; the base is not found, or the adapter does not fit it.
         NumericalError: a tensor of the adapter holds NaN or infinity.
     """
     if not is_adapter(folder):
@@ -90,7 +97,7 @@ def open_model(
         try:
             opened = open_new(folder, below, dtype, tower, "MODEL", trust)
         except CheckpointError as error:  # its sentences are written for a merge
-            raise CheckpointError(str(error).replace("NEW ", "MODEL ").replace("OLD", "its base")) from error
+            raise CheckpointError(ROLES.sub(lambda role: ROLES_HERE[role[0]], str(error))) from error
         with opened:
             yield opened
 
@@ -103,12 +110,13 @@ def _find_base(folder: Path, given: str | Path | None, otherwise: str | Path | N
     """The base of an adapter; arguments and errors are those of :func:`open_model`."""
     if given is not None:
         return given
-    name = read_json(folder, "MODEL", CONFIG).get("base_model_name_or_path") if (folder / CONFIG).exists() else None
+    config = read_json(folder, "MODEL", ADAPTER_CONFIG) if (folder / ADAPTER_CONFIG).exists() else {}
+    name = config.get("base_model_name_or_path")
     if isinstance(name, str) and name and _is_folder(Path(name)):
         return Path(name)
     if otherwise is not None:
         return otherwise
-    named = f"{name} is no folder here" if isinstance(name, str) and name.isprintable() and name else "it names none"
+    named = f"{name} is not a folder here" if isinstance(name, str) and name.isprintable() and name else "it names none"
     raise CheckpointError(
         f"MODEL {folder} is an adapter, and the model that it was trained on is not known ({named}): give that model "
         "with --base."

@@ -41,9 +41,8 @@ def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto", trust: T
         return opened
     wanted, kept = DTYPES[dtype], None
     if wanted.itemsize == 2 and not is_original_llava(opened.config):
-        header = {key: (info.dtype, info.shape) for key, info in opened.tensors.items()}
         with opened.side_folder() as place:
-            kept = kept_in_float32(place, header, role, wanted, opened.code)
+            kept = kept_in_float32(place, opened.header, role, wanted, opened.code)
     return opened.read_as(wanted, lambda key: kept is not None and kept.search(key) is not None)
 
 
@@ -73,9 +72,8 @@ def open_new(
     own = open_adapter(folder, role)
     try:
         below = attach_tower(old, tower) if is_original_llava(old.config) else old
-        headers = [{key: (i.dtype, i.shape) for key, i in part.tensors.items()} for part in (own, below)]
         with old.side_folder() as base:
-            given = (folder, own.config, headers[0], base, headers[1], below.tower, old.code)
+            given = (folder, own.config, own.header, base, below.header, below.tower, old.code)
             try_adapter(*given)
             adapter = Adapter(*given)
         if apart := sorted(adapter.keys & below.external):
@@ -83,7 +81,7 @@ def open_new(
                 f"{role} {folder} is an adapter that changes {apart[0]}, which is not in OLD but in the vision tower "
                 f"{below.tower}, and OUT has no tower: give an OLD that has the tower's weights."
             )
-        notes = [*adapter.notes, *_read_all(own, adapter)]
+        notes = [*adapter.notes, *_check_values(own, adapter)]
         files, of_adapter = lay_over(old.side_files(), own.side_files(), folder)
     except BaseException:
         own.close()
@@ -107,8 +105,8 @@ def open_new(
     return trust.with_code(old.under(overlay, role))
 
 
-def _read_all(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
-    """Read every tensor of an adapter once; what the user should know about their values, a sentence each.
+def _check_values(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
+    """Check the values of an adapter's tensors; what the user should know about them, a sentence each.
 
     Raises:
         CheckpointError: two tensors for one tensor of OLD differ.
@@ -132,7 +130,7 @@ def _read_all(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
             )
     factors = [(adapter.sources_of(each.a), adapter.sources_of(each.b)) for each in adapter.factors if each.plain]
     idle = sum(a <= zero or b <= zero for a, b in factors)
-    if idle == len(factors) and len({*own.tensors} - {key for a, b in factors for key in a | b}) == 0 and idle:
+    if idle and idle == len(factors) and own.tensors.keys() <= {key for a, b in factors for key in a | b}:
         yield "all its updates are zero (as lora_B is before the first step), so that NEW is equal to OLD."
     elif idle:
         yield f"{idle} of its {len(factors)} low-rank updates are zero, so that NEW has OLD's weights there."

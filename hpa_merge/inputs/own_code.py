@@ -23,10 +23,10 @@ __all__ = ["NONE", "Trust"]
 
 @final
 class Trust:
-    """Whether the code of the checkpoints of a run may be run; if not, none is even read."""
+    """Whether the code of a run's checkpoints may be run; code that is not trusted is not read."""
 
     def __init__(self, trusted: bool, sources: Iterable[Source] = ()) -> None:
-        """``sources``: the checkpoints of the run, whose commits hold for code too that others name in them."""
+        """``sources``: the checkpoints of the run; code in one of their repositories is read at the same commit."""
         self._trusted = trusted
         self._sources = tuple(sources)
         self._fetched: dict[str, tuple[Path, str]] = {}
@@ -63,7 +63,7 @@ class Trust:
         return replace(checkpoint, code=code)
 
     def _of_repository(self, repository: str, references: Iterable[Reference], role: str) -> Part:
-        """The code in another repository; without it, why, for whoever needs it."""
+        """The code in another repository; if it cannot be read, a part that says why in ``lacking``."""
         if repository not in self._fetched:
             try:
                 self._fetched[repository] = self._fetch(repository, role)

@@ -4,7 +4,6 @@ A format is a file here and a row of :data:`FORMATS`. Nothing is computed before
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,7 +36,6 @@ __all__ = [
     "Recipe",
     "Refused",
     "configurations",
-    "counted",
     "find_format",
     "find_recipes",
     "is_spare",
@@ -97,7 +95,10 @@ def find_recipes(
         Refused: the format is not read here, its library is missing, or the tensors do not fit it.
     """
     found = find_format(config)
-    recipes = tuple(found.find(Quantised(config, header, read)))
+    try:
+        recipes = tuple(found.find(Quantised(config, header, read)))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # tensors with too few axes, or empty ones
+        raise Refused(f"its tensors are not those of a format {found.methods[0]} ({error}): {FULL}") from error
     if found.turns and model_type in WITH_CONV1D:
         recipes = tuple(map(_turned, recipes))
     return recipes, f"{found.library} {version_of(found.library)}"
@@ -129,11 +130,6 @@ def method_of(config: Mapping[str, Any]) -> str:
     """What a quantization_config calls its format; bitsandbytes' earlier ones did not say it."""
     guessed = "bitsandbytes" if config.get("load_in_4bit") or config.get("load_in_8bit") else "unknown"
     return str(config.get("quant_method") or guessed)
-
-
-def counted(recipes: Mapping[str, Recipe]) -> dict[str, int]:
-    """How many weights are stored in which way."""
-    return dict(sorted(Counter(recipe.kind for recipe in recipes.values()).items()))
 
 
 def is_spare(name: str) -> bool:

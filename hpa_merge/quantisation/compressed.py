@@ -66,7 +66,7 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
     """The scheme of each group of the configuration, and the name of its format.
 
     Raises:
-        Refused: the configuration describes something else than weights in few bits.
+        Refused: the configuration describes something other than weights in few bits.
     """
     groups = config.get("config_groups")
     if not isinstance(groups, dict) or not groups:
@@ -78,7 +78,7 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
         raise Refused(f"its weights are rotated (transform_config), and only a forward rotates them back: {FULL}")
     for group in groups.values():
         if not isinstance(group, dict):
-            raise Refused(f"a group of its configuration is {group!r:.40}, which is no scheme: {FULL}")
+            raise Refused(f"a group of its configuration is {group!r:.40}, which is not a scheme: {FULL}")
         fmt = group.get("format") or config.get("format")
         if fmt in SPARSE:
             raise Refused(f"its weights are stored sparse ({fmt}): {FULL}")
@@ -87,6 +87,11 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
 
 
 def _scheme(group: Mapping[str, Any], fmt: str | None) -> tuple[Any, str]:
+    """The scheme of a group as compressed-tensors has it, and the name of its format: ``fmt``, or what it infers.
+
+    Raises:
+        Refused: compressed-tensors does not read it.
+    """
     from compressed_tensors.compressors.format import infer_module_format
     from compressed_tensors.config import CompressionFormat
     from compressed_tensors.quantization import QuantizationScheme
@@ -136,6 +141,8 @@ def _shape(given: Quantised, parts: Mapping[str, str]) -> tuple[int, ...] | None
 def _fits(given: Quantised, parts: Mapping[str, str], shape: tuple[int, ...], weights: Any) -> bool:
     """Whether tensors of these shapes and dtypes hold a weight of ``shape`` in that scheme."""
     dtype, stored = given.header[next(iter(parts.values()))]
+    if len(shape) < 2:
+        return False
     rows, columns = shape[-2:]
     packed = "weight_packed" in parts
     if packed and dtype == torch.int32 and stored != (rows, math.ceil(columns * weights.num_bits / 32)):

@@ -54,7 +54,7 @@ def _block(found: Any) -> tuple[int, int] | None:
     if found is None:
         return None
     if not (isinstance(found, list | tuple) and len(found) == 2 and all(type(n) is int and n > 0 for n in found)):
-        raise Refused(f"weight_block_size is {found!r:.40}, which is no pair of sizes: {FULL}")
+        raise Refused(f"weight_block_size is {found!r:.40}, which is not a pair of sizes: {FULL}")
     return found[0], found[1]
 
 

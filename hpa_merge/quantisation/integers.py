@@ -66,7 +66,7 @@ def find_awq(given: Quantised) -> Iterator[Recipe]:
         expected = {"qweight": (columns, rows // 8), "qzeros": (groups, rows // 8), "scales": (groups, rows)}
         _check(given, module, parts, expected)
         if columns % groups or words * 8 != rows:
-            raise Refused(f"{module} has {groups} groups for {columns} inputs: {FULL}")
+            raise Refused(f"{module} has {groups} groups for {columns} inputs and {rows} outputs: {FULL}")
         unpack = partial(_unpack_awq, size=columns // groups)
         yield Recipe(f"{module}.weight", (rows, columns), parts, unpack, "AWQ with 4 bits")
 
@@ -114,17 +114,17 @@ def _unpack_awq(parts: Parts, dtype: torch.dtype, *, size: int) -> Tensor:
 
 
 def _scale(numbers: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor) -> None:
-    """Turn ``numbers`` ``[c, r]`` into ``scale · (number − zero)``, a thousand inputs at a time.
+    """Turn ``numbers`` ``[c, r]`` into ``scale · (number − zero)`` in place, :data:`INPUTS` inputs at a time.
 
     Args:
         zeros, scales: ``[groups, r]``.
         groups: the group of each input, ``[c]``.
 
     Raises:
-        ValueError: there is no such group.
+        ValueError: ``groups`` names one that does not exist.
     """
     if bool(((groups < 0) | (groups >= len(scales))).any()):
-        raise ValueError("g_idx names groups that there are not")
+        raise ValueError("g_idx names groups that do not exist")
     for start in range(0, len(numbers), INPUTS):
         here = slice(start, start + INPUTS)
         numbers[here].sub_(zeros[groups[here]]).mul_(scales[groups[here]])

@@ -43,10 +43,6 @@ class Quantised:
     header: Header
     read: Callable[[str], Tensor]
 
-    def dtype(self, name: str) -> torch.dtype | None:
-        """The dtype of a tensor; None if there is none of that name."""
-        return self.header[name][0] if name in self.header else None
-
     def ending(self, leaf: str) -> Iterator[str]:
         """The names before ``leaf`` of every tensor that ends with it, in order."""
         return (name.removesuffix(leaf) for name in self.header if name.endswith(leaf))

@@ -182,7 +182,7 @@ EMBEDDINGS = (
     "load OLD, these embeddings and the adapter with the tool that trained them, merge_and_unload(), "
     "save_pretrained(), and give the result."
 )
-VALUE = "a value head is no part of the model that answers, so move the file out of the folder."
+VALUE = "a value head is not a part of the model that answers, so move the file out of the folder."
 OTHERWISE = (
     "if they are trained weights, merge them and the adapter into OLD with the tool that trained them, and give the "
     "result; if not, move the file out of the folder."

@@ -169,7 +169,7 @@ FILES = (
     Case(
         "one file of another name",
         lambda old, new: joined(new, name="weights.safetensors"),
-        refused=f"NEW {{new}} {NONE} weights.safetensors, a name that transformers looks for in no folder: rename it "
+        refused=f"NEW {{new}} {NONE} weights.safetensors, a name that transformers does not look for: rename it "
         'to model.safetensors, or add "transformers_weights": "weights.safetensors" to config.json.',
     ),
     Case(

@@ -88,6 +88,16 @@ def test_the_base_of_an_adapter(tiny: Tiny, tmp_path: Path) -> None:
         assert (found.side, found.weights, found.merge_into) == (case.old, case.old, None)
 
 
+def test_a_folder_with_the_name_of_a_role(tiny: Tiny, tmp_path: Path) -> None:
+    """The roles of a merge are replaced in a message, and not in a path."""
+    made = make_adapter(tiny("llama").old, "llama", lora(target_modules=["q_proj"]), tmp_path / "adapter")
+    adapter = shutil.copytree(made, tmp_path / "OLD" / "NEW")
+    with pytest.raises(CheckpointError) as raised, loadable(adapter, tiny("gpt2").old, None):
+        pass
+    assert str(raised.value).startswith(f"MODEL {adapter}: ")
+    assert "give as its base the model that it was trained on" in str(raised.value)
+
+
 def test_the_commands_take_an_adapter(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = tiny("llama")
     adapter = make_adapter(case.old, "llama", lora(target_modules=["q_proj", "down_proj"]), tmp_path / "adapter")

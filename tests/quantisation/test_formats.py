@@ -1,5 +1,6 @@
 """Every format that is read: the weights are those that a slow computation finds, in OUT's layout and dtype."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,8 @@ def test_other_names_of_scales_and_what_out_does_not_need(plain: Path, tmp_path:
     ("kind", "config", "complaint"),
     [
         ("fp8", {"quant_method": "hqq"}, "method hqq), and that is not among the formats that are read here (fp8, "),
-        ("fp8", {"weight_block_size": "all"}, "weight_block_size is 'all', which is no pair of sizes: "),
-        ("fp8", {"weight_block_size": [128, 0]}, "weight_block_size is [128, 0], which is no pair of sizes: "),
+        ("fp8", {"weight_block_size": "all"}, "weight_block_size is 'all', which is not a pair of sizes: "),
+        ("fp8", {"weight_block_size": [128, 0]}, "weight_block_size is [128, 0], which is not a pair of sizes: "),
         ("modelopt", {"quant_algo": "NVFP4"}, "quant_algo 'NVFP4' is not read here, only FP8 is: "),
         ("gptq", {"bits": 5}, "bits is 5, which is not read here: "),
         ("gptq", {"bits": 8}, "model.layers.0.mlp.down_proj.qzeros is [3, 12] instead of [3, 24]: "),
@@ -201,7 +202,55 @@ def test_tensors_that_do_not_fit(
     assert complaint in refused(made)
 
 
-def test_damaged_parts_are_told_with_the_tensor(plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [*WRITERS, *STACKS])
+def test_tensors_of_any_size(kind: str, plain: Path, stack: Path, tmp_path: Path) -> None:
+    """A refusal, or a weight: no other exception, and nothing is read outside of a tensor."""
+    made = quantise(stack if kind in STACKS else plain, tmp_path / "quantised", kind)
+    stored = load_file(made / "model.safetensors")
+    of_the_weight = [name for name in stored if name.startswith((NAME.removesuffix("weight"), STACK))]
+    for name in of_the_weight:
+        for shape in ((), (3,), (0,), (0, 3), (3, 0), (2, 2, 2), (0, *stored[name].shape[1:])):
+            changed = {**stored, name: torch.zeros(shape, dtype=stored[name].dtype)}
+            save_file(changed, made / "model.safetensors", {"format": "pt"})
+            with contextlib.suppress(CheckpointError), Checkpoint.open(made, "NEW") as found:
+                for each in found.tensors:
+                    found.read(each)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value"),
+    [
+        ("absmax", torch.zeros(95, dtype=torch.uint8)),
+        ("absmax", torch.zeros(96)),
+        ("nested_absmax", torch.zeros(0)),
+        ("nested_absmax", torch.zeros(1, dtype=torch.bfloat16)),
+        ("nested_quant_map", torch.zeros(255)),
+        ("nested_quant_map", torch.zeros(256, dtype=torch.float16)),
+    ],
+)
+def test_scales_that_bitsandbytes_would_read_beyond_their_end(
+    leaf: str, value: torch.Tensor, plain: Path, tmp_path: Path
+) -> None:
+    made = quantised(plain, tmp_path, "nf4-nested")
+    tensors = {**load_file(made / "model.safetensors"), f"{NAME}.{leaf}": value}
+    save_file(tensors, made / "model.safetensors")
+    assert f"the tensors of {NAME} do not hold a weight of [64, 96]: " in refused(made)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("nested_dtype", "load"), ("nested_offset", None), ("nested_blocksize", 0), ("blocksize", 0)]
+)
+def test_a_description_that_bitsandbytes_does_not_write(field: str, value: Any, plain: Path, tmp_path: Path) -> None:
+    made = quantised(plain, tmp_path, "nf4-nested")
+    tensors = load_file(made / "model.safetensors")
+    state = f"{NAME}.quant_state.bitsandbytes__nf4"
+    described = json.loads(tensors[state].numpy().tobytes()) | {field: value}
+    tensors[state] = torch.frombuffer(bytearray(json.dumps(described).encode()), dtype=torch.uint8)
+    save_file(tensors, made / "model.safetensors")
+    assert f"the description of {NAME} cannot be read (" in refused(made)
+
+
+def test_an_error_names_the_tensor_whose_parts_are_damaged(plain: Path, tmp_path: Path) -> None:
     made = quantised(plain, tmp_path, "gptq-order")
     tensors = load_file(made / "model.safetensors")
     tensors[NAME.replace("weight", "g_idx")] += 1000
