@@ -11,7 +11,7 @@ from typing import Unpack
 from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
-from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
+from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.run import merge_all
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.collecting import Suite
@@ -24,6 +24,7 @@ from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.secrets import shown
 from hpa_merge.isolation import kept
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.render.folder import render
 from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation, gate

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     BASE,
@@ -21,7 +22,12 @@ from hpa_merge.cli.model_options import (
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped,
+    needed=("prompts", "output", "count", "judge"),
+    short_help="Make the safety samples from OLD's own refusals.",
+    context_settings=HELP,
+)
 @click.argument("old", shell_complete=folders)
 @click.option("--prompts", type=FILE, required=True, metavar="FILE|ID", help="Unsafe prompts, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")

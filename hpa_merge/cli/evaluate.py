@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     BASE,
@@ -46,11 +47,19 @@ OUTPUT_OPTIONS = (
 )
 
 
+NEEDED = ("safety_test", "task_test", "benign_test", "judge", "json_file", "samples")
+"""Options that everyone needs."""
+
 PASSED_ON = ("samples", "seed", "answers", "max_dasr", "max_task_drop", "max_over_refusal", "max_broken")
 """Options that are passed on to :func:`hpa_merge.evaluate`."""
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped,
+    needed=NEEDED,
+    short_help="Ask several models the same prompts, and gate on the result.",
+    context_settings=HELP,
+)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
 @options(
     TEST_OPTIONS,

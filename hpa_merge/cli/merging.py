@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
@@ -22,21 +23,8 @@ from hpa_merge.methods import RULES, find_rule, method_of
 if TYPE_CHECKING:
     from hpa_merge.engine.request import MergeRequest
 
-EPILOG = """\b
-Further commands, in OLD's place:
-  calib       make the safety samples from OLD's own refusals
-  completion  print the completion script for bash, zsh or fish
-  demo        train a small LLaVA in a folder, tune it, and merge both
-  eval        ask several models the same prompts, compare them, and gate on the result
-  inspect     show what merges decided, side by side, layer by layer, or round by round
-  push        publish a merged folder on the Hub
-  report      draw the report of a merged folder again, with the results of an evaluation
-  samples     show a file of samples as a model gets them
-  score       print the paper's metrics of a sequence of tuning steps
-  sweep       try several settings: many OUTs from one read of OLD and NEW
-  tune        find the setting that is safe enough and loses least, and make OUT with it
-  verify      check that a merged folder is complete and correct
-"""
+NEEDED = ("safety_calib", "task_calib", "output", "p_max", "dry_run", "resume")
+"""Options of a merge that everyone needs."""
 
 OPTIONAL = ("vision_tower", "stats", "first")
 PATHS = ("safety_calib", "output", *OPTIONAL)
@@ -116,7 +104,14 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
     return options(group, QUIET)
 
 
-@click.command(context_settings=HELP, epilog=EPILOG)
+def _further() -> Mapping[str, str]:
+    """The further commands, and the first sentence of each one's help."""
+    from hpa_merge.cli import COMMANDS
+
+    return {name: command.get_short_help_str(limit=100).rstrip(".") for name, command in COMMANDS.items()}
+
+
+@click.command(cls=Grouped, needed=NEEDED, further=_further, context_settings=HELP)
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @job_options("OUT: a new folder.")
@@ -127,10 +122,9 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
 def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Repair an aligned model after a tuning step.
 
-    OLD is the checkpoint before tuning. NEW is the one after it, or a PEFT adapter that was trained on OLD. Both are
-    folders or names on the Hub (org/name[:folder][@revision]). From them, a few safety samples and some samples of the
-    new task, hpa-merge computes which input columns of each linear weight to restore to their old values, and writes
-    the result to OUT. It trains nothing and never holds a whole model in memory.
+    OLD is the checkpoint before tuning, NEW the one after it or a PEFT adapter on OLD: folders, or names on the Hub
+    (org/name[:folder][@revision]). In OUT, the input columns that safety needs most are OLD's again. Nothing is
+    trained, and no whole model is ever in memory.
     """
     paths, values = read_options(context, given)
     rule = find_rule(method_of(values))
@@ -167,7 +161,9 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
             publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped, needed=NEEDED, short_help="Try several settings: many OUTs from one read.", context_settings=HELP
+)
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @click.argument("settings", type=FILE)

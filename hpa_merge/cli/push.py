@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hpa_merge.publishing.upload import PushReport
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Publish a merged folder on the Hub.", context_settings=HELP)
 @click.argument("out", type=FILE)
 @click.argument("repo", metavar="ID")
 @click.option("--private", is_flag=True, help="Make the repository private if it is created.")

@@ -7,7 +7,7 @@ import click
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Draw the report of a merged folder again.", context_settings=HELP)
 @click.argument("out", type=FILE)
 @click.option("--evaluation", type=FILE, help="A file of hpa-merge eval --json: it becomes part of the report.")
 @click.option("--name", help="The name of OUT's model in that file, if the file does not name the folder.")

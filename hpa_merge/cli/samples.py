@@ -15,7 +15,7 @@ DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "t
 """Options of a merge that decide what a model gets of a file."""
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Show a file of samples as a model gets them.", context_settings=HELP)
 @click.argument("file", metavar="FILE|ID")
 @click.option("--model", type=FILE, required=True, metavar="FOLDER", help="OLD for a safety set, NEW for a task set.")
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
@@ -25,6 +26,9 @@ from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, opt
 from hpa_merge.config import HPAConfig
 from hpa_merge.errors import EvaluationError
 
+NEEDED = ("safety_calib", "task_calib", "output", "safety_test", "task_test", "max_asr", "dry_run", "resume")
+"""Options that everyone needs."""
+
 PERCENT = click.FloatRange(min=0, max=100)
 
 GOAL_OPTIONS = (
@@ -38,7 +42,12 @@ GOAL_OPTIONS = (
 )
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped,
+    needed=NEEDED,
+    short_help="Find the setting that is safe enough and loses least.",
+    context_settings=HELP,
+)
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)

@@ -14,7 +14,7 @@ WRONG = 2
 """The exit status if something is wrong with OUT."""
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Check that a merged folder is complete and correct.", context_settings=HELP)
 @click.argument("out", type=FILE)
 @click.option("--old", metavar="FOLDER|ID", shell_complete=folders, help="OLD of the merge; give --new too.")
 @click.option("--new", metavar="FOLDER|ID", shell_complete=folders, help="NEW of the merge.")

@@ -26,6 +26,7 @@ from hpa_merge.model import (
     Unit,
 )
 from hpa_merge.model.aligned_memory import aligned
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]
@@ -49,7 +50,13 @@ class CalibrationRun:
     """
 
     def __init__(
-        self, purpose: str, weights: Weights, meta: MetaModel, samples: Encoding, config: CalibrationOptions
+        self,
+        purpose: str,
+        weights: Weights,
+        meta: MetaModel,
+        samples: Encoding,
+        config: CalibrationOptions,
+        on_progress: Progress = silent,
     ) -> None:
         """Encode the samples; errors are those of :meth:`Encoding.inputs`.
 
@@ -69,7 +76,7 @@ class CalibrationRun:
         self._compared = 0  # of the own samples, how many the other model runs
         self._chosen: tuple[dict[int, Choices], dict[int, Choices]] = ({}, {})
         self._choosing = ChoiceHooks(meta.model, ())
-        self.inputs = samples.inputs(meta)
+        self.inputs = samples.inputs(meta, on_progress)
         self.tally, self.shown = samples.tally, tuple(samples.shown)
         self._samples = samples.samples
         self._forwards = PausedForwards(meta.model, meta.units)

@@ -16,6 +16,7 @@ from hpa_merge.engine.tally import Tally
 from hpa_merge.errors import CalibrationError, ConfigError, ResourceError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.model import MetaModel
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Sample
 from hpa_merge.report.planned import ShownPiece, ShownSample
 
@@ -101,7 +102,7 @@ class Encoding:
                 folder, given.samples, self._template, config.max_frames, checkpoint.code
             )
 
-    def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
+    def inputs(self, meta: MetaModel, on_progress: Progress = silent) -> list[dict[str, Tensor]]:
         """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
 
         A task sample that does not fit is dropped and counted. A safety sample that does not fit is refused, and so is
@@ -109,12 +110,16 @@ class Encoding:
 
         Args:
             meta: of the checkpoint.
+            on_progress: called before each sample.
 
         Raises:
             CalibrationError: a sample cannot be encoded, or has to fit and does not; names its line.
             CheckpointError: what is needed for that is missing, or cannot be loaded.
             ResourceError: they do not fit into memory together.
         """
+        what = f"encoding the {self._purpose} samples"
+        if self.samples:
+            on_progress(what, 0, 1)
         encoder, length = self._opened(meta), self._length(meta)
         remedy = "shorten the texts, because the model has no more positions"
         if length == self._config.max_length:
@@ -122,7 +127,8 @@ class Encoding:
         free, taken = free_bytes(torch.device("cpu")), 0
         inputs: list[dict[str, Tensor]] = []
         used: list[Sample] = []
-        for sample in self.samples:
+        for number, sample in enumerate(self.samples, start=1):
+            on_progress(f"{what}, {number} of {len(self.samples)}", 0, 1)
             made = encoder.prepare(sample, length)
             unfit = made.unfit
             if self._purpose == "safety" and made.cut and not sample.turns:

@@ -10,10 +10,11 @@ from hpa_merge.engine.components import component_records
 from hpa_merge.engine.hessian_files import folder_of
 from hpa_merge.engine.memory import hessian_bytes
 from hpa_merge.engine.plan import LinearPair, OutPlan
-from hpa_merge.engine.request import MergeRequest, Progress, silent
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import Unit
+from hpa_merge.progress import Progress, silent
 from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
 
 __all__ = ["preview"]
@@ -30,12 +31,13 @@ def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path,
     Raises:
         InputError, NumericalError: as the merge would.
     """
-    with prepare(request, show=SHOWN) as prepared:
+    with prepare(request, SHOWN, on_progress) as prepared:
         linears, changed, new = prepared.plan.linears, set(), prepared.inputs.new
         for done, (unit, pairs) in enumerate(linears.items()):
             on_progress(unit.name, done, len(linears))
             included = [pair for pair in pairs if any(out.includes(pair) for out in prepared.plan.outs)]
             changed |= _changed(prepared, included)
+        on_progress("done", len(linears), len(linears))
         return {
             path: _of_out(request, prepared, path, out, new if form is None else form.layout, changed)
             for path, out, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 from hpa_merge.engine.loop import run_loop
 from hpa_merge.engine.memory import explaining
 from hpa_merge.engine.output import MergeOutput
-from hpa_merge.engine.request import MergeRequest, Progress, Render, silent
+from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.errors import CheckpointError, HPAError, OutputError
+from hpa_merge.progress import Progress, silent
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["merge_all"]
@@ -32,10 +33,13 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
                 outputs[out] = MergeOutput(request, prepared, out, plan, form)
         return list(outputs.values())
 
-    with prepare(request) as prepared, explaining(prepared.memory, prepared.device):
+    with prepare(request, on_progress=on_progress) as prepared, explaining(prepared.memory, prepared.device):
         reports = dict(prepared.finished)
         try:
             from_first = run_loop(prepared, make, on_progress, request.stats)
+            on_progress(
+                "drawing the page" if request.page else "writing the report", prepared.steps - 1, prepared.steps
+            )
             for (out, output), distance in zip(outputs.items(), from_first, strict=True):
                 reports[out] = output.publish(render, started, distance)
         except BaseException as error:
@@ -45,4 +49,5 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
             for output in outputs.values():
                 output.abort(keep=keep)
             raise
+        on_progress("done", prepared.steps, prepared.steps)
     return {out: reports[out] for out in request.outs}

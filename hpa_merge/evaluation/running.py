@@ -13,12 +13,13 @@ from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, temp
 from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
-from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
+from hpa_merge.evaluation.collecting import Suite, assess, check_answers, collect
 from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.models import loadable
 from hpa_merge.inputs.own_code import Trust
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
@@ -118,7 +119,7 @@ def evaluate(
     how: Answering,
     *,
     seed: int = 0,
-    on_progress: Progress = lambda *_: None,
+    on_progress: Progress = silent,
 ) -> tuple[ModelResult, ...]:
     """The figures of each model.
 
@@ -146,13 +147,17 @@ def evaluate(
         return lambda what, done, _: on_progress(f"{name}: {what}", behind + done, total)
 
     for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True)):
+        tell = telling(name, number * suite.count)
+        tell("loading", 0, total)
         with opened(model, suite.example.sample, how, first=models[0]) as answerer:
-            collect(answerer, suite, folder, telling(name, number * suite.count))
+            collect(answerer, suite, folder, tell)
     results = []
+    on_progress("loading the judge", total // 2, total)
     with opened_judge(judge, suite.example.sample if suite.safety else None, how) as opened_one:
         for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True), start=len(models)):
             tell = telling(f"judging {name}", number * suite.count)
             results.append(assess(name, model, suite, folder, opened_one, seed, tell))
+    on_progress("done", total, total)
     return tuple(results)
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -18,6 +18,7 @@ from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.thinking import read_answer
 from hpa_merge.files.disk import inside, write_whole
 from hpa_merge.files.weight_names import protected
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Media, Turn
 
 __all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]
@@ -63,7 +64,7 @@ def make_safety_set(
     count: int,
     *,
     seed: int = 0,
-    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+    on_progress: Progress = silent,
 ) -> SafetySet:
     """``count`` samples; each of the prompts' categories has as many as another, as far as their answers allow it.
 

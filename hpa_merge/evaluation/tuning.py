@@ -17,7 +17,7 @@ from hpa_merge.checkpoint.output import Places, telling
 from hpa_merge.checkpoint.replacing import check_replaceable
 from hpa_merge.checkpoint.swap import publish_folder
 from hpa_merge.config import HPAConfig
-from hpa_merge.engine.request import MergeRequest, Progress
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.run import merge_all
 from hpa_merge.engine.sets import locate_sets
 from hpa_merge.errors import CalibrationError, ConfigError, EvaluationError, OutputError
@@ -28,6 +28,7 @@ from hpa_merge.evaluation.running import Answering, evaluate
 from hpa_merge.files.disk import Foreign, mount_points, open_written, overlap, write_whole
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, is_plain_name
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import DataSource, Media, ReadingOptions, Sample, parse_record, read_records
 from hpa_merge.render.folder import files_of, render
 from hpa_merge.report.evaluation import MAX_BROKEN, ModelResult, beyond
@@ -124,8 +125,8 @@ def tune(
     *,
     seed: int = 0,
     keep_all: bool = False,
-    on_merge: Progress = lambda *_: None,
-    on_answer: Progress = lambda *_: None,
+    on_merge: Progress = silent,
+    on_answer: Progress = silent,
 ) -> Tuning:
     """Merge every setting of ``request``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
 
@@ -158,6 +159,7 @@ def tune(
     chosen = choose(settings, goal)
     if chosen is not None:
         if request.page:
+            on_merge("drawing the page", 0, 1)
             _draw(place / chosen, reports[place / chosen])
         publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
     if not keep_all:

@@ -24,6 +24,7 @@ from hpa_merge.errors import PublishError
 from hpa_merge.files.inside import TooLong, find_inside, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
 from hpa_merge.inputs.hub_errors import AGAIN, is_dropped, publishing
+from hpa_merge.progress import Progress, silent
 from hpa_merge.publishing.destination import Destination, check_destination, create
 from hpa_merge.render import folder as drawings
 from hpa_merge.render.card import UNPUBLISHED, for_the_hub
@@ -86,7 +87,7 @@ def push(
     pull_request: bool = False,
     message: str | None = None,
     dry_run: bool = False,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: Progress = silent,
     on_note: Callable[[str], None] = lambda sentence: None,
 ) -> PushReport:
     """Publish a folder that :func:`hpa_merge.merge` has made.
