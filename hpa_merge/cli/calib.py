@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.early import refuse_unsafe_prompts
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
@@ -47,6 +48,7 @@ def calib_command(
     check_endpoint(given)
     check_folders([old], given)
     judge = judge_from(given)
+    refuse_unsafe_prompts(prompts, given)
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from hpa_merge.api import calibrate
 

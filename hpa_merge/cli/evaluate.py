@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.early import refuse_tests
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
@@ -89,6 +90,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     folders = [*map(Path, models), *test_files(given)]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
+    refuse_tests(given, given)
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from rich.console import Console
 

@@ -133,21 +133,23 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     outs = {out: HPAConfig.from_mapping(values, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
         raise click.UsageError("--private is for --push-to-hub ID.")
+    request = request_of(context, (old, new), outs, paths, given)
+    refuse_early(request)
+    if given["push_to_hub"] is not None:  # before the work
+        from hpa_merge.publishing.destination import Destination, check_destination
+
+        check_destination(Destination(given["push_to_hub"], given["private"]))
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
-        from hpa_merge.publishing.destination import Destination, check_destination
         from hpa_merge.render.folder import render
 
-        if given["push_to_hub"] is not None:  # before the work
-            check_destination(Destination(given["push_to_hub"], given["private"]))
         console = Console(quiet=quiet)
-        request = request_of(context, (old, new), outs, paths, given)
         if given["dry_run"]:
-            with progress_bar(quiet, "reading") as on_progress:
+            with progress_bar(quiet, "planning") as on_progress:
                 plan = preview(request, on_progress)[out]
             console.print(plan_summary(plan))
             return
@@ -184,6 +186,8 @@ def sweep_command(
     HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
     outs = {folder / name: config for name, config in read_settings(settings, values).items()}
     _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
+    request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
+    refuse_early(request, made=folder)
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
@@ -193,10 +197,9 @@ def sweep_command(
         from hpa_merge.render.folder import render
 
         console = Console(quiet=quiet)
-        request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
         with outs_folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
-                with progress_bar(quiet, "reading") as on_progress:
+                with progress_bar(quiet, "planning") as on_progress:
                     plans = preview(request, on_progress)
                 console.print(sweep_plan_summary({out.name: plan for out, plan in plans.items()}))
                 return
@@ -206,6 +209,13 @@ def sweep_command(
         if not quiet:
             for sentence in dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings):
                 complain(sentence, "Note")
+
+
+def refuse_early(request: "MergeRequest", made: Path | None = None) -> None:
+    """As :func:`hpa_merge.engine.early.refuse_early`, which is imported when it is needed."""
+    from hpa_merge.engine.early import refuse_early
+
+    refuse_early(request, made)
 
 
 def request_of(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpa_merge.cli.early import refuse_out
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, libraries, options, progress_bar
 from hpa_merge.errors import HPAError, PublishError
 
@@ -29,6 +30,11 @@ def push_command(out: Path, repo: str, quiet: bool, verbose: bool, **given: Any)
     command again: it sends only what has not arrived. The same commit deletes what ID holds of an earlier model, and
     --dry-run lists it. Log in with "hf auth login", or set HF_TOKEN.
     """
+    from hpa_merge.publishing.destination import Destination, check_login
+
+    where = Destination(repo, given["private"], given["branch"], given["pull_request"])
+    refuse_out(out)
+    check_login(where)
     with libraries(verbose, downloads=not quiet):
         _push(out, repo, quiet, given)
 

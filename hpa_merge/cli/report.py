@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hpa_merge.cli.early import refuse_out
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options
 
 
@@ -20,7 +21,8 @@ def report_command(
 
     With --evaluation, all three show what was measured of OUT. Each file is replaced atomically.
     """
-    with libraries(verbose):
+    refuse_out(out)
+    with libraries(verbose, downloads=not quiet):
         from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
 

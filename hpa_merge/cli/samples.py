@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.early import refuse_model, refuse_samples
 from hpa_merge.cli.model_options import BASE, READING_OPTIONS, TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.terminal import FILE, HELP, complain, libraries, options
@@ -53,6 +54,8 @@ def samples_command(
     encoded, so that what is cut, dropped or refused is known before the merge.
     """
     config = HPAConfig(**given).calibration
+    refuse_model(model, "MODEL", adapter=True)
+    refuse_samples(file)
     with libraries(verbose, encoding=True):
         from rich.console import Console
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.early import refuse_model, refuse_tests
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of
 from hpa_merge.cli.model_options import (
@@ -72,6 +73,9 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
         check_place(flag, path, [*inputs, *files, *filter(None, [out])], overwrite=given["overwrite"])
     named = judge_from(given)
+    refuse_model(old, "OLD", adapter=False)
+    refuse_model(new, "NEW", adapter=True)
+    refuse_tests(given, {"map": config.map, "ignore_field": config.ignore_field, "image_folder": paths["image_folder"]})
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.early import refuse_model, refuse_out
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER
@@ -50,6 +51,10 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     """
     encoding = given["safety_calib"] is not None or bool(given["task_calib"])
     several: dict[str, Any] = {name: given.pop(name) or None for name in ("task_calib", "image_folder")}
+    refuse_model(out, "OUT", adapter=True)
+    refuse_out(out)
+    refuse_model(given["old"], "OLD", adapter=False)
+    refuse_model(given["new"], "NEW", adapter=True)
     with libraries(verbose, downloads=not quiet, encoding=encoding):
         from hpa_merge.verification import verify
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import final
 
-from hpa_merge.calibration import SampleSet, read_samples
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.records import DataSource, Purpose, Sample
+from hpa_merge.records.sampling import SampleSet, read_samples
 
 __all__ = ["GivenSet", "Sets", "draw", "locate_sets", "read_sets"]
 
