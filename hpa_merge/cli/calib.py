@@ -21,6 +21,7 @@ from hpa_merge.cli.model_options import (
     reading,
 )
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
+from hpa_merge.counting import counted
 
 
 @click.command(
@@ -67,9 +68,10 @@ def calib_command(
             )
     if not quiet:
         shares = ", ".join(f"{number} {name}" for name, number in sorted(made.categories.items()))
-        click.echo(f"{output} has {len(made.samples)} samples{f' ({shares})' if shares else ''}.")
+        click.echo(f"{output} has {counted(len(made.samples), 'sample')}{f' ({shares})' if shares else ''}.")
         why = ", ".join(f"{number} {reason}" for reason, number in sorted(made.reasons.items()))
         click.echo(
-            f"Asked {made.asked} prompts; kept {len(made.samples)} refusals, dropped {made.dropped} other answers"
+            f"Asked {counted(made.asked, 'prompt')}; kept {counted(len(made.samples), 'refusal')}, "
+            f"dropped {counted(made.dropped, 'other answer')}"
             f"{f' ({why})' if why else ''}."
         )

@@ -8,6 +8,7 @@ import click
 
 from hpa_merge.cli.early import refuse_out
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, libraries, options, progress_bar
+from hpa_merge.counting import counted
 from hpa_merge.errors import HPAError, PublishError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _lines(report: "PushReport", out: Path, repo: str) -> list[str]:
     total = sum(report.files.values())
     size = f"{total / 1e9:.1f} GB" if total >= 1e8 else f"{total / 1e6:.1f} MB"
     if not done:
-        lines += [f"  {name} ({count} bytes)" for name, count in report.files.items()]
+        lines += [f"  {name} ({counted(count, 'byte')})" for name, count in report.files.items()]
     if report.changed and not report.unchanged:
         lines.append(f"With its name on the Hub and without local paths: {', '.join(report.changed)}.")
     if report.left_out:
@@ -87,7 +88,9 @@ def _lines(report: "PushReport", out: Path, repo: str) -> list[str]:
     if report.unchanged:
         lines.append(f"{repo} holds all of {out} already: {report.address}")
     elif done:
-        lines.append(f"{out} is published, {len(report.files)} files, {size}: {report.address}")
+        lines.append(f"{out} is published, {counted(len(report.files), 'file')}, {size}: {report.address}")
     else:
-        lines.append(f"{out} is sound: {len(report.files)} files, {size}, would go to {repo}. Nothing was done.")
+        lines.append(
+            f"{out} is sound: {counted(len(report.files), 'file')}, {size}, would go to {repo}. Nothing was done."
+        )
     return lines

@@ -10,6 +10,7 @@ from hpa_merge.cli.early import refuse_model, refuse_out
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER
+from hpa_merge.counting import counted, singular
 
 WRONG = 2
 """The exit status if something is wrong with OUT."""
@@ -65,7 +66,7 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     if report.problems:
         sys.exit(WRONG)
     if not quiet:
-        counts = ", ".join(f"{count} {kind}" for kind, count in report.checked.items())
+        counts = ", ".join(counted(count, singular(kind)) for kind, count in report.checked.items())
         click.echo(f"{out} is as its merge wrote it: {counts}")
         for sentence in report.unchecked:
             complain(sentence, "Note")

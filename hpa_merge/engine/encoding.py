@@ -11,6 +11,7 @@ from torch import Tensor
 from hpa_merge.calibration import Encoded, EncoderProcess, Piece, PromptAndAnswer, SampleSet, TemplateOptions
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import DAY, CalibrationOptions, template_arguments
+from hpa_merge.counting import counted
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.engine.tally import Tally
 from hpa_merge.errors import CalibrationError, ConfigError, ResourceError
@@ -133,12 +134,13 @@ class Encoding:
             unfit = made.unfit
             if self._purpose == "safety" and made.cut and not sample.turns:
                 unfit = (
-                    f"it is {made.cut} tokens longer than {length}, and its end, where a refusal stands, would be cut"
+                    f"it is {counted(made.cut, 'token')} longer than {length}, "
+                    "and its end, where a refusal stands, would be cut"
                 )
             if unfit and self._purpose == "safety":
                 raise CalibrationError(f"{sample.source}: {unfit}: {remedy}.")
             if unfit:
-                self.tally.drop(f"does not fit into {length} tokens")
+                self.tally.drop(f"does not fit into {counted(length, 'token')}")
                 continue
             taken += sum(value.nbytes for value in made.inputs.values())
             if free is not None and taken > SHARE * free:
@@ -153,7 +155,8 @@ class Encoding:
             used.append(sample)
         if self.samples and not used:
             raise CalibrationError(
-                f"{self.samples[0].source}: none of the {len(self.samples)} {self._purpose} samples fits into {length} "
+                f"{self.samples[0].source}: none of {counted(len(self.samples), f'{self._purpose} sample')} "
+                f"fits into {length} "
                 f"tokens: {remedy}."
             )
         self.samples = tuple(used)

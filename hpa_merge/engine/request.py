@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack, final
 
 from hpa_merge.config import CalibrationOptions, HPAConfig, calibration_of
+from hpa_merge.counting import counted
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import is_remote
 from hpa_merge.records import ReadingOptions, reading_options
@@ -108,7 +109,8 @@ class MergeRequest:
         shares = self.calibration.task_share
         if shares and len(shares) != len(self.task_calib):
             raise ConfigError(
-                f"task_share has {len(shares)} numbers, and the task sets number {len(self.task_calib)}: give one for "
+                f"task_share has {counted(len(shares), 'number')}, and the task sets number {len(self.task_calib)}: "
+                f"give one for "
                 "each task_calib, in their order."
             )
         for purpose in ("safety", "task"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import batches
 from hpa_merge.evaluation.judges import Answerer, Judge, judged
@@ -103,7 +104,8 @@ def make_safety_set(
         longer = "raise --max-new-tokens, " if reasons["unfinished"] else ""
         faults = "".join(f", {number} {FAULTS[fault]}" for fault, number in reasons.items() if fault in FAULTS)
         raise EvaluationError(
-            f"of the {asked} prompts of {prompts.source.name}, {len(kept)} were answered safely{faults}, and {count} "
+            f"of {counted(asked, 'prompt')} of {prompts.source.name}, {len(kept)} were answered safely{faults}, and "
+            f"{count} "
             f"are asked for: {longer}give more prompts, lower --n, or check that the model is aligned."
         )
     return SafetySet(tuple(kept), asked, dict(reasons))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpa_merge.config import option_fields
+from hpa_merge.counting import counted
 from hpa_merge.methods import method_of
 from hpa_merge.report.evaluation import ASKED, measured_in
 from hpa_merge.report.records import (
@@ -22,7 +23,7 @@ from hpa_merge.report.records import (
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import expert_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
+from hpa_merge.report.words import bytes_text, counts_text, listed, option_text, percent, seconds_text
 
 Facts = list[tuple[str, str]]
 """Rows of a label and a value."""
@@ -68,7 +69,7 @@ def model_facts(adapter: str, components: Sequence[ComponentRecord], passed_thro
     for part in components:
         linears = f"; {listed(part.linears)}" if part.linears else ""
         rows.append((part.name, f"{part.policy}: {counted(part.tensors, 'tensor')}{linears}"))
-    return [*rows, ("from NEW as they are", listed(passed_through))]
+    return [*rows, ("from NEW as they are", counts_text(passed_through))]
 
 
 def mixture_facts(report: MergeReport) -> Facts:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import NotInside, find_inside
@@ -101,7 +102,9 @@ class MergeReport:
                 f"of the task set reached them: {shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
-            sentences.append(f"{experts} expert weights came from NEW: how {self.architecture} uses them is not known.")
+            sentences.append(
+                f"{counted(experts, 'expert weight')} came from NEW: how {self.architecture} uses them is not known."
+            )
         if not self.count("adapted"):
             sentences.append("No linear was adapted: OUT's weights are NEW's.")
         if self.left_out:
