@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hpa_merge.cli.closing import tell_next
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar, say
 from hpa_merge.files.claiming import claim_empty
 
@@ -46,4 +47,4 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
                 scores[name] = measure(place, files)
         console.print(merge_summary(report, str(out)))
         console.print(scores_table(scores))
-        console.print(next_steps(files, out), soft_wrap=True)
+        tell_next(next_steps(files, out), quiet)

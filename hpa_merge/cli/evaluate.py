@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_tests
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
@@ -112,9 +113,8 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
             )
     if given["json_file"] is not None:
         write(given["json_file"], evaluation.to_json())
+    tell_notes(evaluation.notes, quiet)
     Console(quiet=quiet, highlight=False, markup=False).print(evaluation_table(evaluation))
-    for sentence in evaluation.notes if not quiet else ():
-        complain(sentence, "Note")
     for sentence in evaluation.failures:
         complain(sentence, "Gate")
     if evaluation.failures:

@@ -10,12 +10,13 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
+from hpa_merge.cli.closing import next_lines, tell_next, tell_notes
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.settings import read_settings
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
@@ -145,7 +146,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
-        from hpa_merge.render.folder import render
+        from hpa_merge.render.folder import PAGE, render
 
         console = Console(quiet=quiet)
         if given["dry_run"]:
@@ -155,10 +156,10 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
             return
         with progress_bar(quiet) as on_progress:
             report = merge_all(request, render, on_progress)[out]
+        tell_notes(report.warnings, quiet)
         console.print(merge_summary(report, str(out)))
-        if not quiet:
-            for sentence in report.warnings:
-                complain(sentence, "Note")
+        page = PAGE if (out / PAGE).is_file() else ""
+        tell_next(next_lines(report, out, page=page, publish=given["push_to_hub"] is None), quiet)
         if given["push_to_hub"] is not None:
             publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
@@ -205,10 +206,8 @@ def sweep_command(
                 return
             with progress_bar(quiet) as on_progress:
                 reports = merge_all(request, render, on_progress)
+        tell_notes((sentence for report in reports.values() for sentence in report.warnings), quiet)
         console.print(sweep_summary({out.name: report for out, report in reports.items()}, str(folder)))
-        if not quiet:
-            for sentence in dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings):
-                complain(sentence, "Note")
 
 
 def refuse_early(request: "MergeRequest", made: Path | None = None) -> None:

@@ -1,5 +1,6 @@
 """The end of the demo: the three checkpoints side by side, and what to try next."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,22 +24,20 @@ def scores_table(scores: Mapping[str, DemoScores]) -> Table:
     return table
 
 
-def next_steps(files: DemoFiles, out: Path) -> str:
-    """Commands to copy; ``out`` is the demo's own merge."""
-    command = f"hpa-merge {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-2"
-    return f"""Try next
-  the same merge with more restored columns
-    {command} --p-max 30
-  an ablation of the paper
-    {command} --selection safety --overwrite
-  show the plan only
-    {command}-3 --dry-run
-  evaluate all three, with confidence intervals
-    hpa-merge eval {files.old} {files.new} {out} --safety-test {files.heldout_refusals} \\
-      --task-test new={files.heldout_new_task} --task-test old={files.heldout_old_task}
-  find the setting that is safe enough and loses least
-    hpa-merge tune {files.old} {files.new} --safety-calib {files.safety} --task-calib {files.task} -o {out}-best \\
-      --safety-test {files.heldout_refusals} --task-test new={files.heldout_new_task} --max-asr 5
-  see what was decided for each weight, in the browser and as JSON
-    {out / "hpa_report.html"}
-    {out / "hpa_report.json"}"""
+def next_steps(files: DemoFiles, out: Path) -> list[str]:
+    """Lines with commands to copy, which stand under the scores and do not scroll them away.
+
+    Args:
+        out: the demo's own merge.
+    """
+    merge = ["hpa-merge", files.old, files.new, "--safety-calib", files.safety, "--task-calib", files.task]
+    tests = ["--safety-test", files.heldout_refusals, "--task-test", f"new={files.heldout_new_task}"]
+    tune = ["hpa-merge", "tune", *merge[1:], "-o", f"{out}-best", *tests, "--max-asr", "5"]
+    rows = {
+        "look at every decision": [out / "hpa_report.html"],
+        "measure with intervals": ["hpa-merge", "eval", files.old, files.new, out, *tests],
+        "restore more": [*merge, "-o", f"{out}-2", "--p-max", "30"],
+        "find the best setting": tune,
+    }
+    width = max(map(len, rows))
+    return [f"{label:<{width}}  {shlex.join(map(str, words))}" for label, words in rows.items()]

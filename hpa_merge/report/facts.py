@@ -231,6 +231,28 @@ def drift_text(drift: DriftRecord | None) -> str:
     return f"drift {_exact(drift.relative)} in this round" + (f", {first} from the first model" if first else "")
 
 
+FAR = 0.2
+"""Distance from the first aligned model from which a note asks to compare with it. A random step of this length, which
+points at nothing, costs the demo's aligned model 6 and 12 points of the task that it was trained for; one of half the
+length, 0 and 6 (benchmarks/far.py, two draws of the noise each)."""
+
+
+def far_notes(drift: DriftRecord) -> Iterator[str]:
+    """A sentence if the rounds have led far away from the first aligned model, or may have."""
+    known, most = drift.from_first, drift.from_first_at_most
+    distance = most if known is None else known
+    if distance is None or distance < FAR:
+        return
+    remedy = "compare OUT with the first model by hpa-merge eval, not only with OLD"
+    if known is None:
+        remedy = f"give --first to measure the distance, and {remedy}"
+    place = "may lie up to" if known is None else "lie"
+    yield (
+        f"OUT's linear weights {place} {_exact(distance)} from those of the first aligned model, and from "
+        f"{percent(FAR)} on even a step that points at nothing costs accuracy: {remedy}."
+    )
+
+
 def from_first_text(drift: DriftRecord | None) -> str:
     """How far OUT is from the first model: ``4.21 %``, or ``≤ 4.21 %`` where only a bound is known."""
     if drift is None:

@@ -121,7 +121,7 @@ class MergeReport:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_report(folder: Path, role: str = "OUT") -> MergeReport:
+def read_report(folder: str | Path, role: str = "OUT") -> MergeReport:
     """The report in a merged folder, of this schema or an earlier one; unknown fields are ignored.
 
     Args:
@@ -130,6 +130,7 @@ def read_report(folder: Path, role: str = "OUT") -> MergeReport:
     Raises:
         CheckpointError: there is none, it cannot be read, or it has a later schema.
     """
+    folder = Path(folder)
     try:
         find_inside(folder, REPORT)
     except NotInside as error:

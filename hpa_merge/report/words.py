@@ -5,7 +5,17 @@ from typing import Any
 
 from hpa_merge.counting import counted
 
-__all__ = ["bytes_text", "counted", "counts_text", "listed", "number", "option_text", "percent", "seconds_text", "shortened"]
+__all__ = [
+    "bytes_text",
+    "counted",
+    "counts_text",
+    "listed",
+    "number",
+    "option_text",
+    "percent",
+    "seconds_text",
+    "shortened",
+]
 
 
 def bytes_text(count: float) -> str:
