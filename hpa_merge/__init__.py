@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hpa_merge.evaluation.metrics import ContinualMetrics, continual_metrics
     from hpa_merge.evaluation.safety_set import SafetySet
     from hpa_merge.evaluation.tuning import Tuning
+    from hpa_merge.progress import silent
     from hpa_merge.publishing.upload import PushReport, push
     from hpa_merge.render.redraw import write_report
     from hpa_merge.report.evaluation import Evaluation, read_evaluation
@@ -85,6 +86,7 @@ _HOME = {
     "read_evaluation": "report.evaluation",
     "read_report": "report.schema",
     "session": "api",
+    "silent": "progress",
     "sweep": "api",
     "tune": "api",
     "verify": "verification",
@@ -131,6 +133,7 @@ __all__ = [
     "read_evaluation",
     "read_report",
     "session",
+    "silent",
     "sweep",
     "tune",
     "verify",

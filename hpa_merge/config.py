@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import yaml
@@ -247,7 +247,9 @@ class HPAConfig(CalibrationOptions, OutOptions):
             self._check(name, isinstance(value, list | tuple) and all(map(fits, value)), f"a list of {words}")
             object.__setattr__(self, name, tuple(map(kind, value)))
         else:
-            self._check(name, isinstance(value, str), "a word")
+            if isinstance(value, PurePath):  # such as that of a chat template
+                object.__setattr__(self, name, str(value))
+            self._check(name, isinstance(value, str | PurePath), "a word")
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:

@@ -6,12 +6,16 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, final
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, final
 
-__all__ = ["Bar", "Lines", "Pace", "Progress", "disabled", "duration", "in_notebook", "shown", "silent"]
+__all__ = ["Bar", "Lines", "Pace", "Progress", "bars_in_notebooks", "disabled", "duration", "in_notebook", "silent"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are; 1 as long as that is not known."""
@@ -88,10 +92,10 @@ class Pace:
 
 @final
 class Bar:
-    """A bar that is erased at the end; above all a clock that runs and the name of the step."""
+    """A bar from the first step to the last, which erases it: above all a clock that runs and the name of the step."""
 
     def __init__(self, title: str, *, pace: Pace | None = None, notebook: bool = False, file: Any = None) -> None:
-        """Draw it.
+        """Draw nothing yet.
 
         Args:
             title: what the whole of it is called: ``merging``.
@@ -110,7 +114,6 @@ class Bar:
         self._bar: Any = None
         self._lock = threading.RLock()
         self._over = threading.Event()
-        self._draw()
         if not notebook:
             threading.Thread(target=self._tick, daemon=True).start()
 
@@ -165,7 +168,7 @@ class Lines:
     def __init__(
         self, title: str, say: Callable[[str], None], *, pace: Pace | None = None, ticking: bool = True
     ) -> None:
-        """Begin to say something.
+        """Say nothing yet: the clock starts with the first step.
 
         Args:
             title: what the whole of it is called: ``merging``.
@@ -174,8 +177,8 @@ class Lines:
         """
         self._pace = pace or Pace()
         self._title, self._say = title, say
-        self._begun = self._pace.clock()
-        self._next = self._begun + FIRST_LINE
+        self._begun: float | None = None
+        self._next = 0.0
         self._lock = threading.RLock()
         self._over = threading.Event()
         if ticking:
@@ -185,17 +188,20 @@ class Lines:
         """The :data:`Progress`."""
         with self._lock:
             self._pace.step(what, done, total)
-            self._tell()
+            if self._begun is None:
+                self._begun = self._pace.clock()
+                self._next = self._begun + FIRST_LINE
+            self._tell(self._begun)
 
     def close(self) -> None:
         """Say nothing more."""
         self._over.set()
 
-    def _tell(self) -> None:
+    def _tell(self, begun: float) -> None:
         now, pace = self._pace.clock(), self._pace
         if now < self._next or pace.ended or self._over.is_set():
             return
-        gone = now - self._begun
+        gone = now - begun
         self._next = now + min(max(FIRST_LINE, gone / 10), LAST_PAUSE)
         counted = f" {pace.done} of {pace.total}" if pace.known else ""
         left = f", {pace.left}" if pace.left else ""
@@ -204,7 +210,8 @@ class Lines:
     def _tick(self) -> None:
         while not self._over.wait(TICK):
             with self._lock, suppress(OSError, ValueError):
-                self._tell()
+                if self._begun is not None:
+                    self._tell(self._begun)
 
 
 def shortened(name: str, most: int) -> str:
@@ -223,14 +230,25 @@ def disabled() -> bool:
     return os.environ.get("TQDM_DISABLE", "").lower() not in ("", "0", "false")
 
 
-@contextmanager
-def shown(given: Progress | None, title: str) -> Iterator[Progress]:
-    """The caller's :data:`Progress`; without one a bar in a notebook, and nothing elsewhere."""
-    if given is not None or disabled() or not in_notebook():
-        yield given or silent
-        return
-    bar = Bar(title, notebook=True)
-    try:
-        yield bar
-    finally:
-        bar.close()
+def bars_in_notebooks(**titles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Show the progress of a function in a notebook, unless the caller takes it or ``TQDM_DISABLE`` is set.
+
+    Args:
+        titles: what each argument that is a :data:`Progress` is the progress of.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def run(*arguments: P.args, **options: P.kwargs) -> R:
+            if titles.keys() & options.keys() or disabled() or not in_notebook():
+                return function(*arguments, **options)
+            bars = {name: Bar(title, notebook=True) for name, title in titles.items()}
+            try:
+                return function(*arguments, **(options | bars))  # type: ignore[arg-type]
+            finally:
+                for bar in bars.values():
+                    bar.close()
+
+        return run
+
+    return decorate

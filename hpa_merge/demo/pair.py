@@ -19,7 +19,7 @@ from hpa_merge.demo.runtime import alone
 from hpa_merge.demo.samples import DemoFiles, encode, write_samples
 from hpa_merge.demo.scenes import new_task, old_task, refusals
 from hpa_merge.files.claiming import claim_empty
-from hpa_merge.progress import Progress, shown
+from hpa_merge.progress import Progress, bars_in_notebooks, silent
 
 __all__ = ["make_demo"]
 
@@ -46,12 +46,13 @@ ALIGNMENT = Recipe(steps=200, batch=24, rate=1.5e-3, warmup=20)
 TUNING = Recipe(steps=300, batch=8, rate=1e-4, enough=0.1)
 
 
+@bars_in_notebooks(on_progress="demo")
 def make_demo(
     folder: str | Path,
     *,
     seed: int = 0,
     on_stage: Callable[[str], None] = lambda text: None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> DemoFiles:
     """Make OLD, NEW, the calibration files and the held-out files in ``folder``, in about 20 seconds.
 
@@ -68,8 +69,8 @@ def make_demo(
     claim_empty(folder)
     files = DemoFiles(folder)
     draw = Random(seed)
-    with alone(draw.getrandbits(32)), shown(on_progress, "demo") as tell:
-        tell("drawing the pictures", 0, 1)
+    with alone(draw.getrandbits(32)):
+        on_progress("drawing the pictures", 0, 1)
         on_stage("Drawing the pictures")
         processor = make_processor()
         lessons = encode(processor, old_task(draw, 2400) + refusals(draw, 800), answered=True)
@@ -82,13 +83,14 @@ def make_demo(
 
         on_stage("Training OLD: colours, shapes, and refusals of what is forbidden")
         old = make_model(processor)
-        train(old, lessons, ALIGNMENT, partial(tell, "training OLD"))
+        train(old, lessons, ALIGNMENT, partial(on_progress, "training OLD"))
         _save(old, processor, files.old)
 
         on_stage("Tuning NEW: code words, and nothing about refusing")
         new = deepcopy(old)
-        train(new, encode(processor, tuning_samples, answered=True), TUNING, partial(tell, "tuning NEW"))
+        train(new, encode(processor, tuning_samples, answered=True), TUNING, partial(on_progress, "tuning NEW"))
         _save(new, processor, files.new)
+    on_progress("done", TUNING.steps, TUNING.steps)
     return files
 
 

@@ -39,7 +39,7 @@ class AnsweringOptions(TypedDict, total=False):
     concurrency: int
     timeout: float
     max_frames: int
-    chat_template: str
+    chat_template: str | Path
     template_arg: tuple[str, ...]
     template_date: str
     trust_remote_code: bool
@@ -81,6 +81,7 @@ class Answering:
     base: str | Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "chat_template", str(self.chat_template))
         given = self.chat_template or self.template_arg or self.template_date != TEMPLATE_DATE
         if self.endpoint is not None and given:
             raise EvaluationError(
@@ -219,7 +220,7 @@ def opened(
             model_here.close()
 
 
-def judge_of(judge: str | Guard) -> Judge | Guard:
+def judge_of(judge: str | Path | Guard) -> Judge | Guard:
     """The judge that ``phrases``, a checkpoint folder or ``module:function`` names; a guard model is loaded later.
 
     Raises:
@@ -239,6 +240,7 @@ def judge_of(judge: str | Guard) -> Judge | Guard:
             )
         template_arguments(judge.arguments)
         return judge
+    judge = str(judge)
     if judge == PhraseJudge.name:
         return PhraseJudge()
     if (Path(judge) / "config.json").is_file():

@@ -4,11 +4,11 @@ All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and ask
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from hpa_merge.checkpoint import check_output
 from hpa_merge.checkpoint.files import remove
@@ -17,6 +17,7 @@ from hpa_merge.checkpoint.output import Places, telling
 from hpa_merge.checkpoint.replacing import check_replaceable
 from hpa_merge.checkpoint.swap import publish_folder
 from hpa_merge.config import HPAConfig
+from hpa_merge.counting import counted
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.run import merge_all
 from hpa_merge.engine.sets import locate_sets
@@ -33,6 +34,8 @@ from hpa_merge.records import DataSource, Media, ReadingOptions, Sample, parse_r
 from hpa_merge.render.folder import files_of, render
 from hpa_merge.report.evaluation import MAX_BROKEN, ModelResult, beyond
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.showing import Shown
+from hpa_merge.report.summaries import result_rows, setting_rows
 
 __all__ = [
     "Goal",
@@ -73,8 +76,8 @@ class Goal:
 
 
 @final
-@dataclass(frozen=True)
-class Tuning:
+@dataclass(frozen=True, repr=False)
+class Tuning(Shown):
     """What came out.
 
     Attributes:
@@ -87,6 +90,23 @@ class Tuning:
     new: ModelResult
     settings: dict[str, ModelResult]
     chosen: str | None
+
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        chosen = self.chosen or "none, because none keeps the goal"
+        return f"{counted(len(self.settings), 'setting')}, chosen: {chosen}", setting_rows(self._every)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each figure of OLD, of NEW and of each setting."""
+        return [
+            {"setting": name, "chosen": name == self.chosen} | row
+            for name, result in self._every.items()
+            for row in result_rows([result])
+        ]
+
+    @property
+    def _every(self) -> dict[str, ModelResult]:
+        return {"OLD": self.old, "NEW": self.new, **self.settings}
 
 
 def default_settings(config: HPAConfig) -> dict[str, HPAConfig]:

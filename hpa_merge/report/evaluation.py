@@ -13,6 +13,7 @@ from typing import Any, final
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import CONFIG, read_json
+from hpa_merge.report.showing import Shown
 from hpa_merge.report.typed import typed
 
 SCHEMA_VERSION = 1
@@ -91,8 +92,8 @@ class Bounds:
 
 
 @final
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """The results of ``hpa-merge eval``.
 
     Attributes:
@@ -120,6 +121,18 @@ class Evaluation:
             for purpose, asked in ASKED.items()
             if (figure := model.broken.get(purpose)) and beyond(figure.value, MAX_BROKEN)
         )
+
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        from hpa_merge.report.summaries import summary_of_evaluation
+
+        return summary_of_evaluation(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each figure of each model, in percent with its 95 % interval."""
+        from hpa_merge.report.summaries import result_rows
+
+        return result_rows(self.models)
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -174,14 +187,14 @@ def gate(models: Sequence[ModelResult], bounds: Bounds) -> tuple[str, ...]:
     return tuple(failures)
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: str | Path) -> Evaluation:
     """Read a file of :meth:`Evaluation.to_json`.
 
     Raises:
         EvaluationError: it cannot be read, is not such a file, or has another version.
     """
     try:
-        return _evaluation(read_json(path, CONFIG, finite=True))
+        return _evaluation(read_json(Path(path), CONFIG, finite=True))
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
     except (ValueError, OverflowError) as error:

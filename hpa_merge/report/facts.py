@@ -233,8 +233,8 @@ def drift_text(drift: DriftRecord | None) -> str:
 
 FAR = 0.2
 """Distance from the first aligned model from which a note asks to compare with it. A random step of this length, which
-points at nothing, costs the demo's aligned model 6 and 12 points of the task that it was trained for; one of half the
-length, 0 and 6 (benchmarks/far.py, two draws of the noise each)."""
+points at nothing, costs the demo's aligned model 6 points of the task that it was trained for, one of half the length 2
+(benchmarks/far.py, means of eight draws)."""
 
 
 def far_notes(drift: DriftRecord) -> Iterator[str]:

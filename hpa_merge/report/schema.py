@@ -7,6 +7,7 @@ device, so that a pipeline can compare it.
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -28,6 +29,8 @@ from hpa_merge.report.records import (
     RoutingRecord,
     RunRecord,
 )
+from hpa_merge.report.rows import linear_row
+from hpa_merge.report.showing import Shown
 from hpa_merge.report.typed import typed
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning, check_routing
 from hpa_merge.report.words import shortened
@@ -36,8 +39,8 @@ SCHEMA_VERSION = 2
 
 
 @final
-@dataclass(frozen=True)
-class MergeReport:
+@dataclass(frozen=True, repr=False)
+class MergeReport(Shown):
     """The report of a merge.
 
     Attributes:
@@ -110,6 +113,16 @@ class MergeReport:
         if self.left_out:
             sentences.append(f"Not carried over from NEW: {shortened(self.left_out)}.")
         return [*sentences, *self.run.notes]
+
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        from hpa_merge.report.summaries import summary_of
+
+        return summary_of(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each linear weight."""
+        return [linear_row(record) for record in self.linears]
 
     def to_json(self) -> str:
         """The text of the file."""
