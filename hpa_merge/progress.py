@@ -114,8 +114,9 @@ class Bar:
         self._bar: Any = None
         self._lock = threading.RLock()
         self._over = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
         if not notebook:
-            threading.Thread(target=self._tick, daemon=True).start()
+            self._ticker.start()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """The :data:`Progress`."""
@@ -128,24 +129,24 @@ class Bar:
         self._over.set()
         with self._lock:
             self._erase()
+        if self._ticker.is_alive():
+            self._ticker.join()
 
     def _draw(self) -> None:
         if self._pace.ended:
             self._erase()
             return
+        pace, columns = self._pace, shutil.get_terminal_size().columns
+        counted = "{percentage:3.0f}% |{bar}| " if pace.known else "{bar} " if self._notebook else ""
+        # tqdm draws nothing on a terminal of 0 lines, as some pipelines have
+        shape: dict[str, Any] = {} if self._notebook else {"ncols": columns - 1, "nrows": 20}
+        shape["bar_format"] = f"{{desc}} {counted}{{elapsed}}{{postfix}}"
         if self._bar is None:
-            self._bar = self._made(total=self._pace.total, desc=self._title, leave=False)
-        bar, pace = self._bar, self._pace
-        if bar.disable:  # TQDM_DISABLE
-            return
+            self._bar = self._made(total=pace.total, desc=self._title, leave=False, disable=False, **shape)
+        bar = self._bar
         bar.total, bar.n = pace.total, pace.done
-        columns = shutil.get_terminal_size().columns
-        if not self._notebook:  # tqdm draws nothing on a terminal of 0 lines, as some pipelines have
-            bar.ncols, bar.nrows = columns - 1, 20
-        counted = "{percentage:3.0f}% |{bar}| " if pace.known else ""
-        bar.bar_format = f"{{desc}} {counted}{{elapsed}}{{postfix}}"
-        if self._notebook and not pace.known:
-            bar.bar_format = "{desc} {bar} {elapsed}{postfix}"
+        for name, value in shape.items():
+            setattr(bar, name, value)
         parts = filter(None, [pace.left, shortened(pace.what, max(columns // 3, 12))])
         bar.set_postfix_str(", ".join(parts), refresh=True)
 
@@ -181,8 +182,9 @@ class Lines:
         self._next = 0.0
         self._lock = threading.RLock()
         self._over = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
         if ticking:
-            threading.Thread(target=self._tick, daemon=True).start()
+            self._ticker.start()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """The :data:`Progress`."""
@@ -196,6 +198,8 @@ class Lines:
     def close(self) -> None:
         """Say nothing more."""
         self._over.set()
+        if self._ticker.is_alive():
+            self._ticker.join()
 
     def _tell(self, begun: float) -> None:
         now, pace = self._pace.clock(), self._pace

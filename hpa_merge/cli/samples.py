@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_model, refuse_samples
 from hpa_merge.cli.model_options import BASE, READING_OPTIONS, TRUST
 from hpa_merge.cli.options import config_option
-from hpa_merge.cli.terminal import FILE, HELP, complain, libraries, options
+from hpa_merge.cli.terminal import FILE, HELP, libraries, options
 from hpa_merge.config import HPAConfig
 from hpa_merge.records.example import Purpose
 
@@ -82,9 +83,8 @@ def samples_command(
             base=base,
             trust_remote_code=trust_remote_code,
         )
+    tell_notes(found.notes, quiet=False)
     console = Console(highlight=False, markup=False)
     rows = [(f"{purpose} set", calibration_text(found.record))]
     rows += [("chat template", found.record.template)] if found.record.template else []
     console.print(facts_table(*rows), shown_set(found.shown), sep="\n")
-    for sentence in found.notes:
-        complain(sentence, "Note")

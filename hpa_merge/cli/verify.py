@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_model, refuse_out
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
@@ -65,8 +66,7 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
         complain(problem)
     if report.problems:
         sys.exit(WRONG)
+    tell_notes(report.unchecked, quiet)
     if not quiet:
         counts = ", ".join(counted(count, singular(kind)) for kind, count in report.checked.items())
         click.echo(f"{out} is as its merge wrote it: {counts}")
-        for sentence in report.unchecked:
-            complain(sentence, "Note")
