@@ -247,7 +247,9 @@ class CheckpointWriter:
         """
         if self._published or (left := self.remaining()):
             reason = (
-                "it is published" if self._published else f"{counted(len(left), 'tensor')} missing, such as {left[0]}"
+                "it is published"
+                if self._published
+                else f"{counted(len(left), 'tensor', 'are')} missing, such as {left[0]}"
             )
             raise RuntimeError(f"{self.out} cannot be published: {reason}")
         for name in extra:

@@ -155,7 +155,7 @@ class Encoding:
             used.append(sample)
         if self.samples and not used:
             raise CalibrationError(
-                f"{self.samples[0].source}: none of {counted(len(self.samples), f'{self._purpose} sample')} "
+                f"{self.samples[0].source}: none of the {counted(len(self.samples), f'{self._purpose} sample')} "
                 f"fits into {length} "
                 f"tokens: {remedy}."
             )

@@ -177,7 +177,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
             + (
-                f"the first {counted(min(s[0] for s in shapes), 'row')} merged."
+                f"the first {counted(min(s[0] for s in shapes), 'row', 'are')} merged."
                 if key in resized
                 else "NEW's is taken."
             )

@@ -120,9 +120,9 @@ def make_safety_set(
         longer = "raise --max-new-tokens, " if reasons["unfinished"] else ""
         faults = "".join(f", {number} {FAULTS[fault]}" for fault, number in reasons.items() if fault in FAULTS)
         raise EvaluationError(
-            f"of {counted(asked, 'prompt')} of {prompts.source.name}, {len(kept)} were answered safely{faults}, and "
-            f"{count} "
-            f"are asked for: {longer}give more prompts, lower --n, or check that the model is aligned."
+            f"of the {counted(asked, 'prompt')} of {prompts.source.name}, {len(kept)} were answered "
+            f"safely{faults}, and {count} are asked for: {longer}give more prompts, lower "
+            "--n, or check that the model is aligned."
         )
     return SafetySet(tuple(kept), asked, dict(reasons))
 

@@ -247,7 +247,7 @@ def overlaps(suite: Suite, request: MergeRequest) -> list[str]:
         common = sum(_identity(prompt.sample) in used for prompt in prompts)
         if common:
             sentences.append(
-                f"{common} of the {prompts.count} prompts of {name} stand in a calibration file too: "
+                f"{common} of the {counted(prompts.count, 'prompt')} of {name} stand in a calibration file too: "
                 "a test of held-out samples says more."
             )
     return sentences
