@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = command_first(sys.argv[1:] if arguments is None else arguments, COMMANDS)
     typed = shlex.join(["hpa-merge", *recorded(words)])
     secrets = frozenset().union(*map(secrets_of, words))
-    command, name = merge_command, "hpa-merge"
+    command: click.Command = merge_command
+    name = "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
     elif sentence := meant_command(words, COMMANDS):

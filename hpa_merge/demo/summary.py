@@ -30,10 +30,18 @@ def next_steps(files: DemoFiles, out: Path) -> list[str]:
     Args:
         out: the demo's own merge.
     """
-    merge = ["hpa-merge", files.old, files.new, "--safety-calib", files.safety, "--task-calib", files.task]
+    merge: list[object] = [
+        "hpa-merge",
+        files.old,
+        files.new,
+        "--safety-calib",
+        files.safety,
+        "--task-calib",
+        files.task,
+    ]
     tests = ["--safety-test", files.heldout_refusals, "--task-test", f"new={files.heldout_new_task}"]
     tune = ["hpa-merge", "tune", *merge[1:], "-o", f"{out}-best", *tests, "--max-asr", "5"]
-    rows = {
+    rows: dict[str, list[object]] = {
         "look at every decision": [out / "hpa_report.html"],
         "measure with intervals": ["hpa-merge", "eval", files.old, files.new, out, *tests],
         "restore more": [*merge, "-o", f"{out}-2", "--p-max", "30"],

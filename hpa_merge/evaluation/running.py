@@ -74,7 +74,7 @@ class Answering:
     concurrency: int = 8
     timeout: float = 120.0
     max_frames: int = MAX_FRAMES
-    chat_template: str = ""
+    chat_template: str | Path = ""
     template_arg: tuple[str, ...] = ()
     template_date: str = TEMPLATE_DATE
     trust_remote_code: bool = False
@@ -109,7 +109,7 @@ class Answering:
     @property
     def template(self) -> TemplateOptions:
         """What the options say of the chat template."""
-        return template_options(self.chat_template, self.template_arg, self.template_date)
+        return template_options(str(self.chat_template), self.template_arg, self.template_date)
 
 
 def evaluate(

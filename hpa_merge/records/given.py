@@ -72,7 +72,7 @@ def reading_of_sets(
 
 def several(given: One | Iterable[One]) -> Iterable[One]:
     """One value as a list of one: a text is not a list of its letters."""
-    return (given,) if isinstance(given, str | Path) else given  # type: ignore[list-item]
+    return (given,) if isinstance(given, str | Path) else given
 
 
 def _of(purpose: str, word: str) -> list[tuple[bool, str]]:
