@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hpa_merge.methods.regmean import WEIGHTS, Options, weight_at
+from hpa_merge.methods.regmean import STRENGTH, WEIGHTS, Options, weight_at
 from hpa_merge.methods.rule import Rule
 from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
 
@@ -69,6 +69,7 @@ RULE = Rule(
     sets=("safety", "task"),
     takes=lambda options: ("hessian",),
     options=WEIGHTS,
+    strength=STRENGTH,
     adapt=adapt,
     check=check,
     no_lora=lambda options: "",

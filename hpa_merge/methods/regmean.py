@@ -21,17 +21,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpa_merge.errors import NumericalError
-from hpa_merge.methods.rule import NOT_NEGATIVE, SHARE, Rule, option
+from hpa_merge.methods.rule import NOT_NEGATIVE, SHARE, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RULE", "WEIGHTS", "Options", "weight_at"]
-
+__all__ = ["RULE", "STRENGTH", "WEIGHTS", "Options", "weight_at"]
 
 WEIGHTS = ("safety_weight", "safety_fade")
 """The names of the options."""
+
+STRENGTH = Strength("safety_weight", (0.1, 0.3, 1, 3, 10, 30))
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ RULE = Rule(
     takes=lambda options: ("hessian",),
     bytes_per_square=16,  # a factor in float64, and half of a symmetric matrix
     options=WEIGHTS,
+    strength=STRENGTH,
     adapt=adapt,
     check=check,
     no_lora=lambda options: "",
