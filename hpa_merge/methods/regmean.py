@@ -7,8 +7,8 @@
 HPA looks at the same two quadratic losses a column at a time; this is their minimum over the whole weight. RegMean
 (arXiv 2212.09849) merges models that were tuned on different tasks, each with the inputs that its own model makes of
 its own data, and shrinks the off-diagonal of each Gram matrix. Here the two models are OLD with the safety samples and
-NEW with the task samples; ``H_t`` is damped as it is for HPA, ``H_s`` is not damped, and ``w`` weighs the two. Where no
-safety token looks, NEW's values stay, and with ``w = 0`` they stay everywhere, bit for bit.
+NEW with the task samples; both Hessians are damped as for HPA, and ``w`` weighs the two. With ``w = 0`` NEW's values
+stay, bit for bit; as ``w`` grows, the result goes to OLD's, first where safety tokens look.
 
 The new update is ``ΔW M`` with ``M = H_t (H_t + w H_s)⁻¹``: where ``ΔW = B A`` is a LoRA, ``B (A M)`` is one of the
 same rank.
