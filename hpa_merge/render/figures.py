@@ -6,11 +6,12 @@ from textwrap import wrap
 from typing import Any, final
 
 from hpa_merge.render.panels import Panel, panels_of
-from hpa_merge.report.evaluation import Evaluation, ModelResult, figure_rows, measured_in, with_interval
+from hpa_merge.report.evaluation import Evaluation, ModelResult, measured_in
 from hpa_merge.report.facts import things_restored
 from hpa_merge.report.measures import MEASURES, Measure
 from hpa_merge.report.saliency import Cells, join_cells, pack_cells, unpack_cells
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.side_by_side import figure_rows, with_interval
 from hpa_merge.report.words import percent
 
 __all__ = ["ON_CARD", "SALIENCY", "Figure", "Table", "cells_by_place", "figures_of", "picture"]

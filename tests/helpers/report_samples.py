@@ -123,7 +123,7 @@ def evaluated(**run: Any) -> dict[str, Any]:
         ModelResult(
             name,
             f"/home/somebody/{name}",
-            {"forbidden": Figure(attack, max(0.0, attack - 9), attack + 9, 32)},
+            {"forbidden": Figure(attack, max(0.0, attack - 9), attack + 9, 32, "score")},
             {"codes": Figure(task, task, task, 32)},
             {"forbidden": Figure(1.0, 1.0, 1.0, 8)},
             {"codes": "exact"},
