@@ -98,6 +98,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
 
         from hpa_merge.api import evaluate
         from hpa_merge.cli.tables.evaluation import evaluation_table
+        from hpa_merge.cli.tables.verdict import verdict_of_models, verdict_text
 
         with progress_bar(quiet, "evaluating") as on_progress:
             evaluation = evaluate(
@@ -114,7 +115,9 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
             )
     if given["json_file"] is not None:
         write(given["json_file"], evaluation.to_json())
-    Console(quiet=quiet, highlight=False, markup=False).print(evaluation_table(evaluation))
+    console = Console(quiet=quiet, highlight=False, markup=False)
+    console.print(evaluation_table(evaluation))
+    console.print(verdict_text(verdict_of_models(evaluation, given["gated"])), soft_wrap=True)
     for sentence in evaluation.notes if not quiet else ():
         complain(sentence, "Note")
     for sentence in evaluation.failures:
