@@ -7,6 +7,7 @@ no other script.
 
 import hashlib
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup, escape
 
 import hpa_merge
 from hpa_merge.render import story
@@ -26,6 +28,9 @@ from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.side_by_side import points, with_interval
 
 __all__ = ["page_of"]
+
+CODE = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*|\bhpa-merge [a-z]+\b")
+"""Options and commands in a sentence."""
 
 
 def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
@@ -103,6 +108,11 @@ def _share(value: float) -> str:
     return f"{min(100.0, max(0.0, value)):.2f}%"
 
 
+def _coded(sentence: str) -> Markup:
+    """A sentence with its options and commands as code, escaped."""
+    return Markup(CODE.sub(r"<code>\g<0></code>", str(escape(sentence))))
+
+
 def _embedded(data: Any) -> str:
     """JSON for a script element: no string in it can end the element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -123,6 +133,7 @@ def _asset(name: str) -> str:
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
+        "coded": _coded,
         "label": short_label,
         "paths": _paths,
         "points": points,

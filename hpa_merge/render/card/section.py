@@ -33,6 +33,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
     measured = results_section(report)
     parts = [
         f"# {cell(new)}, merged with hpa-merge",
+        _verdict(report),
         _summary(report),
         *(f"![{cell(words)}]({name})" for name, words in figures.items()),
         "## What was restored",
@@ -50,6 +51,17 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
         *([FOLLOWED] if followed else []),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(report: MergeReport) -> str:
+    """The answer, the gate's and the cost; commands and advice are for the author."""
+    verdict = report.verdict
+    lines = [
+        f"**Is it safe again?** {cell(verdict.answer)}",
+        f"**Gate: {verdict.gate}.** {cell(' '.join(verdict.reasons))}",
+        f"**What did it cost?** {cell(verdict.cost)}",
+    ]
+    return "\n\n".join(lines if report.evaluation is not None else lines[:1])
 
 
 def _summary(report: MergeReport) -> str:
