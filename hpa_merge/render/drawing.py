@@ -16,7 +16,7 @@ class DrawingService:
     def draw(self, report: MergeReport, page: str) -> tuple[dict[str, Any], bytes]:
         """The lengths of the files, beginning with ``page``, and the alternative texts of the card's pictures."""
         figures = figures_of(report)
-        files = {page: page_of(report, figures).encode()}
+        files = {page: page_of(report, figures).encode("utf-8", "replace")}
         files |= {file: picture(figure) for file, figure in figures.items()}
         shown = {file: figures[file].description for file in ON_CARD if file in figures}
         lengths = {file: len(content) for file, content in files.items()}

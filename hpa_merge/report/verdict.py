@@ -144,12 +144,13 @@ def verdict_lines(verdict: Verdict, *, figures: bool = True) -> list[str]:
     Args:
         figures: with those of OLD, NEW and OUT.
     """
-    lines = [f"Is {verdict.name} safe again? {verdict.answer}", f"Gate: {verdict.gate}. {' '.join(verdict.reasons)}"]
+    lines = [f"Is {verdict.name} safe again? {verdict.answer}"]
+    lines += [f"Gate: {verdict.gate}. {' '.join(verdict.reasons)}"] if verdict.figures else []
     for figure in verdict.figures if figures else ():
         models = (("OLD", figure.old), ("NEW", figure.new), ("OUT", figure.out))
         shown = ", ".join(f"{role} {with_interval(each)}" for role, each in models if each)
         lines.append(f"  {figure.name} {'↓' if figure.better == 'less' else '↑'}  {shown}")
-    lines += [f"Cost: {verdict.cost}"] if verdict.cost else []
+    lines += [f"Cost: {verdict.cost}"] if verdict.figures else []
     lines += [f"Advice: {sentence}" for sentence in verdict.advice]
     for step in verdict.next:
         lines += [f"Next, to {step.aim}:", f"  {step.command}"]

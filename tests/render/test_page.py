@@ -2,8 +2,6 @@
 
 import json
 import re
-import shlex
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -181,18 +179,6 @@ def test_drawing_that_does_not_come_to_an_end_costs_no_merge(
         " fix that, then run hpa-merge report OUT."
     ]
     assert not verify(tmp_path / "out").problems
-
-
-@pytest.mark.gate
-def test_where_memory_is_bounded_the_command_says_that_nothing_was_drawn(
-    tiny: Tiny, tmp_path: Path, program: Path
-) -> None:
-    """As with ulimit -v: the library ends its process, and the command says so."""
-    run(tiny("llama"), tmp_path / "out", page=False)
-    words = shlex.join([str(program), "report", str(tmp_path / "out")])
-    done = subprocess.run(["bash", "-c", f"ulimit -v 6000000; {words}"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"Error: the report cannot be drawn \(it breaks a library \(SIG\w+\)\): .*\n", done.stderr)
 
 
 # --- what the page holds ---
