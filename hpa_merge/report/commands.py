@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
     from hpa_merge.report.verdict import Gate, Measured
 
-__all__ = ["Asked", "Step", "next_steps", "option_words"]
+__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps"]
 
 BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
 """The bounds of a suggested command if none are known."""
@@ -132,20 +132,25 @@ def next_steps(report: "MergeReport", measured: "Measured | None", asked: Asked,
         yield Step("find a setting that passes", _command("tune", [*_tuning(report, measured, asked), *trust]))
 
 
-def option_words(config: Mapping[str, Any]) -> list[str]:
-    """The options of a merge that are not their defaults, as words of the command line."""
-    words = []
-    for name, (default, _) in option_fields().items():
-        value = config.get(name, default)
-        if option_text(value) == option_text(default):
-            continue
+def command_words(config: Mapping[str, Any]) -> list[str]:
+    """The options that differ from their defaults, as words of a command line."""
+    words: list[str] = []
+    for name, text in changed_options(config).items():
+        value = config[name]
         if isinstance(value, bool):
             words.append(_flag(name) if value else f"--no-{name.replace('_', '-')}")
         elif isinstance(value, list | tuple):
             words += [word for item in value for word in (_flag(name), str(item))]
         else:
-            words += [_flag(name), option_text(value)]
+            words += [_flag(name), text]
     return words
+
+
+def changed_options(config: Mapping[str, Any]) -> dict[str, str]:
+    """The options that differ from their defaults, as text."""
+    defaults = {name: option_text(default) for name, (default, _) in option_fields().items()}
+    shown = {name: option_text(value) for name, value in config.items()}
+    return {name: text for name, text in shown.items() if text != defaults.get(name)}
 
 
 def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) -> list[str]:
@@ -163,7 +168,7 @@ def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) ->
     if bounds.max_over_refusal is not None and benign:
         words += ["--max-over-refusal", f"{bounds.max_over_refusal:g}"]
     tried = ("p_max", "p_min") if uses(report.method, "p_max") else ()
-    words += option_words({name: value for name, value in report.config.items() if name not in tried})
+    words += command_words({name: value for name, value in report.config.items() if name not in tried})
     return [*words, *([] if tried else ["--settings", "SETTINGS.yaml"]), "-o", f"{report.run.out or 'OUT'}-tuned"]
 
 
