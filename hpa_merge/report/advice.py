@@ -56,6 +56,11 @@ def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
                 f"{share.value:.0f} % of the answers to {asked} prompts are broken and count as neither success nor "
                 "refusal: read them with eval --answers, and raise --max-new-tokens if they are cut off."
             )
+    settings = len(measured.evaluation.models) - 2
+    if "chosen" in measured.evaluation.run and settings > 1:
+        yield (
+            f"hpa-merge tune chose it among {settings} settings by these prompts, which flatters it: evaluate it on others."
+        )
     from_old = measured.difference(measured.old, "safety")
     if from_old is not None and from_old.low > 0:
         yield (
@@ -100,7 +105,8 @@ def _decisions(report: "MergeReport") -> Iterator[str]:
             f"{in_words(shared).capitalize()} of the columns that safety needs are the task's too ({percent(shared)}): "
             "expect that restoring more of them costs the task. hpa-merge tune measures both for several --p-max."
         )
-    bounds = {report.config.get(name) for name in ("alpha_min", "alpha_max")}
+    given = (report.config.get(name) for name in ("alpha_min", "alpha_max"))
+    bounds = {bound for bound in given if isinstance(bound, float)}
     alphas = {record.alpha for record in adapted if record.alpha is not None}
     if len(bounds) > 1 and len(alphas) == 1 and alphas <= bounds:
         yield (

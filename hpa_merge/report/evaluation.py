@@ -158,7 +158,7 @@ class Evaluation:
         files: the test files, by purpose and name.
         failures: a sentence for each bound of the gate that a model exceeds.
         run: seconds, device, versions, options.
-        bounds: of the gate; None in files of earlier versions and of ``tune``.
+        bounds: of the gate, or the goal of ``tune``; None in files of earlier versions.
     """
 
     models: tuple[ModelResult, ...]

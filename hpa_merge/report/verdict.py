@@ -93,8 +93,9 @@ class Measured:
     @property
     def failures(self) -> tuple[str, ...]:
         """The bounds that OUT exceeds."""
-        first, bounds = self.evaluation.models[0], self.evaluation.bounds or Bounds()
-        return gate((first, self.out), bounds, (self.out.name,))
+        models = tuple(dict.fromkeys(model.name for model in (self.evaluation.models[0], self.out)))
+        compared = [model for model in self.evaluation.models if model.name in models]
+        return gate(compared, self.evaluation.bounds or Bounds(), (self.out.name,))
 
 
 def verdict_of(report: "MergeReport") -> Verdict:
