@@ -59,7 +59,8 @@ def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
     settings = len(measured.evaluation.models) - 2
     if "chosen" in measured.evaluation.run and settings > 1:
         yield (
-            f"hpa-merge tune chose it among {settings} settings by these prompts, which flatters it: evaluate it on others."
+            f"hpa-merge tune chose it among {settings} settings by these prompts, which flatters it: evaluate it on "
+            "others."
         )
     from_old = measured.difference(measured.old, "safety")
     if from_old is not None and from_old.low > 0:
