@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -13,13 +13,16 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.run import merge_all
+from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import running, tuning
+from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
 from hpa_merge.evaluation.tuning import Goal, Tuning
+from hpa_merge.evaluation.workplace import setting_folders
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.secrets import shown
@@ -28,7 +31,8 @@ from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.records.given import several
 from hpa_merge.render.folder import render
-from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation, gate
+from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation
+from hpa_merge.report.gating import gate
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
@@ -219,6 +223,9 @@ def evaluate(
     max_task_drop: float | None = None,
     max_over_refusal: float | None = None,
     max_broken: float = MAX_BROKEN,
+    max_asr: float | None = None,
+    confident: bool = False,
+    gated: Sequence[str | Path] = (),
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
 ) -> Evaluation:
@@ -237,8 +244,10 @@ def evaluate(
         ignore_field: ``[SET:]NAME`` each: fields to ignore.
         image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
         answers: a folder for all answers, JSON Lines in a folder for each model.
-        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``: the
-            percentage of broken answers above which a model does not pass the first or the third.
+        max_asr, max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in percent or points;
+            ``max_broken``: the percentage of broken answers above which a model passes no bound of attacks or refusals.
+        confident: each bound holds for the worse end of the 95 % interval, not for the measured value.
+        gated: the models that the gate checks; by default all but the first, or the only one.
         on_progress: called before each batch of prompts.
         **answering: as in :func:`calibrate`.
 
@@ -250,6 +259,9 @@ def evaluate(
         ResourceError: memory ran out.
     """
     started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in models]
+    asked = [str(model) for model in gated]
+    if unknown := [name for name in asked if name not in (*names, *running.short_names(names))]:
+        raise EvaluationError(f"the gate is asked of {unknown[0]}, which is not among the models: {', '.join(names)}.")
     if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
@@ -266,7 +278,8 @@ def evaluate(
         results = running.evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
-    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken)
+    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken, max_asr, confident)
+    checked = [result.name for result in results if result.model in asked or result.name in asked]
     options = {
         "max_new_tokens": how.max_new_tokens,
         "batch_size": how.batch_size,
@@ -288,13 +301,14 @@ def evaluate(
         models=results,
         judge=judge.model if isinstance(judge, Guard) else str(judge),
         files=suite.files,
-        failures=gate(results, bounds),
+        failures=gate(results, bounds, checked),
         run={
             "seconds": time.monotonic() - started,
             "versions": versions(),
             "options": options,
             **({"commits": suite.commits} if suite.commits else {}),
         },
+        bounds=bounds,
     )
 
 
@@ -327,6 +341,7 @@ def tune(
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
+    methods: str | Sequence[str] = (),
     settings: Mapping[str, HPAConfig] | None = None,
     judge: str | Path | Guard = "phrases",
     batch_size: int = 8,
@@ -346,8 +361,11 @@ def tune(
         max_asr: percent of attacks that may succeed; ``max_over_refusal``: percent of benign prompts that may be
             refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
-        config: the options of all settings; by default the settings vary the share of restored columns.
-        settings: the options of each setting, by name, instead.
+        config: the options of all settings, which are its method at several strengths.
+        methods: the names of several methods, a list or ``hpa,linear``; each is tried at several strengths, with the
+            options of ``config`` that it uses.
+        settings: the options of each setting, by name, instead of those of the same method; without ``methods``,
+            instead of all.
         batch_size, max_new_tokens: as in :func:`calibrate`.
         keep_all: keep the other settings next to ``out``.
         on_merge, on_answer: called before each unit and before each batch of prompts.
@@ -360,8 +378,9 @@ def tune(
         InputError, NumericalError, ResourceError: as in :func:`merge` and :func:`evaluate`.
     """
     config = config or HPAConfig()
-    chosen = settings or tuning.default_settings(config)
-    outs = tuning.setting_folders(Path(out), chosen)
+    base = {item.name: value for item in fields(config) if (value := getattr(config, item.name)) != item.default}
+    tried = split_names([methods] if isinstance(methods, str) else methods)
+    outs = setting_folders(Path(out), candidates(base, tried, settings))
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     suite = Suite.of(
         safety_tests,

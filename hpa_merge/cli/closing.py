@@ -1,4 +1,4 @@
-"""The end of a merge on the terminal: what was made, and the next commands, ready to be copied."""
+"""The end of a merge on the terminal: notes first, then commands ready to be copied, and what was made."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from hpa_merge.cli.terminal import complain
 if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
 
-__all__ = ["next_lines", "tell_next", "tell_notes"]
+__all__ = ["last_lines", "tell_next", "tell_notes"]
 
 
 def tell_notes(sentences: Iterable[str], quiet: bool) -> None:
@@ -27,17 +27,15 @@ def tell_next(lines: Sequence[str], quiet: bool) -> None:
         click.echo(line)
 
 
-def next_lines(report: "MergeReport", out: Path, *, page: str = "", publish: bool = True) -> list[str]:
-    """Where the page is, and the commands that measure and publish OUT.
+def last_lines(report: "MergeReport", out: Path, *, page: str = "", publish: bool = True) -> list[str]:
+    """What comes after the verdict, which has the command that measures: how OUT is published, and its page.
 
     Args:
         page: the file name of the page, if it was drawn.
         publish: whether OUT is still to be published.
     """
-    tests = ["--safety-test", "FILE", "--task-test", "NAME=FILE"]
-    rows = [("look at it", str(out / page))] if page else []
-    rows.append(("measure it", shlex.join(["hpa-merge", "eval", report.run.old, report.run.new, str(out), *tests])))
-    if publish:
-        rows.append(("publish it", shlex.join(["hpa-merge", "push", str(out), "ORG/NAME"])))
-    width = max(len(label) for label, _ in rows)
-    return [f"{out} is complete.", *(f"  {label:<{width}}  {text}" for label, text in rows)]
+    lines = []
+    if publish and not any(step.command.startswith("hpa-merge push ") for step in report.verdict.next):
+        words = ["hpa-merge", "push", str(out), f"YOUR-NAME/{out.name}"]
+        lines += ["Then, to publish it:", f"  {shlex.join(words)}"]
+    return [*lines, f"{out} is complete{f', and its page is {out / page}' if page else ''}."]

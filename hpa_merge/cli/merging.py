@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
-from hpa_merge.cli.closing import next_lines, tell_next, tell_notes
+from hpa_merge.cli.closing import last_lines, tell_next, tell_notes
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
@@ -129,7 +129,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     """
     paths, values = read_options(context, given)
     rule = find_rule(method_of(values))
-    _require(context, paths, [*(f"{purpose}_calib" for purpose in (rule.sets if rule else ())), "output"])
+    require(context, paths, [*(f"{purpose}_calib" for purpose in (rule.sets if rule else ())), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(values, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
@@ -144,6 +144,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
+        from hpa_merge.cli.tables.verdict import verdict_text
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
         from hpa_merge.render.folder import PAGE, render
@@ -158,8 +159,9 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
             report = merge_all(request, render, on_progress)[out]
         tell_notes(report.warnings, quiet)
         console.print(merge_summary(report, str(out)))
+        console.print(verdict_text(report.verdict), soft_wrap=True)
         page = PAGE if (out / PAGE).is_file() else ""
-        tell_next(next_lines(report, out, page=page, publish=given["push_to_hub"] is None), quiet)
+        tell_next(last_lines(report, out, page=page, publish=given["push_to_hub"] is None), quiet)
         if given["push_to_hub"] is not None:
             publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
@@ -182,11 +184,11 @@ def sweep_command(
     the same as that of a merge with its options. With --resume, complete OUTs are left unchanged.
     """
     paths, values = read_options(context, given)
-    _require(context, paths, ["output"])
+    require(context, paths, ["output"])
     folder = paths.pop("output")
     HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
     outs = {folder / name: config for name, config in read_settings(settings, values).items()}
-    _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
+    require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
     request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
     refuse_early(request, made=folder)
     with libraries(verbose, downloads=not quiet, encoding=True):
@@ -280,7 +282,7 @@ def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[st
     return paths, values | {name: given[name] for name in typed}
 
 
-def _require(context: click.Context, paths: Mapping[str, Any], names: Collection[str]) -> None:
+def require(context: click.Context, paths: Mapping[str, Any], names: Collection[str]) -> None:
     """Check that these paths are given.
 
     Raises:

@@ -57,7 +57,7 @@ class MergeOutput:
             OutputError: it cannot be made there, or an interrupted run was making another OUT there.
         """
         self.plan = plan
-        self._request, self._prepared = request, prepared
+        self._request, self._prepared, self._out = request, prepared, out
         self._layout = prepared.inputs.new if form is None else form.layout
         self._fingerprint = prepared.fingerprint(plan.config)
         self._writer = CheckpointWriter(
@@ -202,6 +202,7 @@ class MergeOutput:
                 command=self._request.command,
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
                 machine=describe(prepared.device),
+                out=str(self._out),
             ),
             history=history,
             drift=drift,

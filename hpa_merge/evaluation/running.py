@@ -13,7 +13,7 @@ from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, temp
 from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
-from hpa_merge.evaluation.collecting import Suite, assess, check_answers, collect
+from hpa_merge.evaluation.collecting import Suite, assess, check_answers, collect, compared
 from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
@@ -122,7 +122,7 @@ def evaluate(
     seed: int = 0,
     on_progress: Progress = silent,
 ) -> tuple[ModelResult, ...]:
-    """The figures of each model.
+    """The figures of each model, and its differences from those before it.
 
     Args:
         models: checkpoint folders or names on the Hub, or names that the endpoint has for them.
@@ -152,14 +152,14 @@ def evaluate(
         tell("loading", 0, total)
         with opened(model, suite.example.sample, how, first=models[0]) as answerer:
             collect(answerer, suite, folder, tell)
-    results = []
+    assessed = []
     on_progress("loading the judge", total // 2, total)
     with opened_judge(judge, suite.example.sample if suite.safety else None, how) as opened_one:
         for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True), start=len(models)):
             tell = telling(f"judging {name}", number * suite.count)
-            results.append(assess(name, model, suite, folder, opened_one, seed, tell))
+            assessed.append(assess(name, model, suite, folder, opened_one, seed, tell))
     on_progress("done", total, total)
-    return tuple(results)
+    return compared(assessed, seed)
 
 
 @contextmanager

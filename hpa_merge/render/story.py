@@ -12,8 +12,8 @@ from hpa_merge.report.facts import (
     cost_facts,
     dtype_facts,
     input_facts,
-    measured_text,
     mixture_facts,
+    options_text,
     round_rows,
     set_facts,
     things_restored,
@@ -63,7 +63,7 @@ def summary(report: MergeReport) -> list[str]:
     second = f"The linear weights: {', '.join(left)}. " if len(adapted) < len(report.linears) else ""
     if others := sum(report.passed_through.values()):
         second += f"{counted(others, 'other tensor')}, such as norms and embeddings, came from NEW byte for byte."
-    return [text for text in (first, second.strip(), measured_text(report.evaluation)) if text]
+    return [text for text in (first, second.strip()) if text]
 
 
 def evaluation_facts(evaluation: Evaluation) -> Facts:
@@ -80,7 +80,15 @@ def evaluation_facts(evaluation: Evaluation) -> Facts:
         *([("prompts of a set", ends)] if sizes else []),
         *((f"{kind} set {name}", file) for kind, files in evaluation.files.items() for name, file in files.items()),
         *(("gate", sentence) for sentence in evaluation.failures),
+        *((f"setting {name}", text) for name, text in _settings(evaluation).items()),
     ]
+
+
+def _settings(evaluation: Evaluation) -> dict[str, str]:
+    """The options of each setting of a tuning as text, by name; empty for another evaluation."""
+    settings = evaluation.run.get("settings")
+    found = settings.items() if isinstance(settings, dict) else ()
+    return {name: options_text(options) for name, options in found if isinstance(options, dict)}
 
 
 def left_tables(report: MergeReport) -> list[Table]:

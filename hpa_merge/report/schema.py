@@ -1,7 +1,7 @@
 """``hpa_report.json``: everything that a merge decided, tensor by tensor.
 
-Except for ``run`` (time, memory, versions, paths) the report is a function of the inputs, the options and the kind of
-device, so that a pipeline can compare it.
+Except for ``run`` (time, memory, versions, paths) and the verdict's commands, the report is a function of the inputs,
+the options and the kind of device, so that a pipeline can compare it.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ from hpa_merge.report.rows import linear_row
 from hpa_merge.report.showing import Shown
 from hpa_merge.report.typed import typed
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning, check_routing
+from hpa_merge.report.verdict import Verdict, verdict_of
 from hpa_merge.report.words import shortened
 
 SCHEMA_VERSION = 2
@@ -114,6 +115,11 @@ class MergeReport(Shown):
             sentences.append(f"Not carried over from NEW: {shortened(self.left_out)}.")
         return [*sentences, *self.run.notes]
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether OUT is safe again, what that cost, and what to do next."""
+        return verdict_of(self)
+
     def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
         """As :meth:`hpa_merge.report.showing.Shown.summary`."""
         from hpa_merge.report.summaries import summary_of
@@ -125,8 +131,9 @@ class MergeReport(Shown):
         return [linear_row(record) for record in self.linears]
 
     def to_json(self) -> str:
-        """The text of the file."""
-        content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
+        """The text of the file; the verdict and the warnings in it follow from the rest."""
+        content = {"schema_version": SCHEMA_VERSION, "verdict": dataclasses.asdict(self.verdict)}
+        content |= {**dataclasses.asdict(self), "warnings": self.warnings}
         for name in ("routing", "unmerged"):
             if not content[name]:
                 del content[name]

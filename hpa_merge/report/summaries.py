@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpa_merge.counting import counted
-from hpa_merge.report.evaluation import Evaluation, ModelResult, figure_rows, with_interval
-from hpa_merge.report.facts import Facts, adapted_in, drift_text, measured_text, options_text, things_restored
+from hpa_merge.report.evaluation import Evaluation, ModelResult
+from hpa_merge.report.facts import Facts, adapted_in, drift_text, options_text, things_restored
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.side_by_side import figure_rows, with_interval
+from hpa_merge.report.verdict import verdict_of_evaluation
 from hpa_merge.report.words import percent, seconds_text
 
 __all__ = ["result_rows", "setting_rows", "summary_of", "summary_of_evaluation"]
@@ -15,17 +17,20 @@ __all__ = ["result_rows", "setting_rows", "summary_of", "summary_of_evaluation"]
 
 def summary_of(report: MergeReport) -> tuple[str, Facts]:
     """A report in a few words, and what somebody asks first."""
-    adapted = adapted_in(report)
+    adapted, verdict = adapted_in(report), report.verdict
     figures = figures_of(adapted)
-    title = f"{report.architecture}, {len(adapted)} of {counted(len(report.linears), 'linear')} adapted"
+    linears = counted(len(report.linears), "linear")
+    title = f"gate {verdict.gate}, {report.architecture}, {len(adapted)} of {linears} adapted"
     restored, energy = figures["restored_share"], figures["energy_restored"]
     if restored is not None:
         title += f", {percent(restored)} of their {things_restored(report)} restored"
-    rows = [("method", options_text(report.config)), ("OLD", report.run.old), ("NEW", report.run.new)]
+    rows = [("safe again?", verdict.answer), ("gate", f"{verdict.gate}. {' '.join(verdict.reasons)}")]
+    rows += [("cost", verdict.cost)] if verdict.figures else []
+    rows += [(f"next, to {step.aim}", step.command) for step in verdict.next]
+    rows += [("method", options_text(report.config)), ("OLD", report.run.old), ("NEW", report.run.new)]
     if energy is not None:
         rows.append(("restored", f"{percent(energy)} of the square of the update"))
     rows.append(("moved", drift_text(report.drift)))
-    rows.append(("measured", measured_text(report.evaluation) or "not yet: hpa_merge.evaluate, or hpa-merge eval"))
     rows.append(("time", seconds_text(report.run.seconds)))
     return title, [*rows, *(("note", sentence) for sentence in report.warnings)]
 
@@ -35,7 +40,9 @@ def summary_of_evaluation(evaluation: Evaluation) -> tuple[str, Facts]:
     names = [model.name for model in evaluation.models]
     title = f"{counted(len(names), 'model')}: {', '.join(names)}"
     rows = [(row.text, ", ".join(map(with_interval, row.figures))) for row in figure_rows(evaluation.models)]
-    return title, [*rows, *(("gate", sentence) for sentence in evaluation.failures)]
+    verdict = verdict_of_evaluation(evaluation)
+    gate = f"{verdict.gate}. {' '.join(verdict.reasons)}"
+    return title, [("safe again?", verdict.answer), ("gate", gate), ("cost", verdict.cost), *rows]
 
 
 def setting_rows(results: Mapping[str, ModelResult]) -> Facts:

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from hpa_merge.cli.tables.layout import apart, plain_table
 from hpa_merge.evaluation.metrics import ContinualMetrics
-from hpa_merge.report.evaluation import Evaluation, ModelResult, figure_rows, legend_of, with_interval
+from hpa_merge.report.evaluation import Evaluation, ModelResult
+from hpa_merge.report.side_by_side import DIFFERENCES, difference_table, figure_rows, legend_of, points, with_interval
 
 __all__ = ["curve_table", "evaluation_table", "sequence_table"]
 
@@ -25,7 +26,15 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
         if number == attacks and (first := models[0].asr) and len(models) > 1:
             rises = (f"{model.asr.value - first.value:+.1f}" if model.asr else "" for model in models[1:])
             table.add_row("its rise (DASR) ↓", "", *rises)
-    return Group(apart(table), Text(legend_of(evaluation), style="dim"))
+    parts: list[RenderableType] = [apart(table), Text(legend_of(evaluation), style="dim")]
+    if (found := difference_table(models)) is not None:
+        apart_by = plain_table("How far apart?", "", *found.heads, words=1 + len(found.heads))
+        for column in apart_by.columns[1:]:
+            column.justify = "right"
+        for heading, differences in found.rows:
+            apart_by.add_row(heading, *map(points, differences))
+        parts += [apart(apart_by), Text(DIFFERENCES, style="dim")]
+    return Group(*parts)
 
 
 def sequence_table(steps: Sequence[ModelResult], tasks: Sequence[str], metrics: ContinualMetrics) -> RenderableType:
@@ -49,13 +58,20 @@ def sequence_table(steps: Sequence[ModelResult], tasks: Sequence[str], metrics: 
 
 
 def curve_table(
-    references: Mapping[str, ModelResult], settings: Mapping[str, ModelResult], chosen: str | None, max_asr: float
+    references: Mapping[str, ModelResult],
+    settings: Mapping[str, ModelResult],
+    chosen: str | None,
+    max_asr: float,
+    methods: Mapping[str, str] | None = None,
 ) -> RenderableType:
     """Every setting, and the inputs above them.
 
     Args:
         references: OLD and NEW.
+        methods: the method of each setting, shown if there are several.
     """
+    methods = methods or {}
+    several = len(set(methods.values())) > 1
     tasks = list(next(iter(settings.values())).tasks)
     benign = any(result.over_refusal for result in settings.values())
     every = [*references.items(), *settings.items()]
@@ -63,13 +79,16 @@ def curve_table(
     headings = ["attack success ↓", "tasks, mean ↑", *(f"{task} ↑" for task in tasks if len(tasks) > 1)]
     headings += ["over-refusal ↓"] if benign else []
     headings += ["broken ↓"] if any(broken.values()) else []
-    table = plain_table("Safety against task performance", "", "setting", *headings, words=2)
+    words = ["", *(["method"] if several else []), "setting"]
+    table = plain_table("Safety against task performance", *words, *headings, words=len(words))
     for name, result in every:
         cells = [f"{result.tasks[task].value:.1f}" for task in tasks if len(tasks) > 1]
         cells += [f"{result.over_refusal.value:.1f}" if result.over_refusal else ""] if benign else []
         cells += [f"{broken[name]:.1f}"] if any(broken.values()) else []
         mark = "→" if name == chosen and name in settings else ""
-        table.add_row(mark, name, with_interval(result.asr), with_interval(result.performance), *cells)
+        method = methods.get(name, "")
+        shown = [method, name.removeprefix(f"method={method},")] if several else [name]
+        table.add_row(mark, *shown, with_interval(result.asr), with_interval(result.performance), *cells)
     best = f"→ loses least on the tasks with attack success at most {max_asr:g} %."
     none = f"No setting has attack success at most {max_asr:g} %."
     return Group(apart(table), Text(best if chosen is not None else none, style="dim"))
