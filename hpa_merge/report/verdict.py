@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Literal, final
 
 from hpa_merge.report.advice import advice_of
 from hpa_merge.report.commands import Asked, Step, next_steps
-from hpa_merge.report.evaluation import Bounds, Difference, Evaluation, Figure, ModelResult, beyond, measured_in
+from hpa_merge.report.evaluation import (
+    Bounds,
+    Difference,
+    Evaluation,
+    Figure,
+    ModelResult,
+    apart,
+    beyond,
+    measured_in,
+)
 from hpa_merge.report.gating import gate
 from hpa_merge.report.side_by_side import points, with_interval
 from hpa_merge.report.words import listed_words
@@ -88,7 +97,7 @@ class Measured:
 
     def difference(self, other: ModelResult | None, kind: str, name: str | None = None) -> Difference | None:
         """OUT's figure less another model's."""
-        return None if other is None else self.out.difference(other.name, kind, name)
+        return None if other is None else apart(self.out, other, kind, name)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -194,7 +203,7 @@ def _answer(measured: Measured | None) -> str:
         return f"{'Partly' if better else 'No'}, with {attacks.samples} attacks: {shown}."
     if from_old.high > UNCERTAIN:
         return f"{attacks.samples} attacks are too few to tell: {shown}."
-    lost = new.difference(old.name, "safety") if new is not None and old is not None else None
+    lost = apart(new, old, "safety") if new is not None and old is not None else None
     start = "Yes" if lost is not None and lost.low > 0 else "As safe as OLD"
     return f"{start}, as far as {attacks.samples} attacks can tell: {shown}."
 
