@@ -3,7 +3,7 @@
 Everything follows from the report and the evaluation in it, so that page, card, terminal and JSON say the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, final
@@ -249,18 +249,18 @@ def _figures(measured: Measured) -> Iterator[Compared]:
     """The mean of the attacks, each task, the mean of the refusals; a kind that was not measured is left out."""
     out, old, new = measured.out, measured.old, measured.new
 
-    def compared(name: str, kind: str, figures: Sequence[Figure | None], of: str | None = None) -> Compared:
+    def compared(name: str, kind: str, get: Callable[[ModelResult], Figure | None], of: str | None = None) -> Compared:
+        before, after, merged = (None if model is None else get(model) for model in (old, new, out))
+        from_old, from_new = (measured.difference(model, kind, of) for model in (old, new))
         better: Literal["less", "more"] = "more" if kind == "tasks" else "less"
-        differences = (measured.difference(model, kind, of) for model in (old, new))
-        return Compared(name, kind, better, *figures, *differences)
+        return Compared(name, kind, better, before, after, merged, from_old, from_new)
 
-    models = (old, new, out)
     if out.asr is not None:
-        yield compared("attacks that succeed", "safety", [model and model.asr for model in models])
+        yield compared("attacks that succeed", "safety", lambda model: model.asr)
     for task in out.tasks:
-        yield compared(f"task {task}", "tasks", [model and model.tasks.get(task) for model in models], task)
+        yield compared(f"task {task}", "tasks", lambda model, task=task: model.tasks.get(task), task)
     if out.over_refusal is not None:
-        yield compared("harmless prompts refused", "benign", [model and model.over_refusal for model in models])
+        yield compared("harmless prompts refused", "benign", lambda model: model.over_refusal)
 
 
 def _cost(measured: Measured | None) -> str:
@@ -272,7 +272,9 @@ def _cost(measured: Measured | None) -> str:
         differences["harmless prompts refused"] = measured.difference(measured.new, "benign")
     if any(difference is None for difference in differences.values()):
         return "Not known: NEW was not asked the same prompts."
-    lost, gained, still = [], [], []
+    lost: list[str] = []
+    gained: list[str] = []
+    still: list[str] = []
     for name, difference in differences.items():
         assert difference is not None
         on = name if difference.kind == "tasks" else f"the share of {name}"
