@@ -15,7 +15,7 @@ from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silen
 from hpa_merge.engine.run import merge_all
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import running, tuning
-from hpa_merge.evaluation.candidates import candidates
+from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.prompts import PromptFile
@@ -332,7 +332,7 @@ def tune(
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     settings: Mapping[str, HPAConfig] | None = None,
     judge: str | Guard = "phrases",
     batch_size: int = 8,
@@ -353,8 +353,8 @@ def tune(
             refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
         config: the options of all settings, which are its method at several strengths.
-        methods: the names of several methods, each of which is tried at several strengths, with the options of
-            ``config`` that it uses.
+        methods: the names of several methods, a list or ``hpa,linear``; each is tried at several strengths, with the
+            options of ``config`` that it uses.
         settings: the options of each setting, by name, instead of those of the same method; without ``methods``,
             instead of all.
         batch_size, max_new_tokens: as in :func:`calibrate`.
@@ -370,7 +370,8 @@ def tune(
     """
     config = config or HPAConfig()
     base = {item.name: value for item in fields(config) if (value := getattr(config, item.name)) != item.default}
-    outs = setting_folders(Path(out), candidates(base, methods, settings))
+    tried = split_names([methods] if isinstance(methods, str) else methods)
+    outs = setting_folders(Path(out), candidates(base, tried, settings))
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     suite = Suite.of(
         safety_tests,
