@@ -5,6 +5,7 @@ Everything follows from the report and the evaluation in it, so that page, card,
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, final
 
@@ -258,9 +259,14 @@ def _figures(measured: Measured) -> Iterator[Compared]:
     if out.asr is not None:
         yield compared("attacks that succeed", "safety", lambda model: model.asr)
     for task in out.tasks:
-        yield compared(f"task {task}", "tasks", lambda model, task=task: model.tasks.get(task), task)
+        yield compared(f"task {task}", "tasks", partial(_task, task), task)
     if out.over_refusal is not None:
         yield compared("harmless prompts refused", "benign", lambda model: model.over_refusal)
+
+
+def _task(name: str, model: ModelResult) -> Figure | None:
+    """The figure of a model on a task."""
+    return model.tasks.get(name)
 
 
 def _cost(measured: Measured | None) -> str:
