@@ -78,6 +78,11 @@ class Partial:
         except FileNotFoundError:
             return False
 
+    def sync(self) -> None:
+        """Make what was written to the shards durable; raises OSError."""
+        for descriptor in self._shards.values():
+            os.fsync(descriptor)
+
     def descriptor(self, shard: str) -> int:
         """The file descriptor of a shard, for reading and writing, valid until :meth:`close`.
 
@@ -141,8 +146,7 @@ class Partial:
         with telling(f"{self.path} cannot be written"):
             for name, content in made.items():
                 write_whole(self.path / name, content)
-            for descriptor in self._shards.values():
-                os.fsync(descriptor)
+            self.sync()
             for name in carried:
                 sync(self.path / name)
             for folder in {(self.path / name).parent for name in carried}:
