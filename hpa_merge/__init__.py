@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         NumericalError,
         OutputError,
         PublishError,
+        RankError,
         ResourceError,
         StatisticsError,
     )
@@ -68,6 +69,7 @@ _HOME = {
     "NumericalError": "errors",
     "OutputError": "errors",
     "PublishError": "errors",
+    "RankError": "errors",
     "PushReport": "publishing.upload",
     "ResourceError": "errors",
     "RoundRecord": "report.records",
@@ -113,6 +115,7 @@ __all__ = [
     "NumericalError",
     "OutputError",
     "PublishError",
+    "RankError",
     "PushReport",
     "ResourceError",
     "RoundRecord",
