@@ -2,6 +2,8 @@
 
 Unit ``l`` of OLD runs the safety samples, and unit ``l`` of NEW the task samples. Each linear gets two curvatures from
 the inputs that it reads. The unit's weights are merged, written and freed before the next unit is loaded.
+
+Several ranks go through the same units. Each runs its samples, and merges the linears that it owns.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +16,7 @@ from typing import Any, final
 from hpa_merge.core import all_finite
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.linear import MergedLinear, Sink
+from hpa_merge.engine.owners import Input, Work, owners_of
 from hpa_merge.engine.plan import LinearPair
 from hpa_merge.engine.request import Progress
 from hpa_merge.engine.routing import RoutingDrift
@@ -77,6 +80,7 @@ class _Loop:
 
     def __init__(self, prepared: Prepared, sinks: Sequence[Sink], on_progress: Progress, stats: Path | None) -> None:
         self._prepared = prepared
+        self._group = prepared.group
         self._plan = prepared.plan
         self._sinks = sinks
         self._on_progress = on_progress
@@ -88,7 +92,10 @@ class _Loop:
         self._linear_keys = {pair.new.key for pair in self._plan.pairs}
         self._recorded: list[ModelStatistics] = []  # computed for the statistics file
         self._routing = RoutingDrift({name: record for sink in sinks for name, record in sink.routing.items()})
-        units, linears = self._plan.new.units, self._plan.linears
+        units: Sequence[Unit] = self._plan.new.units
+        linears: Mapping[Unit, Sequence[LinearPair]] = self._plan.linears
+        if not any(each.runs for each in prepared.sets):
+            linears = self._replayed()
         self._sources = (
             self._source(prepared.sets[0], {unit: [pair.old for pair in linears.get(unit, ())] for unit in units}),
             self._source(prepared.sets[1], {unit: [pair.new for pair in linears.get(unit, ())] for unit in units}),
@@ -119,7 +126,8 @@ class _Loop:
                 sink.flush()  # if the file cannot be written, a resumed run finds what has been computed
             recorded = {each.purpose: each for each in self._recorded}
             statistics = [each.known or recorded[each.purpose] for each in self._prepared.sets]
-            write_statistics(self._stats, statistics, self._routing.records.values())
+            if self._group.is_first:
+                write_statistics(self._stats, statistics, self._routing.records.values())
         return self._finish()
 
     def _source(self, calibration: CalibrationSet, linears: Mapping[Unit, Sequence[LinearTensor]]) -> StatisticsSource:
@@ -174,7 +182,9 @@ class _Loop:
         if lineage.first is not None:
             self._on_progress("comparing with the first model", last, self._steps)
         pieces = [(sink.piece, sink.plan.counts) for sink in self._sinks]
-        distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
+        distances: list[float | None] = [None for _ in pieces]
+        if self._group.is_first:
+            distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
         self._on_progress("done", self._steps, self._steps)
         return distances
 
@@ -242,15 +252,21 @@ class _Loop:
         sinks = [sink for sink in self._sinks if pairs and sink.lacks(unit)]
         old, new, changed = self._load(unit)
         wanted, later = self._wanted(pairs), self._wanted(passed)
-        safety = self._sources[0].run(
+        self._sources[0].run(
             unit, (pair.old for pair in wanted if changed(pair)), (pair.old for pair in later if changed(pair))
         )
-        task = self._sources[1].run(
+        self._sources[1].run(
             unit, (pair.new for pair in wanted if changed(pair)), (pair.new for pair in later if changed(pair))
         )
-        routing = self._routing.compare(self._mixtures_of(unit), *(source.chosen for source in self._sources))
+        owners = self._owners(unit)
+        safety = self._sources[0].settle(unit, {pair.old.name: owner for pair, owner in owners.items()})
+        task = self._sources[1].settle(unit, {pair.new.name: owner for pair, owner in owners.items()})
+        chosen = [source.chosen for source in self._sources]
+        routing = self._routing.compare(self._mixtures_of(unit), chosen[0], chosen[1], self._group)
         for pair in pairs if sinks else ():
-            if not (counting := [sink for sink in sinks if sink.plan.counts(pair.new)]):
+            if owners[pair] != self._group.rank or not (
+                counting := [sink for sink in sinks if sink.plan.counts(pair.new)]
+            ):
                 continue
             known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
             before, tensor = pair.before(old(pair.old.key)), new(pair.new.key)
@@ -265,6 +281,32 @@ class _Loop:
             sink.commit(unit, self._packed(pairs), routing)
         for source in self._sources:
             source.free(unit)
+
+    def _owners(self, unit: Unit) -> dict[LinearPair, int]:
+        """The rank that owns each linear that is merged with ``unit``, which has run."""
+        pairs = self._plan.linears.get(unit, ())
+        if self._group.size == 1:
+            return dict.fromkeys(pairs, 0)
+        old = self._sources[0].inputs_of([pair.old for pair in pairs])
+        new = self._sources[1].inputs_of([pair.new for pair in pairs])
+        return self._assigned(pairs, [(old[pair.old.name], new[pair.new.name]) for pair in pairs])
+
+    def _assigned(self, pairs: Sequence[LinearPair], inputs: Sequence[tuple[Input, Input]]) -> dict[LinearPair, int]:
+        if self._prepared.is_merged_by_first:
+            return dict.fromkeys(pairs, 0)
+        works = [
+            Work((*each, Input(("stack", pair.new.key) if pair.new.part is not None else None, 0.0)), values)
+            for pair, each, values in zip(pairs, inputs, map(self._prepared.values_of, pairs), strict=True)
+        ]
+        return dict(zip(pairs, owners_of(works, self._group.size), strict=True))
+
+    def _replayed(self) -> dict[Unit, list[LinearPair]]:
+        """The linears that this rank owns if no sample runs: of a tensor, one rank owns all."""
+        found = {}
+        for unit, pairs in self._plan.linears.items():
+            owners = self._assigned(pairs, [(Input(pair.old.key, 0.0), Input(pair.new.key, 0.0)) for pair in pairs])
+            found[unit] = [pair for pair, owner in owners.items() if owner == self._group.rank]
+        return found
 
     def _mixtures_of(self, unit: Unit) -> dict[str, int]:
         """How many experts each mixture of the unit has."""

@@ -40,6 +40,7 @@ class MergeOutput:
         plan: what will be in it.
         records: one for each linear, in the order of the merge; in a resumed run, durable ones come first.
         routing: the routing drift of the mixtures, by name.
+        finished: names of the units whose linears are done.
     """
 
     unreached = ": add samples that reach it, or choose --uncalibrated new or old."
@@ -89,14 +90,18 @@ class MergeOutput:
             ]
             known = [record for entry in resumed for record in routing_of(entry.get("routing", []))]
             self.routing = {record.name: record for record in (*prepared.routing, *known)}
-            self._finished = {str(entry["unit"]) for entry in resumed}
+            self.finished = {str(entry["unit"]) for entry in resumed}
         self._begun = len(self.records)
 
     def restore(self, statistics: ModelStatistics) -> None:
         with self._believing():
-            for entry in self._writer.resumed:
-                if statistics.purpose in entry.get("statistics", ()):
-                    statistics.restore(entry["statistics"][statistics.purpose])
+            for packed in self.recorded(statistics.purpose):
+                statistics.restore(packed)
+
+    def recorded(self, purpose: str) -> list[Any]:
+        """What the journal of an interrupted run says of the statistics of a set."""
+        entries = (entry.get("statistics", {}) for entry in self._writer.resumed)
+        return [statistics[purpose] for statistics in entries if purpose in statistics]
 
     @contextmanager
     def _believing(self) -> Iterator[None]:
@@ -111,7 +116,7 @@ class MergeOutput:
             ) from error
 
     def lacks(self, unit: Unit) -> bool:
-        return unit.name not in self._finished
+        return unit.name not in self.finished
 
     def put(self, linear: MergedLinear) -> None:
         """Take a linear weight, and keep its record."""
@@ -130,7 +135,7 @@ class MergeOutput:
         mixtures = {"routing": [asdict(record) for record in routing]} if routing else {}
         self._async.commit({"unit": unit.name, "linears": linears, "statistics": dict(statistics), **mixtures})
         self._begun = len(self.records)
-        self._finished.add(unit.name)
+        self.finished.add(unit.name)
 
     def copy_rest(self, old: Weights) -> None:
         self._tensors.rest(old)
