@@ -100,6 +100,23 @@ class Partial:
                 self._shards[shard] = descriptor
             return self._shards[shard]
 
+    def reopen(self) -> None:
+        """Open the shards again: only then a network file system shows what other machines have written.
+
+        Raises:
+            Foreign: a shard is another file than before.
+            OSError: one cannot be opened.
+        """
+        with self._lock:
+            before, self._shards = self._shards, {}
+        try:
+            for shard, descriptor in before.items():
+                if not os.path.samestat(os.fstat(descriptor), os.fstat(self.descriptor(shard))):
+                    raise Foreign(f"{shard} in it was replaced during the run")
+        finally:
+            for descriptor in before.values():
+                os.close(descriptor)
+
     def carry(self, source: Checkpoint, but: Collection[str]) -> tuple[dict[str, str], bytes | None]:
         """Copy NEW's side files, and remove what a failed run has left of them.
 

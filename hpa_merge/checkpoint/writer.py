@@ -190,11 +190,11 @@ class CheckpointWriter:
             RuntimeError: a shard's layout is not NEW's, which is a bug.
             OutputError, CheckpointError: a file cannot be read.
         """
+        for shard in self._source.shards:
+            theirs = [info for info in self._source.tensors.values() if info.shard == shard]
+            if list(read_layout(self.partial, "OUT", shard)) != theirs:
+                raise RuntimeError(f"{shard} has another layout than NEW's")
         if not self._digests:
-            for shard in self._source.shards:
-                theirs = [info for info in self._source.tensors.values() if info.shard == shard]
-                if list(read_layout(self.partial, "OUT", shard)) != theirs:
-                    raise RuntimeError(f"{shard} has another layout than NEW's")
             with telling(f"{self.partial} cannot be read"):
                 self._digests = {shard: digest_at(self._folder.descriptor(shard)) for shard in self._source.shards}
         manifest = {**self._digests, **self._carried}
@@ -242,6 +242,18 @@ class CheckpointWriter:
         for name in names:
             with self._once(self._source.tensors[name]):
                 pass
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of this rank's share of the shards, when all ranks have written; raises OutputError."""
+        with telling(f"{self.partial} cannot be read"):
+            if self.rank.count > 1:
+                self._folder.reopen()
+            own = self._source.shards[self.rank.number :: self.rank.count]
+            return {shard: digest_at(self._folder.descriptor(shard)) for shard in own}
+
+    def adopt_digests(self, digests: Mapping[str, str]) -> None:
+        """Take the SHA-256 of every shard from the ranks, so that they are not computed again."""
+        self._digests = dict(digests)
 
     def publish(self, extra: Mapping[str, bytes]) -> None:
         """Complete ``OUT.partial`` with NEW's side files and ``extra``, make it durable, and rename it to OUT.
