@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO, final
 import click
 
 from hpa_merge.cli.ending import INTERRUPTED
-from hpa_merge.cli.terminal import complain
+from hpa_merge.cli.terminal import ENCODER, complain
 from hpa_merge.errors import ConfigError, RankError
 from hpa_merge.launch.environment import ended, find_place, started_here
 
@@ -104,6 +104,10 @@ class Voice:
                 if not verbose:
                     self._real = sys.stderr
                     stack.enter_context(redirect_stderr(nowhere))
+            from hpa_merge.isolation import kept
+
+            # before torch is imported, so that the host is forked and not started afresh
+            stack.enter_context(kept(ENCODER, beginning=True, silent=not verbose))
             from hpa_merge.launch.meeting import meeting
 
             self._member = stack.enter_context(meeting(place))
