@@ -88,35 +88,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 except HandOver as asked:
                     sys.exit(started(asked, given, interruption))
         except click.exceptions.Exit as exit_:
-            sys.exit(exit_.exit_code)
+            voice.exit(exit_.exit_code)
         except click.ClickException as error:
             told = io.StringIO()
             error.show(told)
             if voice.may_tell(USAGE):
                 with suppress(OSError):
                     click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
-            sys.exit(USAGE)
+            voice.exit(USAGE)
         except (click.Abort, KeyboardInterrupt):
-            sys.exit(voice.tell_interruption())
+            voice.exit(voice.tell_interruption())
         except RankError as error:
             _trace(verbose, secrets)
-            sys.exit(voice.tell_loss(error))
+            voice.exit(voice.tell_loss(error))
         except HPAError as error:
             _trace(verbose, secrets)
-            sys.exit(voice.tell(str(error), USAGE))
+            voice.exit(voice.tell(str(error), USAGE))
         except Exception as error:
             if isinstance(error, OSError) and error.errno in UNWRITABLE:
                 _drop_output()
                 if error.errno == errno.EPIPE:  # the reader closed the pipe
-                    sys.exit(FAILURE)
+                    voice.exit(FAILURE)
                 what = "the output" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
                 sentence = f"{what} cannot be written ({error.strerror}): free some space, or choose another place."
-                sys.exit(voice.tell(sentence, USAGE))
+                voice.exit(voice.tell(sentence, USAGE))
             _trace(verbose, secrets)
             if isinstance(error, OSError) and (place := _given(error, typed)) is not None:
-                sys.exit(voice.tell(f"{place} cannot be used ({error.strerror}): check the path.", USAGE))
+                voice.exit(voice.tell(f"{place} cannot be used ({error.strerror}): check the path.", USAGE))
             sentence = f"{type(error).__name__}: {error} (a bug of hpa-merge or of a library; -v shows the traceback)"
-            sys.exit(voice.tell(sentence, FAILURE))
+            voice.exit(voice.tell(sentence, FAILURE))
 
 
 def _printed(run: Callable[[], object]) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, final
+from typing import TYPE_CHECKING, NoReturn, TextIO, final
 
 import click
 
@@ -111,8 +111,19 @@ class Voice:
             from hpa_merge.launch.meeting import meeting
 
             self._member = stack.enter_context(meeting(place))
-            self._member.on_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
+            for number in (signal.SIGINT, signal.SIGTERM):  # of a launcher, while this process tells why it ends
+                stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+            self._member.on_end(_interrupt)
             yield
+
+    def exit(self, status: int) -> NoReturn:
+        """End this process; if others are at work, without waiting for what they will not send any more."""
+        if self._member is not None and status:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(status)
+        sys.exit(status)
 
     def may_tell(self, status: int) -> bool:
         """Whether this process tells the user why the run ends; ``status``: the exit status."""
@@ -152,6 +163,12 @@ class Voice:
         """Complain if possible: the terminal may be closed, or the disk full."""
         with suppress(OSError), redirect_stderr(self._real or sys.stderr):
             complain(sentence)
+
+
+def _interrupt() -> None:
+    """Interrupt the work of this process, if it is at work."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def started(asked: HandOver, words: Sequence[str], interruption: str) -> int:
