@@ -1,15 +1,15 @@
 """Several ranks write the bytes that one process writes, and together read every byte once."""
 
 import json
-import os
-from collections import Counter
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases import TinyCase, content
+from cases import REPORT, TinyCase, content
+from mixtures import gpt_oss, make, mixtral
 from ranks import on_ranks
 
 from hpa_merge import HPAConfig, merge, sweep
@@ -17,21 +17,20 @@ from hpa_merge import HPAConfig, merge, sweep
 pytestmark = pytest.mark.gate
 
 Tiny = Callable[..., TinyCase]
+Work = Callable[[Path], None]
 
 
-def counted() -> Counter[str]:
-    """Counts the bytes that this process reads of each weight file from now on."""
-    read: Counter[str] = Counter()
-    preadv = os.preadv
-
-    def count(descriptor: int, buffers: Any, offset: int, *flags: int) -> int:
-        done = preadv(descriptor, buffers, offset, *flags)
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        read[path.parent.name] += done
-        return done
-
-    os.preadv = count  # type: ignore[assignment]
-    return read
+def made(folder: Path, work: Work, size: int) -> dict[str, Any]:
+    """What so many ranks make in ``folder``, which is removed: a note may name it."""
+    folder.mkdir()
+    if size == 1:
+        work(folder)
+    else:
+        assert on_ranks(size, lambda rank: work(folder), folder.parent) == [None] * size
+    found = {path.parent.name: content(path.parent) for path in folder.glob(f"*/{REPORT}")}
+    found |= {path.name: path.read_bytes() for path in (*folder.glob("stats"), *folder.glob("stats.hessians/*"))}
+    shutil.rmtree(folder)
+    return found
 
 
 def write_ids(path: Path, *lengths: int) -> Path:
@@ -43,8 +42,8 @@ def write_ids(path: Path, *lengths: int) -> Path:
 
 
 # Of 64 columns, 52 tokens are multiplied, and so are 66 tokens of a leaf; of 112 columns, 90 and 114.
-SAFETY = (200, 9, 70)  # fewer than ranks; one leaf whose Gram matrix travels
-TASK = (5, 30, 8, 90, 7, 11, 6, 130, 3, 20, 40, 7, 9, 4, 8, 31, 6, 5, 22)  # two leaves of several samples
+SAFETY = (200, 9, 70)  # fewer than ranks; leaves whose Gram matrices travel
+TASK = (5, 30, 8, 90, 7, 11, 6, 130, 3, 20, 40, 7, 9, 4, 8, 31, 6, 5, 22)  # leaves of one and of two samples
 
 
 @pytest.fixture(scope="module")
@@ -54,30 +53,42 @@ def text(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> TinyCase:
     return case._replace(safety=write_ids(folder / "s.jsonl", *SAFETY), task=write_ids(folder / "t.jsonl", *TASK))
 
 
-def merge_text(case: TinyCase, folder: Path) -> None:
-    """Two OUTs and the statistics; then one OUT from these alone, and one with the samples of one set."""
-    folder.mkdir(exist_ok=True)
-    calibration: dict[str, Any] = {"safety_calib": case.safety, "task_calib": case.task, "page": False}
-    outs = {folder / "a": HPAConfig(), folder / "b": HPAConfig(p_max=30.0, embeddings="old")}
-    sweep(case.old, case.new, outs, stats=folder / "stats", **calibration)
-    merge(case.old, case.new, folder / "c", stats=folder / "stats", **calibration)
-    calibration["task_calib"] = case.safety
-    merge(case.old, case.new, folder / "d", stats=folder / "stats", **calibration)
+def test_a_text_model(text: TinyCase, tmp_path: Path) -> None:
+    def work(folder: Path) -> None:
+        """Two OUTs with statistics; an OUT from these alone; one with another set; one with Hessians."""
+        files: dict[str, Any] = {"safety_calib": text.safety, "task_calib": text.task, "page": False}
+        outs = {folder / "a": HPAConfig(), folder / "b": HPAConfig(p_max=30.0, embeddings="old")}
+        sweep(text.old, text.new, outs, stats=folder / "stats", **files)
+        merge(text.old, text.new, folder / "c", stats=folder / "stats", **files)
+        merge(text.old, text.new, folder / "d", stats=folder / "stats", **files | {"task_calib": text.safety})
+
+    alone = made(tmp_path / "out", work, 1)
+    for size in (2, 3, 4):
+        assert made(tmp_path / "out", work, size) == alone, size
 
 
-def made(folder: Path) -> dict[str, Any]:
-    outs: dict[str, Any] = {path.name: content(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-    return outs | {"stats": (folder / "stats").read_bytes() if (folder / "stats").exists() else b""}
+@pytest.mark.parametrize("build", [mixtral, gpt_oss])
+def test_experts_that_no_token_of_a_rank_reaches(build: Callable[..., Any], tmp_path: Path) -> None:
+    case = make(build, tmp_path / "pair")
+
+    def work(folder: Path) -> None:
+        files: dict[str, Any] = {"safety_calib": case.safety, "task_calib": case.task, "page": False}
+        merge(case.old, case.new, folder / "a", **files)
+        config = HPAConfig(method="regmean", routers="merge")
+        merge(case.old, case.new, folder / "b", config=config, stats=folder / "stats", stats_hessians=True, **files)
+
+    alone = made(tmp_path / "out", work, 1)
+    pooled = [each.get("pooled") for each in alone["a"][REPORT]["linears"]]
+    assert any(pooled)
+    assert not all(pooled[-6:])
+    assert alone["a"][REPORT]["routing"]
+    assert made(tmp_path / "out", work, 4) == alone
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_the_same_bytes(size: int, text: TinyCase, one: dict[str, Any], tmp_path: Path) -> None:
-    assert on_ranks(size, lambda rank: merge_text(text, tmp_path / "out"), tmp_path) == [None] * size
-    assert made(tmp_path / "out") == one
+def test_images_on_some_ranks_only(tiny: Tiny, tmp_path: Path) -> None:
+    case = tiny("llava", "bfloat16")
 
+    def work(folder: Path) -> None:
+        merge(case.old, case.new, folder / "a", safety_calib=case.safety, task_calib=case.task, page=False)
 
-@pytest.fixture(scope="module")
-def one(text: TinyCase, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("one") / "out"
-    merge_text(text, folder)
-    return made(folder)
+    assert made(tmp_path / "out", work, 3) == made(tmp_path / "out", work, 1)
