@@ -1,7 +1,9 @@
 """Several ranks write the bytes that one process writes, and together read every byte once."""
 
 import json
+import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from mixtures import gpt_oss, make, mixtral
 from ranks import on_ranks
 
 from hpa_merge import HPAConfig, merge, sweep
+from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint.sharing import Share
+from hpa_merge.engine.observations import Observations
+from hpa_merge.errors import NumericalError
 
 pytestmark = pytest.mark.gate
 
@@ -92,3 +98,72 @@ def test_images_on_some_ranks_only(tiny: Tiny, tmp_path: Path) -> None:
         merge(case.old, case.new, folder / "a", safety_calib=case.safety, task_calib=case.task, page=False)
 
     assert made(tmp_path / "out", work, 3) == made(tmp_path / "out", work, 1)
+
+
+END = 2048
+"""Bytes at either end of a tensor that the content digests read: on every rank when OLD and NEW are opened, and on the
+first before OUT appears."""
+
+
+def read_by(rank: int, size: int, folder: Path, role: str) -> int:
+    """The formula: how many bytes of a checkpoint a rank reads."""
+    share, total = Share(rank, size), 0
+    with Checkpoint.open(folder, role) as checkpoint:
+        for info in checkpoint.tensors.values():
+            total += share.of(info.nbytes // info.dtype.itemsize)[1] * info.dtype.itemsize
+            total += min(info.nbytes, 2 * END) * (1 if rank else 2)
+    return total
+
+
+def test_each_rank_reads_its_share(text: TinyCase, tmp_path: Path) -> None:
+    def work(rank: int) -> Counter[Path]:
+        read: Counter[Path] = Counter()
+        preadv = os.preadv
+
+        def count(descriptor: int, buffers: Any, offset: int, *flags: int) -> int:
+            done = preadv(descriptor, buffers, offset, *flags)
+            read[Path(f"/proc/self/fd/{descriptor}").readlink().parent] += done
+            return done
+
+        os.preadv = count  # type: ignore[assignment]
+        merge(text.old, text.new, tmp_path / "out", safety_calib=text.safety, task_calib=text.task, page=False)
+        return read
+
+    for rank, read in enumerate(on_ranks(3, work, tmp_path)):
+        assert read[text.old.resolve()] == read_by(rank, 3, text.old, "OLD")
+        assert read[text.new.resolve()] == read_by(rank, 3, text.new, "NEW")
+
+
+def test_an_error_of_one_rank_is_that_of_all(text: TinyCase, tmp_path: Path) -> None:
+    """Refused samples, found while one rank encodes; an error in the middle of the run; a bug."""
+    outs = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text(f"{text.safety.read_text()}{json.dumps({'input_ids': [5, 600]})}\n")
+
+    def work(rank: int) -> list[tuple[str, str]]:
+        found = []
+        for number, out in enumerate(outs):
+            safety = text.safety if number else wrong
+            if rank == 1 and number:  # the first of the unit's exchanges that it comes to
+                error = NumericalError("it is not finite.") if number == 1 else ZeroDivisionError("a bug")
+                Observations.of_all = raising(error)  # type: ignore[method-assign]
+            try:
+                merge(text.old, text.new, out, safety_calib=safety, task_calib=text.task, page=False)
+            except Exception as error:
+                found.append((type(error).__name__, str(error)))
+        return found
+
+    def raising(error: Exception) -> Callable[..., Any]:
+        def fail(*_: object) -> None:
+            raise error
+
+        return fail
+
+    first, failing, last = on_ranks(3, work, tmp_path)
+    assert first == last
+    assert first[:2] == failing[:2]
+    assert [kind for kind, _ in first] == ["CalibrationError", "NumericalError", "RankError"]
+    assert first[0][1].startswith(f"{wrong}:4: input_ids holds 600")
+    assert "rank 1 of the 3 of this run has ended (ZeroDivisionError: a bug)" in first[2][1]
+    assert failing[2] == ("ZeroDivisionError", "a bug")
+    assert not any(out.exists() or out.with_name(f"{out.name}.partial").exists() for out in outs[:2])
