@@ -195,7 +195,7 @@ def _sentence(rank: int | None, size: int, reason: str) -> str:
     which = f"one of the {size} ranks of this run has ended or does not answer"
     if rank is not None:
         which = f"rank {rank} of the {size} of this run has ended"
-    return f"{which} ({reason}): read its own output, and run the same command with --resume, with any number of processes."
+    return f"{which} ({reason}): read its own output, and run the same command with --resume."
 
 
 def _error_of(name: str, text: str) -> HPAError:
