@@ -13,6 +13,7 @@ import hpa_merge
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
+from hpa_merge.cli.ranks import NPROC, hand_over
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
@@ -107,6 +108,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         ),
         click.option("--max-memory", type=Size(), help="Most memory to use on the device, such as 20GB."),
         click.option("--max-host-memory", type=Size(), help="Most memory to use on the host next to a GPU."),
+        NPROC,
         click.option("--config", "config_file", type=FILE, help="YAML file with these options."),
         click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
         click.option("--resume", is_flag=True, help="Resume what an interrupted run left next to OUT."),
@@ -139,6 +141,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     outs = {out: HPAConfig.from_mapping(values, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
         raise click.UsageError("--private is for --push-to-hub ID.")
+    hand_over(given["nproc"], outs[out].device)
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
@@ -185,9 +188,10 @@ def sweep_command(
     paths, values = read_options(context, given)
     _require(context, paths, ["output"])
     folder = paths.pop("output")
-    HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
+    base = HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
     outs = {folder / name: config for name, config in read_settings(settings, values).items()}
     _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
+    hand_over(given["nproc"], base.device)
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 

@@ -20,6 +20,7 @@ from hpa_merge.cli.model_options import (
     test_files,
     write,
 )
+from hpa_merge.cli.ranks import hand_over
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import HPAConfig
@@ -63,6 +64,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
         check_place(flag, path, [*inputs, *files, *filter(None, [out])], overwrite=given["overwrite"])
     named = judge_from(given)
+    hand_over(given["nproc"], config.device)
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 

@@ -3,13 +3,11 @@
 import time
 from pathlib import Path
 
-from hpa_merge.engine.linear import Sink
 from hpa_merge.engine.loop import run_loop
 from hpa_merge.engine.memory import explaining
 from hpa_merge.engine.output import MergeOutput
 from hpa_merge.engine.request import MergeRequest, Progress, Render, silent
 from hpa_merge.engine.setup import Prepared, prepare
-from hpa_merge.engine.shared_output import SharedOutput
 from hpa_merge.errors import CheckpointError, HPAError, OutputError, RankError
 from hpa_merge.ranks import Group
 from hpa_merge.report.schema import MergeReport
@@ -37,25 +35,26 @@ def _merge_all(request: MergeRequest, render: Render, on_progress: Progress, gro
     started = time.monotonic()
     outputs: dict[Path, MergeOutput] = {}
 
-    def make(prepared: Prepared) -> list[Sink]:
+    def make(prepared: Prepared) -> list[MergeOutput]:
         for output in outputs.values():
             output.abort(keep=False)
         outputs.clear()
-        group.barrier()  # every rank has checked the place of OUT
-        sinks: list[Sink] = []
-        for out, plan, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True):
-            if out not in prepared.finished:
-                if group.is_first:
-                    outputs[out] = MergeOutput(request, prepared, out, plan, form)
-                sinks.append(outputs[out] if group.size == 1 else SharedOutput(prepared, plan, outputs.get(out)))
-        return sinks
+        group.barrier()  # every rank has checked the place of OUT, and nobody writes to an earlier one
+        for first in (True, False):  # which lays OUT out, and then the others open it
+            if group.is_first == first:
+                for out, plan, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True):
+                    if out not in prepared.finished:
+                        outputs[out] = MergeOutput(request, prepared, out, plan, form)
+            group.barrier()
+        return list(outputs.values())
 
     with prepare(request, group=group) as prepared, explaining(prepared.memory, prepared.device):
         reports = dict(prepared.finished)
         try:
             from_first = run_loop(prepared, make, on_progress, request.stats)
-            for (out, output), distance in zip(outputs.items(), from_first if group.is_first else (), strict=True):
-                reports[out] = output.publish(render, started, distance)
+            for (out, output), distance in zip(outputs.items(), from_first, strict=True):
+                if (report := output.publish(render, started, distance)) is not None:
+                    reports[out] = report
             reports = group.gather(reports if group.is_first else {})[0]
         except BaseException as error:
             # Durable work is kept if the same command can still succeed: after an interruption, or with a disk that
