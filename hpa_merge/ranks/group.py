@@ -5,7 +5,8 @@ ends all of them with the same sentence, and none waits for one that will not co
 in the same order, from one thread. No sum is taken on the way: what is exchanged arrives as it was sent.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, final
 
@@ -178,22 +179,23 @@ class Group:
         self._sending(lambda: dist.all_gather_object(found, value), 0)
         return found
 
-    def _sending(self, exchange: Any, nbytes: int) -> None:
+    def _sending(self, exchange: Callable[[], Any], nbytes: int) -> None:
         """Make an exchange; raises RankError if a rank is gone."""
         try:
             exchange()
         except RuntimeError as error:  # gloo and NCCL raise no other for a connection that is lost
             self._failed = True
-            raise RankError(_sentence(None, self.size, (str(error).splitlines() or [""])[0])) from error
+            reason = re.sub(r"\[[^]]*\]:?[0-9]*", "", str(error)).strip().partition(". ")[0]  # without places in code
+            raise RankError(_sentence(None, self.size, f"{' '.join(reason.split()):.100}")) from error
         self.sent += nbytes
 
 
 def _sentence(rank: int | None, size: int, reason: str) -> str:
-    which = f"one of the {size} processes" if rank is None else f"process {rank + 1} of {size}"
-    return (
-        f"{which} of this run has ended ({reason}): read its own output, and run the same command with --resume, with "
-        "any number of processes."
-    )
+    """The error of a rank; None: of one that said nothing."""
+    which = f"one of the {size} ranks of this run has ended or does not answer"
+    if rank is not None:
+        which = f"rank {rank} of the {size} of this run has ended"
+    return f"{which} ({reason}): read its own output, and run the same command with --resume."
 
 
 def _error_of(name: str, text: str) -> HPAError:
