@@ -13,7 +13,7 @@ import hpa_merge
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
-from hpa_merge.cli.ranks import NPROC, hand_over
+from hpa_merge.cli.ranks import NPROC, hand_over, is_first
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
@@ -166,7 +166,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         if not quiet:
             for sentence in report.warnings:
                 complain(sentence, "Note")
-        if given["push_to_hub"] is not None:
+        if given["push_to_hub"] is not None and is_first():
             publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
 
@@ -292,7 +292,7 @@ def _require(context: click.Context, paths: Mapping[str, Any], names: Collection
 
 @contextmanager
 def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
-    """Create the folder of the OUTs if it is missing, and remove it again if it stays empty.
+    """Create the folder of the OUTs if it is missing, and remove it again if it stays empty; rank 0 does, of several.
 
     Raises:
         OutputError: it cannot be created, or is inside an input.
@@ -303,7 +303,7 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
         raise OutputError(
             f"{folder} would lie in the input {found}, and inputs are never written to: choose a folder outside of it."
         )
-    ours = not folder.exists()
+    ours = not folder.exists() and is_first()
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

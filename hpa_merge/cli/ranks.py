@@ -18,7 +18,7 @@ from hpa_merge.launch.environment import ended, find_place, started_here
 if TYPE_CHECKING:
     from hpa_merge.launch.meeting import Member
 
-__all__ = ["NPROC", "HandOver", "Voice", "hand_over", "started"]
+__all__ = ["NPROC", "HandOver", "Voice", "hand_over", "is_first", "started"]
 
 SHARED = ("hpa-merge", "hpa-merge sweep", "hpa-merge tune")
 """The commands that several processes run together; rank 0 runs the others alone."""
@@ -32,6 +32,12 @@ NPROC = click.option(
     metavar="N",
     help="Share the work among N processes on this machine, one for each GPU.",
 )
+
+
+def is_first() -> bool:
+    """Whether this process is the only one of its run, or rank 0, which writes what is not OUT's weights."""
+    place = find_place(os.environ)
+    return place is None or place.first
 
 
 class HandOver(Exception):

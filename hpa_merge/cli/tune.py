@@ -20,7 +20,7 @@ from hpa_merge.cli.model_options import (
     test_files,
     write,
 )
-from hpa_merge.cli.ranks import hand_over
+from hpa_merge.cli.ranks import hand_over, is_first
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import HPAConfig
@@ -121,6 +121,8 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
                 on_merge=on_merge,
                 on_answer=on_answer,
             )
+    if not is_first():
+        sys.exit(FAILED if found.chosen is None else 0)
     references = {"OLD": found.old, "NEW": found.new}
     if given["json_file"] is not None:
         run = {
