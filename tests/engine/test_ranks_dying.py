@@ -95,7 +95,12 @@ def test_a_rank_is_killed_at_any_moment(call: Merge, alone: dict[str, Any], tmp_
 
         ends = on_ranks(3, work, tmp_path)
         if not out.exists():  # after it, the ranks only tell each other that it is there
-            assert all(isinstance(end, RankError) for rank, end in enumerate(ends) if rank != dying), (seed, dying, at, ends)
+            assert all(isinstance(end, RankError) for rank, end in enumerate(ends) if rank != dying), (
+                seed,
+                dying,
+                at,
+                ends,
+            )
             size = draw.choice((1, 2, 4))
             if size == 1:
                 call(out, resume=True)
