@@ -3,7 +3,8 @@
 In memory at the same time are one unit of both models, the curvatures of its linears in both, the factor of the largest
 curvature, the states of the paused samples, and the tensors that are prefetched or queued for writing. The forecast is
 an upper bound: linears that share an input are counted separately, because only the samples show which do. Of several
-ranks, each holds what its own samples have read, and the curvatures of the linears that it owns.
+ranks, each holds what its own samples have read, and a part of as many units as there are ranks: the linears that it
+owns and has not merged yet, with their curvatures.
 """
 
 import math
@@ -200,7 +201,8 @@ def _work(
             gathered = together
         elif ranks > 1:
             own = [(routed, c, count) for routed, c, _ in inputs[:: len(tokens)] for count in running]
-            owned = [sum(gathered) // ranks, max(gathered, default=0)]
+            weights *= 2  # those that the owners have not merged yet, with their curvatures
+            owned = [sum(gathered), max(gathered, default=0)]
             gathered = [*owned, 2 * SENT, *(_leaves(int(count * routed), c, itemsize) for routed, c, count in own)]
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
