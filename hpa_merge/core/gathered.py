@@ -7,7 +7,7 @@ Rules that need more than the diagonal of ``H⁻¹`` start from it. :mod:`hessia
 the tokens, or the lower triangle of ``G`` row by row (:func:`pack_triangle`).
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, final
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hpa_merge.core.triangular import add_gram, column_energy
 
-__all__ = ["Hessian", "Packed", "Recent", "pack_triangle", "triangle_bytes", "unpack_triangle"]
+__all__ = ["Hessian", "Packed", "Recent", "chunks", "pack_triangle", "triangle_bytes", "unpack_triangle"]
 
 ROWS = 1024
 """Tokens that are converted at once."""
@@ -169,3 +169,15 @@ def unpack_triangle(packed: Tensor, columns: int) -> Tensor:
         gram[place, : place + 1] = packed[begin : begin + place + 1]
         begin += place + 1
     return gram
+
+
+def chunks(rows: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Groups of batches with ``size`` to twice that many tokens together; the last group may have fewer."""
+    chunk: list[Tensor] = []
+    for piece in (piece for batch in rows for piece in torch.split(batch, size)):
+        chunk.append(piece)
+        if sum(len(piece) for piece in chunk) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

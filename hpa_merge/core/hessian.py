@@ -9,15 +9,15 @@ with ``μ = damping · mean(diag G)``.
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.core.gathered import Hessian, Packed, pack_triangle, triangle_bytes, unpack_triangle
+from hpa_merge.core.gathered import Hessian, Packed, chunks, pack_triangle, triangle_bytes, unpack_triangle
 from hpa_merge.core.inverse import InverseHessian, dual_factor
+from hpa_merge.core.magnitudes import exponent_of, largest, peak_of, scaled
 from hpa_merge.core.triangular import (
     PANEL,
     add_gram,
@@ -42,9 +42,6 @@ CHUNK = 2048
 STRONG = (2.0**8, 2.0**10)
 """Ratios of a column's energy to the damping at which ``1 − s`` of the dual form may lose 8 or 10 of float32's 24 bits.
 The loss of 8 bits is avoided if few columns have that ratio; the loss of 10 is avoided in float64 if many have it."""
-
-MODERATE = 40
-"""Activations between ``2^-40`` and ``2^40`` are squared in float32 as they are; others are scaled first."""
 
 
 class SingularCurvature(ArithmeticError):
@@ -143,9 +140,8 @@ class Curvature:
     @classmethod
     def unpacked(cls, packed: Packed) -> "Curvature":
         """The leaf that :meth:`packed` packed."""
-        content = packed.content
+        content, leaf = packed.content, cls(packed.columns)
         assert content is not None
-        leaf = cls(packed.columns)
         leaf.tokens, leaf._exponent, leaf._gram_peak = packed.tokens, packed.exponent, packed.peak
         leaf._device = content.device
         if packed.lengths is None:
@@ -157,7 +153,7 @@ class Curvature:
     @property
     def peak(self) -> float:
         """The largest magnitude of any activation: 0 if nothing activates the layer, not finite if one is not."""
-        return _largest([self._gram_peak, *(_peak(rows) for rows in self._rows)])
+        return largest([self._gram_peak, *(peak_of(rows) for rows in self._rows)])
 
     def inverse_diagonal(self, damping: float) -> Tensor:
         """``[H⁻¹]_jj`` of every column: ``[c]``, float64, on the device of the tokens.
@@ -169,8 +165,8 @@ class Curvature:
         if self.offload:
             return self._loaded().inverse_diagonal(damping)
         if self._gram is None:
-            exponent = _exponent(peak)
-            x = _scaled(torch.cat(self._rows).float(), exponent)
+            exponent = exponent_of(peak)
+            x = scaled(torch.cat(self._rows).float(), exponent)
             return inverse_diagonal_dual(x, damping) / 4.0**exponent
         self._fold()
         self._buffer = None
@@ -188,10 +184,10 @@ class Curvature:
         if self.offload:
             return self._loaded().inverse(damping)
         if self._gram is None:
-            exponent = _exponent(peak)
+            exponent = exponent_of(peak)
             tokens = torch.cat(self._rows)
-            diagonal = inverse_diagonal_dual(_scaled(tokens.float(), exponent), damping) / 4.0**exponent
-            x = _scaled(tokens.double(), exponent)
+            diagonal = inverse_diagonal_dual(scaled(tokens.float(), exponent), damping) / 4.0**exponent
+            x = scaled(tokens.double(), exponent)
             factored = dual_factor(x, damping)
             if factored is None:
                 raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
@@ -212,9 +208,9 @@ class Curvature:
         if self.offload:
             return self._loaded().hessian(damping)
         if self._gram is None and self._small():
-            exponent = _exponent(peak)
+            exponent = exponent_of(peak)
             self._rows = [torch.cat(self._rows)]  # which the Hessian shares
-            tokens = _scaled(self._rows[0], exponent)
+            tokens = scaled(self._rows[0], exponent)
             energy = sum(float(column_energy(piece.float()).sum()) for piece in tokens.split(CHUNK))
             return Hessian(tokens, None, 2 / self.tokens * 4.0**exponent, damping * energy / self.columns)
         folded = self
@@ -267,9 +263,9 @@ class Curvature:
     def _fold(self) -> None:
         """Add the kept tokens to ``Σ x xᵀ``, a chunk at a time."""
         rows, self._rows = self._rows, []
-        for chunk in _chunks(rows):
+        for chunk in chunks(rows, CHUNK):
             x = self._together(chunk)
-            gram = self._gram_for(_peak(x), x.device)
+            gram = self._gram_for(peak_of(x), x.device)
             add_gram(gram, x.float().mul_(2.0**-self._exponent) if self._exponent else x)
 
     def _together(self, chunk: list[Tensor]) -> Tensor:
@@ -283,8 +279,8 @@ class Curvature:
 
     def _gram_for(self, peak: float, device: torch.device) -> Tensor:
         """The Gram matrix, scaled so that tokens of ``peak`` can go into it."""
-        self._gram_peak = _largest([self._gram_peak, peak])
-        exponent = _exponent(self._gram_peak)
+        self._gram_peak = largest([self._gram_peak, peak])
+        exponent = exponent_of(self._gram_peak)
         if self._gram is None:
             spare, self._spare = self._spare, None
             self._gram = torch.zeros(self.columns, self.columns, device=device) if spare is None else spare.zero_()
@@ -399,36 +395,3 @@ def _remainder(x: Tensor, damp: float, strong: Tensor, x_strong: Tensor) -> Tens
         remainder[panel] = 1.0 - s.double() + shared
     remainder[strong] = inverse_column_norms(q)
     return remainder
-
-
-def _chunks(rows: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Groups of batches with ``CHUNK`` to twice that many tokens together; the last group may have fewer."""
-    chunk: list[Tensor] = []
-    for piece in (piece for batch in rows for piece in torch.split(batch, CHUNK)):
-        chunk.append(piece)
-        if sum(len(piece) for piece in chunk) >= CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _peak(x: Tensor) -> float:
-    """The largest magnitude in ``x``: NaN if ``x`` holds one, 0 if ``x`` is empty."""
-    return max(abs(float(bound)) for bound in torch.aminmax(x)) if x.numel() else 0.0
-
-
-def _largest(peaks: Sequence[float]) -> float:
-    return math.nan if any(map(math.isnan, peaks)) else max(peaks)
-
-
-def _exponent(peak: float) -> int:
-    """``k`` such that activations up to ``peak``, divided by ``2^k``, have squares well within float32."""
-    if not 0.0 < peak < math.inf:
-        return 0
-    exponent = math.frexp(peak)[1]
-    return exponent if abs(exponent) > MODERATE else 0
-
-
-def _scaled(x: Tensor, exponent: int) -> Tensor:
-    return x * 2.0**-exponent if exponent else x

@@ -1,6 +1,6 @@
 """One model with its calibration set: OLD runs the safety samples, and NEW the task samples."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
@@ -94,6 +94,24 @@ class CalibrationRun:
     def tokens(self) -> int:
         """Tokens of all samples."""
         return self.tally.tokens
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens of the samples of this rank."""
+        return sum(each.tokens for each in self.used if each.rank == self._group.rank)
+
+    @property
+    def leaf_share(self) -> float:
+        """The share of the tokens that the largest leaf has."""
+        of_leaves: Counter[int] = Counter()
+        for each in self.used:
+            of_leaves[each.leaf] += each.tokens
+        return max(of_leaves.values(), default=0) / max(1, of_leaves.total())
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks share the samples."""
+        return self._group.size
 
     def counted(self, samples: Collection[Sample]) -> tuple[int, int]:
         """How many of these are used, and their tokens."""

@@ -50,14 +50,18 @@ class Work:
     values: int
 
 
-def owners_of(works: Sequence[Work], ranks: int) -> list[int]:
-    """The owner of each of ``works``."""
+def owners_of(works: Sequence[Work], loads: list[float]) -> list[int]:
+    """The owner of each of ``works``.
+
+    Args:
+        loads: what each rank has got by now; the costs of these works are added.
+    """
     together = _together(works)
     costs = {}
     for first, members in together.items():
         inputs = {each for place in members for each in works[place].inputs if each.key is not None}
         costs[first] = sum(each.cost for each in inputs) + PER_VALUE * sum(works[place].values for place in members)
-    loads, owners = [0.0] * ranks, [0] * len(works)
+    owners = [0] * len(works)
     for first in sorted(together, key=lambda first: (-costs[first], first)):
         owner = loads.index(min(loads))
         loads[owner] += costs[first]

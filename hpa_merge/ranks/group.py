@@ -192,9 +192,9 @@ class Group:
 
 def _sentence(rank: int | None, size: int, reason: str) -> str:
     """The error of a rank; None: of one that said nothing."""
-    which = f"one of the {size} ranks of this run has ended or does not answer"
+    which = f"one of the {size} processes of this run has ended or does not answer"
     if rank is not None:
-        which = f"rank {rank} of the {size} of this run has ended"
+        which = f"process {rank + 1} of {size} of this run has ended"
     return f"{which} ({reason}): read its own output, and run the same command with --resume."
 
 

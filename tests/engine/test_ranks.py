@@ -164,6 +164,6 @@ def test_an_error_of_one_rank_is_that_of_all(text: TinyCase, tmp_path: Path) -> 
     assert first[:2] == failing[:2]
     assert [kind for kind, _ in first] == ["CalibrationError", "NumericalError", "RankError"]
     assert first[0][1].startswith(f"{wrong}:4: input_ids holds 600")
-    assert "rank 1 of the 3 of this run has ended (ZeroDivisionError: a bug)" in first[2][1]
+    assert "process 2 of 3 of this run has ended (ZeroDivisionError: a bug)" in first[2][1]
     assert failing[2] == ("ZeroDivisionError", "a bug")
     assert not any(out.exists() or out.with_name(f"{out.name}.partial").exists() for out in outs[:2])

@@ -55,8 +55,8 @@ def test_three_ranks(tmp_path: Path) -> None:
     ("error", "expected"),
     [
         (CalibrationError("s.jsonl:3: it is wrong."), CalibrationError("s.jsonl:3: it is wrong.")),
-        (KeyError("x"), RankError("rank 1 of the 3 of this run has ended (KeyError: 'x'): read its own output")),
-        (None, RankError("one of the 3 ranks of this run has ended or does not answer (")),  # without a word
+        (KeyError("x"), RankError("process 2 of 3 of this run has ended (KeyError: 'x'): read its own output")),
+        (None, RankError("one of the 3 processes of this run has ended or does not answer (")),  # without a word
     ],
     ids=["ours", "bug", "killed"],
 )
