@@ -126,9 +126,10 @@ def follow(
             whole = whole_commits(_commits_soon(places, folder, layout), lambda _: True)
             first = fingerprint_in(places.journal)
         if found := _difference(first, fingerprint):
+            name, was, now = map(_shown, found)
             raise OutputError(
-                f"process {rank.number + 1} of {rank.count} has {_shown(found[0])} {_shown(found[2])}, and the first has "
-                f"{_shown(found[1])}: give all the same inputs, options, versions and number of threads."
+                f"process {rank.number + 1} of {rank.count} has {name} {now}, and the first has {was}: give all the "
+                "same inputs, options, versions and number of threads."
             )
         journal = _locked(path, folder.path)
         with telling(f"{path} cannot be written"):
@@ -209,7 +210,8 @@ def _take_up(
     if found := _difference(begun["fingerprint"], fingerprint):
         name, was, now = map(_shown, found)
         raise OutputError(
-            f"{folder.path} was begun with {name} {was}, and now it is {now}: resume with the same, or delete the folder."
+            f"{folder.path} was begun with {name} {was}, and now it is {now}: resume with the same, or delete the "
+            "folder."
         )
 
     def is_intact(line: Mapping[str, Any]) -> bool:
