@@ -156,7 +156,7 @@ class ActivationHooks:
     def _join(self, parts: Sequence[Curvature]) -> Curvature:
         if len(parts) == 1:
             return parts[0]
-        curvature = Curvature(parts[0].columns, offload=self.offload)
+        curvature = Curvature(parts[0].columns, offload=parts[0].offload)
         for part in parts:
             curvature.absorb(part)
         return curvature
