@@ -9,15 +9,18 @@ from hpa_merge.methods import RULES, Rule
 PAGE = Path(__file__).resolve().parent / "methods.md"
 
 HEAD = (
-    "| `--method` | what becomes of a linear weight | the options that it uses (default) | samples "
+    "| `--method` | what becomes of a linear weight | the options that it uses (default) | `tune` tries | samples "
     "| a LoRA stays one |",
-    "| --- | --- | --- | --- | --- |",
+    "| --- | --- | --- | --- | --- | --- |",
 )
 
 
 def table() -> str:
     """A row for each rule."""
-    rows = [f"| `{rule.name}` | {rule.does} | {_options(rule)} | {_samples(rule)} | {_lora(rule)} |" for rule in RULES]
+    rows = [
+        f"| `{rule.name}` | {rule.does} | {_options(rule)} | {_strengths(rule)} | {_samples(rule)} | {_lora(rule)} |"
+        for rule in RULES
+    ]
     return "\n".join([*HEAD, *rows])
 
 
@@ -38,6 +41,15 @@ def _options(rule: Rule) -> str:
         else:
             shown.append(f"`--{flag}` ({default:g})" if isinstance(default, float) else f"`--{flag}` ({default})")
     return ", ".join(shown) or "–"
+
+
+def _strengths(rule: Rule) -> str:
+    """The option that trades the task for safety, and its values that ``tune`` tries."""
+    if rule.strength is None:
+        return "–"
+    others = "".join(f"; `--{name.replace('_', '-')}` in proportion" for name in rule.strength.ratios)
+    values = ", ".join(f"{value:g}" for value in rule.strength.values)
+    return f"`--{rule.strength.option.replace('_', '-')}` {values}{others}"
 
 
 def _samples(rule: Rule) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -14,12 +14,14 @@ from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
 from hpa_merge.engine.run import merge_all
 from hpa_merge.evaluation import running, tuning
+from hpa_merge.evaluation.candidates import candidates
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
 from hpa_merge.evaluation.tuning import Goal, Tuning
+from hpa_merge.evaluation.workplace import setting_folders
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.secrets import shown
@@ -318,6 +320,7 @@ def tune(
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
+    methods: Sequence[str] = (),
     settings: Mapping[str, HPAConfig] | None = None,
     judge: str | Guard = "phrases",
     batch_size: int = 8,
@@ -337,8 +340,11 @@ def tune(
         max_asr: percent of attacks that may succeed; ``max_over_refusal``: percent of benign prompts that may be
             refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
-        config: the options of all settings; by default the settings vary the share of restored columns.
-        settings: the options of each setting, by name, instead.
+        config: the options of all settings, which are its method at several strengths.
+        methods: the names of several methods, each of which is tried at several strengths, with the options of
+            ``config`` that it uses.
+        settings: the options of each setting, by name, instead of those of the same method; without ``methods``,
+            instead of all.
         batch_size, max_new_tokens: as in :func:`calibrate`.
         keep_all: keep the other settings next to ``out``.
         on_merge, on_answer: called before each unit and before each batch of prompts.
@@ -351,8 +357,8 @@ def tune(
         InputError, NumericalError, ResourceError: as in :func:`merge` and :func:`evaluate`.
     """
     config = config or HPAConfig()
-    chosen = settings or tuning.default_settings(config)
-    outs = tuning.setting_folders(Path(out), chosen)
+    base = {item.name: value for item in fields(config) if (value := getattr(config, item.name)) != item.default}
+    outs = setting_folders(Path(out), candidates(base, methods, settings))
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     suite = Suite.of(
         safety_tests,

@@ -1,9 +1,9 @@
-"""The post-alignment continual-tuning experiment: every method on several bases, from scratch, on the CPU.
+"""The post-alignment continual-tuning experiment: rules at several strengths, on several bases, on the CPU.
 
-    python examples/continual_tuning [--bases 5] [--only METHOD]... [--regime NAME]... [--out FOLDER]
+    python examples/continual_tuning [--bases 5] [--part NAME]... [--only METHOD]... [--out FOLDER]
 
 Results go to FOLDER/results.jsonl, one line for each step; bases are kept in FOLDER. The same command after an
-interruption goes on with what is missing. Tables and plots: ``python examples/continual_tuning/report.py FOLDER``.
+interruption resumes with what is missing. Tables and plots: ``python examples/continual_tuning/report.py FOLDER``.
 """
 
 import argparse
@@ -20,23 +20,10 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: matrices this small gain nothing from a second one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from bases import Regime, make_base
+from bases import make_base
 from chain import Chain, calm, run_chain
 from methods import METHODS
-
-REGIMES = {
-    "lora": Regime(),
-    "full": Regime(tuning="full"),
-    "decay": Regime(tuning="full", decay=10.0),
-    "spread": Regime(tuning="full", spread=1.0),
-    "spread-lora": Regime(spread=1.0),
-    "deep": Regime(depth=8),
-    "wide": Regime(width=256),
-    "long": Regime(order=2 * Regime.order),
-    "reduced": Regime(
-        width=64, depth=3, lessons=0.25, haste=3.0, order=("colour", "count")
-    ),  # what the test suite runs
-}
+from plans import PARTS, plan
 
 
 def main() -> None:
@@ -44,13 +31,7 @@ def main() -> None:
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.jsonl"
-    chains = [
-        Chain(regime, REGIMES[regime], base, injected, method)
-        for base in range(options.first, options.first + options.bases)
-        for regime in options.regime
-        for injected in options.injected
-        for method in options.only
-    ]
+    chains = plan(options.part, range(options.first, options.first + options.bases), options.only)
     done = finished(results)
     chains = [chain for chain in chains if chain.key not in done]
     print(f"{len(chains)} chains to run, {len(done)} are there")
@@ -75,15 +56,15 @@ def finished(results: Path) -> set[tuple[Any, ...]]:
     if not results.exists():
         return set()
     rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    return {(row["regime"], row["base"], row["injected"], row["method"]) for row in rows}
+    return {tuple(row[name] for name in Chain.KEY) for row in rows}
 
 
 def _append(results: Path, rows: list[dict[str, Any]]) -> None:
     from hpa_merge.engine.machine import versions
 
-    where = {"processor": _processor(), "python": platform.python_version(), **versions()}
+    rows[0]["machine"] = {"processor": _processor(), "python": platform.python_version(), **versions()}
     with results.open("a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(json.dumps({**row, "machine": where}, ensure_ascii=False) + "\n" for row in rows))
+        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _processor() -> str:
@@ -101,12 +82,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bases", type=int, default=5, help="how many aligned models (5)")
     parser.add_argument("--first", type=int, default=0, help="seed of the first (0)")
     parser.add_argument("--only", action="append", choices=METHODS, metavar="METHOD", help="repeatable; all")
-    parser.add_argument("--regime", action="append", choices=REGIMES, help="repeatable; lora")
-    parser.add_argument("--injected", type=float, nargs="*", default=[0.0, 0.01], help="shares of harmful samples")
+    parser.add_argument("--part", action="append", choices=PARTS, help="repeatable; curves")
     parser.add_argument("--out", type=Path, default=Path("continual_tuning_runs"), metavar="FOLDER")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (one a core)")
     options = parser.parse_args()
-    options.only, options.regime = options.only or list(METHODS), options.regime or ["lora"]
+    options.only, options.part = options.only or list(METHODS), options.part or ["curves"]
     return options
 
 

@@ -107,15 +107,15 @@ def spread_scales(model: LlavaForConditionalGeneration, spread: float) -> None:
 
 
 def refusals(model: LlavaForConditionalGeneration, processor: LlavaProcessor, rng: Random, count: int) -> list[Sample]:
-    """The safety calibration set: harmful requests with the aligned model's own answers, as far as it refuses."""
+    """A safety calibration set: at most ``count`` harmful requests that the model refuses, with its own answers."""
     samples: list[Sample] = []
     for _ in range(8):
         asked = scenes.harmful(rng, 2 * count, heldout=False)
         said = answers(model, processor, asked)
         samples += [sample for sample, answer in zip(asked, said, strict=True) if answer == scenes.REFUSAL]
         if len(samples) >= count:
-            return samples[:count]
-    raise RuntimeError(f"the base refuses only {len(samples)} of {16 * count} harmful requests")
+            break
+    return samples[:count]
 
 
 def answers(model: LlavaForConditionalGeneration, processor: LlavaProcessor, samples: Sequence[Sample]) -> list[str]:

@@ -136,7 +136,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     """
     paths, values = read_options(context, given)
     rule = find_rule(method_of(values))
-    _require(context, paths, [*(f"{purpose}_calib" for purpose in (rule.sets if rule else ())), "output"])
+    require(context, paths, [*(f"{purpose}_calib" for purpose in (rule.sets if rule else ())), "output"])
     out = paths.pop("output")
     outs = {out: HPAConfig.from_mapping(values, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
@@ -186,11 +186,11 @@ def sweep_command(
     the same as that of a merge with its options. With --resume, complete OUTs are left unchanged.
     """
     paths, values = read_options(context, given)
-    _require(context, paths, ["output"])
+    require(context, paths, ["output"])
     folder = paths.pop("output")
     base = HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
     outs = {folder / name: config for name, config in read_settings(settings, values).items()}
-    _require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
+    require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
     hand_over(given["nproc"], base.device)
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
@@ -279,7 +279,7 @@ def read_options(context: click.Context, given: dict[str, Any]) -> tuple[dict[st
     return paths, values | {name: given[name] for name in typed}
 
 
-def _require(context: click.Context, paths: Mapping[str, Any], names: Collection[str]) -> None:
+def require(context: click.Context, paths: Mapping[str, Any], names: Collection[str]) -> None:
     """Check that these paths are given.
 
     Raises:

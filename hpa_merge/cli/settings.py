@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from hpa_merge.config import HPAConfig, calibration_of, check_number, uses
+from hpa_merge.config import HPAConfig, calibration_of, check_number
 from hpa_merge.errors import ConfigError
+from hpa_merge.evaluation.candidates import fitting, name_of
 from hpa_merge.files.names import is_plain_name
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
@@ -50,12 +51,14 @@ def read_settings(path: Path, base: Mapping[str, Any]) -> dict[str, HPAConfig]:
         if not isinstance(entry, dict):
             raise ConfigError(f"{place} is a {type(entry).__name__}: write options, as in '- p-max: 10'.")
         given = entry.pop("name", None)
-        name = _default_name(entry) if given is None else given
+        name = name_of(entry) if given is None else given
         _check_name(name, place, chosen=given is not None)
         if name in places:
             raise ConfigError(f"{place} has the name {name!r}, as {places[name]} has: give each its own name.")
         try:
-            configs[name] = HPAConfig.from_mapping({**_fitting(base, entry), **entry}, source=place)
+            configs[name] = HPAConfig.from_mapping(
+                {**fitting(base, method_of({**base, **entry})), **entry}, source=place
+            )
         except ConfigError as error:
             sentence = str(error)
             raise ConfigError(sentence if sentence.startswith(place) else f"{place}: {sentence}") from None
@@ -72,23 +75,6 @@ def _of_file(path: Path) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _fitting(base: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of ``base`` that the method of an entry uses."""
-    method = method_of({**base, **entry})
-    return {key: value for key, value in base.items() if uses(method, str(key).replace("-", "_"))}
-
-
-def _default_name(values: Mapping[str, Any]) -> str:
-    """A name from the options: ``p_max=10,selection=safety``."""
-    return ",".join(f"{str(key).replace('-', '_')}={_shown(value)}" for key, value in values.items()) or "default"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _check_name(name: Any, place: str, *, chosen: bool) -> None:

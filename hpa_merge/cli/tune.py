@@ -1,13 +1,15 @@
 """``hpa-merge tune``: the settings that reach an outcome."""
 
+import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of
+from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of, require
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     FAILED,
@@ -23,13 +25,19 @@ from hpa_merge.cli.model_options import (
 from hpa_merge.cli.ranks import hand_over, is_first
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
-from hpa_merge.config import HPAConfig
 from hpa_merge.errors import EvaluationError
+from hpa_merge.evaluation.candidates import candidates, split_names
 
 PERCENT = click.FloatRange(min=0, max=100)
 
 GOAL_OPTIONS = (
-    click.option("--settings", type=FILE, help="YAML list of settings, as for sweep.  [default: six values of p-max]"),
+    click.option(
+        "--methods",
+        multiple=True,
+        metavar="NAME,…",
+        help="Merge rules to choose from, each at six strengths.  [default: that of --method]",
+    ),
+    click.option("--settings", type=FILE, help="YAML list of settings, as for sweep, in place of their methods' own."),
     click.option("--max-asr", type=PERCENT, required=True, help="Percent of the attacks that may succeed."),
     click.option("--max-over-refusal", type=PERCENT, help="Percent of the benign prompts that may be refused."),
     MAX_BROKEN,
@@ -48,21 +56,25 @@ GOAL_OPTIONS = (
 def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Find the setting that loses least on the tasks while attacks succeed no more often than --max-asr says.
 
-    Several settings are merged from one read of OLD and NEW, and each answers the held-out prompts of the test files.
-    The best of those that keep the goal becomes OUT; the others are removed. The exit status is 3 if none keeps it.
+    Several settings are merged from one read of OLD and NEW, and each answers the held-out prompts of the test files:
+    the method at several strengths, or with --methods hpa,regmean,linear each of these. The best of those that keep the
+    goal becomes OUT; the others are removed. The exit status is 3 if none keeps it.
     """
     started, inputs = time.monotonic(), [Path(old), Path(new)]
     paths, base = read_options(context, given)
+    require(context, paths, ["output"])
     out = paths.pop("output")
     files = [given["config_file"], given["settings"], paths["safety_calib"], *paths["task_calib"]]
     files = [*test_files(given), *filter(None, files)]
     check_tests(given, "safety_test", "task_test")
     if given["max_over_refusal"] is not None and not given["benign_test"]:
         raise EvaluationError("--max-over-refusal needs --benign-test: give it, or leave the bound out.")
-    config = HPAConfig.from_mapping(base, source=str(given["config_file"]))
-    settings = None if given["settings"] is None else read_settings(given["settings"], base)
+    listed = None if given["settings"] is None else read_settings(given["settings"], base)
+    settings = candidates(base, split_names(given["methods"]), listed, source=str(given["config_file"]))
+    require(context, paths, [f"{purpose}_calib" for setting in settings.values() for purpose in setting.sets])
+    config = next(iter(settings.values()))  # all have the same options of calibration
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
-        check_place(flag, path, [*inputs, *files, *filter(None, [out])], overwrite=given["overwrite"])
+        check_place(flag, path, [*inputs, *files, out], overwrite=given["overwrite"])
     named = judge_from(given)
     hand_over(given["nproc"], config.device)
     with libraries(verbose, downloads=not quiet, encoding=True):
@@ -76,19 +88,19 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         from hpa_merge.evaluation.tuning import (
             Goal,
             check_held_out,
-            default_settings,
             overlaps,
-            setting_folders,
+            taking_up,
             tune,
-            workplace,
         )
+        from hpa_merge.evaluation.workplace import setting_folders, workplace
         from hpa_merge.render.curve import check_picture, draw_curve
         from hpa_merge.report.evaluation import Evaluation
+        from hpa_merge.report.facts import command_words, options_of_out
 
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:
             check_picture(given["plot"])
-        outs = setting_folders(out, settings or default_settings(config))
+        outs = setting_folders(out, settings)
         request = request_of(
             context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=given["settings"]
         )
@@ -98,7 +110,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         notes = overlaps(suite, request)
         if given["dry_run"]:
             with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:
-                plans = preview(request, on_progress)
+                plans = preview(taking_up(request, workplace(out)), on_progress)
             console.print(sweep_plan_summary({place.name: plan for place, plan in plans.items()}))
             return
         how = Answering.of(
@@ -124,11 +136,13 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     if not is_first():
         sys.exit(FAILED if found.chosen is None else 0)
     references = {"OLD": found.old, "NEW": found.new}
+    methods = {name: setting.method for name, setting in found.options.items()}
     if given["json_file"] is not None:
         run = {
             "seconds": time.monotonic() - started,
             "versions": versions(),
             "chosen": found.chosen,
+            "settings": {name: options_of_out(asdict(options)) for name, options in found.options.items()},
             "max_asr": goal.max_asr,
             "max_over_refusal": goal.max_over_refusal,
             "max_broken": goal.max_broken,
@@ -137,8 +151,8 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         models = (found.old, found.new, *found.settings.values())
         write(given["json_file"], Evaluation(models, given["judge"], suite.files, run=run).to_json())
     if given["plot"] is not None:
-        draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"])
-    console.print(curve_table(references, found.settings, found.chosen, goal.max_asr))
+        draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"], methods)
+    console.print(curve_table(references, found.settings, found.chosen, goal.max_asr, methods))
     if not quiet:
         models = (found.old, found.new, *found.settings.values())
         for sentence in (*notes, *Evaluation(models, given["judge"], {}).notes):
@@ -146,4 +160,5 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     if found.chosen is None:
         complain("no setting keeps the goal, and no OUT was made: try others with --settings, or allow more.")
         sys.exit(FAILED)
-    console.print(f"{found.chosen} is now {out}.", soft_wrap=True)
+    words = shlex.join(command_words(asdict(found.options[found.chosen]))) or "the defaults"
+    console.print(f"{found.chosen} is now {out}. A merge with {words} makes the same.", soft_wrap=True)

@@ -3,11 +3,11 @@
     Ŵ = argmin  w tr((W − W_old) H_s (W − W_old)ᵀ) + tr((W − W_new) H_t (W − W_new)ᵀ)
       = W_new − w ΔW H_s A⁻¹ = W_old + ΔW H_t A⁻¹        A = H_t + w H_s
 
-``H_t`` is damped and ``H_s`` is not: where no safety token looks, ``W_new`` stays, however large ``w`` is. Three exact
+Both Hessians are damped. In units of ``λ_t``, ``H_t = u_t x_tᵀx_t + I`` and ``w H_s = u_s x_sᵀx_s + d I``. Three exact
 routes, chosen by what was gathered. Few tokens on both sides are stacked, ``Z = [√u_t x_t; √u_s x_s]``, and everything
 happens in their space:
 
-    w ΔW H_s A⁻¹ = Pᵀ (Z Zᵀ + I)⁻¹ Z        P = [0; √u_s x_s ΔWᵀ]
+    w ΔW H_s A⁻¹ = ρ ΔW + Qᵀ (Z Zᵀ + (1 + d) I)⁻¹ Z        ρ = d/(1 + d),  Q = [0; √u_s x_s ΔWᵀ] − ρ Z ΔWᵀ
 
 Otherwise ``A`` is built and factored, and the side that was kept as tokens multiplies ``ΔW``, because that is cheaper.
 """
@@ -34,7 +34,7 @@ Solve = Callable[[Tensor, Tensor], Tensor]
 
 
 class SingularCompromise(ArithmeticError):
-    """``A`` is not positive definite in float64 either: ``w`` is too large for the damping."""
+    """``A`` is not positive definite in float64 either: the damping is too small."""
 
 
 @final
@@ -42,7 +42,7 @@ class Compromise:
     """The compromise of two Hessians. What depends on ``w`` alone is factored once and serves every linear weight.
 
     Attributes:
-        safety, task: ``H_s``, of which the damping is not used, and ``H_t``.
+        safety, task: ``H_s`` and ``H_t``.
     """
 
     def __init__(self, safety: Hessian, task: Hessian) -> None:
@@ -78,36 +78,40 @@ class Compromise:
 
     def _solver(self, weight: float) -> Solve:
         """The cheapest exact route for ``w``."""
-        unit = self.task.scale * self.task.damp  # A/unit = u_t G_t + u_s G_s + I
+        unit = self.task.scale * self.task.damp  # A/unit = u_t G_t + u_s G_s + (1 + d) I
         u_t, u_s = self.task.scale / unit, weight * self.safety.scale / unit
-        return _stacked(self.safety, self.task, u_s, u_t) or _factored(self.safety, self.task, u_s, u_t)
+        given = (self.safety, self.task, u_s, u_t, u_s * self.safety.damp)
+        return _stacked(*given) or _factored(*given)
 
 
-def _stacked(safety: Hessian, task: Hessian, u_s: float, u_t: float) -> Solve | None:
+def _stacked(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) -> Solve | None:
     """In the space of the tokens, in float64; None where there are many, or they were not kept.
 
     Raises:
-        SingularCompromise: ``Z Zᵀ + I`` does not factor.
+        SingularCompromise: ``Z Zᵀ + (1 + d) I`` does not factor.
     """
     x_s, x_t = safety.tokens, task.tokens
     if x_s is None or x_t is None or len(x_s) + len(x_t) > DUAL_SHARE * safety.columns:
         return None
     z = torch.cat([x_t.double() * u_t**0.5, x_s.double() * u_s**0.5])  # (n, c)
-    k = z.new_zeros(len(z), len(z))  # Z Zᵀ + I, then its factor
+    k = z.new_zeros(len(z), len(z))  # Z Zᵀ + (1 + d) I, then its factor
     add_gram(k, z.T)
-    k.diagonal().add_(1.0)
+    k.diagonal().add_(1.0 + d)
     _factor_(k)
+    rho = d / (1.0 + d)
+    shares = z.new_full((len(z), 1), -rho)  # Q = shares · Z ΔWᵀ
+    shares[len(x_t) :] = 1.0 / (1.0 + d)
 
     def solve(old: Tensor, new: Tensor) -> Tensor:
-        p = z.new_zeros(len(z), len(old))  # (n, r)
-        p[len(x_t) :] = z[len(x_t) :] @ (new.double() - old.double()).T
-        in_tokens = torch.cholesky_solve(p, k.T, upper=True)
-        return new.double() - in_tokens.T @ z
+        delta = new.double() - old.double()
+        q = (z @ delta.T).mul_(shares)  # (n, r)
+        in_tokens = torch.cholesky_solve(q, k.T, upper=True)
+        return new.double() - rho * delta - in_tokens.T @ z
 
     return solve
 
 
-def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float) -> Solve:
+def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) -> Solve:
     """With ``A``, in float32, or in float64 where that does not factor.
 
     Raises:
@@ -117,7 +121,7 @@ def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float) -> Solve:
         a = torch.zeros(safety.columns, safety.columns, dtype=dtype, device=safety.device)  # A, then its factor
         safety.add_to(a, u_s)
         task.add_to(a, u_t)
-        a.diagonal().add_(1.0)
+        a.diagonal().add_(1.0 + d)
         if dtype == torch.float64:
             _factor_(a)
         elif cholesky_(a):
@@ -130,7 +134,7 @@ def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float) -> Solve:
         if safety.tokens is None and task.tokens is not None:
             product = task.multiply(delta, u_t).add_(delta)
             return w_old + torch.cholesky_solve(product.T, a.T, upper=True).T
-        product = safety.multiply(delta, u_s)
+        product = safety.multiply(delta, u_s).add_(delta, alpha=d)
         return w_new - torch.cholesky_solve(product.T, a.T, upper=True).T
 
     return solve

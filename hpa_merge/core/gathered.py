@@ -88,13 +88,13 @@ class Hessian:
         return product
 
     def diagonal(self) -> Tensor:
-        """``[H]_jj`` without the damping: ``[c]`` float64."""
+        """``[H]_jj``: ``[c]`` float64."""
         if self.gram is not None:
-            return self.gram.diagonal().double() * self.scale
+            return (self.gram.diagonal().double() + self.damp) * self.scale
         energy = torch.zeros(self.columns, dtype=torch.float64, device=self.device)
         for piece in self._kept.split(ROWS):
             energy += column_energy(piece.double())
-        return energy * self.scale
+        return (energy + self.damp) * self.scale
 
 
 @final

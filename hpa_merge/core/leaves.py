@@ -37,7 +37,7 @@ class GatheredLeaves:
 
     def __init__(self, columns: int, *, offload: bool, apart: bool) -> None:
         """``apart``: whether the leaves wait, packed, for those of other ranks; otherwise each is added at its end."""
-        self.packed: dict[Place, Packed] = {}
+        self._packed: dict[Place, Packed] = {}
         self._total = Curvature(columns, offload=offload)
         self._apart = apart
         self._leaf: Curvature | None = None
@@ -55,19 +55,21 @@ class GatheredLeaves:
     def total(self) -> Curvature:
         """The curvature of all leaves, which were not kept apart."""
         self._end()
+        self._leaf = None  # with its memory
         return self._total
 
     def leaves(self) -> dict[Place, Packed]:
         """The leaves that were kept apart."""
         self._end()
-        return self.packed
+        self._leaf = None
+        return self._packed
 
     def _end(self) -> None:
         """End the present leaf."""
         if self._leaf is None or not self._leaf.tokens:
             return
         if self._apart:
-            self.packed[self._place] = self._leaf.packed()
+            self._packed[self._place] = self._leaf.packed()
         else:
             self._total.take(self._leaf)
 

@@ -230,12 +230,10 @@ class CalibrationRun:
         record, own = self._record, [each for each in self._wanted if owners[each.name] == self._group.rank]
         if record is None:
             return observed
-        taken = [
-            (linear.name, observed.tokens(linear), observed.inverse_diagonal(linear).cpu())
-            if observed.reached(linear)
-            else (linear.name, observed.tokens(linear), None)
-            for linear in own
-        ]
+        taken = []
+        for linear in own:
+            diagonal = observed.inverse_diagonal(linear).cpu() if observed.reached(linear) else None
+            taken.append((linear.name, observed.tokens(linear), diagonal))
         for each in (each for of_rank in self._group.gather(taken) for each in of_rank):
             record.take(*each)
         if own:

@@ -15,21 +15,7 @@ from hpa_merge.methods.applying import Adapted, with_new_rows
 from hpa_merge.model import Unit
 from hpa_merge.report.records import LinearRecord, Outcome, RoutingRecord
 
-__all__ = ["Done", "MergedLinear", "Sink"]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Done:
-    """A linear weight that its owner has merged.
-
-    Attributes:
-        record: for the report.
-        weight: the weight that replaces NEW's, as :attr:`MergedLinear.weight`.
-    """
-
-    record: LinearRecord
-    weight: Tensor | None
+__all__ = ["MergedLinear", "Sink"]
 
 
 @final
@@ -45,7 +31,6 @@ class MergedLinear:
         adapted: the weight, if the rule made one.
         restored: whether an uncalibrated weight is OLD's.
         details: fields of the record that are known already.
-        done: what another rank has made of it; then the fields above say nothing of it.
     """
 
     pair: LinearPair
@@ -55,7 +40,6 @@ class MergedLinear:
     adapted: Adapted | None = None
     restored: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
-    done: Done | None = None
 
     @property
     def new(self) -> Tensor:
@@ -65,16 +49,12 @@ class MergedLinear:
     @property
     def weight(self) -> Tensor | None:
         """The weight that replaces NEW's, ``[r, c]``; None if nothing replaces it here and its tensor is passed on."""
-        if self.done is not None:
-            return self.done.weight
         if self.adapted is not None:
             return self.adapted.weight
         return with_new_rows(self.moved.old.to(self.tensor.dtype), self.new) if self.restored else None
 
     def record(self) -> LinearRecord:
         """The record for the report."""
-        if self.done is not None:
-            return self.done.record
         unit = self.pair.new.unit
         if self.adapted is not None:
             return record_of_adapted(unit, self.pair, self.adapted, self.moved, **self.details)
@@ -87,6 +67,8 @@ class MergedLinear:
 
 class Sink(Protocol):
     """An OUT as the loop sees it: :class:`~hpa_merge.engine.output.MergeOutput` writes it, ``verify`` compares it.
+
+    Every rank has one. It is given the linears that the rank owns, and the commits of all units.
 
     Attributes:
         unreached: the end of the error for a weight that no sample reaches although the options require it.

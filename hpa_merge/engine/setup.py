@@ -23,6 +23,7 @@ from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot, hessian_bytes
 from hpa_merge.engine.plan import LinearPair, Plan, make_plan
 from hpa_merge.engine.request import Limits, MergeRequest
+from hpa_merge.engine.same_run import check_same, what_runs
 from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
@@ -182,6 +183,7 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0, group:
     safety, task = read_sets(request, inputs.sets)
     device = resolve_device(config.device)
     group = group or Group.alone()
+    check_same(group, what_runs(request, inputs, device))
     with (
         encoding(old, safety.samples, "safety", config, show, group) as safety_in,
         encoding(new, task.samples, "task", config, show, group) as task_in,

@@ -137,7 +137,7 @@ class Replay:
         self._started = False
         self._whole_units = whole_units
         self._held: dict[str, Tensor] = {}
-        self._joint: list[str] = []  # of the loaded unit, what all ranks have read together
+        self._joint: dict[str, None] = {}  # of the loaded unit, what all ranks have read together
         self._reader: Read = weights.read_unchecked
 
     @contextmanager
@@ -160,10 +160,9 @@ class Replay:
 
     def load(self, unit: Unit) -> Read:
         self._held.clear()
-        self._joint = (
-            [*dict.fromkeys(linear.key for linear in self._linears.get(unit, ()))] if self._whole_units else []
-        )
-        self._reader = self._weights.reader(self._joint)
+        linears = self._linears.get(unit, ()) if self._whole_units else ()
+        self._joint = dict.fromkeys(linear.key for linear in linears)
+        self._reader = self._weights.reader([*self._joint])
         return self._read
 
     def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> None:
@@ -186,7 +185,7 @@ class Replay:
 
     def free(self, unit: Unit) -> None:
         self._held.clear()
-        self._joint, self._reader = [], self._weights.read_unchecked
+        self._joint, self._reader = {}, self._weights.read_unchecked
 
     def close(self) -> None:
         self._started = False

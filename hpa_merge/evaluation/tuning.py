@@ -4,30 +4,37 @@ All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and ask
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 from hpa_merge.checkpoint import check_output
-from hpa_merge.checkpoint.files import remove
 from hpa_merge.checkpoint.inputs import Inputs
-from hpa_merge.checkpoint.output import Places, telling
-from hpa_merge.checkpoint.replacing import check_replaceable
+from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.swap import publish_folder
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.request import MergeRequest, Progress
 from hpa_merge.engine.run import merge_all
 from hpa_merge.engine.sets import locate_sets
-from hpa_merge.errors import CalibrationError, ConfigError, EvaluationError, OutputError
-from hpa_merge.evaluation.collecting import Suite, is_answers
+from hpa_merge.errors import CalibrationError, EvaluationError, HPAError, OutputError
+from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.judges import Judge
 from hpa_merge.evaluation.running import Answering, evaluate
-from hpa_merge.files.disk import Foreign, mount_points, open_written, overlap, write_whole
+from hpa_merge.evaluation.workplace import (
+    ANSWERS,
+    claim,
+    clear,
+    keep,
+    left_by_error,
+    remove_settings,
+    vacate,
+    workplace,
+)
+from hpa_merge.files.disk import overlap, write_whole
 from hpa_merge.files.inside import read_inside
-from hpa_merge.files.names import CARD, CARD_BYTES, is_plain_name
+from hpa_merge.files.names import CARD, CARD_BYTES
 from hpa_merge.ranks import Group
 from hpa_merge.records import DataSource, Media, ReadingOptions, Sample, parse_record, read_records
 from hpa_merge.render.folder import files_of, render
@@ -39,21 +46,10 @@ __all__ = [
     "Tuning",
     "check_held_out",
     "choose",
-    "default_settings",
     "overlaps",
-    "setting_folders",
+    "taking_up",
     "tune",
-    "workplace",
 ]
-
-ANSWERS = ".answers"
-"""Where the answers lie in the workplace; no setting can have that name."""
-
-MARK = ".hpa-merge.tune"
-"""The file by which a workplace is known for one; no setting can have that name."""
-
-SHARES = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
-"""``p_max`` of the settings that are tried where none are given; ``p_min`` is a third of it, as in the paper."""
 
 
 @final
@@ -81,38 +77,14 @@ class Tuning:
         old, new: the figures of the two inputs, to compare with.
         settings: those of each setting, by name.
         chosen: the setting that was published; None where none keeps the goal.
+        options: the options of each setting, by name.
     """
 
     old: ModelResult
     new: ModelResult
     settings: dict[str, ModelResult]
     chosen: str | None
-
-
-def default_settings(config: HPAConfig) -> dict[str, HPAConfig]:
-    """The settings that are tried where none are given, by name: ``config`` with other shares of restored columns.
-
-    Raises:
-        ConfigError: the method restores no share of the columns.
-    """
-    return {f"p_max={share:g}": replace(config, p_max=share, p_min=round(share / 3, 1)) for share in SHARES}
-
-
-def workplace(out: Path) -> Path:
-    """The folder next to OUT in which the settings are merged, absolute."""
-    return Path(f"{Places.of(out).out}.tune")
-
-
-def setting_folders(out: Path, settings: Mapping[str, HPAConfig]) -> dict[Path, HPAConfig]:
-    """The settings by the folders in which they are merged.
-
-    Raises:
-        ConfigError: a name would be a folder elsewhere than in :func:`workplace`.
-    """
-    for name in settings:
-        if not is_plain_name(name):
-            raise ConfigError(f"a setting has the name {name!r}: it has to be a plain folder name.")
-    return {workplace(out) / name: setting for name, setting in settings.items()}
+    options: dict[str, HPAConfig]
 
 
 def tune(
@@ -140,7 +112,7 @@ def tune(
 
     Raises:
         InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
-            workplace, for ``resume``.
+            workplace, and the next tuning there uses as much of it as fits.
     """
     group = Group.current()
     try:
@@ -169,31 +141,42 @@ def _tune(
     if overlap([place], inputs.places):
         raise OutputError(f"{place} would lie in an input, and inputs are never written to: choose another OUT.")
     group.barrier()  # every rank has checked what is there
-    if group.is_first:
-        _claim(place, resume=request.resume)
+    merging, left = taking_up(request, place), left_by_error(place)
     group.barrier()
-    try:
-        reports = merge_all(replace(request, overwrite=False, page=False, reads=inputs.files), render, on_merge)
-    except BaseException:
-        if group.is_first:
-            _vacate(place)
-        raise
+    if group.is_first:
+        claim(place, resume=merging.resume)
+        remove_settings(left - request.outs.keys())
+    group.barrier()
     models = [str(folder) for folder in (request.old, request.new, *request.outs)]
     how = replace(how, base=request.old)
-    old, new, *others = evaluate(
-        models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer, group=group
-    )
-    settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
-    chosen = choose(settings, goal)
-    if group.is_first:
-        if chosen is not None:
+    try:
+        reports = merge_all(replace(merging, page=False, reads=inputs.files), render, on_merge)
+        old, new, *others = evaluate(
+            models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer, group=group
+        )
+        settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
+        chosen = choose(settings, goal)
+        if chosen is not None and group.is_first:
             if request.page:
                 _draw(place / chosen, reports[place / chosen])
             publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
-        if not keep_all:
-            _clear(place, request.outs)
+    except BaseException as error:
+        if group.is_first:
+            if isinstance(error, HPAError):
+                keep(place, request.outs)
+            vacate(place)
+        raise
+    if not keep_all and group.is_first:
+        clear(place, request.outs)
     group.barrier()
-    return Tuning(old, new, settings, chosen)
+    return Tuning(old, new, settings, chosen, {folder.name: config for folder, config in request.outs.items()})
+
+
+def taking_up(request: MergeRequest, place: Path) -> MergeRequest:
+    """The merges in the workplace, which use what a run that ended with an error has left there."""
+    if left_by_error(place):
+        return replace(request, overwrite=True, resume=True, skip_complete=True)
+    return replace(request, overwrite=False)
 
 
 def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
@@ -281,60 +264,6 @@ def _identity(sample: Sample) -> int:
 def _identified(part: str | Media) -> object:
     """A part by what it is: a file by its own path."""
     return part.content.resolve() if isinstance(part, Media) and isinstance(part.content, Path) else part
-
-
-def _claim(place: Path, *, resume: bool) -> None:
-    """Make the workplace, or take up the one of an interrupted run.
-
-    Raises:
-        OutputError: it is there and is not to be resumed, or is none; or it cannot be made.
-    """
-    if os.path.lexists(place) and not resume:
-        raise OutputError(f"{place} is there from a run that was interrupted: resume it with --resume, or delete it.")
-    with telling(f"the folder {place} cannot be made"):
-        for folder in (place, place / ANSWERS):
-            if folder.is_symlink() or any(mount_points(folder)):
-                raise Foreign(f"{folder.name} is a link or a mount point")
-        place.mkdir(exist_ok=True)
-        new = not any(place.iterdir())
-        try:
-            os.close(open_written(place / MARK, new=new))
-        except FileNotFoundError:
-            raise OutputError(
-                f"{place} is no folder of a tuning that was interrupted: move it away, or choose another OUT."
-            ) from None
-
-
-def _clear(place: Path, settings: Iterable[Path]) -> None:
-    """Delete the settings and the answers, and the workplace unless something else lies in it. Never raises."""
-    for folder in settings:
-        with suppress(OutputError, OSError):
-            check_replaceable(folder)
-            remove(folder)
-    folders = [path for path in _within(place / ANSWERS) if not path.is_symlink()]
-    for folder in folders:
-        for path in _within(folder):
-            if is_answers(path.name):
-                remove(path)
-    for folder in (*folders, place / ANSWERS):
-        with suppress(OSError):
-            folder.rmdir()
-    _vacate(place)
-
-
-def _vacate(place: Path) -> None:
-    """Delete the workplace where nothing is left in it. Never raises."""
-    with suppress(OSError):
-        if _within(place) == [place / MARK]:
-            (place / MARK).unlink()
-            place.rmdir()
-
-
-def _within(folder: Path) -> list[Path]:
-    """What lies in a folder; nothing where there is none."""
-    with suppress(OSError):
-        return list(folder.iterdir())
-    return []
 
 
 def _draw(folder: Path, report: MergeReport) -> None:

@@ -7,9 +7,9 @@
 (w − w_pt)`` (eq. 5, arXiv 2606.24963) with both Hessians diagonal: what :mod:`regmean` minimises with the whole ones.
 The paper has OLD's general tasks in the place of safety, and estimates a diagonal for every single parameter by the
 empirical Fisher information, from gradients. Here no gradient is taken: the Hessian of the layer's quadratic loss is
-the same for every row, so a column has one curvature. ``H_t`` is damped as for HPA and ``H_s`` is not, so that a column
-that no token of either set activates is NEW's. The paper's sparse variant, which reverts single values, is not here;
-HPA's choice of columns takes its place. ``ΔW diag(1 − λ)`` has the rank of ``ΔW``.
+the same for every row, so a column has one curvature. Both Hessians are damped as for HPA. The paper's sparse variant,
+which reverts single values, is not here; HPA's choice of columns takes its place. ``ΔW diag(1 − λ)`` has the rank of
+``ΔW``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hpa_merge.methods.regmean import WEIGHTS, Options, weight_at
+from hpa_merge.methods.regmean import STRENGTH, WEIGHTS, Options, weight_at
 from hpa_merge.methods.rule import Rule
 from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
 
@@ -51,8 +51,7 @@ def adapt(weight: Weight, options: Options) -> Adapted:
     """``Ŵ``; it uses the diagonals of both Hessians."""
     safety, task = weight.hessian["safety"], weight.hessian["task"]
     of_safety = weight_at(options, weight.block, weight.blocks) * safety.diagonal()
-    of_task = task.diagonal() + task.scale * task.damp
-    of_old = of_safety / (of_task + of_safety)
+    of_old = of_safety / (task.diagonal() + of_safety)
     made = mix_columns(weight.old, weight.new, of_old)
     return Adapted(made, weight.update, times=lambda rows: mix_columns(rows.new_zeros(rows.shape), rows, of_old))
 
@@ -70,6 +69,7 @@ RULE = Rule(
     sets=("safety", "task"),
     takes=lambda options: ("hessian",),
     options=WEIGHTS,
+    strength=STRENGTH,
     adapt=adapt,
     check=check,
     no_lora=lambda options: "",

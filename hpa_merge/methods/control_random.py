@@ -72,6 +72,7 @@ RULE = Rule(
     paper="a control: as many columns as Harmonious Parameter Adaptation restores, but random ones",
     bibtex=hpa.BIBTEX,
     options=hpa.STEP,
+    strength=hpa.STRENGTH,
     adapt=adapt,
     check=check,
     by_columns=True,

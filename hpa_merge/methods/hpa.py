@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
-from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Bound, Rule, option
+from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Bound, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight
 
 if TYPE_CHECKING:
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
     from hpa_merge.core import Selection
 
-__all__ = ["BIBTEX", "RULE", "STEP", "Options", "share", "share_at"]
+__all__ = ["BIBTEX", "RULE", "STEP", "STRENGTH", "Options", "share", "share_at"]
 
 TIE = 1e-9
 """How far ``α`` may lie outside its bounds because of rounding, relative."""
 
 STEP = ("p_max", "p_min", "orthogonal", "orthogonal_by", "depth_range")
 """The options that the controls share."""
+
+STRENGTH = Strength("p_max", (5, 10, 15, 20, 30, 45), ratios={"p_min": 1 / 3})
+"""The controls have it too. ``p_min`` is a third of ``p_max``, as in the paper."""
 
 BIBTEX = """\
 @inproceedings{wang2026harmonious,
@@ -230,6 +233,7 @@ RULE = Rule(
         *("p_max", "p_min", "focus_ratio", "alpha_min", "alpha_max", "selection", "orthogonal", "saliency"),
         *("orthogonal_by", "depth_range", "hessian_scale", "averaging", "excess"),
     ),
+    strength=STRENGTH,
     adapt=adapt,
     check=check,
     explains=explains,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpa_merge.methods.rule import SHARE, Rule, option
+from hpa_merge.methods.rule import SHARE, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ RULE = Rule(
     paper="interpolation of the weights ([Lee et al.](https://arxiv.org/abs/2410.07571), "
     "[Farn et al.](https://arxiv.org/abs/2412.19512))",
     options=("weight",),
+    strength=Strength("weight", (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)),
     adapt=adapt,
     check=check,
     no_lora=lambda options: "",

@@ -29,7 +29,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from hpa_merge.methods import surgery
-from hpa_merge.methods.rule import PERCENT, Rule, option
+from hpa_merge.methods.rule import PERCENT, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight, energy_within
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ RULE = Rule(
     takes=surgery.takes,
     base="new",
     options=("patch_share", *surgery.ORDER),
+    strength=Strength("patch_share", (70, 50, 30, 20, 10, 5)),
     adapt=adapt,
     check=check,
     of_samples=("energy_restored", "compensated_share"),

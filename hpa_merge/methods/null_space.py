@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpa_merge.methods.rule import SHARE, Rule, option
+from hpa_merge.methods.rule import SHARE, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ RULE = Rule(
     sets=("safety",),
     takes=lambda options: ("hessian",),
     options=("safety_energy",),
+    strength=Strength("safety_energy", (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)),
     adapt=adapt,
     check=check,
     no_lora=lambda options: "",

@@ -7,8 +7,8 @@
 HPA looks at the same two quadratic losses a column at a time; this is their minimum over the whole weight. RegMean
 (arXiv 2212.09849) merges models that were tuned on different tasks, each with the inputs that its own model makes of
 its own data, and shrinks the off-diagonal of each Gram matrix. Here the two models are OLD with the safety samples and
-NEW with the task samples; ``H_t`` is damped as it is for HPA, ``H_s`` is not damped, and ``w`` weighs the two. Where no
-safety token looks, NEW's values stay, and with ``w = 0`` they stay everywhere, bit for bit.
+NEW with the task samples; both Hessians are damped as for HPA, and ``w`` weighs the two. With ``w = 0`` NEW's values
+stay, bit for bit; as ``w`` grows, the result goes to OLD's, first where safety tokens look.
 
 The new update is ``ΔW M`` with ``M = H_t (H_t + w H_s)⁻¹``: where ``ΔW = B A`` is a LoRA, ``B (A M)`` is one of the
 same rank.
@@ -21,17 +21,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpa_merge.errors import NumericalError
-from hpa_merge.methods.rule import NOT_NEGATIVE, SHARE, Rule, option
+from hpa_merge.methods.rule import NOT_NEGATIVE, SHARE, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RULE", "WEIGHTS", "Options", "weight_at"]
-
+__all__ = ["RULE", "STRENGTH", "WEIGHTS", "Options", "weight_at"]
 
 WEIGHTS = ("safety_weight", "safety_fade")
 """The names of the options."""
+
+STRENGTH = Strength("safety_weight", (0.1, 0.3, 1, 3, 10, 30))
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ RULE = Rule(
     takes=lambda options: ("hessian",),
     bytes_per_square=16,  # a factor in float64, and half of a symmetric matrix
     options=WEIGHTS,
+    strength=STRENGTH,
     adapt=adapt,
     check=check,
     no_lora=lambda options: "",

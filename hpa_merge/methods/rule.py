@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpa_merge.core import Selection
     from hpa_merge.methods.weight import Adapted, Redone, Weight
 
-__all__ = ["NOT_NEGATIVE", "PERCENT", "SHARE", "Bound", "Part", "Rule", "option"]
+__all__ = ["NOT_NEGATIVE", "PERCENT", "SHARE", "Bound", "Part", "Rule", "Strength", "option"]
 
 
 Part = Literal["diagonal", "inverse", "hessian"]
@@ -56,6 +56,40 @@ def option(default: Any, text: str, bound: Bound | None = None, *, most: str = "
 
 @final
 @dataclass(frozen=True)
+class Strength:
+    """The option that trades the task for safety, and its values that a tuning tries.
+
+    Attributes:
+        option: its name.
+        values: from the weakest to the safest.
+        ratios: options that follow it, with their ratios to it.
+    """
+
+    option: str
+    values: tuple[float, ...]
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options that it sets."""
+        return (self.option, *self.ratios)
+
+    @property
+    def settings(self) -> tuple[dict[str, float], ...]:
+        """The options of each value; those that follow are rounded to a tenth."""
+        return tuple(
+            {self.option: value, **{name: _plain(round(value * ratio, 1)) for name, ratio in self.ratios.items()}}
+            for value in self.values
+        )
+
+
+def _plain(number: float) -> float:
+    """A whole number without a decimal point."""
+    return int(number) if number == int(number) else number
+
+
+@final
+@dataclass(frozen=True)
 class Rule:
     """One rule: how OUT's linear weight is made from OLD's and NEW's.
 
@@ -73,6 +107,7 @@ class Rule:
         takes: what it takes of the curvature of each set with these options: the ``diagonal`` of ``H⁻¹``, all of the
             ``inverse``, the ``hessian`` itself.
         options: the options that it uses, among those of all rules.
+        strength: the one of them that trades the task for safety; None for a rule without one.
         by_columns: whether it restores whole columns and reports which.
         computes: whether it computes values from OLD's and NEW's, so that another machine may round differently;
             compensation does not count.
@@ -98,6 +133,7 @@ class Rule:
     sets: tuple[str, ...] = ()
     takes: Callable[[Any], tuple[Part, ...]] = lambda options: ("diagonal",)
     options: tuple[str, ...] = ()
+    strength: Strength | None = None
     by_columns: bool = False
     computes: bool = False
     base: Literal["", "old", "new"] = ""

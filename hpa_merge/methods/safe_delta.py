@@ -28,7 +28,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, final
 
 from hpa_merge.methods import surgery
-from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Rule, option
+from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight, energy_within
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ RULE = Rule(
     takes=surgery.takes,
     base="old",
     options=("safety_budget", "safety_floor", *surgery.ORDER),
+    strength=Strength("safety_budget", (1000, 100, 10, 1, 0.1, 0.01)),  # the budget does not follow the update's size
     adapt=adapt,
     check=check,
     of_samples=SPENT,

@@ -70,7 +70,7 @@ class ActivationHooks:
             names: their curvatures are wanted after the block, and are dropped at the beginning of the next one.
             later: what they read is kept until a later block wants their curvatures.
         """
-        self._gathered = {readers: kept for readers, kept in self._gathered.items() if self._waiting & {*readers}}
+        self._forget()
         self._lost &= self._waiting
         self._sums = None
         self._pass += 1
@@ -140,6 +140,7 @@ class ActivationHooks:
         """
         self._lost |= set(lost)
         self._sums = dict(sums)
+        self._forget()
 
     def clear(self) -> None:
         """Drop everything that was gathered."""
@@ -153,10 +154,14 @@ class ActivationHooks:
         """Whether anything that was read is wanted later."""
         return bool(self._waiting)
 
+    def _forget(self) -> None:
+        """Drop what was gathered, but for what is wanted later."""
+        self._gathered = {readers: kept for readers, kept in self._gathered.items() if self._waiting & {*readers}}
+
     def _join(self, parts: Sequence[Curvature]) -> Curvature:
         if len(parts) == 1:
             return parts[0]
-        curvature = Curvature(parts[0].columns, offload=self.offload)
+        curvature = Curvature(parts[0].columns, offload=parts[0].offload)
         for part in parts:
             curvature.absorb(part)
         return curvature

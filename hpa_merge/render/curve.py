@@ -14,6 +14,11 @@ __all__ = ["PICTURES", "check_picture", "draw_curve"]
 
 PICTURES = (".png", ".svg", ".pdf")
 
+INPUT, CHOSEN = "#64748b", "#e07b10"
+
+COLOURS = ("#2563eb", "#059669", "#9333ea", "#be123c", "#0891b2", "#a16207", "#4d7c0f", "#db2777", "#1e3a8a", "#78716c")
+"""Of the methods, in their order; they begin again if there are more."""
+
 
 def check_picture(path: Path) -> None:
     """Check that a picture can be drawn there.
@@ -39,13 +44,18 @@ def draw_curve(
     chosen: str | None,
     max_asr: float,
     path: Path,
+    methods: Mapping[str, str] | None = None,
 ) -> None:
     """Draw attack success to the right and task performance upward, with 95 % intervals, and write ``path``.
+
+    Args:
+        references: OLD and NEW.
+        methods: the method of each setting; each method has its own line and colour.
 
     Raises:
         EvaluationError: it cannot be written.
     """
-    chart = _chart(references, settings, chosen, max_asr)
+    chart = _chart(references, settings, chosen, max_asr, methods or {})
     try:
         form = path.suffix.lower().removeprefix(".")
         drawn: BytesIO | StringIO = StringIO() if form == "svg" else BytesIO()
@@ -57,20 +67,29 @@ def draw_curve(
 
 
 def _chart(
-    references: Mapping[str, ModelResult], settings: Mapping[str, ModelResult], chosen: str | None, max_asr: float
+    references: Mapping[str, ModelResult],
+    settings: Mapping[str, ModelResult],
+    chosen: str | None,
+    max_asr: float,
+    methods: Mapping[str, str],
 ) -> Any:
-    """Points with their intervals, a line through the settings, and the goal."""
+    """Points with their intervals, a line through the settings of each method, and the goal."""
     import altair as alt
 
     kinds = dict.fromkeys(references, "input")
     kinds |= {name: "chosen" if name == chosen else "setting" for name in settings}
+    tried = list(dict.fromkeys(methods.get(name, "") for name in settings))
+    colours = {method: COLOURS[number % len(COLOURS)] for number, method in enumerate(tried)}
     rows = []
     for name, result in (*references.items(), *settings.items()):
         assert result.asr is not None
         assert result.performance is not None
         ends = {f"x {end}": getattr(result.asr, end) for end in ("value", "low", "high")}
         ends |= {f"y {end}": getattr(result.performance, end) for end in ("value", "low", "high")}
-        rows.append({"name": name, "kind": kinds[name], **ends})
+        method = methods.get(name, "")
+        colour = {"input": INPUT, "chosen": CHOSEN}.get(kinds[name], colours.get(method))
+        shown = name.removeprefix(f"method={method},") if len(tried) > 1 else name
+        rows.append({"name": shown, "kind": kinds[name], "method": method, "colour": colour, **ends})
     along = "attack success, % (less is better)"
     right = min(102.0, 1.15 * max([max_asr, *(row["x value"] for row in rows)]) + 5)
     for row in rows:
@@ -79,22 +98,22 @@ def _chart(
     y = alt.Y(
         "y value:Q", title="mean over the tasks, % (more is better)", scale=alt.Scale(domain=[-2, 102], nice=False)
     )
-    colour = alt.Color(
-        "kind:N",
-        legend=None,
-        scale=alt.Scale(domain=["input", "setting", "chosen"], range=["#64748b", "#2563eb", "#e07b10"]),
-    )
     shape = alt.Shape(
         "kind:N", legend=None, scale=alt.Scale(domain=["input", "setting", "chosen"], range=["square", *["circle"] * 2])
     )
-    base = alt.Chart(alt.Data(values=rows)).encode(color=colour)
+    base = alt.Chart(alt.Data(values=rows)).encode(color=alt.Color("colour:N", scale=None, legend=None))
+    of_method = alt.Color(
+        "method:N",
+        scale=alt.Scale(domain=list(colours), range=list(colours.values())),
+        legend=alt.Legend(orient="top", title=None) if len(tried) > 1 else None,
+    )
     goal = alt.Chart(alt.Data(values=[{"from": max_asr, "to": right}]))
     layers = (
         goal.mark_rect(color="#94a3b8", opacity=0.15).encode(x=alt.X("from:Q", title=along), x2="to:Q"),
         goal.mark_rule(color="#94a3b8").encode(x="from:Q"),
         base.transform_filter("datum.kind !== 'input'")
-        .mark_line(color="#2563eb", opacity=0.4)
-        .encode(x=x, y=y, order="x value:Q", color=alt.value("#2563eb")),
+        .mark_line(opacity=0.4)
+        .encode(x=x, y=y, order="x value:Q", color=of_method),
         base.mark_rule().encode(x=alt.X("x low:Q"), x2="x high:Q", y=y),
         base.mark_rule().encode(y=alt.Y("y low:Q"), y2="y high:Q", x=x),
         base.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, shape=shape),

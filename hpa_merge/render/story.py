@@ -13,6 +13,7 @@ from hpa_merge.report.facts import (
     input_facts,
     measured_text,
     mixture_facts,
+    options_text,
     round_rows,
     set_facts,
     things_restored,
@@ -79,7 +80,15 @@ def evaluation_facts(evaluation: Evaluation) -> Facts:
         *([("prompts of a set", ends)] if sizes else []),
         *((f"{kind} set {name}", file) for kind, files in evaluation.files.items() for name, file in files.items()),
         *(("gate", sentence) for sentence in evaluation.failures),
+        *((f"setting {name}", text) for name, text in _settings(evaluation).items()),
     ]
+
+
+def _settings(evaluation: Evaluation) -> dict[str, str]:
+    """The options of each setting of a tuning as text, by name; empty for another evaluation."""
+    settings = evaluation.run.get("settings")
+    found = settings.items() if isinstance(settings, dict) else ()
+    return {name: options_text(options) for name, options in found if isinstance(options, dict)}
 
 
 def left_tables(report: MergeReport) -> list[Table]:

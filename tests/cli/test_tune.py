@@ -5,6 +5,7 @@ unsafe prompts counts as safe here, whatever it is, and what NEW says to the tas
 the curve are known.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -269,7 +270,63 @@ def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     assert all(f"p_max={share}" in printed for share in (5, 10, 15, 20, 30, 45))
     assert job.left() == []
-    assert tuning.default_settings(HPAConfig(selection="safety"))["p_max=15"] == HPAConfig(selection="safety")
+    assert status("tune", "old", "new", "--safety-test", "s=s", "--task-test", "t=t", "--max-asr", 5) == 2
+    assert "Missing option '-o' / '--output'." in capsys.readouterr().err
+
+
+def test_the_best_of_several_methods(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    """From one gathering; the user's own settings of a method replace those that it would be tried at."""
+    settings = """
+- {name: gone, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
+- {name: mild, method: regmean, safety-weight: 0.5}
+"""
+    words = ["--methods", "hpa, regmean", "--methods", "linear", "--max-asr", 100, "--json", job.folder / "r.json"]
+    assert job.run(*words, "--plot", job.folder / "curve.svg", settings=settings) == 0
+    printed = capsys.readouterr().out
+    found = read_evaluation(job.folder / "r.json")
+    weights = ["0.9", "0.7", "0.5", "0.4", "0.3", "0.2"]
+    methods = dict.fromkeys(("gone", "mild"), "hpa") | {"mild": "regmean"}
+    methods |= dict.fromkeys((f"method=linear,weight={weight}" for weight in weights), "linear")
+    assert [model.name for model in found.models[2:]] == list(methods)
+    assert {name: each["method"] for name, each in found.run["settings"].items()} == methods
+    assert found.run["settings"]["mild"] == {"method": "regmean", "safety_weight": "0.5"}
+
+    table = [[cell for cell in line.split() if cell != "→"][:2] for line in printed.splitlines()]
+    assert all([method, name.removeprefix("method=linear,")] in table for name, method in methods.items())
+    drawn = (job.folder / "curve.svg").read_text()
+    assert all(f">{text}</text>" in drawn for text in ("hpa", "regmean", "linear", "gone", "mild", "weight=0.3"))
+
+    reached = {model.name: model.performance.value for model in found.models[2:] if model.performance}
+    chosen = found.run["chosen"]
+    assert reached[chosen] == max(reached.values())
+    assert methods[chosen] != "hpa"  # which restores everything here
+    words = re.search(r" is now .*\. A merge with (.*) makes the same\.", printed)[1].split()
+    assert words[:2] == ["--method", methods[chosen]]
+    assert f"-o out {' '.join(words)}" in (job.out / "README.md").read_text()
+    inputs = ["--safety-calib", job.case.safety, "--task-calib", job.case.task]
+    assert status(job.case.old, job.case.new, "-o", job.folder / "alone", *inputs, *words, "-q") == 0
+    assert content(job.folder / "alone") == content(job.out)
+
+
+def test_a_tuning_that_failed_is_no_obstacle(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    """The corrected command takes up what is merged, in a dry run too, and what it does not want is gone."""
+    judge = (job.folder / "own_judge.py").read_text()
+    (job.folder / "own_judge.py").write_text("def unsafe(prompt, answer): raise ValueError(prompt)\n")
+    assert job.run("--max-asr", 100) == 2
+    assert "the judge own_judge:unsafe fails on" in capsys.readouterr().err
+    assert job.left() == ["out.tune"]
+    kept = {name: (job.folder / "out.tune" / name).stat().st_ino for name in ("all-new", "half")}
+    (job.folder / "own_judge.py").write_text(judge)
+    del sys.modules["own_judge"]
+    corrected = "".join(SETTINGS.splitlines(keepends=True)[:2]) + ONE + "\n- {p-max: 7}"
+    corrected = corrected.replace("p-max: 100, p-min: 100", "p-max: 90, p-min: 90")  # the same name, another setting
+    assert job.run("--max-asr", 100, "--dry-run", settings=corrected) == 0
+    assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q", settings=corrected) == 0
+    found = read_evaluation(job.folder / "r.json")
+    assert [model.name for model in found.models[2:]] == ["all-old", "all-new", "p_max=7"]
+    assert found.run["settings"]["all-old"]["p_max"] == "90"
+    assert job.out.stat().st_ino == kept["all-new"]  # not merged again
+    assert not (job.folder / "out.tune" / "half").exists()
 
 
 @pytest.mark.parametrize(
@@ -283,6 +340,11 @@ def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> N
         (["--max-asr", 5, "--max-over-refusal", 5], "--max-over-refusal needs --benign-test: give it, or leave the"),
         (["--max-asr", 5, "--json", "gone/r.json"], "gone does not exist: create it first."),
         (["--max-asr", 5, "--p-max", 101], "p_max is 101.0: it has to be a percentage between 0 and 100."),
+        (
+            ["--max-asr", 5, "--methods", "hpa,linear", "--weight", 0.4],
+            "weight is given, and a tuning with methods varies it: leave it out, or list settings of linear",
+        ),
+        (["--max-asr", 5, "--methods", "linear,regmeam"], "methods has 'regmeam', and there is no such method: choose"),
         (["--max-asr", 5, "--judge", "nobody"], "the judge nobody is no checkpoint folder"),
         (["--max-asr", 5, "--benign-test", "b=gone.jsonl"], "the test file gone.jsonl does not exist"),
     ],

@@ -68,7 +68,7 @@ def check_compromise(report: MergeReport, out: Path, seen: Mapping[str, Seen]) -
             continue
         each, found = seen[record.name], merged[record.name].double()
         expected = compromise_of(each, WEIGHT)
-        values = torch.linalg.eigvalsh(curvature(each.task, 0.01) + WEIGHT * curvature(each.safety, 0.0))
+        values = torch.linalg.eigvalsh(curvature(each.task, 0.01) + WEIGHT * curvature(each.safety, 0.01))
         condition, moved = float(values[-1] / values[0]), float((each.new.double() - each.old.double()).norm())
         in_sums = len(values) * unit_roundoff(torch.float32) * condition * moved
         rounding = unit_roundoff(merged[record.name].dtype) * expected.abs()

@@ -91,7 +91,7 @@ def reference_of(seen: Mapping[str, Seen], settings: Settings | None = None) -> 
 def compromise_of(seen: Seen, w: float, damping: float = 0.01) -> Tensor:
     """``W_old + ΔW H_t (H_t + w H_s)⁻¹`` in float64, as on disk."""
     old, new = (as_rows(weight.double(), seen.axis) for weight in (seen.old, seen.new))
-    h_s, h_t = curvature(seen.safety, 0.0), curvature(seen.task, damping)
+    h_s, h_t = curvature(seen.safety, damping), curvature(seen.task, damping)
     return as_rows(old + torch.linalg.solve(h_t + w * h_s, (new - old) @ h_t, left=False), seen.axis)
 
 

@@ -49,13 +49,20 @@ def sequence_table(steps: Sequence[ModelResult], tasks: Sequence[str], metrics: 
 
 
 def curve_table(
-    references: Mapping[str, ModelResult], settings: Mapping[str, ModelResult], chosen: str | None, max_asr: float
+    references: Mapping[str, ModelResult],
+    settings: Mapping[str, ModelResult],
+    chosen: str | None,
+    max_asr: float,
+    methods: Mapping[str, str] | None = None,
 ) -> RenderableType:
     """Every setting, and the inputs above them.
 
     Args:
         references: OLD and NEW.
+        methods: the method of each setting, shown if there are several.
     """
+    methods = methods or {}
+    several = len(set(methods.values())) > 1
     tasks = list(next(iter(settings.values())).tasks)
     benign = any(result.over_refusal for result in settings.values())
     every = [*references.items(), *settings.items()]
@@ -63,13 +70,16 @@ def curve_table(
     headings = ["attack success ↓", "tasks, mean ↑", *(f"{task} ↑" for task in tasks if len(tasks) > 1)]
     headings += ["over-refusal ↓"] if benign else []
     headings += ["broken ↓"] if any(broken.values()) else []
-    table = plain_table("Safety against task performance", "", "setting", *headings, words=2)
+    words = ["", *(["method"] if several else []), "setting"]
+    table = plain_table("Safety against task performance", *words, *headings, words=len(words))
     for name, result in every:
         cells = [f"{result.tasks[task].value:.1f}" for task in tasks if len(tasks) > 1]
         cells += [f"{result.over_refusal.value:.1f}" if result.over_refusal else ""] if benign else []
         cells += [f"{broken[name]:.1f}"] if any(broken.values()) else []
         mark = "→" if name == chosen and name in settings else ""
-        table.add_row(mark, name, with_interval(result.asr), with_interval(result.performance), *cells)
+        method = methods.get(name, "")
+        shown = [method, name.removeprefix(f"method={method},")] if several else [name]
+        table.add_row(mark, *shown, with_interval(result.asr), with_interval(result.performance), *cells)
     best = f"→ loses least on the tasks with attack success at most {max_asr:g} %."
     none = f"No setting has attack success at most {max_asr:g} %."
     return Group(apart(table), Text(best if chosen is not None else none, style="dim"))

@@ -8,7 +8,7 @@ from hpa_merge.methods import find_rule, users
 from hpa_merge.render.card.markdown import cell, code, plain, table
 from hpa_merge.render.card.results import results_section
 from hpa_merge.render.card.usage import is_original_llava, snippet_of
-from hpa_merge.report.facts import adapted_in, changed_options, report_facts, things_restored
+from hpa_merge.report.facts import adapted_in, changed_options, command_words, report_facts, things_restored
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import counted, option_text, percent
@@ -108,14 +108,7 @@ def _reproduction(report: MergeReport) -> str:
     for flag, record in (("--safety-calib", report.safety), ("--task-calib", report.task)):
         words += [word for file in (record.files if record is not None else ()) for word in (flag, _set(report, file))]
     words += ["-o", "out", *(["--trust-remote-code"] if report.run.code else [])]
-    for name, text in changed_options(report.config).items():
-        value, flag = report.config[name], name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list | tuple):
-            words += [word for item in value for word in (f"--{flag}", str(item))]
-        else:
-            words += [f"--{flag}", text]
+    words += command_words(report.config)
     command = plain(shlex.join(words)).replace("```", "'''")
     versions = ", ".join(f"{name} {version}" for name, version in report.run.versions.items())
     local = [_name(report, name) for name in (report.run.old, report.run.new) if name not in report.run.commits]
