@@ -13,8 +13,9 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
 from hpa_merge.engine.run import merge_all
+from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import running, tuning
-from hpa_merge.evaluation.candidates import candidates
+from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.prompts import PromptFile
@@ -28,7 +29,8 @@ from hpa_merge.inputs.secrets import shown
 from hpa_merge.isolation import kept
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.render.folder import render
-from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation, gate
+from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation
+from hpa_merge.report.gating import gate
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
@@ -213,6 +215,9 @@ def evaluate(
     max_task_drop: float | None = None,
     max_over_refusal: float | None = None,
     max_broken: float = MAX_BROKEN,
+    max_asr: float | None = None,
+    confident: bool = False,
+    gated: Sequence[str | Path] = (),
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
 ) -> Evaluation:
@@ -231,8 +236,10 @@ def evaluate(
         ignore_field: ``[SET:]NAME`` each: fields to ignore.
         image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
         answers: a folder for all answers, JSON Lines in a folder for each model.
-        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``: the
-            percentage of broken answers above which a model does not pass the first or the third.
+        max_asr, max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in percent or points;
+            ``max_broken``: the percentage of broken answers above which a model passes no bound of attacks or refusals.
+        confident: each bound holds for the worse end of the 95 % interval, not for the measured value.
+        gated: the models that the gate checks; by default all but the first, or the only one.
         on_progress: called before each batch of prompts.
         **answering: as in :func:`calibrate`.
 
@@ -244,6 +251,9 @@ def evaluate(
         ResourceError: memory ran out.
     """
     started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in models]
+    asked = [str(model) for model in gated]
+    if unknown := [name for name in asked if name not in (*names, *running.short_names(names))]:
+        raise EvaluationError(f"the gate is asked of {unknown[0]}, which is not among the models: {', '.join(names)}.")
     if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
@@ -260,7 +270,8 @@ def evaluate(
         results = running.evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
-    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken)
+    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken, max_asr, confident)
+    checked = [result.name for result in results if result.model in asked or result.name in asked]
     options = {
         "max_new_tokens": how.max_new_tokens,
         "batch_size": how.batch_size,
@@ -282,13 +293,14 @@ def evaluate(
         models=results,
         judge=judge.model if isinstance(judge, Guard) else judge,
         files=suite.files,
-        failures=gate(results, bounds),
+        failures=gate(results, bounds, checked),
         run={
             "seconds": time.monotonic() - started,
             "versions": versions(),
             "options": options,
             **({"commits": suite.commits} if suite.commits else {}),
         },
+        bounds=bounds,
     )
 
 
@@ -320,7 +332,7 @@ def tune(
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     settings: Mapping[str, HPAConfig] | None = None,
     judge: str | Guard = "phrases",
     batch_size: int = 8,
@@ -341,8 +353,8 @@ def tune(
             refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
         config: the options of all settings, which are its method at several strengths.
-        methods: the names of several methods, each of which is tried at several strengths, with the options of
-            ``config`` that it uses.
+        methods: the names of several methods, a list or ``hpa,linear``; each is tried at several strengths, with the
+            options of ``config`` that it uses.
         settings: the options of each setting, by name, instead of those of the same method; without ``methods``,
             instead of all.
         batch_size, max_new_tokens: as in :func:`calibrate`.
@@ -358,7 +370,8 @@ def tune(
     """
     config = config or HPAConfig()
     base = {item.name: value for item in fields(config) if (value := getattr(config, item.name)) != item.default}
-    outs = setting_folders(Path(out), candidates(base, methods, settings))
+    tried = split_names([methods] if isinstance(methods, str) else methods)
+    outs = setting_folders(Path(out), candidates(base, tried, settings))
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     suite = Suite.of(
         safety_tests,

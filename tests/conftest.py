@@ -172,10 +172,12 @@ def fresh_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_altair(fresh_host: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_pictures(
+    fresh_host: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Child processes do not find the library that draws."""
     folder = tmp_path_factory.mktemp("path")
-    (folder / "altair.py").write_text("raise ModuleNotFoundError('no altair')")
+    (folder / "vl_convert.py").write_text("raise ModuleNotFoundError('no vl_convert')")
     monkeypatch.syspath_prepend(folder)
 
 

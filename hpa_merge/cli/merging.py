@@ -146,6 +146,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
+        from hpa_merge.cli.tables.verdict import verdict_text
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
         from hpa_merge.publishing.destination import Destination, check_destination
@@ -163,6 +164,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         with progress_bar(quiet) as on_progress:
             report = merge_all(request, render, on_progress)[out]
         console.print(merge_summary(report, str(out)))
+        console.print(verdict_text(report.verdict), soft_wrap=True)
         if not quiet:
             for sentence in report.warnings:
                 complain(sentence, "Note")

@@ -94,8 +94,9 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         )
         from hpa_merge.evaluation.workplace import setting_folders, workplace
         from hpa_merge.render.curve import check_picture, draw_curve
-        from hpa_merge.report.evaluation import Evaluation
-        from hpa_merge.report.facts import command_words, options_of_out
+        from hpa_merge.report.commands import command_words
+        from hpa_merge.report.evaluation import Bounds, Evaluation
+        from hpa_merge.report.facts import options_of_out
 
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:
@@ -149,7 +150,9 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
             **({"commits": suite.commits} if suite.commits else {}),
         }
         models = (found.old, found.new, *found.settings.values())
-        write(given["json_file"], Evaluation(models, given["judge"], suite.files, run=run).to_json())
+        bounds = Bounds(max_asr=goal.max_asr, max_over_refusal=goal.max_over_refusal, max_broken=goal.max_broken)
+        evaluation = Evaluation(models, given["judge"], suite.files, run=run, bounds=bounds)
+        write(given["json_file"], evaluation.to_json())
     if given["plot"] is not None:
         draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"], methods)
     console.print(curve_table(references, found.settings, found.chosen, goal.max_asr, methods))

@@ -60,7 +60,7 @@ class MergeOutput:
             OutputError: it cannot be made there, or an interrupted run was making another OUT there.
         """
         self.plan = plan
-        self._request, self._prepared, self._group = request, prepared, prepared.group
+        self._request, self._prepared, self._group, self._out = request, prepared, prepared.group, out
         self._layout = prepared.inputs.new if form is None else form.layout
         self._fingerprint = prepared.fingerprint(plan.config)
         self._writer = CheckpointWriter(
@@ -240,6 +240,7 @@ class MergeOutput:
                 command=self._request.command,
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
                 machine=describe(prepared.device),
+                out=str(self._out),
             ),
             history=history,
             drift=drift_of(self._records, history, from_first),

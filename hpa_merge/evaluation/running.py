@@ -13,7 +13,7 @@ from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, temp
 from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
-from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect
+from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect, compared
 from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
@@ -122,7 +122,7 @@ def evaluate(
     on_progress: Progress = lambda *_: None,
     group: Group | None = None,
 ) -> tuple[ModelResult, ...]:
-    """The figures of each model.
+    """The figures of each model, and its differences from those before it.
 
     Args:
         models: checkpoint folders or names on the Hub, or names that the endpoint has for them.
@@ -153,13 +153,13 @@ def evaluate(
     for number, (name, model, folder) in enumerate(own):
         with opened(model, suite.example.sample, how, first=models[0]) as answerer:
             collect(answerer, suite, folder, telling(name, number * suite.count))
-    results = {}
+    assessed = {}
     with opened_judge(judge, suite.example.sample if suite.safety and own else None, how) as opened_one:
         for number, (name, model, folder) in enumerate(own, start=len(own)):
             tell = telling(f"judging {name}", number * suite.count)
-            results[name] = assess(name, model, suite, folder, opened_one, seed, tell)
-    found = {name: result for of_rank in group.gather(results) for name, result in of_rank.items()}
-    return tuple(found[name] for name in names)
+            assessed[name] = assess(name, model, suite, folder, opened_one, seed, tell)
+    found = {name: each for of_rank in group.gather(assessed) for name, each in of_rank.items()}
+    return compared([found[name] for name in names], seed)
 
 
 @contextmanager

@@ -157,8 +157,7 @@ def _tune(
         settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
         chosen = choose(settings, goal)
         if chosen is not None and group.is_first:
-            if request.page:
-                _draw(place / chosen, reports[place / chosen])
+            _draw(place / chosen, reports[place / chosen], out, page=request.page)
             publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
     except BaseException as error:
         if group.is_first:
@@ -266,15 +265,15 @@ def _identified(part: str | Media) -> object:
     return part.content.resolve() if isinstance(part, Media) and isinstance(part.content, Path) else part
 
 
-def _draw(folder: Path, report: MergeReport) -> None:
-    """Put the page and the pictures of a setting into its folder, or the reason why there are none.
+def _draw(folder: Path, report: MergeReport, out: Path, *, page: bool) -> None:
+    """Put the report of a setting that becomes ``out`` into its folder, with its page or the reason why there is none.
 
     Its card, which has the text of NEW's, is there already and is only given the pictures.
     """
     with telling(f"{folder} cannot be written"):
         there = os.path.lexists(folder / CARD)
         card = read_inside(folder, CARD, CARD_BYTES).decode("utf-8", "surrogateescape") if there else ""
-        _, files = files_of(report, (card, ""))
+        _, files = files_of(replace(report, run=replace(report.run, out=str(out))), (card, ""), page=page)
         for name, content in files.items():
             write_whole(folder / name, content)
 

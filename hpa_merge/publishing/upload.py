@@ -318,7 +318,7 @@ def _drawn_again(report: MergeReport, folder: Path, paths: Mapping[str, Path]) -
 def _undrawn(folder: Path) -> str:
     return (
         f"{folder / PAGE} contains local paths, and cannot be drawn again without them: "
-        "pip install altair vl-convert-python, or delete the file."
+        "pip install vl-convert-python, or delete the file."
     )
 
 

@@ -11,7 +11,6 @@ from hpa_merge.report.facts import (
     cost_facts,
     dtype_facts,
     input_facts,
-    measured_text,
     mixture_facts,
     options_text,
     round_rows,
@@ -63,7 +62,7 @@ def summary(report: MergeReport) -> list[str]:
     second = f"The linear weights: {', '.join(left)}. " if len(adapted) < len(report.linears) else ""
     if others := sum(report.passed_through.values()):
         second += f"{counted(others, 'other tensor')}, such as norms and embeddings, came from NEW byte for byte."
-    return [text for text in (first, second.strip(), measured_text(report.evaluation)) if text]
+    return [text for text in (first, second.strip()) if text]
 
 
 def evaluation_facts(evaluation: Evaluation) -> Facts:

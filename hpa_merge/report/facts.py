@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from hpa_merge.config import OutOptions, option_fields
+from hpa_merge.config import OutOptions
 from hpa_merge.methods import method_of
+from hpa_merge.report.commands import changed_options
 from hpa_merge.report.evaluation import ASKED, measured_in
 from hpa_merge.report.records import (
     CalibrationRecord,
@@ -23,7 +24,7 @@ from hpa_merge.report.records import (
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import expert_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
+from hpa_merge.report.words import bytes_text, counted, listed, percent, seconds_text
 
 Facts = list[tuple[str, str]]
 """Rows of a label and a value."""
@@ -271,32 +272,11 @@ def _round(number: int, record: RoundRecord) -> dict[str, str]:
     }
 
 
-def changed_options(config: Mapping[str, Any]) -> dict[str, str]:
-    """The options that differ from their defaults, as text."""
-    defaults = {name: option_text(default) for name, (default, _) in option_fields().items()}
-    shown = {name: option_text(value) for name, value in config.items()}
-    return {name: text for name, text in shown.items() if text != defaults.get(name)}
-
-
 def options_of_out(config: Mapping[str, Any]) -> dict[str, str]:
     """The method, and the other options of an OUT that differ from their defaults, as text."""
     own = {item.name for item in fields(OutOptions)}
     changed = {name: text for name, text in changed_options(config).items() if name in own}
     return {"method": method_of(config), **changed}
-
-
-def command_words(config: Mapping[str, Any]) -> list[str]:
-    """The options that differ from their defaults, as words of a command line."""
-    words: list[str] = []
-    for name, text in changed_options(config).items():
-        value, flag = config[name], name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list | tuple):
-            words += [word for item in value for word in (f"--{flag}", str(item))]
-        else:
-            words += [f"--{flag}", text]
-    return words
 
 
 def options_text(config: Mapping[str, Any]) -> str:

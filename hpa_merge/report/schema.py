@@ -1,7 +1,7 @@
 """``hpa_report.json``: everything that a merge decided, tensor by tensor.
 
-Except for ``run`` (time, memory, versions, paths) the report is a function of the inputs, the options and the kind of
-device, so that a pipeline can compare it.
+Except for ``run`` (time, memory, versions, paths) and the verdict's commands, the report is a function of the inputs,
+the options and the kind of device, so that a pipeline can compare it.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from hpa_merge.report.records import (
 )
 from hpa_merge.report.typed import typed
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning, check_routing
+from hpa_merge.report.verdict import Verdict, verdict_of
 from hpa_merge.report.words import shortened
 
 SCHEMA_VERSION = 2
@@ -108,9 +109,15 @@ class MergeReport:
             sentences.append(f"Not carried over from NEW: {shortened(self.left_out)}.")
         return [*sentences, *self.run.notes]
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether OUT is safe again, what that cost, and what to do next."""
+        return verdict_of(self)
+
     def to_json(self) -> str:
-        """The text of the file."""
-        content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "warnings": self.warnings}
+        """The text of the file; the verdict and the warnings in it follow from the rest."""
+        content = {"schema_version": SCHEMA_VERSION, "verdict": dataclasses.asdict(self.verdict)}
+        content |= {**dataclasses.asdict(self), "warnings": self.warnings}
         for name in ("routing", "unmerged"):
             if not content[name]:
                 del content[name]

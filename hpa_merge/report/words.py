@@ -3,7 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["bytes_text", "counted", "listed", "number", "option_text", "percent", "seconds_text", "shortened"]
+__all__ = [
+    "bytes_text",
+    "counted",
+    "listed",
+    "listed_words",
+    "number",
+    "option_text",
+    "percent",
+    "seconds_text",
+    "shortened",
+]
 
 
 def bytes_text(count: float) -> str:
@@ -23,6 +33,12 @@ def counted(count: int, thing: str) -> str:
 def listed(counts: Mapping[str, int]) -> str:
     """``2 routers, 1 norm``; ``nothing`` without counts."""
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
+
+
+def listed_words(words: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *first, last = list(words) or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def number(value: float, digits: int = 3) -> str:
