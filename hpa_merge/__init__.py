@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         NumericalError,
         OutputError,
         PublishError,
+        RankError,
         ResourceError,
         StatisticsError,
     )
@@ -69,6 +70,7 @@ _HOME = {
     "NumericalError": "errors",
     "OutputError": "errors",
     "PublishError": "errors",
+    "RankError": "errors",
     "PushReport": "publishing.upload",
     "ResourceError": "errors",
     "RoundRecord": "report.records",
@@ -116,6 +118,7 @@ __all__ = [
     "OutputError",
     "PublishError",
     "PushReport",
+    "RankError",
     "ResourceError",
     "RoundRecord",
     "RunRecord",

@@ -58,7 +58,8 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
             on_stage("Asking OLD, NEW and OUT")
             with alone():
                 models = (files.old, files.new, files.out)
-                evaluation = evaluate(models, **files.tests, **ASKED, gated=[files.out], on_progress=on_progress)
+                tests: dict[str, Any] = {**files.tests, **ASKED}
+                evaluation = evaluate(models, **tests, gated=[files.out], on_progress=on_progress)
             files.results.write_text(evaluation.to_json(), encoding="utf-8")
             on_progress("drawing the page", 0, 1)
             report = write_report(files.out, evaluation=files.results)

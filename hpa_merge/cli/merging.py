@@ -15,6 +15,7 @@ from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
+from hpa_merge.cli.ranks import NPROC, hand_over, is_first
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
@@ -96,6 +97,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         ),
         click.option("--max-memory", type=Size(), help="Most memory to use on the device, such as 20GB."),
         click.option("--max-host-memory", type=Size(), help="Most memory to use on the host next to a GPU."),
+        NPROC,
         click.option("--config", "config_file", type=FILE, help="YAML file with these options."),
         click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
         click.option("--resume", is_flag=True, help="Resume what an interrupted run left next to OUT."),
@@ -134,6 +136,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     outs = {out: HPAConfig.from_mapping(values, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
         raise click.UsageError("--private is for --push-to-hub ID.")
+    hand_over(given["nproc"], outs[out].device)
     request = request_of(context, (old, new), outs, paths, given)
     refuse_early(request)
     if given["push_to_hub"] is not None:  # before the work
@@ -162,7 +165,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         console.print(verdict_text(report.verdict), soft_wrap=True)
         page = PAGE if (out / PAGE).is_file() else ""
         tell_next(last_lines(report, out, page=page, publish=given["push_to_hub"] is None), quiet)
-        if given["push_to_hub"] is not None:
+        if given["push_to_hub"] is not None and is_first():
             publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
 
@@ -186,9 +189,10 @@ def sweep_command(
     paths, values = read_options(context, given)
     require(context, paths, ["output"])
     folder = paths.pop("output")
-    HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
+    base = HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
     outs = {folder / name: config for name, config in read_settings(settings, values).items()}
     require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
+    hand_over(given["nproc"], base.device)
     request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
     refuse_early(request, made=folder)
     with libraries(verbose, downloads=not quiet, encoding=True):
@@ -295,7 +299,7 @@ def require(context: click.Context, paths: Mapping[str, Any], names: Collection[
 
 @contextmanager
 def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
-    """Create the folder of the OUTs if it is missing, and remove it again if it stays empty.
+    """Create the folder of the OUTs if it is missing, and remove it again if it stays empty; rank 0 does, of several.
 
     Raises:
         OutputError: it cannot be created, or is inside an input.
@@ -306,7 +310,7 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
         raise OutputError(
             f"{folder} would lie in the input {found}, and inputs are never written to: choose a folder outside of it."
         )
-    ours = not folder.exists()
+    ours = not folder.exists() and is_first()
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

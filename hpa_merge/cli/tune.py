@@ -25,6 +25,7 @@ from hpa_merge.cli.model_options import (
     test_files,
     write,
 )
+from hpa_merge.cli.ranks import hand_over, is_first
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
 from hpa_merge.errors import EvaluationError
@@ -86,6 +87,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
         check_place(flag, path, [*inputs, *files, out], overwrite=given["overwrite"])
     named = judge_from(given)
+    hand_over(given["nproc"], config.device)
     refuse_model(old, "OLD", adapter=False)
     refuse_model(new, "NEW", adapter=True)
     refuse_tests(given, {"map": config.map, "ignore_field": config.ignore_field, "image_folder": paths["image_folder"]})
@@ -146,6 +148,8 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
                 on_merge=on_merge,
                 on_answer=on_answer,
             )
+    if not is_first():
+        sys.exit(FAILED if found.chosen is None else 0)
     references = {"OLD": found.old, "NEW": found.new}
     methods = {name: setting.method for name, setting in found.options.items()}
     if given["json_file"] is not None:

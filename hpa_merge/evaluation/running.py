@@ -20,6 +20,7 @@ from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.models import loadable
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.progress import Progress, silent
+from hpa_merge.ranks import Group
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
@@ -121,6 +122,7 @@ def evaluate(
     *,
     seed: int = 0,
     on_progress: Progress = silent,
+    group: Group | None = None,
 ) -> tuple[ModelResult, ...]:
     """The figures of each model, and its differences from those before it.
 
@@ -130,6 +132,7 @@ def evaluate(
         answers: a folder; the answers are written to a folder in it for each model.
         seed: of the bootstrap.
         on_progress: called with what is being done, how many prompts are behind, and how many there are.
+        group: the ranks that share the models, and see the same folder; None for this one alone.
 
     Raises:
         EvaluationError: a model is given twice, or its answers cannot be written there.
@@ -142,24 +145,27 @@ def evaluate(
     folders = [answers / name for name in _folder_names(names)]
     for folder in folders:
         check_answers(suite, folder)
-    total = suite.count * len(models) * 2
+    group = group or Group.alone()
+    own = [*zip(names, models, folders, strict=True)][group.rank :: group.size]
+    total = suite.count * len(own) * 2
 
     def telling(name: str, behind: int) -> Progress:
         return lambda what, done, _: on_progress(f"{name}: {what}", behind + done, total)
 
-    for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True)):
+    for number, (name, model, folder) in enumerate(own):
         tell = telling(name, number * suite.count)
         tell("loading", 0, total)
         with opened(model, suite.example.sample, how, first=models[0]) as answerer:
             collect(answerer, suite, folder, tell)
-    assessed = []
+    assessed = {}
     on_progress("loading the judge", total // 2, total)
-    with opened_judge(judge, suite.example.sample if suite.safety else None, how) as opened_one:
-        for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True), start=len(models)):
+    with opened_judge(judge, suite.example.sample if suite.safety and own else None, how) as opened_one:
+        for number, (name, model, folder) in enumerate(own, start=len(own)):
             tell = telling(f"judging {name}", number * suite.count)
-            assessed.append(assess(name, model, suite, folder, opened_one, seed, tell))
+            assessed[name] = assess(name, model, suite, folder, opened_one, seed, tell)
+    found = {name: each for of_rank in group.gather(assessed) for name, each in of_rank.items()}
     on_progress("done", total, total)
-    return compared(assessed, seed)
+    return compared([found[name] for name in names], seed)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -198,6 +198,14 @@ class Evaluation(Shown):
         content = {"format": MARK, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         return text.encode("utf-8", "replace").decode("utf-8")  # names may hold bytes that are not UTF-8
+
+
+def apart(model: ModelResult, other: ModelResult, kind: str, name: str | None = None) -> Difference | None:
+    """How far a model's figure is above another's, whichever of them was asked first; None if it was not measured."""
+    found = model.difference(other.name, kind, name)
+    if found is not None or (reverse := other.difference(model.name, kind, name)) is None:
+        return found
+    return replace(reverse, than=other.name, value=0.0 - reverse.value, low=-reverse.high, high=-reverse.low)
 
 
 def read_evaluation(path: str | Path) -> Evaluation:

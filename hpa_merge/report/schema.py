@@ -132,7 +132,7 @@ class MergeReport(Shown):
 
     def to_json(self) -> str:
         """The text of the file; the verdict and the warnings in it follow from the rest."""
-        content = {"schema_version": SCHEMA_VERSION, "verdict": dataclasses.asdict(self.verdict)}
+        content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "verdict": dataclasses.asdict(self.verdict)}
         content |= {**dataclasses.asdict(self), "warnings": self.warnings}
         for name in ("routing", "unmerged"):
             if not content[name]:

@@ -106,6 +106,7 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
     assert json.loads(report.to_json()) == content
     fields = [
         "schema_version",
+        "verdict",
         "architecture",
         "config",
         "safety",

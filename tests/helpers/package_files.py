@@ -9,7 +9,7 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 FLOORS: tuple[set[str], ...] = (
     {"counting", "errors", "progress"},
-    {"core", "files", "libraries"},
+    {"core", "files", "launch", "libraries", "ranks"},
     {"custom_code", "isolation", "methods", "quantisation"},
     {"config", "records"},
     {"calibration", "checkpoint", "model"},
