@@ -184,7 +184,7 @@ def test_an_interrupted_run_leaves_nothing(
 ) -> None:
     call = make_call()
     if place == "arithmetic":
-        monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(KeyboardInterrupt()))
+        monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", raising(KeyboardInterrupt()))
     else:
         monkeypatch.setattr(LlamaMLP, "forward", raising(KeyboardInterrupt()))
     assert status(call) == 130
@@ -200,7 +200,7 @@ def test_a_mistake_of_ours(
     verbose: bool, make_call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = make_call("gpt2")
-    monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(ZeroDivisionError("by zero")))
+    monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", raising(ZeroDivisionError("by zero")))
     call.options = ("-v",) if verbose else ()
     assert status(call) == 1
     *trace, last = capsys.readouterr().err.splitlines()
