@@ -5,8 +5,8 @@
 Nothing is run. The parts of a unit are reading OLD and NEW, exchanging their shares, the forwards, the Gram matrices,
 moving curvatures to owners, factoring by owners, and writing OUT. They overlap, so that a unit takes as long as the
 longest of: the disk; exchange, forwards, Gram matrices and moving, one after the other; factoring and merging by the
-owner who has most, as engine/owners.py divides it. The rates are assumptions, from the data sheets of an H100 and of its
-links at the shares below, and of a disk; --floors takes the measured ones from the JSON of benchmarks/gpu.
+owner who has most, as engine/owners.py divides it. The rates are assumptions, from the data sheets of an H100 and of
+its links at the shares below, and of a disk; --floors takes the measured ones from the JSON of benchmarks/gpu.
 """
 
 import argparse
