@@ -11,10 +11,11 @@ from typing import Unpack
 from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
-from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
+from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.run import merge_all
+from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import running, tuning
-from hpa_merge.evaluation.candidates import candidates
+from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.prompts import PromptFile
@@ -26,14 +27,18 @@ from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.secrets import shown
 from hpa_merge.isolation import kept
+from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.records import reading_of_sets, reading_options
+from hpa_merge.records.given import several
 from hpa_merge.render.folder import render
-from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation, gate
+from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation
+from hpa_merge.report.gating import gate
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
 
 
+@bars_in_notebooks(on_progress="merging")
 def merge(
     old: str | Path,
     new: str | Path,
@@ -80,7 +85,9 @@ def merge(
         overwrite: replace ``out`` if it exists.
         resume: continue what an interrupted run with the same arguments left next to ``out``.
         page: draw the report as ``hpa_report.html`` with pictures.
-        on_progress: called before each unit, and at the end.
+        on_progress: called from the first check to the end with what is being done, the steps done, and how many there
+            are, which is 1 until it is known. By default there is a bar in a notebook, and nothing elsewhere or with
+            ``hpa_merge.silent``.
 
     Returns:
         The report, which is also in ``out`` as ``hpa_report.json``.
@@ -111,6 +118,7 @@ def merge(
     return merge_all(request, render, on_progress)[Path(out)]
 
 
+@bars_in_notebooks(on_progress="merging")
 def sweep(
     old: str | Path,
     new: str | Path,
@@ -139,17 +147,18 @@ def sweep(
     return merge_all(request, render, on_progress)
 
 
+@bars_in_notebooks(on_progress="asking")
 def calibrate(
     model: str | Path,
     prompts: str | Path,
     out: str | Path,
     *,
     samples: int = 8,
-    judge: str | Guard = "phrases",
+    judge: str | Path | Guard = "phrases",
     seed: int = 0,
-    map: Sequence[str] = (),
-    ignore_field: Sequence[str] = (),
-    image_folder: Sequence[str | Path] = (),
+    map: str | Sequence[str] = (),
+    ignore_field: str | Sequence[str] = (),
+    image_folder: str | Path | Sequence[str | Path] = (),
     overwrite: bool = False,
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
@@ -169,7 +178,7 @@ def calibrate(
         ignore_field: fields of the prompts to ignore.
         image_folder: where relative paths of images start, instead of the file's own folder.
         overwrite: replace ``out`` if it exists.
-        on_progress: called before each batch of prompts.
+        on_progress: called before each batch of prompts; the default is as in :func:`merge`.
         **answering: ``device``, ``batch_size``, ``max_new_tokens``; for a server with OpenAI's protocol ``endpoint``,
             ``concurrency`` and ``timeout`` in seconds; for models that are loaded here ``max_frames``,
             ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`; ``trust_remote_code``,
@@ -195,6 +204,7 @@ def calibrate(
     return made
 
 
+@bars_in_notebooks(on_progress="evaluating")
 def evaluate(
     models: Sequence[str | Path],
     *,
@@ -203,16 +213,19 @@ def evaluate(
     benign_tests: Mapping[str, str | Path] | None = None,
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
-    judge: str | Guard = "phrases",
+    judge: str | Path | Guard = "phrases",
     seed: int = 0,
-    map: Sequence[str] = (),
-    ignore_field: Sequence[str] = (),
-    image_folder: Sequence[str | Path] = (),
+    map: str | Sequence[str] = (),
+    ignore_field: str | Sequence[str] = (),
+    image_folder: str | Path | Sequence[str | Path] = (),
     answers: str | Path | None = None,
     max_dasr: float | None = None,
     max_task_drop: float | None = None,
     max_over_refusal: float | None = None,
     max_broken: float = MAX_BROKEN,
+    max_asr: float | None = None,
+    confident: bool = False,
+    gated: Sequence[str | Path] = (),
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
 ) -> Evaluation:
@@ -231,8 +244,10 @@ def evaluate(
         ignore_field: ``[SET:]NAME`` each: fields to ignore.
         image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
         answers: a folder for all answers, JSON Lines in a folder for each model.
-        max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in points or percent; ``max_broken``: the
-            percentage of broken answers above which a model does not pass the first or the third.
+        max_asr, max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in percent or points;
+            ``max_broken``: the percentage of broken answers above which a model passes no bound of attacks or refusals.
+        confident: each bound holds for the worse end of the 95 % interval, not for the measured value.
+        gated: the models that the gate checks; by default all but the first, or the only one.
         on_progress: called before each batch of prompts.
         **answering: as in :func:`calibrate`.
 
@@ -244,6 +259,9 @@ def evaluate(
         ResourceError: memory ran out.
     """
     started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in models]
+    asked = [str(model) for model in gated]
+    if unknown := [name for name in asked if name not in (*names, *running.short_names(names))]:
+        raise EvaluationError(f"the gate is asked of {unknown[0]}, which is not among the models: {', '.join(names)}.")
     if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
@@ -260,15 +278,16 @@ def evaluate(
         results = running.evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
-    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken)
+    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken, max_asr, confident)
+    checked = [result.name for result in results if result.model in asked or result.name in asked]
     options = {
         "max_new_tokens": how.max_new_tokens,
         "batch_size": how.batch_size,
         "device": how.device,
         "samples": samples,
         "seed": seed,
-        "map": list(map),
-        "ignore_field": list(ignore_field),
+        "map": [*several(map)],
+        "ignore_field": [*several(ignore_field)],
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
         "max_frames": how.max_frames,
         "chat_template": how.chat_template,
@@ -280,19 +299,20 @@ def evaluate(
     }
     return Evaluation(
         models=results,
-        judge=judge.model if isinstance(judge, Guard) else judge,
+        judge=judge.model if isinstance(judge, Guard) else str(judge),
         files=suite.files,
-        failures=gate(results, bounds),
+        failures=gate(results, bounds, checked),
         run={
             "seconds": time.monotonic() - started,
             "versions": versions(),
             "options": options,
             **({"commits": suite.commits} if suite.commits else {}),
         },
+        bounds=bounds,
     )
 
 
-def _guard_options(judge: str | Guard) -> dict[str, object]:
+def _guard_options(judge: str | Path | Guard) -> dict[str, object]:
     """How a guard model was asked, for the results, without paths and addresses; nothing of another judge."""
     if not isinstance(judge, Guard):
         return {}
@@ -306,6 +326,7 @@ def _guard_options(judge: str | Guard) -> dict[str, object]:
     }
 
 
+@bars_in_notebooks(on_merge="merging", on_answer="evaluating")
 def tune(
     old: str | Path,
     new: str | Path,
@@ -320,9 +341,9 @@ def tune(
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     settings: Mapping[str, HPAConfig] | None = None,
-    judge: str | Guard = "phrases",
+    judge: str | Path | Guard = "phrases",
     batch_size: int = 8,
     max_new_tokens: int = 128,
     keep_all: bool = False,
@@ -341,8 +362,8 @@ def tune(
             refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
         config: the options of all settings, which are its method at several strengths.
-        methods: the names of several methods, each of which is tried at several strengths, with the options of
-            ``config`` that it uses.
+        methods: the names of several methods, a list or ``hpa,linear``; each is tried at several strengths, with the
+            options of ``config`` that it uses.
         settings: the options of each setting, by name, instead of those of the same method; without ``methods``,
             instead of all.
         batch_size, max_new_tokens: as in :func:`calibrate`.
@@ -358,7 +379,8 @@ def tune(
     """
     config = config or HPAConfig()
     base = {item.name: value for item in fields(config) if (value := getattr(config, item.name)) != item.default}
-    outs = setting_folders(Path(out), candidates(base, methods, settings))
+    tried = split_names([methods] if isinstance(methods, str) else methods)
+    outs = setting_folders(Path(out), candidates(base, tried, settings))
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
     suite = Suite.of(
         safety_tests,

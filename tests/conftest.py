@@ -14,6 +14,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")  # what a command prints does not depend on how long it takes
 # Before torch is imported, and for every process that a test starts: the matrices are tiny, threads would wait for each
 # other, and pytest-xdist has a process for each core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -172,10 +173,12 @@ def fresh_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_altair(fresh_host: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_pictures(
+    fresh_host: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Child processes do not find the library that draws."""
     folder = tmp_path_factory.mktemp("path")
-    (folder / "altair.py").write_text("raise ModuleNotFoundError('no altair')")
+    (folder / "vl_convert.py").write_text("raise ModuleNotFoundError('no vl_convert')")
     monkeypatch.syspath_prepend(folder)
 
 

@@ -3,8 +3,9 @@
     python examples/continual_tuning/real_weights.py NAME=FOLDER... --bases runs/bases [--seeds N] [--json FILE]
 
 Each FOLDER is a text model in Hugging Face layout with its tokenizer. Its texts are paragraphs of Python's own
-documentation: 8 short ones in the place of the safety samples, 128 in the place of the task's. The bases, which are
-made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task.
+documentation: 8 short ones in the place of the safety samples, 32 longer ones in the place of the task's. The bases,
+which are made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task,
+which have about as many tokens.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from transformers import AutoModel, AutoTokenizer
 from hpa_merge.core import Curvature
 from hpa_merge.demo.samples import encode
 
-SAFETY, TASK = 8, 128
-"""Samples of each set: the defaults of a merge."""
+SAFETY, TASK, LONG = 8, 128, 32
+"""Samples of each set, as many as a merge takes; and the texts in the place of the task's."""
 
 SAFETY_TOKENS, TASK_TOKENS = 40, 128
 """Most tokens of a real model's sample: a short request with its refusal, and a longer sample."""
@@ -83,7 +84,7 @@ def measure_text_model(folder: Path) -> list[dict[str, Any]]:
     """The figures of each linear in the blocks of a text model."""
     model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    texts = paragraphs(SAFETY + TASK)
+    texts = paragraphs(SAFETY + LONG)
 
     def batches(chosen: list[str], most: int) -> Iterator[Batch]:
         for text in chosen:

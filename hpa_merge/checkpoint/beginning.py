@@ -20,7 +20,7 @@ from hpa_merge.checkpoint.joining import (
     same_run,
     whole_commits,
 )
-from hpa_merge.checkpoint.journal import Journal, commits_in
+from hpa_merge.checkpoint.journal import Journal, commits_in, fingerprint_in
 from hpa_merge.checkpoint.output import Places, busy, left_behind, telling
 from hpa_merge.checkpoint.partial import Partial
 from hpa_merge.checkpoint.reader import Checkpoint
@@ -117,13 +117,20 @@ def follow(
     """Open what the first rank has laid out or taken up; arguments and result as those of :func:`lead`.
 
     Raises:
-        OutputError: this rank does not see it, or the disk refuses.
+        OutputError: this rank does not see it, or makes another OUT, or the disk refuses.
     """
     path = journal_of(places.journal, rank.number)
     journal = None
     try:
         with telling(f"{folder.path} cannot be opened"):
             whole = whole_commits(_commits_soon(places, folder, layout), lambda _: True)
+            first = fingerprint_in(places.journal)
+        if found := _difference(first, fingerprint):
+            name, was, now = map(_shown, found)
+            raise OutputError(
+                f"process {rank.number + 1} of {rank.count} has {name} {now}, and the first has {was}: give all the "
+                "same inputs, options, versions and number of threads."
+            )
         journal = _locked(path, folder.path)
         with telling(f"{path} cannot be written"):
             journal.cut(0)
@@ -200,13 +207,12 @@ def _take_up(
             return None
         folder.check_ours()
     begun, *lines = journal.lines
-    for name in sorted(begun["fingerprint"].keys() | fingerprint.keys()):
-        was, now = begun["fingerprint"].get(name), fingerprint.get(name)
-        if was != now:
-            raise OutputError(
-                f"{folder.path} was begun with {_shown(name)} {_shown(was)}, and now it is {_shown(now)}: "
-                "resume with the same, or delete the folder."
-            )
+    if found := _difference(begun["fingerprint"], fingerprint):
+        name, was, now = map(_shown, found)
+        raise OutputError(
+            f"{folder.path} was begun with {name} {was}, and now it is {now}: resume with the same, or delete the "
+            "folder."
+        )
 
     def is_intact(line: Mapping[str, Any]) -> bool:
         """Whether the tensors of a line are NEW's, and have the bytes that were written."""
@@ -223,6 +229,14 @@ def _take_up(
         whole = whole_commits(joined, is_intact)
         journal.keep(whole.lines)
     return whole
+
+
+def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first name that two fingerprints do not have in common, and its value in each."""
+    for name in sorted(first.keys() | second.keys()):
+        if first.get(name) != second.get(name):
+            return name, first.get(name), second.get(name)
+    return None
 
 
 def _shown(value: object, most: int = 200) -> str:

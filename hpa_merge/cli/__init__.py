@@ -23,11 +23,12 @@ from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.push import push_command
-from hpa_merge.cli.ranks import HandOver, Voice, started
+from hpa_merge.cli.ranks import HandOver, Voice, is_first, started
 from hpa_merge.cli.report import report_command
 from hpa_merge.cli.samples import samples_command
 from hpa_merge.cli.score import score_command
-from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment
+from hpa_merge.cli.suggesting import command_first, meant_command, meant_option
+from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError, RankError
@@ -62,12 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (asked := asked_for()) and (answer := completions(asked, merge_command, COMMANDS)) is not None:
         click.echo(answer)
         return
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = command_first(sys.argv[1:] if arguments is None else arguments, COMMANDS)
     given, typed = tuple(words), shlex.join(["hpa-merge", *recorded(words)])
     secrets = frozenset().union(*map(secrets_of, words))
-    command, name = merge_command, "hpa-merge"
+    command: click.Command = merge_command
+    name = "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
+    elif sentence := meant_command(words, COMMANDS):
+        if is_first():
+            with suppress(OSError):
+                complain(sentence)
+        sys.exit(USAGE)
     allow_many_files()
     allow_any_text()
     resumable = any(parameter.name == "resume" for parameter in command.params)
@@ -88,35 +95,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 except HandOver as asked:
                     sys.exit(started(asked, given, interruption))
         except click.exceptions.Exit as exit_:
-            sys.exit(exit_.exit_code)
+            voice.exit(exit_.exit_code)
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption):
+                error = click.UsageError(meant_option(error, command, words, COMMANDS), error.ctx)
             told = io.StringIO()
             error.show(told)
             if voice.may_tell(USAGE):
                 with suppress(OSError):
                     click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
-            sys.exit(USAGE)
+            voice.exit(USAGE)
         except (click.Abort, KeyboardInterrupt):
-            sys.exit(voice.tell_interruption())
+            voice.exit(voice.tell_interruption())
         except RankError as error:
             _trace(verbose, secrets)
-            sys.exit(voice.tell_loss(error))
+            voice.exit(voice.tell_loss(error))
         except HPAError as error:
             _trace(verbose, secrets)
-            sys.exit(voice.tell(str(error), USAGE))
+            voice.exit(voice.tell(str(error), USAGE))
         except Exception as error:
             if isinstance(error, OSError) and error.errno in UNWRITABLE:
                 _drop_output()
                 if error.errno == errno.EPIPE:  # the reader closed the pipe
-                    sys.exit(FAILURE)
+                    voice.exit(FAILURE)
                 what = "the output" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
                 sentence = f"{what} cannot be written ({error.strerror}): free some space, or choose another place."
-                sys.exit(voice.tell(sentence, USAGE))
+                voice.exit(voice.tell(sentence, USAGE))
             _trace(verbose, secrets)
             if isinstance(error, OSError) and (place := _given(error, typed)) is not None:
-                sys.exit(voice.tell(f"{place} cannot be used ({error.strerror}): check the path.", USAGE))
+                voice.exit(voice.tell(f"{place} cannot be used ({error.strerror}): check the path.", USAGE))
             sentence = f"{type(error).__name__}: {error} (a bug of hpa-merge or of a library; -v shows the traceback)"
-            sys.exit(voice.tell(sentence, FAILURE))
+            voice.exit(voice.tell(sentence, FAILURE))
 
 
 def _printed(run: Callable[[], object]) -> None:

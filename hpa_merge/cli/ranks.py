@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, final
+from typing import TYPE_CHECKING, NoReturn, TextIO, final
 
 import click
 
@@ -18,7 +18,7 @@ from hpa_merge.launch.environment import ended, find_place, started_here
 if TYPE_CHECKING:
     from hpa_merge.launch.meeting import Member
 
-__all__ = ["NPROC", "HandOver", "Voice", "hand_over", "started"]
+__all__ = ["NPROC", "HandOver", "Voice", "hand_over", "is_first", "started"]
 
 SHARED = ("hpa-merge", "hpa-merge sweep", "hpa-merge tune")
 """The commands that several processes run together; rank 0 runs the others alone."""
@@ -32,6 +32,12 @@ NPROC = click.option(
     metavar="N",
     help="Share the work among N processes on this machine, one for each GPU.",
 )
+
+
+def is_first() -> bool:
+    """Whether this process is the only one of its run, or rank 0, which writes what is not OUT's weights."""
+    place = find_place(os.environ)
+    return place is None or place.first
 
 
 class HandOver(Exception):
@@ -111,8 +117,19 @@ class Voice:
             from hpa_merge.launch.meeting import meeting
 
             self._member = stack.enter_context(meeting(place))
-            self._member.on_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
+            for number in (signal.SIGINT, signal.SIGTERM):  # of a launcher, while this process tells why it ends
+                stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+            self._member.on_end(_interrupt)
             yield
+
+    def exit(self, status: int) -> NoReturn:
+        """End this process; if others are at work, without waiting for what they will not send any more."""
+        if self._member is not None and status:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(status)
+        sys.exit(status)
 
     def may_tell(self, status: int) -> bool:
         """Whether this process tells the user why the run ends; ``status``: the exit status."""
@@ -152,6 +169,12 @@ class Voice:
         """Complain if possible: the terminal may be closed, or the disk full."""
         with suppress(OSError), redirect_stderr(self._real or sys.stderr):
             complain(sentence)
+
+
+def _interrupt() -> None:
+    """Interrupt the work of this process, if it is at work."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def started(asked: HandOver, words: Sequence[str], interruption: str) -> int:

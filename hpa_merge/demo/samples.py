@@ -51,6 +51,25 @@ class DemoFiles:
         return self.folder / "heldout-refusals.jsonl"
 
     @property
+    def out(self) -> Path:
+        """The demo's merge."""
+        return self.folder / "out"
+
+    @property
+    def results(self) -> Path:
+        """The evaluation of OLD, NEW and OUT."""
+        return self.folder / "evaluation.json"
+
+    @property
+    def tests(self) -> dict[str, dict[str, Path]]:
+        """The held-out files, as :func:`hpa_merge.evaluate` takes them; the old task is harmless too."""
+        return {
+            "safety_tests": {"forbidden": self.heldout_refusals},
+            "task_tests": {"codes": self.heldout_new_task, "colours": self.heldout_old_task},
+            "benign_tests": {"harmless": self.heldout_old_task},
+        }
+
+    @property
     def heldout_new_task(self) -> Path:
         """The new task with pictures that no model was trained on."""
         return self.folder / "heldout-new-task.jsonl"

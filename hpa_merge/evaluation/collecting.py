@@ -5,15 +5,15 @@ for each set, which are what a person reads afterwards.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar, final
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.broken import fault_of
-from hpa_merge.evaluation.intervals import mean_of_sets
+from hpa_merge.evaluation.intervals import difference_of_sets, mean_of_sets
 from hpa_merge.evaluation.judges import Answerer, Judge, judged
 from hpa_merge.evaluation.names import check_names
 from hpa_merge.evaluation.prompts import Prompt, PromptFile, Purpose
@@ -25,15 +25,13 @@ from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
 from hpa_merge.files.weight_names import is_checkpoint_folder
 from hpa_merge.inputs.data_sets import locate_data
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import ReadingOptions
 from hpa_merge.report.evaluation import ModelResult
 
-__all__ = ["Suite", "assess", "batches", "check_answers", "collect", "is_answers"]
+__all__ = ["Assessed", "Suite", "assess", "batches", "check_answers", "collect", "compared", "is_answers"]
 
 Item = TypeVar("Item")
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many prompts are behind, and how many there are."""
 
 
 @final
@@ -122,6 +120,23 @@ class Suite:
         return next((example for example in examples if example.sample.images), examples[0])
 
 
+KINDS: Mapping[Purpose, str] = {"safety": "safety", "task": "tasks", "benign": "benign"}
+"""The field of :class:`ModelResult` that has the figures of a purpose."""
+
+
+@final
+@dataclass(frozen=True)
+class Assessed:
+    """The figures of a model, and the scores they are of.
+
+    Attributes:
+        scores: of each prompt, by purpose and set.
+    """
+
+    result: ModelResult
+    scores: Mapping[Purpose, Mapping[str, Sequence[float]]]
+
+
 def check_answers(suite: Suite, folder: Path) -> None:
     """Check that answers can be written to a folder, which need not exist.
 
@@ -144,7 +159,7 @@ def check_answers(suite: Suite, folder: Path) -> None:
         raise EvaluationError(f"{folder} cannot be used ({error.strerror}): choose another folder.") from error
 
 
-def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progress = lambda *_: None) -> None:
+def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progress = silent) -> None:
     """Have every prompt answered, and write the answers to ``folder``, a file of JSON Lines for each set.
 
     Raises:
@@ -170,8 +185,8 @@ def assess(
     folder: Path,
     judge: Judge,
     seed: int = 0,
-    on_progress: Progress = lambda *_: None,
-) -> ModelResult:
+    on_progress: Progress = silent,
+) -> Assessed:
     """Judge and score what :func:`collect` wrote to ``folder``; every record there gets its verdict.
 
     Args:
@@ -181,8 +196,7 @@ def assess(
     Raises:
         InputError: as the judge does.
     """
-    figures: dict[str, dict[str, Any]] = {"safety": {}, "task": {}, "benign": {}}
-    scores: dict[str, list[list[float]]] = {"safety": [], "task": [], "benign": []}
+    scores: dict[Purpose, dict[str, list[float]]] = {"safety": {}, "task": {}, "benign": {}}
     broken: dict[str, list[list[float]]] = {"safety": [], "task": [], "benign": []}
     done = 0
     for purpose, set_name, prompts in suite:
@@ -206,11 +220,13 @@ def assess(
                     found.append(float(next(iter(more.values()))))
                     faulty.append(float("broken" in more))
                 done += len(several)
-        figures[purpose][set_name] = mean_of_sets([found], seed)
-        scores[purpose].append(found)
+        scores[purpose][set_name] = found
         broken[purpose].append(faulty)
-    means = {purpose: mean_of_sets(sets, seed) if sets else None for purpose, sets in scores.items()}
-    return ModelResult(
+    figures = {
+        purpose: {of: mean_of_sets([found], seed) for of, found in sets.items()} for purpose, sets in scores.items()
+    }
+    means = {purpose: mean_of_sets([*sets.values()], seed) if sets else None for purpose, sets in scores.items()}
+    result = ModelResult(
         name=name,
         model=model,
         safety=figures["safety"],
@@ -222,6 +238,25 @@ def assess(
         over_refusal=means["benign"],
         broken={purpose: mean_of_sets(broken[purpose], seed) for purpose in ("safety", "benign") if broken[purpose]},
     )
+    return Assessed(result, scores)
+
+
+def compared(assessed: Sequence[Assessed], seed: int = 0) -> tuple[ModelResult, ...]:
+    """The figures of models that answered the same prompts, each with its differences from those before it."""
+    results = []
+    for number, ours in enumerate(assessed):
+        differences = []
+        for theirs in assessed[:number]:
+            than = theirs.result.name
+            for purpose, sets in ours.scores.items():
+                kind, others = KINDS[purpose], theirs.scores[purpose]
+                for name, scores in sets.items():
+                    differences.append(difference_of_sets([scores], [others[name]], than, kind, name, seed))
+                if sets:
+                    pairs = ([*sets.values()], [others[name] for name in sets])
+                    differences.append(difference_of_sets(*pairs, than, kind, seed=seed))
+        results.append(replace(ours.result, differences=tuple(differences)))
+    return tuple(results)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -1,253 +1,227 @@
-"""Charts by Altair as Vega-Lite specifications, for the page and the pictures.
+"""Charts as data, for the page, which draws them with HTML and CSS, and for the pictures.
 
-``usermeta`` has what the page needs to fit a chart to its window: the largest width of each panel, and the space to its
-left and right. Marks and axes have no aria labels: the whole chart has one, and a table.
+Positions are shares of the plot's width and height in percent, from the top left, so that a chart fits any window.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
-from typing import Any
-
-import altair as alt
-from PIL import Image
+from dataclasses import dataclass
+from typing import Any, final
 
 from hpa_merge.render.panels import Panel
+from hpa_merge.report.evaluation import Figure as Measured
 from hpa_merge.report.measures import Measure
 from hpa_merge.report.saliency import CELLS_PER_DECADE, Cells
 
-__all__ = ["comparison", "heat_map", "picture_of", "plane"]
+__all__ = ["Bars", "Chart", "HeatMap", "HeatPanel", "Plane", "bars", "heat_map", "plane", "short_label"]
 
 ACCENT, PLAIN = "#e07b10", "#64748b"
 """Orange for what was restored and for OUT, slate for the rest; both are visible on white and on black."""
 
-CHARACTER, LETTERS = 6.1, 20
-"""Width of a label's character in pixels, and the most characters of a label."""
+VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+PURPLE_ORANGE = ("#542788", "#998ec3", "#d8daeb", "#f7f7f7", "#fee0b6", "#f1a340", "#b35806")
+"""Colour scales of matplotlib and ColorBrewer; the second has 0 in the middle."""
+
+ACROSS, UPWARD = "log10 ζ̄, the task's score", "log10 ε̄, safety's score"
+"""The axes of the columns by their scores."""
+
+LETTERS = 24
+"""The most characters of a label."""
 
 DECADES = 8
 """Scores that are more powers of ten below the largest are not drawn."""
 
-MACRON = "\N{COMBINING MACRON}"
-"""Of ε̄ and ζ̄: browsers draw it, but not every font of the pictures has it."""
-
-ENDS = f"length(datum.label) > {LETTERS} ? '…' + slice(datum.label, {1 - LETTERS}) : datum.label"
-"""Shows the end of a long path, which differs from others."""
-
-CONFIG = {
-    "font": "Helvetica Neue, Helvetica, Liberation Sans, Arial, sans-serif",
-    "background": "white",
-    "padding": 4,
-    "aria": False,
-    "view": {"stroke": None},
-    "concat": {"spacing": 18},
-    "axis": {
-        **{"aria": False, "grid": False, "domain": False, "ticks": False},
-        **{"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 180},
-        **{"labelColor": "#334155", "titleColor": "#475569", "gridColor": "#e2e8f0", "labelPadding": 5},
-    },
-    "legend": {
-        **{"aria": False, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"},
-        **{"labelColor": "#334155", "titleColor": "#475569", "orient": "bottom", "titleLimit": 400},
-    },
-    "text": {"color": "#334155"},
-    "title": {
-        **{"aria": False, "anchor": "start", "frame": "group", "fontSize": 16, "subtitleFontSize": 12, "offset": 10},
-        **{"color": "#0f172a", "subtitleColor": "#475569", "subtitlePadding": 6, "subtitleLineHeight": 16},
-    },
-}
+TICKS = 12
+"""The most labels of an axis of blocks."""
 
 
-def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A map of a measure: depth to the right, a row for each projection, a panel for each stack."""
-    rows = [_rows(panel, measure) for panel in panels]
-    values = [row["value"] for of_panel in rows for row in of_panel if row["value"] is not None]
-    left = _left(name for panel in panels for name in panel.projections)
-    low, high = _ends(measure, config, values)
-    colour = alt.Color(
-        "value:Q",
-        scale=alt.Scale(scheme="purpleorange" if measure.centred else "viridis", domain=[low, high], clamp=True),
-        legend=alt.Legend(
-            title=measure.unit,
-            gradientLength=220,
-            gradientThickness=10,
-            format=".0%" if "%" in measure.unit and high > 0.03 else ".1%" if "%" in measure.unit else ".2~g",
-            tickCount=4,
-        ),
-    )
-    parts, widths = [], []
-    datasets = {f"panel {number}": of_panel for number, of_panel in enumerate(rows)}
-    for panel, dataset in zip(panels, datasets, strict=True):
-        x = alt.X("block:O", title="block", scale=alt.Scale(domain=list(panel.blocks)))
-        axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=4, titlePadding=2)
-        base = alt.Chart(alt.NamedData(dataset)).encode(
-            x=x.axis(None) if panel.outside else x.axis(axis),
-            y=alt.Y(
-                "projection:N",
-                title=None,
-                scale=alt.Scale(domain=list(panel.projections)),
-                axis=alt.Axis(minExtent=left, maxExtent=left, labelExpr=ENDS),
-            ),
-            tooltip=[alt.Tooltip(f"{name}:N", title=title) for name, title in _tooltips(panel, measure).items()],
+@final
+@dataclass(frozen=True)
+class Tick:
+    """A label of an axis, at a place in percent."""
+
+    place: float
+    label: str
+
+
+@final
+@dataclass(frozen=True)
+class HeatPanel:
+    """One stack of blocks.
+
+    Attributes:
+        title: its path.
+        rows: names of the projections.
+        columns: how many blocks.
+        ticks: labels of blocks.
+        cells: column, row and colour of each cell; a cell without a value has the colour "".
+        outside: whether the panel is of the weights outside the stacks.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: int
+    ticks: tuple[Tick, ...]
+    cells: tuple[tuple[int, int, str], ...]
+    outside: bool
+
+
+@final
+@dataclass(frozen=True)
+class HeatMap:
+    """Depth to the right, a row for each projection.
+
+    Attributes:
+        colours: of the scale, from its low to its high end.
+        ends: those ends, as text.
+    """
+
+    panels: tuple[HeatPanel, ...]
+    colours: tuple[str, ...]
+    ends: tuple[str, str]
+    kind: str = "heat"
+
+
+@final
+@dataclass(frozen=True)
+class Plane:
+    """Columns by their two scores.
+
+    Attributes:
+        left, bottom: the least scores that are drawn, in cells.
+        width, height: of the plot, in cells.
+        cells: column and row from the top left, the colour of the restored share, and the opacity.
+        across, upward: labels of the axes.
+        diagonal: both ends of the line of equal scores, in cells from the top left; None if it is not in the plot.
+    """
+
+    left: int
+    bottom: int
+    width: int
+    height: int
+    cells: tuple[tuple[int, int, str, float], ...]
+    across: tuple[Tick, ...]
+    upward: tuple[Tick, ...]
+    diagonal: tuple[float, float, float, float] | None
+    kind: str = "plane"
+
+
+@final
+@dataclass(frozen=True)
+class Bar:
+    """A figure of a model; ``out``: of OUT."""
+
+    name: str
+    figure: Measured
+    out: bool
+
+
+@final
+@dataclass(frozen=True)
+class Rows:
+    """One measure of several models."""
+
+    heading: str
+    bars: tuple[Bar, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Bars:
+    """Models side by side, in percent from 0 to 100."""
+
+    measures: tuple[Rows, ...]
+    kind: str = "bars"
+
+
+Chart = HeatMap | Plane | Bars
+
+
+def heat_map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any]) -> HeatMap:
+    """A map of a measure, a panel for each stack."""
+    values = [{cell: _value(records, measure) for cell, records in panel.cells.items()} for panel in panels]
+    low, high = _ends(measure, config, [v for of_panel in values for v in of_panel.values() if v is not None])
+    colours = PURPLE_ORANGE if measure.centred else VIRIDIS
+    drawn = []
+    for panel, of_panel in zip(panels, values, strict=True):
+        places = {block: place for place, block in enumerate(panel.blocks)}
+        rows = {name: place for place, name in enumerate(panel.projections)}
+        cells = tuple(
+            (places[block], rows[name], "" if value is None else _mixed(colours, (value - low) / (high - low)))
+            for (block, name), value in of_panel.items()
         )
-        missing = base.transform_filter("datum.value === null").mark_rect(color="#94a3b8", opacity=0.28, aria=False)
-        there = base.transform_filter("datum.value !== null").mark_rect(aria=False).encode(color=colour)
-        widths.append(48 if panel.outside else _width(len(panel.blocks)))
-        title = alt.Title(panel.title, fontSize=12, fontWeight="normal", offset=4)
-        parts.append(
-            alt.layer(missing, there).properties(width=widths[-1], height=19 * len(panel.projections), title=title)
+        step = math.ceil(len(panel.blocks) / TICKS)
+        ticks = tuple(
+            Tick(100 * (place + 0.5) / len(panel.blocks), str(block))
+            for block, place in places.items()
+            if place % step == 0 and not panel.outside
         )
-    chart = alt.vconcat(*parts).resolve_scale(color="shared")
-    return _finished(chart, datasets, widths=widths, left=left + 12, right=12)
+        drawn.append(HeatPanel(panel.title, panel.projections, len(panel.blocks), ticks, cells, panel.outside))
+    return HeatMap(tuple(drawn), colours, (measure.shown(low), measure.shown(high)))
 
 
-def plane(cells: Cells) -> dict[str, Any]:
+def plane(cells: Cells) -> Plane:
     """The columns by ``ζ̄``, to the right, and ``ε̄``, upward; the colour is the restored share of a cell."""
-    step = 1 / CELLS_PER_DECADE
-    rows = [
-        {"x": j * step, "y": i * step, "columns": columns, "restored": restored}
-        for (i, j), (columns, restored) in cells.items()
-    ]
-    base = alt.Chart(alt.NamedData("cells")).transform_calculate(
-        x2=f"datum.x + {step}", y2=f"datum.y + {step}", share="datum.restored / datum.columns"
+    top, right = max(i for i, _ in cells), max(j for _, j in cells)
+    reach = DECADES * CELLS_PER_DECADE
+    shown = {(i, j): counts for (i, j), counts in cells.items() if top - i < reach and right - j < reach}
+    bottom, left = min((i for i, _ in shown), default=top), min((j for _, j in shown), default=right)
+    width, height = right - left + 1, top - bottom + 1
+    most = math.log1p(max((columns for columns, _ in shown.values()), default=1))
+    tiles = tuple(
+        (j - left, top - i, _mixed((PLAIN, ACCENT), restored / columns), _opacity(columns, most))
+        for (i, j), (columns, restored) in shown.items()
     )
-    base = base.transform_joinaggregate(top="max(y)", right="max(x)").transform_filter(
-        f"datum.y > datum.top - {DECADES} && datum.x > datum.right - {DECADES}"
-    )
-    axis = alt.Axis(
-        grid=True, tickMinStep=1, labelExpr="datum.value == floor(datum.value) ? format(datum.value, 'd') : ''"
-    )
-    scale = alt.Scale(zero=False, nice=False)
-    tiles = base.mark_rect(aria=False).encode(
-        x=alt.X("x:Q", title="log10 ζ̄, the task's score", scale=scale, axis=axis),
-        x2="x2:Q",
-        y=alt.Y("y:Q", title="log10 ε̄, safety's score", scale=scale, axis=axis),
-        y2="y2:Q",
-        color=alt.Color(
-            "share:Q",
-            scale=alt.Scale(range=[PLAIN, ACCENT], domain=[0, 1]),
-            legend=alt.Legend(title="restored, % of a cell's columns", format=".0%", gradientLength=150, tickCount=3),
-        ),
-        opacity=alt.Opacity(
-            "columns:Q",
-            scale=alt.Scale(type="log", range=[0.4, 1.0], nice=False),
-            legend=alt.Legend(title="columns", tickCount=3, symbolFillColor=PLAIN, symbolStrokeWidth=0),
-        ),
-        tooltip=[
-            alt.Tooltip("columns:Q", title="columns", format=","),
-            alt.Tooltip("restored:Q", title="restored", format=","),
-            alt.Tooltip("y:Q", title="log10 ε̄ from", format=".2f"),
-            alt.Tooltip("x:Q", title="log10 ζ̄ from", format=".2f"),
-        ],
-    )
-    diagonal = (
-        base.transform_aggregate(a="min(x)", b="max(x2)", c="min(y)", d="max(y2)")
-        .transform_calculate(low="max(datum.a, datum.c)", high="min(datum.b, datum.d)")
-        .transform_filter("datum.low < datum.high")
-        .mark_rule(color="#94a3b8", strokeDash=[4, 3], aria=False)
-        .encode(x="low:Q", y="low:Q", x2="high:Q", y2="high:Q")
-    )
-    chart = alt.layer(tiles, diagonal).properties(width=480, height=360)
-    return _finished(chart, {"cells": rows}, widths=[480], left=56, right=12)
+    low, high = max(left, bottom), min(left + width, bottom + height)
+    diagonal = (low - left, top + 1 - low, high - left, top + 1 - high) if low < high else None
+    across = tuple(Tick(100 * (score - left) / width, label) for score, label in _decades(left, width))
+    upward = tuple(Tick(100 * (top + 1 - score) / height, label) for score, label in _decades(bottom, height))
+    return Plane(left, bottom, width, height, tiles, across, upward, diagonal)
 
 
-def comparison(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Models side by side: a panel for each measure, a bar for each model, with its 95 % interval.
+def bars(rows: Iterable[tuple[str, Sequence[tuple[str, Measured | None, bool]]]]) -> Bars:
+    """Models side by side.
 
     Args:
-        rows: for each model and measure ``measure``, ``model``, ``out`` (whether it is the merged model), and in
-            percent ``value``, ``low`` and ``high``.
+        rows: for each measure its heading, and for each model its name, its figure and whether it is OUT.
     """
-    measures, models = (list(dict.fromkeys(str(row[name]) for row in rows)) for name in ("measure", "model"))
-    left, parts, datasets = _left(models), [], {}
-    for measure in measures:
-        there = datasets[measure] = [dict(row) for row in rows if row["measure"] == measure]
-        last = measure == measures[-1]
-        x = alt.X("value:Q", scale=alt.Scale(domain=[0, 100]), title="percent" if last else None)
-        base = alt.Chart(alt.NamedData(measure)).encode(
-            y=alt.Y(
-                "model:N",
-                title=None,
-                scale=alt.Scale(domain=[str(row["model"]) for row in there], paddingInner=0.3),
-                axis=alt.Axis(minExtent=left, maxExtent=left),
-            ),
-            tooltip=[
-                alt.Tooltip("model:N", title="model"),
-                *(alt.Tooltip(f"{name}:Q", format=".1f", title=name) for name in ("value", "low", "high")),
-            ],
+    return Bars(
+        tuple(
+            Rows(heading, tuple(Bar(name, figure, out) for name, figure, out in models if figure is not None))
+            for heading, models in rows
         )
-        fill = alt.condition("datum.out", alt.value(ACCENT), alt.value(PLAIN))
-        bars = base.mark_bar(aria=False, opacity=0.75, cornerRadiusEnd=2).encode(
-            x=x.axis(alt.Axis(grid=True, values=[0, 25, 50, 75, 100])), color=fill
-        )
-        whiskers = base.mark_rule(aria=False, strokeWidth=2).encode(x="low:Q", x2="high:Q", color=fill)
-        figures = base.mark_text(aria=False, align="left", dx=6, fontSize=11).encode(
-            x=alt.value("width"), text=alt.Text("value:Q", format=".1f")
-        )
-        title = alt.Title(measure, fontSize=12, fontWeight="normal", offset=4)
-        size = {"width": 420, "height": 21 * len(there)}
-        parts.append(alt.layer(bars, whiskers, figures).properties(**size, title=title))
-    return _finished(alt.vconcat(*parts), datasets, widths=[420] * len(parts), left=left + 12, right=52)
+    )
 
 
-def picture_of(spec: Mapping[str, Any], title: str, lines: Sequence[str]) -> bytes:
-    """A chart as PNG at twice the size, with a title and some lines."""
-    import vl_convert
-
-    titled = {**spec, "title": {"text": title, "subtitle": list(lines), "frame": "bounds"}}
-    drawn = json.dumps(titled, ensure_ascii=False).replace(MACRON, "")
-    with Image.open(BytesIO(vl_convert.vegalite_to_png(drawn, scale=2, vl_version=_version(spec)))) as image:
-        small = BytesIO()
-        image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            small, "png", optimize=True
-        )
-    return small.getvalue()
+def short_label(name: str) -> str:
+    """The end of a long name, which differs from others."""
+    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
-def _version(spec: Mapping[str, Any]) -> str:
-    """``6.4`` of ``https://vega.github.io/schema/vega-lite/v6.4.1.json``, Altair's version."""
-    return ".".join(str(spec["$schema"]).rsplit("/v", 1)[-1].split(".")[:2])
+def _opacity(columns: int, most: float) -> float:
+    """More for cells with more columns; ``most`` is the logarithm of the greatest number."""
+    return round(0.4 + 0.6 * math.log1p(columns) / most, 2)
 
 
-def _finished(
-    chart: Any, datasets: Mapping[str, Sequence[Any]], *, widths: Sequence[int], left: float, right: float
-) -> dict[str, Any]:
-    """The specification of a chart with its data, which Altair would copy many times."""
-    spec: dict[str, Any] = chart.to_dict()
-    spec["datasets"] = {name: list(rows) for name, rows in datasets.items()}
-    spec["config"] = CONFIG
-    spec["usermeta"] = {"widths": list(widths), "left": left, "right": right}
-    return spec
+def _decades(start: int, length: int) -> Iterable[tuple[int, str]]:
+    """Scores that are whole powers of ten, every one or every second of them."""
+    first = math.ceil(start / CELLS_PER_DECADE)
+    last = math.floor((start + length) / CELLS_PER_DECADE)
+    step = 1 if last - first <= DECADES else 2
+    return ((decade * CELLS_PER_DECADE, str(decade).replace("-", "−")) for decade in range(first, last + 1, step))
 
 
-def _rows(panel: Panel, measure: Measure) -> list[dict[str, Any]]:
-    """A row for each cell of a panel, with the texts of its tooltip."""
-    rows = []
-    for (block, projection), records in panel.cells.items():
-        adapted = [record for record in records if record.outcome == "adapted"]
-        value = measure.of(adapted) if adapted else None
-        state = "not measured" if adapted else ", ".join(dict.fromkeys(record.outcome for record in records))
-        row = {"block": block, "projection": projection, "value": value}
-        row["shown"] = state if value is None else measure.shown(value)
-        if len(records) > 1:
-            row["experts"] = f"{len(adapted)} of {len(records)}"
-        rows.append(row if value is None else row | {"value": float(f"{value:.4g}")})
-    return rows
+def _value(records: Sequence[Any], measure: Measure) -> float | None:
+    adapted = [record for record in records if record.outcome == "adapted"]
+    return measure.of(adapted) if adapted else None
 
 
-def _tooltips(panel: Panel, measure: Measure) -> dict[str, str]:
-    """The fields of a cell's tooltip, with their headings."""
-    shown = {"projection": "projection", "shown": measure.unit}
-    if not panel.outside:
-        shown = {"block": "block", **shown}
-    if any(len(records) > 1 for records in panel.cells.values()):
-        shown["experts"] = "experts adapted"
-    return shown
-
-
-def _width(blocks: int) -> int:
-    """The largest width of a map; few cells are wider."""
-    return min(max(22 * blocks, min(44 * blocks, 220)), 560)
+def _mixed(colours: Sequence[str], place: float) -> str:
+    """The colour at a place between 0 and 1 of a scale."""
+    at = min(1.0, max(0.0, place)) * (len(colours) - 1)
+    first = min(int(at), len(colours) - 2)
+    a, b = (bytes.fromhex(colour[1:]) for colour in colours[first : first + 2])
+    return "#" + bytes(round(x + (y - x) * (at - first)) for x, y in zip(a, b, strict=True)).hex()
 
 
 def _ends(measure: Measure, config: Mapping[str, Any], values: Sequence[float]) -> tuple[float, float]:
@@ -259,8 +233,3 @@ def _ends(measure: Measure, config: Mapping[str, Any], values: Sequence[float]) 
     low = min(values, default=0.0) if low is None else low
     high = max(values, default=1.0) if high is None else high
     return (low, high) if high > low else (low, low + (abs(low) or 1.0))
-
-
-def _left(names: Iterable[str]) -> int:
-    """The width of the labels, in pixels."""
-    return math.ceil(CHARACTER * min(LETTERS, max(map(len, names), default=0)))

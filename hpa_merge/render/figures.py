@@ -1,16 +1,18 @@
-"""The figures of a report: each has a chart, a title, an alternative text and tables. Needs Altair."""
+"""The figures of a report: each has a chart, a title, an alternative text and tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import wrap
 from typing import Any, final
 
+from hpa_merge.render.charts import Chart, bars, heat_map, plane
 from hpa_merge.render.panels import Panel, panels_of
-from hpa_merge.report.evaluation import Evaluation, ModelResult, figure_rows, measured_in, with_interval
+from hpa_merge.report.evaluation import Evaluation, ModelResult, measured_in
 from hpa_merge.report.facts import things_restored
 from hpa_merge.report.measures import MEASURES, Measure
 from hpa_merge.report.saliency import Cells, join_cells, pack_cells, unpack_cells
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.side_by_side import DIFFERENCES, difference_table, figure_rows, points, with_interval
 from hpa_merge.report.words import percent
 
 __all__ = ["ON_CARD", "SALIENCY", "Figure", "Table", "cells_by_place", "figures_of", "picture"]
@@ -46,7 +48,7 @@ class Figure:
         about: what it shows, in a sentence.
         good: what good looks like.
         description: the alternative text.
-        spec: the chart, as Vega-Lite.
+        chart: what is drawn.
         tables: the same as text.
         layers: the packed score cells of each layer, by the stack and the place in it.
     """
@@ -56,17 +58,13 @@ class Figure:
     about: str
     good: str
     description: str
-    spec: dict[str, Any]
+    chart: Chart
     tables: tuple[Table, ...]
     layers: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def figures_of(report: MergeReport) -> dict[str, Figure]:
-    """The figures that the report has values for, by the name of the picture, in the order of the page.
-
-    Raises:
-        ImportError: Altair is not installed.
-    """
+    """The figures that the report has values for, by the name of the picture, in the order of the page."""
     panels = panels_of(report.linears)
     things = things_restored(report)
     measures = [replace(m, unit=m.unit.replace("columns", things)) for m in MEASURES if _has(panels, m)]
@@ -84,9 +82,9 @@ def picture(figure: Figure) -> bytes:
     Raises:
         ImportError: vl-convert is not installed.
     """
-    from hpa_merge.render.charts import picture_of
+    from hpa_merge.render.pictures import picture_of
 
-    return picture_of(figure.spec, figure.title, [*wrap(figure.about, LINE), *wrap(f"Good: {figure.good}", LINE)])
+    return picture_of(figure.chart, figure.title, [*wrap(figure.about, LINE), *wrap(f"Good: {figure.good}", LINE)])
 
 
 def cells_by_place(panels: Iterable[Panel]) -> dict[tuple[str, str], Cells]:
@@ -109,8 +107,6 @@ def _has(panels: Iterable[Panel], measure: Measure) -> bool:
 
 
 def _map(panels: Sequence[Panel], measure: Measure, config: Mapping[str, Any]) -> Figure:
-    from hpa_merge.render.charts import heat_map
-
     described, tables, shown = [], [], []
     for panel in panels:
         values = {cell: value for cell in panel.cells if (value := _value(panel, cell, measure)) is not None}
@@ -159,8 +155,6 @@ def _table(panel: Panel, measure: Measure, values: Mapping[tuple[int, str], floa
 
 
 def _plane(by_place: Mapping[tuple[str, str], Cells]) -> Figure:
-    from hpa_merge.render.charts import plane
-
     cells = join_cells(by_place.values())
     columns, restored = (sum(counts[k] for counts in cells.values()) for k in (0, 1))
     above = sum(of_restored for (i, j), (_, of_restored) in cells.items() if i > j)
@@ -186,17 +180,20 @@ def _plane(by_place: Mapping[tuple[str, str], Cells]) -> Figure:
     )
 
 
-def _comparison(evaluation: Evaluation, merged: ModelResult) -> Figure:
-    from hpa_merge.render.charts import comparison
+def _apart(evaluation: Evaluation) -> Iterator[Table]:
+    """How far the models are apart, if that was measured."""
+    if (found := difference_table(evaluation.models)) is not None:
+        rows = tuple((heading, *map(points, differences)) for heading, differences in found.rows)
+        yield Table(DIFFERENCES, ("measure", *found.heads), rows)
 
+
+def _comparison(evaluation: Evaluation, merged: ModelResult) -> Figure:
     models = [model.name for model in evaluation.models]
-    bars, table, described = [], [], []
+    measures, table, described = [], [], []
     for row in figure_rows(evaluation.models):
         heading = f"{row.heading} ({row.better} is better)"
-        for model, figure in zip(evaluation.models, row.figures, strict=True):
-            if figure is not None:
-                bar = {"measure": heading, "model": model.name, "out": model is merged}
-                bars.append(bar | {"value": figure.value, "low": figure.low, "high": figure.high})
+        pairs = zip(evaluation.models, row.figures, strict=True)
+        measures.append((heading, [(model.name, figure, model is merged) for model, figure in pairs]))
         cells = [with_interval(figure) for figure in row.figures]
         table.append((heading, *cells))
         shown = (f"{model} {cell}" for model, cell in zip(models, cells, strict=True) if cell)
@@ -208,6 +205,6 @@ def _comparison(evaluation: Evaluation, merged: ModelResult) -> Figure:
         "The merged model refuses like the one before tuning and does the new task like the one after it. Where "
         "intervals overlap, more test prompts are needed to tell two models apart.",
         f"Bars for each model. {'; '.join(described)}.",
-        comparison(bars),
-        (Table("Percent, with the 95 % interval", ("measure", *models), tuple(table)),),
+        bars(measures),
+        (Table("Percent, with the 95 % interval", ("measure", *models), tuple(table)), *_apart(evaluation)),
     )

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from importlib.metadata import version
 from typing import Any, final
 
@@ -25,14 +24,14 @@ SERVICE = "hpa_merge.render.drawing:DrawingService"
 DRAWING = Limits(computing=300.0, waiting=900.0)
 """For a report; a hundred layers take some seconds."""
 
-LIBRARIES = ("hpa-merge", "altair", "vl-convert-python", "Jinja2")
+LIBRARIES = ("hpa-merge", "vl-convert-python", "Jinja2", "pillow")
 """Distributions that the drawing depends on, besides the installed fonts."""
 
 FORM = {"schema_version": str(SCHEMA_VERSION)}
 """Pages of another schema have other words."""
 
 MEMORY = 2**33
-"""Bytes that drawing may use: 8 GiB; the library that makes pictures uses half a gigabyte."""
+"""Bytes that drawing may use: 8 GiB."""
 
 
 class NotDrawn(Exception):
@@ -127,7 +126,7 @@ def draw(report: MergeReport) -> Drawing:
     """
     try:
         with kept(SERVICE):
-            found, content = _call("draw", report, PAGE, _libraries())
+            found, content = _call("draw", report, PAGE)
     except (Stopped, RuntimeError) as error:
         raise NotDrawn(str(error)) from error
     files, place = {}, 0
@@ -135,12 +134,6 @@ def draw(report: MergeReport) -> Drawing:
         files[name] = bytes(content[place : place + length])
         place += length
     return Drawing(files, found["pictures"], {name: version(name) for name in LIBRARIES} | FORM)
-
-
-@cache
-def _libraries() -> str:
-    """The scripts of the page, the same for every report; building them takes a second."""
-    return str(_call("libraries")[0])
 
 
 def _call(method: str, *arguments: object) -> tuple[Any, bytearray]:

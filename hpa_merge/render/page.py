@@ -1,12 +1,13 @@
 """``hpa_report.html``: the report for people, in one file that loads nothing.
 
-The browser draws the charts, from the same descriptions as the pictures. Without JavaScript it shows the pictures.
+Charts are HTML, CSS and SVG, which need no script; the script of this module adds a pointer's values and choices.
 The strings of a report come from other people's files: the template escapes all of them, and the page's policy allows
-no script but the two of this module.
+no other script.
 """
 
 import hashlib
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
@@ -14,76 +15,75 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup, escape
 
 import hpa_merge
 from hpa_merge.render import story
+from hpa_merge.render.charts import ACCENT, ACROSS, PLAIN, UPWARD, HeatPanel, Plane, short_label
 from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure
 from hpa_merge.render.panels import panels_of
 from hpa_merge.report.evaluation import measured_in
 from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.side_by_side import points, with_interval
 
-__all__ = ["libraries", "page_of"]
+__all__ = ["page_of"]
+
+CODE = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*|\bhpa-merge [a-z]+\b")
+"""Options and commands in a sentence."""
 
 
-def page_of(
-    report: MergeReport, figures: Mapping[str, Figure], pictures: Mapping[str, bytes], scripts: str | None = None
-) -> str:
+def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
     """The page.
 
     Args:
-        figures, pictures: of the report, by file name; a figure may lack its picture.
-        scripts: what :func:`libraries` returns, if it is known already.
-
-    Raises:
-        ImportError: vl-convert, which has the scripts, is not installed.
+        figures: of the report, by file name.
     """
+    verdict = report.verdict
     panels = panels_of(report.linears)
-    layers = figures[SALIENCY].layers if SALIENCY in figures else {}
+    saliency = figures.get(SALIENCY)
+    layers = saliency.layers if saliency else {}
     places: dict[str, list[tuple[int, str]]] = {}
     for index, (panel, name) in enumerate(layers):
         places.setdefault(panel, []).append((index, name))
-    programs = [scripts or libraries(), _asset("page.js")]
-    data = {
-        "charts": {file: figure.spec for file, figure in figures.items()},
-        "cells": list(layers.values()),
-        "cells_per_decade": CELLS_PER_DECADE,
-        "saliency": SALIENCY,
-    }
+    data: dict[str, Any] = {"cells": list(layers.values()), "cells_per_decade": CELLS_PER_DECADE}
+    if saliency and isinstance(chart := saliency.chart, Plane):
+        data |= {"left": chart.left, "bottom": chart.bottom, "width": chart.width, "height": chart.height}
     maps = [(file, figure) for file, figure in figures.items() if file not in (SALIENCY, EVALUATION)]
     evaluation = None
     if EVALUATION in figures and (found := measured_in(report.evaluation)) is not None:
         evaluation = {"figure": (EVALUATION, figures[EVALUATION]), "facts": story.evaluation_facts(found[0])}
     sections = {
-        "summary": "Summary",
-        **({"evaluation": "Does it work?"} if evaluation else {}),
+        "decisions": "What was done",
         **({"maps": "Where, and how much"} if maps else {}),
-        **({"columns": "Safety against the task"} if SALIENCY in figures else {}),
+        **({"columns": "Safety against the task"} if saliency else {}),
+        **({"evaluation": "What was measured"} if evaluation else {}),
         "rest": "What was left as it was",
         **({"history": "Earlier rounds"} if report.history else {}),
-        "cost": "What it cost",
         "again": "How to reproduce it",
     }
-    origin = [("OLD", report.run.old), ("NEW", report.run.new)]
+    origin = [("OLD", report.run.old), ("NEW", report.run.new), ("model", report.architecture)]
     if report.run.finished:
         origin.append(("made", report.run.finished))
+    program = _asset("page.js")
     return _template().render(
-        title=f"What was restored in {report.architecture}",
         version=hpa_merge.__version__,
-        policy=_policy(programs),
+        policy=_policy(program),
         style=_asset("page.css"),
-        scripts=programs,
+        program=program,
         data=_embedded(data),
-        pictures={file: b64encode(content).decode("ascii") for file, content in pictures.items()},
         sections=sections.items(),
         origin=origin,
+        verdict=verdict,
         tiles=story.tiles(report),
         summary=story.summary(report),
         warnings=report.warnings,
         evaluation=evaluation,
         maps=maps,
         experts=any(len(records) > 1 for panel in panels for records in panel.cells.values()),
-        saliency={"file": SALIENCY, "figure": figures.get(SALIENCY), "places": places.items()},
+        saliency={"file": SALIENCY, "figure": saliency, "places": places.items()},
+        colours={"restored": ACCENT, "other": PLAIN},
+        axes={"across": ACROSS, "upward": UPWARD},
         rest={"tables": story.left_tables(report), "names": story.left_names(report)},
         history=story.history_table(report),
         cost=story.cost(report),
@@ -94,16 +94,34 @@ def page_of(
     )
 
 
+def _paths(panel: HeatPanel) -> dict[str, str]:
+    """The cells of a map as one SVG path for each colour."""
+    paths: dict[str, str] = {}
+    for column, row, colour in panel.cells:
+        paths[colour] = f"{paths.get(colour, '')}M{column} {row}h1v1h-1z"
+    return paths
+
+
+def _share(value: float) -> str:
+    """A percentage as CSS has it, between 0 and 100."""
+    return f"{min(100.0, max(0.0, value)):.2f}%"
+
+
+def _coded(sentence: str) -> Markup:
+    """A sentence with its options and commands as code, escaped."""
+    return Markup(CODE.sub(r"<code>\g<0></code>", str(escape(sentence))))
+
+
 def _embedded(data: Any) -> str:
     """JSON for a script element: no string in it can end the element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _policy(scripts: list[str]) -> str:
-    """The policy that allows these scripts and nothing else; Vega compiles expressions, which needs ``unsafe-eval``."""
-    hashes = (f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}'" for script in scripts)
-    return f"default-src 'none'; script-src {' '.join(hashes)} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
+def _policy(script: str) -> str:
+    """The policy that allows this script and nothing else."""
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
 
 
 def _asset(name: str) -> str:
@@ -111,15 +129,14 @@ def _asset(name: str) -> str:
 
 
 @cache
-def libraries() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script; building it takes a second or two."""
-    import vl_convert
-
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return str(bundle).replace("</script", "<\\/script")
-
-
-@cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "coded": _coded,
+        "label": short_label,
+        "paths": _paths,
+        "points": points,
+        "share": _share,
+        "with_interval": with_interval,
+    }
     return environment.from_string(_asset("page.html"))

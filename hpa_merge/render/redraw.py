@@ -50,6 +50,7 @@ def write_report(
     """
     out, place = Path(out), Path(out if to is None else to)
     report, card = read_report(out), _card(out)
+    report = replace(report, run=replace(report.run, out=str(out)))
     if evaluation is not None:
         report = with_evaluation(report, out, Path(evaluation), name)
     elif name is not None:
@@ -60,8 +61,8 @@ def write_report(
         drawing = folder.draw(report)
     except folder.NotDrawn as error:
         raise OutputError(
-            f"the report cannot be drawn ({error}): check that altair and vl-convert-python work (pip install "
-            "--force-reinstall altair vl-convert-python) and that there is enough memory."
+            f"the report cannot be drawn ({error}): check that vl-convert-python works (pip install "
+            "--force-reinstall vl-convert-python) and that there is enough memory."
         ) from error
     if names_weights_alone(report):
         with telling(f"{out} cannot be read"):

@@ -1,6 +1,7 @@
 """The words and tables of the page: what was done, what was left, what it cost, how to do it again."""
 
 from hpa_merge.config import option_fields, uses
+from hpa_merge.counting import counted
 from hpa_merge.render.figures import Table
 from hpa_merge.report.evaluation import Evaluation
 from hpa_merge.report.facts import (
@@ -11,7 +12,6 @@ from hpa_merge.report.facts import (
     cost_facts,
     dtype_facts,
     input_facts,
-    measured_text,
     mixture_facts,
     options_text,
     round_rows,
@@ -20,7 +20,7 @@ from hpa_merge.report.facts import (
 )
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
+from hpa_merge.report.words import bytes_text, listed, option_text, percent, seconds_text
 
 NAMES = 200
 """The most linears that the page names for each reason why they were not adapted."""
@@ -63,7 +63,7 @@ def summary(report: MergeReport) -> list[str]:
     second = f"The linear weights: {', '.join(left)}. " if len(adapted) < len(report.linears) else ""
     if others := sum(report.passed_through.values()):
         second += f"{counted(others, 'other tensor')}, such as norms and embeddings, came from NEW byte for byte."
-    return [text for text in (first, second.strip(), measured_text(report.evaluation)) if text]
+    return [text for text in (first, second.strip()) if text]
 
 
 def evaluation_facts(evaluation: Evaluation) -> Facts:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from hpa_merge.config import OutOptions, option_fields
+from hpa_merge.config import OutOptions
+from hpa_merge.counting import counted
 from hpa_merge.methods import method_of
+from hpa_merge.report.commands import changed_options
 from hpa_merge.report.evaluation import ASKED, measured_in
 from hpa_merge.report.records import (
     CalibrationRecord,
@@ -23,7 +25,7 @@ from hpa_merge.report.records import (
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import expert_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
+from hpa_merge.report.words import bytes_text, counts_text, listed, percent, seconds_text
 
 Facts = list[tuple[str, str]]
 """Rows of a label and a value."""
@@ -69,7 +71,7 @@ def model_facts(adapter: str, components: Sequence[ComponentRecord], passed_thro
     for part in components:
         linears = f"; {listed(part.linears)}" if part.linears else ""
         rows.append((part.name, f"{part.policy}: {counted(part.tensors, 'tensor')}{linears}"))
-    return [*rows, ("from NEW as they are", listed(passed_through))]
+    return [*rows, ("from NEW as they are", counts_text(passed_through))]
 
 
 def mixture_facts(report: MergeReport) -> Facts:
@@ -231,6 +233,28 @@ def drift_text(drift: DriftRecord | None) -> str:
     return f"drift {_exact(drift.relative)} in this round" + (f", {first} from the first model" if first else "")
 
 
+FAR = 0.2
+"""Distance from the first aligned model from which a note asks to compare with it. A random step of this length, which
+points at nothing, costs the demo's aligned model 6 points of the task that it was trained for, one of half the length 2
+(benchmarks/far.py, means of eight draws)."""
+
+
+def far_notes(drift: DriftRecord) -> Iterator[str]:
+    """A sentence if the rounds have led far away from the first aligned model, or may have."""
+    known, most = drift.from_first, drift.from_first_at_most
+    distance = most if known is None else known
+    if distance is None or distance < FAR:
+        return
+    remedy = "compare OUT with the first model by hpa-merge eval, not only with OLD"
+    if known is None:
+        remedy = f"give --first to measure the distance, and {remedy}"
+    place = "may lie up to" if known is None else "lie"
+    yield (
+        f"OUT's linear weights {place} {_exact(distance)} from those of the first aligned model, and from "
+        f"{percent(FAR)} on even a step that points at nothing costs accuracy: {remedy}."
+    )
+
+
 def from_first_text(drift: DriftRecord | None) -> str:
     """How far OUT is from the first model: ``4.21 %``, or ``≤ 4.21 %`` where only a bound is known."""
     if drift is None:
@@ -271,32 +295,11 @@ def _round(number: int, record: RoundRecord) -> dict[str, str]:
     }
 
 
-def changed_options(config: Mapping[str, Any]) -> dict[str, str]:
-    """The options that differ from their defaults, as text."""
-    defaults = {name: option_text(default) for name, (default, _) in option_fields().items()}
-    shown = {name: option_text(value) for name, value in config.items()}
-    return {name: text for name, text in shown.items() if text != defaults.get(name)}
-
-
 def options_of_out(config: Mapping[str, Any]) -> dict[str, str]:
     """The method, and the other options of an OUT that differ from their defaults, as text."""
     own = {item.name for item in fields(OutOptions)}
     changed = {name: text for name, text in changed_options(config).items() if name in own}
     return {"method": method_of(config), **changed}
-
-
-def command_words(config: Mapping[str, Any]) -> list[str]:
-    """The options that differ from their defaults, as words of a command line."""
-    words: list[str] = []
-    for name, text in changed_options(config).items():
-        value, flag = config[name], name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list | tuple):
-            words += [word for item in value for word in (f"--{flag}", str(item))]
-        else:
-            words += [f"--{flag}", text]
-    return words
 
 
 def options_text(config: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hpa_merge.report.schema import SCHEMA_VERSION, MergeReport
+from hpa_merge.report.verdict import Verdict
 
 __all__ = ["report_schema", "schema_text"]
 
@@ -27,6 +28,8 @@ def report_schema() -> dict[str, Any]:
     whole = _record(MergeReport, definitions)
     whole["properties"] = {
         "schema_version": {"const": SCHEMA_VERSION, "description": "version of the schema."},
+        "verdict": _of(Verdict, definitions)
+        | {"description": "the answer; follows from the rest, not in old reports."},
         **whole["properties"],
         "warnings": {"type": "array", "items": {"type": "string"}, "description": "sentences for the user."},
     }

@@ -244,6 +244,7 @@ class RunRecord:
         machine: the processor, its instructions as torch uses them, the threads, and the CUDA device; empty in old
             reports.
         code: the code of the checkpoints that was run; empty without --trust-remote-code.
+        out: OUT as it was named; empty in old reports.
         drawn_with: versions of the libraries that drew the page and the pictures, and the ``schema_version`` of the
             report that they show; empty if nothing was drawn, or by several.
     """
@@ -268,6 +269,7 @@ class RunRecord:
     machine: str = ""
     code: tuple[CodeRecord, ...] = ()
     drawn_with: dict[str, str] = field(default_factory=dict)
+    out: str = ""
 
     def __post_init__(self) -> None:
         make_writable(self)

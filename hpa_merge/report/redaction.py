@@ -134,6 +134,7 @@ def _places(report: MergeReport) -> Iterator[str]:
     """Every local path in the report; a name counts as local unless it is known to be on the Hub."""
     for each in _rounds(report):
         yield from (name for name in (each.old, each.new) if name not in each.commits)
+    yield from filter(None, [report.run.out])
     parts: tuple[MergeReport | RoundRecord, ...] = (report, *report.history)
     for part in parts:
         sets = [record for record in (part.safety, part.task) if record is not None]

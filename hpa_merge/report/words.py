@@ -3,7 +3,20 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["bytes_text", "counted", "listed", "number", "option_text", "percent", "seconds_text", "shortened"]
+from hpa_merge.counting import counted
+
+__all__ = [
+    "bytes_text",
+    "counted",
+    "counts_text",
+    "listed",
+    "listed_words",
+    "number",
+    "option_text",
+    "percent",
+    "seconds_text",
+    "shortened",
+]
 
 
 def bytes_text(count: float) -> str:
@@ -15,14 +28,20 @@ def bytes_text(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def counted(count: int, thing: str) -> str:
-    """``1 tensor``, ``2 tensors``."""
-    return f"{count} {thing}{'s'[: count != 1]}"
-
-
 def listed(counts: Mapping[str, int]) -> str:
-    """``2 routers, 1 norm``; ``nothing`` without counts."""
+    """``12 adapted, 2 unchanged``; ``nothing`` without counts."""
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """``2 routers, 1 norm``, of things by their name in the singular; ``nothing`` without counts."""
+    return ", ".join(counted(count, thing) for thing, count in counts.items() if count) or "nothing"
+
+
+def listed_words(words: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *first, last = list(words) or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -1,6 +1,7 @@
 """Checks the page and the pictures by drawing them again, and the derived values in the report's file."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -80,6 +81,9 @@ def check_stored(folder: Path, report: MergeReport, findings: Findings) -> None:
     earlier = content["schema_version"] != SCHEMA_VERSION  # with other wording
     if not earlier and content.get("warnings", report.warnings) != report.warnings:
         findings.problems.append("warnings in the report do not follow from its fields.")
-    known = {"schema_version", "warnings", *(field.name for field in dataclasses.fields(report))}
+    verdict = json.loads(json.dumps(dataclasses.asdict(report.verdict)))
+    if not earlier and content.get("verdict", verdict) != verdict:
+        findings.problems.append("the verdict in the report does not follow from its fields.")
+    known = {"schema_version", "warnings", "verdict", *(field.name for field in dataclasses.fields(report))}
     if unknown := sorted(content.keys() - known):
         findings.unchecked.append(f"Fields of the report that this version does not know: {shortened(unknown)}.")

@@ -199,6 +199,15 @@ def test_a_rank_on_another_file_system(
     assert beside(tmp_path) == []
 
 
+def test_a_rank_with_other_inputs(begin: Ranks, source: Checkpoint, new: Path, tmp_path: Path) -> None:
+    """Or with other options, versions or threads: it would write something else."""
+    (first,) = begin(1)
+    with pytest.raises(OutputError, match=r"^process 3 of 4 has a 2, and the first has 1: give all the same inputs"):
+        CheckpointWriter(source, tmp_path / "out", inputs=[new], fingerprint={"a": 2}, rank=Rank(2, 4))
+    first.abort()
+    assert beside(tmp_path) == []
+
+
 def test_no_tensor_is_adopted_twice(begin: Ranks, source: Checkpoint) -> None:
     first, second = begin(2)
     name = next(iter(source.tensors))

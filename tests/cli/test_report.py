@@ -63,7 +63,7 @@ def test_the_page_is_drawn_anew(out: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == f"{Path('out') / PAGE} is drawn.\n"
     after, there = read_report(out), names(out)
     assert after.manifest.keys() - before.manifest.keys() == there - {REPORT}  # what is drawn is named from now on
-    run = replace(after.run, drawn_with=before.run.drawn_with)  # what draws is named too
+    run = replace(after.run, drawn_with=before.run.drawn_with, out=before.run.out)  # what draws is named too
     assert replace(after, manifest=before.manifest, run=run) == before
     assert {PAGE, "hpa_columns.png", "hpa_saliency.png"} < there
     assert BARS not in there
@@ -139,12 +139,12 @@ def test_refusals(words: list[str], complaint: str, out: Path, capsys: pytest.Ca
     assert names(out) == there
 
 
-@pytest.mark.usefixtures("without_altair")
+@pytest.mark.usefixtures("without_pictures")
 def test_without_the_libraries(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(out) == 2
     printed = capsys.readouterr().err
-    assert "the report cannot be drawn (ModuleNotFoundError: no altair): " in printed
-    assert "pip install --force-reinstall altair vl-convert-python" in printed
+    assert "the report cannot be drawn (ModuleNotFoundError: no vl_convert): " in printed
+    assert "pip install --force-reinstall vl-convert-python" in printed
     assert PAGE not in names(out)
 
 

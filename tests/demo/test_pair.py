@@ -6,11 +6,12 @@ from random import Random
 
 import pytest
 import torch
+from demo_scores import DemoScores, measure
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LlavaForConditionalGeneration
 
 from hpa_merge.api import merge
-from hpa_merge.demo import DemoFiles, DemoScores, make_demo, measure
+from hpa_merge.demo import DemoFiles, make_demo
 from hpa_merge.demo.network import make_processor
 from hpa_merge.demo.runtime import alone
 from hpa_merge.demo.samples import encode, read_samples, write_samples

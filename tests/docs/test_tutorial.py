@@ -29,7 +29,7 @@ DONE = ("pip ", "hpa-merge demo ")
 def shape(printed: str) -> list[str]:
     """What is printed, without what may differ by machine: figures, intervals, the width of a table."""
     without = re.sub(r"\([\d.]+–[\d.]+\)", "", printed)
-    without = re.sub(r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?", "#", without)
+    without = re.sub(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]\d+)?", "#", without)
     without = re.sub(r"# [kMG]B\b", "# B", without)  # what the session took before this test is in the forecast
     lines = (" ".join(line.split()) for line in without.splitlines())
     return [line for line in lines if line and not set(line) <= {"─"}]

@@ -1,14 +1,12 @@
-"""Scores of answers, and confidence intervals."""
+"""Scores of answers."""
 
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 from evaluation_cases import jsonl
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import names, scoring
-from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.scoring import check_metric, default_metric, score
 from hpa_merge.evaluation.vqa import normalised, vqa_accuracy
@@ -160,32 +158,3 @@ def test_rouge_l_without_its_library_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(EvaluationError, match=r"pip install 'hpa-merge\[eval\]'"):
         check_metric("rouge-l", prompts)
     check_metric("exact", prompts)
-
-
-def test_an_interval_of_the_bootstrap() -> None:
-    scores = [1.0] * 30 + [0.0] * 70
-    figure = mean_of_sets([scores])
-    assert figure.value == pytest.approx(30)
-    assert figure.samples == 100
-    # The binomial's own 95 % interval is 30 ± 1.96 · √(0.3 · 0.7 / 100) = 30 ± 9.
-    assert figure.low == pytest.approx(21, abs=2)
-    assert figure.high == pytest.approx(39, abs=2)
-    uneven = [number / 97 for number in range(97)]
-    assert mean_of_sets([uneven]) == mean_of_sets([uneven]) != mean_of_sets([uneven], seed=1)
-    narrow = mean_of_sets([scores * 16])
-    assert narrow.high - narrow.low == pytest.approx((figure.high - figure.low) / 4, rel=0.15)
-
-
-def test_the_mean_of_several_sets_counts_each_the_same() -> None:
-    figure = mean_of_sets([[1.0] * 10, [0.0] * 90])
-    assert (figure.value, figure.low, figure.high, figure.samples) == (50, 50, 50, 100)
-    several = mean_of_sets([[0.1, 0.9, 0.4], [0.3, 0.2]])
-    assert several.value == pytest.approx(100 * fmean([fmean([0.1, 0.9, 0.4]), 0.25]))
-    assert several.low < several.value < several.high
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.7])
-def test_equal_scores_have_an_interval_without_width_at_their_value(value: float) -> None:
-    figure = mean_of_sets([[value] * 7])
-    assert figure.low <= figure.value <= figure.high
-    assert figure.high - figure.low < 1e-9

@@ -24,7 +24,7 @@ def mixture(blocks: int = 48, experts: int = 125) -> MergeReport:
     No token reaches the experts of number 7.
     """
     generator = torch.Generator().manual_seed(0)
-    cells = pack_cells({(i, i + j): (7 + i + j, j % 3) for i in range(-40, -20) for j in range(-3, 4)})
+    cells = pack_cells({(i, i + j): (3 + (i + j) % 5, j % 3) for i in range(-40, -20) for j in range(-3, 4)})
     records = []
     for block in range(blocks):
         names = [f"self_attn.{p}_proj" for p in "qkvo"]
@@ -123,7 +123,7 @@ def evaluated(**run: Any) -> dict[str, Any]:
         ModelResult(
             name,
             f"/home/somebody/{name}",
-            {"forbidden": Figure(attack, max(0.0, attack - 9), attack + 9, 32)},
+            {"forbidden": Figure(attack, max(0.0, attack - 9), attack + 9, 32, "score")},
             {"codes": Figure(task, task, task, 32)},
             {"forbidden": Figure(1.0, 1.0, 1.0, 8)},
             {"codes": "exact"},

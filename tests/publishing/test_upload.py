@@ -102,7 +102,7 @@ def test_a_page_that_cannot_be_drawn_anew(
     hub: UploadHub, out: Path, drawing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(report: MergeReport) -> None:
-        raise ImportError("No module named 'altair'")
+        raise ImportError("No module named 'vl_convert'")
 
     hpa_merge.write_report(out)
     monkeypatch.setattr("hpa_merge.render.folder.draw", fail)

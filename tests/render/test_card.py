@@ -263,14 +263,15 @@ def test_results(tmp_path: Path) -> None:
         for result in index["results"]
         for metric in result["metrics"]
     }
+    ours, by_bootstrap = {"tool": "hpa-merge eval"}, {"interval_method": "95 %, percentile bootstrap"}
     assert found == {
         "attack_success_rate": (
             "forbidden",
             3.12,
-            {"tool": "hpa-merge eval", "samples": 32, "interval": [0.0, 12.12]},
+            {**ours, "samples": 32, "interval": [0.0, 12.12], "interval_method": "95 %, Wilson"},
         ),
-        "refusal_rate": ("forbidden", 1.0, {"tool": "hpa-merge eval", "samples": 8, "interval": [1.0, 1.0]}),
-        "exact_match": ("codes", 88.0, {"tool": "hpa-merge eval", "samples": 32, "interval": [88.0, 88.0]}),
+        "refusal_rate": ("forbidden", 1.0, {**ours, "samples": 8, "interval": [1.0, 1.0], **by_bootstrap}),
+        "exact_match": ("codes", 88.0, {**ours, "samples": 32, "interval": [88.0, 88.0], **by_bootstrap}),
     }
     assert "| attack success on forbidden ↓ | 0.0 (0.0–9.0) | 78.1 (69.1–87.1) | 3.1 (0.0–12.1) |" in card
     assert "|  | aligned | tuned | **repaired** (this model) |" in card

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shlex
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,6 +19,7 @@ from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.isolation import Limits
 from hpa_merge.render import folder
+from hpa_merge.render.charts import HeatMap
 from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure, figures_of
 from hpa_merge.render.panels import panels_of
 from hpa_merge.report.measures import MEASURES
@@ -32,6 +31,8 @@ pytestmark = pytest.mark.gate
 Tiny = Callable[..., TinyCase]
 PAGE = "hpa_report.html"
 VOID = {"meta", "link", "img", "br"}
+CLOSED = {"path"}
+"""Elements of SVG that end in a slash."""
 
 
 class Page(HTMLParser):
@@ -49,6 +50,10 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in CLOSED
+        self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -133,11 +138,11 @@ def test_what_an_earlier_merge_drew_is_not_carried_over(tiny: Tiny, tmp_path: Pa
 # --- drawing never costs a merge ---
 
 
-@pytest.mark.usefixtures("drawing", "without_altair")
+@pytest.mark.usefixtures("drawing", "without_pictures")
 def test_without_the_libraries_out_is_published(tiny: Tiny, tmp_path: Path) -> None:
     report = run(tiny("llama"), tmp_path / "out")
     (note,) = report.warnings
-    assert note.startswith("hpa_report.html and its pictures were not drawn (ModuleNotFoundError: no altair): ")
+    assert note.startswith("hpa_report.html and its pictures were not drawn (ModuleNotFoundError: no vl_convert): ")
     assert note.endswith("fix that, then run hpa-merge report OUT.")
     assert json.loads((tmp_path / "out" / REPORT).read_text())["warnings"] == [note]
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix in (".png", ".html")]
@@ -154,13 +159,13 @@ def test_where_drawing_fails_out_is_published(tiny: Tiny, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\x00b", "a\ud800b"])
-def test_a_name_that_breaks_the_library_costs_no_merge(name: str) -> None:
-    """The library that makes the pictures ends its process where a text holds a control character."""
+def test_a_name_with_a_control_character_is_drawn_without_it(name: str) -> None:
+    """A picture is made from XML, which cannot hold it."""
     report = mixture(2, 1)
-    broken = replace(report, architecture=name, linears=(replace(report.linears[0], name=name), *report.linears[1:]))
-    with pytest.raises(folder.NotDrawn) as caught:
-        DRAW(broken)
-    assert "\n" not in str(caught.value)
+    record = replace(report.linears[0], name=f"{name}.weight", stack=name)
+    files = DRAW(replace(report, architecture=name, linears=(record, *report.linears[1:]))).files
+    with Image.open(BytesIO(files["hpa_columns.png"])) as image:
+        assert image.format == "PNG"
 
 
 @pytest.mark.usefixtures("drawing")
@@ -174,18 +179,6 @@ def test_drawing_that_does_not_come_to_an_end_costs_no_merge(
         " fix that, then run hpa-merge report OUT."
     ]
     assert not verify(tmp_path / "out").problems
-
-
-@pytest.mark.gate
-def test_where_memory_is_bounded_the_command_says_that_nothing_was_drawn(
-    tiny: Tiny, tmp_path: Path, program: Path
-) -> None:
-    """As with ulimit -v: the library ends its process, and the command says so."""
-    run(tiny("llama"), tmp_path / "out", page=False)
-    words = shlex.join([str(program), "report", str(tmp_path / "out")])
-    done = subprocess.run(["bash", "-c", f"ulimit -v 6000000; {words}"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"Error: the report cannot be drawn \(it breaks a library \(SIG\w+\)\): .*\n", done.stderr)
 
 
 # --- what the page holds ---
@@ -219,13 +212,16 @@ def test_figures(name: str, method: str, expected: set[str], tiny: Tiny, tmp_pat
 
 
 def check_figure(figure: Figure) -> None:
-    """Title, unit, words for those who cannot see it, a table, and numbers that JSON has."""
+    """Title, unit, words for those who cannot see it, and a table with a cell for each coloured one of a map."""
     assert all((figure.title, figure.unit, figure.about, figure.good, figure.description, figure.tables))
-    json.dumps(figure.spec, allow_nan=False)
-    assert len(figure.spec["usermeta"]["widths"]) == len(figure.spec.get("vconcat", [None]))
     for table in figure.tables:
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.head)}
+    if isinstance(figure.chart, HeatMap):
+        for panel, table in zip(figure.chart.panels, figure.tables, strict=True):
+            for column, row, colour in panel.cells:
+                shown = table.rows[row][1] if panel.outside else table.rows[column][row + 1]
+                assert (colour != "") == ("%" in shown or shown[-1:].isdigit())
 
 
 def check_page(page: Page, figures: dict[str, Figure]) -> None:
@@ -233,20 +229,17 @@ def check_page(page: Page, figures: dict[str, Figure]) -> None:
     assert page.all("html") == [{"lang": "en"}]
     assert [len(page.all(tag)) for tag in ("h1", "main", "header", "footer", "nav", "title")] == [1] * 6
     charts = [element for element in page.all("div") if "data-figure" in element]
-    assert [chart["data-figure"] for chart in charts] == [
-        *(file for file in (EVALUATION,) if file in figures),
-        *(file for file in figures if file != EVALUATION),
-    ]
+    assert sorted(str(chart["data-figure"]) for chart in charts) == sorted(figures)
     assert all(chart["role"] == "img" and chart["aria-label"] for chart in charts)
     assert len(page.all("figure")) == len(charts) <= len(page.all("summary"))
-    assert all(image["alt"] for image in page.all("img"))
-    assert len(page.all("img")) == len(charts)
+    assert page.all("img") == []
     for tag, attributes in page.elements:
         for name in ("src", "href", "action", "srcset"):
             assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
     assert not any("url(" in text or "@import" in text for tag, text in page.texts if tag == "style")
-    assert page.data["charts"].keys() == figures.keys()
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
 
 
 def test_the_page_says_what_was_done(tiny: Tiny, tmp_path: Path) -> None:
@@ -271,7 +264,8 @@ def test_the_page_says_what_was_done(tiny: Tiny, tmp_path: Path) -> None:
 def test_evaluation_and_rounds() -> None:
     plain = mixture(2, 2)
     page = Page(DRAW(plain).files[PAGE].decode())
-    assert "Does it work?" not in page.words
+    assert "What was measured" not in page.words
+    assert "Not known: nobody measured whether attacks succeed." in page.words
     assert "Earlier rounds" not in page.words
     past = RoundRecord("first", "tuned", "2026-01-02T03:04:05Z", {"method": "hpa"}, None, None, 7, 0.1, 0.25)
     past = replace(past, drift=DriftRecord(1.0, 50.0, 7, from_first=0.02, from_first_at_most=0.02))
@@ -285,7 +279,7 @@ def test_evaluation_and_rounds() -> None:
     page = Page(DRAW(report).files[PAGE].decode())
     check_page(page, figures)
     words = " ".join(page.words.split())
-    assert "Measured of the merged model: 2.0 % of the attacks succeed (0.0 % with old, 78.0 % with new)" in words
+    assert "2.0 % of them succeed (0.0 % with old, 78.0 % with new)" in words
     assert "1 first tuned 2026-01-02T03:04:05Z hpa 7 10.0 % 25.0 % 2.00 % 2.00 %" in words
     assert "4.00 % ≤ 6.04 %" in words
 
@@ -313,11 +307,11 @@ def test_no_string_of_the_report_gets_out_of_its_place() -> None:
     check_page(page, figures_of(report))
     assert "onerror" not in {name for _, attributes in page.elements for name in attributes}
     assert not [src for image in page.all("img") if not (src := str(image["src"])).startswith("data:image/png")]
-    assert [element.get("type") for element in page.all("script")] == ["application/json", None, None]
+    assert [element.get("type") for element in page.all("script")] == ["application/json", None]
     assert HOSTILE in page.words
     policy = next(str(e["content"]) for e in page.all("meta") if e.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert "unsafe-inline' 'unsafe-eval" not in policy
+    assert "unsafe-eval" not in policy
 
 
 # --- size ---
@@ -329,13 +323,12 @@ def test_a_mixture_of_18000_linears_has_a_page_of_a_few_megabytes(blocks: int) -
     assert len(report.linears) == 379 * blocks
     figures = figures_of(report)
     files = DRAW(report).files
-    assert len(files[PAGE]) < 4_000_000
+    assert len(files[PAGE]) < 1_500_000
     assert max(len(content) for name, content in files.items() if name != PAGE) < 300_000
+    assert len(figures["hpa_columns.png"].chart.panels[0].cells) == 7 * blocks
     (panel,) = panels_of(report.linears)
     assert panel.projections == ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     assert len(panel.cells[3, "up_proj"]) == 125
-    rows = figures["hpa_columns.png"].spec["datasets"]["panel 0"]
-    assert {row.get("experts") for row in rows} == {None, "124 of 125"}
 
 
 def test_panels_tell_projections_of_one_name_apart(tiny: Tiny, tmp_path: Path) -> None:

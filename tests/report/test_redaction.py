@@ -169,7 +169,13 @@ def full_of(place: str, *, adapter: str = "") -> MergeReport:
     kind = f"LoRA of rank 8, trained on {adapter or place}"
     past = RoundRecord(place, place, "", {}, record, record, 3, evaluation=evaluation, adapter=kind)
     words = ["hpa-merge", place, place, f"--safety-calib={place}", "--task-calib", place, "--safety-test", f"a={place}"]
-    run = {"notes": notes, "statistics": {"file": place}, "command": shlex.join(words), "adapter": kind}
+    run = {
+        "out": f"{place}/out",
+        "notes": notes,
+        "statistics": {"file": place},
+        "command": shlex.join(words),
+        "adapter": kind,
+    }
     report = with_run(report_of(old=place, new=place), **run)
     return dataclasses.replace(report, safety=record, task=record, evaluation=evaluation, history=(past, past))
 
@@ -179,7 +185,7 @@ def test_no_text_that_we_publish_names_a_place(place: str) -> None:
     report = full_of(place)
     shared = for_others(report)
     card = make(report, figures={"hpa_columns.png": "columns"})
-    texts = [shared.to_json(), card, remake(report, card), page_of(shared, {}, {})]
+    texts = [shared.to_json(), card, remake(report, card), page_of(shared, {})]
     assert SECRET in report.to_json()
     assert not [text for text in texts if SECRET in text]
     assert for_others(shared) == shared

@@ -292,16 +292,16 @@ def test_elsewhere_only_the_letters_of_pictures_may_differ(shown: Published) -> 
     assert [problem.split()[0] for problem in shown.with_inputs()] == ["hpa_report.html"]
 
 
-@pytest.mark.parametrize("versions", [{}, {"altair": "0.1"}])
+@pytest.mark.parametrize("versions", [{}, {"jinja2": "0.1"}])
 def test_what_others_have_drawn_is_not_compared_and_said_to_be(versions: dict[str, str], shown: Published) -> None:
     seal(shown.out, run=dataclasses.replace(read_report(shown.out).run, drawn_with=versions))
     result = shown.full()
     assert "drawn files" not in result.checked
-    was = "altair 0.1" if versions else "unknown versions"
+    was = "jinja2 0.1" if versions else "unknown versions"
     assert said_of(result, f"The page and the pictures were not compared: {was} drew them, and this machine has hpa")
 
 
-@pytest.mark.usefixtures("without_altair")
+@pytest.mark.usefixtures("without_pictures")
 def test_where_nothing_can_be_drawn_that_is_said(shown: Published) -> None:
     assert said_of(shown.full(), "The page and the pictures were not compared: they cannot be drawn here")
 

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from hpa_merge.cli.tables.layout import apart, plain_table
 from hpa_merge.evaluation.metrics import ContinualMetrics
-from hpa_merge.report.evaluation import Evaluation, ModelResult, figure_rows, legend_of, with_interval
+from hpa_merge.report.evaluation import Evaluation, ModelResult
+from hpa_merge.report.side_by_side import DIFFERENCES, difference_table, figure_rows, legend_of, points, with_interval
 
 __all__ = ["curve_table", "evaluation_table", "sequence_table"]
 
@@ -25,7 +26,15 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
         if number == attacks and (first := models[0].asr) and len(models) > 1:
             rises = (f"{model.asr.value - first.value:+.1f}" if model.asr else "" for model in models[1:])
             table.add_row("its rise (DASR) ↓", "", *rises)
-    return Group(apart(table), Text(legend_of(evaluation), style="dim"))
+    parts: list[RenderableType] = [apart(table), Text(legend_of(evaluation), style="dim")]
+    if (found := difference_table(models)) is not None:
+        apart_by = plain_table("How far apart?", "", *found.heads, words=1 + len(found.heads))
+        for column in apart_by.columns[1:]:
+            column.justify = "right"
+        for heading, differences in found.rows:
+            apart_by.add_row(heading, *map(points, differences))
+        parts += [apart(apart_by), Text(DIFFERENCES, style="dim")]
+    return Group(*parts)
 
 
 def sequence_table(steps: Sequence[ModelResult], tasks: Sequence[str], metrics: ContinualMetrics) -> RenderableType:

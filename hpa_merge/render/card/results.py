@@ -8,8 +8,9 @@ from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from hpa_merge.render.card.markdown import cell, table
-from hpa_merge.report.evaluation import Figure, ModelResult, figure_rows, legend_of, measured_in, with_interval
+from hpa_merge.report.evaluation import Figure, ModelResult, measured_in
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.side_by_side import DIFFERENCES, difference_table, figure_rows, legend_of, points, with_interval
 
 __all__ = ["results_of", "results_section"]
 
@@ -24,6 +25,9 @@ METRICS = {
     "rouge-l": ("rougeL", "ROUGE-L (%)"),
 }
 """The names of a task's metric: the Hub's and ours."""
+
+METHODS = {"score": "95 %, Wilson", "bootstrap": "95 %, percentile bootstrap"}
+"""How an interval was computed."""
 
 
 def results_of(report: MergeReport, task: str | None, before: Any) -> list[dict[str, Any]] | None:
@@ -51,6 +55,7 @@ def results_of(report: MergeReport, task: str | None, before: Any) -> list[dict[
                         "tool": TOOL,
                         "samples": figure.samples,
                         "interval": [round(figure.low, 2), round(figure.high, 2)],
+                        "interval_method": METHODS[figure.interval],
                     },
                 )
             )
@@ -65,7 +70,11 @@ def results_section(report: MergeReport) -> str:
     names = [(cell(_name(model)), model is merged) for model in evaluation.models]
     heads = [f"**{name}** (this model)" if ours else name for name, ours in names]
     rows = [[cell(row.text), *map(with_interval, row.figures)] for row in figure_rows(evaluation.models)]
-    return f"{table(['', *heads], rows)}\n\n{cell(legend_of(evaluation))}"
+    parts = [table(["", *heads], rows), cell(legend_of(evaluation))]
+    if (apart := difference_table(evaluation.models)) is not None:
+        lines = [[cell(heading), *map(points, differences)] for heading, differences in apart.rows]
+        parts += [table(["", *map(cell, apart.heads)], lines), cell(DIFFERENCES)]
+    return "\n\n".join(parts)
 
 
 def _name(model: ModelResult) -> str:

@@ -4,14 +4,16 @@ import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from hpa_merge.counting import counted
 from hpa_merge.methods import find_rule, users
 from hpa_merge.render.card.markdown import cell, code, plain, table
 from hpa_merge.render.card.results import results_section
 from hpa_merge.render.card.usage import is_original_llava, snippet_of
-from hpa_merge.report.facts import adapted_in, changed_options, command_words, report_facts, things_restored
+from hpa_merge.report.commands import changed_options, command_words
+from hpa_merge.report.facts import adapted_in, report_facts, things_restored
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import counted, option_text, percent
+from hpa_merge.report.words import option_text, percent
 
 __all__ = ["section_of"]
 
@@ -32,6 +34,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
     measured = results_section(report)
     parts = [
         f"# {cell(new)}, merged with hpa-merge",
+        _verdict(report),
         _summary(report),
         *(f"![{cell(words)}]({name})" for name, words in figures.items()),
         "## What was restored",
@@ -49,6 +52,17 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
         *([FOLLOWED] if followed else []),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(report: MergeReport) -> str:
+    """The answer, the gate's and the cost; commands and advice are for the author."""
+    verdict = report.verdict
+    lines = [
+        f"**Is it safe again?** {cell(verdict.answer)}",
+        f"**Gate: {verdict.gate}.** {cell(' '.join(verdict.reasons))}",
+        f"**What did it cost?** {cell(verdict.cost)}",
+    ]
+    return "\n\n".join(lines if report.evaluation is not None else lines[:1])
 
 
 def _summary(report: MergeReport) -> str:

@@ -1,83 +1,80 @@
-(async () => {
+(() => {
   "use strict";
-  const { charts, cells, saliency, cells_per_decade } = JSON.parse(document.getElementById("data").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const DARK = {
-    axis: { labelColor: "#c6d0de", titleColor: "#a9b6c9", gridColor: "#2a374f" },
-    legend: { labelColor: "#c6d0de", titleColor: "#a9b6c9" },
-    text: { color: "#c6d0de" },
-    title: { color: "#e6ebf3", subtitleColor: "#a9b6c9" },
-  };
-  const drawn = new Map(); // chart's element -> its view
-  let width = 0;
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const step = 1 / data.cells_per_decade;
 
-  function themed(spec) {
-    const config = { ...spec.config, background: null };
-    for (const [part, colours] of dark.matches ? Object.entries(DARK) : [])
-      config[part] = { ...config[part], ...colours };
-    return { ...spec, config };
+  // --- copy a command ---
+
+  for (const button of document.querySelectorAll(".command button")) {
+    if (!navigator.clipboard) break;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy"), 1500);
+    });
   }
 
-  function fitted(spec, element) {
-    const { widths, left, right } = spec.usermeta;
-    const room = Math.max(80, element.clientWidth - left - right);
-    const parts = spec.vconcat ?? [spec];
-    parts.forEach((part, i) => (part.width = Math.min(widths[i], room)));
-    return spec;
+  // --- the value under the pointer, from the table of the figure ---
+
+  const tip = document.body.appendChild(document.createElement("div"));
+  tip.className = "tip";
+  tip.setAttribute("aria-hidden", "true"); // the tables say the same
+  tip.hidden = true;
+
+  function pointed(svg, event) {
+    const place = svg.getBoundingClientRect(), { width, height } = svg.viewBox.baseVal;
+    const x = Math.floor(((event.clientX - place.left) / place.width) * width);
+    const y = Math.floor(((event.clientY - place.top) / place.height) * height);
+    const table = svg.closest("figure").querySelectorAll("table")[Number(svg.dataset.table)];
+    const outside = svg.closest(".outside") !== null;
+    const row = table?.tBodies[0].rows[outside ? y : x], cell = row?.cells[outside ? 1 : y + 1];
+    if (!cell) return "";
+    const name = outside ? row.cells[0].textContent : table.tHead.rows[0].cells[y + 1].textContent;
+    return `${outside ? "" : `block ${row.cells[0].textContent}, `}${name}: ${cell.textContent || "none"}`;
   }
 
-  async function draw(element) {
-    const spec = fitted(themed(structuredClone(charts[element.dataset.figure])), element);
-    drawn.get(element)?.finalize();
-    const options = { actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" } };
-    let inner = element.querySelector("div"); // Vega labels what it draws into, and the chart has its own label
-    if (!inner) (inner = element.appendChild(document.createElement("div"))).setAttribute("aria-hidden", "true");
-    drawn.set(element, await vegaEmbed(inner, spec, options));
+  for (const svg of document.querySelectorAll(".map svg")) {
+    svg.addEventListener("pointermove", (event) => {
+      tip.textContent = pointed(svg, event);
+      tip.hidden = tip.textContent === "";
+      tip.style.left = `${Math.min(event.pageX + 12, scrollX + innerWidth - 240)}px`;
+      tip.style.top = `${event.pageY + 14}px`;
+    });
+    svg.addEventListener("pointerleave", () => (tip.hidden = true));
   }
 
-  async function drawAll() {
-    width = innerWidth;
-    for (const element of document.querySelectorAll(".chart")) await draw(element);
-    document.documentElement.dataset.charts = drawn.size;
-  }
+  // --- the columns of one layer by their scores ---
 
   function unpacked(text) {
     return text.split(" ").map((cell) => {
       const [i, j, columns, restored] = cell.split(",").map(Number);
-      return { y: i / cells_per_decade, x: j / cells_per_decade, columns, restored };
+      return { i, j, columns, restored };
     });
   }
 
-  function chooseLayer(select) {
-    const element = document.querySelector(`[data-figure="${saliency}"]`);
-    const table = element.parentElement.querySelector("table");
-    const spec = charts[saliency], label = element.getAttribute("aria-label"), body = table.tBodies[0];
-    const first = spec.datasets.cells, rows = [...body.rows];
-    const caption = table.caption.textContent;
-    select.closest("p").hidden = false;
-    select.addEventListener("change", () => {
-      const chosen = select.value === "" ? null : unpacked(cells[Number(select.value)]);
-      const option = select.selectedOptions[0], group = option.parentElement.label;
-      const name = group ? `${group}, ${option.textContent}` : "all layers together";
-      spec.datasets.cells = chosen ?? first;
-      body.replaceChildren(...(chosen?.sort((a, b) => b.y - a.y || a.x - b.x).map(row) ?? rows));
-      table.caption.textContent = chosen === null ? caption : `${caption}: ${name}`;
-      const restored = (chosen ?? []).reduce((sum, cell) => sum + cell.restored, 0);
-      const columns = (chosen ?? []).reduce((sum, cell) => sum + cell.columns, 0);
-      element.setAttribute(
-        "aria-label",
-        chosen === null ? label : `The columns of ${name} by their two scores: ${restored} of ${columns} were restored.`,
-      );
-      draw(element);
+  function mixed(share) {
+    const a = [0x64, 0x74, 0x8b], b = [0xe0, 0x7b, 0x10];
+    return `rgb(${a.map((from, n) => Math.round(from + (b[n] - from) * share))})`;
+  }
+
+  function tiles(cells) {
+    const most = Math.log1p(Math.max(...cells.map((cell) => cell.columns)));
+    return cells.map(({ i, j, columns, restored }) => {
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      path.setAttribute("d", `M${j - data.left} ${data.bottom + data.height - 1 - i}h1v1h-1z`);
+      path.setAttribute("fill", mixed(restored / columns));
+      path.setAttribute("opacity", (0.4 + (0.6 * Math.log1p(columns)) / most).toFixed(2));
+      return path;
     });
   }
 
   function row(cell) {
-    const line = document.createElement("tr"), step = 1 / cells_per_decade;
-    const range = (from) => `${from.toFixed(2)} to ${(from + step).toFixed(2)}`;
-    [range(cell.y), range(cell.x), cell.columns, cell.restored].forEach((text, i) => {
-      const field = document.createElement(i ? "td" : "th");
-      if (!i) field.scope = "row";
+    const line = document.createElement("tr");
+    const range = (from) => `${(from * step).toFixed(2)} to ${((from + 1) * step).toFixed(2)}`;
+    [range(cell.i), range(cell.j), cell.columns, cell.restored].forEach((text, n) => {
+      const field = document.createElement(n ? "td" : "th");
+      if (!n) field.scope = "row";
       field.textContent = text;
       line.append(field);
     });
@@ -85,12 +82,31 @@
   }
 
   const select = document.getElementById("layer");
-  if (select) chooseLayer(select);
-  await drawAll();
-  dark.addEventListener("change", drawAll);
-  let waiting;
-  addEventListener("resize", () => {
-    clearTimeout(waiting);
-    if (innerWidth !== width) waiting = setTimeout(drawAll, 150);
-  });
+  if (select) {
+    const figure = select.closest("figure"), chart = figure.querySelector(".chart");
+    const group = chart.querySelector(".tiles-of"), table = figure.querySelector("table"), body = table.tBodies[0];
+    const first = [...group.children], rows = [...body.rows];
+    const label = chart.getAttribute("aria-label"), caption = table.caption.textContent;
+    select.closest("p").hidden = false;
+    select.addEventListener("change", () => {
+      const option = select.selectedOptions[0], stack = option.parentElement.label;
+      if (select.value === "") {
+        group.replaceChildren(...first);
+        body.replaceChildren(...rows);
+        table.caption.textContent = caption;
+        chart.setAttribute("aria-label", label);
+        return;
+      }
+      const cells = unpacked(data.cells[Number(select.value)]), name = `${stack}, ${option.textContent}`;
+      const sum = (of) => cells.reduce((total, cell) => total + cell[of], 0);
+      group.replaceChildren(...tiles(cells));
+      body.replaceChildren(...cells.sort((a, b) => b.i - a.i || a.j - b.j).map(row));
+      table.caption.textContent = `${caption}: ${name}`;
+      chart.setAttribute(
+        "aria-label",
+        `The columns of ${name} by their two scores: ${sum("restored")} of ${sum("columns")} were restored.`,
+      );
+    });
+  }
+  document.documentElement.dataset.ready = "yes";
 })();

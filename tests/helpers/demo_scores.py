@@ -9,8 +9,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from hpa_merge.demo.runtime import alone
 from hpa_merge.demo.samples import DemoFiles, encode, read_samples
 
-__all__ = ["DemoScores", "measure"]
-
 
 @dataclass(frozen=True)
 class DemoScores:

@@ -1,0 +1,37 @@
+"""The verdict after an evaluation or a merge."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.text import Text
+
+from hpa_merge.errors import CheckpointError
+from hpa_merge.report.evaluation import Evaluation
+from hpa_merge.report.schema import read_report
+from hpa_merge.report.verdict import Verdict, verdict_lines, verdict_of_evaluation
+
+__all__ = ["verdict_of_models", "verdict_text"]
+
+
+def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = ()) -> Verdict:
+    """The verdict of an evaluation, with the report of the merged model if it is a folder that has one.
+
+    Args:
+        gated: the models that the gate was asked of, as they were given; a single one is OUT, else it is the last.
+    """
+    out = evaluation.models[-1]
+    if len(gated) == 1:
+        out = next((model for model in evaluation.models if gated[0] in (model.model, model.name)), out)
+    try:
+        report = read_report(Path(out.model))
+    except CheckpointError:
+        return verdict_of_evaluation(evaluation, out.name)
+    content = json.loads(evaluation.to_json()) | {"out": out.name}
+    return replace(report, evaluation=content, run=replace(report.run, out=out.model)).verdict
+
+
+def verdict_text(verdict: Verdict) -> Text:
+    """The verdict without its figures, which a table shows."""
+    return Text("\n".join(verdict_lines(verdict, figures=False)))

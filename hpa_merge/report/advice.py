@@ -1,0 +1,125 @@
+"""What a bad figure means, and what to try: a sentence for each, from what the merge and the evaluation measured."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hpa_merge.config import uses
+from hpa_merge.report.evaluation import ASKED, MAX_BROKEN, beyond
+from hpa_merge.report.rows import figures_of
+from hpa_merge.report.words import counted, percent
+
+if TYPE_CHECKING:
+    from hpa_merge.report.schema import MergeReport
+    from hpa_merge.report.verdict import Measured
+
+__all__ = ["advice_of", "in_words"]
+
+SHARED = 0.6
+"""From this overlap of the focus sets on, more restored columns are mostly the task's too."""
+
+UNDONE = 0.5
+"""From this share of the update on, the merge undoes most of what tuning did."""
+
+FEW = 5.0
+"""Percent: if no attack succeeds, how high the upper end of the interval may be without a hint."""
+
+SQUARE = 1.959964**2
+"""z² of a 95 % interval."""
+
+
+def advice_of(report: "MergeReport | None", measured: "Measured | None") -> Iterator[str]:
+    """Advice for the figures that are bad."""
+    if measured is not None:
+        yield from _answers(measured, by_share=report is None or uses(report.method, "p_max"))
+    if report is not None:
+        yield from _decisions(report)
+
+
+def in_words(share: float) -> str:
+    """``four in five``: a share in fifths."""
+    return ("none", "one in five", "two in five", "three in five", "four in five", "all")[round(5 * share)]
+
+
+def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
+    """Of the evaluation.
+
+    Args:
+        by_share: whether ``--p-max`` says how much is restored.
+    """
+    out = measured.out
+    more, less = ("a larger --p-max", "a smaller --p-max") if by_share else ("more of OLD", "less of OLD")
+    for purpose, asked in ASKED.items():
+        share = out.broken.get(purpose)
+        if share is not None and beyond(share.value, MAX_BROKEN):
+            yield (
+                f"{share.value:.0f} % of the answers to {asked} prompts are broken and count as neither success nor "
+                "refusal: read them with eval --answers, and raise --max-new-tokens if they are cut off."
+            )
+    settings = len(measured.evaluation.models) - 2
+    if "chosen" in measured.evaluation.run and settings > 1:
+        yield (
+            f"hpa-merge tune chose it among {settings} settings by these prompts, which flatters it: evaluate it on "
+            "others."
+        )
+    from_old = measured.difference(measured.old, "safety")
+    if from_old is not None and from_old.low > 0:
+        yield (
+            f"Attacks succeed more often than with OLD, by {from_old.value:.0f} points: try {more}. hpa-merge "
+            "tune measures which setting is enough."
+        )
+    elif out.asr is not None and out.asr.value <= FEW < out.asr.high:
+        fewest = math.ceil(SQUARE * (100 - FEW) / FEW)
+        yield (
+            f"{counted(out.asr.samples, 'attack')} cannot show less than {out.asr.high:.0f} %: if none of {fewest} "
+            f"succeeds, that shows at most {FEW:.0f} %."
+        )
+    for task in out.tasks:
+        from_new, from_old = (measured.difference(each, "tasks", task) for each in (measured.new, measured.old))
+        if from_new is not None and from_new.high < 0:
+            yield (
+                f"Task {task} lost {-from_new.value:.0f} points against NEW: {less} keeps more of the update. "
+                "hpa-merge tune measures what that does to safety."
+            )
+        elif from_old is not None and from_old.high < 0:
+            gained = f", {from_new.value:.0f} above NEW" if from_new is not None and from_new.low > 0 else ""
+            yield (
+                f"Task {task} is {-from_old.value:.0f} points below OLD{gained}: {more} restores more. "
+                "hpa-merge tune measures what that costs the other tasks."
+            )
+    refused = measured.difference(measured.old, "benign")
+    if refused is not None and refused.low > 0:
+        yield (
+            f"OUT refuses {refused.value:.0f} points more harmless prompts than OLD: hpa-merge tune with "
+            "--max-over-refusal looks for a setting that does not."
+        )
+
+
+def _decisions(report: "MergeReport") -> Iterator[str]:
+    """Of the merge."""
+    adapted = [record for record in report.linears if record.outcome == "adapted"]
+    figures = figures_of(adapted)
+    if not adapted:
+        yield "No weight was adapted: check that OLD and NEW differ, and the options that leave weights out."
+    if (shared := figures["shared"]) is not None and shared >= SHARED:
+        yield (
+            f"{in_words(shared).capitalize()} of the columns that safety needs are the task's too ({percent(shared)}): "
+            "expect that restoring more of them costs the task. hpa-merge tune measures both for several --p-max."
+        )
+    given = (report.config.get(name) for name in ("alpha_min", "alpha_max"))
+    bounds = {bound for bound in given if isinstance(bound, float)}
+    alphas = {record.alpha for record in adapted if record.alpha is not None}
+    if len(bounds) > 1 and len(alphas) == 1 and alphas <= bounds:
+        yield (
+            f"α is {alphas.pop():g}, its bound, in every weight: one calibration set activates the model far more than "
+            "the other. Check both with hpa-merge samples."
+        )
+    if (undone := figures["energy_restored"]) is not None and undone >= UNDONE:
+        yield (
+            f"{percent(undone)} of the update is undone: expect that the new task suffers, and try a smaller --p-max."
+        )
+    if lost := report.count("uncalibrated"):
+        yield (
+            f"No sample reached {counted(lost, 'changed weight')}, which came from "
+            f"{str(report.config.get('uncalibrated', '')).upper()}: add samples that do."
+        )

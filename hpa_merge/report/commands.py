@@ -1,0 +1,180 @@
+"""The commands that a report suggests: to measure OUT, to find a better setting, to publish."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Self, final
+
+from hpa_merge.config import option_fields, uses
+from hpa_merge.report.evaluation import Bounds, Evaluation
+from hpa_merge.report.words import option_text
+
+if TYPE_CHECKING:
+    from hpa_merge.report.schema import MergeReport
+    from hpa_merge.report.verdict import Gate, Measured
+
+__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps"]
+
+BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
+"""The bounds of a suggested command if none are known."""
+
+MAX_OVER_REFUSAL = 10.0
+"""Likewise, if there are harmless prompts only."""
+
+DEFAULTS = {"max_new_tokens": 128, "samples": None, "seed": 0, "device": "auto"}
+"""Options of ``eval`` that a suggested command repeats if the evaluation had others."""
+
+UNKNOWN = {"safety": {"": "UNSAFE.jsonl"}, "task": {"TASK": "TASK.jsonl"}, "benign": {"": "HARMLESS.jsonl"}}
+"""Stand-ins for test files, if none are known."""
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """A command.
+
+    Attributes:
+        aim: what it is for, after "to".
+        command: the command line; words in capitals stand for the user's own.
+    """
+
+    aim: str
+    command: str
+
+
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation asked, and how.
+
+    Attributes:
+        files: the test files, by purpose and name.
+        metrics: of the tasks.
+        judge: of the attacks.
+        options: of the run.
+        bounds: of the gate; None if there were none.
+    """
+
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: UNKNOWN)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    judge: str = "phrases"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Bounds | None = None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation | None) -> Self:
+        """That of an evaluation; stand-ins for None."""
+        if evaluation is None:
+            return cls()
+        options = evaluation.run.get("options")
+        return cls(
+            evaluation.files,
+            evaluation.models[0].metrics,
+            evaluation.judge,
+            options if isinstance(options, dict) else {},
+            evaluation.bounds if evaluation.bounds and evaluation.bounds.given else None,
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the server that was asked; empty without one."""
+        return str(self.options.get("endpoint") or "")
+
+    @property
+    def tests(self) -> list[str]:
+        """The options that give the test files and the judge."""
+        words = []
+        for purpose, files in self.files.items():
+            for name, file in files.items():
+                words += [f"--{purpose}-test", f"{name}={file}" if name else file]
+        for task in self.files.get("task", {}):
+            if self.metrics.get(task, "exact") != "exact":
+                words += ["--metric", f"{task}={self.metrics[task]}"]
+        return [*words, *(["--judge", self.judge] if self.judge != "phrases" else [])]
+
+    @property
+    def others(self) -> list[str]:
+        """The other options that were not the defaults."""
+        changed = {name: self.options.get(name, default) for name, default in DEFAULTS.items()}
+        pairs = ((_flag(name), str(value)) for name, value in changed.items() if value != DEFAULTS[name])
+        return [word for pair in pairs for word in pair]
+
+    @property
+    def gate(self) -> list[str]:
+        """The bounds that were given, or some that the test files can show."""
+        if self.bounds is not None:
+            return self.bounds.flags
+        attacks, tasks = (bool(self.files.get(purpose)) for purpose in ("safety", "task"))
+        return Bounds(
+            max_dasr=BOUNDS.max_dasr if attacks else None,
+            max_task_drop=BOUNDS.max_task_drop if tasks else None,
+            max_over_refusal=None if attacks or tasks else MAX_OVER_REFUSAL,
+        ).flags
+
+
+def next_steps(report: "MergeReport", measured: "Measured | None", asked: Asked, passed: "Gate") -> Iterator[Step]:
+    """What to do with a report: measure OUT; publish it if it passes, else find a setting that does."""
+    out = report.run.out or "OUT"
+    trust = ["--trust-remote-code"] if report.run.code else []
+    if passed == "NOT MEASURED":
+        results, name = f"{PurePath(out).name}-eval.json", []
+        words, checked = [report.run.old, report.run.new, out], out
+        if measured is not None and asked.endpoint:
+            words, checked = [model.model for model in measured.evaluation.models], measured.out.model
+            trust, name = ["--endpoint", asked.endpoint], ["--name", measured.out.name]
+        words += [*asked.tests, *asked.others, *trust, *asked.gate, "--gate", checked, "--json", results]
+        yield Step("measure it", _command("eval", words))
+        yield Step("put the result on the page", _command("report", [out, "--evaluation", results, *name]))
+    elif passed == "PASS":
+        yield Step("publish it", _command("push", [out, f"YOUR-NAME/{PurePath(out).name}", "--private"]))
+    else:
+        yield Step("find a setting that passes", _command("tune", [*_tuning(report, measured, asked), *trust]))
+
+
+def command_words(config: Mapping[str, Any]) -> list[str]:
+    """The options that differ from their defaults, as words of a command line."""
+    words: list[str] = []
+    for name, text in changed_options(config).items():
+        value = config[name]
+        if isinstance(value, bool):
+            words.append(_flag(name) if value else f"--no-{name.replace('_', '-')}")
+        elif isinstance(value, list | tuple):
+            words += [word for item in value for word in (_flag(name), str(item))]
+        else:
+            words += [_flag(name), text]
+    return words
+
+
+def changed_options(config: Mapping[str, Any]) -> dict[str, str]:
+    """The options that differ from their defaults, as text."""
+    defaults = {name: option_text(default) for name, (default, _) in option_fields().items()}
+    shown = {name: option_text(value) for name, value in config.items()}
+    return {name: text for name, text in shown.items() if text != defaults.get(name)}
+
+
+def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) -> list[str]:
+    """The words of ``tune`` for the same inputs, with the gate's bounds as its goal."""
+    words = [report.run.old, report.run.new]
+    for purpose, record in (("safety", report.safety), ("task", report.task)):
+        words += [word for file in (record.files if record else ()) for word in (f"--{purpose}-calib", file)]
+    bounds, aligned = asked.bounds or BOUNDS, measured and measured.old and measured.old.asr
+    most = bounds.max_asr if bounds.max_asr is not None else (aligned.value if aligned else 0.0)
+    most += (bounds.max_dasr or 0.0) if bounds.max_asr is None else 0.0
+    files = {purpose: asked.files.get(purpose) or UNKNOWN[purpose] for purpose in ("safety", "task")}
+    if benign := asked.files.get("benign"):
+        files["benign"] = benign
+    words += [*Asked(files, asked.metrics, asked.judge).tests, "--max-asr", f"{most:g}"]
+    if bounds.max_over_refusal is not None and benign:
+        words += ["--max-over-refusal", f"{bounds.max_over_refusal:g}"]
+    tried = ("p_max", "p_min") if uses(report.method, "p_max") else ()
+    words += command_words({name: value for name, value in report.config.items() if name not in tried})
+    return [*words, *([] if tried else ["--settings", "SETTINGS.yaml"]), "-o", f"{report.run.out or 'OUT'}-tuned"]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _command(name: str, words: list[str]) -> str:
+    return shlex.join(["hpa-merge", name, *words])
