@@ -22,10 +22,11 @@ from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import find_shards, read_config, read_index, readable
 from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading, unreadable
+from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading
 from hpa_merge.checkpoint.sharing import WHOLE, Share
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.checkpoint.unpacking import Unpacking, cast, config_bytes, header_of, name_of, unpack
+from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError

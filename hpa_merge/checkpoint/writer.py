@@ -28,6 +28,7 @@ from hpa_merge.checkpoint.partial import Partial, needed_bytes
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout
 from hpa_merge.checkpoint.swap import publish_folder
+from hpa_merge.counting import counted
 
 __all__ = ["CheckpointWriter"]
 
@@ -267,7 +268,11 @@ class CheckpointWriter:
             OutputError: the disk is full or refuses, or somebody else has made OUT meanwhile; OUT is then unchanged.
         """
         if self._published or (left := self.remaining()):
-            reason = "it is published" if self._published else f"{len(left)} tensors are missing, such as {left[0]}"
+            reason = (
+                "it is published"
+                if self._published
+                else f"{counted(len(left), 'tensor', 'are')} missing, such as {left[0]}"
+            )
             raise RuntimeError(f"{self.out} cannot be published: {reason}")
         for name in extra:
             if Path(name).name != name or name in (*self._source.shards, self._source.index):

@@ -23,11 +23,12 @@ from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.push import push_command
-from hpa_merge.cli.ranks import HandOver, Voice, started
+from hpa_merge.cli.ranks import HandOver, Voice, is_first, started
 from hpa_merge.cli.report import report_command
 from hpa_merge.cli.samples import samples_command
 from hpa_merge.cli.score import score_command
-from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment
+from hpa_merge.cli.suggesting import command_first, meant_command, meant_option
+from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError, RankError
@@ -62,12 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (asked := asked_for()) and (answer := completions(asked, merge_command, COMMANDS)) is not None:
         click.echo(answer)
         return
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = command_first(sys.argv[1:] if arguments is None else arguments, COMMANDS)
     given, typed = tuple(words), shlex.join(["hpa-merge", *recorded(words)])
     secrets = frozenset().union(*map(secrets_of, words))
-    command, name = merge_command, "hpa-merge"
+    command: click.Command = merge_command
+    name = "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
+    elif sentence := meant_command(words, COMMANDS):
+        if is_first():
+            with suppress(OSError):
+                complain(sentence)
+        sys.exit(USAGE)
     allow_many_files()
     allow_any_text()
     resumable = any(parameter.name == "resume" for parameter in command.params)
@@ -93,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except click.exceptions.Exit as exit_:
             voice.exit(exit_.exit_code)
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption):
+                error = click.UsageError(meant_option(error, command, words, COMMANDS), error.ctx)
             told = io.StringIO()
             error.show(told)
             voice.exit(voice.tell(without_secrets(told.getvalue(), secrets), USAGE, whole=True))

@@ -30,6 +30,7 @@ from hpa_merge.model import (
 )
 from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.hooks import Readers
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]
@@ -56,7 +57,13 @@ class CalibrationRun:
     """
 
     def __init__(
-        self, purpose: str, weights: Weights, meta: MetaModel, samples: Encoding, config: CalibrationOptions
+        self,
+        purpose: str,
+        weights: Weights,
+        meta: MetaModel,
+        samples: Encoding,
+        config: CalibrationOptions,
+        on_progress: Progress = silent,
     ) -> None:
         """Encode the samples; errors are those of :meth:`Encoding.inputs`.
 
@@ -77,7 +84,7 @@ class CalibrationRun:
         self._chosen: tuple[dict[int, Choices], dict[int, Choices]] = ({}, {})
         self._choosing = ChoiceHooks(meta.model, ())
         self._group = samples.group
-        self.inputs = samples.inputs(meta)
+        self.inputs = samples.inputs(meta, on_progress)
         self.tally, self.shown = samples.tally, tuple(samples.shown)
         self.used = samples.used
         self._samples = samples.samples

@@ -16,12 +16,14 @@ from hpa_merge.calibration import Encoded, EncoderProcess, Piece, PromptAndAnswe
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import DAY, CalibrationOptions, template_arguments
 from hpa_merge.core.leaves import leaf_at, rank_at
+from hpa_merge.counting import counted
 from hpa_merge.engine.fingerprint import sample_digest
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.engine.tally import Tally
 from hpa_merge.errors import CalibrationError, ConfigError, ResourceError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.model import MetaModel
+from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.records import Sample
 from hpa_merge.report.planned import ShownPiece, ShownSample
@@ -133,7 +135,7 @@ class Encoding:
                 folder, given.samples, self._template, config.max_frames, checkpoint.code
             )
 
-    def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
+    def inputs(self, meta: MetaModel, on_progress: Progress = silent) -> list[dict[str, Tensor]]:
         """What the model is given for each sample of this rank, on the CPU, at most as much as it has positions.
 
         A task sample that does not fit is dropped and counted. A safety sample that does not fit is refused, and so is
@@ -141,12 +143,16 @@ class Encoding:
 
         Args:
             meta: of the checkpoint.
+            on_progress: called before each sample.
 
         Raises:
             CalibrationError: a sample cannot be encoded, or has to fit and does not; names its line.
             CheckpointError: what is needed for that is missing, or cannot be loaded.
             ResourceError: they do not fit into memory together.
         """
+        what = f"encoding the {self._purpose} samples"
+        if self.samples:
+            on_progress(what, 0, 1)
         encoder, length = self._opened(meta), self._length(meta)
         remedy = "shorten the texts, because the model has no more positions"
         if length == self._config.max_length:
@@ -158,16 +164,18 @@ class Encoding:
             leaf = leaf_at(place, len(self.samples))
             if (rank := rank_at(leaf, self.group.size)) != self.group.rank:
                 continue
+            on_progress(f"{what}, {place + 1} of {len(self.samples)}", 0, 1)
             made = encoder.prepare(sample, length)
             unfit = made.unfit
             if self._purpose == "safety" and made.cut and not sample.turns:
                 unfit = (
-                    f"it is {made.cut} tokens longer than {length}, and its end, where a refusal stands, would be cut"
+                    f"it is {counted(made.cut, 'token')} longer than {length}, "
+                    "and its end, where a refusal stands, would be cut"
                 )
             if unfit and self._purpose == "safety":
                 raise CalibrationError(f"{sample.source}: {unfit}: {remedy}.")
             if unfit:
-                self.tally.drop(f"does not fit into {length} tokens")
+                self.tally.drop(f"does not fit into {counted(length, 'token')}")
                 continue
             taken += sum(value.nbytes for value in made.inputs.values())
             if free is not None and taken > SHARE * free:
@@ -185,7 +193,8 @@ class Encoding:
         self.used = tuple(each for of_rank in self.group.gather(used) for each in of_rank)
         if self.samples and not self.used:
             raise CalibrationError(
-                f"{self.samples[0].source}: none of the {len(self.samples)} {self._purpose} samples fits into {length} "
+                f"{self.samples[0].source}: none of the {counted(len(self.samples), f'{self._purpose} sample')} "
+                f"fits into {length} "
                 f"tokens: {remedy}."
             )
         self.samples = tuple(self.samples[each.place] for each in self.used)

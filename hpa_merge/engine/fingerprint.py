@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.errors import CheckpointError

@@ -17,7 +17,6 @@ from hpa_merge.engine.behind import Behind
 from hpa_merge.engine.linear import Sink
 from hpa_merge.engine.owners import Input, Work, owners_of
 from hpa_merge.engine.plan import LinearPair
-from hpa_merge.engine.request import Progress
 from hpa_merge.engine.routing import RoutingDrift
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
@@ -28,6 +27,7 @@ from hpa_merge.engine.weights import Read
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.model.units import inside
+from hpa_merge.progress import Progress
 
 __all__ = ["run_loop"]
 
@@ -83,7 +83,7 @@ class _Loop:
         self._sinks = sinks
         self._on_progress = on_progress
         self._stats = stats
-        self._steps = len(self._plan.new.units) + 1
+        self._steps = prepared.steps
         self._text_has_run = False
         self._after_text: dict[Unit, bool] = {}  # of the units that samples have visited
         self._merged: list[Unit] = []
@@ -179,7 +179,7 @@ class _Loop:
 
     def _finish(self) -> list[float | None]:
         """Copy the tensors that belong to no unit, and measure how far the OUTs lie from the first model."""
-        lineage, last = self._prepared.inputs.lineage, self._steps - 1
+        lineage, last = self._prepared.inputs.lineage, self._steps - 2
         self._on_progress("copying the rest", last, self._steps)
         for sink in self._sinks:
             sink.copy_rest(self._prepared.sets[0].run.weights)
@@ -191,7 +191,6 @@ class _Loop:
         distances: list[float | None] = [None for _ in pieces]
         if self._group.is_first:
             distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
-        self._on_progress("done", self._steps, self._steps)
         return distances
 
     def _has_to_do(self, unit: Unit) -> bool:

@@ -31,6 +31,7 @@ from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import OutputError
 from hpa_merge.files.names import CARD, REPORT
 from hpa_merge.model import Unit
+from hpa_merge.report.facts import far_notes
 from hpa_merge.report.records import LinearRecord, RoutingRecord, RunRecord
 from hpa_merge.report.schema import MergeReport, linear_of, routing_of
 
@@ -209,6 +210,8 @@ class MergeOutput:
                 f"{self._writer.damaged} of the finished units had other bytes on the disk than were written, and were "
                 "merged again: check the disk."
             )
+        drift = drift_of(self._records, history, from_first)
+        notes += far_notes(drift)
         return MergeReport(
             architecture=plan.architecture,
             config=asdict(config),
@@ -243,7 +246,7 @@ class MergeOutput:
                 out=str(self._out),
             ),
             history=history,
-            drift=drift_of(self._records, history, from_first),
+            drift=drift,
             routing=tuple(self.routing.values()),
         )
 

@@ -10,10 +10,11 @@ from hpa_merge.engine.components import component_records
 from hpa_merge.engine.hessian_files import folder_of
 from hpa_merge.engine.memory import hessian_bytes
 from hpa_merge.engine.plan import LinearPair, OutPlan
-from hpa_merge.engine.request import MergeRequest, Progress, silent
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import Unit
+from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
 
@@ -41,7 +42,7 @@ def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path,
 
 
 def _preview(request: MergeRequest, on_progress: Progress, group: Group) -> dict[Path, PlanReport]:
-    with prepare(request, show=SHOWN, group=group) as prepared:
+    with prepare(request, SHOWN, on_progress, group) as prepared:
         linears, new, own = prepared.plan.linears, prepared.inputs.new, set[str]()
         for done, (unit, pairs) in enumerate(linears.items()):
             if done % group.size == group.rank:
@@ -50,6 +51,7 @@ def _preview(request: MergeRequest, on_progress: Progress, group: Group) -> dict
                 own |= {pair.new.name for pair in _changed(prepared, included)}
         names = set().union(*group.gather(own))
         changed = {pair for pair in prepared.plan.pairs if pair.new.name in names}
+        on_progress("done", len(linears), len(linears))
         return {
             path: _of_out(request, prepared, path, out, new if form is None else form.layout, changed)
             for path, out, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True)

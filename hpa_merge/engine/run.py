@@ -6,9 +6,10 @@ from pathlib import Path
 from hpa_merge.engine.loop import run_loop
 from hpa_merge.engine.memory import explaining
 from hpa_merge.engine.output import MergeOutput
-from hpa_merge.engine.request import MergeRequest, Progress, Render, silent
+from hpa_merge.engine.request import MergeRequest, Render
 from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.errors import CheckpointError, HPAError, OutputError, RankError
+from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.schema import MergeReport
 
@@ -48,10 +49,16 @@ def _merge_all(request: MergeRequest, render: Render, on_progress: Progress, gro
             group.barrier()
         return list(outputs.values())
 
-    with prepare(request, group=group) as prepared, explaining(prepared.memory, prepared.device):
+    with (
+        prepare(request, on_progress=on_progress, group=group) as prepared,
+        explaining(prepared.memory, prepared.device),
+    ):
         reports = dict(prepared.finished)
         try:
             from_first = run_loop(prepared, make, on_progress, request.stats)
+            on_progress(
+                "drawing the page" if request.page else "writing the report", prepared.steps - 1, prepared.steps
+            )
             for (out, output), distance in zip(outputs.items(), from_first, strict=True):
                 if (report := output.publish(render, started, distance)) is not None:
                     reports[out] = report
@@ -63,4 +70,5 @@ def _merge_all(request: MergeRequest, render: Render, on_progress: Progress, gro
             for output in outputs.values():
                 output.abort(keep=keep)
             raise
+        on_progress("done", prepared.steps, prepared.steps)
     return {out: reports[out] for out in request.outs}

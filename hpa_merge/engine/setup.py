@@ -31,6 +31,7 @@ from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError, StatisticsError
 from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
@@ -89,6 +90,11 @@ class Prepared:
         return self.plan.new.device
 
     @property
+    def steps(self) -> int:
+        """The steps of the run, for :data:`~hpa_merge.progress.Progress`: the units, the rest, and the report."""
+        return len(self.plan.new.units) + 2
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the inputs, a sentence each."""
         of_sources = (source.note for source in self.inputs.sources if source.note)
@@ -144,11 +150,14 @@ class Prepared:
 
 
 @contextmanager
-def prepare(request: MergeRequest, show: int = 0, group: Group | None = None) -> Iterator[Prepared]:
+def prepare(
+    request: MergeRequest, show: int = 0, on_progress: Progress = silent, group: Group | None = None
+) -> Iterator[Prepared]:
     """Open and check everything, without running a model or writing; the inputs are closed at the end of the block.
 
     Args:
         show: how many samples of each set are shown.
+        on_progress: called before each part of it; how many steps the run has is not known yet.
         group: the ranks that share the run; None for this one alone.
 
     Raises:
@@ -159,10 +168,10 @@ def prepare(request: MergeRequest, show: int = 0, group: Group | None = None) ->
     overwrite, resume = request.overwrite, request.resume
     if request.is_remote:  # report what is wrong before the download
         check_outputs(making, [], overwrite, needed=0, resume=resume)
-    with open_inputs(request) as inputs:
+    with open_inputs(request, on_progress) as inputs:
         places, needed = inputs.guarded.places, _needed(inputs, request.outs.values())
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
-        prepared = plan_merge(request, inputs, show, group)
+        prepared = plan_merge(request, inputs, show, on_progress, group)
         _check_hessians(request, prepared)
         finished = {
             out: report
@@ -174,12 +183,19 @@ def prepare(request: MergeRequest, show: int = 0, group: Group | None = None) ->
         yield replace(prepared, finished=finished)
 
 
-def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0, group: Group | None = None) -> Prepared:
+def plan_merge(
+    request: MergeRequest,
+    inputs: MergeInputs,
+    show: int = 0,
+    on_progress: Progress = silent,
+    group: Group | None = None,
+) -> Prepared:
     """Encode the samples, plan every OUT, read the statistics file, and allot the memory; errors as :func:`prepare`."""
     if request.stats is not None:
         check_place(request.stats, (*inputs.guarded.folders, *inputs.guarded.files), list(request.outs))
     config, configs = request.calibration, list(request.outs.values())
     old, new = inputs.read
+    on_progress("reading the samples", 0, 1)
     safety, task = read_sets(request, inputs.sets)
     device = resolve_device(config.device)
     group = group or Group.alone()
@@ -188,10 +204,11 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0, group:
         encoding(old, safety.samples, "safety", config, show, group) as safety_in,
         encoding(new, task.samples, "task", config, show, group) as task_in,
     ):
+        on_progress("planning", 0, 1)
         plan = make_plan(old, new, configs, device)
         runs = (
-            CalibrationRun("safety", Weights(old, device, group), plan.old, safety_in, config),
-            CalibrationRun("task", Weights(new, device, group), plan.new, task_in, config),
+            CalibrationRun("safety", Weights(old, device, group), plan.old, safety_in, config, on_progress),
+            CalibrationRun("task", Weights(new, device, group), plan.new, task_in, config, on_progress),
         )
     keys = (
         _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 import hpa_merge
 from hpa_merge.render import story
-from hpa_merge.render.charts import ACCENT, ACROSS, PLAIN, UPWARD, HeatPanel, short_label
+from hpa_merge.render.charts import ACCENT, ACROSS, PLAIN, UPWARD, HeatPanel, Plane, short_label
 from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure
 from hpa_merge.render.panels import panels_of
 from hpa_merge.report.evaluation import measured_in
@@ -47,8 +47,7 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
     for index, (panel, name) in enumerate(layers):
         places.setdefault(panel, []).append((index, name))
     data: dict[str, Any] = {"cells": list(layers.values()), "cells_per_decade": CELLS_PER_DECADE}
-    if saliency:
-        chart = saliency.chart
+    if saliency and isinstance(chart := saliency.chart, Plane):
         data |= {"left": chart.left, "bottom": chart.bottom, "width": chart.width, "height": chart.height}
     maps = [(file, figure) for file, figure in figures.items() if file not in (SALIENCY, EVALUATION)]
     evaluation = None

@@ -3,14 +3,24 @@
 Everything follows from the report and the evaluation in it, so that page, card, terminal and JSON say the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, final
 
 from hpa_merge.report.advice import advice_of
 from hpa_merge.report.commands import Asked, Step, next_steps
-from hpa_merge.report.evaluation import Bounds, Difference, Evaluation, Figure, ModelResult, beyond, measured_in
+from hpa_merge.report.evaluation import (
+    Bounds,
+    Difference,
+    Evaluation,
+    Figure,
+    ModelResult,
+    apart,
+    beyond,
+    measured_in,
+)
 from hpa_merge.report.gating import gate
 from hpa_merge.report.side_by_side import points, with_interval
 from hpa_merge.report.words import listed_words
@@ -88,7 +98,7 @@ class Measured:
 
     def difference(self, other: ModelResult | None, kind: str, name: str | None = None) -> Difference | None:
         """OUT's figure less another model's."""
-        return None if other is None else self.out.difference(other.name, kind, name)
+        return None if other is None else apart(self.out, other, kind, name)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -194,7 +204,7 @@ def _answer(measured: Measured | None) -> str:
         return f"{'Partly' if better else 'No'}, with {attacks.samples} attacks: {shown}."
     if from_old.high > UNCERTAIN:
         return f"{attacks.samples} attacks are too few to tell: {shown}."
-    lost = new.difference(old.name, "safety") if new is not None and old is not None else None
+    lost = apart(new, old, "safety") if new is not None and old is not None else None
     start = "Yes" if lost is not None and lost.low > 0 else "As safe as OLD"
     return f"{start}, as far as {attacks.samples} attacks can tell: {shown}."
 
@@ -240,18 +250,23 @@ def _figures(measured: Measured) -> Iterator[Compared]:
     """The mean of the attacks, each task, the mean of the refusals; a kind that was not measured is left out."""
     out, old, new = measured.out, measured.old, measured.new
 
-    def compared(name: str, kind: str, figures: Sequence[Figure | None], of: str | None = None) -> Compared:
+    def compared(name: str, kind: str, get: Callable[[ModelResult], Figure | None], of: str | None = None) -> Compared:
+        before, after, merged = (None if model is None else get(model) for model in (old, new, out))
+        from_old, from_new = (measured.difference(model, kind, of) for model in (old, new))
         better: Literal["less", "more"] = "more" if kind == "tasks" else "less"
-        differences = (measured.difference(model, kind, of) for model in (old, new))
-        return Compared(name, kind, better, *figures, *differences)
+        return Compared(name, kind, better, before, after, merged, from_old, from_new)
 
-    models = (old, new, out)
     if out.asr is not None:
-        yield compared("attacks that succeed", "safety", [model and model.asr for model in models])
+        yield compared("attacks that succeed", "safety", lambda model: model.asr)
     for task in out.tasks:
-        yield compared(f"task {task}", "tasks", [model and model.tasks.get(task) for model in models], task)
+        yield compared(f"task {task}", "tasks", partial(_task, task), task)
     if out.over_refusal is not None:
-        yield compared("harmless prompts refused", "benign", [model and model.over_refusal for model in models])
+        yield compared("harmless prompts refused", "benign", lambda model: model.over_refusal)
+
+
+def _task(name: str, model: ModelResult) -> Figure | None:
+    """The figure of a model on a task."""
+    return model.tasks.get(name)
 
 
 def _cost(measured: Measured | None) -> str:
@@ -263,7 +278,9 @@ def _cost(measured: Measured | None) -> str:
         differences["harmless prompts refused"] = measured.difference(measured.new, "benign")
     if any(difference is None for difference in differences.values()):
         return "Not known: NEW was not asked the same prompts."
-    lost, gained, still = [], [], []
+    lost: list[str] = []
+    gained: list[str] = []
+    still: list[str] = []
     for name, difference in differences.items():
         assert difference is not None
         on = name if difference.kind == "tasks" else f"the share of {name}"

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import lora, make_adapter
 from cases import REPORT, TinyCase, content
 from mixtures import gpt_oss, make, mixtral
+from quantised import quantise
 from ranks import on_ranks
 
 from hpa_merge import HPAConfig, merge, sweep
@@ -96,6 +98,21 @@ def test_images_on_some_ranks_only(tiny: Tiny, tmp_path: Path) -> None:
 
     def work(folder: Path) -> None:
         merge(case.old, case.new, folder / "a", safety_calib=case.safety, task_calib=case.task, page=False)
+
+    assert made(tmp_path / "out", work, 3) == made(tmp_path / "out", work, 1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+def test_weights_that_are_computed(text: TinyCase, tmp_path: Path) -> None:
+    """An adapter, which OUT is too; checkpoints in few bits."""
+    adapter = make_adapter(text.old, "llama", lora(modules_to_save=["lm_head"]), tmp_path / "adapter")
+    few_bits = [quantise(path, tmp_path / path.name, "fp8") for path in (text.old, text.new)]
+
+    def work(folder: Path) -> None:
+        files: dict[str, Any] = {"safety_calib": text.safety, "task_calib": text.task, "page": False}
+        outs = {folder / form: HPAConfig(orthogonal=False, output_format=form) for form in ("model", "adapter")}
+        sweep(text.old, adapter, outs, **files)
+        merge(*few_bits, folder / "c", **files)
 
     assert made(tmp_path / "out", work, 3) == made(tmp_path / "out", work, 1)
 

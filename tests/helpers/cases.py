@@ -37,7 +37,7 @@ DRAW = folder.draw
 def content(folder: Path) -> dict[str, Any]:
     """Every file of an OUT; the report parsed, without what differs from run to run."""
     files: dict[str, Any] = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    files[REPORT] = {name: value for name, value in json.loads(files[REPORT]).items() if name != "run"}
+    files[REPORT] = {name: value for name, value in json.loads(files[REPORT]).items() if name not in ("run", "verdict")}
     return files
 
 

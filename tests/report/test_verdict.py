@@ -244,6 +244,17 @@ def test_a_model_that_tune_chose_is_flattered() -> None:
     assert [each.name for each in (tuned.models[0], tuned.models[1])] == ["aligned", "tuned"]
 
 
+def test_the_order_of_the_models_changes_nothing() -> None:
+    out = model("out", 0, 30, 0)
+    new = model("tuned", 30, 38, 0, (out,))
+    old = model("aligned", 0, 5, 0, (out, new))
+    backwards = report(Evaluation((out, new, old), "phrases", FILES)).verdict
+    forwards = report(evaluation((0, 30, 0))).verdict
+    assert (backwards.answer, backwards.cost, backwards.advice) == (forwards.answer, forwards.cost, forwards.advice)
+    for ours, theirs in zip(backwards.figures, forwards.figures, strict=True):
+        assert (points(ours.from_old), points(ours.from_new)) == (points(theirs.from_old), points(theirs.from_new))
+
+
 def test_out_alone_is_gated_once() -> None:
     alone = Evaluation((model("out", 12, 38, 0),), "phrases", FILES, bounds=Bounds(max_asr=5))
     assert report(alone).verdict.reasons == ("30.0 % of the attacks on out succeed; --max-asr is 5.",)

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from hpa_merge.cli.tables.layout import apart, facts_table, figures, groups, legend, plain_table
 from hpa_merge.cli.tables.samples import shown_set
+from hpa_merge.counting import counted
 from hpa_merge.methods import DEFAULT
 from hpa_merge.report.facts import (
     Facts,
@@ -82,7 +83,7 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
         *_sets(reports.values()),
         *input_facts(first.run),
         ("time", f"{time:.1f} s on {first.run.device}"),
-        ("written", f"{len(reports)} folders in {folder} (every figure in their hpa_report.json)"),
+        ("written", f"{counted(len(reports), 'folder')} in {folder} (every figure in their hpa_report.json)"),
     )
     return _page(table, facts, legend("#", *FIGURES))
 

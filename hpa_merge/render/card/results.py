@@ -71,9 +71,9 @@ def results_section(report: MergeReport) -> str:
     heads = [f"**{name}** (this model)" if ours else name for name, ours in names]
     rows = [[cell(row.text), *map(with_interval, row.figures)] for row in figure_rows(evaluation.models)]
     parts = [table(["", *heads], rows), cell(legend_of(evaluation))]
-    if (found := difference_table(evaluation.models)) is not None:
-        lines = [[cell(heading), *map(points, differences)] for heading, differences in found.rows]
-        parts += [table(["", *map(cell, found.heads)], lines), cell(DIFFERENCES)]
+    if (apart := difference_table(evaluation.models)) is not None:
+        lines = [[cell(heading), *map(points, differences)] for heading, differences in apart.rows]
+        parts += [table(["", *map(cell, apart.heads)], lines), cell(DIFFERENCES)]
     return "\n\n".join(parts)
 
 
