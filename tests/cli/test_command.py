@@ -84,7 +84,8 @@ def test_a_merge_prints_its_summary_and_its_notes(
     printed = capsys.readouterr()
     assert printed.out.startswith("LlavaForConditionalGeneration: restored columns")
     assert re.search(r"linears +21 adapted, 2 unchanged by tuning, 19 uncalibrated", printed.out)
-    assert f"\n  hpa-merge eval {call.old} {call.new} {call.out} " in printed.out
+    assert "Is out safe again? Not known: nobody measured whether attacks succeed.\n" in printed.out
+    assert f"  hpa-merge eval {call.old} {call.new} {call.out} --safety-test UNSAFE.jsonl " in printed.out
     assert printed.out.splitlines()[-3:] == [
         "Then, to publish it:",
         f"  hpa-merge push {call.out} YOUR-NAME/out",
