@@ -13,7 +13,6 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.run import merge_all
-from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
@@ -198,6 +197,7 @@ def calibrate(
     file = PromptFile(source, "safety", options=reading_options("safety", map, ignore_field, image_folder))
     chosen, how = running.judge_of(judge), Answering(**answering)
     example = file.example.sample
+    on_progress("loading the model", 0, file.count)
     with running.opened(str(model), example, how) as answerer, running.opened_judge(chosen, example, how) as asked:
         made = make_safety_set(file, answerer, asked, samples, seed=seed, on_progress=on_progress)
     write_safety_set(made, Path(out))
@@ -244,9 +244,8 @@ def evaluate(
         ignore_field: ``[SET:]NAME`` each: fields to ignore.
         image_folder: ``[SET:]FOLDER`` each: where relative paths of images start, instead of each file's own folder.
         answers: a folder for all answers, JSON Lines in a folder for each model.
-        max_asr, max_dasr, max_task_drop, max_over_refusal: the bounds of the gate, in percent or points;
-            ``max_broken``: the percentage of broken answers above which a model passes no bound of attacks or refusals.
-        confident: each bound holds for the worse end of the 95 % interval, not for the measured value.
+        max_asr, max_dasr, max_task_drop, max_over_refusal, max_broken, confident: the bounds of the gate, as
+            :class:`~hpa_merge.report.evaluation.Bounds` has them.
         gated: the models that the gate checks; by default all but the first, or the only one.
         on_progress: called before each batch of prompts.
         **answering: as in :func:`calibrate`.
@@ -259,9 +258,7 @@ def evaluate(
         ResourceError: memory ran out.
     """
     started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in models]
-    asked = [str(model) for model in gated]
-    if unknown := [name for name in asked if name not in (*names, *running.short_names(names))]:
-        raise EvaluationError(f"the gate is asked of {unknown[0]}, which is not among the models: {', '.join(names)}.")
+    checked = running.names_of([str(model) for model in gated], names)
     if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
@@ -279,7 +276,6 @@ def evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
     bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken, max_asr, confident)
-    checked = [result.name for result in results if result.model in asked or result.name in asked]
     options = {
         "max_new_tokens": how.max_new_tokens,
         "batch_size": how.batch_size,

@@ -24,7 +24,7 @@ from hpa_merge.ranks import Group
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
-__all__ = ["Answering", "evaluate", "judge_of", "opened", "opened_judge", "short_names"]
+__all__ = ["Answering", "evaluate", "judge_of", "names_of", "opened", "opened_judge", "short_names"]
 
 VERDICT_TOKENS = 1024
 """What a guard model may say at most: some think before the few words of their verdict."""
@@ -306,6 +306,19 @@ def short_names(models: Sequence[str]) -> list[str]:
     """What the tables call them: the folders' own names where these differ, else what was given."""
     short = [Path(model).name or model for model in models]
     return [name if short.count(name) == 1 else model for name, model in zip(short, models, strict=True)]
+
+
+def names_of(asked: Sequence[str], models: Sequence[str]) -> list[str]:
+    """What the tables call the models that are asked for by these names, or as they were given.
+
+    Raises:
+        EvaluationError: one is not among the models.
+    """
+    names = {given: name for name, model in zip(short_names(models), models, strict=True) for given in (name, model)}
+    for each in asked:
+        if each not in names:
+            raise EvaluationError(f"the gate is asked of {each}, which is not among the models: {', '.join(models)}.")
+    return [names[each] for each in asked]
 
 
 def _folder_names(names: Sequence[str]) -> list[str]:

@@ -84,10 +84,12 @@ def test_a_merge_prints_its_summary_and_its_notes(
     printed = capsys.readouterr()
     assert printed.out.startswith("LlavaForConditionalGeneration: restored columns")
     assert re.search(r"linears +21 adapted, 2 unchanged by tuning, 19 uncalibrated", printed.out)
+    assert "Is out safe again? Not known: nobody measured whether attacks succeed.\n" in printed.out
+    assert f"  hpa-merge eval {call.old} {call.new} {call.out} --safety-test UNSAFE.jsonl " in printed.out
     assert printed.out.splitlines()[-3:] == [
+        "Then, to publish it:",
+        f"  hpa-merge push {call.out} YOUR-NAME/out",
         f"{call.out} is complete.",
-        f"  measure it  hpa-merge eval {call.old} {call.new} {call.out} --safety-test FILE --task-test NAME=FILE",
-        f"  publish it  hpa-merge push {call.out} ORG/NAME",
     ]
     assert printed.err == (
         "Note: 19 of the changed linears came from NEW, because no token of the safety set or of the task set reached "

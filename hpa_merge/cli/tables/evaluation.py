@@ -33,7 +33,7 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
             column.justify = "right"
         for heading, differences in found.rows:
             apart_by.add_row(heading, *map(points, differences))
-        parts += [apart(apart_by), Text(DIFFERENCES, style="dim")]
+        parts += [Text(""), apart(apart_by), Text(DIFFERENCES, style="dim")]
     return Group(*parts)
 
 

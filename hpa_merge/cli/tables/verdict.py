@@ -33,5 +33,5 @@ def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = ()) -> Verd
 
 
 def verdict_text(verdict: Verdict) -> Text:
-    """The verdict without its figures, which a table shows."""
-    return Text("\n".join(verdict_lines(verdict, figures=False)))
+    """The verdict below an empty line, without its figures, which a table shows."""
+    return Text("\n".join(["", *verdict_lines(verdict, figures=False)]))
