@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         NumericalError,
         OutputError,
         PublishError,
+        RankError,
         ResourceError,
         StatisticsError,
     )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hpa_merge.evaluation.metrics import ContinualMetrics, continual_metrics
     from hpa_merge.evaluation.safety_set import SafetySet
     from hpa_merge.evaluation.tuning import Tuning
+    from hpa_merge.progress import silent
     from hpa_merge.publishing.upload import PushReport, push
     from hpa_merge.render.redraw import write_report
     from hpa_merge.report.evaluation import Evaluation, read_evaluation
@@ -68,6 +70,7 @@ _HOME = {
     "NumericalError": "errors",
     "OutputError": "errors",
     "PublishError": "errors",
+    "RankError": "errors",
     "PushReport": "publishing.upload",
     "ResourceError": "errors",
     "RoundRecord": "report.records",
@@ -85,6 +88,7 @@ _HOME = {
     "read_evaluation": "report.evaluation",
     "read_report": "report.schema",
     "session": "api",
+    "silent": "progress",
     "sweep": "api",
     "tune": "api",
     "verify": "verification",
@@ -114,6 +118,7 @@ __all__ = [
     "OutputError",
     "PublishError",
     "PushReport",
+    "RankError",
     "ResourceError",
     "RoundRecord",
     "RunRecord",
@@ -131,6 +136,7 @@ __all__ = [
     "read_evaluation",
     "read_report",
     "session",
+    "silent",
     "sweep",
     "tune",
     "verify",

@@ -11,7 +11,7 @@ from typing import Unpack
 from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
-from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress, silent
+from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.run import merge_all
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.candidates import candidates, split_names
@@ -26,7 +26,9 @@ from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.secrets import shown
 from hpa_merge.isolation import kept
+from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.records import reading_of_sets, reading_options
+from hpa_merge.records.given import several
 from hpa_merge.render.folder import render
 from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation
 from hpa_merge.report.gating import gate
@@ -35,6 +37,7 @@ from hpa_merge.report.schema import MergeReport
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
 
 
+@bars_in_notebooks(on_progress="merging")
 def merge(
     old: str | Path,
     new: str | Path,
@@ -81,7 +84,9 @@ def merge(
         overwrite: replace ``out`` if it exists.
         resume: continue what an interrupted run with the same arguments left next to ``out``.
         page: draw the report as ``hpa_report.html`` with pictures.
-        on_progress: called before each unit, and at the end.
+        on_progress: called from the first check to the end with what is being done, the steps done, and how many there
+            are, which is 1 until it is known. By default there is a bar in a notebook, and nothing elsewhere or with
+            ``hpa_merge.silent``.
 
     Returns:
         The report, which is also in ``out`` as ``hpa_report.json``.
@@ -112,6 +117,7 @@ def merge(
     return merge_all(request, render, on_progress)[Path(out)]
 
 
+@bars_in_notebooks(on_progress="merging")
 def sweep(
     old: str | Path,
     new: str | Path,
@@ -140,17 +146,18 @@ def sweep(
     return merge_all(request, render, on_progress)
 
 
+@bars_in_notebooks(on_progress="asking")
 def calibrate(
     model: str | Path,
     prompts: str | Path,
     out: str | Path,
     *,
     samples: int = 8,
-    judge: str | Guard = "phrases",
+    judge: str | Path | Guard = "phrases",
     seed: int = 0,
-    map: Sequence[str] = (),
-    ignore_field: Sequence[str] = (),
-    image_folder: Sequence[str | Path] = (),
+    map: str | Sequence[str] = (),
+    ignore_field: str | Sequence[str] = (),
+    image_folder: str | Path | Sequence[str | Path] = (),
     overwrite: bool = False,
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
@@ -170,7 +177,7 @@ def calibrate(
         ignore_field: fields of the prompts to ignore.
         image_folder: where relative paths of images start, instead of the file's own folder.
         overwrite: replace ``out`` if it exists.
-        on_progress: called before each batch of prompts.
+        on_progress: called before each batch of prompts; the default is as in :func:`merge`.
         **answering: ``device``, ``batch_size``, ``max_new_tokens``; for a server with OpenAI's protocol ``endpoint``,
             ``concurrency`` and ``timeout`` in seconds; for models that are loaded here ``max_frames``,
             ``chat_template``, ``template_arg`` and ``template_date``, as in :class:`HPAConfig`; ``trust_remote_code``,
@@ -196,6 +203,7 @@ def calibrate(
     return made
 
 
+@bars_in_notebooks(on_progress="evaluating")
 def evaluate(
     models: Sequence[str | Path],
     *,
@@ -204,11 +212,11 @@ def evaluate(
     benign_tests: Mapping[str, str | Path] | None = None,
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
-    judge: str | Guard = "phrases",
+    judge: str | Path | Guard = "phrases",
     seed: int = 0,
-    map: Sequence[str] = (),
-    ignore_field: Sequence[str] = (),
-    image_folder: Sequence[str | Path] = (),
+    map: str | Sequence[str] = (),
+    ignore_field: str | Sequence[str] = (),
+    image_folder: str | Path | Sequence[str | Path] = (),
     answers: str | Path | None = None,
     max_dasr: float | None = None,
     max_task_drop: float | None = None,
@@ -273,8 +281,8 @@ def evaluate(
         "device": how.device,
         "samples": samples,
         "seed": seed,
-        "map": list(map),
-        "ignore_field": list(ignore_field),
+        "map": [*several(map)],
+        "ignore_field": [*several(ignore_field)],
         "endpoint": None if how.endpoint is None else shown(how.endpoint),
         "max_frames": how.max_frames,
         "chat_template": how.chat_template,
@@ -286,7 +294,7 @@ def evaluate(
     }
     return Evaluation(
         models=results,
-        judge=judge.model if isinstance(judge, Guard) else judge,
+        judge=judge.model if isinstance(judge, Guard) else str(judge),
         files=suite.files,
         failures=gate(results, bounds, checked),
         run={
@@ -299,7 +307,7 @@ def evaluate(
     )
 
 
-def _guard_options(judge: str | Guard) -> dict[str, object]:
+def _guard_options(judge: str | Path | Guard) -> dict[str, object]:
     """How a guard model was asked, for the results, without paths and addresses; nothing of another judge."""
     if not isinstance(judge, Guard):
         return {}
@@ -313,6 +321,7 @@ def _guard_options(judge: str | Guard) -> dict[str, object]:
     }
 
 
+@bars_in_notebooks(on_merge="merging", on_answer="evaluating")
 def tune(
     old: str | Path,
     new: str | Path,
@@ -329,7 +338,7 @@ def tune(
     config: HPAConfig | None = None,
     methods: str | Sequence[str] = (),
     settings: Mapping[str, HPAConfig] | None = None,
-    judge: str | Guard = "phrases",
+    judge: str | Path | Guard = "phrases",
     batch_size: int = 8,
     max_new_tokens: int = 128,
     keep_all: bool = False,

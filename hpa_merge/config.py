@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from datetime import date
-from pathlib import Path
+from difflib import get_close_matches
+from pathlib import Path, PurePath
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import yaml
@@ -219,7 +220,11 @@ class HPAConfig(CalibrationOptions, OutOptions):
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name not in options:
-                raise ConfigError(f"{source} has no option {key!r}: the options are {', '.join(sorted(options))}.")
+                close = get_close_matches(name, options, n=1)
+                meant = f" (did you mean {close[0]}?)" if close else ""
+                raise ConfigError(
+                    f"{source} has no option {key!r}{meant}: the options are {', '.join(sorted(options))}."
+                )
             if isinstance(options[name].default, tuple) and (value is None or isinstance(value, str | int | float)):
                 value = () if value is None else (value,)
             elif isinstance(options[name].default, tuple) and isinstance(value, Mapping):
@@ -247,7 +252,9 @@ class HPAConfig(CalibrationOptions, OutOptions):
             self._check(name, isinstance(value, list | tuple) and all(map(fits, value)), f"a list of {words}")
             object.__setattr__(self, name, tuple(map(kind, value)))
         else:
-            self._check(name, isinstance(value, str), "a word")
+            if isinstance(value, PurePath):  # such as that of a chat template
+                object.__setattr__(self, name, str(value))
+            self._check(name, isinstance(value, str | PurePath), "a word")
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:

@@ -11,6 +11,7 @@
     │   ├── PublishError         OUT cannot go to the Hub: it is not whole, or the Hub refuses or cannot be reached
     │   └── StatisticsError      a statistics file is not ours, is damaged, or has a path where it must not lie
     ├── ResourceError            memory ran out: exit status 2 too, because other options can avoid it
+    ├── RankError                another process of the run has ended; durable work can be resumed
     └── NumericalError           NaN or infinity, or a curvature that does not factor: exit status 2 too, because the
                                  remedy lies in the user's files or options
 
@@ -29,6 +30,7 @@ __all__ = [
     "NumericalError",
     "OutputError",
     "PublishError",
+    "RankError",
     "ResourceError",
     "StatisticsError",
 ]
@@ -76,6 +78,10 @@ class StatisticsError(InputError):
 
 class ResourceError(HPAError):
     """The memory of the host or of the device is full; durable work can be resumed."""
+
+
+class RankError(HPAError):
+    """Another process of the same run has ended, so this one cannot finish; durable work can be resumed."""
 
 
 class NumericalError(HPAError):

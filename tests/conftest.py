@@ -14,6 +14,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")  # what a command prints does not depend on how long it takes
 # Before torch is imported, and for every process that a test starts: the matrices are tiny, threads would wait for each
 # other, and pytest-xdist has a process for each core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

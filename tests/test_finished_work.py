@@ -89,7 +89,7 @@ def test_out_appears_during_the_run(tiny: Tiny, tmp_path: Path) -> None:
     case, out = tiny("gpt2"), tmp_path / "out"
 
     def on_progress(what: str, done: int, total: int) -> None:
-        if what == "done":
+        if what == "drawing the page":
             out.mkdir()
             (out / "thesis.tex").write_text("work")
 
@@ -192,7 +192,7 @@ def test_permissions_follow_the_umask(mask: int, tiny: Tiny, tmp_path: Path) -> 
     modes: list[int] = []
 
     def on_progress(what: str, done: int, total: int) -> None:
-        if what == "done":
+        if what == "drawing the page":
             modes.append(stat.S_IMODE((tmp_path / "out.partial.journal").stat().st_mode))
 
     before = os.umask(mask)

@@ -208,7 +208,7 @@ def test_another_input_that_changes(name: str, tiny: Tiny, tmp_path: Path) -> No
     path = task if name == "task.jsonl" else case.new / name
 
     def on_progress(what: str, done: int, total: int) -> None:
-        if what == "done":
+        if what == "drawing the page":
             shutil.copy2(path, tmp_path / "copy")
             (tmp_path / "copy").replace(path)
 

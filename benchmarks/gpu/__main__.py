@@ -1,14 +1,14 @@
 """A merge on one GPU at full size: its time, its memory, and what it cannot be faster than on that machine.
 
-    python benchmarks/gpu FOLDER [--device cuda] [--shape llava-7b]... [--json FILE]
+    python benchmarks/gpu FOLDER [--device cuda] [--nproc 1] [--shape llava-7b]... [--json FILE]
 
 For each shape FOLDER gets a pair of random bfloat16 checkpoints (NEW is OLD changed by 1 %) and calibration files, made
 tensor by tensor on the device; they stay and serve the next call. llava-7b needs 45 GB of disk. Each merge runs in a
 process of its own, once with its inputs in the page cache and once after they were dropped from it (as far as the
 system lets them be dropped); a tiny one goes before all others, so that none pays for the first loading of torch. The
-floors are measured beside them: forwards of a few blocks, matrix products, factorisations, reading and writing.
---json has the figures after every
-step. Exits with status 1 if a run failed or a target was missed.
+floors are measured beside them, on one device: forwards of a few blocks, matrix products, factorisations, reading and
+writing. With --nproc the merge runs on several GPUs. --json has the figures after every step. Exits with status 1 if a
+run failed or a target was missed.
 """
 
 import argparse
@@ -53,16 +53,53 @@ print(json.dumps({
 """
 
 
-def run_merge(folder: Path, device: str) -> dict[str, Any]:
-    """What a process that merges the pair says of itself, and its wall time; OUT is removed afterwards."""
+def run_merge(folder: Path, device: str, nproc: int) -> dict[str, Any]:
+    """What a process that merges the pair says of itself, and its wall time; OUT is removed afterwards.
+
+    Of several processes, the report of the first one says it, and not everything.
+    """
     _remove_out(folder)
     os.sync()
     began = time.monotonic()
+    if nproc > 1:
+        command = [
+            sys.executable,
+            "-m",
+            "hpa_merge",
+            str(folder / "old"),
+            str(folder / "new"),
+            "-o",
+            str(folder / "out"),
+        ]
+        command += ["--safety-calib", str(folder / "safety.jsonl"), "--task-calib", str(folder / "task.jsonl")]
+        command += ["--device", device.partition(":")[0], "--nproc", str(nproc), "--no-page", "-q"]
+        subprocess.run(command, check=True)
+        wall = time.monotonic() - began
+        report = json.loads((folder / "out" / "hpa_report.json").read_text(encoding="utf-8"))
+        _remove_out(folder)
+        return {"wall": wall, "processes": nproc, **_said(report)}
     command = [sys.executable, "-c", MERGE, str(folder), device]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     wall = time.monotonic() - began
     _remove_out(folder)
     return {"wall": wall, **json.loads(result.stdout.splitlines()[-1])}
+
+
+def _said(report: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a report, as :data:`MERGE` prints them."""
+    return {
+        "seconds": report["run"]["seconds"],
+        "importing": None,
+        "host bytes": report["run"]["peak_host_bytes"],
+        "host bytes after imports": None,
+        "device bytes": report["run"]["peak_device_bytes"],
+        "device bytes reserved": None,
+        "adapted": sum(linear["outcome"] == "adapted" for linear in report["linears"]),
+        "linears": len(report["linears"]),
+        "tokens": {each: report[each]["tokens"] for each in ("safety", "task")},
+        "images": {each: report[each]["images"] for each in ("safety", "task")},
+        "versions": report["run"]["versions"],
+    }
 
 
 def _remove_out(folder: Path) -> None:
@@ -82,7 +119,8 @@ def figures(results: dict[str, Any], target: Target) -> list[tuple[str, ...]]:
     floors, columns = results["floors"], []
     for kind, disk in (("warm", "disk"), ("cold", "disk, cold")):
         if kind in results:
-            run, floor = results[kind], max(floors["arithmetic"], floors[disk])
+            run = results[kind]
+            floor = max(floors["arithmetic"] / run.get("processes", 1), floors[disk])
             columns.append(run | {"wall over floor": run["wall"] / floor, "merge over floor": run["seconds"] / floor})
     rows = []
     for label, key, limit, unit, size in (
@@ -162,17 +200,17 @@ def machine(device: str) -> dict[str, str]:
     }
 
 
-def measure(folder: Path, name: str, device: str, note: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def measure(folder: Path, name: str, device: str, nproc: int, note: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Everything of one shape; ``note`` is called with what is known so far."""
     shape, results = SHAPES[name], {}
     steps: dict[str, Callable[[], Any]] = {
         "making": lambda: make_pair(folder, shape, device),
         "disk": lambda: disk_floor(folder),
         "cached": lambda: read_seconds(weights(folder), 4),
-        "warm": lambda: run_merge(folder, device),
+        "warm": lambda: run_merge(folder, device, nproc),
         "arithmetic": lambda: arithmetic_floor(shape, results["warm"], device),
         "dropped": lambda: drop_from_cache(weights(folder)),
-        "cold": lambda: run_merge(folder, device),
+        "cold": lambda: run_merge(folder, device, nproc),
     }
     for step, work in steps.items():
         began = time.monotonic()
@@ -190,6 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--nproc", type=int, default=1, help="processes, one for each GPU")
     parser.add_argument("--shape", choices=list(SHAPES), action="append", help="may be given again; default: both real")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
@@ -204,11 +243,11 @@ def main() -> int:
 
     failed = False
     make_pair(arguments.folder / "tiny", SHAPES["tiny"], device)
-    run_merge(arguments.folder / "tiny", device)
+    run_merge(arguments.folder / "tiny", device, arguments.nproc)
     for name in arguments.shape or ["llava-7b", "llama-70b-block"]:
         folder = arguments.folder / name
         try:
-            results = measure(folder, name, device, lambda so_far, name=name: note(name, so_far))
+            results = measure(folder, name, device, arguments.nproc, lambda so_far, name=name: note(name, so_far))
             note(name, results)
             print(table(name, results, SHAPES[name].target), end="\n\n", flush=True)
         except subprocess.CalledProcessError as error:  # its message has been seen

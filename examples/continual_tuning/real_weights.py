@@ -4,8 +4,8 @@
 
 Each FOLDER is a text model in Hugging Face layout with its tokenizer. Its texts are paragraphs of Python's own
 documentation: 8 short ones in the place of the safety samples, 32 longer ones in the place of the task's. The bases,
-which are made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task, which
-have about as many tokens.
+which are made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task,
+which have about as many tokens.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from transformers import CLIPImageProcessorPil, LlamaTokenizer, PretrainedConfig
 from hpa_merge.calibration.encode import Encoder
 from hpa_merge.calibration.loading import load_tokenizer, processor_template, reason
 from hpa_merge.calibration.templates import TemplateOptions
+from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError
 from hpa_merge.records import PLACEHOLDER, Sample
 
@@ -160,7 +161,9 @@ class _Processor:
         """
         chunks, pictures = text[0].split(PLACEHOLDER), images[0]
         if len(chunks) != len(pictures) + 1:
-            raise ValueError(f"its text has {len(chunks) - 1} times {PLACEHOLDER} for {len(pictures)} images")
+            raise ValueError(
+                f"its text has {len(chunks) - 1} times {PLACEHOLDER} for {counted(len(pictures), 'image')}"
+            )
         ids: list[int] = []
         for number, chunk in enumerate(chunks):
             tokens = list(self.tokenizer(chunk, add_special_tokens=add_special_tokens).input_ids)

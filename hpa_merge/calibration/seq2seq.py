@@ -8,6 +8,7 @@ import torch
 from hpa_merge.calibration.encode import Encoded
 from hpa_merge.calibration.process import EncoderProcess
 from hpa_merge.calibration.showing import Piece
+from hpa_merge.counting import counted
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records import Sample
 
@@ -41,7 +42,7 @@ class PromptAndAnswer:
             length = max_length + said.cut
             return Encoded(
                 {},
-                unfit=f"its answer does not fit into {max_length} tokens, it has {length}",
+                unfit=f"its answer does not fit into {counted(max_length, 'token')}, it has {length}",
             )
         ids = said.inputs["input_ids"]
         start = torch.full_like(ids[:, :1], self._start)

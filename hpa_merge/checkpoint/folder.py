@@ -7,18 +7,18 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hpa_merge.checkpoint.kinds import is_read
-from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, INDEX, choose, is_index
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import open_inside
-from hpa_merge.quantisation import FULL, Refused, configurations, find_format, method_of
 
 __all__ = [
     "check_names",
     "find_shards",
     "has_weights",
     "read_config",
+    "read_described",
     "read_index",
     "read_json",
     "readable",
@@ -39,7 +39,22 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
     """config.json of a folder that holds a model.
 
     Raises:
-        CheckpointError: it is missing, broken, or says that the model is quantised in a way that is not read here.
+        CheckpointError: as :func:`read_described`, or it says that the model is quantised in a way that is not read.
+    """
+    from hpa_merge.quantisation import configurations, find_format  # torch, without which a folder can be refused
+
+    config = read_described(folder, role)
+    for key, found in configurations(config):
+        with readable(folder, role, key, found):
+            find_format(found if isinstance(found, dict) else {})
+    return config
+
+
+def read_described(folder: Path, role: str) -> dict[str, Any]:
+    """config.json of a folder that holds a model, whatever it says about quantisation.
+
+    Raises:
+        CheckpointError: the folder or config.json is missing, or broken.
     """
     if folder.is_file():
         raise CheckpointError(f"{role} {folder} is a file: give its folder.")
@@ -55,9 +70,6 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
         )
     config = read_json(folder, role, "config.json")
     check_names(config, f"{role} {folder}")
-    for key, found in configurations(config):
-        with readable(folder, role, key, found):
-            find_format(found if isinstance(found, dict) else {})
     return config
 
 
@@ -69,6 +81,8 @@ def readable(folder: Path, role: str, key: str, config: Any) -> Iterator[None]:
         key: where config.json has the quantization_config.
         config: the quantization_config.
     """
+    from hpa_merge.quantisation import FULL, Refused, method_of
+
     try:
         yield
     except Refused as refused:

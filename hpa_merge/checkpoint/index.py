@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpa_merge.checkpoint.shard import TensorInfo
+from hpa_merge.counting import counted
 
 __all__ = ["corrected", "mistakes"]
 
@@ -50,4 +51,4 @@ def corrected(parsed: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> b
 
 
 def _some(names: list[str]) -> str:
-    return f"the tensor {names[0]}" if len(names) == 1 else f"{len(names)} tensors, such as {names[0]},"
+    return f"the tensor {names[0]}" if len(names) == 1 else f"{counted(len(names), 'tensor')}, such as {names[0]},"

@@ -18,7 +18,7 @@ from typing import Any, final
 from hpa_merge.files import parsing
 from hpa_merge.files.disk import Foreign, open_written
 
-__all__ = ["Journal", "fingerprint_in", "is_locked"]
+__all__ = ["Journal", "commits_in", "fingerprint_in", "is_locked"]
 
 MARK = "hpa-merge journal"
 FORMAT = 3
@@ -71,14 +71,14 @@ class Journal:
         """Write the first line; raises as :meth:`append`."""
         self.append({MARK: FORMAT, "fingerprint": fingerprint, "side files": side_files})
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line that survives a power failure.
+    def append(self, *lines: Mapping[str, Any]) -> None:
+        """Add lines that survive a power failure.
 
         Raises:
             OSError: the disk is full or refuses; the journal is then unchanged.
         """
         end = os.lseek(self._descriptor, 0, os.SEEK_END)
-        content = memoryview(json.dumps(line).encode() + b"\n")
+        content = memoryview(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         try:
             while content:
                 content = content[os.write(self._descriptor, content) :]
@@ -91,6 +91,18 @@ class Journal:
         """Drop all but the first ``count`` lines, because the data of the others is gone; raises OSError."""
         os.ftruncate(self._descriptor, self._ends[count - 1] if count else 0)
         del self.lines[count:], self._ends[count:]
+
+    def keep(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Keep only the first line and these; those that it did not have when it was opened are added.
+
+        Raises:
+            OSError: the disk is full or refuses; the journal then has fewer lines.
+        """
+        wanted = set(map(id, lines))
+        count = next((n for n, line in enumerate(self.lines[1:], 1) if id(line) not in wanted), len(self.lines))
+        self.cut(count)
+        kept = set(map(id, self.lines))
+        self.append(*(line for line in lines if id(line) not in kept))
 
     def end(self) -> None:
         """Remove the file, because nothing is left to resume. Never raises."""
@@ -190,7 +202,16 @@ def _is_line(content: Mapping[str, Any], *, first: bool) -> bool:
         texts = isinstance(names, list) and all(isinstance(each, str) for each in names)
         return texts and isinstance(content.get("fingerprint"), dict)
     tensors = content.get("tensors")
-    return isinstance(tensors, dict) and all(isinstance(each, str) for each in tensors.values()) and "entry" in content
+    named = isinstance(tensors, dict) and all(isinstance(each, str) for each in tensors.values())
+    return named and "entry" in content and _is_part(content.get("part", [0, 0, 1]))
+
+
+def _is_part(part: Any) -> bool:
+    """Whether it is the number of a commit, a rank, and the number of ranks."""
+    if not isinstance(part, list) or [type(each) for each in part] != [int] * 3:
+        return False
+    commit, rank, ranks = part
+    return bool(commit >= 0 and 0 <= rank < ranks)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -215,6 +236,19 @@ def fingerprint_in(path: Path) -> dict[str, Any]:
         return dict(content["fingerprint"]) if isinstance(content, dict) and _is_line(content, first=True) else {}
     except (json.JSONDecodeError, UnicodeDecodeError):
         return {}
+    finally:
+        os.close(descriptor)
+
+
+def commits_in(path: Path) -> list[dict[str, Any]]:
+    """The lines after the first of the journal at ``path``, which another process may hold.
+
+    Raises:
+        OSError: there is no journal that can be read.
+    """
+    descriptor = open_written(path)
+    try:
+        return [line for line, _ in _whole_lines(descriptor)][1:]
     finally:
         os.close(descriptor)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.checkpoint.joining import journals
 from hpa_merge.checkpoint.journal import fingerprint_in, is_locked
 from hpa_merge.checkpoint.replacing import check_replaceable
 from hpa_merge.errors import OutputError
@@ -35,7 +36,8 @@ class Places:
     Attributes:
         out: the finished folder.
         partial: the folder in which it is made.
-        journal: says what is durable in that folder; also the lock of the run that makes it.
+        journal: says what is durable in that folder; also the lock of the run that makes it. If several ranks make it,
+            those after the first have journals next to this one, which :mod:`hpa_merge.checkpoint.joining` names.
         replaced: where an OUT that is replaced waits until the new one is there.
     """
 
@@ -84,7 +86,7 @@ def check_output(
                 raise OutputError(f"OUT {out} exists already: choose another folder, or replace it with --overwrite.")
             check_replaceable(out)
         with telling(f"the journal {places.journal} cannot be used"):
-            locked = is_locked(places.journal)
+            locked = any(map(is_locked, journals(places.journal)))
         if locked:
             raise OutputError(busy(partial))
         if os.path.lexists(partial):

@@ -78,6 +78,11 @@ class Partial:
         except FileNotFoundError:
             return False
 
+    def sync(self) -> None:
+        """Make what was written to the shards durable; raises OSError."""
+        for descriptor in self._shards.values():
+            os.fsync(descriptor)
+
     def descriptor(self, shard: str) -> int:
         """The file descriptor of a shard, for reading and writing, valid until :meth:`close`.
 
@@ -94,6 +99,23 @@ class Partial:
                     raise Foreign(f"{shard} in it is mounted from elsewhere")
                 self._shards[shard] = descriptor
             return self._shards[shard]
+
+    def reopen(self) -> None:
+        """Open the shards again: only then a network file system shows what other machines have written.
+
+        Raises:
+            Foreign: a shard is another file than before.
+            OSError: one cannot be opened.
+        """
+        with self._lock:
+            before, self._shards = self._shards, {}
+        try:
+            for shard, descriptor in before.items():
+                if not os.path.samestat(os.fstat(descriptor), os.fstat(self.descriptor(shard))):
+                    raise Foreign(f"{shard} in it was replaced during the run")
+        finally:
+            for descriptor in before.values():
+                os.close(descriptor)
 
     def carry(self, source: Checkpoint, but: Collection[str]) -> tuple[dict[str, str], bytes | None]:
         """Copy NEW's side files, and remove what a failed run has left of them.
@@ -141,8 +163,7 @@ class Partial:
         with telling(f"{self.path} cannot be written"):
             for name, content in made.items():
                 write_whole(self.path / name, content)
-            for descriptor in self._shards.values():
-                os.fsync(descriptor)
+            self.sync()
             for name in carried:
                 sync(self.path / name)
             for folder in {(self.path / name).parent for name in carried}:

@@ -5,10 +5,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import final
 
-import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint.reader import Checkpoint
+from hpa_merge.checkpoint.sharing import WHOLE, Share
 
 __all__ = ["Prefetch"]
 
@@ -26,18 +26,21 @@ class Prefetch:
     Call :meth:`close`, or leave the ``with`` block, before the checkpoint is closed.
     """
 
-    def __init__(self, checkpoint: Checkpoint, order: Iterable[str], budget: int, *, pin: bool = False) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, order: Iterable[str], budget: int, *, pin: bool = False, share: Share = WHOLE
+    ) -> None:
         """Start to read.
 
         Args:
             order: names of tensors, as in :meth:`expect`.
             budget: the most bytes that are prefetched; with 0, nothing is prefetched, and there is no thread.
             pin: read into page-locked memory, from which a copy to a CUDA device does not block.
+            share: the part of every tensor that this process reads.
 
         Raises:
             KeyError: there is no tensor of such a name.
         """
-        self._checkpoint, self._budget, self._pin = checkpoint, budget, pin
+        self._checkpoint, self._budget, self._pin, self._share = checkpoint, budget, pin, share
         self._expected: OrderedDict[str, None] = OrderedDict()
         self._reading: str | None = None  # in the thread; None also if that is no longer needed
         self._ready: dict[str, list[Tensor] | BaseException] = {}  # the parts of each tensor
@@ -50,17 +53,26 @@ class Prefetch:
         if budget:
             self._thread.start()
 
+    @property
+    def shares(self) -> bool:
+        """Whether it reads a share of every tensor only."""
+        return self._share.size > 1
+
     def read(self, name: str) -> Tensor:
         """As :meth:`Checkpoint.read`; also raises what the thread has met. A tensor that was given is not held."""
+        return self._checkpoint.finish(name, self.read_parts(name))
+
+    def read_parts(self, name: str) -> list[Tensor]:
+        """As :meth:`Checkpoint.read_parts` with this process's share; raises as :meth:`read`."""
         with self._lock:
             self._expected.pop(name, None)
             self._changed.wait_for(lambda: self._reading != name)
             found = self._take(name)
         if found is None:
-            return self._checkpoint.read(name)
+            return self._checkpoint.read_parts(name, self._share)
         if isinstance(found, BaseException):
             raise found
-        return self._checkpoint.finish(name, found)
+        return found
 
     def expect(self, names: Iterable[str]) -> None:
         """Add names to the end of the order, except those that are expected or ready already.
@@ -133,8 +145,8 @@ class Prefetch:
         parts = []
         try:
             for info in self._checkpoint.parts(name):
-                parts.append(torch.empty(info.shape, dtype=info.dtype, pin_memory=self._pin))
-                for _ in self._checkpoint.stored_pieces(info, nbytes=PIECE, into=parts[-1]):
+                parts.append(self._share.empty(info, pin=self._pin))
+                for _ in self._checkpoint.stored_pieces(info, nbytes=PIECE, into=parts[-1], share=self._share):
                     if self._reading != name:
                         return None
             return parts
@@ -150,4 +162,4 @@ class Prefetch:
         return found
 
     def _size(self, name: str) -> int:
-        return sum(info.nbytes for info in self._checkpoint.parts(name))
+        return -(-sum(info.nbytes for info in self._checkpoint.parts(name)) // self._share.size)

@@ -22,9 +22,11 @@ from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import find_shards, read_config, read_index, readable
 from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading, unreadable
+from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading
+from hpa_merge.checkpoint.sharing import WHOLE, Share
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
 from hpa_merge.checkpoint.unpacking import Unpacking, cast, config_bytes, header_of, name_of, unpack
+from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
@@ -182,7 +184,7 @@ class Checkpoint:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU, in memory of its own, computed if :meth:`computes`; raises as :meth:`pieces`."""
-        return self.finish(name, self._read_parts(name))
+        return self.finish(name, self.read_parts(name))
 
     def finish(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """The result of :meth:`read` from the tensors of :meth:`parts`, whose memory may be reused.
@@ -199,13 +201,14 @@ class Checkpoint:
 
         Other threads run meanwhile; ``safe_open`` would hold the interpreter lock until the last byte is read.
         """
-        return self._unpack(name, self._read_parts(name))
+        return self._unpack(name, self.read_parts(name))
 
-    def _read_parts(self, name: str) -> list[torch.Tensor]:
+    def read_parts(self, name: str, share: Share = WHOLE) -> list[torch.Tensor]:
+        """What is on disk of the :meth:`parts` of a tensor; a ``share`` of it is flat. Raises as :meth:`pieces`."""
         parts = []
         for info in self.parts(name):
-            parts.append(torch.empty(info.shape, dtype=info.dtype))
-            for _ in self.stored_pieces(info, into=parts[-1]):
+            parts.append(share.empty(info))
+            for _ in self.stored_pieces(info, into=parts[-1], share=share):
                 pass
         return parts
 
@@ -238,7 +241,7 @@ class Checkpoint:
         return self._stored_piece(self.parts(name)[0], begin, count)
 
     def stored_pieces(
-        self, info: TensorInfo, *, nbytes: int = CHUNK, into: torch.Tensor | None = None
+        self, info: TensorInfo, *, nbytes: int = CHUNK, into: torch.Tensor | None = None, share: Share = WHOLE
     ) -> Iterator[torch.Tensor]:
         """The elements of a tensor on disk in order, flat, each piece read when it is asked for; none if it is empty.
 
@@ -247,15 +250,17 @@ class Checkpoint:
             nbytes: the most bytes of a piece, which has at least one element.
             into: a contiguous tensor on the CPU with that dtype and number of elements, to read into; its parts are
                 yielded. Without it, each piece has its own memory.
+            share: the part of the tensor that is read.
 
         Raises:
             CheckpointError: its file can no longer be read.
         """
         size = info.dtype.itemsize
-        numel, step = info.nbytes // size, max(1, nbytes // size)
+        (first, numel), step = share.of(info.nbytes // size), max(1, nbytes // size)
         for begin in range(0, numel, step):
             count = min(step, numel - begin)
-            yield self._stored_piece(info, begin, count, None if into is None else into.view(-1)[begin : begin + count])
+            target = None if into is None else into.view(-1)[begin : begin + count]
+            yield self._stored_piece(info, first + begin, count, target)
 
     def _stored_piece(self, info: TensorInfo, begin: int, count: int, into: torch.Tensor | None = None) -> torch.Tensor:
         """The elements ``begin:begin + count`` of a tensor on disk, flat; ``into`` as in :meth:`stored_pieces`."""

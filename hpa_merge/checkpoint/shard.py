@@ -12,8 +12,9 @@ from typing import final
 import torch
 from safetensors import SafetensorError, safe_open
 
+from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.errors import CheckpointError
-from hpa_merge.files.inside import NotInside, TooLong
+from hpa_merge.files.inside import NotInside
 from hpa_merge.files.parsing import INDEX, parse_json
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "read_layout",
     "read_layouts",
     "reading",
-    "unreadable",
 ]
 
 TENSORS = 300_000
@@ -221,15 +221,6 @@ def _diagnose(path: Path, error: SafetensorError) -> str:
     if found > expected:
         return f"{path.name} is too long ({found} bytes instead of {expected}): fetch or save the checkpoint again."
     return f"{path.name} has a broken header ({error}): fetch or save the checkpoint again."
-
-
-def unreadable(folder: Path, role: str, name: str, error: OSError) -> str:
-    """The sentence for a file of OLD or NEW that cannot be read."""
-    if isinstance(error, NotInside | TooLong):
-        return error.sentence(f"{role} {folder}: {name}")
-    return (
-        f"{role} {folder}: {name} cannot be read ({error.strerror or error}): check its permissions, or fetch it again."
-    )
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 OUT has NEW's headers, so every tensor's place is known from the start. The work is done in ``OUT.partial`` next to OUT.
 OUT itself appears whole or not at all, and an OUT that is replaced stays until the new one is there. The journal of
 ``OUT.partial`` says which tensors are durable, so that an interrupted run can be resumed.
+
+Several ranks can make one OUT. The first lays it out; then each writes tensors of its own and has a journal of its own;
+at the end the first publishes.
 """
 
 import contextlib
@@ -10,20 +13,22 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
+from hpa_merge.checkpoint.beginning import Layout, follow, lead
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import copy_range, digest_at, read_at, write_at
-from hpa_merge.checkpoint.journal import Journal
-from hpa_merge.checkpoint.output import Places, busy, check_output, left_behind, telling
+from hpa_merge.checkpoint.joining import ALONE, Rank, remove_others
+from hpa_merge.checkpoint.output import Places, check_output, telling
 from hpa_merge.checkpoint.partial import Partial, needed_bytes
 from hpa_merge.checkpoint.reader import Checkpoint
 from hpa_merge.checkpoint.shard import TensorInfo, read_layout
 from hpa_merge.checkpoint.swap import publish_folder
-from hpa_merge.errors import OutputError
+from hpa_merge.counting import counted
 
 __all__ = ["CheckpointWriter"]
 
@@ -38,7 +43,9 @@ class CheckpointWriter:
     Attributes:
         out: where OUT will appear, absolute.
         partial: the folder next to it in which it is made.
-        resumed: the entries of :meth:`commit` in the run that is resumed; empty for a new run.
+        rank: which of the processes that make OUT this is.
+        resumed: the entries of :meth:`commit` in the run that is resumed, with several ranks those of one commit after
+            the other; empty for a new run.
         damaged: how many of its commits do not count, because a tensor has other bytes than were written.
     """
 
@@ -52,8 +59,11 @@ class CheckpointWriter:
         fingerprint: Mapping[str, Any] | None = None,
         resume: bool = False,
         unchanged: Callable[[], None] = lambda: None,
+        rank: Rank = ALONE,
     ) -> None:
         """Check the place and lay out every shard in ``OUT.partial``: full size, NEW's header, no tensor yet.
+
+        A rank that is not the first opens what the first has laid out: it must be made after that one's.
 
         Args:
             source: NEW; OUT gets its layout and its side files.
@@ -63,58 +73,34 @@ class CheckpointWriter:
             fingerprint: everything that the result depends on, by name, in JSON types.
             resume: resume an ``OUT.partial`` with the same fingerprint, if there is one.
             unchanged: raises if an input has changed; called before each commit and before OUT appears.
+            rank: which of the processes that make OUT this is.
 
         Raises:
             OutputError: as :func:`check_output`; or the disk is full or refuses; or another run is writing there; or
-                the run to resume has another fingerprint.
+                the run to resume has another fingerprint; or this rank does not see what the first has laid out.
             CheckpointError: NEW can no longer be read.
         """
-        heads = {shard: source.header_bytes(shard) for shard in source.shards}
-        sizes = {shard: len(head) for shard, head in heads.items()}
-        for info in source.tensors.values():
-            sizes[info.shard] = max(sizes[info.shard], info.stop)
-        check_output(out, inputs, overwrite, needed=needed_bytes(source), resume=resume)
-        places = Places.of(out)
-        self.out, self.partial = places.out, places.partial
+        layout = Layout.of(source)
+        if rank.first:
+            check_output(out, inputs, overwrite, needed=needed_bytes(source), resume=resume)
+        self._places = Places.of(out)
+        self.out, self.partial, self.rank = self._places.out, self._places.partial, rank
         self._source, self._inputs, self._unchanged = source, tuple(inputs), unchanged
         self._overwrite, self._published = overwrite, False
-        self._begun: set[str] = set()
-        self._done: set[str] = set()
         self._written: dict[str, str] = {}  # since the last commit: SHA-256 of the bytes, by tensor
         self._lock = threading.Lock()
-        self.resumed: tuple[Any, ...] = ()
-        self.damaged = 0
         self._carried: Mapping[str, str] = {}  # SHA-256 by path
         self._digests: dict[str, str] = {}  # of the shards
         self._index: bytes | None = None
-        self._committed = False
-        carried = [path.as_posix() for path in source.side_files().copied]
-        ours = (*source.shards, str(source.index), *carried)
-        self._folder = Partial(self.partial, [Path(each) for each in inputs], ours)
-
-        self._journal = _open_journal(places)
-        self._folder.ours.update(self._journal.side_files)  # NEW may have lost some since the run began
-        if resume and os.path.lexists(places.replaced) and not os.path.lexists(self.out):
-            with telling(f"{places.replaced} cannot be put back as {self.out}"):
-                places.replaced.rename(self.out)  # killed between the two renames of an overwrite
-        try:
-            if not (resume and self._take_up(heads, sizes, dict(fingerprint or {}))):
-                self._claim(resume)
-        except BaseException:
-            self._folder.close()
-            if self.partial.exists():
-                self._journal.close()
-            else:
-                self._journal.end()
-            raise
-        if not self._journal.lines:
-            try:
-                with telling(f"{self.partial} cannot be written"):
-                    self._folder.lay_out(heads, sizes)
-                    self._journal.begin(dict(fingerprint or {}), carried)
-            except BaseException:
-                self.abort()
-                raise
+        self._folder = Partial(self.partial, [Path(each) for each in inputs], layout.files)
+        begin = partial(lead, resume=resume) if rank.first else partial(follow, rank=rank)
+        self._journal, whole = begin(self._places, self._folder, layout, dict(fingerprint or {}))
+        self.resumed = tuple(line["entry"] for line in whole.lines)
+        self.damaged = whole.damaged
+        self._commits = whole.count
+        self._before = frozenset(name for line in whole.lines for name in line["tensors"])
+        self._begun, self._done = set(self._before), set(self._before)
+        self._committed = bool(whole.lines)
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Write a tensor.
@@ -170,7 +156,7 @@ class CheckpointWriter:
     def commit(self, entry: Any) -> None:
         """Make the tensors written since the last commit durable, and note that in the journal.
 
-        Copied tensors are not among them: a resumed run copies them again.
+        Copied tensors are not among them: a resumed run copies them again. All ranks make the same number of commits.
 
         Args:
             entry: what the caller needs when the run is resumed, in JSON types.
@@ -185,7 +171,9 @@ class CheckpointWriter:
             for shard in {info.shard for info in infos if info.nbytes}:
                 os.fsync(self._folder.descriptor(shard))
             self._committed = True  # from here, an interruption may leave the line
-            self._journal.append({"tensors": dict(sorted(self._written.items())), "entry": entry})
+            part = self.rank.part(self._commits)
+            self._journal.append({"tensors": dict(sorted(self._written.items())), "entry": entry, **part})
+        self._commits += 1
         self._written.clear()
 
     def carry(self, but: Collection[str] = ()) -> None:
@@ -203,11 +191,11 @@ class CheckpointWriter:
             RuntimeError: a shard's layout is not NEW's, which is a bug.
             OutputError, CheckpointError: a file cannot be read.
         """
+        for shard in self._source.shards:
+            theirs = [info for info in self._source.tensors.values() if info.shard == shard]
+            if list(read_layout(self.partial, "OUT", shard)) != theirs:
+                raise RuntimeError(f"{shard} has another layout than NEW's")
         if not self._digests:
-            for shard in self._source.shards:
-                theirs = [info for info in self._source.tensors.values() if info.shard == shard]
-                if list(read_layout(self.partial, "OUT", shard)) != theirs:
-                    raise RuntimeError(f"{shard} has another layout than NEW's")
             with telling(f"{self.partial} cannot be read"):
                 self._digests = {shard: digest_at(self._folder.descriptor(shard)) for shard in self._source.shards}
         manifest = {**self._digests, **self._carried}
@@ -233,6 +221,41 @@ class CheckpointWriter:
         """Names of the tensors that are not written yet, in the order of the layout."""
         return tuple(name for name in self._source.tensors if name not in self._done)
 
+    def sync(self) -> tuple[str, ...]:
+        """Make everything durable that this rank has written.
+
+        Returns:
+            Names of all tensors that it has written, which the first rank adopts.
+
+        Raises:
+            OutputError: the disk is full or refuses.
+        """
+        with telling(f"{self.partial} cannot be written"):
+            self._folder.sync()
+        return tuple(sorted(self._done - self._before))
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """Count tensors as written that another rank has written and made durable.
+
+        Raises:
+            RuntimeError: one of them has been written before.
+        """
+        for name in names:
+            with self._once(self._source.tensors[name]):
+                pass
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of this rank's share of the shards, when all ranks have written; raises OutputError."""
+        with telling(f"{self.partial} cannot be read"):
+            if self.rank.count > 1:
+                self._folder.reopen()
+            own = self._source.shards[self.rank.number :: self.rank.count]
+            return {shard: digest_at(self._folder.descriptor(shard)) for shard in own}
+
+    def adopt_digests(self, digests: Mapping[str, str]) -> None:
+        """Take the SHA-256 of every shard from the ranks, so that they are not computed again."""
+        self._digests = dict(digests)
+
     def publish(self, extra: Mapping[str, bytes]) -> None:
         """Complete ``OUT.partial`` with NEW's side files and ``extra``, make it durable, and rename it to OUT.
 
@@ -245,7 +268,11 @@ class CheckpointWriter:
             OutputError: the disk is full or refuses, or somebody else has made OUT meanwhile; OUT is then unchanged.
         """
         if self._published or (left := self.remaining()):
-            reason = "it is published" if self._published else f"{len(left)} tensors are missing, such as {left[0]}"
+            reason = (
+                "it is published"
+                if self._published
+                else f"{counted(len(left), 'tensor', 'are')} missing, such as {left[0]}"
+            )
             raise RuntimeError(f"{self.out} cannot be published: {reason}")
         for name in extra:
             if Path(name).name != name or name in (*self._source.shards, self._source.index):
@@ -263,84 +290,31 @@ class CheckpointWriter:
             on_publish=self._appeared,
         )
         self._folder.close()
-        self._journal.end()
+        self._end_journals()
+
+    def leave(self) -> None:
+        """End without publishing, which the first rank does or has done. Never raises."""
+        self._folder.close()
+        self._journal.close()
 
     def abort(self, *, keep: bool = False) -> None:
         """Remove ``OUT.partial``; with ``keep``, leave it if anything was committed. Never raises.
 
-        An OUT that is published stays.
+        An OUT that is published stays. With several ranks ``keep`` leaves it in any case: others may have committed.
         """
-        if not self._published and not (keep and self._committed):
+        if not self._published and not (keep and (self._committed or self.rank.count > 1)):
             self._folder.remove()
-            self._journal.end()
+            self._end_journals()
         self._folder.close()
         self._journal.close()
 
-    def _claim(self, resume: bool) -> None:
-        """Make an empty ``OUT.partial``; replace one of a run that was interrupted before its journal began.
-
-        Raises:
-            OutputError: it cannot be made, or what is there must not be deleted.
-        """
-        with telling(f"{self.partial} cannot be made"):
-            if resume and self.partial.is_dir():
-                if not self._journal.lines and not self._folder.holds_only(self._source.shards):
-                    raise OutputError(
-                        f"{self.partial} has no journal and holds other files than a run writes first: move it away or "
-                        "delete it."
-                    )
-                self._folder.check_ours()
-                self._folder.remove()
-            try:
-                self._folder.make()
-            except FileExistsError as error:
-                raise OutputError(left_behind(self.partial)) from error
-            self._journal.cut(0)
-
-    def _take_up(self, heads: Mapping[str, bytes], sizes: Mapping[str, int], fingerprint: Mapping[str, Any]) -> bool:
-        """Resume where the journal ends, as far as its tensors have the bytes that were written.
-
-        Returns:
-            Whether there is anything to resume.
-
-        Raises:
-            OutputError: the run has another fingerprint, and the sentence names the first difference; or the folder
-                holds something else.
-        """
-        if not self._journal.lines or not self.partial.is_dir():
-            return False
-        with telling(f"{self.partial} cannot be resumed"):
-            self._folder.take()
-            if not self._folder.is_laid_out(sizes):
-                return False
-            self._folder.check_ours()
-        begun, *commits = self._journal.lines
-        for name in sorted(begun["fingerprint"].keys() | fingerprint.keys()):
-            was, now = begun["fingerprint"].get(name), fingerprint.get(name)
-            if was != now:
-                raise OutputError(
-                    f"{self.partial} was begun with {_shown(name)} {_shown(was)}, and now it is {_shown(now)}: "
-                    "resume with the same, or delete the folder."
-                )
-        with telling(f"{self.partial} cannot be resumed"):
-            for shard, head in heads.items():
-                write_at(self._folder.descriptor(shard), memoryview(head), 0)
-            intact = next((n for n, commit in enumerate(commits) if not self._is_intact(commit)), len(commits))
-            self.damaged = len(commits) - intact
-            self._journal.cut(1 + intact)
-        self._done.update(name for commit in commits[:intact] for name in commit["tensors"])
-        self._begun.update(self._done)
-        self.resumed = tuple(commit["entry"] for commit in commits[:intact])
-        self._committed = bool(intact)
-        return True
-
-    def _is_intact(self, commit: Mapping[str, Any]) -> bool:
-        """Whether the tensors of a journal's line are NEW's, and have the bytes that were written."""
-        for name, written in commit["tensors"].items():
-            info = self._source.tensors.get(name)
-            if info is None or digest_at(self._folder.descriptor(info.shard), info.start, info.stop) != written:
-                return False
-        return True
+    def _end_journals(self) -> None:
+        """Remove the journals of all ranks, the first one last, because it is the lock. Never raises."""
+        remove_others(self._places.journal)
+        if not self.rank.first:
+            with contextlib.suppress(OSError):
+                self._places.journal.unlink()
+        self._journal.end()
 
     @contextlib.contextmanager
     def _once(self, info: TensorInfo) -> Iterator[None]:
@@ -360,18 +334,3 @@ class CheckpointWriter:
 
     def _appeared(self) -> None:
         self._published = True
-
-
-def _shown(value: object, most: int = 200) -> str:
-    """A value of a fingerprint for a sentence, shortened, because the journal may hold anything."""
-    text = str(value)
-    return text if len(text) <= most else f"{text[:most]}…"
-
-
-def _open_journal(places: Places) -> Journal:
-    """The journal of ``OUT.partial``, locked; raises OutputError if another run holds it or it cannot be opened."""
-    with telling(f"{places.journal} cannot be written"):
-        try:
-            return Journal(places.journal)
-        except BlockingIOError as error:
-            raise OutputError(busy(places.partial)) from error

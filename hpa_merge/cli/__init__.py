@@ -10,7 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
@@ -18,18 +18,20 @@ import click
 from hpa_merge.cli.calib import calib_command
 from hpa_merge.cli.completion import asked_for, completion_command, completions
 from hpa_merge.cli.demo import demo_command
-from hpa_merge.cli.ending import INTERRUPTED, INTERRUPTION, STOPPED, ending_soon
+from hpa_merge.cli.ending import INTERRUPTION, STOPPED, ending_soon
 from hpa_merge.cli.evaluate import eval_command
 from hpa_merge.cli.inspect import inspect_command
 from hpa_merge.cli.merging import merge_command, sweep_command
 from hpa_merge.cli.push import push_command
+from hpa_merge.cli.ranks import HandOver, Voice, is_first, started
 from hpa_merge.cli.report import report_command
 from hpa_merge.cli.samples import samples_command
 from hpa_merge.cli.score import score_command
+from hpa_merge.cli.suggesting import command_first, meant_command, meant_option
 from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.cli.verify import verify_command
-from hpa_merge.errors import HPAError
+from hpa_merge.errors import HPAError, RankError
 from hpa_merge.inputs.secrets import recorded, secrets_of, without_secrets
 
 __all__ = ["main"]
@@ -61,55 +63,69 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (asked := asked_for()) and (answer := completions(asked, merge_command, COMMANDS)) is not None:
         click.echo(answer)
         return
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    typed = shlex.join(["hpa-merge", *recorded(words)])
+    words = command_first(sys.argv[1:] if arguments is None else arguments, COMMANDS)
+    given, typed = tuple(words), shlex.join(["hpa-merge", *recorded(words)])
     secrets = frozenset().union(*map(secrets_of, words))
-    command, name = merge_command, "hpa-merge"
+    command: click.Command = merge_command
+    name = "hpa-merge"
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"hpa-merge {words.pop(0)}"
+    elif sentence := meant_command(words, COMMANDS):
+        if is_first():
+            with suppress(OSError):
+                complain(sentence)
+        sys.exit(USAGE)
     allow_many_files()
     allow_any_text()
     resumable = any(parameter.name == "resume" for parameter in command.params)
     interruption = INTERRUPTION if resumable else STOPPED
     verbose = "-v" in words or "--verbose" in words
-    try:
-        check_environment()
-        with ending_soon(interruption) as came:
-            try:
-                _printed(lambda: command.main(words, prog_name=name, standalone_mode=False, obj=typed))
-            except (OSError, SystemExit):
-                if came.is_set():  # click could not write to a closed terminal
-                    raise KeyboardInterrupt from None
-                raise
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except click.ClickException as error:
-        told = io.StringIO()
-        error.show(told)
-        with suppress(OSError):
-            click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
-        sys.exit(USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        _tell(interruption)
-        sys.exit(INTERRUPTED)
-    except HPAError as error:
-        _trace(verbose, secrets)
-        _tell(str(error))
-        sys.exit(USAGE)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in UNWRITABLE:
-            _drop_output()
-            if error.errno == errno.EPIPE:  # the reader closed the pipe
-                sys.exit(FAILURE)
-            what = "the output" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
-            _tell(f"{what} cannot be written ({error.strerror}): free some space, or choose another place.")
-            sys.exit(USAGE)
-        _trace(verbose, secrets)
-        if isinstance(error, OSError) and (given := _given(error, typed)) is not None:
-            _tell(f"{given} cannot be used ({error.strerror}): check the path.")
-            sys.exit(USAGE)
-        _tell(f"{type(error).__name__}: {error} (a bug of hpa-merge or of a library; -v shows the traceback)")
-        sys.exit(FAILURE)
+    voice = Voice(interruption)
+    with ExitStack() as left:  # a process stays among the others of its run until it has told why it ends
+        try:
+            check_environment()
+            left.enter_context(voice.joined(name, verbose))
+            with ending_soon(voice.tell_interruption) as came:
+                try:
+                    _printed(lambda: command.main(words, prog_name=name, standalone_mode=False, obj=typed))
+                except (OSError, SystemExit):
+                    if came.is_set():  # click could not write to a closed terminal
+                        raise KeyboardInterrupt from None
+                    raise
+                except HandOver as asked:
+                    sys.exit(started(asked, given, interruption))
+        except click.exceptions.Exit as exit_:
+            voice.exit(exit_.exit_code)
+        except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption):
+                error = click.UsageError(meant_option(error, command, words, COMMANDS), error.ctx)
+            told = io.StringIO()
+            error.show(told)
+            if voice.may_tell(USAGE):
+                with suppress(OSError):
+                    click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
+            voice.exit(USAGE)
+        except (click.Abort, KeyboardInterrupt):
+            voice.exit(voice.tell_interruption())
+        except RankError as error:
+            _trace(verbose, secrets)
+            voice.exit(voice.tell_loss(error))
+        except HPAError as error:
+            _trace(verbose, secrets)
+            voice.exit(voice.tell(str(error), USAGE))
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in UNWRITABLE:
+                _drop_output()
+                if error.errno == errno.EPIPE:  # the reader closed the pipe
+                    voice.exit(FAILURE)
+                what = "the output" if error.filename is None else f"{os.fsdecode(error.filename):.80}"
+                sentence = f"{what} cannot be written ({error.strerror}): free some space, or choose another place."
+                voice.exit(voice.tell(sentence, USAGE))
+            _trace(verbose, secrets)
+            if isinstance(error, OSError) and (place := _given(error, typed)) is not None:
+                voice.exit(voice.tell(f"{place} cannot be used ({error.strerror}): check the path.", USAGE))
+            sentence = f"{type(error).__name__}: {error} (a bug of hpa-merge or of a library; -v shows the traceback)"
+            voice.exit(voice.tell(sentence, FAILURE))
 
 
 def _printed(run: Callable[[], object]) -> None:
@@ -120,12 +136,6 @@ def _printed(run: Callable[[], object]) -> None:
         sys.stdout.flush()
         raise
     sys.stdout.flush()
-
-
-def _tell(sentence: str) -> None:
-    """Complain if possible: the terminal may be closed, or the disk full."""
-    with suppress(OSError):
-        complain(sentence)
 
 
 def _trace(verbose: bool, secrets: frozenset[str]) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.early import refuse_unsafe_prompts
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     BASE,
@@ -19,9 +21,15 @@ from hpa_merge.cli.model_options import (
     reading,
 )
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
+from hpa_merge.counting import counted
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped,
+    needed=("prompts", "output", "count", "judge"),
+    short_help="Make the safety samples from OLD's own refusals.",
+    context_settings=HELP,
+)
 @click.argument("old", shell_complete=folders)
 @click.option("--prompts", type=FILE, required=True, metavar="FILE|ID", help="Unsafe prompts, with or without images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The safety set: a new file, JSON Lines.")
@@ -41,6 +49,7 @@ def calib_command(
     check_endpoint(given)
     check_folders([old], given)
     judge = judge_from(given)
+    refuse_unsafe_prompts(prompts, given)
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from hpa_merge.api import calibrate
 
@@ -59,9 +68,10 @@ def calib_command(
             )
     if not quiet:
         shares = ", ".join(f"{number} {name}" for name, number in sorted(made.categories.items()))
-        click.echo(f"{output} has {len(made.samples)} samples{f' ({shares})' if shares else ''}.")
+        click.echo(f"{output} has {counted(len(made.samples), 'sample')}{f' ({shares})' if shares else ''}.")
         why = ", ".join(f"{number} {reason}" for reason, number in sorted(made.reasons.items()))
         click.echo(
-            f"Asked {made.asked} prompts; kept {len(made.samples)} refusals, dropped {made.dropped} other answers"
+            f"Asked {counted(made.asked, 'prompt')}; kept {counted(len(made.samples), 'refusal')}, "
+            f"dropped {counted(made.dropped, 'other answer')}"
             f"{f' ({why})' if why else ''}."
         )

@@ -20,6 +20,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command(
+    short_help="Print the completion script for bash, zsh or fish.",
     context_settings=HELP,
     epilog="""\b
 For every new shell, add this line to ~/.bashrc (or with zsh instead of bash to ~/.zshrc):

@@ -5,7 +5,9 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar
+from hpa_merge.cli.closing import tell_next
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar, say
+from hpa_merge.files.claiming import claim_empty
 
 ASKED: dict[str, Any] = {
     **{"device": "cpu", "batch_size": 32, "max_new_tokens": 8},
@@ -14,7 +16,7 @@ ASKED: dict[str, Any] = {
 """How the demo's models are asked, and the bounds of its gate."""
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Train a small LLaVA in a folder, tune it, and merge both.", context_settings=HELP)
 @click.argument("folder", type=FILE)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawings and of the training.")
 @options(QUIET)
@@ -24,7 +26,8 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
     Everything is real and small: a model is trained on drawn images and aligned to refuse. Tuning on a new task then
     costs it some refusals, and the merge restores them. It takes less than a minute on two cores, without a network.
     """
-    with libraries(verbose, encoding=True):
+    claim_empty(folder)
+    with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
         from hpa_merge.api import evaluate, merge
@@ -35,9 +38,14 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
         from hpa_merge.render.redraw import write_report
 
         console = Console(quiet=quiet, highlight=False)
-        files = make_demo(folder, seed=seed, on_stage=lambda text: console.print(f"{text} …"))
-        console.print("Merging OLD and NEW into OUT …")
-        with progress_bar(quiet) as on_progress:
+
+        def on_stage(text: str) -> None:
+            if not quiet:
+                say(f"{text} …")
+
+        with progress_bar(quiet, "demo") as on_progress:
+            files = make_demo(folder, seed=seed, on_stage=on_stage, on_progress=on_progress)
+            on_stage("Merging OLD and NEW into OUT")
             report = merge(
                 files.old,
                 files.new,
@@ -47,14 +55,15 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
                 page=False,
                 on_progress=on_progress,
             )
+            on_stage("Asking OLD, NEW and OUT")
+            with alone():
+                models = (files.old, files.new, files.out)
+                tests: dict[str, Any] = {**files.tests, **ASKED}
+                evaluation = evaluate(models, **tests, gated=[files.out], on_progress=on_progress)
+            files.results.write_text(evaluation.to_json(), encoding="utf-8")
+            on_progress("drawing the page", 0, 1)
+            report = write_report(files.out, evaluation=files.results)
         console.print(merge_summary(report, str(files.out)))
-        console.print("Asking OLD, NEW and OUT …")
-        with progress_bar(quiet, "evaluating") as on_progress, alone():
-            models = (files.old, files.new, files.out)
-            tests: dict[str, Any] = {**files.tests, **ASKED}
-            evaluation = evaluate(models, **tests, gated=[files.out], on_progress=on_progress)
-        files.results.write_text(evaluation.to_json(), encoding="utf-8")
-        report = write_report(files.out, evaluation=files.results)
         console.print(evaluation_table(evaluation))
         console.print(verdict_text(report.verdict), soft_wrap=True)
-        console.print(next_steps(files), soft_wrap=True)
+        tell_next(next_steps(files), quiet)

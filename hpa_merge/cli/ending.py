@@ -3,10 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-from hpa_merge.cli.terminal import complain
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 INTERRUPTED = 130
 """The exit status after a signal."""
@@ -25,11 +23,14 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def ending_soon(sentence: str = INTERRUPTION) -> Iterator[threading.Event]:
+def ending_soon(tell: Callable[[], int]) -> Iterator[threading.Event]:
     """SIGINT, SIGTERM and SIGHUP end the block with ``KeyboardInterrupt`` or, if that takes long, the process.
 
     Python handles a signal only between two of its own steps. A thread is woken too, and ends the process if a library
     goes on computing. The block gets an event that is set when a signal has come.
+
+    Args:
+        tell: tells the user, and returns the exit status.
     """
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -43,9 +44,7 @@ def ending_soon(sentence: str = INTERRUPTION) -> Iterator[threading.Event]:
         while (number := os.read(told, 1)) and number[0] not in ENDING:
             pass
         if number and not over.wait(GRACE):
-            with suppress(OSError):  # the terminal may be gone
-                complain(sentence)
-            os._exit(INTERRUPTED)
+            os._exit(tell())
 
     def interrupt(number: int, frame: object) -> None:
         came.set()

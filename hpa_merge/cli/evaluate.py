@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.closing import tell_notes
+from hpa_merge.cli.early import refuse_tests
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
     BASE,
@@ -57,13 +60,21 @@ OUTPUT_OPTIONS = (
 )
 
 
+NEEDED = ("safety_test", "task_test", "benign_test", "judge", "json_file", "samples")
+"""Options that everyone needs."""
+
 BOUNDS = ("max_asr", "max_dasr", "max_task_drop", "max_over_refusal")
 
 PASSED_ON = ("samples", "seed", "answers", *BOUNDS, "max_broken", "confident", "gated")
 """Options that are passed on to :func:`hpa_merge.evaluate`."""
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped,
+    needed=NEEDED,
+    short_help="Ask several models the same prompts, and gate on the result.",
+    context_settings=HELP,
+)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=folders)
 @options(
     TEST_OPTIONS,
@@ -93,6 +104,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     folders = [*map(Path, models), *test_files(given)]
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
+    refuse_tests(given, given)
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from rich.console import Console
 
@@ -115,11 +127,10 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
             )
     if given["json_file"] is not None:
         write(given["json_file"], evaluation.to_json())
+    tell_notes(evaluation.notes, quiet)
     console = Console(quiet=quiet, highlight=False, markup=False)
     console.print(evaluation_table(evaluation))
     console.print(verdict_text(verdict_of_models(evaluation, given["gated"])), soft_wrap=True)
-    for sentence in evaluation.notes if not quiet else ():
-        complain(sentence, "Note")
     for sentence in evaluation.failures:
         complain(sentence, "Gate")
     if evaluation.failures:

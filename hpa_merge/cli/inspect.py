@@ -9,7 +9,7 @@ from hpa_merge.cli.terminal import FILE, HELP
 from hpa_merge.errors import ConfigError
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Show what merges decided, side by side, by layer, by round.", context_settings=HELP)
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="OUT...")
 @click.option(
     "--layer", metavar="REGEX", help="Only linears whose tensor name matches REGEX; a few are shown with every figure."

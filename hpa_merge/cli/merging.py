@@ -10,11 +10,14 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
+from hpa_merge.cli.closing import last_lines, tell_next, tell_notes
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
+from hpa_merge.cli.ranks import NPROC, hand_over, is_first
 from hpa_merge.cli.settings import read_settings
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
@@ -22,21 +25,8 @@ from hpa_merge.methods import RULES, find_rule, method_of
 if TYPE_CHECKING:
     from hpa_merge.engine.request import MergeRequest
 
-EPILOG = """\b
-Further commands, in OLD's place:
-  calib       make the safety samples from OLD's own refusals
-  completion  print the completion script for bash, zsh or fish
-  demo        train a small LLaVA in a folder, tune it, and merge both
-  eval        ask several models the same prompts, compare them, and gate on the result
-  inspect     show what merges decided, side by side, layer by layer, or round by round
-  push        publish a merged folder on the Hub
-  report      draw the report of a merged folder again, with the results of an evaluation
-  samples     show a file of samples as a model gets them
-  score       print the paper's metrics of a sequence of tuning steps
-  sweep       try several settings: many OUTs from one read of OLD and NEW
-  tune        find the setting that is safe enough and loses least, and make OUT with it
-  verify      check that a merged folder is complete and correct
-"""
+NEEDED = ("safety_calib", "task_calib", "output", "p_max", "dry_run", "resume")
+"""Options of a merge that everyone needs."""
 
 OPTIONAL = ("vision_tower", "stats", "first")
 PATHS = ("safety_calib", "output", *OPTIONAL)
@@ -107,6 +97,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         ),
         click.option("--max-memory", type=Size(), help="Most memory to use on the device, such as 20GB."),
         click.option("--max-host-memory", type=Size(), help="Most memory to use on the host next to a GPU."),
+        NPROC,
         click.option("--config", "config_file", type=FILE, help="YAML file with these options."),
         click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
         click.option("--resume", is_flag=True, help="Resume what an interrupted run left next to OUT."),
@@ -116,7 +107,14 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
     return options(group, QUIET)
 
 
-@click.command(context_settings=HELP, epilog=EPILOG)
+def _further() -> Mapping[str, str]:
+    """The further commands, and the first sentence of each one's help."""
+    from hpa_merge.cli import COMMANDS
+
+    return {name: command.get_short_help_str(limit=100).rstrip(".") for name, command in COMMANDS.items()}
+
+
+@click.command(cls=Grouped, needed=NEEDED, further=_further, context_settings=HELP)
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @job_options("OUT: a new folder.")
@@ -127,10 +125,9 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
 def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, verbose: bool, **given: Any) -> None:
     """Repair an aligned model after a tuning step.
 
-    OLD is the checkpoint before tuning. NEW is the one after it, or a PEFT adapter that was trained on OLD. Both are
-    folders or names on the Hub (org/name[:folder][@revision]). From them, a few safety samples and some samples of the
-    new task, hpa-merge computes which input columns of each linear weight to restore to their old values, and writes
-    the result to OUT. It trains nothing and never holds a whole model in memory.
+    OLD is the checkpoint before tuning, NEW the one after it or a PEFT adapter on OLD: folders, or names on the Hub
+    (org/name[:folder][@revision]). In OUT, the input columns that safety needs most are OLD's again. Nothing is
+    trained, and no whole model is ever in memory.
     """
     paths, values = read_options(context, given)
     rule = find_rule(method_of(values))
@@ -139,6 +136,13 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     outs = {out: HPAConfig.from_mapping(values, source=str(given["config_file"]))}
     if given["private"] and given["push_to_hub"] is None:
         raise click.UsageError("--private is for --push-to-hub ID.")
+    hand_over(given["nproc"], outs[out].device)
+    request = request_of(context, (old, new), outs, paths, given)
+    refuse_early(request)
+    if given["push_to_hub"] is not None:  # before the work
+        from hpa_merge.publishing.destination import Destination, check_destination
+
+        check_destination(Destination(given["push_to_hub"], given["private"]))
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
@@ -146,30 +150,28 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from hpa_merge.cli.tables.verdict import verdict_text
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
-        from hpa_merge.publishing.destination import Destination, check_destination
-        from hpa_merge.render.folder import render
+        from hpa_merge.render.folder import PAGE, render
 
-        if given["push_to_hub"] is not None:  # before the work
-            check_destination(Destination(given["push_to_hub"], given["private"]))
         console = Console(quiet=quiet)
-        request = request_of(context, (old, new), outs, paths, given)
         if given["dry_run"]:
-            with progress_bar(quiet, "reading") as on_progress:
+            with progress_bar(quiet, "planning") as on_progress:
                 plan = preview(request, on_progress)[out]
             console.print(plan_summary(plan))
             return
         with progress_bar(quiet) as on_progress:
             report = merge_all(request, render, on_progress)[out]
+        tell_notes(report.warnings, quiet)
         console.print(merge_summary(report, str(out)))
         console.print(verdict_text(report.verdict), soft_wrap=True)
-        if not quiet:
-            for sentence in report.warnings:
-                complain(sentence, "Note")
-        if given["push_to_hub"] is not None:
+        page = PAGE if (out / PAGE).is_file() else ""
+        tell_next(last_lines(report, out, page=page, publish=given["push_to_hub"] is None), quiet)
+        if given["push_to_hub"] is not None and is_first():
             publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped, needed=NEEDED, short_help="Try several settings: many OUTs from one read.", context_settings=HELP
+)
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @click.argument("settings", type=FILE)
@@ -187,9 +189,12 @@ def sweep_command(
     paths, values = read_options(context, given)
     require(context, paths, ["output"])
     folder = paths.pop("output")
-    HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
+    base = HPAConfig.from_mapping(values, source=str(given["config_file"]))  # otherwise every entry would fail
     outs = {folder / name: config for name, config in read_settings(settings, values).items()}
     require(context, paths, [f"{purpose}_calib" for config in outs.values() for purpose in config.sets])
+    hand_over(given["nproc"], base.device)
+    request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
+    refuse_early(request, made=folder)
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
@@ -199,19 +204,23 @@ def sweep_command(
         from hpa_merge.render.folder import render
 
         console = Console(quiet=quiet)
-        request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
         with outs_folder(folder, [Path(old), Path(new)]):
             if given["dry_run"]:
-                with progress_bar(quiet, "reading") as on_progress:
+                with progress_bar(quiet, "planning") as on_progress:
                     plans = preview(request, on_progress)
                 console.print(sweep_plan_summary({out.name: plan for out, plan in plans.items()}))
                 return
             with progress_bar(quiet) as on_progress:
                 reports = merge_all(request, render, on_progress)
+        tell_notes((sentence for report in reports.values() for sentence in report.warnings), quiet)
         console.print(sweep_summary({out.name: report for out, report in reports.items()}, str(folder)))
-        if not quiet:
-            for sentence in dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings):
-                complain(sentence, "Note")
+
+
+def refuse_early(request: "MergeRequest", made: Path | None = None) -> None:
+    """As :func:`hpa_merge.engine.early.refuse_early`, which is imported when it is needed."""
+    from hpa_merge.engine.early import refuse_early
+
+    refuse_early(request, made)
 
 
 def request_of(
@@ -290,7 +299,7 @@ def require(context: click.Context, paths: Mapping[str, Any], names: Collection[
 
 @contextmanager
 def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
-    """Create the folder of the OUTs if it is missing, and remove it again if it stays empty.
+    """Create the folder of the OUTs if it is missing, and remove it again if it stays empty; rank 0 does, of several.
 
     Raises:
         OutputError: it cannot be created, or is inside an input.
@@ -301,7 +310,7 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
         raise OutputError(
             f"{folder} would lie in the input {found}, and inputs are never written to: choose a folder outside of it."
         )
-    ours = not folder.exists()
+    ours = not folder.exists() and is_first()
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpa_merge.cli.early import refuse_out
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, libraries, options, progress_bar
+from hpa_merge.counting import counted
 from hpa_merge.errors import HPAError, PublishError
 
 if TYPE_CHECKING:
     from hpa_merge.publishing.upload import PushReport
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Publish a merged folder on the Hub.", context_settings=HELP)
 @click.argument("out", type=FILE)
 @click.argument("repo", metavar="ID")
 @click.option("--private", is_flag=True, help="Make the repository private if it is created.")
@@ -29,6 +31,11 @@ def push_command(out: Path, repo: str, quiet: bool, verbose: bool, **given: Any)
     command again: it sends only what has not arrived. The same commit deletes what ID holds of an earlier model, and
     --dry-run lists it. Log in with "hf auth login", or set HF_TOKEN.
     """
+    from hpa_merge.publishing.destination import Destination, check_login
+
+    where = Destination(repo, given["private"], given["branch"], given["pull_request"])
+    refuse_out(out)
+    check_login(where)
     with libraries(verbose, downloads=not quiet):
         _push(out, repo, quiet, given)
 
@@ -71,7 +78,7 @@ def _lines(report: "PushReport", out: Path, repo: str) -> list[str]:
     total = sum(report.files.values())
     size = f"{total / 1e9:.1f} GB" if total >= 1e8 else f"{total / 1e6:.1f} MB"
     if not done:
-        lines += [f"  {name} ({count} bytes)" for name, count in report.files.items()]
+        lines += [f"  {name} ({counted(count, 'byte')})" for name, count in report.files.items()]
     if report.changed and not report.unchanged:
         lines.append(f"With its name on the Hub and without local paths: {', '.join(report.changed)}.")
     if report.left_out:
@@ -81,7 +88,9 @@ def _lines(report: "PushReport", out: Path, repo: str) -> list[str]:
     if report.unchanged:
         lines.append(f"{repo} holds all of {out} already: {report.address}")
     elif done:
-        lines.append(f"{out} is published, {len(report.files)} files, {size}: {report.address}")
+        lines.append(f"{out} is published, {counted(len(report.files), 'file')}, {size}: {report.address}")
     else:
-        lines.append(f"{out} is sound: {len(report.files)} files, {size}, would go to {repo}. Nothing was done.")
+        lines.append(
+            f"{out} is sound: {counted(len(report.files), 'file')}, {size}, would go to {repo}. Nothing was done."
+        )
     return lines

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from hpa_merge.cli.early import refuse_out
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Draw the report of a merged folder again.", context_settings=HELP)
 @click.argument("out", type=FILE)
 @click.option("--evaluation", type=FILE, help="A file of hpa-merge eval --json: it becomes part of the report.")
 @click.option("--name", help="The name of OUT's model in that file, if the file does not name the folder.")
@@ -20,7 +21,8 @@ def report_command(
 
     With --evaluation, all three show what was measured of OUT. Each file is replaced atomically.
     """
-    with libraries(verbose):
+    refuse_out(out)
+    with libraries(verbose, downloads=not quiet):
         from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
 

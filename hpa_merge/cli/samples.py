@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.closing import tell_notes
+from hpa_merge.cli.early import refuse_model, refuse_samples
 from hpa_merge.cli.model_options import BASE, READING_OPTIONS, TRUST
 from hpa_merge.cli.options import config_option
-from hpa_merge.cli.terminal import FILE, HELP, complain, libraries, options
+from hpa_merge.cli.terminal import FILE, HELP, libraries, options
 from hpa_merge.config import HPAConfig
 from hpa_merge.records.example import Purpose
 
@@ -15,7 +17,7 @@ DRAWN = ("max_length", "max_frames", "seed", "conversation", "chat_template", "t
 """Options of a merge that decide what a model gets of a file."""
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Show a file of samples as a model gets them.", context_settings=HELP)
 @click.argument("file", metavar="FILE|ID")
 @click.option("--model", type=FILE, required=True, metavar="FOLDER", help="OLD for a safety set, NEW for a task set.")
 @click.option(
@@ -53,6 +55,8 @@ def samples_command(
     encoded, so that what is cut, dropped or refused is known before the merge.
     """
     config = HPAConfig(**given).calibration
+    refuse_model(model, "MODEL", adapter=True)
+    refuse_samples(file)
     with libraries(verbose, encoding=True):
         from rich.console import Console
 
@@ -79,9 +83,8 @@ def samples_command(
             base=base,
             trust_remote_code=trust_remote_code,
         )
+    tell_notes(found.notes, quiet=False)
     console = Console(highlight=False, markup=False)
     rows = [(f"{purpose} set", calibration_text(found.record))]
     rows += [("chat template", found.record.template)] if found.record.template else []
     console.print(facts_table(*rows), shown_set(found.shown), sep="\n")
-    for sentence in found.notes:
-        complain(sentence, "Note")

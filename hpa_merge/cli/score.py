@@ -9,7 +9,7 @@ import click
 from hpa_merge.cli.terminal import FILE, HELP
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Print the paper's metrics of a sequence of tuning steps.", context_settings=HELP)
 @click.argument("folder", type=FILE)
 @click.option("--tasks", metavar="NAME,NAME…", help="The task learned at each step, in order.  [default: all tasks]")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")

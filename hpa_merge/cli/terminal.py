@@ -3,10 +3,9 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import reduce
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -14,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.secrets import without_secrets
+from hpa_merge.progress import Bar, Lines, Progress, disabled, silent
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -34,25 +34,41 @@ def options(*groups: Options) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 @contextmanager
-def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the steps with the time left, shown on a terminal only."""
+def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Progress]:
+    """A bar with a clock and the time left on a terminal; elsewhere a line every few seconds."""
+    if quiet or disabled():
+        yield silent
+        return
+    display = Bar(what) if on_terminal() else Lines(what, lambda line: click.echo(line, err=True))
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be erased."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def say(line: str) -> None:
+    """Print a line to standard output, above the bar if there is one."""
     from tqdm import tqdm
 
-    form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
-    bars: list[tqdm[Any]] = []  # created at the first step: downloads before it have bars of their own
+    tqdm.write(line, file=sys.stdout)
 
-    def on_progress(step: str, done: int, total: int) -> None:
-        if not bars:
-            bars.append(tqdm(disable=True if quiet else None, bar_format=form, desc=what, leave=False))
-        bars[0].total = total
-        bars[0].set_postfix_str(step, refresh=False)
-        bars[0].update(done - bars[0].n)
 
+@contextmanager
+def noticed(text: str) -> Iterator[None]:
+    """Show ``text`` on the terminal during the block; a thread would not survive the fork of a child process."""
+    if not on_terminal():
+        yield
+        return
+    click.echo(text, nl=False, err=True)
     try:
-        yield on_progress
+        yield
     finally:
-        for bar in bars:
-            bar.close()
+        click.echo(f"\r{' ' * len(text)}\r", nl=False, err=True)
 
 
 ENCODER = "hpa_merge.calibration.service:EncoderService"
@@ -64,7 +80,7 @@ def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) ->
     """Import the heavy libraries, without their own messages unless ``verbose``.
 
     Args:
-        downloads: show huggingface_hub's progress bars on a terminal.
+        downloads: show on a terminal that they are imported, and huggingface_hub's progress bars.
         encoding: prepare the child processes that encode samples.
     """
     import logging
@@ -76,11 +92,12 @@ def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) ->
         stack.enter_context(warnings.catch_warnings())
         if not verbose:
             warnings.simplefilter("ignore")
-        if encoding:
-            stack.enter_context(kept(ENCODER, beginning=True, silent=not verbose))
-        import huggingface_hub.utils
-        import transformers
-        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+        with noticed("loading torch and transformers") if downloads else nullcontext():
+            if encoding:
+                stack.enter_context(kept(ENCODER, beginning=True, silent=not verbose))
+            import huggingface_hub.utils
+            import transformers
+            from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
         for logs in (transformers.utils.logging, huggingface_hub.utils.logging) if not verbose else ():
             stack.callback(logs.set_verbosity, logs.get_verbosity())

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.closing import tell_notes
+from hpa_merge.cli.early import refuse_model, refuse_tests
+from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of, require
 from hpa_merge.cli.model_options import (
     ANSWER_OPTIONS,
@@ -22,10 +25,14 @@ from hpa_merge.cli.model_options import (
     test_files,
     write,
 )
+from hpa_merge.cli.ranks import hand_over, is_first
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.candidates import candidates, split_names
+
+NEEDED = ("safety_calib", "task_calib", "output", "safety_test", "task_test", "max_asr", "dry_run", "resume")
+"""Options that everyone needs."""
 
 PERCENT = click.FloatRange(min=0, max=100)
 
@@ -46,7 +53,12 @@ GOAL_OPTIONS = (
 )
 
 
-@click.command(context_settings=HELP)
+@click.command(
+    cls=Grouped,
+    needed=NEEDED,
+    short_help="Find the setting that is safe enough and loses least.",
+    context_settings=HELP,
+)
 @click.argument("old", shell_complete=folders)
 @click.argument("new", shell_complete=folders)
 @options(TEST_OPTIONS, GOAL_OPTIONS, ANSWER_OPTIONS)
@@ -75,6 +87,10 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     for flag, path in (("--json", given["json_file"]), ("--plot", given["plot"])):
         check_place(flag, path, [*inputs, *files, out], overwrite=given["overwrite"])
     named = judge_from(given)
+    hand_over(given["nproc"], config.device)
+    refuse_model(old, "OLD", adapter=False)
+    refuse_model(new, "NEW", adapter=True)
+    refuse_tests(given, {"map": config.map, "ignore_field": config.ignore_field, "image_folder": paths["image_folder"]})
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
@@ -132,6 +148,8 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
                 on_merge=on_merge,
                 on_answer=on_answer,
             )
+    if not is_first():
+        sys.exit(FAILED if found.chosen is None else 0)
     references = {"OLD": found.old, "NEW": found.new}
     methods = {name: setting.method for name, setting in found.options.items()}
     if given["json_file"] is not None:
@@ -151,11 +169,9 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         write(given["json_file"], evaluation.to_json())
     if given["plot"] is not None:
         draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"], methods)
+    models = (found.old, found.new, *found.settings.values())
+    tell_notes((*notes, *Evaluation(models, given["judge"], {}).notes), quiet)
     console.print(curve_table(references, found.settings, found.chosen, goal.max_asr, methods))
-    if not quiet:
-        models = (found.old, found.new, *found.settings.values())
-        for sentence in (*notes, *Evaluation(models, given["judge"], {}).notes):
-            complain(sentence, "Note")
     if found.chosen is None:
         complain("no setting keeps the goal, and no OUT was made: try others with --settings, or allow more.")
         sys.exit(FAILED)

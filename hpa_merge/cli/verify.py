@@ -6,15 +6,18 @@ from typing import Any
 
 import click
 
+from hpa_merge.cli.closing import tell_notes
+from hpa_merge.cli.early import refuse_model, refuse_out
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
 from hpa_merge.config import FOLDER
+from hpa_merge.counting import counted, singular
 
 WRONG = 2
 """The exit status if something is wrong with OUT."""
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Check that a merged folder is complete and correct.", context_settings=HELP)
 @click.argument("out", type=FILE)
 @click.option("--old", metavar="FOLDER|ID", shell_complete=folders, help="OLD of the merge; give --new too.")
 @click.option("--new", metavar="FOLDER|ID", shell_complete=folders, help="NEW of the merge.")
@@ -50,6 +53,10 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     """
     encoding = given["safety_calib"] is not None or bool(given["task_calib"])
     several: dict[str, Any] = {name: given.pop(name) or None for name in ("task_calib", "image_folder")}
+    refuse_model(out, "OUT", adapter=True)
+    refuse_out(out)
+    refuse_model(given["old"], "OLD", adapter=False)
+    refuse_model(given["new"], "NEW", adapter=True)
     with libraries(verbose, downloads=not quiet, encoding=encoding):
         from hpa_merge.verification import verify
 
@@ -59,8 +66,7 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
         complain(problem)
     if report.problems:
         sys.exit(WRONG)
+    tell_notes(report.unchecked, quiet)
     if not quiet:
-        counts = ", ".join(f"{count} {kind}" for kind, count in report.checked.items())
+        counts = ", ".join(counted(count, singular(kind)) for kind, count in report.checked.items())
         click.echo(f"{out} is as its merge wrote it: {counts}")
-        for sentence in report.unchecked:
-            complain(sentence, "Note")

@@ -7,7 +7,7 @@ Rules that need more than the diagonal of ``H⁻¹`` start from it. :mod:`hessia
 the tokens, or the lower triangle of ``G`` row by row (:func:`pack_triangle`).
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, final
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hpa_merge.core.triangular import add_gram, column_energy
 
-__all__ = ["Hessian", "Recent", "pack_triangle", "triangle_bytes", "unpack_triangle"]
+__all__ = ["Hessian", "Packed", "Recent", "chunks", "pack_triangle", "triangle_bytes", "unpack_triangle"]
 
 ROWS = 1024
 """Tokens that are converted at once."""
@@ -97,6 +97,37 @@ class Hessian:
         return (energy + self.damp) * self.scale
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """What the samples of one leaf add to a curvature, to be sent: their tokens, or the triangle of their Gram matrix.
+
+    Attributes:
+        tokens: how many.
+        columns: ``c``.
+        lengths: of the batches of tokens in ``content``; None for a triangle.
+        exponent: ``k``; the triangle is that of ``G / 4^k``.
+        peak: the largest magnitude of an activation in the triangle.
+        dtype: of ``content``.
+        content: ``[n, c]``, or ``[c(c + 1)/2]`` float32; None where it is not at hand.
+    """
+
+    tokens: int
+    columns: int
+    lengths: tuple[int, ...] | None
+    exponent: int
+    peak: float
+    dtype: torch.dtype
+    content: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of ``content``."""
+        if self.lengths is None:
+            return (self.columns * (self.columns + 1) // 2,)
+        return (sum(self.lengths), self.columns)
+
+
 KEPT = 3
 """Inputs whose Hessians and factors are kept: linears that share one may have two others between them, as ``k_proj``
 and ``q_proj`` have in the order of their names."""
@@ -126,8 +157,8 @@ def triangle_bytes(columns: int) -> int:
 
 
 def pack_triangle(gram: Tensor) -> Tensor:
-    """The lower triangle of ``[c, c]``, row by row: ``[c(c + 1)/2]``, on the CPU."""
-    return torch.cat([row[: place + 1] for place, row in enumerate(gram.cpu())])
+    """The lower triangle of ``[c, c]``, row by row: ``[c(c + 1)/2]``."""
+    return torch.cat([row[: place + 1] for place, row in enumerate(gram)])
 
 
 def unpack_triangle(packed: Tensor, columns: int) -> Tensor:
@@ -138,3 +169,15 @@ def unpack_triangle(packed: Tensor, columns: int) -> Tensor:
         gram[place, : place + 1] = packed[begin : begin + place + 1]
         begin += place + 1
     return gram
+
+
+def chunks(rows: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Groups of batches with ``size`` to twice that many tokens together; the last group may have fewer."""
+    chunk: list[Tensor] = []
+    for piece in (piece for batch in rows for piece in torch.split(batch, size)):
+        chunk.append(piece)
+        if sum(len(piece) for piece in chunk) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -9,15 +9,24 @@ with ``μ = damping · mean(diag G)``.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.core.gathered import Hessian, triangle_bytes
+from hpa_merge.core.gathered import Hessian, Packed, chunks, pack_triangle, triangle_bytes, unpack_triangle
 from hpa_merge.core.inverse import InverseHessian, dual_factor
-from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
+from hpa_merge.core.magnitudes import exponent_of, largest, peak_of, scaled
+from hpa_merge.core.triangular import (
+    PANEL,
+    add_gram,
+    add_triangle,
+    cholesky_,
+    column_energy,
+    inverse_column_norms,
+    solved,
+)
 
 DUAL_SHARE = 0.8
 """Tokens per column up to which the dual route is the cheaper one.
@@ -34,9 +43,6 @@ STRONG = (2.0**8, 2.0**10)
 """Ratios of a column's energy to the damping at which ``1 − s`` of the dual form may lose 8 or 10 of float32's 24 bits.
 The loss of 8 bits is avoided if few columns have that ratio; the loss of 10 is avoided in float64 if many have it."""
 
-MODERATE = 40
-"""Activations between ``2^-40`` and ``2^40`` are squared in float32 as they are; others are scaled first."""
-
 
 class SingularCurvature(ArithmeticError):
     """``H`` is not positive definite, in float64 either: every input is zero, or the damping is too small."""
@@ -51,16 +57,20 @@ class Curvature:
     ``offload`` it holds all tokens on the host until it is asked, for devices with little memory.
     """
 
-    def __init__(self, columns: int, *, offload: bool = False) -> None:
+    def __init__(self, columns: int, *, offload: bool = False, keep: float | None = None) -> None:
+        """``keep``: the most tokens that are held before the Gram matrix is begun; by default ``DUAL_SHARE · c``."""
         self.columns = columns
         self.offload = offload
+        self._keep = DUAL_SHARE * columns if keep is None else keep
         self._device = torch.device("cpu")  # of the tokens
         self.tokens = 0
         self._rows: list[Tensor] = []  # [n, c] each: the tokens that are not in the Gram matrix
+        self._ends: list[int] = []  # with offload: how many of them came with each leaf and those before it
         self._gram: Tensor | None = None  # Σ x xᵀ / 4^k, [c, c] float32
         self._exponent = 0  # k
         self._gram_peak = 0.0  # of the tokens in it
         self._buffer: Tensor | None = None  # memory that chunks are converted in, one after the other
+        self._spare: Tensor | None = None  # memory for the Gram matrix
 
     def add(self, x: Tensor) -> None:
         """Take in tokens ``x`` of shape ``[n, c]``, any floating dtype. ``x`` is kept: do not write to it afterwards.
@@ -91,10 +101,59 @@ class Curvature:
             gram += other._gram * 4.0 ** (other._exponent - self._exponent)
         self._fold_if_many()
 
+    def take(self, leaf: "Curvature") -> None:
+        """Take over everything that ``leaf`` has gathered, which begins anew and may use the same memory.
+
+        A leaf that has begun a Gram matrix gives that, so that its sum does not depend on what was gathered before.
+        """
+        self.tokens += leaf.tokens
+        self._device = leaf._device
+        self._rows += leaf._end()
+        if leaf._gram is not None and self._gram is None:
+            self._gram, self._exponent, self._gram_peak = leaf._gram, leaf._exponent, leaf._gram_peak
+            leaf._gram = None
+        elif leaf._gram is not None:
+            gram = self._gram_for(leaf._gram_peak, leaf._gram.device)
+            add_triangle(gram, leaf._gram, 4.0 ** (leaf._exponent - self._exponent))
+            leaf._spare, leaf._gram = leaf._gram, None
+        if self.offload:
+            self._ends.append(len(self._rows))
+        leaf.tokens, leaf._exponent, leaf._gram_peak = 0, 0, 0.0
+        self._fold_if_many()
+
+    def packed(self) -> Packed:
+        """What a leaf has gathered, to be sent; the leaf begins anew. Tokens that waited on the host return."""
+        if self.offload:
+            loaded, self._rows, self.tokens = self._loaded(), [], 0
+            packed = loaded.packed()
+            return replace(packed, content=None if packed.content is None else packed.content.cpu())
+        rows = self._end()
+        if self._gram is None:
+            content, lengths = torch.cat(rows), tuple(map(len, rows))
+        else:
+            content, lengths = pack_triangle(self._gram), None
+            self._spare = self._gram
+        packed = Packed(self.tokens, self.columns, lengths, self._exponent, self._gram_peak, content.dtype, content)
+        self.tokens, self._gram, self._exponent, self._gram_peak = 0, None, 0, 0.0
+        return packed
+
+    @classmethod
+    def unpacked(cls, packed: Packed) -> "Curvature":
+        """The leaf that :meth:`packed` packed."""
+        content, leaf = packed.content, cls(packed.columns)
+        assert content is not None
+        leaf.tokens, leaf._exponent, leaf._gram_peak = packed.tokens, packed.exponent, packed.peak
+        leaf._device = content.device
+        if packed.lengths is None:
+            leaf._gram = unpack_triangle(content, packed.columns)
+        else:
+            leaf._rows = list(content.split(packed.lengths))
+        return leaf
+
     @property
     def peak(self) -> float:
         """The largest magnitude of any activation: 0 if nothing activates the layer, not finite if one is not."""
-        return _largest([self._gram_peak, *(_peak(rows) for rows in self._rows)])
+        return largest([self._gram_peak, *(peak_of(rows) for rows in self._rows)])
 
     def inverse_diagonal(self, damping: float) -> Tensor:
         """``[H⁻¹]_jj`` of every column: ``[c]``, float64, on the device of the tokens.
@@ -106,8 +165,8 @@ class Curvature:
         if self.offload:
             return self._loaded().inverse_diagonal(damping)
         if self._gram is None:
-            exponent = _exponent(peak)
-            x = _scaled(torch.cat(self._rows).float(), exponent)
+            exponent = exponent_of(peak)
+            x = scaled(torch.cat(self._rows).float(), exponent)
             return inverse_diagonal_dual(x, damping) / 4.0**exponent
         self._fold()
         self._buffer = None
@@ -125,10 +184,10 @@ class Curvature:
         if self.offload:
             return self._loaded().inverse(damping)
         if self._gram is None:
-            exponent = _exponent(peak)
+            exponent = exponent_of(peak)
             tokens = torch.cat(self._rows)
-            diagonal = inverse_diagonal_dual(_scaled(tokens.float(), exponent), damping) / 4.0**exponent
-            x = _scaled(tokens.double(), exponent)
+            diagonal = inverse_diagonal_dual(scaled(tokens.float(), exponent), damping) / 4.0**exponent
+            x = scaled(tokens.double(), exponent)
             factored = dual_factor(x, damping)
             if factored is None:
                 raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
@@ -149,9 +208,9 @@ class Curvature:
         if self.offload:
             return self._loaded().hessian(damping)
         if self._gram is None and self._small():
-            exponent = _exponent(peak)
+            exponent = exponent_of(peak)
             self._rows = [torch.cat(self._rows)]  # which the Hessian shares
-            tokens = _scaled(self._rows[0], exponent)
+            tokens = scaled(self._rows[0], exponent)
             energy = sum(float(column_energy(piece.float()).sum()) for piece in tokens.split(CHUNK))
             return Hessian(tokens, None, 2 / self.tokens * 4.0**exponent, damping * energy / self.columns)
         folded = self
@@ -178,22 +237,35 @@ class Curvature:
 
     def _loaded(self) -> "Curvature":
         """The same curvature with its tokens on their device."""
-        gathered = Curvature(self.columns)
-        for rows in self._rows:
-            gathered.add(rows.to(self._device))
+        gathered, leaf = Curvature(self.columns, keep=self._keep), None
+        for place, rows in enumerate(self._rows):
+            if self._ends and place < self._ends[-1]:
+                leaf = leaf or leaf_of(self.columns, rows)
+                leaf.add(rows.to(self._device))
+            else:
+                gathered.add(rows.to(self._device))
+            if leaf is not None and place + 1 in self._ends:
+                gathered.take(leaf)
         return gathered
 
+    def _end(self) -> list[Tensor]:
+        """The tokens that stay tokens: none if there is a Gram matrix, which gets the rest of them."""
+        if self._gram is not None:
+            self._fold()
+        rows, self._rows = self._rows, []
+        return rows
+
     def _fold_if_many(self) -> None:
-        most = DUAL_SHARE * self.columns if self._gram is None else CHUNK
+        most = self._keep if self._gram is None else CHUNK
         if not self.offload and sum(len(rows) for rows in self._rows) > most:
             self._fold()
 
     def _fold(self) -> None:
         """Add the kept tokens to ``Σ x xᵀ``, a chunk at a time."""
         rows, self._rows = self._rows, []
-        for chunk in _chunks(rows):
+        for chunk in chunks(rows, CHUNK):
             x = self._together(chunk)
-            gram = self._gram_for(_peak(x), x.device)
+            gram = self._gram_for(peak_of(x), x.device)
             add_gram(gram, x.float().mul_(2.0**-self._exponent) if self._exponent else x)
 
     def _together(self, chunk: list[Tensor]) -> Tensor:
@@ -207,14 +279,25 @@ class Curvature:
 
     def _gram_for(self, peak: float, device: torch.device) -> Tensor:
         """The Gram matrix, scaled so that tokens of ``peak`` can go into it."""
-        self._gram_peak = _largest([self._gram_peak, peak])
-        exponent = _exponent(self._gram_peak)
+        self._gram_peak = largest([self._gram_peak, peak])
+        exponent = exponent_of(self._gram_peak)
         if self._gram is None:
-            self._gram = torch.zeros(self.columns, self.columns, device=device)
+            spare, self._spare = self._spare, None
+            self._gram = torch.zeros(self.columns, self.columns, device=device) if spare is None else spare.zero_()
         elif exponent != self._exponent:
             self._gram *= 4.0 ** (self._exponent - exponent)
         self._exponent = exponent
         return self._gram
+
+
+def leaf_of(columns: int, x: Tensor, *, offload: bool = False) -> Curvature:
+    """A curvature for the samples of one leaf, which read tokens like ``x``.
+
+    It holds the tokens unless their Gram matrix takes fewer bytes and the primal route is the cheaper one even for them
+    alone: that depends on the leaf and on nothing else.
+    """
+    smaller = triangle_bytes(columns) // (columns * x.itemsize)
+    return Curvature(columns, offload=offload, keep=max(DUAL_SHARE * columns, smaller))
 
 
 def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor:
@@ -312,36 +395,3 @@ def _remainder(x: Tensor, damp: float, strong: Tensor, x_strong: Tensor) -> Tens
         remainder[panel] = 1.0 - s.double() + shared
     remainder[strong] = inverse_column_norms(q)
     return remainder
-
-
-def _chunks(rows: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Groups of batches with ``CHUNK`` to twice that many tokens together; the last group may have fewer."""
-    chunk: list[Tensor] = []
-    for piece in (piece for batch in rows for piece in torch.split(batch, CHUNK)):
-        chunk.append(piece)
-        if sum(len(piece) for piece in chunk) >= CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _peak(x: Tensor) -> float:
-    """The largest magnitude in ``x``: NaN if ``x`` holds one, 0 if ``x`` is empty."""
-    return max(abs(float(bound)) for bound in torch.aminmax(x)) if x.numel() else 0.0
-
-
-def _largest(peaks: Sequence[float]) -> float:
-    return math.nan if any(map(math.isnan, peaks)) else max(peaks)
-
-
-def _exponent(peak: float) -> int:
-    """``k`` such that activations up to ``peak``, divided by ``2^k``, have squares well within float32."""
-    if not 0.0 < peak < math.inf:
-        return 0
-    exponent = math.frexp(peak)[1]
-    return exponent if abs(exponent) > MODERATE else 0
-
-
-def _scaled(x: Tensor, exponent: int) -> Tensor:
-    return x * 2.0**-exponent if exponent else x

@@ -35,6 +35,18 @@ def add_gram(gram: Tensor, x: Tensor) -> None:
     add_gram(gram[middle:, middle:], right)
 
 
+def add_triangle(total: Tensor, part: Tensor, factor: float) -> None:
+    """``total += factor · part`` in the lower triangle of ``[c, c]``; parts of the upper one may be added too."""
+    columns = total.shape[0]
+    if columns <= BLOCK[total.device.type]:
+        total.add_(part, alpha=factor)
+        return
+    middle = columns // 2
+    add_triangle(total[:middle, :middle], part[:middle, :middle], factor)
+    total[middle:, :middle].add_(part[middle:, :middle], alpha=factor)
+    add_triangle(total[middle:, middle:], part[middle:, middle:], factor)
+
+
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """``total += a b``, summed in ``total``'s dtype."""
     if a.dtype == total.dtype:

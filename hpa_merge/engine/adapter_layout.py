@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.checkpoint.adapter_folder import CONFIG, laid_out
+from hpa_merge.checkpoint.adapter_files import laid_out
+from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.files import parsing
 from hpa_merge.model import Adapter
 from hpa_merge.model.adapter_parts import AdapterPart

@@ -1,5 +1,6 @@
 """One model with its calibration set: OLD runs the safety samples, and NEW the task samples."""
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
@@ -8,8 +9,10 @@ from torch import Tensor
 
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.custom_code.failing import place_of
-from hpa_merge.engine.encoding import Encoding
+from hpa_merge.engine.encoding import Encoding, tokens_of
 from hpa_merge.engine.machine import is_out_of_memory
+from hpa_merge.engine.observations import Observations
+from hpa_merge.engine.owners import Input
 from hpa_merge.engine.routing import COMPARED, Chosen
 from hpa_merge.engine.statistics import ModelStatistics, Statistics
 from hpa_merge.engine.unit_statistics import Observed
@@ -26,6 +29,8 @@ from hpa_merge.model import (
     Unit,
 )
 from hpa_merge.model.aligned_memory import aligned
+from hpa_merge.model.hooks import Readers
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Sample
 
 __all__ = ["CalibrationRun"]
@@ -39,17 +44,26 @@ TEXT_ALONE = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_id
 class CalibrationRun:
     """Samples that run through a model: the :class:`~hpa_merge.engine.sources.StatisticsSource` that computes.
 
+    Each rank runs the samples of its leaves. All ranks go through the same units, and exchange what their samples read.
+
     Attributes:
         purpose: ``safety`` or ``task``.
         role: ``OLD`` or ``NEW``.
         weights: the model's weights.
-        inputs: the encoded samples, on the CPU.
+        inputs: the encoded samples of this rank, on the CPU.
+        used: what is known of the samples of all ranks.
         tally: what became of the set.
         shown: the first samples as the model gets them, if they are wanted.
     """
 
     def __init__(
-        self, purpose: str, weights: Weights, meta: MetaModel, samples: Encoding, config: CalibrationOptions
+        self,
+        purpose: str,
+        weights: Weights,
+        meta: MetaModel,
+        samples: Encoding,
+        config: CalibrationOptions,
+        on_progress: Progress = silent,
     ) -> None:
         """Encode the samples; errors are those of :meth:`Encoding.inputs`.
 
@@ -66,43 +80,69 @@ class CalibrationRun:
         self._linears: Mapping[Unit, Sequence[LinearTensor]] = {}
         self._meta = meta
         self._others: Sequence[tuple[int, Mapping[str, Tensor]]] = ()  # samples of the other model, by their index
-        self._compared = 0  # of the own samples, how many the other model runs
+        self._compared = 0  # of the set's samples, how many the other model runs
         self._chosen: tuple[dict[int, Choices], dict[int, Choices]] = ({}, {})
         self._choosing = ChoiceHooks(meta.model, ())
-        self.inputs = samples.inputs(meta)
+        self._group = samples.group
+        self.inputs = samples.inputs(meta, on_progress)
         self.tally, self.shown = samples.tally, tuple(samples.shown)
+        self.used = samples.used
         self._samples = samples.samples
+        self._own = [place for place, each in enumerate(self.used) if each.rank == self._group.rank]
+        self._next: Unit | None = None  # that a sample of any rank waits at
+        self._wanted: Sequence[LinearTensor] = ()  # whose statistics come from the unit that has run
+        self._observations = Observations({}, frozenset())
         self._forwards = PausedForwards(meta.model, meta.units)
         self._hooks = ActivationHooks(meta.model, meta.observed)
         self._hooks.on_read = self._forwards.end_if_last
+        self._hooks.apart = self._group.size > 1
 
     @property
     def tokens(self) -> int:
         """Tokens of all samples."""
         return self.tally.tokens
 
+    @property
+    def own_tokens(self) -> int:
+        """Tokens of the samples of this rank."""
+        return sum(each.tokens for each in self.used if each.rank == self._group.rank)
+
+    @property
+    def leaf_share(self) -> float:
+        """The share of the tokens that the largest leaf has."""
+        of_leaves: Counter[int] = Counter()
+        for each in self.used:
+            of_leaves[each.leaf] += each.tokens
+        return max(of_leaves.values(), default=0) / max(1, of_leaves.total())
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks share the samples."""
+        return self._group.size
+
     def counted(self, samples: Collection[Sample]) -> tuple[int, int]:
         """How many of these are used, and their tokens."""
         wanted = set(map(id, samples))
-        used = [each for sample, each in zip(self._samples, self.inputs, strict=True) if id(sample) in wanted]
-        return len(used), sum(map(_tokens, used))
+        tokens = [each.tokens for sample, each in zip(self._samples, self.used, strict=True) if id(sample) in wanted]
+        return len(tokens), sum(tokens)
 
     def compare(self, other: "CalibrationRun") -> None:
         """Run the first samples of the other model too, only to see which experts they are sent to.
 
-        One that this model cannot run, for example because it has fewer token ids, is not compared.
+        One that this model cannot run, for example because it has fewer token ids, is not compared. A rank compares
+        those that it has.
         """
         self._compared, rows = COMPARED, self._rows()
         self._others = [
             (place, sample)
-            for place, sample in enumerate(other.inputs[:COMPARED])
-            if rows is None or bool((sample["input_ids"] < rows).all())
+            for place, sample in zip(other._own, other.inputs, strict=True)
+            if place < COMPARED and (rows is None or bool((sample["input_ids"] < rows).all()))
         ]
 
     @property
     def other_tokens(self) -> int:
         """Tokens of the other model's samples."""
-        return sum(_tokens(sample) for _, sample in self._others)
+        return sum(tokens_of(sample) for _, sample in self._others)
 
     @property
     def chosen(self) -> Chosen:
@@ -121,7 +161,7 @@ class CalibrationRun:
         """Within the block, ``units`` are merged. Samples visit every unit, so the weights of all are prefetched."""
         self._merging, self._coming = set(units), list(self._meta.units)
         keys = [key for unit in (None, *self._coming) for key in self._meta.keys_of(unit)]
-        with self.weights.prefetching(keys, budget):
+        with self.weights.prefetching(keys, budget, together=True):
             yield
 
     def start(self) -> None:
@@ -134,7 +174,7 @@ class CalibrationRun:
             self._record.visits.clear()
         self._hooks.clear()
         self._check_ids()
-        self.weights.check(self._meta.load(None, self.weights.read_unchecked))
+        self.weights.check(self._meta.load(None, self.weights.reader(self._meta.keys_of(None))))
         samples = [*self.inputs, *(sample for _, sample in self._others)]
         inputs = [{name: self._place(value) for name, value in sample.items()} for sample in samples]
         if self._compared:
@@ -143,10 +183,11 @@ class CalibrationRun:
             self._forwards.start(inputs, needed=len(self.inputs))
         except ForwardError as error:
             raise self._failed(error) from error
+        self._agree()
 
     @property
     def next_unit(self) -> Unit | None:
-        return self._forwards.next_unit
+        return self._next
 
     def lacks(self, unit: Unit) -> bool:
         return bool(self._unrecorded(unit))
@@ -154,11 +195,11 @@ class CalibrationRun:
     def load(self, unit: Unit) -> Read:
         if unit in self._coming:
             self._postpone_before(unit)
-        tensors = self._meta.load(unit, self.weights.read_unchecked)
+        tensors = self._meta.load(unit, self.weights.reader(self._meta.keys_of(unit)))
         self.weights.check(tensors)
         return tensors.__getitem__
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> Statistics:
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> None:
         """Run the samples that wait at ``unit``, which is loaded, through it.
 
         The samples end in the last unit to be merged, as soon as its linears have read their inputs.
@@ -168,16 +209,42 @@ class CalibrationRun:
         """
         self._merging.discard(unit)
         waiting, record = self.next_unit == unit, self._record
-        wanted = [*linears] if record is None and (waiting or self._hooks.waiting) else self._unrecorded(unit)
-        self._run(unit, wanted, later)
+        self._wanted = [*linears] if record is None and (waiting or self._hooks.waiting) else self._unrecorded(unit)
+        self._run(unit, self._wanted, later)
+
+    def inputs_of(self, linears: Iterable[LinearTensor]) -> dict[str, Input]:
+        """What the linears have read in the unit that has run, by name; every rank asks."""
+        self._observations = Observations.of_all(self._group, self._hooks)
+        return {each.name: self._observations.input_of(each, self._min_expert_tokens) for each in linears}
+
+    def settle(self, unit: Unit, owners: Mapping[str, int]) -> Statistics:
+        """The statistics of the linears of ``unit`` that this rank owns; all of them, if they are recorded.
+
+        Args:
+            owners: the rank of each linear that was run, by name.
+
+        Raises:
+            NumericalError: an activation is not finite, or a recorded curvature cannot be factored.
+        """
+        if self._group.size > 1:
+            needed: defaultdict[Readers, set[int]] = defaultdict(set)
+            for linear in self._wanted:
+                for readers in self._observations.needs(linear, self._min_expert_tokens):
+                    needed[readers].add(owners[linear.name])
+            receivers = {readers: sorted(needed[readers]) for readers in sorted(needed)}
+            self._observations.deliver(self._group, self._hooks, receivers, self.weights.device)
         observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping, self._min_expert_tokens)
+        record, own = self._record, [each for each in self._wanted if owners[each.name] == self._group.rank]
         if record is None:
             return observed
-        for linear in wanted:
-            diagonal = observed.inverse_diagonal(linear) if observed.reached(linear) else None
-            record.take(linear, observed.tokens(linear), diagonal)
-        if wanted:
-            record.keep(unit, observed, wanted)
+        taken = []
+        for linear in own:
+            diagonal = observed.inverse_diagonal(linear).cpu() if observed.reached(linear) else None
+            taken.append((linear.name, observed.tokens(linear), diagonal))
+        for each in (each for of_rank in self._group.gather(taken) for each in of_rank):
+            record.take(*each)
+        if own:
+            record.keep(unit, observed, own)
         return record
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
@@ -203,6 +270,13 @@ class CalibrationRun:
                     self._end_sample(place)
             except ForwardError as error:
                 raise self._failed(error) from error
+        self._agree()
+
+    def _agree(self) -> None:
+        """Find the earliest unit that a sample of any rank waits at."""
+        unit = self._forwards.next_unit
+        index = self._group.least(None if unit is None else unit.index)
+        self._next = None if index is None else next(each for each in self._meta.units if each.index == index)
 
     def free(self, unit: Unit) -> None:
         self._meta.free(unit)
@@ -212,14 +286,15 @@ class CalibrationRun:
     def close(self) -> None:
         self._forwards.close()
         self._choosing.close()
+        self._next = None
 
     def _end_sample(self, place: int) -> None:
         """Take what a sample has activated, or which experts it was sent to, in the unit that it has run through."""
         own, choices = len(self.inputs), self._choosing.take()
         if place < own:
-            self._hooks.end_sample()
-            if place < self._compared:
-                self._chosen[0][place] = choices
+            self._hooks.end_sample(self.used[self._own[place]].leaf)
+            if self._own[place] < self._compared:
+                self._chosen[0][self._own[place]] = choices
         else:
             self._hooks.drop_sample()
             self._chosen[1][self._others[place - own][0]] = choices
@@ -239,7 +314,8 @@ class CalibrationRun:
     def _check_ids(self) -> None:
         """Raise CalibrationError for a token id that the model does not have: on a GPU no error names the sample."""
         rows = self._rows()
-        for sample, inputs in zip(self._samples, self.inputs, strict=True):
+        for place, inputs in zip(self._own, self.inputs, strict=True):
+            sample = self._samples[place]
             if rows is None or not (sample.input_ids or inputs.keys() <= TEXT_ALONE):
                 continue  # a model may replace the ids of placeholders
             if (highest := int(inputs["input_ids"].max())) < rows:
@@ -268,7 +344,7 @@ class CalibrationRun:
 
     def _failed(self, error: ForwardError) -> BaseException:
         """The error to raise for a forward that failed; out of memory is not the sample's fault and stays as it is."""
-        cause, source = error.__cause__, self._samples[error.sample].source
+        cause, source = error.__cause__, self._samples[self._own[error.sample]].source
         if cause is not None and is_out_of_memory(cause):
             return cause
         reason, place = (str(cause).strip().splitlines() or [""])[0], place_of(cause) if cause is not None else ""
@@ -277,8 +353,3 @@ class CalibrationRun:
             f"{f' in {place}' if place else ''}): "
             f"{'correct that code, or ' if place else ''}fix the sample or remove it."
         )
-
-
-def _tokens(inputs: Mapping[str, Tensor]) -> int:
-    """The tokens of a sample; what a decoder reads apart from the encoder counts too."""
-    return sum(inputs[name].numel() for name in ("input_ids", "decoder_input_ids") if name in inputs)

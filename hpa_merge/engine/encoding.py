@@ -1,7 +1,11 @@
-"""A calibration set becomes model inputs in a child process, which loads what it needs while the plan is made."""
+"""A calibration set becomes model inputs in a child process, which loads what it needs while the plan is made.
 
-from collections.abc import Iterable, Iterator, Sequence
+Every rank encodes the samples of its own leaves; all of them know which samples are used.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -11,15 +15,20 @@ from torch import Tensor
 from hpa_merge.calibration import Encoded, EncoderProcess, Piece, PromptAndAnswer, SampleSet, TemplateOptions
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import DAY, CalibrationOptions, template_arguments
+from hpa_merge.core.leaves import leaf_at, rank_at
+from hpa_merge.counting import counted
+from hpa_merge.engine.fingerprint import sample_digest
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.engine.tally import Tally
 from hpa_merge.errors import CalibrationError, ConfigError, ResourceError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.model import MetaModel
+from hpa_merge.progress import Progress, silent
+from hpa_merge.ranks import Group
 from hpa_merge.records import Sample
 from hpa_merge.report.planned import ShownPiece, ShownSample
 
-__all__ = ["Encoding", "encoding", "template_options"]
+__all__ = ["Encoding", "UsedSample", "encoding", "template_options"]
 
 TEMPLATE_BYTES = 2**20
 """The longest file of a chat template; of real ones, the longest has 30 kB."""
@@ -55,11 +64,32 @@ def template_options(given: str, arguments: Sequence[str], date: str) -> Templat
 
 
 @final
+@dataclass(frozen=True)
+class UsedSample:
+    """A sample that is used, as every rank knows it.
+
+    Attributes:
+        place: its place among those that were drawn.
+        leaf: its leaf, which depends on how many were drawn alone.
+        rank: the rank that runs it.
+        tokens: how many it has; what a decoder reads apart from the encoder counts too.
+        digest: of what the model gets.
+    """
+
+    place: int
+    leaf: int
+    rank: int
+    tokens: int
+    digest: str
+
+
+@final
 class Encoding:
-    """Encodes the samples of one set.
+    """Encodes the samples of one set that this rank runs.
 
     Attributes:
         samples: those that are used: all that were drawn, until they are encoded.
+        used: what every rank knows of each of them.
         tally: what became of the set; complete when it is encoded.
         shown: the first samples as the model gets them, if they are wanted.
     """
@@ -72,6 +102,7 @@ class Encoding:
         purpose: str,
         config: CalibrationOptions,
         show: int = 0,
+        group: Group | None = None,
     ) -> None:
         """Begin to load; returns at once.
 
@@ -83,11 +114,14 @@ class Encoding:
             config: of it ``conversation``, what it says of the chat template, and ``max_length`` and ``max_frames``,
                 the most tokens of a sample and frames of a video that are used.
             show: how many samples are shown.
+            group: the ranks that share the samples; None for this one alone.
 
         Raises:
             ConfigError: the chat template cannot be read.
         """
         self.samples = given.samples
+        self.used: tuple[UsedSample, ...] = ()
+        self.group = group or Group.alone()
         self.tally = Tally(purpose, given)
         self.shown: list[ShownSample] = []
         self._show = show
@@ -101,38 +135,47 @@ class Encoding:
                 folder, given.samples, self._template, config.max_frames, checkpoint.code
             )
 
-    def inputs(self, meta: MetaModel) -> list[dict[str, Tensor]]:
-        """What the model is given for each sample, on the CPU; a model with fewer positions takes no more than those.
+    def inputs(self, meta: MetaModel, on_progress: Progress = silent) -> list[dict[str, Tensor]]:
+        """What the model is given for each sample of this rank, on the CPU, at most as much as it has positions.
 
         A task sample that does not fit is dropped and counted. A safety sample that does not fit is refused, and so is
         a text or token ids whose end, where a refusal stands, would be cut.
 
         Args:
             meta: of the checkpoint.
+            on_progress: called before each sample.
 
         Raises:
             CalibrationError: a sample cannot be encoded, or has to fit and does not; names its line.
             CheckpointError: what is needed for that is missing, or cannot be loaded.
             ResourceError: they do not fit into memory together.
         """
+        what = f"encoding the {self._purpose} samples"
+        if self.samples:
+            on_progress(what, 0, 1)
         encoder, length = self._opened(meta), self._length(meta)
         remedy = "shorten the texts, because the model has no more positions"
         if length == self._config.max_length:
             remedy = "raise --max-length, or shorten the texts"
         free, taken = free_bytes(torch.device("cpu")), 0
         inputs: list[dict[str, Tensor]] = []
-        used: list[Sample] = []
-        for sample in self.samples:
+        used: list[UsedSample] = []
+        for place, sample in enumerate(self.samples):
+            leaf = leaf_at(place, len(self.samples))
+            if (rank := rank_at(leaf, self.group.size)) != self.group.rank:
+                continue
+            on_progress(f"{what}, {place + 1} of {len(self.samples)}", 0, 1)
             made = encoder.prepare(sample, length)
             unfit = made.unfit
             if self._purpose == "safety" and made.cut and not sample.turns:
                 unfit = (
-                    f"it is {made.cut} tokens longer than {length}, and its end, where a refusal stands, would be cut"
+                    f"it is {counted(made.cut, 'token')} longer than {length}, "
+                    "and its end, where a refusal stands, would be cut"
                 )
             if unfit and self._purpose == "safety":
                 raise CalibrationError(f"{sample.source}: {unfit}: {remedy}.")
             if unfit:
-                self.tally.drop(f"does not fit into {length} tokens")
+                self.tally.drop(f"does not fit into {counted(length, 'token')}")
                 continue
             taken += sum(value.nbytes for value in made.inputs.values())
             if free is not None and taken > SHARE * free:
@@ -144,14 +187,17 @@ class Encoding:
             if len(self.shown) < self._show:
                 self.shown.append(_shown(sample, made, encoder.show(sample, length)))
             inputs.append(made.inputs)
-            used.append(sample)
-        if self.samples and not used:
+            used.append(UsedSample(place, leaf, rank, tokens_of(made.inputs), sample_digest(made.inputs)))
+        self.tally.template = self._encoder.template if inputs else ""
+        self.tally.join(self.group)
+        self.used = tuple(each for of_rank in self.group.gather(used) for each in of_rank)
+        if self.samples and not self.used:
             raise CalibrationError(
-                f"{self.samples[0].source}: none of the {len(self.samples)} {self._purpose} samples fits into {length} "
+                f"{self.samples[0].source}: none of the {counted(len(self.samples), f'{self._purpose} sample')} "
+                f"fits into {length} "
                 f"tokens: {remedy}."
             )
-        self.samples = tuple(used)
-        self.tally.template = self._encoder.template
+        self.samples = tuple(self.samples[each.place] for each in self.used)
         return inputs
 
     def close(self) -> None:
@@ -183,17 +229,27 @@ class Encoding:
         return self._config.max_length
 
 
+def tokens_of(inputs: Mapping[str, Tensor]) -> int:
+    """The tokens of a sample; what a decoder reads apart from the encoder counts too."""
+    return sum(inputs[name].numel() for name in ("input_ids", "decoder_input_ids") if name in inputs)
+
+
 def _shown(sample: Sample, made: Encoded, pieces: Iterable[Piece]) -> ShownSample:
     return ShownSample(sample.source, tuple(ShownPiece(*piece) for piece in pieces), made.cut)
 
 
 @contextmanager
 def encoding(
-    checkpoint: Checkpoint, given: SampleSet, purpose: str, config: CalibrationOptions, show: int = 0
+    checkpoint: Checkpoint,
+    given: SampleSet,
+    purpose: str,
+    config: CalibrationOptions,
+    show: int = 0,
+    group: Group | None = None,
 ) -> Iterator[Encoding]:
     """An :class:`Encoding`, whose child is there within the block."""
     with checkpoint.side_folder() as folder:
-        opened = Encoding(checkpoint, folder, given, purpose, config, show)
+        opened = Encoding(checkpoint, folder, given, purpose, config, show, group)
         try:
             yield opened
         finally:

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.checkpoint.shard import unreadable
+from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG
 
-__all__ = ["digest", "fingerprint", "of_statistics"]
+__all__ = ["digest", "fingerprint", "of_statistics", "sample_digest"]
 
 
 def of_statistics(
     checkpoint: Checkpoint,
     purpose: str,
-    samples: Iterable[Mapping[str, Tensor]],
+    samples: Iterable[str],
     damping: float,
     linears: int,
     min_expert_tokens: int | None,
@@ -36,6 +36,7 @@ def of_statistics(
     template or an image counts, and a change of the file's name does not.
 
     Args:
+        samples: the :func:`sample_digest` of each.
         linears: how many linears they cover; with a vision tower, that depends on where the other model's tower lies.
         min_expert_tokens: of a mixture; None of another model.
 
@@ -44,7 +45,7 @@ def of_statistics(
     """
     return {
         checkpoint.role: _checkpoint_digest(checkpoint),
-        f"{purpose} samples": _samples_digest(samples),
+        f"{purpose} samples": hashlib.sha256("".join(samples).encode()).hexdigest(),
         "damping": damping,
         **({f"code of {checkpoint.role}": checkpoint.code.digest} if checkpoint.code is not None else {}),
         **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
@@ -70,6 +71,15 @@ def digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def sample_digest(inputs: Mapping[str, Tensor]) -> str:
+    """SHA-256 of an encoded sample, in hexadecimal."""
+    state = hashlib.sha256()
+    for name, value in sorted(inputs.items()):
+        state.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
+        state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
 def _checkpoint_digest(checkpoint: Checkpoint) -> str:
     try:
         return _digest_of_files(checkpoint)
@@ -91,13 +101,4 @@ def _digest_of_files(checkpoint: Checkpoint) -> str:
         state.update(f"{checkpoint.unpacking.dtype} {checkpoint.unpacking.library}".encode())
     if checkpoint.overlay is not None:
         state.update(checkpoint.overlay.state)
-    return state.hexdigest()
-
-
-def _samples_digest(samples: Iterable[Mapping[str, Tensor]]) -> str:
-    state = hashlib.sha256()
-    for inputs in samples:
-        for name, value in sorted(inputs.items()):
-            state.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
-            state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()

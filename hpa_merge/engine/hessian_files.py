@@ -229,6 +229,6 @@ def _stored_shape(hessian: Hessian) -> list[int]:
 
 def _bytes(hessian: Hessian) -> memoryview:
     """What the file holds of a Hessian."""
-    stored = hessian.tokens if hessian.tokens is not None else pack_triangle(_kept(hessian))
+    stored = hessian.tokens if hessian.tokens is not None else pack_triangle(_kept(hessian).cpu())
     content: memoryview = stored.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
     return content

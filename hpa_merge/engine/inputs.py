@@ -1,7 +1,7 @@
 """The inputs of a merge, open: OLD and NEW, where they come from, and what must not change while they are read."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -18,6 +18,7 @@ from hpa_merge.inputs.hub import Source, commits_of, locate
 from hpa_merge.inputs.opening import open_checkpoint, open_new
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.progress import Progress, silent
 from hpa_merge.report.records import CodeRecord
 
 __all__ = ["MergeInputs", "open_inputs"]
@@ -74,25 +75,29 @@ class MergeInputs:
 
 
 @contextmanager
-def open_inputs(request: MergeRequest) -> Iterator[MergeInputs]:
+def open_inputs(request: MergeRequest, on_progress: Progress = silent) -> Iterator[MergeInputs]:
     """Open the inputs; they are closed at the end of the block.
 
     Raises:
         InputError: one cannot be opened, or is not what it has to be.
     """
+    on_progress("looking for the inputs", 0, 1)
     sets = locate_sets(request)
     if request.is_remote:  # whatever is wrong is reported before the download
         read_sets(request, sets)
         resolve_device(request.calibration.device)
     config, tower = request.calibration, request.vision_tower
+    if request.is_remote:
+        on_progress("fetching what is not in the cache", 0, 1)
     sources = locate(request.checkpoints)
     first = sources[2].folder if request.first is not None else None
     trust = Trust(request.trust_remote_code, sources)
-    with (
-        open_checkpoint(sources[0].folder, "OLD", config.dtype, trust) as old,
-        open_new(sources[1].folder, old, config.dtype, tower, trust=trust) as new,
-        trace(old, new, first, tower, config, trust) as lineage,
-    ):
+    with ExitStack() as opened:
+        on_progress("opening OLD", 0, 1)
+        old = opened.enter_context(open_checkpoint(sources[0].folder, "OLD", config.dtype, trust))
+        on_progress("opening NEW", 0, 1)
+        new = opened.enter_context(open_new(sources[1].folder, old, config.dtype, tower, trust=trust))
+        lineage = opened.enter_context(trace(old, new, first, tower, config, trust))
         read = with_tower(old, tower, config), with_tower(new, tower, config)
         guarded = _guarded(request, sources, read, sets, lineage)
         check_side_files(new)

@@ -68,6 +68,8 @@ class MergedLinear:
 class Sink(Protocol):
     """An OUT as the loop sees it: :class:`~hpa_merge.engine.output.MergeOutput` writes it, ``verify`` compares it.
 
+    Every rank has one. It is given the linears that the rank owns, and the commits of all units.
+
     Attributes:
         unreached: the end of the error for a weight that no sample reaches although the options require it.
     """

@@ -2,31 +2,32 @@
 
 Unit ``l`` of OLD runs the safety samples, and unit ``l`` of NEW the task samples. Each linear gets two curvatures from
 the inputs that it reads. The unit's weights are merged, written and freed before the next unit is loaded.
+
+Several ranks go through the same units. Each runs its samples, and merges the linears that it owns while the samples
+run through the next units.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, final
 
-from hpa_merge.core import all_finite
-from hpa_merge.engine.drift import Moved
-from hpa_merge.engine.linear import MergedLinear, Sink
+from hpa_merge.engine.behind import Behind
+from hpa_merge.engine.linear import Sink
+from hpa_merge.engine.owners import Input, Work, owners_of
 from hpa_merge.engine.plan import LinearPair
-from hpa_merge.engine.request import Progress
 from hpa_merge.engine.routing import RoutingDrift
 from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
-from hpa_merge.engine.statistics import LinearStatistics, ModelStatistics
+from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.statistics_file import hessian_files, write_statistics
-from hpa_merge.engine.unit_statistics import pooled_field
+from hpa_merge.engine.unit_merge import UnitMerge
 from hpa_merge.engine.weights import Read
-from hpa_merge.errors import CalibrationError, NumericalError
-from hpa_merge.methods.applying import adapt, differ
+from hpa_merge.methods.applying import differ
 from hpa_merge.model import LinearTensor, Unit
 from hpa_merge.model.units import inside
+from hpa_merge.progress import Progress
 
 __all__ = ["run_loop"]
 
@@ -77,18 +78,27 @@ class _Loop:
 
     def __init__(self, prepared: Prepared, sinks: Sequence[Sink], on_progress: Progress, stats: Path | None) -> None:
         self._prepared = prepared
+        self._group = prepared.group
         self._plan = prepared.plan
         self._sinks = sinks
         self._on_progress = on_progress
         self._stats = stats
-        self._steps = len(self._plan.new.units) + 1
+        self._steps = prepared.steps
         self._text_has_run = False
         self._after_text: dict[Unit, bool] = {}  # of the units that samples have visited
         self._merged: list[Unit] = []
         self._linear_keys = {pair.new.key for pair in self._plan.pairs}
         self._recorded: list[ModelStatistics] = []  # computed for the statistics file
         self._routing = RoutingDrift({name: record for sink in sinks for name, record in sink.routing.items()})
-        units, linears = self._plan.new.units, self._plan.linears
+        units: Sequence[Unit] = self._plan.new.units
+        linears: Mapping[Unit, Sequence[LinearPair]] = self._plan.linears
+        self._loads = [0.0] * self._group.size
+        self._replayed: dict[Unit, dict[LinearPair, int]] = {}  # the owners, if no sample runs
+        if not any(each.runs for each in prepared.sets):
+            self._replayed = {unit: self._replaying(pairs) for unit, pairs in linears.items()}
+            linears = {unit: self._own(owners) for unit, owners in self._replayed.items()}
+        self._overlaps = self._group.size > 1 and all(each.runs for each in prepared.sets) and not prepared.keeping
+        self._behind = Behind(prepared.device, self._group.size if self._overlaps else 0)
         self._sources = (
             self._source(prepared.sets[0], {unit: [pair.old for pair in linears.get(unit, ())] for unit in units}),
             self._source(prepared.sets[1], {unit: [pair.new for pair in linears.get(unit, ())] for unit in units}),
@@ -105,13 +115,16 @@ class _Loop:
         """
         pending = {unit: pairs for unit, pairs in self._plan.linears.items() if self._has_to_do(unit)}
         for unit in (None, *(unit for unit in self._plan.new.units if unit.block is None)):
-            self._pass_on(unit)  # embeddings and the like: written while the first block is computed
+            for sink in self._sinks:  # embeddings and the like: written while the first block is computed
+                sink.pass_on(self._passed_on(unit))
         with ExitStack() as merging:
+            merging.callback(self._behind.close)
             for source in self._sources:
                 merging.enter_context(source.merging(pending, self._prepared.memory.prefetch if pending else 0))
             self._run_samples(pending)
             for unit, pairs in pending.items():  # no sample reaches these, or they wait for their last visit
                 self._merge_unit(unit, pairs, ())
+            self._behind.finish()
             if self._sinks:
                 self._prepared.sets[1].run.weights.check_rest()
         if self._stats is not None and self._recorded:
@@ -119,7 +132,8 @@ class _Loop:
                 sink.flush()  # if the file cannot be written, a resumed run finds what has been computed
             recorded = {each.purpose: each for each in self._recorded}
             statistics = [each.known or recorded[each.purpose] for each in self._prepared.sets]
-            write_statistics(self._stats, statistics, self._routing.records.values())
+            if self._group.is_first:
+                write_statistics(self._stats, statistics, self._routing.records.values())
         return self._finish()
 
     def _source(self, calibration: CalibrationSet, linears: Mapping[Unit, Sequence[LinearTensor]]) -> StatisticsSource:
@@ -165,7 +179,7 @@ class _Loop:
 
     def _finish(self) -> list[float | None]:
         """Copy the tensors that belong to no unit, and measure how far the OUTs lie from the first model."""
-        lineage, last = self._prepared.inputs.lineage, self._steps - 1
+        lineage, last = self._prepared.inputs.lineage, self._steps - 2
         self._on_progress("copying the rest", last, self._steps)
         for sink in self._sinks:
             sink.copy_rest(self._prepared.sets[0].run.weights)
@@ -174,8 +188,9 @@ class _Loop:
         if lineage.first is not None:
             self._on_progress("comparing with the first model", last, self._steps)
         pieces = [(sink.piece, sink.plan.counts) for sink in self._sinks]
-        distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
-        self._on_progress("done", self._steps, self._steps)
+        distances: list[float | None] = [None for _ in pieces]
+        if self._group.is_first:
+            distances = lineage.distances(self._prepared.inputs.new, self._plan.new, pieces)
         return distances
 
     def _has_to_do(self, unit: Unit) -> bool:
@@ -185,14 +200,10 @@ class _Loop:
         waiting = [unit for source in self._sources if (unit := source.next_unit) is not None]
         return min(waiting, key=lambda unit: unit.index, default=None)
 
-    def _pass_on(
-        self, unit: Unit | None, merged: Sequence[LinearPair] = (), old: Read | None = None, new: Read | None = None
-    ) -> None:
-        """Pass on the tensors of a unit; its linears only if they are among ``merged``."""
+    def _passed_on(self, unit: Unit | None, merged: Sequence[LinearPair] = ()) -> list[str]:
+        """The tensors of a unit that are passed on; its linears only if they are among ``merged``."""
         waiting = self._linear_keys - {pair.new.key for pair in merged}
-        keys = [key for key in self._plan.new.keys_of(unit) if key not in waiting]
-        for sink in self._sinks:
-            sink.pass_on(keys, old, new)
+        return [key for key in self._plan.new.keys_of(unit) if key not in waiting]
 
     def _check_return(self, units: set[Unit]) -> None:
         """Raise _Returned if one of ``units`` has been merged in this run."""
@@ -242,29 +253,52 @@ class _Loop:
         sinks = [sink for sink in self._sinks if pairs and sink.lacks(unit)]
         old, new, changed = self._load(unit)
         wanted, later = self._wanted(pairs), self._wanted(passed)
-        safety = self._sources[0].run(
+        self._sources[0].run(
             unit, (pair.old for pair in wanted if changed(pair)), (pair.old for pair in later if changed(pair))
         )
-        task = self._sources[1].run(
+        self._sources[1].run(
             unit, (pair.new for pair in wanted if changed(pair)), (pair.new for pair in later if changed(pair))
         )
-        routing = self._routing.compare(self._mixtures_of(unit), *(source.chosen for source in self._sources))
-        for pair in pairs if sinks else ():
-            if not (counting := [sink for sink in sinks if sink.plan.counts(pair.new)]):
-                continue
-            known = [LinearStatistics("safety", safety, pair.old), LinearStatistics("task", task, pair.new)]
-            before, tensor = pair.before(old(pair.old.key)), new(pair.new.key)
-            linear = MergedLinear(pair, tensor, Moved(before, pair.new.matrix(tensor)))
-            if changed(pair):
-                _merge_linear(linear, self._depth(pair.new.unit), known, counting)
-            else:
-                for sink in counting:
-                    sink.put(linear)
-        self._pass_on(unit, pairs, old, new)
-        for sink in sinks:
-            sink.commit(unit, self._packed(pairs), routing)
+        owners = self._owners(unit)
+        safety = self._sources[0].settle(unit, {pair.old.name: owner for pair, owner in owners.items()})
+        task = self._sources[1].settle(unit, {pair.new.name: owner for pair, owner in owners.items()})
+        chosen = [source.chosen for source in self._sources]
+        routing = self._routing.compare(self._mixtures_of(unit), chosen[0], chosen[1], self._group)
+        own = {pair: self._depth(pair.new.unit) for pair in pairs if owners[pair] == self._group.rank}
+        recorded = self._packed(pairs)
+        keys = self._passed_on(unit, pairs)
+        work = UnitMerge(unit, own, changed, safety, task, old, new, keys, sinks, self._sinks, recorded, routing)
+        self._behind.do(work.held(pair for pair in pairs if pair not in own) if self._overlaps else work)
         for source in self._sources:
             source.free(unit)
+
+    def _owners(self, unit: Unit) -> dict[LinearPair, int]:
+        """The rank that owns each linear that is merged with ``unit``, which has run."""
+        pairs = self._plan.linears.get(unit, ())
+        if self._group.size == 1:
+            return dict.fromkeys(pairs, 0)
+        if unit in self._replayed:
+            return self._replayed[unit]
+        old = self._sources[0].inputs_of([pair.old for pair in pairs])
+        new = self._sources[1].inputs_of([pair.new for pair in pairs])
+        return self._assigned(pairs, [(old[pair.old.name], new[pair.new.name]) for pair in pairs])
+
+    def _assigned(self, pairs: Sequence[LinearPair], inputs: Sequence[tuple[Input, Input]]) -> dict[LinearPair, int]:
+        if self._prepared.is_merged_by_first:
+            return dict.fromkeys(pairs, 0)
+        works = [
+            Work((*each, Input(("stack", pair.new.key) if pair.new.part is not None else None, 0.0)), values)
+            for pair, each, values in zip(pairs, inputs, map(self._prepared.values_of, pairs), strict=True)
+        ]
+        return dict(zip(pairs, owners_of(works, self._loads), strict=True))
+
+    def _replaying(self, pairs: Sequence[LinearPair]) -> dict[LinearPair, int]:
+        """The owners of the linears of a unit if no sample runs: of a tensor, one rank owns and reads all."""
+        return self._assigned(pairs, [(Input(pair.old.key, 0.0), Input(pair.new.key, 0.0)) for pair in pairs])
+
+    def _own(self, owners: Mapping[LinearPair, int]) -> list[LinearPair]:
+        """The linears that this rank owns."""
+        return [pair for pair, owner in owners.items() if owner == self._group.rank]
 
     def _mixtures_of(self, unit: Unit) -> dict[str, int]:
         """How many experts each mixture of the unit has."""
@@ -275,49 +309,3 @@ class _Loop:
         """The computed statistics of ``pairs``, by purpose, in the journals' form."""
         linears = {"safety": [pair.old for pair in pairs], "task": [pair.new for pair in pairs]}
         return {each.purpose: each.packed(linears[each.purpose]) for each in self._recorded}
-
-
-def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatistics], sinks: Sequence[Sink]) -> None:
-    """Merge a weight that tuning changed, and pass it to every OUT.
-
-    Args:
-        linear: the weight without a merge.
-        depth: the depth of its unit.
-        known: the safety and the task statistics of its inputs.
-
-    Raises:
-        CalibrationError: no sample reaches it, and the options require that.
-        NumericalError: the result does not fit NEW's dtype.
-    """
-    pair, unit = linear.pair, linear.pair.new.unit
-    merging: list[tuple[Sink, dict[str, Any]]] = []
-    for sink in sinks:
-        config = sink.plan.config
-        used = [each for each in known if each.purpose in config.sets]
-        counts = {each.purpose: each.tokens for each in used}
-        tokens = {f"{purpose}_tokens": count for purpose, count in counts.items()}
-        pooled = pooled_field(pair.new, counts, config.min_expert_tokens)
-        if not sink.plan.includes(pair):
-            sink.put(replace(linear, outcome="old" if pair.new.key in sink.plan.from_old else "excluded"))
-        elif unreached := [each.purpose for each in used if not each.reached]:
-            if config.uncalibrated == "error":
-                sets = " and the ".join(unreached)
-                raise CalibrationError(
-                    f"{pair.new.name} changed and no token of the {sets} set reaches it{sink.unreached}"
-                )
-            restored = config.uncalibrated == "old"
-            sink.put(replace(linear, outcome="uncalibrated", restored=restored, details=tokens))
-        else:
-            merging.append((sink, {"block": depth, "blocks": unit.blocks, **tokens, **pooled}))
-    if not merging:
-        return
-    configs = [sink.plan.config for sink, _ in merging]
-    safety, task = (each.curvature(configs) for each in known)
-    old, new, name = linear.moved.old, linear.new, pair.new.name
-    results = adapt(old, new, safety, task, block=depth, blocks=unit.blocks, configs=configs, name=name)
-    for (sink, details), adapted in zip(merging, results, strict=True):
-        if not all_finite(adapted.weight):
-            raise NumericalError(
-                f"the result for {name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
-            )
-        sink.put(replace(linear, outcome="adapted", adapted=adapted, details=details))

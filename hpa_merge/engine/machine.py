@@ -1,5 +1,6 @@
 """The machine that a merge runs on: its device, its memory, the versions that matter."""
 
+import os
 import platform
 import resource
 import sys
@@ -8,25 +9,45 @@ from pathlib import Path
 import greenlet
 import safetensors
 import torch
+import torch.distributed as dist
 import transformers
 
 import hpa_merge
 from hpa_merge.errors import ConfigError
 from hpa_merge.isolation import free_memory
+from hpa_merge.launch.environment import find_place
 
 
 def resolve_device(name: str) -> torch.device:
     """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX`` means on this machine.
 
+    Of several processes that share a run, each has a CUDA device of its own.
+
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or none for this process.
     """
+    count = torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device is {name} and this machine has {torch.cuda.device_count()} CUDA devices: use cpu.")
-    return device
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= count:
+        raise ConfigError(f"device is {name} and this machine has {count} CUDA devices: use cpu.")
+    place = find_place(os.environ) if dist.is_available() and dist.is_initialized() else None
+    if place is None or (device.index is not None and place.local_size == 1):
+        return device
+    if device.index is not None:
+        raise ConfigError(
+            f"device is {name} and {place.local_size} processes share this machine: give cuda, and each takes its own."
+        )
+    own = place.device(count)
+    if own is None:
+        raise ConfigError(
+            f"{place.local_size} processes share this machine and it has {count} CUDA devices: start as many processes "
+            "as there are devices, or use cpu."
+        )
+    return torch.device("cuda", own)
 
 
 def describe(device: torch.device) -> str:

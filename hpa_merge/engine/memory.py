@@ -2,7 +2,9 @@
 
 In memory at the same time are one unit of both models, the curvatures of its linears in both, the factor of the largest
 curvature, the states of the paused samples, and the tensors that are prefetched or queued for writing. The forecast is
-an upper bound: linears that share an input are counted separately, because only the samples show which do.
+an upper bound: linears that share an input are counted separately, because only the samples show which do. Of several
+ranks, each holds what its own samples have read, and a part of as many units as there are ranks: the linears that it
+owns and has not merged yet, with their curvatures.
 """
 
 import math
@@ -15,10 +17,12 @@ import torch
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core.compromise import ROWS as COMBINED_ROWS
-from hpa_merge.core.gathered import KEPT
+from hpa_merge.core.gathered import KEPT, triangle_bytes
 from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
+from hpa_merge.core.leaves import LEAVES
 from hpa_merge.engine.hessian_files import needed_for
 from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
+from hpa_merge.engine.observations import TOGETHER as SENT
 from hpa_merge.engine.plan import Plan
 from hpa_merge.engine.request import Limits
 from hpa_merge.engine.sources import CalibrationSet
@@ -150,7 +154,9 @@ def _work(
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
     itemsize = plan.new.model.dtype.itemsize
     hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
-    states = HELD_STATES * sum(tokens, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
+    running = [each.run.own_tokens if each.runs else 0 for each in sets]
+    states = HELD_STATES * sum(running, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
+    leaf, ranks = max(each.run.leaf_share for each in sets), sets[0].run.ranks
     whole = [
         count if any("inverse" in c.takes and each.purpose in c.sets for c in configs) else 0
         for each, count in zip(sets, tokens, strict=True)
@@ -161,20 +167,20 @@ def _work(
     by_element = max((config.rule.bytes_per_value for config in configs), default=0)
     all_tokens = sum(tokens) + sum(recalled)
     units, waiting = 0, 0
-    held_on, kept_on = _held(plan, new, tokens, returning)
+    held_on, kept_on = _held(plan, new, tokens, returning, leaf)
     for unit in plan.new.units:
         pairs = plan.linears.get(unit, ())
         stored = [new.tensors[pair.new.key].shape for pair in pairs]
         shapes = [pair.new.shape(shape) for pair, shape in zip(pairs, stored, strict=True)]
         read = {pair.new.observers: (pair.new, c) for pair, (_, c) in zip(pairs, shapes, strict=True)}
         inputs = [(linear.routed, c, count) for linear, c in read.values() for count in tokens]
-        gathered = [_gathered(count, c, itemsize, routed) for routed, c, count in inputs]
+        gathered = [_gathered(count, c, itemsize, routed, leaf) for routed, c, count in inputs]
         kept = [int(count * routed) * c * itemsize for routed, c, count in inputs]
         pools = {linear.pool: (linear, c) for linear, c in read.values() if linear.pool and pooling}
         pooled = [
             (int(count * linear.routed * len(linear.pool)), c) for linear, c in pools.values() for count in tokens
         ]
-        gathered += [_gathered(count, c, itemsize, 1.0) for count, c in pooled if count > DUAL_SHARE * c]
+        gathered += [_gathered(count, c, itemsize, 1.0, leaf) for count, c in pooled if count > DUAL_SHARE * c]
         factored = max((_factored(count, c, 4) for count, c in (*pooled, *((n, c) for _, c, n in inputs))), default=0)
         grown = any(pair.shared_rows is not None for pair in pairs)  # the rows of such a head are put together again
         fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
@@ -189,16 +195,23 @@ def _work(
         if taking and shapes:
             most, *others = sorted({c for _, c in shapes}, reverse=True)
             factors = [most, *[others[0] if others else most] * (KEPT - 1)]  # of so many inputs they are held
-            held = max(held, sum(_gathered(count, most, itemsize, 1.0) for count in recalled if count))
+            held = max(held, sum(_gathered(count, most, itemsize, 1.0, leaf) for count in recalled if count))
             held += sum(_combined(all_tokens, c, each.rule.bytes_per_square) for each in taking for c in factors)
         if keeping:
             gathered = together
+        elif ranks > 1:
+            own = [(routed, c, count) for routed, c, _ in inputs[:: len(tokens)] for count in running]
+            weights *= 2  # those that the owners have not merged yet, with their curvatures
+            owned = [sum(gathered), max(gathered, default=0)]
+            gathered = [*owned, 2 * SENT, *(_leaves(int(count * routed), c, itemsize) for routed, c, count in own)]
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)
 
 
-def _held(plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collection[Unit]) -> tuple[int, int]:
+def _held(
+    plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collection[Unit], leaf: float
+) -> tuple[int, int]:
     """Bytes of the curvatures that are held while other units run, and of their tokens."""
     itemsize = plan.new.model.dtype.itemsize
     gathered = kept = 0
@@ -207,13 +220,29 @@ def _held(plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collect
         if visits > 1:
             _, columns = pair.new.shape(new.tensors[pair.new.key].shape)
             for count in tokens:
-                gathered += _gathered(visits * count, columns, itemsize, pair.new.routed)
+                gathered += _gathered(visits * count, columns, itemsize, pair.new.routed, leaf)
                 kept += int(visits * count * pair.new.routed) * columns * itemsize
     return gathered, kept
 
 
-def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:
+def _leaf(tokens: float, columns: int, itemsize: int) -> float:
+    """Bytes of what one leaf has gathered, of so many tokens, before it is added: tokens, or a Gram matrix too."""
+    if tokens <= max(DUAL_SHARE * columns, triangle_bytes(columns) / (columns * itemsize)):
+        return tokens * columns * itemsize
+    return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
+
+
+def _leaves(tokens: int, columns: int, itemsize: int) -> int:
+    """Bytes of the leaves that one rank has gathered, and of the one at hand."""
+    most = max(tokens // LEAVES, DUAL_SHARE * columns) * columns * itemsize
+    each = min(most, triangle_bytes(columns)) if tokens > DUAL_SHARE * columns else 0
+    return int(min(tokens * columns * itemsize, LEAVES * each or math.inf) + _leaf(tokens, columns, itemsize))
+
+
+def _gathered(tokens: int, columns: int, itemsize: int, routed: float, leaf: float) -> int:
     """Bytes that a curvature holds: tokens, or a float32 Gram matrix and a chunk of tokens with a copy in float32.
+
+    To a Gram matrix is added what one ``leaf`` has gathered, which has at most that share of the tokens.
 
     An expert, to which a part of the tokens is ``routed``, counts with the average over all experts. Either all read
     equally many tokens, or their numbers are distributed exponentially, so that some read enough for a Gram matrix;
@@ -223,10 +252,11 @@ def _gathered(tokens: int, columns: int, itemsize: int, routed: float) -> int:
     kept = expected * columns * itemsize
     if tokens <= least:
         return int(kept)
+    more = _leaf(leaf * expected, columns, itemsize)
     if routed == 1.0:
-        return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
+        return int(4 * columns * columns + CHUNK * columns * (itemsize + 4) + more)
     waiting = min(CHUNK, max(expected - least, 0.0)) * itemsize
-    gram = 4 * columns * columns + columns * (waiting + 4 * min(CHUNK, max(expected, least)))
+    gram = 4 * columns * columns + columns * (waiting + 4 * min(CHUNK, max(expected, least))) + more
     times = least / expected
     many = math.exp(-times)  # the share of the experts that read at least so many times the average
     return int(max(gram if times <= 1.0 else kept, many * gram + (1.0 - (1.0 + times) * many) * kept))

@@ -28,6 +28,9 @@ class OutTensors(Protocol):
     def pass_on(self, keys: Iterable[str], old: Read | None, new: Read | None) -> None:
         """As :meth:`hpa_merge.engine.linear.Sink.pass_on`."""
 
+    def leave(self, keys: Iterable[str]) -> None:
+        """Leave tensors to another rank."""
+
     def end_unit(self) -> dict[str, float]:
         """Queue what the linears so far decide; returns the errors of an adapter's updates, by linear."""
 
@@ -43,12 +46,17 @@ class WholeTensors:
     """The tensors of a checkpoint in NEW's layout."""
 
     def __init__(
-        self, new: Checkpoint, from_old: Mapping[str, str], writer: CheckpointWriter, queue: AsyncWriter
+        self,
+        new: Checkpoint,
+        from_old: Mapping[str, str],
+        keys: Iterable[str],
+        writer: CheckpointWriter,
+        queue: AsyncWriter,
     ) -> None:
-        """``from_old``: OLD's key for each of NEW's keys whose tensor is OLD's."""
+        """Write ``keys``; ``from_old``: OLD's key for each of NEW's keys whose tensor is OLD's."""
         self._new, self._writer, self._async = new, writer, queue
         self._stack: dict[str, Tensor] = {}  # the tensor of OUT, if any, that has some of its slices
-        self._left = Remaining(new, from_old, writer.remaining())
+        self._left = Remaining(new, from_old, keys)
 
     def put(self, linear: MergedLinear) -> None:
         if (weight := linear.weight) is not None:
@@ -60,6 +68,10 @@ class WholeTensors:
                 self._async.copy(key)
             else:
                 self._async.write(key, self._as_new(key, tensor) if role == "OLD" else tensor)
+
+    def leave(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._left.remove(key)
 
     def end_unit(self) -> dict[str, float]:
         """Queue the stack that has all of its slices; the slices of one tensor are put in sequence."""
@@ -100,9 +112,12 @@ class WholeTensors:
 class AdapterOut:
     """The tensors of an adapter on OLD."""
 
-    def __init__(self, form: AdapterForm, writer: CheckpointWriter, queue: AsyncWriter, old: Checkpoint) -> None:
+    def __init__(
+        self, form: AdapterForm, keys: Iterable[str], writer: CheckpointWriter, queue: AsyncWriter, old: Checkpoint
+    ) -> None:
+        """Write ``keys``, which are all that OUT lacks, or none."""
         self._form, self._writer, self._async, self._old = form, writer, queue, old
-        left = set(writer.remaining())
+        left = set(keys)
         done = [part.name for part in form.parts if part.name not in left]
         self._made = AdapterTensors(form, done, queue.write)
         self._applied: Callable[[str], Tensor] | None = None
@@ -113,6 +128,9 @@ class AdapterOut:
 
     def pass_on(self, keys: Iterable[str], old: Read | None, new: Read | None) -> None:
         """Nothing: other tensors of OLD are not part of an adapter."""
+
+    def leave(self, keys: Iterable[str]) -> None:
+        """Nothing: one rank writes all of an adapter."""
 
     def end_unit(self) -> dict[str, float]:
         return self._made.end_unit()

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.counting import counted
 from hpa_merge.custom_code.failing import blaming
 from hpa_merge.custom_code.running import is_own
 from hpa_merge.engine.code import check_code
@@ -175,7 +176,11 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         outs=outs,
         reshaped=tuple(
             f"{key} is {list(shapes[0])} in OLD and {list(shapes[1])} in NEW: "
-            + (f"the first {min(s[0] for s in shapes)} rows are merged." if key in resized else "NEW's is taken.")
+            + (
+                f"the first {counted(min(s[0] for s in shapes), 'row', 'are')} merged."
+                if key in resized
+                else "NEW's is taken."
+            )
             for key, old_key in keys.items()
             if key in own and len(set(shapes := (old.tensors[old_key].shape, new.tensors[key].shape))) > 1
         ),

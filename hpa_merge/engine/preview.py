@@ -10,10 +10,12 @@ from hpa_merge.engine.components import component_records
 from hpa_merge.engine.hessian_files import folder_of
 from hpa_merge.engine.memory import hessian_bytes
 from hpa_merge.engine.plan import LinearPair, OutPlan
-from hpa_merge.engine.request import MergeRequest, Progress, silent
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.setup import Prepared, prepare
 from hpa_merge.methods.applying import differ
 from hpa_merge.model import Unit
+from hpa_merge.progress import Progress, silent
+from hpa_merge.ranks import Group
 from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
 
 __all__ = ["preview"]
@@ -25,17 +27,31 @@ SHOWN = 2
 def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path, PlanReport]:
     """What a merge would do, by OUT: make every check that needs no run of a model, and write nothing.
 
-    Reads the linears of both checkpoints once, to see which changed and whether they are finite.
+    Reads the linears of both checkpoints once, to see which changed and whether they are finite. If this process is one
+    of several ranks, every rank makes this call.
 
     Raises:
         InputError, NumericalError: as the merge would.
     """
-    with prepare(request, show=SHOWN) as prepared:
-        linears, changed, new = prepared.plan.linears, set(), prepared.inputs.new
+    group = Group.current()
+    try:
+        return _preview(request, on_progress, group)
+    except BaseException as error:
+        group.fail(error)
+        raise
+
+
+def _preview(request: MergeRequest, on_progress: Progress, group: Group) -> dict[Path, PlanReport]:
+    with prepare(request, SHOWN, on_progress, group) as prepared:
+        linears, new, own = prepared.plan.linears, prepared.inputs.new, set[str]()
         for done, (unit, pairs) in enumerate(linears.items()):
-            on_progress(unit.name, done, len(linears))
-            included = [pair for pair in pairs if any(out.includes(pair) for out in prepared.plan.outs)]
-            changed |= _changed(prepared, included)
+            if done % group.size == group.rank:
+                on_progress(unit.name, done, len(linears))
+                included = [pair for pair in pairs if any(out.includes(pair) for out in prepared.plan.outs)]
+                own |= {pair.new.name for pair in _changed(prepared, included)}
+        names = set().union(*group.gather(own))
+        changed = {pair for pair in prepared.plan.pairs if pair.new.name in names}
+        on_progress("done", len(linears), len(linears))
         return {
             path: _of_out(request, prepared, path, out, new if form is None else form.layout, changed)
             for path, out, form in zip(request.outs, prepared.plan.outs, prepared.forms, strict=True)
@@ -63,6 +79,8 @@ def _of_out(
         bytes_free=shutil.disk_usage(path.absolute().parent).free,
         peak_host_bytes=prepared.memory.host,
         peak_device_bytes=prepared.memory.device,
+        bytes_in=sum(info.nbytes for checkpoint in prepared.inputs.read for info in checkpoint.tensors.values()),
+        processes=prepared.group.size,
         reshaped=plan.reshaped,
         notes=prepared.checkpoint_notes,
         device=str(prepared.device),

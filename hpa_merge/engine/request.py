@@ -3,27 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack, final
 
-from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions, HPAConfig, calibration_of
+from hpa_merge.counting import counted
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.hub import is_remote
 from hpa_merge.records import ReadingOptions, reading_options
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["Limits", "MergeOptions", "MergeRequest", "Progress", "Render", "silent"]
+if TYPE_CHECKING:
+    from hpa_merge.checkpoint import Checkpoint
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are done, and how many there are."""
+__all__ = ["Limits", "MergeOptions", "MergeRequest", "Render"]
 
-Render = Callable[[MergeReport, Checkpoint, Checkpoint, bool], tuple[MergeReport, dict[str, bytes]]]
+Render = Callable[[MergeReport, "Checkpoint", "Checkpoint", bool], tuple[MergeReport, dict[str, bytes]]]
 """Takes a report, OLD, NEW, and whether to draw a page. Returns the report, with notes on what could not be made, and
 the files next to the weights, by name. The caller passes it in: :func:`hpa_merge.render.folder.render`."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """The :data:`Progress` that reports nothing."""
 
 
 class MergeOptions(TypedDict, total=False):
@@ -113,7 +109,8 @@ class MergeRequest:
         shares = self.calibration.task_share
         if shares and len(shares) != len(self.task_calib):
             raise ConfigError(
-                f"task_share has {len(shares)} numbers, and the task sets number {len(self.task_calib)}: give one for "
+                f"task_share has {counted(len(shares), 'number')}, and the task sets number {len(self.task_calib)}: "
+                f"give one for "
                 "each task_calib, in their order."
             )
         for purpose in ("safety", "task"):

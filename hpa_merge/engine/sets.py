@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import final
 
-from hpa_merge.calibration import SampleSet, read_samples
+from hpa_merge.counting import counted
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.records import DataSource, Purpose, Sample
+from hpa_merge.records.sampling import SampleSet, read_samples
 
 __all__ = ["GivenSet", "Sets", "draw", "locate_sets", "read_sets"]
 
@@ -95,7 +96,8 @@ def _read(request: MergeRequest, purpose: Purpose, sources: Sequence[DataSource]
     ]
     notes = [source.note for source in sources if source.note]
     notes += [
-        f"{source.name} holds {each.available} samples, {count} would be its share of the {purpose} samples, and the "
+        f"{source.name} holds {counted(each.available, 'sample')}, {count} would "
+        f"be its share of the {purpose} samples, and the "
         "other sets do not fill that up."
         for source, count, each in zip(sources, counts, read, strict=False)
         if several and each.available < count

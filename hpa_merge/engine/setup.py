@@ -1,5 +1,6 @@
 """Set up a merge: everything that can be checked and computed without running a model."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot, hessian_bytes
-from hpa_merge.engine.plan import Plan, make_plan
+from hpa_merge.engine.plan import LinearPair, Plan, make_plan
 from hpa_merge.engine.request import Limits, MergeRequest
+from hpa_merge.engine.same_run import check_same, what_runs
 from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
@@ -29,6 +31,8 @@ from hpa_merge.engine.statistics_file import check_place, read_statistics
 from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError, StatisticsError
 from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.progress import Progress, silent
+from hpa_merge.ranks import Group
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
 
@@ -55,6 +59,7 @@ class Prepared:
         routing: the routing drift, if all statistics come from a file.
         finished: the reports of OUTs that are complete and stay unchanged.
         returning: the units that samples come back to after others have run; they are merged at the end.
+        group: the ranks that share the run.
     """
 
     inputs: MergeInputs
@@ -68,11 +73,26 @@ class Prepared:
     routing: tuple[RoutingRecord, ...] = ()
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
     returning: frozenset[Unit] = frozenset()
+    group: Group = field(default_factory=Group.alone)
+
+    @property
+    def is_merged_by_first(self) -> bool:
+        """Whether rank 0 owns every linear: an adapter's factors, and a file of Hessians, are made by one rank."""
+        return self.keeping or any(form is not None for form in self.forms)
+
+    def values_of(self, pair: LinearPair) -> int:
+        """How many values a weight has."""
+        return math.prod(pair.new.shape(self.inputs.new.tensors[pair.new.key].shape))
 
     @property
     def device(self) -> torch.device:
         """Where the arithmetic runs."""
         return self.plan.new.device
+
+    @property
+    def steps(self) -> int:
+        """The steps of the run, for :data:`~hpa_merge.progress.Progress`: the units, the rest, and the report."""
+        return len(self.plan.new.units) + 2
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -130,11 +150,15 @@ class Prepared:
 
 
 @contextmanager
-def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
+def prepare(
+    request: MergeRequest, show: int = 0, on_progress: Progress = silent, group: Group | None = None
+) -> Iterator[Prepared]:
     """Open and check everything, without running a model or writing; the inputs are closed at the end of the block.
 
     Args:
         show: how many samples of each set are shown.
+        on_progress: called before each part of it; how many steps the run has is not known yet.
+        group: the ranks that share the run; None for this one alone.
 
     Raises:
         InputError: the inputs or the options are wrong.
@@ -144,10 +168,10 @@ def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
     overwrite, resume = request.overwrite, request.resume
     if request.is_remote:  # report what is wrong before the download
         check_outputs(making, [], overwrite, needed=0, resume=resume)
-    with open_inputs(request) as inputs:
+    with open_inputs(request, on_progress) as inputs:
         places, needed = inputs.guarded.places, _needed(inputs, request.outs.values())
         check_outputs(making, places, overwrite, needed=needed, resume=resume)
-        prepared = plan_merge(request, inputs, show)
+        prepared = plan_merge(request, inputs, show, on_progress, group)
         _check_hessians(request, prepared)
         finished = {
             out: report
@@ -159,22 +183,32 @@ def prepare(request: MergeRequest, show: int = 0) -> Iterator[Prepared]:
         yield replace(prepared, finished=finished)
 
 
-def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Prepared:
+def plan_merge(
+    request: MergeRequest,
+    inputs: MergeInputs,
+    show: int = 0,
+    on_progress: Progress = silent,
+    group: Group | None = None,
+) -> Prepared:
     """Encode the samples, plan every OUT, read the statistics file, and allot the memory; errors as :func:`prepare`."""
     if request.stats is not None:
         check_place(request.stats, (*inputs.guarded.folders, *inputs.guarded.files), list(request.outs))
     config, configs = request.calibration, list(request.outs.values())
     old, new = inputs.read
+    on_progress("reading the samples", 0, 1)
     safety, task = read_sets(request, inputs.sets)
     device = resolve_device(config.device)
+    group = group or Group.alone()
+    check_same(group, what_runs(request, inputs, device))
     with (
-        encoding(old, safety.samples, "safety", config, show) as safety_in,
-        encoding(new, task.samples, "task", config, show) as task_in,
+        encoding(old, safety.samples, "safety", config, show, group) as safety_in,
+        encoding(new, task.samples, "task", config, show, group) as task_in,
     ):
+        on_progress("planning", 0, 1)
         plan = make_plan(old, new, configs, device)
         runs = (
-            CalibrationRun("safety", Weights(old, device), plan.old, safety_in, config),
-            CalibrationRun("task", Weights(new, device), plan.new, task_in, config),
+            CalibrationRun("safety", Weights(old, device, group), plan.old, safety_in, config, on_progress),
+            CalibrationRun("task", Weights(new, device, group), plan.new, task_in, config, on_progress),
         )
     keys = (
         _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
@@ -192,7 +226,9 @@ def plan_merge(request: MergeRequest, inputs: MergeInputs, show: int = 0) -> Pre
     forms = tuple(plan_adapter(new, plan, out) if out.config.output_format == "adapter" else None for out in plan.outs)
     for form in filter(None, forms):
         check_side_files(form.layout)
-    return Prepared(inputs, plan, sets, memory, notes, request.limits, request.stats_hessians, forms, routing)
+    return Prepared(
+        inputs, plan, sets, memory, notes, request.limits, request.stats_hessians, forms, routing, group=group
+    )
 
 
 def _needed(inputs: MergeInputs, configs: Iterable[HPAConfig]) -> int:
@@ -209,7 +245,7 @@ def _key(
     floor = config.min_expert_tokens if any(linear.pool for linear in linears) else None
     return StatisticsKey(
         run.purpose,
-        of_statistics(checkpoint, run.purpose, run.inputs, config.damping, len(linears), floor),
+        of_statistics(checkpoint, run.purpose, (each.digest for each in run.used), config.damping, len(linears), floor),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
         {linear.name: linear.last.name for linear in linears},
         [unit.name for unit in plan.new.units],

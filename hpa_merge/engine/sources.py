@@ -11,6 +11,7 @@ from typing import Protocol, final
 from torch import Tensor
 
 from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.owners import Input
 from hpa_merge.engine.routing import Chosen
 from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
@@ -44,12 +45,19 @@ class StatisticsSource(Protocol):
             NumericalError: a tensor holds NaN or infinity.
         """
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> Statistics:
-        """Run the samples through ``unit``, and return the statistics of ``linears``, which is consumed lazily.
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> None:
+        """Run the samples through ``unit``.
 
         Args:
+            linears: those whose statistics are wanted; consumed lazily.
             later: linears that ``unit`` uses and that are merged with a later unit; consumed lazily too.
         """
+
+    def inputs_of(self, linears: Iterable[LinearTensor]) -> Mapping[str, Input]:
+        """What ``linears`` have read on all ranks in the unit that has run, by name, to choose their owners."""
+
+    def settle(self, unit: Unit, owners: Mapping[str, int]) -> Statistics:
+        """The statistics of the linears of ``unit``, which has run, that this rank owns; ``owners``: by name."""
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
         """Run the samples through ``unit``, which they will visit again before ``later``, its linears, are merged."""
@@ -99,7 +107,7 @@ class CalibrationSet:
     @property
     def runs(self) -> bool:
         """Whether the samples have to run."""
-        return self.known is None and bool(self.run.inputs)
+        return self.known is None and bool(self.run.used)
 
 
 @final
@@ -117,9 +125,9 @@ class Replay:
         """Start with no unit loaded.
 
         Args:
-            linears: all linears of the model, for every unit.
+            linears: the linears of the model that this rank reads, for every unit.
             whole_units: hold every tensor of a unit until the unit is freed, because a tensor may be read before and
-                after the samples of the other model run; otherwise only the last tensor is held.
+                after the samples of the other model run, on every rank; otherwise only the last tensor is held.
         """
         by_name = {unit.name: unit for unit in linears}
         self._weights = weights
@@ -129,13 +137,15 @@ class Replay:
         self._started = False
         self._whole_units = whole_units
         self._held: dict[str, Tensor] = {}
+        self._joint: dict[str, None] = {}  # of the loaded unit, what all ranks have read together
+        self._reader: Read = weights.read_unchecked
 
     @contextmanager
     def merging(self, units: Collection[Unit], budget: int) -> Iterator[None]:
         visited = (unit for unit in reversed(self._visits) if unit in units)
         order = dict.fromkeys([*visited, *units])
         keys = dict.fromkeys(linear.key for unit in order for linear in self._linears.get(unit, ()))
-        with self._weights.prefetching(keys, budget):
+        with self._weights.prefetching(keys, budget, together=self._whole_units):
             yield
 
     @property
@@ -150,11 +160,20 @@ class Replay:
 
     def load(self, unit: Unit) -> Read:
         self._held.clear()
+        linears = self._linears.get(unit, ()) if self._whole_units else ()
+        self._joint = dict.fromkeys(linear.key for linear in linears)
+        self._reader = self._weights.reader([*self._joint])
         return self._read
 
-    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> Statistics:
+    def run(self, unit: Unit, linears: Iterable[LinearTensor], later: Iterable[LinearTensor] = ()) -> None:
         if self.next_unit == unit:
             self._visits.pop()
+
+    def inputs_of(self, linears: Iterable[LinearTensor]) -> dict[str, Input]:
+        """A tensor has one owner, who reads it."""
+        return {linear.name: Input(linear.key, 0.0) for linear in linears}
+
+    def settle(self, unit: Unit, owners: Mapping[str, int]) -> Statistics:
         return self._statistics
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
@@ -166,6 +185,7 @@ class Replay:
 
     def free(self, unit: Unit) -> None:
         self._held.clear()
+        self._joint, self._reader = {}, self._weights.read_unchecked
 
     def close(self) -> None:
         self._started = False
@@ -174,5 +194,7 @@ class Replay:
         if key not in self._held:
             if not self._whole_units:
                 self._held.clear()
-            self._held[key] = self._weights.read(key).to(self._weights.device)
+            tensor = (self._reader if key in self._joint else self._weights.read_unchecked)(key)
+            self._weights.check({key: tensor})
+            self._held[key] = tensor.to(self._weights.device)
         return self._held[key]

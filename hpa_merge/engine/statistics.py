@@ -182,11 +182,11 @@ class ModelStatistics:
             return True
         return linear.name not in self._tokens
 
-    def take(self, linear: LinearTensor, tokens: int, diagonal: Tensor | None) -> None:
-        """Record a linear; ``diagonal``: ``[c]`` float64, or None if no token activates its input."""
-        self._tokens[linear.name] = tokens
+    def take(self, linear: str, tokens: int, diagonal: Tensor | None) -> None:
+        """Record a linear by its name; ``diagonal``: ``[c]`` float64 on the CPU, or None if no token reaches it."""
+        self._tokens[linear] = tokens
         if diagonal is not None:
-            self._diagonals[linear.name] = diagonal.cpu()
+            self._diagonals[linear] = diagonal
 
     def keep(self, unit: Unit, computed: Statistics, linears: Iterable[LinearTensor]) -> None:
         """Write the Hessians of the ``linears`` of a unit, as far as they are reached, if they are to be kept."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, final
 
 from hpa_merge.calibration import Encoded, SampleSet
+from hpa_merge.ranks import Group
 from hpa_merge.records import Media, Sample, Turn
 from hpa_merge.report.records import CalibrationRecord
 
@@ -35,7 +36,7 @@ class Tally:
         self._given = given
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
-        self._dropped = Counter(given.dropped)
+        self._dropped: Counter[str] = Counter()
         self._noted: dict[str, list[str]] = {}
 
     def drop(self, why: str) -> None:
@@ -56,6 +57,16 @@ class Tally:
         self.shapes[_shape(sample)] += 1
         for note in made.notes:
             self._noted.setdefault(note, []).append(sample.source)
+
+    def join(self, group: Group) -> None:
+        """Count what every rank has counted, as one process would; raises as :meth:`Group.gather`."""
+        own = (self.template, self.shapes, self._counts, self._seconds, self._dropped, self._noted)
+        templates, shapes, counts, seconds, dropped, noted = zip(*group.gather(own), strict=True)
+        self.template = next(filter(None, templates), "")
+        self.shapes, self._counts, self._dropped = (sum(each, Counter()) for each in (shapes, counts, dropped))
+        self._seconds, self._noted = sum(seconds), {}
+        for note, sources in (item for each in noted for item in each.items()):
+            self._noted.setdefault(note, []).extend(sources)
 
     @property
     def tokens(self) -> int:
@@ -78,7 +89,7 @@ class Tally:
             file=str(file),
             available=self._given.available,
             passed_over=self._given.passed_over,
-            dropped=dict(sorted(self._dropped.items())),
+            dropped=dict(sorted((Counter(self._given.dropped) + self._dropped).items())),
             template=self.template,
             seconds=round(self._seconds, 3),
             **counts,

@@ -17,16 +17,16 @@ from hpa_merge.core.gathered import Recent
 from hpa_merge.errors import NumericalError
 from hpa_merge.model import LinearTensor
 
-__all__ = ["Observed", "pooled_field"]
+__all__ = ["Observed", "is_pooled", "pooled_field"]
 
 
 def pooled_field(linear: LinearTensor, tokens: Mapping[str, int], min_expert_tokens: int) -> dict[str, str]:
     """The field ``pooled`` of a linear's record, if it has one, from the tokens that it has read of each set."""
-    sets = [purpose for purpose, count in tokens.items() if _is_pooled(linear, count, min_expert_tokens)]
+    sets = [purpose for purpose, count in tokens.items() if is_pooled(linear, count, min_expert_tokens)]
     return {"pooled": " ".join(sets)} if sets else {}
 
 
-def _is_pooled(linear: LinearTensor, tokens: int, min_expert_tokens: int) -> bool:
+def is_pooled(linear: LinearTensor, tokens: int, min_expert_tokens: int) -> bool:
     """Whether a linear that has read so many tokens gets the curvature of all experts of its layer."""
     return bool(linear.pool) and tokens < min_expert_tokens
 
@@ -108,7 +108,7 @@ class Observed:
 
     def _observers(self, linear: LinearTensor) -> tuple[str, ...]:
         """The observers whose tokens make up the curvature of a linear."""
-        return linear.pool if _is_pooled(linear, self.tokens(linear), self._min_expert_tokens) else linear.observers
+        return linear.pool if is_pooled(linear, self.tokens(linear), self._min_expert_tokens) else linear.observers
 
     def _of(self, observers: Iterable[str]) -> tuple[Curvature, ...]:
         """The curvatures of the observers, each once."""

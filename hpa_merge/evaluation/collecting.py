@@ -5,7 +5,7 @@ for each set, which are what a person reads afterwards.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -25,15 +25,13 @@ from hpa_merge.files.disk import UNFINISHED, replacing
 from hpa_merge.files.parsing import RECORD, parse_json
 from hpa_merge.files.weight_names import is_checkpoint_folder
 from hpa_merge.inputs.data_sets import locate_data
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import ReadingOptions
 from hpa_merge.report.evaluation import ModelResult
 
 __all__ = ["Assessed", "Suite", "assess", "batches", "check_answers", "collect", "compared", "is_answers"]
 
 Item = TypeVar("Item")
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many prompts are behind, and how many there are."""
 
 
 @final
@@ -161,7 +159,7 @@ def check_answers(suite: Suite, folder: Path) -> None:
         raise EvaluationError(f"{folder} cannot be used ({error.strerror}): choose another folder.") from error
 
 
-def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progress = lambda *_: None) -> None:
+def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progress = silent) -> None:
     """Have every prompt answered, and write the answers to ``folder``, a file of JSON Lines for each set.
 
     Raises:
@@ -187,7 +185,7 @@ def assess(
     folder: Path,
     judge: Judge,
     seed: int = 0,
-    on_progress: Progress = lambda *_: None,
+    on_progress: Progress = silent,
 ) -> Assessed:
     """Judge and score what :func:`collect` wrote to ``folder``; every record there gets its verdict.
 

@@ -17,6 +17,7 @@ from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint.folder import check_names, find_shards, read_json
 from hpa_merge.checkpoint.shard import read_layout
 from hpa_merge.config import MAX_FRAMES
+from hpa_merge.counting import counted
 from hpa_merge.custom_code.failing import blaming, place_of
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.custom_code.running import running
@@ -162,7 +163,8 @@ class LocalModel:
                 return [answer for prompt in prompts for answer in self._answer_batch([prompt])]
             if room < 1:
                 raise EvaluationError(
-                    f"{prompts[0].source}: the prompt has {length} tokens, and {self._folder} has {self._positions} "
+                    f"{prompts[0].source}: the prompt has {counted(length, 'token')}, and "
+                    f"{self._folder} has {self._positions} "
                     "positions for it and its answer: shorten or remove it."
                 )
         generate: Any = self._model.generate
@@ -172,7 +174,8 @@ class LocalModel:
         except (Exception, SystemExit) as error:  # code of a checkpoint may call exit()
             if is_out_of_memory(error):
                 raise ResourceError(
-                    f"the memory of {self._device} is full with {len(prompts)} prompts of up to {length} tokens at "
+                    f"the memory of {self._device} is full with {counted(len(prompts), 'prompt')} of up "
+                    f"to {counted(length, 'token')} at "
                     "once: lower --batch-size."
                 ) from error
             raise EvaluationError(

@@ -43,6 +43,10 @@ class Guard:
     arguments: tuple[str, ...] = ()
     controversial: Literal["unsafe", "safe"] = "unsafe"
 
+    def __post_init__(self) -> None:
+        for name in ("model", "template"):  # which may be given as paths
+            object.__setattr__(self, name, str(getattr(self, name)))
+
 
 @final
 class GuardJudge:

@@ -13,12 +13,14 @@ from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, temp
 from hpa_merge.engine.encoding import template_options
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.errors import EvaluationError
-from hpa_merge.evaluation.collecting import Progress, Suite, assess, check_answers, collect, compared
+from hpa_merge.evaluation.collecting import Suite, assess, check_answers, collect, compared
 from hpa_merge.evaluation.guards import DEFAULTS, Guard, GuardJudge
 from hpa_merge.evaluation.judges import Answerer, FunctionJudge, Judge, PhraseJudge
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.models import loadable
 from hpa_merge.inputs.own_code import Trust
+from hpa_merge.progress import Progress, silent
+from hpa_merge.ranks import Group
 from hpa_merge.records import Sample, Turn
 from hpa_merge.report.evaluation import ModelResult
 
@@ -38,7 +40,7 @@ class AnsweringOptions(TypedDict, total=False):
     concurrency: int
     timeout: float
     max_frames: int
-    chat_template: str
+    chat_template: str | Path
     template_arg: tuple[str, ...]
     template_date: str
     trust_remote_code: bool
@@ -73,13 +75,14 @@ class Answering:
     concurrency: int = 8
     timeout: float = 120.0
     max_frames: int = MAX_FRAMES
-    chat_template: str = ""
+    chat_template: str | Path = ""
     template_arg: tuple[str, ...] = ()
     template_date: str = TEMPLATE_DATE
     trust_remote_code: bool = False
     base: str | Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "chat_template", str(self.chat_template))
         given = self.chat_template or self.template_arg or self.template_date != TEMPLATE_DATE
         if self.endpoint is not None and given:
             raise EvaluationError(
@@ -107,7 +110,7 @@ class Answering:
     @property
     def template(self) -> TemplateOptions:
         """What the options say of the chat template."""
-        return template_options(self.chat_template, self.template_arg, self.template_date)
+        return template_options(str(self.chat_template), self.template_arg, self.template_date)
 
 
 def evaluate(
@@ -118,7 +121,8 @@ def evaluate(
     how: Answering,
     *,
     seed: int = 0,
-    on_progress: Progress = lambda *_: None,
+    on_progress: Progress = silent,
+    group: Group | None = None,
 ) -> tuple[ModelResult, ...]:
     """The figures of each model, and its differences from those before it.
 
@@ -128,6 +132,7 @@ def evaluate(
         answers: a folder; the answers are written to a folder in it for each model.
         seed: of the bootstrap.
         on_progress: called with what is being done, how many prompts are behind, and how many there are.
+        group: the ranks that share the models, and see the same folder; None for this one alone.
 
     Raises:
         EvaluationError: a model is given twice, or its answers cannot be written there.
@@ -140,20 +145,27 @@ def evaluate(
     folders = [answers / name for name in _folder_names(names)]
     for folder in folders:
         check_answers(suite, folder)
-    total = suite.count * len(models) * 2
+    group = group or Group.alone()
+    own = [*zip(names, models, folders, strict=True)][group.rank :: group.size]
+    total = suite.count * len(own) * 2
 
     def telling(name: str, behind: int) -> Progress:
         return lambda what, done, _: on_progress(f"{name}: {what}", behind + done, total)
 
-    for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True)):
+    for number, (name, model, folder) in enumerate(own):
+        tell = telling(name, number * suite.count)
+        tell("loading", 0, total)
         with opened(model, suite.example.sample, how, first=models[0]) as answerer:
-            collect(answerer, suite, folder, telling(name, number * suite.count))
-    assessed = []
-    with opened_judge(judge, suite.example.sample if suite.safety else None, how) as opened_one:
-        for number, (name, model, folder) in enumerate(zip(names, models, folders, strict=True), start=len(models)):
+            collect(answerer, suite, folder, tell)
+    assessed = {}
+    on_progress("loading the judge", total // 2, total)
+    with opened_judge(judge, suite.example.sample if suite.safety and own else None, how) as opened_one:
+        for number, (name, model, folder) in enumerate(own, start=len(own)):
             tell = telling(f"judging {name}", number * suite.count)
-            assessed.append(assess(name, model, suite, folder, opened_one, seed, tell))
-    return compared(assessed, seed)
+            assessed[name] = assess(name, model, suite, folder, opened_one, seed, tell)
+    found = {name: each for of_rank in group.gather(assessed) for name, each in of_rank.items()}
+    on_progress("done", total, total)
+    return compared([found[name] for name in names], seed)
 
 
 @contextmanager
@@ -214,7 +226,7 @@ def opened(
             model_here.close()
 
 
-def judge_of(judge: str | Guard) -> Judge | Guard:
+def judge_of(judge: str | Path | Guard) -> Judge | Guard:
     """The judge that ``phrases``, a checkpoint folder or ``module:function`` names; a guard model is loaded later.
 
     Raises:
@@ -234,6 +246,7 @@ def judge_of(judge: str | Guard) -> Judge | Guard:
             )
         template_arguments(judge.arguments)
         return judge
+    judge = str(judge)
     if judge == PhraseJudge.name:
         return PhraseJudge()
     if (Path(judge) / "config.json").is_file():

@@ -6,11 +6,12 @@ import math
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import EvaluationError, OutputError
 from hpa_merge.evaluation.collecting import batches
 from hpa_merge.evaluation.judges import Answerer, Judge, judged
@@ -18,7 +19,9 @@ from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.thinking import read_answer
 from hpa_merge.files.disk import inside, write_whole
 from hpa_merge.files.weight_names import protected
+from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Media, Turn
+from hpa_merge.report.showing import Shown
 
 __all__ = ["SafetySet", "check_place", "make_safety_set", "write_safety_set"]
 
@@ -31,8 +34,8 @@ FAULTS = {
 
 
 @final
-@dataclass(frozen=True)
-class SafetySet:
+@dataclass(frozen=True, repr=False)
+class SafetySet(Shown):
     """Prompts that were refused, with what the model said in the end, without its thoughts.
 
     Attributes:
@@ -55,6 +58,19 @@ class SafetySet:
         """How many samples each category has; empty where the file has none."""
         return Counter(prompt.category for prompt, _ in self.samples if prompt.category)
 
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        kinds = [*self.categories.items(), *((f"dropped, {why}", count) for why, count in self.reasons.items())]
+        title = f"{counted(len(self.samples), 'sample')} from {counted(self.asked, 'prompt')}"
+        return title, [(name, str(count)) for name, count in kinds]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each sample."""
+        return [
+            {"source": prompt.source, "category": prompt.category or None, "prompt": prompt.text, "answer": answer}
+            for prompt, answer in self.samples
+        ]
+
 
 def make_safety_set(
     prompts: PromptFile,
@@ -63,7 +79,7 @@ def make_safety_set(
     count: int,
     *,
     seed: int = 0,
-    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+    on_progress: Progress = silent,
 ) -> SafetySet:
     """``count`` samples; each of the prompts' categories has as many as another, as far as their answers allow it.
 
@@ -74,6 +90,7 @@ def make_safety_set(
         EvaluationError: too few answers were safe; says how many.
         InputError, ResourceError: as the answerer and the judge do.
     """
+    on_progress("looking for refusals", 0, prompts.count)
     waiting = _shuffled(prompts, seed)
     found: dict[str, list[tuple[Prompt, str]]] = {category: [] for category in waiting}
     asked = rounds = 0
@@ -97,13 +114,15 @@ def make_safety_set(
                     reasons[verdict.fault or "unsafe"] += 1
                 else:
                     found[prompt.category].append((prompt, answer.final))
+    on_progress("done", prompts.count, prompts.count)
     kept = [sample for category, share in shares.items() for sample in found[category][:share]]
     if len(kept) < count:
         longer = "raise --max-new-tokens, " if reasons["unfinished"] else ""
         faults = "".join(f", {number} {FAULTS[fault]}" for fault, number in reasons.items() if fault in FAULTS)
         raise EvaluationError(
-            f"of the {asked} prompts of {prompts.source.name}, {len(kept)} were answered safely{faults}, and {count} "
-            f"are asked for: {longer}give more prompts, lower --n, or check that the model is aligned."
+            f"of the {counted(asked, 'prompt')} of {prompts.source.name}, {len(kept)} were answered "
+            f"safely{faults}, and {count} are asked for: {longer}give more prompts, lower "
+            "--n, or check that the model is aligned."
         )
     return SafetySet(tuple(kept), asked, dict(reasons))
 

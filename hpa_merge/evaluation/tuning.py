@@ -4,17 +4,18 @@ All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and ask
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from hpa_merge.checkpoint import check_output
 from hpa_merge.checkpoint.inputs import Inputs
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.swap import publish_folder
 from hpa_merge.config import HPAConfig
-from hpa_merge.engine.request import MergeRequest, Progress
+from hpa_merge.counting import counted
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.run import merge_all
 from hpa_merge.engine.sets import locate_sets
 from hpa_merge.errors import CalibrationError, EvaluationError, HPAError, OutputError
@@ -35,10 +36,14 @@ from hpa_merge.evaluation.workplace import (
 from hpa_merge.files.disk import overlap, write_whole
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES
+from hpa_merge.progress import Progress, silent
+from hpa_merge.ranks import Group
 from hpa_merge.records import DataSource, Media, ReadingOptions, Sample, parse_record, read_records
 from hpa_merge.render.folder import files_of, render
 from hpa_merge.report.evaluation import MAX_BROKEN, ModelResult, beyond
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.showing import Shown
+from hpa_merge.report.summaries import result_rows, setting_rows
 
 __all__ = [
     "Goal",
@@ -68,8 +73,8 @@ class Goal:
 
 
 @final
-@dataclass(frozen=True)
-class Tuning:
+@dataclass(frozen=True, repr=False)
+class Tuning(Shown):
     """What came out.
 
     Attributes:
@@ -85,6 +90,23 @@ class Tuning:
     chosen: str | None
     options: dict[str, HPAConfig]
 
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        chosen = self.chosen or "none, because none keeps the goal"
+        return f"{counted(len(self.settings), 'setting')}, chosen: {chosen}", setting_rows(self._every)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each figure of OLD, of NEW and of each setting."""
+        return [
+            {"setting": name, "chosen": name == self.chosen} | row
+            for name, result in self._every.items()
+            for row in result_rows([result])
+        ]
+
+    @property
+    def _every(self) -> dict[str, ModelResult]:
+        return {"OLD": self.old, "NEW": self.new, **self.settings}
+
 
 def tune(
     request: MergeRequest,
@@ -96,12 +118,13 @@ def tune(
     *,
     seed: int = 0,
     keep_all: bool = False,
-    on_merge: Progress = lambda *_: None,
-    on_answer: Progress = lambda *_: None,
+    on_merge: Progress = silent,
+    on_answer: Progress = silent,
 ) -> Tuning:
     """Merge every setting of ``request``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
 
-    Of the settings that alone has a page, if the request asks for one.
+    Of the settings that alone has a page, if the request asks for one. If this process is one of several ranks, every
+    rank makes this call; each evaluates some of the models.
 
     Args:
         request: the merges. Its ``overwrite`` says whether ``out`` may be replaced.
@@ -112,31 +135,61 @@ def tune(
         InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
             workplace, and the next tuning there uses as much of it as fits.
     """
+    group = Group.current()
+    try:
+        return _tune(request, out, suite, judge, goal, how, group, seed, keep_all, on_merge, on_answer)
+    except BaseException as error:
+        group.fail(error)
+        raise
+
+
+def _tune(
+    request: MergeRequest,
+    out: Path,
+    suite: Suite,
+    judge: Judge | Guard,
+    goal: Goal,
+    how: Answering,
+    group: Group,
+    seed: int,
+    keep_all: bool,
+    on_merge: Progress,
+    on_answer: Progress,
+) -> Tuning:
     inputs = _inputs(request, suite, judge)
     check_output(out, inputs.places, request.overwrite)
     place = workplace(out)
     if overlap([place], inputs.places):
         raise OutputError(f"{place} would lie in an input, and inputs are never written to: choose another OUT.")
+    group.barrier()  # every rank has checked what is there
     merging, left = taking_up(request, place), left_by_error(place)
-    claim(place, resume=merging.resume)
-    remove_settings(left - request.outs.keys())
+    group.barrier()
+    if group.is_first:
+        claim(place, resume=merging.resume)
+        remove_settings(left - request.outs.keys())
+    group.barrier()
     models = [str(folder) for folder in (request.old, request.new, *request.outs)]
     how = replace(how, base=request.old)
     try:
         reports = merge_all(replace(merging, page=False, reads=inputs.files), render, on_merge)
-        old, new, *others = evaluate(models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer)
+        old, new, *others = evaluate(
+            models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer, group=group
+        )
         settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
         chosen = choose(settings, goal)
-        if chosen is not None:
+        if chosen is not None and group.is_first:
+            on_merge("drawing the page" if request.page else "writing the report", 0, 1)
             _draw(place / chosen, reports[place / chosen], out, page=request.page)
             publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
     except BaseException as error:
-        if isinstance(error, HPAError):
-            keep(place, request.outs)
-        vacate(place)
+        if group.is_first:
+            if isinstance(error, HPAError):
+                keep(place, request.outs)
+            vacate(place)
         raise
-    if not keep_all:
+    if not keep_all and group.is_first:
         clear(place, request.outs)
+    group.barrier()
     return Tuning(old, new, settings, chosen, {folder.name: config for folder, config in request.outs.items()})
 
 
@@ -207,7 +260,7 @@ def overlaps(suite: Suite, request: MergeRequest) -> list[str]:
         common = sum(_identity(prompt.sample) in used for prompt in prompts)
         if common:
             sentences.append(
-                f"{common} of the {prompts.count} prompts of {name} stand in a calibration file too: "
+                f"{common} of the {counted(prompts.count, 'prompt')} of {name} stand in a calibration file too: "
                 "a test of held-out samples says more."
             )
     return sentences

@@ -169,7 +169,7 @@ def _choose(
     readme = folder / README
     paths = [path for path in files if not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts]
     if len(paths) > MOST_FILES:
-        raise CalibrationError(f"{name} has {len(paths)} files, more than {MOST_FILES}: fetch what you need of it.")
+        raise CalibrationError(f"{name} has more than {MOST_FILES} files: fetch what you need of it.")
     data = [path for path in paths if path.lower().endswith(READ)]
     script = f"{PurePosixPath(shown).name}.py"
     if not data and script in files:

@@ -4,6 +4,7 @@ import filecmp
 from pathlib import Path
 from typing import final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError
 from hpa_merge.isolation import Child, Limits, Stopped
 
@@ -62,7 +63,8 @@ def check_order(old: Path, new: Path) -> None:
         child.close()
     for number, token, now in moved[:1]:
         raise CheckpointError(
-            f"the token {token!r} has the number {number} in OLD's {FILE} and {now} in NEW's, and {len(moved)} "
-            "tokens in all have another number, so the rows of the two vocabularies do not match: keep OLD's order "
+            f"the token {token!r} has the number {number} in OLD's {FILE} and {now} in NEW's, and "
+            f"{counted(len(moved), 'token', 'have')} another number in all, so the rows of the two "
+            "vocabularies do not match: keep OLD's order "
             "when adding tokens, or set head and embeddings to new."
         )

@@ -5,7 +5,7 @@ if two linears share an input in one sample and not in the next, each still gets
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from hpa_merge.core import Curvature
+from hpa_merge.core.gathered import Packed
+from hpa_merge.core.leaves import GatheredLeaves, Place
 from hpa_merge.model.products import Observe, WatchedWeight, observed
+
+Readers = tuple[str, ...]
+"""The linears that read one tensor."""
 
 
 @final
@@ -33,12 +38,14 @@ class ActivationHooks:
 
     Attributes:
         offload: whether new tokens wait on the host.
+        apart: whether what the leaves of the samples add is kept apart, for other ranks.
         on_read: called when a watched weight has read an input; may end the sample.
     """
 
     def __init__(self, model: nn.Module, weights: Iterable[WatchedWeight]) -> None:
         """``weights``: parameters of ``model`` that can be watched; several may have the same observers."""
         self.offload = False
+        self.apart = False
         self.on_read: Callable[[], None] = _ignore
         self._model = model
         self._weights: dict[str, list[WatchedWeight]] = defaultdict(list)
@@ -51,7 +58,9 @@ class ActivationHooks:
         self._seen: dict[Hashable, _Seen] = {}
         self._losing: set[str] = set()  # in the current sample
         self._lost: set[str] = set()  # used out of sight, so that what they read is not known as a whole
-        self._gathered: dict[tuple[str, ...], Curvature] = {}
+        self._gathered: dict[Readers, GatheredLeaves] = {}
+        self._sums: dict[Readers, Curvature] | None = None  # of all ranks
+        self._pass = 0
 
     @contextmanager
     def watching(self, names: Iterable[str], later: Iterable[str] = ()) -> Iterator[None]:
@@ -61,8 +70,10 @@ class ActivationHooks:
             names: their curvatures are wanted after the block, and are dropped at the beginning of the next one.
             later: what they read is kept until a later block wants their curvatures.
         """
-        self._gathered = {readers: kept for readers, kept in self._gathered.items() if self._waiting & {*readers}}
+        self._forget()
         self._lost &= self._waiting
+        self._sums = None
+        self._pass += 1
         self._watched = frozenset(names)
         self._observing = self._watched.union(later)
         self._waiting = (self._waiting | self._observing) - self._watched
@@ -76,13 +87,14 @@ class ActivationHooks:
         self._seen.clear()
         self._losing.clear()
 
-    def end_sample(self) -> None:
-        """Gather what the linears read in the sample that has just run through the unit."""
+    def end_sample(self, leaf: int = 0) -> None:
+        """Gather what the linears read in the sample that has just run through the unit; ``leaf``: its leaf."""
         for seen in self._seen.values():
             readers = tuple(seen.readers)
             if readers not in self._gathered:
-                self._gathered[readers] = Curvature(seen.tokens.shape[1], offload=self.offload)
-            self._gathered[readers].add(seen.tokens)
+                columns = seen.tokens.shape[1]
+                self._gathered[readers] = GatheredLeaves(columns, offload=self.offload, apart=self.apart)
+            self._gathered[readers].add((self._pass, leaf), seen.tokens)
         self._lost |= self._losing
         self.drop_sample()
 
@@ -91,20 +103,49 @@ class ActivationHooks:
 
         A linear that is used in a way that :mod:`.products` does not follow has none.
         """
-        joined: dict[tuple[tuple[str, ...], ...], Curvature] = {}
+        joined: dict[tuple[Readers, ...], Curvature] = {}
         result = {}
+        sums = self._sums
+        if sums is None:
+            sums = {readers: gathered.total() for readers, gathered in self._gathered.items()}
         for name in sorted(self._watched):
-            groups = tuple(readers for readers in self._gathered if name in readers)
+            groups = tuple(sorted(readers for readers in sums if name in readers))
             if not groups or name in self._lost:
                 continue
             if groups not in joined:
-                joined[groups] = self._join(groups)
+                joined[groups] = self._join([sums[readers] for readers in groups])
             result[name] = joined[groups]
         return result
+
+    @property
+    def leaves(self) -> dict[Readers, dict[Place, Packed]]:
+        """What the watched linears read on this rank, by the linears that read the same and by leaf."""
+        return {
+            readers: gathered.leaves()
+            for readers, gathered in self._gathered.items()
+            if not self._watched.isdisjoint(readers)
+        }
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """The watched linears of which this rank does not know all that they read."""
+        return self._watched.intersection(self._lost)
+
+    def receive(self, sums: Mapping[Readers, Curvature], lost: Iterable[str]) -> None:
+        """Take what all ranks have gathered, for the linears that this rank owns.
+
+        Args:
+            sums: the curvatures of the tensors that they have read.
+            lost: linears of which some rank does not know all that they read.
+        """
+        self._lost |= set(lost)
+        self._sums = dict(sums)
+        self._forget()
 
     def clear(self) -> None:
         """Drop everything that was gathered."""
         self._gathered.clear()
+        self._sums = None
         self._lost.clear()
         self._waiting = frozenset()
 
@@ -113,13 +154,16 @@ class ActivationHooks:
         """Whether anything that was read is wanted later."""
         return bool(self._waiting)
 
-    def _join(self, groups: tuple[tuple[str, ...], ...]) -> Curvature:
-        first = self._gathered[groups[0]]
-        if len(groups) == 1:
-            return first
-        curvature = Curvature(first.columns, offload=self.offload)
-        for readers in groups:
-            curvature.absorb(self._gathered[readers])
+    def _forget(self) -> None:
+        """Drop what was gathered, but for what is wanted later."""
+        self._gathered = {readers: kept for readers, kept in self._gathered.items() if self._waiting & {*readers}}
+
+    def _join(self, parts: Sequence[Curvature]) -> Curvature:
+        if len(parts) == 1:
+            return parts[0]
+        curvature = Curvature(parts[0].columns, offload=parts[0].offload)
+        for part in parts:
+            curvature.absorb(part)
         return curvature
 
     def _observe(self, name: str, x: Tensor | None) -> None:

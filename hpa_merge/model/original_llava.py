@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConfig, PretrainedConfig, PreTrainedModel
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError
 
 __all__ = ["TOWER", "adapt", "is_original_llava", "llava_config", "module_name"]
@@ -85,7 +86,8 @@ def llava_config(raw: dict[str, Any], tower: dict[str, Any], header: Mapping[str
     _check_tower(raw, vision, header, role)
     if not isinstance(layer, int) or not -depth - 1 <= layer <= depth:
         raise CheckpointError(
-            f"{role}'s config.json has {layer!r} for mm_vision_select_layer, and its vision tower has {depth} layers: "
+            f"{role}'s config.json has {layer!r} for mm_vision_select_layer, and "
+            f"its vision tower has {counted(depth, 'layer')}: "
             "use --vision-tower with the folder of the tower that it was trained with."
         )
     text = {key: value for key, value in raw.items() if key not in ATTENTION and not key.startswith("mm_")}

@@ -11,7 +11,7 @@ from hpa_merge.errors import ConfigError, PublishError
 from hpa_merge.inputs.hub import NAME
 from hpa_merge.inputs.hub_errors import OFFLINE, publishing
 
-__all__ = ["Destination", "There", "check_destination", "create"]
+__all__ = ["Destination", "There", "check_destination", "check_login", "create"]
 
 
 @final
@@ -54,6 +54,18 @@ class There:
     creates: tuple[str, ...]
 
 
+def check_login(where: Destination) -> None:
+    """Check that there is a token and that the Hub may be reached.
+
+    Raises:
+        PublishError: there is none, or it may not.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise PublishError(f"{where.repo} cannot be uploaded: {OFFLINE}: unset it to publish.")
+    if get_token() is None:
+        raise PublishError(f"{where.repo} cannot be uploaded without a token: run 'hf auth login', or set HF_TOKEN.")
+
+
 def check_destination(where: Destination) -> There:
     """Check that one may publish there, as far as that is possible without changing anything.
 
@@ -61,10 +73,7 @@ def check_destination(where: Destination) -> There:
         PublishError: there is no valid token; the repository is public and ``private`` is set; the Hub cannot be
             reached.
     """
-    if constants.HF_HUB_OFFLINE:
-        raise PublishError(f"{where.repo} cannot be uploaded: {OFFLINE}: unset it to publish.")
-    if get_token() is None:
-        raise PublishError(f"{where.repo} cannot be uploaded without a token: run 'hf auth login', or set HF_TOKEN.")
+    check_login(where)
     with publishing(where.repo):
         try:
             info, creates = HfApi().model_info(where.repo, revision=where.branch), list[str]()

@@ -7,11 +7,11 @@ Large files are uploaded first (``preupload_lfs_files``) and are invisible until
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import final
+from typing import Any, final
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import ModelInfo
@@ -19,11 +19,13 @@ from huggingface_hub.hf_api import ModelInfo
 from hpa_merge import __version__
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER, is_other_weights
 from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.counting import counted
 from hpa_merge.custom_code.finding import find_references
 from hpa_merge.errors import PublishError
 from hpa_merge.files.inside import TooLong, find_inside, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
 from hpa_merge.inputs.hub_errors import AGAIN, is_dropped, publishing
+from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.publishing.destination import Destination, check_destination, create
 from hpa_merge.render import folder as drawings
 from hpa_merge.render.card import UNPUBLISHED, for_the_hub
@@ -32,6 +34,7 @@ from hpa_merge.render.folder import PAGE, Drawing
 from hpa_merge.report.manifest import Listing, names_weights_alone
 from hpa_merge.report.redaction import for_others, places_in
 from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.report.showing import Shown
 from hpa_merge.verification import verify
 
 __all__ = ["PushReport", "is_stale", "push"]
@@ -50,8 +53,8 @@ OURS = "hpa_"
 
 
 @final
-@dataclass(frozen=True)
-class PushReport:
+@dataclass(frozen=True, repr=False)
+class PushReport(Shown):
     """What was published, or after a dry run what would be.
 
     Attributes:
@@ -76,7 +79,18 @@ class PushReport:
     notes: tuple[str, ...] = ()
     unchanged: bool = False
 
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        rows = {"address": self.address, "changed": ", ".join(self.changed), "deleted": ", ".join(self.deleted)}
+        title = counted(len(self.files), "file") + ("" if self.address else ", nothing published")
+        return title, [row for row in rows.items() if row[1]]
 
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each file."""
+        return [{"file": name, "bytes": count} for name, count in self.files.items()]
+
+
+@bars_in_notebooks(on_progress="verifying")
 def push(
     out: str | Path,
     repo_id: str,
@@ -86,7 +100,7 @@ def push(
     pull_request: bool = False,
     message: str | None = None,
     dry_run: bool = False,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: Progress = silent,
     on_note: Callable[[str], None] = lambda sentence: None,
 ) -> PushReport:
     """Publish a folder that :func:`hpa_merge.merge` has made.

@@ -6,11 +6,14 @@ A word is of every set, or of the one that it names: ``safety:answer=refusal`` i
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from hpa_merge.errors import ConfigError
 from hpa_merge.records.options import ReadingOptions
 
-__all__ = ["SETS", "reading_of_sets", "reading_options"]
+__all__ = ["SETS", "reading_of_sets", "reading_options", "several"]
+
+One = TypeVar("One", str, str | Path)
 
 SETS = ("safety", "task", "benign")
 """What a word may name: calibration sets, and test files by what they are for."""
@@ -18,9 +21,9 @@ SETS = ("safety", "task", "benign")
 
 def reading_options(
     purpose: str,
-    names: Iterable[str] = (),
-    ignored: Iterable[str] = (),
-    folders: Iterable[str | Path] = (),
+    names: str | Iterable[str] = (),
+    ignored: str | Iterable[str] = (),
+    folders: str | Path | Iterable[str | Path] = (),
 ) -> ReadingOptions:
     """How the files of a set are read.
 
@@ -33,6 +36,7 @@ def reading_options(
     Raises:
         ConfigError: a word names no set, is not of that form or contradicts another; a folder is not there.
     """
+    names, ignored, folders = several(names), several(ignored), several(folders)
     renamed: dict[tuple[bool, str], str] = {}
     for word in names:
         for own, pair in _of(purpose, word):
@@ -58,10 +62,17 @@ def reading_options(
 
 
 def reading_of_sets(
-    names: Iterable[str] = (), ignored: Iterable[str] = (), folders: Iterable[str | Path] = ()
+    names: str | Iterable[str] = (),
+    ignored: str | Iterable[str] = (),
+    folders: str | Path | Iterable[str | Path] = (),
 ) -> dict[str, ReadingOptions]:
     """How the files of each set are read, by its name; as :func:`reading_options`."""
     return {purpose: reading_options(purpose, names, ignored, folders) for purpose in SETS}
+
+
+def several(given: One | Iterable[One]) -> Iterable[One]:
+    """One value as a list of one: a text is not a list of its letters."""
+    return (given,) if isinstance(given, str | Path) else given
 
 
 def _of(purpose: str, word: str) -> list[tuple[bool, str]]:

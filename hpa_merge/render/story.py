@@ -1,6 +1,7 @@
 """The words and tables of the page: what was done, what was left, what it cost, how to do it again."""
 
 from hpa_merge.config import option_fields, uses
+from hpa_merge.counting import counted
 from hpa_merge.render.figures import Table
 from hpa_merge.report.evaluation import Evaluation
 from hpa_merge.report.facts import (
@@ -19,7 +20,7 @@ from hpa_merge.report.facts import (
 )
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, option_text, percent, seconds_text
+from hpa_merge.report.words import bytes_text, listed, option_text, percent, seconds_text
 
 NAMES = 200
 """The most linears that the page names for each reason why they were not adapted."""

@@ -6,13 +6,14 @@ Imports no torch: ``hpa-merge score`` reads such files and nothing else.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.files.parsing import CONFIG, read_json
+from hpa_merge.report.showing import Shown
 from hpa_merge.report.typed import typed
 
 SCHEMA_VERSION = 1
@@ -148,8 +149,8 @@ class Bounds:
 
 
 @final
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """The results of ``hpa-merge eval``.
 
     Attributes:
@@ -180,6 +181,18 @@ class Evaluation:
             if (figure := model.broken.get(purpose)) and beyond(figure.value, MAX_BROKEN)
         )
 
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        from hpa_merge.report.summaries import summary_of_evaluation
+
+        return summary_of_evaluation(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each figure of each model, in percent with its 95 % interval."""
+        from hpa_merge.report.summaries import result_rows
+
+        return result_rows(self.models)
+
     def to_json(self) -> str:
         """The text of the file."""
         content = {"format": MARK, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
@@ -195,14 +208,14 @@ def apart(model: ModelResult, other: ModelResult, kind: str, name: str | None = 
     return replace(reverse, than=other.name, value=0.0 - reverse.value, low=-reverse.high, high=-reverse.low)
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: str | Path) -> Evaluation:
     """Read a file of :meth:`Evaluation.to_json`.
 
     Raises:
         EvaluationError: it cannot be read, is not such a file, or has another version.
     """
     try:
-        return _evaluation(read_json(path, CONFIG, finite=True))
+        return _evaluation(read_json(Path(path), CONFIG, finite=True))
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
     except (ValueError, OverflowError) as error:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from hpa_merge.config import OutOptions
+from hpa_merge.counting import counted
 from hpa_merge.methods import method_of
 from hpa_merge.report.commands import changed_options
 from hpa_merge.report.evaluation import ASKED, measured_in
@@ -24,7 +25,7 @@ from hpa_merge.report.records import (
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.rows import expert_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import bytes_text, counted, listed, percent, seconds_text
+from hpa_merge.report.words import bytes_text, counts_text, listed, percent, seconds_text
 
 Facts = list[tuple[str, str]]
 """Rows of a label and a value."""
@@ -70,7 +71,7 @@ def model_facts(adapter: str, components: Sequence[ComponentRecord], passed_thro
     for part in components:
         linears = f"; {listed(part.linears)}" if part.linears else ""
         rows.append((part.name, f"{part.policy}: {counted(part.tensors, 'tensor')}{linears}"))
-    return [*rows, ("from NEW as they are", listed(passed_through))]
+    return [*rows, ("from NEW as they are", counts_text(passed_through))]
 
 
 def mixture_facts(report: MergeReport) -> Facts:
@@ -230,6 +231,28 @@ def drift_text(drift: DriftRecord | None) -> str:
         return "drift not known"
     first = from_first_text(drift)
     return f"drift {_exact(drift.relative)} in this round" + (f", {first} from the first model" if first else "")
+
+
+FAR = 0.2
+"""Distance from the first aligned model from which a note asks to compare with it. A random step of this length, which
+points at nothing, costs the demo's aligned model 6 points of the task that it was trained for, one of half the length 2
+(benchmarks/far.py, means of eight draws)."""
+
+
+def far_notes(drift: DriftRecord) -> Iterator[str]:
+    """A sentence if the rounds have led far away from the first aligned model, or may have."""
+    known, most = drift.from_first, drift.from_first_at_most
+    distance = most if known is None else known
+    if distance is None or distance < FAR:
+        return
+    remedy = "compare OUT with the first model by hpa-merge eval, not only with OLD"
+    if known is None:
+        remedy = f"give --first to measure the distance, and {remedy}"
+    place = "may lie up to" if known is None else "lie"
+    yield (
+        f"OUT's linear weights {place} {_exact(distance)} from those of the first aligned model, and from "
+        f"{percent(FAR)} on even a step that points at nothing costs accuracy: {remedy}."
+    )
 
 
 def from_first_text(drift: DriftRecord | None) -> str:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, By, group_rows
 from hpa_merge.report.schema import MergeReport, read_report_file
+from hpa_merge.report.showing import Shown
 from hpa_merge.report.statistics_summary import StatisticsSummary, is_statistics, read_summary
 from hpa_merge.report.walking import mapped
 
@@ -45,8 +47,8 @@ class Named:
 
 
 @final
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Shown):
     """Reports, or statistics files.
 
     Attributes:
@@ -75,23 +77,34 @@ class Inspection:
             content["reports"] = [_as_json(each, self.by) for each in self.reports]
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def to_csv(self) -> str:
-        """The figures as CSV: a line for each row of each report or file; a missing figure is an empty cell."""
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
         if self.statistics:
-            rows = [
+            return counted(len(self.statistics), "statistics file"), [("file", each.path) for each in self.statistics]
+        title = f"{counted(len(self.reports), 'report')}, a row for each {self.by}"
+        return title, [(each.name, each.report.summary()[0]) for each in self.reports]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the CSV."""
+        if self.statistics:
+            return [
                 {"file": summary.path} | dataclasses.asdict(linear)
                 for summary in self.statistics
                 for half in summary.halves
                 for linear in half.linears
             ]
+        return [{"out": each.name} | row for each in self.reports for row in group_rows(each.linears, self.by)]
+
+    def to_csv(self) -> str:
+        """The figures as CSV: a line for each row of each report or file; a missing figure is an empty cell."""
+        if self.statistics:
             headings = ["file", "half", "name", "tokens", "columns", "minimum", "median", "maximum"]
         else:
-            rows = [{"out": each.name} | row for each in self.reports for row in group_rows(each.linears, self.by)]
             headings = ["out", *(COLUMNS if self.by == "linear" else GROUP_COLUMNS[self.by])]
         file = io.StringIO()
         writer = csv.DictWriter(file, headings, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(self.rows())
         return file.getvalue()
 
 

@@ -89,7 +89,9 @@ class PlanReport:
 
     Attributes:
         bytes_out, bytes_free: the size of OUT's weights, and the free space on their disk.
-        peak_host_bytes, peak_device_bytes: upper estimates; the latter is None on the CPU.
+        bytes_in: the size of the weights of OLD and NEW.
+        peak_host_bytes, peak_device_bytes: upper estimates, of each process; the latter is None on the CPU.
+        processes: how many share the merge.
         reshaped: tensors with another shape in NEW than in OLD, a sentence each.
         notes: what the user should know of OLD and NEW, a sentence each.
         code: the code of the checkpoints, which is run.
@@ -123,3 +125,5 @@ class PlanReport:
     history: tuple[str, ...] = ()
     samples: tuple[ShownSet, ...] = ()
     notes: tuple[str, ...] = ()
+    bytes_in: int = 0
+    processes: int = 1

@@ -7,10 +7,12 @@ the options and the kind of device, so that a pipeline can compare it.
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import NotInside, find_inside
@@ -27,6 +29,8 @@ from hpa_merge.report.records import (
     RoutingRecord,
     RunRecord,
 )
+from hpa_merge.report.rows import linear_row
+from hpa_merge.report.showing import Shown
 from hpa_merge.report.typed import typed
 from hpa_merge.report.validity import check_lengths, check_linear, check_meaning, check_routing
 from hpa_merge.report.verdict import Verdict, verdict_of
@@ -36,8 +40,8 @@ SCHEMA_VERSION = 2
 
 
 @final
-@dataclass(frozen=True)
-class MergeReport:
+@dataclass(frozen=True, repr=False)
+class MergeReport(Shown):
     """The report of a merge.
 
     Attributes:
@@ -102,7 +106,9 @@ class MergeReport:
                 f"of the task set reached them: {shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
-            sentences.append(f"{experts} expert weights came from NEW: how {self.architecture} uses them is not known.")
+            sentences.append(
+                f"{counted(experts, 'expert weight')} came from NEW: how {self.architecture} uses them is not known."
+            )
         if not self.count("adapted"):
             sentences.append("No linear was adapted: OUT's weights are NEW's.")
         if self.left_out:
@@ -113,6 +119,16 @@ class MergeReport:
     def verdict(self) -> Verdict:
         """Whether OUT is safe again, what that cost, and what to do next."""
         return verdict_of(self)
+
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        from hpa_merge.report.summaries import summary_of
+
+        return summary_of(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each linear weight."""
+        return [linear_row(record) for record in self.linears]
 
     def to_json(self) -> str:
         """The text of the file; the verdict and the warnings in it follow from the rest."""
@@ -125,7 +141,7 @@ class MergeReport:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_report(folder: Path, role: str = "OUT") -> MergeReport:
+def read_report(folder: str | Path, role: str = "OUT") -> MergeReport:
     """The report in a merged folder, of this schema or an earlier one; unknown fields are ignored.
 
     Args:
@@ -134,6 +150,7 @@ def read_report(folder: Path, role: str = "OUT") -> MergeReport:
     Raises:
         CheckpointError: there is none, it cannot be read, or it has a later schema.
     """
+    folder = Path(folder)
     try:
         find_inside(folder, REPORT)
     except NotInside as error:

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hpa_merge.counting import counted
+
 __all__ = [
     "bytes_text",
     "counted",
+    "counts_text",
     "listed",
     "listed_words",
     "number",
@@ -25,14 +28,14 @@ def bytes_text(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def counted(count: int, thing: str) -> str:
-    """``1 tensor``, ``2 tensors``."""
-    return f"{count} {thing}{'s'[: count != 1]}"
-
-
 def listed(counts: Mapping[str, int]) -> str:
-    """``2 routers, 1 norm``; ``nothing`` without counts."""
+    """``12 adapted, 2 unchanged``; ``nothing`` without counts."""
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """``2 routers, 1 norm``, of things by their name in the singular; ``nothing`` without counts."""
+    return ", ".join(counted(count, thing) for thing, count in counts.items() if count) or "nothing"
 
 
 def listed_words(words: Iterable[str]) -> str:

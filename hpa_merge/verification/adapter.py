@@ -12,6 +12,7 @@ from torch import Tensor
 from hpa_merge.checkpoint import Checkpoint, is_adapter, open_adapter
 from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.core.rounding import NEAR, differing, neighbours
+from hpa_merge.counting import counted
 from hpa_merge.inputs.opening import open_new
 from hpa_merge.verification.differences import told
 from hpa_merge.verification.findings import Findings
@@ -47,11 +48,13 @@ def weights_of(
         yield applied, values
     if values.rounded:
         findings.unchecked.append(
-            f"{values.rounded} values differ from NEW's by one unit in the last place: OUT sums them in another order."
+            f"{counted(values.rounded, 'value', 'differ')} from NEW's by "
+            f"one unit in the last place: OUT sums them in another order."
         )
     if values.errors:
         findings.unchecked.append(
-            f"{len(values.errors)} updates differ from the merge's by up to {max(values.errors):.2g} of their size, as "
+            f"{counted(len(values.errors), 'update', 'differ')} from the merge's "
+            f"by up to {max(values.errors):.2g} of their size, as "
             "the report says: that OUT could not hold them more exactly relies on the report."
         )
 

@@ -14,6 +14,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import all_finite, fuse
 from hpa_merge.core.rounding import NEAR, differing, neighbours
+from hpa_merge.counting import counted
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.plan import LinearPair
 from hpa_merge.engine.remaining import Remaining
@@ -151,7 +152,7 @@ class Comparison:
             RuntimeError: something was not compared, which is a bug.
         """
         if missing := [*self._left, *sorted(self._linears - self._seen)]:
-            raise RuntimeError(f"{len(missing)} tensors were not compared, such as {missing[0]}")
+            raise RuntimeError(f"{counted(len(missing), 'tensor')} not compared, such as {missing[0]}")
         self._findings.problems += [f"{name} holds NaN or infinity." for name in self._not_finite]
         say = self._findings.unchecked
         if self._chosen:
@@ -160,7 +161,10 @@ class Comparison:
                 "threshold that rounding explains it; the rest was compared with the columns of the report."
             )
         if self._rounded:
-            say.append(f"{self._rounded} values differ from those of this machine by no more than rounding explains.")
+            say.append(
+                f"{counted(self._rounded, 'value', 'differ')} from those "
+                f"of this machine by no more than rounding explains."
+            )
         if not self._same and self.config.sets:
             say.append("On another machine n_shared and saliency may differ, and were not compared.")
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpa_merge.counting import counted
 from hpa_merge.report.records import LinearRecord, unpack_columns
 from hpa_merge.report.saliency import unpack_cells
 
@@ -19,7 +20,7 @@ def told(name: str, wrong: Tensor, what: str) -> Iterator[str]:
         where = ""
         if wrong.ndim == 2:
             where = f", first in column {int(wrong.any(dim=0).byte().argmax())}"
-        yield f"{name}: {count} of {wrong.numel()} values {what}{where}."
+        yield f"{name}: {count} of {counted(wrong.numel(), 'value')} {what}{where}."
 
 
 def mask_of(packed: str | None, columns: int) -> Tensor:

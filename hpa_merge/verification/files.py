@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.files import digest
-from hpa_merge.checkpoint.shard import unreadable
 from hpa_merge.checkpoint.sidefiles import MADE
+from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import CARD, REPORT

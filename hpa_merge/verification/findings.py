@@ -1,15 +1,19 @@
 """The result of a verification: problems, what was checked, and what was not."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
+
+from hpa_merge.counting import counted, singular
+from hpa_merge.report.showing import Shown
 
 __all__ = ["Findings", "VerifyReport"]
 
 
 @final
-@dataclass(frozen=True)
-class VerifyReport:
+@dataclass(frozen=True, repr=False)
+class VerifyReport(Shown):
     """What was checked in a merged folder, and what was not.
 
     Attributes:
@@ -21,6 +25,17 @@ class VerifyReport:
     problems: tuple[str, ...]
     checked: dict[str, int]
     unchecked: tuple[str, ...] = ()
+
+    def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """As :meth:`hpa_merge.report.showing.Shown.summary`."""
+        counts = ", ".join(counted(count, singular(kind)) for kind, count in self.checked.items())
+        title = counted(len(self.problems), "problem") if self.problems else "as its merge wrote it"
+        said = (("problem", self.problems), ("not checked", self.unchecked))
+        return title, [("checked", counts), *((label, each) for label, sentences in said for each in sentences)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each kind of thing that was checked."""
+        return [{"kind": kind, "checked": count} for kind, count in self.checked.items()]
 
 
 @final

@@ -14,6 +14,7 @@ from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import measure_update
 from hpa_merge.core.rounding import NEAR, differing, neighbours, slack
+from hpa_merge.counting import counted
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair, Plan
 from hpa_merge.engine.recording import record_of, record_of_adapted
@@ -140,10 +141,11 @@ class Claims:
         if adapted and rule.of_samples:
             what = f"which {'columns' if rule.by_columns else 'values'} were restored"
             say.append(
-                f"In {adapted} linears {what} relies on the report ({', '.join(rule.of_samples)}): give {files}."
+                f"In {counted(adapted, 'linear')} {what} relies on the report ({', '.join(rule.of_samples)}): "
+                f"give {files}."
             )
         if self._open:
-            say.append(f"{self._open} values of these linears depend on the samples: give {files}.")
+            say.append(f"{counted(self._open, 'value of these linears', 'depend')} on the samples: give {files}.")
             self._findings.checked["values that only samples can recompute"] = self._open
         told_of: tuple[tuple[Outcome, str], ...] = (
             ("uncalibrated", f"that no sample reaches them relies on the report: give {files}"),
@@ -159,7 +161,8 @@ class Claims:
             say.append(f"The depth of {shortened(self._depths)} relies on the report.")
         if self._rounded:
             say.append(
-                f"{self._rounded} values differ from the CPU's by one unit in the last place; the report says that "
+                f"{counted(self._rounded, 'value', 'differ')} from the CPU's "
+                f"by one unit in the last place; the report says that "
                 "another device computed them, which may round differently."
             )
 
@@ -184,8 +187,8 @@ class Claims:
         alone = self._values.by_linear or any(map(self._is_made, self._pairs[pair.new.key]))  # or a slice of a stack
         if alone and not made and pair.new.key not in self._plan.only.from_old:
             self._findings.checked["linears from NEW"] += 1
-            kept = Compared(name, found, new, old, new, record.adapter_error)
-            yield from self._values.compare(kept, "are not NEW's")
+            compared = Compared(name, found, new, old, new, record.adapter_error)
+            yield from self._values.compare(compared, "are not NEW's")
         if record.outcome == "adapted" and made and old.shape[1] == new.shape[1]:
             yield from self._check_adapted(pair, record, old, new, found)
             return

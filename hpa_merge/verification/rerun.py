@@ -13,8 +13,9 @@ from hpa_merge.engine.inputs import open_inputs
 from hpa_merge.engine.loop import run_loop
 from hpa_merge.engine.machine import describe, versions
 from hpa_merge.engine.memory import explaining
-from hpa_merge.engine.request import MergeOptions, MergeRequest, Progress
+from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.setup import Prepared, plan_merge
+from hpa_merge.progress import Progress
 from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport
@@ -47,8 +48,8 @@ def run_again(
     Raises:
         InputError, NumericalError, ResourceError: as :func:`hpa_merge.merge`.
     """
-    with open_inputs(request) as inputs:
-        prepared = plan_merge(request, inputs)
+    with open_inputs(request, on_progress) as inputs:
+        prepared = plan_merge(request, inputs, on_progress=on_progress)
         here, there = describe(prepared.device), report.run.machine
         same = here == there and report.run.versions == versions()
         findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")

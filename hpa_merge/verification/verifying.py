@@ -20,6 +20,7 @@ from hpa_merge.inputs.hub import Source, locate
 from hpa_merge.inputs.opening import open_checkpoint, open_new
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.report.facts import options_text
 from hpa_merge.report.manifest import Listing
 from hpa_merge.report.schema import MergeReport, read_report
@@ -34,12 +35,11 @@ from hpa_merge.verification.whole import check_calibration, check_code, check_wh
 
 __all__ = ["verify"]
 
-Progress = Callable[[str, int, int], None]
-
 BEFORE = {"min_expert_tokens": 0}
 """What merges did before they had an option, where that is not its default."""
 
 
+@bars_in_notebooks(on_progress="verifying")
 def verify(
     out: str | Path,
     old: str | Path | None = None,
@@ -52,7 +52,7 @@ def verify(
     first: str | Path | None = None,
     vision_tower: str | Path | None = None,
     trust_remote_code: bool = False,
-    on_progress: Progress = lambda what, done, total: None,
+    on_progress: Progress = silent,
 ) -> VerifyReport:
     """Check a folder that :func:`hpa_merge.merge` has published.
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.core.rounding import close
+from hpa_merge.counting import counted
 from hpa_merge.engine.code import code_records
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
@@ -108,7 +109,7 @@ def check_calibration(
             sets = " and ".join(config.sets) or "no"
             yield f"The method {config.method} uses {sets} samples, and {purpose} in the report says otherwise."
         elif said is not None and said.samples > most:
-            yield f"The report has {said.samples} {purpose} samples, and its options allow {most}."
+            yield f"The report has {counted(said.samples, f'{purpose} sample')}, and its options allow {most}."
         elif said is not None and found is not None and (record := found[purpose]) is not None:
             for what in COUNTS:
                 ours, theirs = getattr(record, what), getattr(said, what)

@@ -193,7 +193,7 @@ def test_what_appears_in_out_during_the_run_is_not_deleted(tiny: Tiny, tmp_path:
     run(case, out)
 
     def on_progress(what: str, done: int, total: int) -> None:
-        if what == "done":
+        if what == "drawing the page":
             (out / "thesis.tex").write_text("work")
 
     with pytest.raises(OutputError, match=r"holds thesis\.tex"):

@@ -84,8 +84,12 @@ def test_a_merge_prints_its_summary_and_its_notes(
     printed = capsys.readouterr()
     assert printed.out.startswith("LlavaForConditionalGeneration: restored columns")
     assert re.search(r"linears +21 adapted, 2 unchanged by tuning, 19 uncalibrated", printed.out)
-    assert "Is out safe again? Not known: nobody measured whether attacks succeed.\n" in printed.out
-    assert f"  hpa-merge eval {call.old} {call.new} {call.out} --safety-test UNSAFE.jsonl " in printed.out
+    assert f"\n  hpa-merge eval {call.old} {call.new} {call.out} " in printed.out
+    assert printed.out.splitlines()[-3:] == [
+        "Then, to publish it:",
+        f"  hpa-merge push {call.out} YOUR-NAME/out",
+        f"{call.out} is complete.",
+    ]
     assert printed.err == (
         "Note: 19 of the changed linears came from NEW, because no token of the safety set or of the task set reached "
         "them: vision_tower.encoder.layers.0.mlp.fc1.weight, vision_tower.encoder.layers.0.mlp.fc2.weight, "
@@ -250,12 +254,57 @@ print(status, [name for name in ("torch", "transformers", "safetensors", "PIL") 
         (["--version"], 0, f"hpa-merge, version {hpa_merge.__version__}"),
         (["demo", "--help"], 0, "Usage: hpa-merge demo [OPTIONS] FOLDER"),
         (["a", "b", "--safety-calib=s", "--task-calib=t", "-o=o", "--p-min=20"], 2, P_MIN),
+        (["tuen"], 2, "did you mean hpa-merge tune?"),
     ],
 )
 def test_help_and_wrong_options_answer_without_torch(words: list[str], code: int, said: str) -> None:
     done = python("-c", WITHOUT_TORCH, *words)
     assert said in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"{code} []"
+
+
+REFUSED = """
+import contextlib, io, sys
+from hpa_merge.cli import main
+for words, sentence in CASES:
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told), contextlib.suppress(SystemExit):
+        main(words)
+    assert sentence in told.getvalue(), (words, told.getvalue())
+print([name for name in ("torch", "transformers", "PIL", "rich") if name in sys.modules])
+"""
+
+
+def test_what_needs_no_torch_is_refused_without_it(make_call: Callable[..., Call]) -> None:
+    call = make_call("gpt2")
+    nowhere, bad = str(call.folder / "nowhere"), str(call.write("bad.jsonl", '{"text": '))
+    old, new, good, out = map(str, (call.old, call.new, call.safety, call.out))
+    sets = ["--safety-calib", good, "--task-calib", good]
+    tests = ["--safety-test", f"s={good}", "--task-test", f"t={nowhere}"]
+    (call.folder / "settings.yaml").write_text("- {p-max: 20}")
+    cases = [
+        ([nowhere, new, *sets, "-o", out], f"OLD {nowhere} does not exist"),
+        ([old, str(call.folder), *sets, "-o", out], "has no config.json"),
+        ([old, new, *sets[:3], nowhere, "-o", out], f"the calibration file {nowhere} does not exist"),
+        ([old, new, *sets[:3], bad, "-o", out], f"{bad}:1: not valid JSON"),
+        ([old, new, *sets, "-o", old], "overlaps the input"),
+        ([old, new, *sets, "-o", f"{nowhere}/out"], "does not exist: create it first"),
+        ([old, new, *sets, "-o", out, "--push-to-hub", "no name"], "is not a name on the Hub"),
+        (["sweep", nowhere, new, str(call.folder / "settings.yaml"), *sets, "-o", out], f"OLD {nowhere} does not"),
+        (["tune", old, new, *sets, "-o", out, "--max-asr", "5", *tests], f"the test file {nowhere} does not exist"),
+        (["eval", old, "--safety-test", f"s={bad}"], "not valid JSON"),
+        (["calib", old, "--prompts", nowhere, "-o", out], f"the test file {nowhere} does not exist"),
+        (["samples", nowhere, "--model", old], f"the calibration file {nowhere} does not exist"),
+        (["samples", good, "--model", nowhere], f"MODEL {nowhere} does not exist"),
+        (["verify", nowhere], f"OUT {nowhere} does not exist"),
+        (["report", old], "has no hpa_report.json"),
+        (["push", old, "a/b"], "has no hpa_report.json"),
+        (["push", old, "no name"], "is not a name on the Hub"),
+        (["demo", old], "needs a new or an empty folder"),
+        (["inspect", nowhere], "does not exist"),
+    ]
+    done = python("-c", REFUSED.replace("CASES", repr(cases)))
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_the_module_is_the_command(make_call: Callable[..., Call]) -> None:

@@ -245,7 +245,7 @@ def include_no_regex(call: Call) -> None:
     call.options = ("--include", "layers.(")
 
 
-@refused("{folder}/options.yaml has no option 'p-mix': the options are {every_option}.")
+@refused("{folder}/options.yaml has no option 'p-mix' (did you mean p_min?): the options are {every_option}.")
 def unknown_yaml_option(call: Call) -> None:
     call.options = ("--config", str(call.write("options.yaml", "p-max: 20\np-mix: 3\n")))
 

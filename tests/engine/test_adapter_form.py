@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hpa_merge import HPAConfig
 from hpa_merge.checkpoint import Checkpoint, open_adapter
-from hpa_merge.checkpoint.adapter_folder import laid_out
+from hpa_merge.checkpoint.adapter_files import laid_out
 from hpa_merge.engine.adapter_form import AdapterForm, plan_adapter
 from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import CheckpointError, ConfigError

@@ -11,7 +11,7 @@ from cases import TinyCase
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.checkpoint.adapter_folder import open_adapter
+from hpa_merge.checkpoint.adapter_files import open_adapter
 from hpa_merge.model.adapter import Adapter
 from hpa_merge.model.adapter_factors import Factors
 

@@ -261,7 +261,7 @@ def test_a_merge_of_another_machine(published: Make) -> None:
     seal(made.out)
     result = made.again()
     assert result.problems == ()
-    assert "1 values differ from those of this machine by no more than rounding explains." in result.unchecked
+    assert "1 value differs from those of this machine by no more than rounding explains." in result.unchecked
     made.overwrite(LINEAR, 1, column, lambda bits: bits ^ 4)
     made.overwrite(LINEAR, 0, record.restored_columns[0], lambda bits: bits ^ 1)  # OLD's is OLD's on any machine
     seal(made.out)
@@ -307,7 +307,7 @@ def test_a_value_that_is_chosen_otherwise(method: str, published: Make) -> None:
     seal(made.out, **elsewhere(made.report))
     result = made.again()
     assert result.problems == ()
-    assert "1 values differ from those of this machine by no more than rounding explains." in result.unchecked
+    assert "1 value differs from those of this machine by no more than rounding explains." in result.unchecked
 
 
 @pytest.mark.parametrize("name", [LINEAR, "model.layers.2.input_layernorm.weight", "model.embed_tokens.weight"])

@@ -355,5 +355,5 @@ def test_a_device_that_rounds_otherwise_is_said(published: Make) -> None:
     seal(forged.out, run=dataclasses.replace(forged.report.run, device="cuda:0"))
     result = forged.full()
     assert result.problems == ()
-    assert any(sentence.startswith("1 values differ from the CPU's by one unit") for sentence in result.unchecked)
+    assert any(sentence.startswith("1 value differs from the CPU's by one unit") for sentence in result.unchecked)
     assert f"{LINEAR}: 1 of 7168 values differ from the merge's, first in column {column}." in forged.again().problems

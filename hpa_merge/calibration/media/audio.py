@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_merge.calibration.media.containers import demuxed, opened
+from hpa_merge.counting import counted
 from hpa_merge.records import Media
 
 __all__ = ["open_audio"]
@@ -36,7 +37,9 @@ def open_audio(media: Media, source: str, rate: int, longest: float) -> NDArray[
             raise ValueError("it holds no sound")
         context = stream.codec_context
         if not RATES[0] <= context.sample_rate <= RATES[1] or not 0 < context.layout.nb_channels <= CHANNELS:
-            raise ValueError(f"it has {context.layout.nb_channels} channels and {context.sample_rate} samples a second")
+            raise ValueError(
+                f"it has {counted(context.layout.nb_channels, 'channel')} and {context.sample_rate} samples a second"
+            )
         resampler = av.AudioResampler(format="fltp", layout=context.layout, rate=rate)
         parts: list[NDArray[np.float32]] = []
         samples = 0

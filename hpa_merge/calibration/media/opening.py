@@ -13,6 +13,7 @@ from hpa_merge.calibration.loading import PARTS, WORDS
 from hpa_merge.calibration.media.audio import open_audio
 from hpa_merge.calibration.media.images import open_images
 from hpa_merge.calibration.media.video import Clip, Timeline, open_video
+from hpa_merge.counting import counted
 from hpa_merge.errors import CalibrationError
 from hpa_merge.records import Sample
 from hpa_merge.records.sample import MediaKind
@@ -69,7 +70,7 @@ class Opened:
     def sizes(self) -> list[str]:
         """Of each medium, in the order of the turns, in words."""
         pictures = (f"{image.width}x{image.height} pixels" for image in self.images)
-        clips = (f"{len(clip.indices)} of {clip.timeline.total} frames" for clip in self.videos)
+        clips = (f"{len(clip.indices)} of {counted(clip.timeline.total, 'frame')}" for clip in self.videos)
         sounds = (f"{sound.seconds:.1f} seconds" for sound in self.sounds)
         of_kind: dict[MediaKind, Iterator[str]] = {"image": pictures, "video": clips, "audio": sounds}
         return [next(of_kind[kind]) for kind in self.kinds]

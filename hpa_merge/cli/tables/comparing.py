@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from hpa_merge.cli.tables.layout import FIGURES, NONE, apart, facts_table, figures, groups, legend, plain_table
+from hpa_merge.counting import counted
 from hpa_merge.report.facts import round_rows
 from hpa_merge.report.inspecting import Named
 from hpa_merge.report.rows import By, figures_of, group_rows
@@ -34,7 +35,7 @@ def comparison(reports: Sequence[Named]) -> RenderableType:
     """Several reports side by side: their means, the options that differ, and what was restored at each depth."""
     numbers = [str(number) for number in range(1, len(reports) + 1)]
     architectures = ", ".join(dict.fromkeys(each.report.architecture for each in reports))
-    overview = plain_table(f"{architectures}: {len(reports)} merges", "", "OUT", "#", *FIGURES, words=2)
+    overview = plain_table(f"{architectures}: {counted(len(reports), 'merge')}", "", "OUT", "#", *FIGURES, words=2)
     for number, each in zip(numbers, reports, strict=True):
         row = figures_of([record for record in each.linears if record.outcome == "adapted"])
         overview.add_row(number, each.name, str(row["linears"]), *figures(row))

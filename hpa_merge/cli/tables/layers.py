@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from hpa_merge.cli.tables.layout import FIGURES, NONE, apart, facts_table, figures, plain_table
+from hpa_merge.counting import counted
 from hpa_merge.report.inspecting import Named
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import figures_of, linear_row, short
@@ -52,7 +53,10 @@ def statistics_table(summary: StatisticsSummary) -> RenderableType:
         others = {k: v for k, v in half.fingerprint.items() if not k.startswith(VERSION)}
         reached = sum(linear.columns is not None for linear in half.linears)
         facts += [
-            (f"{half.purpose} half", f"{half.tokens} tokens; {reached} of {len(half.linears)} linears reached"),
+            (
+                f"{half.purpose} half",
+                f"{counted(half.tokens, 'token')}; {reached} of {counted(len(half.linears), 'linear')} reached",
+            ),
             ("", ", ".join(f"{name} {_fingerprint(value)}" for name, value in others.items())),
             ("", ", ".join(f"{name} {value}" for name, value in versions.items()) + f", on {half.device}"),
         ]

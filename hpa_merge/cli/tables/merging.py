@@ -8,6 +8,7 @@ from rich.text import Text
 
 from hpa_merge.cli.tables.layout import apart, facts_table, figures, groups, legend, plain_table
 from hpa_merge.cli.tables.samples import shown_set
+from hpa_merge.counting import counted
 from hpa_merge.methods import DEFAULT
 from hpa_merge.report.facts import (
     Facts,
@@ -55,7 +56,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         *model_facts(plan.adapter, plan.components, plan.passed_through),
         *dtype_facts(plan.dequantised, plan.dtype),
         *set_facts(plan.safety, plan.task),
-        *_room(plan, "OUT's weights", ""),
+        *_room(plan, "OUT's weights", 1),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
         *(("another shape", sentence) for sentence in plan.reshaped),
         *(("note", sentence) for sentence in plan.notes),
@@ -82,7 +83,7 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
         *_sets(reports.values()),
         *input_facts(first.run),
         ("time", f"{time:.1f} s on {first.run.device}"),
-        ("written", f"{len(reports)} folders in {folder} (every figure in their hpa_report.json)"),
+        ("written", f"{counted(len(reports), 'folder')} in {folder} (every figure in their hpa_report.json)"),
     )
     return _page(table, facts, legend("#", *FIGURES))
 
@@ -98,7 +99,7 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         *adapter_facts(first.adapter),
         *dtype_facts(first.dequantised, first.dtype),
         *_sets(plans.values()),
-        *_room(first, "the OUTs' weights", f"{len(plans)} times "),
+        *_room(first, "the OUTs' weights", len(plans)),
         *code_facts(first.code),
         *(("statistics", sentence) for sentence in first.statistics),
     )
@@ -121,13 +122,19 @@ def _plan_title(plan: PlanReport) -> str:
     return f"{plan.architecture}: what would be adapted"
 
 
-def _room(plan: PlanReport, what: str, times: str) -> Facts:
-    """The disk and the memory that a plan needs."""
+def _room(plan: PlanReport, what: str, outs: int) -> Facts:
+    """The disk and the memory that a plan needs; of several processes, what each reads, receives and writes."""
     memory = memory_text(plan.peak_host_bytes, plan.peak_device_bytes)
-    return [
-        (what, f"{times}{bytes_text(plan.bytes_out)}, of {bytes_text(plan.bytes_free)} free there"),
-        ("peak, at most about", f"{memory}, on {plan.device}"),
-    ]
+    times = "" if outs == 1 else f"{outs} times "
+    facts = [(what, f"{times}{bytes_text(plan.bytes_out)}, of {bytes_text(plan.bytes_free)} free there")]
+    if plan.processes == 1:
+        return [*facts, ("peak, at most about", f"{memory}, on {plan.device}")]
+    share, written = plan.bytes_in // plan.processes, outs * plan.bytes_out // plan.processes
+    moved = (
+        f"reads {bytes_text(share)}, receives {bytes_text(plan.bytes_in - share)} of weights from the others, writes "
+        f"about {bytes_text(written)}"
+    )
+    return [*facts, (f"each of {plan.processes} processes", f"{moved}; at most about {memory}, on {plan.device}")]
 
 
 def _sets(outs: Iterable[MergeReport | PlanReport]) -> Facts:

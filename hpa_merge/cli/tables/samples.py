@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpa_merge.counting import counted
 from hpa_merge.report.planned import ShownPiece, ShownSample, ShownSet
 
 __all__ = ["shown_set"]
@@ -25,7 +26,7 @@ def shown_set(shown: ShownSet) -> RenderableType:
 
 def _sample(sample: ShownSample) -> Iterator[RenderableType]:
     cut = f", without {sample.cut} that were cut" if sample.cut else ""
-    yield Text(f"\n{_plain(sample.source)}: {sample.tokens} tokens{cut}", style="bold")
+    yield Text(f"\n{_plain(sample.source)}: {counted(sample.tokens, 'token')}{cut}", style="bold")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)

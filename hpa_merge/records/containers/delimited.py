@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import CalibrationError
 from hpa_merge.files.parsing import LINE
 
@@ -64,7 +65,8 @@ def read_delimited(file: BinaryIO, label: str) -> Iterator[tuple[int, dict[str, 
         number += 1
         if len(row) != len(header):
             raise CalibrationError(
-                f"{label}: row {number} has {len(row)} cells, and the header {len(header)} names: put cells that hold "
+                f"{label}: row {number} has {counted(len(row), 'cell')}, and the "
+                f"header {counted(len(header), 'name')}: put cells that hold "
                 "the separator or line feeds between quotes."
             )
         yield number, {name: _cell(name, text) for name, text in zip(header, row, strict=True)}

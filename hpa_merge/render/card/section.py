@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from hpa_merge.counting import counted
 from hpa_merge.methods import find_rule, users
 from hpa_merge.render.card.markdown import cell, code, plain, table
 from hpa_merge.render.card.results import results_section
@@ -12,7 +13,7 @@ from hpa_merge.report.commands import changed_options, command_words
 from hpa_merge.report.facts import adapted_in, report_facts, things_restored
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import counted, option_text, percent
+from hpa_merge.report.words import option_text, percent
 
 __all__ = ["section_of"]
 

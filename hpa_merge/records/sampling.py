@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import final
 
 from hpa_merge.errors import CalibrationError
-from hpa_merge.records import (
-    DataSource,
-    Example,
-    Purpose,
-    ReadingOptions,
-    Sample,
-    local_source,
-    parse_record,
-    read_records,
-)
+from hpa_merge.records.containers import DataSource, local_source, read_records
+from hpa_merge.records.example import Example, Purpose
+from hpa_merge.records.layouts import parse_record
+from hpa_merge.records.options import ReadingOptions
+from hpa_merge.records.sample import Sample
 
 __all__ = ["SampleSet", "read_samples"]
 

@@ -1,0 +1,82 @@
+"""Sums that do not depend on how many processes share the samples.
+
+A set of samples is split into a fixed number of leaves by their order. What a leaf adds is computed from its samples
+alone, wherever they run, and the leaves are added in order (:func:`hpa_merge.core.hessian.Curvature.take`).
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from hpa_merge.core.gathered import Packed
+from hpa_merge.core.hessian import Curvature, leaf_of
+
+__all__ = ["LEAVES", "GatheredLeaves", "Place", "added", "leaf_at", "rank_at"]
+
+LEAVES = 16
+"""Leaves of a set: as many processes can share the samples."""
+
+Place = tuple[int, int]
+"""The pass over the samples, and the leaf: leaves are added in this order."""
+
+
+def leaf_at(place: int, samples: int) -> int:
+    """The leaf of the sample ``place`` of so many."""
+    return place * LEAVES // samples
+
+
+def rank_at(leaf: int, ranks: int) -> int:
+    """The rank that runs the samples of ``leaf``."""
+    return leaf * ranks // LEAVES
+
+
+@final
+class GatheredLeaves:
+    """What the samples read at one input, leaf by leaf."""
+
+    def __init__(self, columns: int, *, offload: bool, apart: bool) -> None:
+        """``apart``: whether the leaves wait, packed, for those of other ranks; otherwise each is added at its end."""
+        self._packed: dict[Place, Packed] = {}
+        self._total = Curvature(columns, offload=offload)
+        self._apart = apart
+        self._leaf: Curvature | None = None
+        self._place: Place = (0, 0)
+
+    def add(self, place: Place, x: Tensor) -> None:
+        """Take in tokens ``[n, c]`` that a sample of the leaf ``place`` reads; leaves come in order."""
+        if place != self._place:
+            self._end()
+            self._place = place
+        if self._leaf is None:
+            self._leaf = leaf_of(self._total.columns, x, offload=self._total.offload)
+        self._leaf.add(x)
+
+    def total(self) -> Curvature:
+        """The curvature of all leaves, which were not kept apart."""
+        self._end()
+        self._leaf = None  # with its memory
+        return self._total
+
+    def leaves(self) -> dict[Place, Packed]:
+        """The leaves that were kept apart."""
+        self._end()
+        self._leaf = None
+        return self._packed
+
+    def _end(self) -> None:
+        """End the present leaf."""
+        if self._leaf is None or not self._leaf.tokens:
+            return
+        if self._apart:
+            self._packed[self._place] = self._leaf.packed()
+        else:
+            self._total.take(self._leaf)
+
+
+def added(leaves: Mapping[Place, Packed]) -> Curvature:
+    """The curvature of the leaves of all ranks; there is at least one."""
+    total = Curvature(next(iter(leaves.values())).columns)
+    for place in sorted(leaves):
+        total.take(Curvature.unpacked(leaves[place]))
+    return total

@@ -1,0 +1,1 @@
+"""How the processes of one run start, find each other, and end together."""

@@ -1,0 +1,108 @@
+"""The processes of a run find each other, share one voice, and end together."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import final
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from hpa_merge.errors import RankError
+from hpa_merge.launch.environment import Place, ended, timeout_in
+from hpa_merge.launch.watching import Peers
+
+__all__ = ["Member", "meeting"]
+
+COMING = 600.0
+"""Seconds in which all processes must have started: the libraries may come from a slow file system."""
+
+NEWS = 0.5
+"""Seconds that a process that is interrupted, or whose exchange fails, waits to hear whether another one has ended."""
+
+
+@final
+class Member:
+    """This process among those of its run.
+
+    Attributes:
+        place: which one it is.
+    """
+
+    def __init__(self, place: Place, store: dist.Store, peers: Peers) -> None:
+        self.place = place
+        self._store, self._peers = store, peers
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, in a thread, when another process ends the run."""
+        self._peers.on_end = call
+        if self._peers.wait(0.0):
+            call()
+
+    def may_tell(self, status: int) -> bool:
+        """Whether this process, and no other, tells the user why the run ends; ``status``: the exit status of all."""
+        if self.told is not None:
+            return False
+        try:
+            first = self._store.add("told", 1) == 1
+        except (RuntimeError, OSError):  # the process with the store is gone
+            first = self.place.rank == (1 if self._peers.lost == 0 else 0)
+        self._peers.tell(status)
+        return first
+
+    def lost(self) -> str | None:
+        """The sentence for another process that has ended without a word; None if there is none."""
+        self._peers.wait(NEWS)
+        return None if self._peers.lost is None else ended(self._peers.lost, self.place.size)
+
+    @property
+    def told(self) -> int | None:
+        """The exit status of the run, if another process has told the user why it ends."""
+        return self._peers.told
+
+
+@contextmanager
+def meeting(place: Place, environment: Mapping[str, str] = os.environ) -> Iterator[Member]:
+    """Join the other processes; within the block, torch.distributed knows them as its default group.
+
+    Raises:
+        RankError: not all processes have come.
+        ConfigError: the time-out in the environment is not one.
+    """
+    exchange = timedelta(seconds=timeout_in(environment))
+    if "OMP_NUM_THREADS" not in environment:
+        torch.set_num_threads(place.threads(_cores()))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device := place.device(count)) is not None:
+        torch.cuda.set_device(device)
+    try:
+        store, _, _ = next(iter(rendezvous(place.url, timeout=timedelta(seconds=COMING))))
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RankError(
+            f"process {place.rank + 1} of {place.size} does not meet the others at {place.address}, port {place.port} "
+            f"({reason}): check that all {place.size} were started, that the port is free there, and that a firewall "
+            "lets them connect."
+        ) from error
+    board = dist.PrefixStore("hpa-merge", store)
+    peers = Peers(place, board, COMING)
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if count else "gloo",
+            store=dist.PrefixStore("group", board),
+            rank=place.rank,
+            world_size=place.size,
+            timeout=exchange,
+        )
+        yield Member(place, board, peers)
+    finally:
+        peers.close()
+        with suppress(RuntimeError, ValueError):
+            dist.destroy_process_group()
+
+
+def _cores() -> int:
+    """Cores that the processes on this machine share."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,91 @@
+"""The leaves of a set give the same bits wherever they are gathered."""
+
+import pytest
+import torch
+from curvatures import assert_textbook, normal
+from torch import Tensor
+
+from hpa_merge.core.hessian import Curvature, leaf_of
+from hpa_merge.core.leaves import LEAVES, GatheredLeaves, added, leaf_at, rank_at
+
+COLUMNS = 12
+
+SAMPLES = {
+    "few tokens": [1, 2, 1],
+    "small leaves": [5] * 40,
+    "a leaf whose sum travels": [3, 2, 60, 4, 1, 1],
+    "sums alone": [40] * 16,
+    "more than a chunk": [9, 2100, 7, 2500, 3],
+}
+
+
+def samples(lengths: list[int], dtype: torch.dtype) -> list[Tensor]:
+    scale = 2.0**60 if dtype == torch.float32 else 1.0  # whose squares are scaled
+    made = [normal(length, COLUMNS, seed).to(dtype) for seed, length in enumerate(lengths)]
+    made[len(made) // 2] *= scale
+    return made
+
+
+def gathered(tokens: list[Tensor], places: list[int], **options: bool) -> GatheredLeaves:
+    leaves = GatheredLeaves(COLUMNS, offload=options.get("offload", False), apart=options.get("apart", False))
+    for turn in (1, 2):  # the samples come to the unit twice
+        for place in places:
+            leaves.add((turn, leaf_at(place, len(tokens))), tokens[place])
+    return leaves
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", SAMPLES.values(), ids=SAMPLES)
+def test_any_number_of_ranks_gives_the_same(lengths: list[int], dtype: torch.dtype) -> None:
+    tokens = samples(lengths, dtype)
+    places = list(range(len(tokens)))
+    alone = gathered(tokens, places).total()
+    expected = alone.inverse_diagonal(0.01), alone.hessian(0.01).diagonal()
+    if dtype == torch.bfloat16:
+        assert_textbook(expected[0], torch.cat(tokens * 2))
+    for ranks in (1, 2, 3, 16, 20):
+        for offload in (False, True):
+            found = {}
+            for rank in range(ranks):
+                own = [place for place in places if rank_at(leaf_at(place, len(tokens)), ranks) == rank]
+                found |= gathered(tokens, own, offload=offload, apart=True).leaves()
+            total = added(found)
+            assert (total.tokens, total.peak) == (alone.tokens, alone.peak)
+            assert torch.equal(total.inverse_diagonal(0.01), expected[0])
+            assert torch.equal(total.hessian(0.01).diagonal(), expected[1])
+    waited = gathered(tokens, places, offload=True).total()
+    assert torch.equal(waited.inverse_diagonal(0.01), expected[0])
+
+
+def test_the_smaller_form_travels() -> None:
+    """The tokens where they take fewer bytes, or where a set of so many is not multiplied."""
+    for dtype, most in ((torch.bfloat16, 13), (torch.float32, 9)):  # 12 columns: 78 float32; 9.6 tokens are multiplied
+        for count, lengths in ((most, (most,)), (most + 1, None)):
+            leaf = leaf_of(COLUMNS, torch.empty(0, COLUMNS, dtype=dtype))
+            leaf.add(torch.ones(count, COLUMNS, dtype=dtype))
+            packed = leaf.packed()
+            assert packed.lengths == lengths
+            assert packed.content is not None
+            assert tuple(packed.content.shape) == packed.shape == ((count, COLUMNS) if lengths else (78,))
+
+
+def test_leaves_are_contiguous_and_go_to_ranks_in_order() -> None:
+    for count in (1, 3, 16, 17, 128):
+        leaves = [leaf_at(place, count) for place in range(count)]
+        assert leaves == sorted(leaves)
+        assert set(leaves) <= set(range(LEAVES))
+        assert len(set(leaves)) == min(count, LEAVES)
+        for ranks in (1, 2, 3, 5, 16, 40):
+            of_ranks = [rank_at(leaf, ranks) for leaf in leaves]
+            assert of_ranks == sorted(of_ranks)
+            assert max(of_ranks) < ranks
+
+
+def test_a_leaf_begins_anew() -> None:
+    total, leaf = Curvature(COLUMNS), leaf_of(COLUMNS, torch.empty(0, COLUMNS))
+    x = normal(200, COLUMNS).float()
+    for piece in x.split(50):
+        leaf.add(piece)
+        total.take(leaf)
+        assert (leaf.tokens, leaf.peak) == (0, 0.0)
+    assert_textbook(total.inverse_diagonal(0.01), x)
