@@ -9,18 +9,15 @@ from hpa_merge.methods import RULES, Rule
 PAGE = Path(__file__).resolve().parent / "methods.md"
 
 HEAD = (
-    "| `--method` | what becomes of a linear weight | the options that it uses (default) | `tune` tries | samples "
+    "| `--method` | what becomes of a linear weight | the options that it uses (default; what `tune` tries) | samples "
     "| a LoRA stays one |",
-    "| --- | --- | --- | --- | --- | --- |",
+    "| --- | --- | --- | --- | --- |",
 )
 
 
 def table() -> str:
     """A row for each rule."""
-    rows = [
-        f"| `{rule.name}` | {rule.does} | {_options(rule)} | {_strengths(rule)} | {_samples(rule)} | {_lora(rule)} |"
-        for rule in RULES
-    ]
+    rows = [f"| `{rule.name}` | {rule.does} | {_options(rule)} | {_samples(rule)} | {_lora(rule)} |" for rule in RULES]
     return "\n".join([*HEAD, *rows])
 
 
@@ -39,17 +36,16 @@ def _options(rule: Rule) -> str:
         if isinstance(default, bool):
             shown.append(f"`--no-{flag}`" if default else f"`--{flag}`")
         else:
-            shown.append(f"`--{flag}` ({default:g})" if isinstance(default, float) else f"`--{flag}` ({default})")
+            value = f"{default:g}" if isinstance(default, float) else str(default)
+            shown.append(f"`--{flag}` ({value}{_tried(rule, name)})")
     return ", ".join(shown) or "–"
 
 
-def _strengths(rule: Rule) -> str:
-    """The option that trades the task for safety, and its values that ``tune`` tries."""
-    if rule.strength is None:
-        return "–"
-    others = "".join(f"; `--{name.replace('_', '-')}` in proportion" for name in rule.strength.ratios)
-    values = ", ".join(f"{value:g}" for value in rule.strength.values)
-    return f"`--{rule.strength.option.replace('_', '-')}` {values}{others}"
+def _tried(rule: Rule, name: str) -> str:
+    """What a tuning tries of an option; empty if it leaves it as it is."""
+    if rule.strength is None or name not in rule.strength.options:
+        return ""
+    return "; " + ", ".join(f"{setting[name]:g}" for setting in rule.strength.settings)
 
 
 def _samples(rule: Rule) -> str:

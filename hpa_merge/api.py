@@ -197,6 +197,7 @@ def calibrate(
     file = PromptFile(source, "safety", options=reading_options("safety", map, ignore_field, image_folder))
     chosen, how = running.judge_of(judge), Answering(**answering)
     example = file.example.sample
+    on_progress("loading the model", 0, file.count)
     with running.opened(str(model), example, how) as answerer, running.opened_judge(chosen, example, how) as asked:
         made = make_safety_set(file, answerer, asked, samples, seed=seed, on_progress=on_progress)
     write_safety_set(made, Path(out))

@@ -4,8 +4,8 @@
 
 Each FOLDER is a text model in Hugging Face layout with its tokenizer. Its texts are paragraphs of Python's own
 documentation: 8 short ones in the place of the safety samples, 32 longer ones in the place of the task's. The bases,
-which are made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task,
-which have about as many tokens.
+which are made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task. Both
+have about as many tokens.
 """
 
 import argparse
@@ -131,10 +131,16 @@ def measure(model: nn.Module, part: nn.Module, safety: Iterator[Batch], task: It
     }
     few: dict[str, list[Tensor]] = {name: [] for name in linears}
     many = {name: Curvature(linear.in_features) for name, linear in linears.items()}
+    squares = {name: torch.zeros(linear.in_features, dtype=torch.float64) for name, linear in linears.items()}  # (c,)
     run(model, linears, safety, lambda name, x: few[name].append(x))
-    run(model, linears, task, lambda name, x: many[name].add(x))
+
+    def see(name: str, x: Tensor) -> None:
+        many[name].add(x)
+        squares[name] += x.double().square().sum(dim=0)
+
+    run(model, linears, task, see)
     return [
-        {"name": name, **figures(linear.weight.detach(), torch.cat(few[name]), many[name])}
+        {"name": name, **figures(linear.weight.detach(), torch.cat(few[name]), many[name], squares[name])}
         for name, linear in linears.items()
     ]
 
@@ -157,11 +163,15 @@ def run(
             handle.remove()
 
 
-def figures(weight: Tensor, safety: Tensor, task: Curvature) -> dict[str, Any]:
-    """The figures of a linear ``[r, c]``, from the safety tokens ``[t, c]`` and the task's curvature."""
+def figures(weight: Tensor, safety: Tensor, task: Curvature, squares: Tensor) -> dict[str, Any]:
+    """The figures of a linear ``[r, c]``, from the safety tokens ``[t, c]`` and the task's curvature.
+
+    Args:
+        squares: the sums of the squares of the task's inputs, ``[c]`` float64.
+    """
     of_safety = Curvature(weight.shape[1])
     of_safety.add(safety)
-    norms, squares = weight.double().norm(dim=0), task.hessian(DAMPING).diagonal().double()  # (c,), (c,)
+    norms = weight.double().norm(dim=0)  # (c,)
     alive = (norms > 0) & (squares > 0)
     both = torch.stack([norms[alive].log(), squares[alive].log()])  # (2, columns)
     found = {

@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             check_environment()
             left.enter_context(voice.joined(name, verbose))
+            over: HandOver | None = None
             with ending_soon(voice.tell_interruption) as came:
                 try:
                     _printed(lambda: command.main(words, prog_name=name, standalone_mode=False, obj=typed))
@@ -92,8 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     if came.is_set():  # click could not write to a closed terminal
                         raise KeyboardInterrupt from None
                     raise
-                except HandOver as asked:
-                    sys.exit(started(asked, given, interruption))
+                except HandOver as handed:
+                    over = handed
+            if over is not None:
+                sys.exit(started(over, given, interruption))
         except click.exceptions.Exit as exit_:
             voice.exit(exit_.exit_code)
         except click.ClickException as error:
@@ -101,10 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 error = click.UsageError(meant_option(error, command, words, COMMANDS), error.ctx)
             told = io.StringIO()
             error.show(told)
-            if voice.may_tell(USAGE):
-                with suppress(OSError):
-                    click.echo(without_secrets(told.getvalue(), secrets), err=True, nl=False)
-            voice.exit(USAGE)
+            voice.exit(voice.tell(without_secrets(told.getvalue(), secrets), USAGE, whole=True))
         except (click.Abort, KeyboardInterrupt):
             voice.exit(voice.tell_interruption())
         except RankError as error:

@@ -36,8 +36,8 @@ def ending_soon(tell: Callable[[], int]) -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
+    told, waking = os.pipe()
+    os.set_blocking(waking, False)
     over = threading.Event()
 
     def watch() -> None:
@@ -52,7 +52,7 @@ def ending_soon(tell: Callable[[], int]) -> Iterator[threading.Event]:
 
     ours = [number for number in ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in ours}
-    waker = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    waker = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -62,6 +62,6 @@ def ending_soon(tell: Callable[[], int]) -> Iterator[threading.Event]:
         signal.set_wakeup_fd(waker)
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(tell)
+        os.close(waking)
         watcher.join()
         os.close(told)

@@ -131,14 +131,14 @@ class Voice:
             os._exit(status)
         sys.exit(status)
 
-    def may_tell(self, status: int) -> bool:
-        """Whether this process tells the user why the run ends; ``status``: the exit status."""
-        return self._member is None or self._member.may_tell(status)
+    def tell(self, text: str, status: int, *, whole: bool = False) -> int:
+        """Tell why this process ends, unless another one tells; returns the exit status.
 
-    def tell(self, sentence: str, status: int) -> int:
-        """Tell why this process ends, unless the reason is another one's; returns the exit status."""
-        if self.may_tell(status):
-            self._say(sentence)
+        Args:
+            text: a sentence; ``whole``: lines that are shown as they are.
+        """
+        if self._member is None or self._member.may_tell(status):
+            self._say(text, whole=whole)
         return status if self._member is None or self._member.told is None else self._member.told
 
     def tell_interruption(self) -> int:
@@ -165,10 +165,10 @@ class Voice:
             return status  # the process of --nproc tells
         return self.tell(sentence, status)
 
-    def _say(self, sentence: str) -> None:
+    def _say(self, text: str, *, whole: bool = False) -> None:
         """Complain if possible: the terminal may be closed, or the disk full."""
         with suppress(OSError), redirect_stderr(self._real or sys.stderr):
-            complain(sentence)
+            click.echo(text, err=True, nl=False) if whole else complain(text)
 
 
 def _interrupt() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hpa_merge.cli.early import refuse_out
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar
 
 
 @click.command(short_help="Draw the report of a merged folder again.", context_settings=HELP)
@@ -26,6 +26,8 @@ def report_command(
         from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
 
-        write_report(out, evaluation=evaluation, name=name, to=to)
+        with progress_bar(quiet, "report") as on_progress:
+            on_progress("drawing the page", 0, 1)
+            write_report(out, evaluation=evaluation, name=name, to=to)
     if not quiet:
         click.echo(f"{(to or out) / PAGE} is drawn.")

@@ -9,7 +9,7 @@ from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_model, refuse_samples
 from hpa_merge.cli.model_options import BASE, READING_OPTIONS, TRUST
 from hpa_merge.cli.options import config_option
-from hpa_merge.cli.terminal import FILE, HELP, libraries, options
+from hpa_merge.cli.terminal import FILE, HELP, libraries, options, progress_bar
 from hpa_merge.config import HPAConfig
 from hpa_merge.records.example import Purpose
 
@@ -57,7 +57,7 @@ def samples_command(
     config = HPAConfig(**given).calibration
     refuse_model(model, "MODEL", adapter=True)
     refuse_samples(file)
-    with libraries(verbose, encoding=True):
+    with libraries(verbose, downloads=True, encoding=True):
         from rich.console import Console
 
         from hpa_merge.calibration import read_samples
@@ -72,17 +72,19 @@ def samples_command(
         reading = reading_options(purpose, map, ignore_field, image_folder)
         limit = samples or (config.safety_samples if purpose == "safety" else config.task_samples)
         drawn = read_samples(source, limit, config.seed, reading, purpose=purpose)
-        found = show_samples(
-            source.name,
-            drawn,
-            model,
-            purpose,
-            config,
-            first=first,
-            tower=vision_tower,
-            base=base,
-            trust_remote_code=trust_remote_code,
-        )
+        with progress_bar(False, "encoding") as on_progress:
+            found = show_samples(
+                source.name,
+                drawn,
+                model,
+                purpose,
+                config,
+                first=first,
+                tower=vision_tower,
+                base=base,
+                trust_remote_code=trust_remote_code,
+                on_progress=on_progress,
+            )
     tell_notes(found.notes, quiet=False)
     console = Console(highlight=False, markup=False)
     rows = [(f"{purpose} set", calibration_text(found.record))]

@@ -58,10 +58,10 @@ class Curvature:
     """
 
     def __init__(self, columns: int, *, offload: bool = False, keep: float | None = None) -> None:
-        """``keep``: the most tokens that are held before the Gram matrix is begun; by default ``DUAL_SHARE · c``."""
+        """``keep``: for a leaf, the most tokens that it gives as they are; see :func:`leaf_of`."""
         self.columns = columns
         self.offload = offload
-        self._keep = DUAL_SHARE * columns if keep is None else keep
+        self._keep = keep
         self._device = torch.device("cpu")  # of the tokens
         self.tokens = 0
         self._rows: list[Tensor] = []  # [n, c] each: the tokens that are not in the Gram matrix
@@ -249,14 +249,17 @@ class Curvature:
         return gathered
 
     def _end(self) -> list[Tensor]:
-        """The tokens that stay tokens: none if there is a Gram matrix, which gets the rest of them."""
-        if self._gram is not None:
+        """The tokens that a leaf gives: none if it gives a Gram matrix, which gets the rest of them."""
+        many = self._keep is not None and sum(map(len, self._rows)) > self._keep
+        if self._gram is not None or (many and not self.offload):
             self._fold()
         rows, self._rows = self._rows, []
         return rows
 
     def _fold_if_many(self) -> None:
-        most = self._keep if self._gram is None else CHUNK
+        most: float = CHUNK
+        if self._gram is None:
+            most = DUAL_SHARE * self.columns if self._keep is None else max(self._keep, CHUNK)
         if not self.offload and sum(len(rows) for rows in self._rows) > most:
             self._fold()
 

@@ -61,7 +61,7 @@ class DemoFiles:
         return self.folder / "evaluation.json"
 
     @property
-    def tests(self) -> dict[str, dict[str, Path]]:
+    def tests(self) -> dict[str, Any]:
         """The held-out files, as :func:`hpa_merge.evaluate` takes them; the old task is harmless too."""
         return {
             "safety_tests": {"forbidden": self.heldout_refusals},

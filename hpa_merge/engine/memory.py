@@ -227,9 +227,10 @@ def _held(
 
 def _leaf(tokens: float, columns: int, itemsize: int) -> float:
     """Bytes of what one leaf has gathered, of so many tokens, before it is added: tokens, or a Gram matrix too."""
-    if tokens <= max(DUAL_SHARE * columns, triangle_bytes(columns) / (columns * itemsize)):
+    keep = max(DUAL_SHARE * columns, triangle_bytes(columns) / (columns * itemsize))
+    if tokens <= keep:
         return tokens * columns * itemsize
-    return 4 * columns * columns + CHUNK * columns * (itemsize + 4)
+    return 4 * columns * columns + columns * (max(keep, CHUNK) * itemsize + 4 * CHUNK)
 
 
 def _leaves(tokens: int, columns: int, itemsize: int) -> int:

@@ -13,6 +13,7 @@ from hpa_merge.engine.plan import check_inputs, meta_model
 from hpa_merge.inputs.models import open_model
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
+from hpa_merge.progress import Progress, silent
 from hpa_merge.report.planned import ShownSet
 from hpa_merge.report.records import CalibrationRecord
 
@@ -46,6 +47,7 @@ def show_samples(
     tower: Path | None,
     base: str | Path | None = None,
     trust_remote_code: bool = False,
+    on_progress: Progress = silent,
 ) -> Showing:
     """What a model gets of a file.
 
@@ -57,6 +59,7 @@ def show_samples(
         tower: folder of the vision tower, for a checkpoint in LLaVA's own layout.
         base: the model that an adapter was trained on, as in :func:`hpa_merge.inputs.models.open_model`.
         trust_remote_code: run the code that the model brings.
+        on_progress: called before each sample is encoded.
 
     Raises:
         CalibrationError: a sample cannot be encoded, or has to fit and does not.
@@ -67,7 +70,7 @@ def show_samples(
         with encoding(checkpoint, given, purpose, config, first) as begun:
             meta = meta_model(checkpoint, torch.device("cpu"), checkpoint.external)
             check_inputs(meta)
-            begun.inputs(meta)
+            begun.inputs(meta, on_progress)
     return Showing(
         begun.tally.record(file), ShownSet(purpose, begun.tally.shapes, tuple(begun.shown)), begun.tally.notes
     )

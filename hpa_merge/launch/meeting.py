@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from hpa_merge.errors import RankError
@@ -31,7 +32,7 @@ class Member:
         place: which one it is.
     """
 
-    def __init__(self, place: Place, store: dist.Store, peers: Peers) -> None:
+    def __init__(self, place: Place, store: Store, peers: Peers) -> None:
         self.place = place
         self._store, self._peers = store, peers
 
@@ -86,12 +87,12 @@ def meeting(place: Place, environment: Mapping[str, str] = os.environ) -> Iterat
             f"({reason}): check that all {place.size} were started, that the port is free there, and that a firewall "
             "lets them connect."
         ) from error
-    board = dist.PrefixStore("hpa-merge", store)
+    board = PrefixStore("hpa-merge", store)
     peers = Peers(place, board, COMING)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if count else "gloo",
-            store=dist.PrefixStore("group", board),
+            store=PrefixStore("group", board),
             rank=place.rank,
             world_size=place.size,
             timeout=exchange,

@@ -26,6 +26,10 @@ GRACE = 10
 """Seconds that a process may take to end when another one has ended."""
 
 
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that end the processes too, unless they are ignored, as nohup does with one."""
+
+
 @final
 @dataclass(frozen=True)
 class Ended:
@@ -90,6 +94,7 @@ def start(count: int, words: Sequence[str]) -> Ended:
             local_addr="localhost",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             shutdown_timeout=GRACE,
+            signals_to_handle=",".join(number.name for number in ENDING if signal.getsignal(number) != signal.SIG_IGN),
         )
         try:
             elastic_launch(config, sys.executable)(*isolated, "-m", "hpa_merge", *words)

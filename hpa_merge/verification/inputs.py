@@ -187,8 +187,8 @@ class Claims:
         alone = self._values.by_linear or any(map(self._is_made, self._pairs[pair.new.key]))  # or a slice of a stack
         if alone and not made and pair.new.key not in self._plan.only.from_old:
             self._findings.checked["linears from NEW"] += 1
-            compared = Compared(name, found, new, old, new, record.adapter_error)
-            yield from self._values.compare(compared, "are not NEW's")
+            kept = Compared(name, found, new, old, new, record.adapter_error)
+            yield from self._values.compare(kept, "are not NEW's")
         if record.outcome == "adapted" and made and old.shape[1] == new.shape[1]:
             yield from self._check_adapted(pair, record, old, new, found)
             return

@@ -84,7 +84,8 @@ def test_a_merge_prints_its_summary_and_its_notes(
     printed = capsys.readouterr()
     assert printed.out.startswith("LlavaForConditionalGeneration: restored columns")
     assert re.search(r"linears +21 adapted, 2 unchanged by tuning, 19 uncalibrated", printed.out)
-    assert f"\n  hpa-merge eval {call.old} {call.new} {call.out} " in printed.out
+    assert "Is out safe again? Not known: nobody measured whether attacks succeed.\n" in printed.out
+    assert f"  hpa-merge eval {call.old} {call.new} {call.out} --safety-test UNSAFE.jsonl " in printed.out
     assert printed.out.splitlines()[-3:] == [
         "Then, to publish it:",
         f"  hpa-merge push {call.out} YOUR-NAME/out",
@@ -190,7 +191,7 @@ def test_an_interrupted_run_leaves_nothing(
 ) -> None:
     call = make_call()
     if place == "arithmetic":
-        monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(KeyboardInterrupt()))
+        monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", raising(KeyboardInterrupt()))
     else:
         monkeypatch.setattr(LlamaMLP, "forward", raising(KeyboardInterrupt()))
     assert status(call) == 130
@@ -206,7 +207,7 @@ def test_a_mistake_of_ours(
     verbose: bool, make_call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = make_call("gpt2")
-    monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(ZeroDivisionError("by zero")))
+    monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", raising(ZeroDivisionError("by zero")))
     call.options = ("-v",) if verbose else ()
     assert status(call) == 1
     *trace, last = capsys.readouterr().err.splitlines()

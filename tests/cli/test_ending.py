@@ -18,7 +18,7 @@ import torch
 import hpa_merge.engine.run
 from hpa_merge.cli import main
 torch.set_num_threads(1)
-real, count = hpa_merge.engine.loop.adapt, 0
+real, count = hpa_merge.engine.unit_merge.adapt, 0
 def adapt(*arguments, **options):
     global count
     count += 1
@@ -26,7 +26,7 @@ def adapt(*arguments, **options):
         print("now", flush=True)
         sys.stdin.readline()
     return real(*arguments, **options)
-hpa_merge.engine.loop.adapt = adapt
+hpa_merge.engine.unit_merge.adapt = adapt
 main()
 """
 

@@ -35,8 +35,8 @@ def test_every_option_is_in_the_help_once(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     text = printed([*([name] if name else []), "--help"], capsys)
-    rows = re.findall(r"^  (-\S.*)$", text, flags=re.MULTILINE)
-    beginnings = Counter(word.rstrip(",") for row in rows for word in row.split()[:3] if word.startswith("-"))
+    rows = re.findall(r"^  (-\S.*?)(?:  |$)", text.partition(NEEDED)[2], flags=re.MULTILINE)
+    beginnings = Counter(word.rstrip(",") for row in rows for word in row.split() if word.startswith("-"))
     for option in GROUPED[name].params:
         if isinstance(option, click.Option) and option.name != "brief":
             assert beginnings[max(option.opts, key=len)] == 1, option.name

@@ -72,7 +72,7 @@ def test_the_command(make_call: Callable[..., Call], capsys: pytest.CaptureFixtu
         ("p-max: 3", "{file} holds a dict: write a list of settings, one per line, as in '- p-max: 10'."),
         ("# none", "{file} holds nothing: write a list of settings, one per line, as in '- p-max: 10'."),
         ("- p-max", "{file}, setting 1 is a str: write options, as in '- p-max: 10'."),
-        ("- {}\n- {p-mix: 3}", "{file}, setting 2 has no option 'p-mix': the options are "),
+        ("- {}\n- {p-mix: 3}", "{file}, setting 2 has no option 'p-mix' (did you mean p_min?): the options are "),
         ("- {}\n- {p-max: 101}", "{file}, setting 2: p_max is 101.0: it has to be a percentage between 0 and 100."),
         ("- {}\n- {p-max: high}", "{file}, setting 2: p_max is 'high': it has to be a number."),
         ("- {}\n- {}", "{file}, setting 2 has the name 'default', as setting 1 has: give each its own name."),

@@ -4,21 +4,25 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from adapters import lora, make_adapter
 from cases import REPORT, TinyCase, content
 from mixtures import gpt_oss, make, mixtral
+from quantised import quantise
 from ranks import on_ranks
 
-from hpa_merge import HPAConfig, merge, sweep
+from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sharing import Share
+from hpa_merge.core.leaves import leaf_at
 from hpa_merge.engine.observations import Observations
 from hpa_merge.errors import NumericalError
+from hpa_merge.ranks import Group, Parcel
 
 pytestmark = pytest.mark.gate
 
@@ -100,6 +104,21 @@ def test_images_on_some_ranks_only(tiny: Tiny, tmp_path: Path) -> None:
     assert made(tmp_path / "out", work, 3) == made(tmp_path / "out", work, 1)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+def test_weights_that_are_computed(text: TinyCase, tmp_path: Path) -> None:
+    """An adapter, which OUT is too; checkpoints in few bits."""
+    adapter = make_adapter(text.old, "llama", lora(modules_to_save=["lm_head"]), tmp_path / "adapter")
+    few_bits = [quantise(path, tmp_path / path.name, "fp8") for path in (text.old, text.new)]
+
+    def work(folder: Path) -> None:
+        files: dict[str, Any] = {"safety_calib": text.safety, "task_calib": text.task, "page": False}
+        outs = {folder / form: HPAConfig(orthogonal=False, output_format=form) for form in ("model", "adapter")}
+        sweep(text.old, adapter, outs, **files)
+        merge(*few_bits, folder / "c", **files)
+
+    assert made(tmp_path / "out", work, 3) == made(tmp_path / "out", work, 1)
+
+
 END = 2048
 """Bytes at either end of a tensor that the content digests read: on every rank when OLD and NEW are opened, and on the
 first before OUT appears."""
@@ -115,23 +134,54 @@ def read_by(rank: int, size: int, folder: Path, role: str) -> int:
     return total
 
 
-def test_each_rank_reads_its_share(text: TinyCase, tmp_path: Path) -> None:
-    def work(rank: int) -> Counter[Path]:
+def travelling(report: MergeReport) -> Counter[int]:
+    """The formula: how many bytes each leaf has read of each input that is wanted, as tokens or as a triangle."""
+    parts = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate", "up_proj": "gate"}
+    inputs = {}
+    for record in report.linears:
+        block, _, name = record.name.removesuffix(".weight").rpartition(".")
+        if record.outcome == "adapted":
+            inputs[block, parts.get(name, name)] = record.columns
+    found: Counter[int] = Counter()
+    for lengths in (SAFETY, TASK):
+        leaves: Counter[int] = Counter()
+        for place, length in enumerate(lengths):
+            leaves[leaf_at(place, len(lengths))] += length
+        for c in inputs.values():
+            for tokens in leaves.values():
+                found[2 * tokens * c if tokens <= max(0.8 * c, c + 1) else 2 * c * (c + 1)] += 1
+    return found
+
+
+def test_each_rank_reads_its_share_and_sends_what_is_smaller(text: TinyCase, tmp_path: Path) -> None:
+    def work(rank: int) -> tuple[Counter[Path], list[tuple[int, int, int]], MergeReport]:
         read: Counter[Path] = Counter()
-        preadv = os.preadv
+        sent: list[tuple[int, int, int]] = []
+        preadv, deliver = os.preadv, Group.deliver
 
         def count(descriptor: int, buffers: Any, offset: int, *flags: int) -> int:
             done = preadv(descriptor, buffers, offset, *flags)
             read[Path(f"/proc/self/fd/{descriptor}").readlink().parent] += done
             return done
 
-        os.preadv = count  # type: ignore[assignment]
-        merge(text.old, text.new, tmp_path / "out", safety_calib=text.safety, task_calib=text.task, page=False)
-        return read
+        def follow(group: Group, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
+            for each in parcels:
+                nbytes = torch.Size(each.shape).numel() * each.dtype.itemsize
+                assert each.nbytes == (nbytes if each.sender != each.receiver else 0)
+                sent.append((each.sender, each.receiver, nbytes))
+            return deliver(group, parcels, device)
 
-    for rank, read in enumerate(on_ranks(3, work, tmp_path)):
+        os.preadv, Group.deliver = count, follow  # type: ignore[assignment, method-assign]
+        out = tmp_path / "out"
+        return read, sent, merge(text.old, text.new, out, safety_calib=text.safety, task_calib=text.task, page=False)
+
+    found = on_ranks(3, work, tmp_path)
+    for rank, (read, sent, report) in enumerate(found):
         assert read[text.old.resolve()] == read_by(rank, 3, text.old, "OLD")
         assert read[text.new.resolve()] == read_by(rank, 3, text.new, "NEW")
+        assert sent == found[0][1]
+        assert Counter(nbytes for *_, nbytes in sent) == travelling(report)  # an input has one owner
+        assert {receiver for _, receiver, _ in sent} == {0, 1, 2}
 
 
 def test_an_error_of_one_rank_is_that_of_all(text: TinyCase, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_interrupted_within_a_unit(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: dict[str, int]
 ) -> None:
     """What is written of a unit that is not finished is done again; interrupted time and again it ends all the same."""
-    case, out, real = tiny("llama"), tmp_path / "out", hpa_merge.engine.loop.adapt
+    case, out, real = tiny("llama"), tmp_path / "out", hpa_merge.engine.unit_merge.adapt
     run(case, tmp_path / "whole")
     total, calls["measured"] = calls["measured"], 0
     for stop in (10, 2, 9, 14):  # 7 linears a block, 6 in the second: within the 2nd block, the 2nd, the 3rd, the last
@@ -124,17 +124,17 @@ def test_interrupted_within_a_unit(
                 raise KeyboardInterrupt
             return real(*arguments, **options)
 
-        monkeypatch.setattr("hpa_merge.engine.loop.adapt", adapt)
+        monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", adapt)
         with pytest.raises(KeyboardInterrupt):
             run(case, out, resume=True)
-    monkeypatch.setattr("hpa_merge.engine.loop.adapt", real)
+    monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", real)
     run(case, out, resume=True)
     assert content(out) == content(tmp_path / "whole")
     assert total < calls["measured"] <= total + 4 * 7
 
 
 def test_nothing_finished_leaves_nothing(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", raising(KeyboardInterrupt()))
     for resume in (False, True):
         with pytest.raises(KeyboardInterrupt):
             run(tiny("llama"), tmp_path / "out", resume=resume)
