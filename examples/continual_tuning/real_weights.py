@@ -3,9 +3,8 @@
     python examples/continual_tuning/real_weights.py NAME=FOLDER... --bases runs/bases [--seeds N] [--json FILE]
 
 Each FOLDER is a text model in Hugging Face layout with its tokenizer. Its texts are paragraphs of Python's own
-documentation: 8 short ones in the place of the safety samples, 32 longer ones in the place of the task's. The bases,
-which are made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task. Both
-have about as many tokens.
+documentation: 8 short ones in the place of the safety samples, 128 longer ones in the place of the task's. The bases,
+which are made if they are not there, get 8 harmful requests with their refusals and 128 samples of the first task.
 """
 
 import argparse
@@ -31,8 +30,8 @@ from transformers import AutoModel, AutoTokenizer
 from hpa_merge.core import Curvature
 from hpa_merge.demo.samples import encode
 
-SAFETY, TASK, LONG = 8, 128, 32
-"""Samples of each set, as many as a merge takes; and the texts in the place of the task's."""
+SAFETY, TASK = 8, 128
+"""Samples of each set: the defaults of a merge."""
 
 SAFETY_TOKENS, TASK_TOKENS = 40, 128
 """Most tokens of a real model's sample: a short request with its refusal, and a longer sample."""
@@ -44,15 +43,13 @@ AFTER_NORM = ("query", "key", "value", "intermediate.dense", "q_proj", "k_proj",
 
 BASES = {
     "base of `lora`, `full`": Regime(),
-    "spread 0.5": Regime(spread=0.5),
-    "base of `spread`, `spread-lora`: 1": Regime(spread=1.0),
+    "base of `spread`, `spread-lora`": Regime(spread=1.0),
 }
 
 FIGURES = {
     "weight": "log ‖W_j‖",
     "input": "log E x_j²",
     "correlation": "their correlation",
-    "largest": "largest E x_j²",
     "task_inverse": "log [H_t⁻¹]_jj",
     "safety_inverse": "log [H_s⁻¹]_jj",
     "rank": "rank of H_s",
@@ -84,7 +81,7 @@ def measure_text_model(folder: Path) -> list[dict[str, Any]]:
     """The figures of each linear in the blocks of a text model."""
     model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    texts = paragraphs(SAFETY + LONG)
+    texts = paragraphs(SAFETY + TASK)
 
     def batches(chosen: list[str], most: int) -> Iterator[Batch]:
         for text in chosen:
@@ -120,9 +117,8 @@ def measure(model: nn.Module, part: nn.Module, safety: Iterator[Batch], task: It
     Returns:
         For each linear its name, its columns, and the :data:`FIGURES`. ``weight``, ``input``, ``task_inverse`` and
         ``safety_inverse`` are standard deviations over the columns ``j``, of the logarithms of ``‖W_j‖``, of ``E x_j²``
-        over the task's tokens, and of ``[H⁻¹]_jj``. ``correlation`` is that of the first two. ``largest`` is the
-        greatest ``E x_j²``, as a multiple of their median. ``rank`` is that of the safety tokens, as a share of the
-        columns.
+        over the task's tokens, and of ``[H⁻¹]_jj``. ``correlation`` is that of the first two, and
+        ``rank`` that of the safety tokens, as a share of the columns.
     """
     linears = {
         name: module
@@ -178,7 +174,6 @@ def figures(weight: Tensor, safety: Tensor, task: Curvature, squares: Tensor) ->
         "weight": float(both[0].std()),
         "input": float(both[1].std()),
         "correlation": float(torch.corrcoef(both)[0, 1]),
-        "largest": float(squares.max() / squares.median()),
         "task_inverse": float(task.inverse_diagonal(DAMPING).double().log().std()),
         "safety_inverse": float(of_safety.inverse_diagonal(DAMPING).double().log().std()),
         "rank": int(torch.linalg.matrix_rank(safety.double(), rtol=1e-5)) / weight.shape[1],
@@ -188,7 +183,7 @@ def figures(weight: Tensor, safety: Tensor, task: Curvature, squares: Tensor) ->
 
 def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Lines of Markdown: medians over the linears after a norm, and over the others."""
-    lines = [f"| {' | '.join(['model', 'linears', '', 'columns', *FIGURES.values()])} |", "| --- " * 11 + "|"]
+    lines = [f"| {' | '.join(['model', 'linears', '', 'columns', *FIGURES.values()])} |", "| --- " * 10 + "|"]
     for name, linears in found.items():
         for where in ("after a norm", "others"):
             chosen = [each for each in linears if each["name"].endswith(AFTER_NORM) == (where == "after a norm")]

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             check_environment()
             left.enter_context(voice.joined(name, verbose))
-            asked = None
+            over: HandOver | None = None
             with ending_soon(voice.tell_interruption) as came:
                 try:
                     _printed(lambda: command.main(words, prog_name=name, standalone_mode=False, obj=typed))
@@ -94,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         raise KeyboardInterrupt from None
                     raise
                 except HandOver as handed:
-                    asked = handed
-            if asked is not None:
-                sys.exit(started(asked, given, interruption))
+                    over = handed
+            if over is not None:
+                sys.exit(started(over, given, interruption))
         except click.exceptions.Exit as exit_:
             voice.exit(exit_.exit_code)
         except click.ClickException as error:

@@ -1,6 +1,7 @@
 """The processes of a run find each other, share one voice, and end together."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -8,6 +9,7 @@ from typing import final
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from hpa_merge.errors import RankError
@@ -22,6 +24,9 @@ COMING = 600.0
 NEWS = 0.5
 """Seconds that a process that is interrupted, or whose exchange fails, waits to hear whether another one has ended."""
 
+ANSWER = 2.0
+"""Seconds that it waits to hear whether another one has told; the one that knows may be out of reach."""
+
 
 @final
 class Member:
@@ -31,7 +36,7 @@ class Member:
         place: which one it is.
     """
 
-    def __init__(self, place: Place, store: dist.Store, peers: Peers) -> None:
+    def __init__(self, place: Place, store: Store, peers: Peers) -> None:
         self.place = place
         self._store, self._peers = store, peers
 
@@ -45,12 +50,23 @@ class Member:
         """Whether this process, and no other, tells the user why the run ends; ``status``: the exit status of all."""
         if self.told is not None:
             return False
-        try:
-            first = self._store.add("told", 1) == 1
-        except (RuntimeError, OSError):  # the process with the store is gone
-            first = self.place.rank == (1 if self._peers.lost == 0 else 0)
+        answers: list[int] = []
+
+        def ask() -> None:
+            with suppress(RuntimeError, OSError):
+                answers.append(self._store.add("told", 1))
+
+        asking = threading.Thread(target=ask, daemon=True)  # which waits for ever if the network is cut
+        asking.start()
+        asking.join(ANSWER)
         self._peers.tell(status)
-        return first
+        return answers == [1] if answers else self._stands_in
+
+    @property
+    def _stands_in(self) -> bool:
+        """Whether this is the first process on its machine, or the second one if the first is gone."""
+        first = self.place.rank - self.place.local_rank
+        return self.place.local_rank == (1 if self._peers.lost == first else 0)
 
     def lost(self) -> str | None:
         """The sentence for another process that has ended without a word; None if there is none."""
@@ -86,12 +102,12 @@ def meeting(place: Place, environment: Mapping[str, str] = os.environ) -> Iterat
             f"({reason}): check that all {place.size} were started, that the port is free there, and that a firewall "
             "lets them connect."
         ) from error
-    board = dist.PrefixStore("hpa-merge", store)
+    board = PrefixStore("hpa-merge", store)
     peers = Peers(place, board, COMING)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if count else "gloo",
-            store=dist.PrefixStore("group", board),
+            store=PrefixStore("group", board),
             rank=place.rank,
             world_size=place.size,
             timeout=exchange,
