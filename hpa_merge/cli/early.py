@@ -37,7 +37,7 @@ def refuse_model(given: str | Path | None, role: str, *, adapter: bool) -> None:
         CheckpointError: it is not.
     """
     from hpa_merge.engine.early import refuse_folder
-    from hpa_merge.inputs.hub import is_remote
+    from hpa_merge.inputs.names import is_remote
 
     if given is not None and not is_remote(given):
         refuse_folder(Path(given), role, adapter=adapter)
@@ -49,7 +49,7 @@ def refuse_samples(file: str) -> None:
     Raises:
         CalibrationError: it does not.
     """
-    from hpa_merge.inputs.data_sets import is_data_set
+    from hpa_merge.inputs.names import is_data_set
     from hpa_merge.records import local_source, read_records
 
     if not is_data_set(file) and not Path(file).exists():

@@ -21,14 +21,14 @@ BRIEF = "hpa_merge.cli.help.brief"
 """The key of a context that shows only what everyone needs."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "The goal": ("max_asr", "settings", "keep_all"),
+    "The settings that are tried": ("settings", "methods", "keep_all"),
     "The method": ("method",),
     "Which weights are merged, and what OUT is": (
         *("include", "exclude", "vision", "projector", "language", "head", "routers", "embeddings", "uncalibrated"),
         *("output_format", "adapter_rank"),
     ),
     "The tests": ("safety_test", "task_test", "benign_test", "metric", "samples"),
-    "The gate": ("max_dasr", "max_task_drop", "max_over_refusal", "max_broken"),
+    "The gate": ("max_asr", "max_dasr", "max_task_drop", "max_over_refusal", "max_broken", "confident", "gated"),
     "The samples": (
         *("safety_samples", "task_samples", "task_share", "max_length", "max_frames", "map", "ignore_field"),
         *("image_folder", "seed", "conversation", "chat_template", "template_arg", "template_date"),
@@ -37,7 +37,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("max_new_tokens", "judge", "judge_endpoint", "judge_template", "judge_arg", "controversial"),
     ),
     "A server that has the model": ("endpoint", "concurrency", "timeout"),
-    "Memory and device": ("device", "dtype", "max_memory", "max_host_memory", "batch_size"),
+    "Memory and device": ("device", "dtype", "max_memory", "max_host_memory", "nproc", "batch_size"),
 }
 """The groups in their order; the options of the other rules come after them, and what is left."""
 

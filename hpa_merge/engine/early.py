@@ -9,8 +9,7 @@ from hpa_merge.checkpoint.adapter_folder import is_adapter, read_adapter_config
 from hpa_merge.checkpoint.folder import find_shards, read_described
 from hpa_merge.checkpoint.output import check_outputs
 from hpa_merge.engine.request import MergeRequest
-from hpa_merge.inputs.data_sets import is_data_set
-from hpa_merge.inputs.hub import is_remote
+from hpa_merge.inputs.names import is_data_set, is_remote
 from hpa_merge.records import Purpose, ReadingOptions, local_source
 from hpa_merge.records.sampling import read_samples
 

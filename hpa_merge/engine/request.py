@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack, final
 from hpa_merge.config import CalibrationOptions, HPAConfig, calibration_of
 from hpa_merge.counting import counted
 from hpa_merge.errors import ConfigError
-from hpa_merge.inputs.hub import is_remote
+from hpa_merge.inputs.names import is_remote
 from hpa_merge.records import ReadingOptions, reading_options
 from hpa_merge.report.schema import MergeReport
 

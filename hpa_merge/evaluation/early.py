@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hpa_merge.engine.early import is_quick
 from hpa_merge.evaluation.prompts import PromptFile, Purpose
-from hpa_merge.inputs.data_sets import is_data_set
+from hpa_merge.inputs.names import is_data_set
 from hpa_merge.records import ReadingOptions, local_source
 
 __all__ = ["refuse_prompts"]

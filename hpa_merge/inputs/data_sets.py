@@ -5,7 +5,6 @@ read as any other file is; no code of a data set is ever run. Without the Hub th
 the same form, as ``hf download`` leaves one.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from glob import escape
 from importlib.util import find_spec
@@ -22,20 +21,13 @@ from hpa_merge.errors import CalibrationError
 from hpa_merge.files.parsing import read_bounded
 from hpa_merge.inputs.hub import TIMEOUT, check_room, listed_before
 from hpa_merge.inputs.hub_errors import reading, unreachable
+from hpa_merge.inputs.names import DATA_SET, READ, is_data_set
 from hpa_merge.isolation import Child, Limits, Stopped
 from hpa_merge.records import DataSource, local_source
 from hpa_merge.records.containers.source import is_saved, own_files, split_path
 from hpa_merge.records.containers.tables import EXTRA
 
-__all__ = ["is_data_set", "locate_data"]
-
-NAME = re.compile(
-    r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?::(?P<first>[\w.-]+))?(?::(?P<second>[\w.-]+))?(?:@(?P<revision>[^\s@]+))?",
-    re.ASCII,
-)
-
-READ = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".gz")
-"""How the names of files end that are read; a name on the Hub does not end so."""
+__all__ = ["locate_data"]
 
 CONVERTED = "refs/convert/parquet"
 """Where the Hub keeps its own copy of a data set in Parquet."""
@@ -59,13 +51,6 @@ SHORT = 12
 """Characters of a commit's hash in the place of a record."""
 
 
-def is_data_set(given: str | Path) -> bool:
-    """Whether it is a name on the Hub: it has that form, and there is no such path."""
-    if NAME.fullmatch(str(given)) is None or str(given).lower().endswith(READ):
-        return False
-    return not split_path(given)[0].exists()
-
-
 def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
     """Where the records of a set lie; those on the Hub are fetched into its cache.
 
@@ -83,7 +68,7 @@ def locate_data(given: str | Path, kind: str = "calibration") -> DataSource:
             return local_source(given, kind)
         return _folder(str(given), path, parts, name)
     _check_library(f"{name} is no file or folder here, and data sets on the Hub are read with the library datasets")
-    found = NAME.fullmatch(str(given))
+    found = DATA_SET.fullmatch(str(given))
     assert found is not None
     repo, revision, parts = found["repo"], found["revision"], list(filter(None, (found["first"], found["second"])))
     with reading(name, repo, revision, "data set"):

@@ -4,7 +4,6 @@ Only huggingface_hub uses the network, the cache and the tokens. The list of a r
 weight is fetched. Only safetensors and side files are fetched: no pickle, no other format.
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from glob import escape
@@ -32,13 +31,9 @@ from hpa_merge.files.names import REPORT
 from hpa_merge.files.parsing import INDEX as LIMITS
 from hpa_merge.files.parsing import read_json
 from hpa_merge.inputs.hub_errors import reading, unreachable
+from hpa_merge.inputs.names import MODEL, is_remote
 
-__all__ = ["TIMEOUT", "Source", "check_room", "commits_of", "is_remote", "listed_before", "locate"]
-
-NAME = re.compile(
-    r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*\w)(?::(?P<inner>\w[\w.-]*(?:/\w[\w.-]*)*))?(?:@(?P<revision>[^\s@]+))?",
-    re.ASCII,
-)
+__all__ = ["TIMEOUT", "Source", "check_room", "commits_of", "listed_before", "locate"]
 
 CONFIG = "config.json"
 
@@ -89,11 +84,6 @@ class _Found:
     note: str = ""
 
 
-def is_remote(given: str | Path) -> bool:
-    """Whether it is a name on the Hub: a string of that form, and not the path of a local folder."""
-    return isinstance(given, str) and NAME.fullmatch(given) is not None and not Path(given).exists()
-
-
 def locate(given: Mapping[str, str | Path]) -> tuple[Source, ...]:
     """The folder of each checkpoint, by role, OLD or NEW; checkpoints on the Hub are fetched into its cache.
 
@@ -131,7 +121,7 @@ def _source(given: str | Path, found: _Found | None) -> Source:
 
 def _look(name: str, role: str) -> _Found:
     """What has to be fetched from a repository; errors as :func:`locate`."""
-    match = NAME.fullmatch(name)
+    match = MODEL.fullmatch(name)
     assert match is not None
     repo, revision = match["repo"], match["revision"]
     inner = f"{match['inner']}/" if match["inner"] else ""

@@ -15,8 +15,9 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.custom_code.finding import Code, Part, Reference, find_references, read_part
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.parsing import CONFIG, read_json
-from hpa_merge.inputs.hub import NAME, Source
+from hpa_merge.inputs.hub import Source
 from hpa_merge.inputs.hub_errors import reading
+from hpa_merge.inputs.names import MODEL
 
 __all__ = ["NONE", "Trust"]
 
@@ -88,7 +89,7 @@ class Trust:
     @staticmethod
     def _is(source: Source, repository: str) -> bool:
         """Whether a checkpoint came from that repository."""
-        match = NAME.fullmatch(source.name) if source.commit is not None else None
+        match = MODEL.fullmatch(source.name) if source.commit is not None else None
         return match is not None and match["repo"] == repository
 
 

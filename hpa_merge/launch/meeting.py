@@ -1,6 +1,7 @@
 """The processes of a run find each other, share one voice, and end together."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -22,6 +23,9 @@ COMING = 600.0
 
 NEWS = 0.5
 """Seconds that a process that is interrupted, or whose exchange fails, waits to hear whether another one has ended."""
+
+ANSWER = 2.0
+"""Seconds that it waits to hear whether another one has told; the one that knows may be out of reach."""
 
 
 @final
@@ -46,12 +50,23 @@ class Member:
         """Whether this process, and no other, tells the user why the run ends; ``status``: the exit status of all."""
         if self.told is not None:
             return False
-        try:
-            first = self._store.add("told", 1) == 1
-        except (RuntimeError, OSError):  # the process with the store is gone
-            first = self.place.rank == (1 if self._peers.lost == 0 else 0)
+        answers: list[int] = []
+
+        def ask() -> None:
+            with suppress(RuntimeError, OSError):
+                answers.append(self._store.add("told", 1))
+
+        asking = threading.Thread(target=ask, daemon=True)  # which waits for ever if the network is cut
+        asking.start()
+        asking.join(ANSWER)
         self._peers.tell(status)
-        return first
+        return answers == [1] if answers else self._stands_in
+
+    @property
+    def _stands_in(self) -> bool:
+        """Whether this is the first process on its machine, or the second one if the first is gone."""
+        first = self.place.rank - self.place.local_rank
+        return self.place.local_rank == (1 if self._peers.lost == first else 0)
 
     def lost(self) -> str | None:
         """The sentence for another process that has ended without a word; None if there is none."""

@@ -8,8 +8,8 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import ModelInfo
 
 from hpa_merge.errors import ConfigError, PublishError
-from hpa_merge.inputs.hub import NAME
 from hpa_merge.inputs.hub_errors import OFFLINE, publishing
+from hpa_merge.inputs.names import MODEL
 
 __all__ = ["Destination", "There", "check_destination", "check_login", "create"]
 
@@ -35,7 +35,7 @@ class Destination:
     pull_request: bool = False
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.repo) or "@" in self.repo:
+        if not MODEL.fullmatch(self.repo) or "@" in self.repo:
             raise ConfigError(f"{self.repo!r} is not a name on the Hub: give the repository as org/name.")
         if self.pull_request and self.branch is not None:
             raise ConfigError(

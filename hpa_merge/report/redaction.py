@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any, final
 
 from hpa_merge.files.parsing import TOKENIZER, parse_json
-from hpa_merge.inputs.hub import NAME
+from hpa_merge.inputs.names import MODEL
 from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.walking import mapped
@@ -159,7 +159,7 @@ def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]
     served = _endpoint(evaluation) is not None
     for model in models if isinstance(models, list) else ():
         for name in (model.get("model"), model.get("name")) if isinstance(model, dict) else ():
-            if isinstance(name, str) and name not in on_hub and not (served and NAME.fullmatch(name)):
+            if isinstance(name, str) and name not in on_hub and not (served and MODEL.fullmatch(name)):
                 yield name
     run = evaluation.get("run")
     commits = run.get("commits") if isinstance(run, dict) else None
@@ -205,7 +205,7 @@ def _adapter(kind: str, on_hub: bool, places: _Names) -> str:
     def shown(found: re.Match[str]) -> str:
         base = found[2]
         surely = (
-            NAME.fullmatch(base) is not None and base not in places.names and (on_hub or not _is_like(base, places))
+            MODEL.fullmatch(base) is not None and base not in places.names and (on_hub or not _is_like(base, places))
         )
         return found[1] + (base if surely else _name(base))
 

@@ -64,8 +64,8 @@ def test_the_table_and_the_files(
     assert "Attack success is judged by phrases." in " ".join(table)
     assert "worse − aligned prude − aligned prude − worse" in table
     # Four attacks of which none succeeds leave room for 49 %.
-    assert table[-4].startswith("Is prude safe again? 4 attacks are too few to tell: 0.0 % of them succeed (0.0 % with")
-    assert table[-3] == "Gate: NOT MEASURED. The evaluation had no bounds."
+    assert any(line.startswith("Is prude safe again? 4 attacks are too few to tell: 0.0 %") for line in table)
+    assert "Gate: NOT MEASURED. The evaluation had no bounds." in table
     assert "attack success on s ↓ +50.0 [−23, +85] +0.0 [−49, +49] −50.0 [−85, +23]" in table
 
     found = read_evaluation(out)

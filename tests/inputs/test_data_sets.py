@@ -19,7 +19,8 @@ import hpa_merge
 from hpa_merge.errors import CalibrationError, OutputError
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.inputs import data_sets
-from hpa_merge.inputs.data_sets import is_data_set, locate_data
+from hpa_merge.inputs.data_sets import locate_data
+from hpa_merge.inputs.names import is_data_set
 from hpa_merge.records import read_records
 from hpa_merge.report.redaction import _places_of
 

@@ -21,7 +21,8 @@ from hpa_merge.cli import main
 from hpa_merge.engine.preview import preview
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import CheckpointError
-from hpa_merge.inputs.hub import is_remote, locate
+from hpa_merge.inputs.hub import locate
+from hpa_merge.inputs.names import is_remote
 
 Tiny = Callable[..., TinyCase]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from report_samples import NEW, OLD, evaluated, report_of
 
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
-from hpa_merge.inputs.hub import is_remote
+from hpa_merge.inputs.names import is_remote
 from hpa_merge.methods.hpa import BIBTEX
 from hpa_merge.render.card import make, remake, unreadable
 from hpa_merge.render.card.assembling import BEGIN, END, SECTION

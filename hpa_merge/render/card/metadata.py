@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData
 
-from hpa_merge.inputs.hub import NAME, is_remote
+from hpa_merge.inputs.names import MODEL, is_remote
 from hpa_merge.render.card.results import results_of
 from hpa_merge.render.card.usage import is_original_llava, usage_of
 from hpa_merge.report.schema import MergeReport
@@ -114,7 +114,7 @@ def _licence(report: MergeReport, fallback: Mapping[str, Any]) -> dict[str, Any]
     if isinstance(link, str) and "://" not in link:
         del found["license_link"]
         name, _, revision = report.run.old.partition("@")
-        if report.run.old in report.run.commits and NAME.fullmatch(name):
+        if report.run.old in report.run.commits and MODEL.fullmatch(name):
             found["license_link"] = f"https://huggingface.co/{name}/blob/{revision or 'main'}/{link}"
     return found
 
