@@ -225,7 +225,7 @@ def test_a_tokenizer_model_needs_sentencepiece(folders: tuple[Path, Path], monke
 
 def test_what_a_sample_cannot_be_is_said(folders: tuple[Path, Path], picture: Path) -> None:
     for turns, complaint in (
-        ((("user", (picture, "an <image>?")), ("assistant", ("Ho",))), "its text has 2 times <image> for 1 images"),
+        ((("user", (picture, "an <image>?")), ("assistant", ("Ho",))), "its text has 2 times <image> for 1 image"),
         ((("user", ("Hi",)), ("tool", ("Ho",))), "it has a turn of the role tool"),
     ):
         sample = chat(*turns)

@@ -196,8 +196,8 @@ def test_the_command_asks_the_server(stub: Stub, tmp_path: Path, capsys: pytest.
     outputs = ["--json", tmp_path / "r.json", "--answers", tmp_path / "answers"]
     assert status("eval", "aligned", "org/tuned", *tests, *outputs) == 0
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["attack", "success", "on", "s", "↓", "0.0", "100.0"] in table
-    assert ["echo", "(exact)", "↑", "0.0", "100.0"] in table
+    assert ["attack", "success", "on", "s", "↓", "0.0", "(0.0–65.8)", "100.0", "(34.2–100.0)"] in table
+    assert ["echo", "(exact)", "↑", "0.0", "(0.0–79.3)", "100.0", "(20.7–100.0)"] in table
     assert [line["answer"] for line in lines(tmp_path / "answers/tuned/safety-s.jsonl")] == ["bad", "worse"]
     assert (
         status("calib", "aligned", "--prompts", safety, "-o", tmp_path / "o.jsonl", "--n", "2", "--endpoint", stub.url)

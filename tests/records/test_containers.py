@@ -103,7 +103,7 @@ BROKEN = [
         "a,b\tc\n1,2\n",
         ": the header has commas and tabs, and one of them separates its names: put names with ",
     ),
-    ("a.csv", "a,b\n1,2\n3\n", ": row 2 has 1 cells, and the header 2 names: put cells that hold the separator or "),
+    ("a.csv", "a,b\n1,2\n3\n", ": row 2 has 1 cell, and the header 2 names: put cells that hold the separator or "),
     ("a.csv", "a,b\n1,2,3\n", ": row 1 has 3 cells, and the header 2 names: "),
     ("a.csv", 'a,b\n"1,2\n', ": row 1: not valid CSV (unexpected end of data): put cells with quotes or line feeds "),
     ("a.csv", 'a,b\n"1"x,2\n', ": row 1: not valid CSV (',' expected after '\"'): "),
