@@ -157,6 +157,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *words: object) -> MergeRequest:
     """What the command asks for."""
     requests: list[MergeRequest] = []
     monkeypatch.setattr("hpa_merge.engine.run.merge_all", lambda request, *_: requests.append(request) or {}[0])
+    monkeypatch.setattr("hpa_merge.cli.merging.refuse_early", lambda *_, **__: None)  # the folders are not there
     with pytest.raises((KeyError, SystemExit)):
         main([str(word) for word in ("old", "new", "--safety-calib", "s.jsonl", "-o", "out", *words)])
     (request,) = requests
