@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.printable import printable
 from hpa_merge.report.evaluation import Evaluation
 from hpa_merge.report.schema import read_report
 from hpa_merge.report.verdict import Verdict, verdict_lines, verdict_of_evaluation
@@ -34,4 +35,4 @@ def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = ()) -> Verd
 
 def verdict_text(verdict: Verdict) -> Text:
     """The verdict below an empty line, without its figures, which a table shows."""
-    return Text("\n".join(["", *verdict_lines(verdict, figures=False)]))
+    return Text("\n".join(["", *map(printable, verdict_lines(verdict, figures=False))]))
