@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hpa_merge.config import uses
+from hpa_merge.methods import DEFAULT, find_rule
 from hpa_merge.report.evaluation import ASKED, MAX_BROKEN, beyond
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.words import counted, percent
@@ -31,24 +31,31 @@ SQUARE = 1.959964**2
 def advice_of(report: "MergeReport | None", measured: "Measured | None") -> Iterator[str]:
     """Advice for the figures that are bad."""
     if measured is not None:
-        yield from _answers(measured, by_share=report is None or uses(report.method, "p_max"))
+        yield from _answers(measured, *more_and_less(DEFAULT if report is None else report.method))
     if report is not None:
         yield from _decisions(report)
 
 
 def in_words(share: float) -> str:
-    """``four in five``: a share in fifths."""
-    return ("none", "one in five", "two in five", "three in five", "four in five", "all")[round(5 * share)]
+    """``four in five``: a share in fifths; only 1 is ``all``."""
+    fifths = ("none", "one in five", "two in five", "three in five", "four in five", "nearly all")
+    return "all" if share == 1 else fifths[round(5 * share)]
 
 
-def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
-    """Of the evaluation.
+def more_and_less(method: str) -> tuple[str, str]:
+    """How a rule protects safety more, and how less: ``a larger --p-max`` and ``a smaller --p-max``."""
+    rule = find_rule(method)
+    if rule is None or rule.strength is None:
+        return "more of OLD", "less of OLD"
+    weakest, *_, safest = rule.strength.values
+    flag = f"--{rule.strength.option.replace('_', '-')}"
+    more, less = ("larger", "smaller") if safest > weakest else ("smaller", "larger")
+    return f"a {more} {flag}", f"a {less} {flag}"
 
-    Args:
-        by_share: whether ``--p-max`` says how much is restored.
-    """
+
+def _answers(measured: "Measured", more: str, less: str) -> Iterator[str]:
+    """Of the evaluation; ``more`` and ``less`` are those of :func:`more_and_less`."""
     out = measured.out
-    more, less = ("a larger --p-max", "a smaller --p-max") if by_share else ("more of OLD", "less of OLD")
     for purpose, asked in ASKED.items():
         share = out.broken.get(purpose)
         if share is not None and beyond(share.value, MAX_BROKEN):
@@ -116,7 +123,8 @@ def _decisions(report: "MergeReport") -> Iterator[str]:
         )
     if (undone := figures["energy_restored"]) is not None and undone >= UNDONE:
         yield (
-            f"{percent(undone)} of the update is undone: expect that the new task suffers, and try a smaller --p-max."
+            f"{percent(undone)} of the update is undone: expect that the new task suffers, and try "
+            f"{more_and_less(report.method)[1]}."
         )
     if lost := report.count("uncalibrated"):
         yield (
