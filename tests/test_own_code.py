@@ -205,7 +205,7 @@ def test_evaluation_and_samples(pair: Pair, tmp_path: Path, capsys: pytest.Captu
     how: dict[str, Any] = {"safety_tests": {"locks": tmp_path / "tests.jsonl"}, "max_new_tokens": 2}
     with pytest.raises(CheckpointError, match="give --trust-remote-code"):
         evaluate([pair.out], **how)
-    found = evaluate([pair.out], trust_remote_code=True, **how)
+    found = evaluate(pair.out, trust_remote_code=True, **how)
     assert [model.name for model in found.models] == ["out"]
     main(["samples", str(pair.task), "--model", str(pair.new), "--n", "1", "--trust-remote-code"])
     assert "What is 0 plus 1?" in capsys.readouterr().out
