@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
     from hpa_merge.report.verdict import Gate, Measured
 
-__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps", "publishing"]
+__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps", "publishing", "showing"]
 
 BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
 """The bounds of a suggested command if none are known."""
@@ -146,11 +146,16 @@ def next_steps(report: "MergeReport", measured: "Measured | None", asked: Asked,
             trust, name = ["--endpoint", asked.endpoint], ["--name", measured.out.name]
         words += [*asked.tests, *asked.others, *trust, *asked.gate, "--gate", checked, "--json", results]
         yield Step("measure it", _command("eval", words))
-        yield Step("put the result on the page", _command("report", [out, "--evaluation", results, *name]))
+        yield showing(out, results, *name)
     elif passed == "PASS":
         yield publishing(out)
     else:
         yield Step("find a setting that passes", _command("tune", [*_tuning(report, measured, asked), *trust]))
+
+
+def showing(out: str, results: str, *name: str) -> Step:
+    """The command that puts a file of results on the page; ``name``: the words that give OUT's model in it."""
+    return Step("put the result on the page", _command("report", [out, "--evaluation", results, *name]))
 
 
 def publishing(out: str) -> Step:

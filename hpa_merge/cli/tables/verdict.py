@@ -9,6 +9,7 @@ from rich.text import Text
 
 from hpa_merge.errors import CheckpointError
 from hpa_merge.printable import printable
+from hpa_merge.report.commands import showing
 from hpa_merge.report.evaluation import Evaluation
 from hpa_merge.report.schema import read_report
 from hpa_merge.report.verdict import Verdict, verdict_lines, verdict_of_evaluation
@@ -16,11 +17,12 @@ from hpa_merge.report.verdict import Verdict, verdict_lines, verdict_of_evaluati
 __all__ = ["verdict_of_models", "verdict_text"]
 
 
-def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = ()) -> Verdict:
+def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = (), results: Path | None = None) -> Verdict:
     """The verdict of an evaluation, with the report of the merged model if it is a folder that has one.
 
     Args:
         gated: the models that the gate was asked of, as they were given; a single one is OUT, else it is the last.
+        results: the file that has the evaluation. If the gate was measured, the page is to show it before what is next.
     """
     out = evaluation.models[-1]
     if len(gated) == 1:
@@ -30,7 +32,10 @@ def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = ()) -> Verd
     except CheckpointError:
         return verdict_of_evaluation(evaluation, out.name)
     content = json.loads(evaluation.to_json()) | {"out": out.name}
-    return replace(report, evaluation=content, run=replace(report.run, out=out.model)).verdict
+    verdict = replace(report, evaluation=content, run=replace(report.run, out=out.model)).verdict
+    if results is None or verdict.gate == "NOT MEASURED":
+        return verdict
+    return replace(verdict, next=(showing(out.model, str(results)), *verdict.next))
 
 
 def verdict_text(verdict: Verdict) -> Text:
