@@ -308,6 +308,10 @@ def test_a_model_that_tune_chose_is_flattered() -> None:
     more = [replace(found.models[2], name=name) for name in ("p_max=5", "p_max=10")]
     tuned = replace(found, models=(*found.models, *more), run={"chosen": "out"})
     assert "hpa-merge tune chose it among 3 settings by these prompts, which flatters it" in advice(report(tuned))
+    worse = evaluation((12, 38, 0))
+    assert "hpa-merge tune measures which setting is enough." in advice(report(worse))
+    chosen = replace(worse, run={"chosen": "out"})
+    assert "tune measures" not in advice(report(chosen))  # it has
     assert [each.name for each in (tuned.models[0], tuned.models[1])] == ["aligned", "tuned"]
 
 
