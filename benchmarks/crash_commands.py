@@ -119,7 +119,7 @@ def commands_of(words: list[str], folder: Path, run: Run) -> dict[str, Command]:
 
 
 def state(path: Path) -> Any:
-    """What is there, without what differs from run to run; None where nothing is."""
+    """What is there, without what differs from run to run and what names the folder; None where nothing is."""
     if path.is_dir():
         return {str(each.relative_to(path)): state(each) for each in path.rglob("*") if each.is_file()}
     if not path.exists():
@@ -127,7 +127,9 @@ def state(path: Path) -> Any:
     if path.suffix != ".json":
         return path.read_bytes()
     content = json.loads(path.read_bytes())
-    return {key: value for key, value in content.items() if key != "run"} if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        return content
+    return {key: value for key, value in content.items() if key not in ("run", "verdict")}
 
 
 def kill_commands(words: list[str], folder: Path, count: int, seed: int, run: Run) -> list[str]:

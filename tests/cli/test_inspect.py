@@ -199,7 +199,7 @@ def test_a_statistics_file(outs: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert any(row[-3:] == figures and key.partition(":")[0] in row for row in words_of(found))
     report = read_report(outs / "out2")
     assert report.safety is not None
-    assert f"{report.safety.tokens} tokens; 1 of 1 linears reached" in found
+    assert f"{report.safety.tokens} tokens; 1 of 1 linear reached" in found
 
 
 # --- for programs ---

@@ -81,7 +81,7 @@ def test_an_evaluation_becomes_part_of_the_report(out: Path, evaluation: Path) -
     report = read_report(out)
     assert report.evaluation == {**json.loads(evaluation.read_text()), "out": "out"}
     assert BARS in names(out)
-    assert "2.0 % of the attacks succeed (0.0 % with old, 78.0 % with new)" in (out / PAGE).read_text()
+    assert "2.0 % of them succeed (0.0 % with old, 78.0 % with new)" in (out / PAGE).read_text()
     assert status(out) == 0  # it stays
     assert read_report(out) == report
     assert not verify(out).problems

@@ -136,7 +136,7 @@ def test_agreement_with_the_exact_compromise(name: str, tiny: Tiny, tmp_path: Pa
         adapted += 1
         depth, of = depths[path]
         w = options["safety_weight"] * (1 - options["safety_fade"] * depth / of)
-        h_s, h_t = curvature(safety[path], 0.0), curvature(task[path], 0.01)
+        h_s, h_t = curvature(safety[path], 0.01), curvature(task[path], 0.01)
         expected = old.double() + torch.linalg.solve(h_t + w * h_s, (new.double() - old.double()) @ h_t, left=False)
         torch.testing.assert_close(merged.double(), expected, rtol=1e-4, atol=1e-4 * float((new - old).abs().max()))
         assert not torch.equal(merged, new)

@@ -34,7 +34,7 @@ def test_the_loaded_model_is_the_merged_one(name: str, tiny: Tiny, tmp_path: Pat
     with loadable(adapter, None, None) as found:
         assert found.side == found.weights == old
         assert found.merge_into is not None
-        model = _load(found.weights, torch.device("cpu"))
+        model = _load(found.weights, torch.device("cpu"), None, None, None)
         found.merge_into(model)
     state = model.state_dict()
     wanted = load(merge_first(old, name, adapter, tmp_path / "merged"), name).state_dict()
@@ -49,7 +49,7 @@ def test_on_a_quantised_base_it_is_that_of_the_dequantised_one(name: str, tiny: 
     with loadable(adapter, quantise(old, tmp_path / "base", "fp8-tensor"), None) as found:
         assert found.tensors is not None
         assert found.merge_into is None
-        state = _load(found.weights, torch.device("cpu"), read=found.tensors, side=found.side).state_dict()
+        state = _load(found.weights, torch.device("cpu"), None, found.tensors, found.side).state_dict()
     held = dequantise(old, tmp_path / "held", "fp8-tensor")
     wanted = load(merge_first(held, name, adapter, tmp_path / "merged"), name).state_dict()
     assert state.keys() == wanted.keys()

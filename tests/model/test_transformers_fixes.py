@@ -19,7 +19,7 @@ def llama4(folder: Path) -> Path:
 
 
 def test_llama_4_answers(tmp_path: Path) -> None:
-    model = _load(llama4(tmp_path), torch.device("cpu"))
+    model = _load(llama4(tmp_path), torch.device("cpu"), None, None, None)
     assert model.generate(**PROMPT, max_new_tokens=3, do_sample=False).shape == (1, 7)
 
 
