@@ -23,10 +23,11 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.engine.code import check_code, code_notes
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.request import MergeRequest, silent
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import CalibrationError, CheckpointError, ResourceError
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.inputs.own_code import Trust
+from hpa_merge.progress import silent
 from hpa_merge.records import Sample, Turn
 from hpa_merge.records.sample import Media
 from hpa_merge.report.planned import PlanReport
