@@ -110,7 +110,7 @@ def test_what_is_put_there_meanwhile_is_not_deleted(
 
     monkeypatch.setattr(CheckpointWriter, ending, putting)
     if ending == "abort":
-        monkeypatch.setattr("hpa_merge.engine.loop.adapt", raising(KeyboardInterrupt()))
+        monkeypatch.setattr("hpa_merge.engine.unit_merge.adapt", raising(KeyboardInterrupt()))
     with pytest.raises(OutputError if ending == "carry" else KeyboardInterrupt):
         run(tiny("gpt2"), tmp_path / "out")
     assert (tmp_path / "out.partial" / "theirs").exists()

@@ -1,6 +1,7 @@
 """What the user may have meant: a misspelt command or option, an option of another command, a flag before a command."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -45,8 +46,11 @@ def meant_command(words: Sequence[str], commands: Mapping[str, click.Command]) -
     A word that is like no command is left to the merge, which says that OLD does not exist.
     """
     given = words[0] if words else ""
-    if not given or given.startswith("-") or "/" in given or given in commands or Path(given).exists():
+    if not given or given.startswith("-") or "/" in given or given in commands:
         return ""
+    with suppress(OSError, ValueError):  # what no file can be called is looked at as a word
+        if Path(given).exists():
+            return ""
     word = given.lower()
     close = get_close_matches(word, commands, n=1) or [name for name in commands if word.isalpha() and name in word]
     meant = OTHER_WORDS.get(word) or (f"hpa-merge {close[0]}" if close else "")

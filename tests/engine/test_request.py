@@ -33,6 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[MergeRequest]:
 
     monkeypatch.setattr(hpa_merge.api, "merge_all", merge_all)
     monkeypatch.setattr(hpa_merge.engine.run, "merge_all", merge_all)
+    monkeypatch.setattr("hpa_merge.cli.merging.refuse_early", lambda *_, **__: None)  # the folders are not there
     return requests
 
 
