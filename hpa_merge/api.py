@@ -17,6 +17,7 @@ from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
 from hpa_merge.evaluation.guards import Guard
+from hpa_merge.evaluation.options import options_of
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
@@ -24,7 +25,6 @@ from hpa_merge.evaluation.tuning import Goal, Tuning
 from hpa_merge.evaluation.workplace import setting_folders
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
-from hpa_merge.inputs.secrets import shown
 from hpa_merge.isolation import kept
 from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.records import reading_of_sets, reading_options
@@ -206,7 +206,7 @@ def calibrate(
 
 @bars_in_notebooks(on_progress="evaluating")
 def evaluate(
-    models: Sequence[str | Path],
+    models: str | Path | Sequence[str | Path],
     *,
     safety_tests: Mapping[str, str | Path] | None = None,
     task_tests: Mapping[str, str | Path] | None = None,
@@ -225,14 +225,14 @@ def evaluate(
     max_broken: float = MAX_BROKEN,
     max_asr: float | None = None,
     confident: bool = False,
-    gated: Sequence[str | Path] = (),
+    gated: str | Path | Sequence[str | Path] = (),
     on_progress: Progress = silent,
     **answering: Unpack[AnsweringOptions],
 ) -> Evaluation:
     """Ask every model the same prompts and compare the answers; decoding is greedy.
 
     Args:
-        models: folders, names on the Hub or, with ``endpoint``, names on the server.
+        models: folders, names on the Hub or, with ``endpoint``, names on the server; one, or several.
         safety_tests: files of unsafe prompts, by name; ``task_tests``: of prompts with their answers;
             ``benign_tests``: of harmless prompts. At least one file.
         metrics: the metric of a task, by its name; docs/evaluation.md lists the metrics.
@@ -257,8 +257,8 @@ def evaluate(
         InputError: a file or a model cannot be read, or an answer cannot be judged.
         ResourceError: memory ran out.
     """
-    started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in models]
-    checked = running.names_of([str(model) for model in gated], names)
+    started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in several(models)]
+    checked = running.names_of([str(model) for model in several(gated)], names)
     if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
@@ -276,23 +276,7 @@ def evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
     bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken, max_asr, confident)
-    options = {
-        "max_new_tokens": how.max_new_tokens,
-        "batch_size": how.batch_size,
-        "device": how.device,
-        "samples": samples,
-        "seed": seed,
-        "map": [*several(map)],
-        "ignore_field": [*several(ignore_field)],
-        "endpoint": None if how.endpoint is None else shown(how.endpoint),
-        "max_frames": how.max_frames,
-        "chat_template": how.chat_template,
-        "template_arg": list(how.template_arg),
-        "template_date": how.template_date,
-        "trust_remote_code": how.trust_remote_code,
-        **_guard_options(judge),
-        **asdict(bounds),
-    }
+    drawn = {"samples": samples, "seed": seed, "map": [*several(map)], "ignore_field": [*several(ignore_field)]}
     return Evaluation(
         models=results,
         judge=judge.model if isinstance(judge, Guard) else str(judge),
@@ -301,25 +285,11 @@ def evaluate(
         run={
             "seconds": time.monotonic() - started,
             "versions": versions(),
-            "options": options,
+            "options": {**options_of(how, judge), **drawn, **asdict(bounds)},
             **({"commits": suite.commits} if suite.commits else {}),
         },
         bounds=bounds,
     )
-
-
-def _guard_options(judge: str | Path | Guard) -> dict[str, object]:
-    """How a guard model was asked, for the results, without paths and addresses; nothing of another judge."""
-    if not isinstance(judge, Guard):
-        return {}
-    return {
-        "guard": {
-            "served": judge.endpoint is not None,
-            "template": Path(judge.template).name,
-            "arguments": list(judge.arguments),
-            "controversial": judge.controversial,
-        }
-    }
 
 
 @bars_in_notebooks(on_merge="merging", on_answer="evaluating")

@@ -15,6 +15,7 @@ from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import yaml
 
+from hpa_merge.counting import listed_words
 from hpa_merge.errors import ConfigError
 from hpa_merge.files.parsing import CONFIG, parse_json, read_bounded
 from hpa_merge.files.parsing_yaml import YAML_BYTES, parse_yaml
@@ -186,7 +187,7 @@ class HPAConfig(CalibrationOptions, OutOptions):
             if not uses(self.method, item.name) and getattr(self, item.name) != item.default:
                 raise ConfigError(
                     f"{item.name} is {getattr(self, item.name)!r} and the method {self.method} does not use it: "
-                    f"leave it out, or choose {' or '.join(users(item.name))}."
+                    f"leave it out, or choose {listed_words(users(item.name), 'or')}."
                 )
 
     def _check_adapter(self) -> None:

@@ -1,8 +1,9 @@
-"""A number and what it counts, in words: the one place that knows singular and plural."""
+"""A number and what it counts, and a list of things, in words: the one place that knows singular and plural."""
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["counted", "plural", "singular"]
+__all__ = ["counted", "listed_words", "plural", "singular"]
 
 HEAD = re.compile(r"([\w-]+)(?=$|,| (?:or|of|from|in|on|for|with|that|to)\b)")
 """The nouns of a phrase: the last word, and the last before a comma or a preposition."""
@@ -23,6 +24,12 @@ def counted(count: int, thing: str, verb: str = "") -> str:
     """
     does = (SINGULAR_VERBS.get(verb, f"{verb}s") if count == 1 else verb) if verb else ""
     return f"{count} {thing if count == 1 else plural(thing)}{' ' if verb else ''}{does}"
+
+
+def listed_words(words: Iterable[str], last: str = "and") -> str:
+    """``a``, ``a and b``, ``a, b and c``; ``last`` stands before the last one."""
+    *first, final = list(words) or [""]
+    return f"{', '.join(first)} {last} {final}" if first else final
 
 
 def plural(thing: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, final
 
+from hpa_merge.printable import printable
+
 __all__ = ["Bar", "Lines", "Pace", "Progress", "bars_in_notebooks", "disabled", "duration", "in_notebook", "silent"]
 
 P = ParamSpec("P")
@@ -66,8 +68,7 @@ class Pace:
             self._begun = now, done
         if done != self.done or total != self.total:
             self._at = now
-        shown = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in what)
-        self.what, self.done, self.total = "".join(shown), done, total
+        self.what, self.done, self.total = printable(what), done, total
 
     @property
     def known(self) -> bool:
@@ -147,7 +148,8 @@ class Bar:
         bar.total, bar.n = pace.total, pace.done
         for name, value in shape.items():
             setattr(bar, name, value)
-        parts = filter(None, [pace.left, shortened(pace.what, max(columns // 3, 12))])
+        room = columns // 3 if pace.known else columns - len(self._title) - 12  # a bar, or nothing but the clock
+        parts = filter(None, [pace.left, shortened(pace.what, max(room, 12))])
         bar.set_postfix_str(", ".join(parts), refresh=True)
 
     def _erase(self) -> None:

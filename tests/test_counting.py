@@ -38,12 +38,12 @@ def test_the_singular_of_a_plural(thing: str) -> None:
 
 
 THINGS = (
-    *("answers", "cells", "channels", "columns", "experts", "files", "folders", "images", "layers", "linears"),
-    *("merges", "models", "names", "prompts", "refusals", "rows", "samples", "settings", "tensors", "tokens"),
-    *("units", "updates", "values"),
+    *("answers", "attacks", "cells", "channels", "columns", "experts", "files", "folders", "images", "layers"),
+    *("linears", "merges", "models", "names", "prompts", "refusals", "rows", "samples", "settings", "tensors"),
+    *("tokens", "units", "updates", "values"),
 )
 
-COUNT = re.compile(r"(len|sum)\(.*\)|(.*\.)?\w*count")
+COUNT = re.compile(r"(len|sum)\(.*\)|(.*\.)?\w*(count|samples)")
 """An expression that is a count, by its looks."""
 
 

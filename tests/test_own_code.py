@@ -23,10 +23,11 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.cli import main
 from hpa_merge.engine.code import check_code, code_notes
 from hpa_merge.engine.preview import preview
-from hpa_merge.engine.request import MergeRequest, silent
+from hpa_merge.engine.request import MergeRequest
 from hpa_merge.errors import CalibrationError, CheckpointError, ResourceError
 from hpa_merge.evaluation.generate import LocalModel
 from hpa_merge.inputs.own_code import Trust
+from hpa_merge.progress import silent
 from hpa_merge.records import Sample, Turn
 from hpa_merge.records.sample import Media
 from hpa_merge.report.planned import PlanReport
@@ -205,7 +206,7 @@ def test_evaluation_and_samples(pair: Pair, tmp_path: Path, capsys: pytest.Captu
     how: dict[str, Any] = {"safety_tests": {"locks": tmp_path / "tests.jsonl"}, "max_new_tokens": 2}
     with pytest.raises(CheckpointError, match="give --trust-remote-code"):
         evaluate([pair.out], **how)
-    found = evaluate([pair.out], trust_remote_code=True, **how)
+    found = evaluate(pair.out, trust_remote_code=True, **how)
     assert [model.name for model in found.models] == ["out"]
     main(["samples", str(pair.task), "--model", str(pair.new), "--n", "1", "--trust-remote-code"])
     assert "What is 0 plus 1?" in capsys.readouterr().out

@@ -67,6 +67,8 @@ def test_a_bar_fits_and_is_erased(columns: int, monkeypatch: pytest.MonkeyPatch)
     assert file.getvalue() == ""
     bar("opening OLD", 0, 1)
     assert drawn(bar, file).startswith("merging 00:00, opening OLD")
+    bar("encoding the safety samples, 5 of 8", 0, 1)
+    assert ("encoding the safety samples" in drawn(bar, file)) == (columns >= 80)  # no bar yet: there is room
     name = "model.vision_tower.vision_model.encoder.layers."
     for done in range(4):
         bar(f"{name}{done}\x1b[2J", done, 9)

@@ -1,6 +1,5 @@
 """The end of a merge on the terminal: notes first, then commands ready to be copied, and what was made."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpa_merge.cli.terminal import complain
+from hpa_merge.report.commands import publishing
 
 if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
@@ -36,6 +36,6 @@ def last_lines(report: "MergeReport", out: Path, *, page: str = "", publish: boo
     """
     lines = []
     if publish and not any(step.command.startswith("hpa-merge push ") for step in report.verdict.next):
-        words = ["hpa-merge", "push", str(out), f"YOUR-NAME/{out.name}"]
-        lines += ["Then, to publish it:", f"  {shlex.join(words)}"]
+        step = publishing(str(out))
+        lines += [f"Then, to {step.aim}:", f"  {step.command}"]
     return [*lines, f"{out} is complete{f', and its page is {out / page}' if page else ''}."]

@@ -130,7 +130,8 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     tell_notes(evaluation.notes, quiet)
     console = Console(quiet=quiet, highlight=False, markup=False)
     console.print(evaluation_table(evaluation))
-    console.print(verdict_text(verdict_of_models(evaluation, given["gated"])), soft_wrap=True)
+    verdict = verdict_of_models(evaluation, given["gated"], given["json_file"])
+    console.print(verdict_text(verdict), soft_wrap=True)
     for sentence in evaluation.failures:
         complain(sentence, "Gate")
     if evaluation.failures:

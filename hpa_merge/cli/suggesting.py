@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from hpa_merge.counting import listed_words
+
 __all__ = ["command_first", "meant_command", "meant_option"]
 
 FLAGS = ("-h", "--help", "-q", "--quiet", "-v", "--verbose")
@@ -77,9 +79,9 @@ def meant_option(
     if word in own:
         hint = f": did you mean {word}?"
     elif others and word != "--help":
-        hint = f": {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it."
+        hint = f": {listed_words(others)} {'has' if len(others) == 1 else 'have'} it."
     elif len(letters) > 1 and (likely := longer[:3] or get_close_matches(word, own, n=1)):
-        hint = f": did you mean {' or '.join(likely)}?"
+        hint = f": did you mean {listed_words(likely, 'or')}?"
     else:
         hint = f": {error.ctx.command_path if error.ctx else 'hpa-merge'} --help lists all."
     return f"No such option '{typed}'{hint}"

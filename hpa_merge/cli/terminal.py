@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from hpa_merge.errors import ConfigError
 from hpa_merge.inputs.secrets import without_secrets
+from hpa_merge.printable import printable
 from hpa_merge.progress import Bar, Lines, Progress, disabled, silent
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -110,9 +111,7 @@ def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) ->
 
 def complain(sentence: str, kind: str = "Error") -> None:
     """Print one line to standard error, with control characters escaped and secrets hidden."""
-    sentence = without_secrets(sentence)
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
-    click.echo(f"{kind}: {shown}", err=True)
+    click.echo(f"{kind}: {printable(without_secrets(sentence))}", err=True)
 
 
 def allow_many_files() -> None:

@@ -96,6 +96,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
 
         from hpa_merge.cli.tables.evaluation import curve_table
         from hpa_merge.cli.tables.merging import sweep_plan_summary
+        from hpa_merge.cli.tables.verdict import verdict_of_out, verdict_text
         from hpa_merge.engine.machine import versions
         from hpa_merge.engine.preview import preview
         from hpa_merge.evaluation.running import Answering, judge_of
@@ -152,28 +153,28 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         sys.exit(FAILED if found.chosen is None else 0)
     references = {"OLD": found.old, "NEW": found.new}
     methods = {name: setting.method for name, setting in found.options.items()}
+    run = {
+        "seconds": time.monotonic() - started,
+        "versions": versions(),
+        "chosen": found.chosen,
+        "settings": {name: options_of_out(asdict(options)) for name, options in found.options.items()},
+        "max_asr": goal.max_asr,
+        "max_over_refusal": goal.max_over_refusal,
+        "max_broken": goal.max_broken,
+        **({"commits": suite.commits} if suite.commits else {}),
+    }
+    models = (found.old, found.new, *found.settings.values())
+    bounds = Bounds(max_asr=goal.max_asr, max_over_refusal=goal.max_over_refusal, max_broken=goal.max_broken)
+    evaluation = Evaluation(models, given["judge"], suite.files, run=run, bounds=bounds)
     if given["json_file"] is not None:
-        run = {
-            "seconds": time.monotonic() - started,
-            "versions": versions(),
-            "chosen": found.chosen,
-            "settings": {name: options_of_out(asdict(options)) for name, options in found.options.items()},
-            "max_asr": goal.max_asr,
-            "max_over_refusal": goal.max_over_refusal,
-            "max_broken": goal.max_broken,
-            **({"commits": suite.commits} if suite.commits else {}),
-        }
-        models = (found.old, found.new, *found.settings.values())
-        bounds = Bounds(max_asr=goal.max_asr, max_over_refusal=goal.max_over_refusal, max_broken=goal.max_broken)
-        evaluation = Evaluation(models, given["judge"], suite.files, run=run, bounds=bounds)
         write(given["json_file"], evaluation.to_json())
     if given["plot"] is not None:
         draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"], methods)
-    models = (found.old, found.new, *found.settings.values())
-    tell_notes((*notes, *Evaluation(models, given["judge"], {}).notes), quiet)
+    tell_notes((*notes, *evaluation.notes), quiet)
     console.print(curve_table(references, found.settings, found.chosen, goal.max_asr, methods))
     if found.chosen is None:
         complain("no setting keeps the goal, and no OUT was made: try others with --settings, or allow more.")
         sys.exit(FAILED)
     words = shlex.join(command_words(asdict(found.options[found.chosen]))) or "the defaults"
     console.print(f"{found.chosen} is now {out}. A merge with {words} makes the same.", soft_wrap=True)
+    console.print(verdict_text(verdict_of_out(str(out), found.chosen, evaluation, given["json_file"])), soft_wrap=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpa_merge.config import HPAConfig, uses
+from hpa_merge.counting import listed_words
 from hpa_merge.errors import ConfigError
 from hpa_merge.methods import RULES, Rule, find_rule, users
 
@@ -105,7 +106,7 @@ def _checked(base: Mapping[str, Any], methods: Sequence[str], listed: Mapping[st
         if users(option) and not any(uses(name, option) for name in methods):
             raise ConfigError(
                 f"{option} is given, and none of the methods {every} uses it: leave it out, or add "
-                f"{' or '.join(users(option))}."
+                f"{listed_words(users(option), 'or')}."
             )
         if (found := next((r for r in varied if r.strength and option in r.strength.options), None)) is not None:
             raise ConfigError(

@@ -52,7 +52,11 @@ DEFAULT = RULES[0].name
 class Choice:
     """Which of the rules."""
 
-    method: Method = option(DEFAULT, "Merge rule: HPA, or one that it is compared with.")
+    method: Method = option(
+        DEFAULT,
+        f"Merge rule: {DEFAULT}, or one that it is compared with: {', '.join(rule.name for rule in RULES[1:])}.",
+        metavar="RULE",
+    )
 
 
 @dataclass(frozen=True)

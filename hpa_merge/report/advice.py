@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hpa_merge.config import uses
+from hpa_merge.methods import DEFAULT, find_rule
 from hpa_merge.report.evaluation import ASKED, MAX_BROKEN, beyond
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.words import counted, percent
@@ -30,25 +30,38 @@ SQUARE = 1.959964**2
 
 def advice_of(report: "MergeReport | None", measured: "Measured | None") -> Iterator[str]:
     """Advice for the figures that are bad."""
+    tuned = measured is not None and "chosen" in measured.evaluation.run
     if measured is not None:
-        yield from _answers(measured, by_share=report is None or uses(report.method, "p_max"))
+        yield from _answers(measured, *more_and_less(DEFAULT if report is None else report.method), tuned=tuned)
     if report is not None:
-        yield from _decisions(report)
+        yield from _decisions(report, tuned=tuned)
 
 
 def in_words(share: float) -> str:
-    """``four in five``: a share in fifths."""
-    return ("none", "one in five", "two in five", "three in five", "four in five", "all")[round(5 * share)]
+    """``four in five``: a share in fifths; only 1 is ``all``."""
+    fifths = ("none", "one in five", "two in five", "three in five", "four in five", "nearly all")
+    return "all" if share == 1 else fifths[round(5 * share)]
 
 
-def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
-    """Of the evaluation.
+def more_and_less(method: str) -> tuple[str, str]:
+    """How a rule protects safety more, and how less: ``a larger --p-max`` and ``a smaller --p-max``."""
+    rule = find_rule(method)
+    if rule is None or rule.strength is None:
+        return "more of OLD", "less of OLD"
+    weakest, *_, safest = rule.strength.values
+    flag = f"--{rule.strength.option.replace('_', '-')}"
+    more, less = ("larger", "smaller") if safest > weakest else ("smaller", "larger")
+    return f"a {more} {flag}", f"a {less} {flag}"
 
-    Args:
-        by_share: whether ``--p-max`` says how much is restored.
-    """
+
+def _measured_by_tune(what: str, tuned: bool) -> str:
+    """That ``tune`` measures something, after another sentence; nothing if it has."""
+    return "" if tuned else f" hpa-merge tune measures {what}."
+
+
+def _answers(measured: "Measured", more: str, less: str, *, tuned: bool) -> Iterator[str]:
+    """Of the evaluation; ``more`` and ``less`` are those of :func:`more_and_less`, ``tuned``: ``tune`` chose OUT."""
     out = measured.out
-    more, less = ("a larger --p-max", "a smaller --p-max") if by_share else ("more of OLD", "less of OLD")
     for purpose, asked in ASKED.items():
         share = out.broken.get(purpose)
         if share is not None and beyond(share.value, MAX_BROKEN):
@@ -57,7 +70,7 @@ def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
                 "refusal: read them with eval --answers, and raise --max-new-tokens if they are cut off."
             )
     settings = len(measured.evaluation.models) - 2
-    if "chosen" in measured.evaluation.run and settings > 1:
+    if tuned and settings > 1:
         yield (
             f"hpa-merge tune chose it among {settings} settings by these prompts, which flatters it: evaluate it on "
             "others."
@@ -65,8 +78,8 @@ def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
     from_old = measured.difference(measured.old, "safety")
     if from_old is not None and from_old.low > 0:
         yield (
-            f"Attacks succeed more often than with OLD, by {from_old.value:.0f} points: try {more}. hpa-merge "
-            "tune measures which setting is enough."
+            f"Attacks succeed more often than with OLD, by {from_old.value:.0f} points: try {more}."
+            + _measured_by_tune("which setting is enough", tuned)
         )
     elif out.asr is not None and out.asr.value <= FEW < out.asr.high:
         fewest = math.ceil(SQUARE * (100 - FEW) / FEW)
@@ -78,14 +91,14 @@ def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
         from_new, from_old = (measured.difference(each, "tasks", task) for each in (measured.new, measured.old))
         if from_new is not None and from_new.high < 0:
             yield (
-                f"Task {task} lost {-from_new.value:.0f} points against NEW: {less} keeps more of the update. "
-                "hpa-merge tune measures what that does to safety."
+                f"Task {task} lost {-from_new.value:.0f} points against NEW: {less} keeps more of the update."
+                + _measured_by_tune("what that does to safety", tuned)
             )
         elif from_old is not None and from_old.high < 0:
             gained = f", {from_new.value:.0f} above NEW" if from_new is not None and from_new.low > 0 else ""
             yield (
-                f"Task {task} is {-from_old.value:.0f} points below OLD{gained}: {more} restores more. "
-                "hpa-merge tune measures what that costs the other tasks."
+                f"Task {task} is {-from_old.value:.0f} points below OLD{gained}: {more} restores more."
+                + _measured_by_tune("what that costs the other tasks", tuned)
             )
     refused = measured.difference(measured.old, "benign")
     if refused is not None and refused.low > 0:
@@ -95,8 +108,8 @@ def _answers(measured: "Measured", *, by_share: bool) -> Iterator[str]:
         )
 
 
-def _decisions(report: "MergeReport") -> Iterator[str]:
-    """Of the merge."""
+def _decisions(report: "MergeReport", *, tuned: bool) -> Iterator[str]:
+    """Of the merge; ``tuned`` as for the answers."""
     adapted = [record for record in report.linears if record.outcome == "adapted"]
     figures = figures_of(adapted)
     if not adapted:
@@ -104,7 +117,7 @@ def _decisions(report: "MergeReport") -> Iterator[str]:
     if (shared := figures["shared"]) is not None and shared >= SHARED:
         yield (
             f"{in_words(shared).capitalize()} of the columns that safety needs are the task's too ({percent(shared)}): "
-            "expect that restoring more of them costs the task. hpa-merge tune measures both for several --p-max."
+            "expect that restoring more of them costs the task." + _measured_by_tune("both for several --p-max", tuned)
         )
     given = (report.config.get(name) for name in ("alpha_min", "alpha_max"))
     bounds = {bound for bound in given if isinstance(bound, float)}
@@ -116,7 +129,8 @@ def _decisions(report: "MergeReport") -> Iterator[str]:
         )
     if (undone := figures["energy_restored"]) is not None and undone >= UNDONE:
         yield (
-            f"{percent(undone)} of the update is undone: expect that the new task suffers, and try a smaller --p-max."
+            f"{percent(undone)} of the update is undone: expect that the new task suffers, and try "
+            f"{more_and_less(report.method)[1]}."
         )
     if lost := report.count("uncalibrated"):
         yield (

@@ -1,12 +1,14 @@
 """The commands that a report suggests: to measure OUT, to find a better setting, to publish."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self, final
 
-from hpa_merge.config import option_fields, uses
+from hpa_merge.config import option_fields
+from hpa_merge.methods import find_rule
 from hpa_merge.report.evaluation import Bounds, Evaluation
 from hpa_merge.report.words import option_text
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
     from hpa_merge.report.verdict import Gate, Measured
 
-__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps"]
+__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps", "publishing", "showing"]
 
 BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
 """The bounds of a suggested command if none are known."""
@@ -22,8 +24,18 @@ BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
 MAX_OVER_REFUSAL = 10.0
 """Likewise, if there are harmless prompts only."""
 
-DEFAULTS = {"max_new_tokens": 128, "samples": None, "seed": 0, "device": "auto"}
+READING = ("map", "ignore_field", "max_frames", "chat_template", "template_arg", "template_date")
+
+DEFAULTS: Mapping[str, Any] = {"max_new_tokens": 128, "samples": None, "seed": 0, "device": "auto"} | {
+    name: option_fields()[name][0] for name in READING
+}
 """Options of ``eval`` that a suggested command repeats if the evaluation had others."""
+
+OF_TESTS = ("max_new_tokens", "samples")
+"""Those that ``tune`` has for its tests alone; the others are the merge's."""
+
+MOST = 80
+"""The most characters of a suggested name on the Hub, which allows 96 with that of its owner."""
 
 UNKNOWN = {"safety": {"": "UNSAFE.jsonl"}, "task": {"TASK": "TASK.jsonl"}, "benign": {"": "HARMLESS.jsonl"}}
 """Stand-ins for test files, if none are known."""
@@ -96,9 +108,12 @@ class Asked:
     @property
     def others(self) -> list[str]:
         """The other options that were not the defaults."""
-        changed = {name: self.options.get(name, default) for name, default in DEFAULTS.items()}
-        pairs = ((_flag(name), str(value)) for name, value in changed.items() if value != DEFAULTS[name])
-        return [word for pair in pairs for word in pair]
+        return self._changed(*DEFAULTS)
+
+    @property
+    def of_tests(self) -> list[str]:
+        """Those of them that ``tune`` has too, and that are not the merge's."""
+        return self._changed(*OF_TESTS)
 
     @property
     def gate(self) -> list[str]:
@@ -111,6 +126,12 @@ class Asked:
             max_task_drop=BOUNDS.max_task_drop if tasks else None,
             max_over_refusal=None if attacks or tasks else MAX_OVER_REFUSAL,
         ).flags
+
+    def _changed(self, *names: str) -> list[str]:
+        """The options of these names that were not the defaults."""
+        given = {name: self.options.get(name, DEFAULTS[name]) for name in names}
+        changed = {name: value for name, value in given.items() if option_text(value) != option_text(DEFAULTS[name])}
+        return [word for name, value in changed.items() for word in _words(name, value)]
 
 
 def next_steps(report: "MergeReport", measured: "Measured | None", asked: Asked, passed: "Gate") -> Iterator[Step]:
@@ -125,11 +146,23 @@ def next_steps(report: "MergeReport", measured: "Measured | None", asked: Asked,
             trust, name = ["--endpoint", asked.endpoint], ["--name", measured.out.name]
         words += [*asked.tests, *asked.others, *trust, *asked.gate, "--gate", checked, "--json", results]
         yield Step("measure it", _command("eval", words))
-        yield Step("put the result on the page", _command("report", [out, "--evaluation", results, *name]))
+        yield showing(out, results, *name)
     elif passed == "PASS":
-        yield Step("publish it", _command("push", [out, f"YOUR-NAME/{PurePath(out).name}", "--private"]))
+        yield publishing(out)
     else:
         yield Step("find a setting that passes", _command("tune", [*_tuning(report, measured, asked), *trust]))
+
+
+def showing(out: str, results: str, *name: str) -> Step:
+    """The command that puts a file of results on the page; ``name``: the words that give OUT's model in it."""
+    return Step("put the result on the page", _command("report", [out, "--evaluation", results, *name]))
+
+
+def publishing(out: str) -> Step:
+    """The command that publishes a folder, under its name as far as the Hub allows it."""
+    name = re.sub(r"[^\w.]+", "-", PurePath(out).name, flags=re.ASCII)
+    name = re.sub(r"([-.])[-.]+", r"\1", name).strip("-.")[:MOST].rstrip("-.")
+    return Step("publish it", _command("push", [out, f"YOUR-NAME/{name or 'MODEL'}", "--private"]))
 
 
 def command_words(config: Mapping[str, Any]) -> list[str]:
@@ -139,10 +172,8 @@ def command_words(config: Mapping[str, Any]) -> list[str]:
         value = config[name]
         if isinstance(value, bool):
             words.append(_flag(name) if value else f"--no-{name.replace('_', '-')}")
-        elif isinstance(value, list | tuple):
-            words += [word for item in value for word in (_flag(name), str(item))]
         else:
-            words += [_flag(name), text]
+            words += _words(name, value if isinstance(value, list | tuple) else text)
     return words
 
 
@@ -164,12 +195,19 @@ def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) ->
     files = {purpose: asked.files.get(purpose) or UNKNOWN[purpose] for purpose in ("safety", "task")}
     if benign := asked.files.get("benign"):
         files["benign"] = benign
-    words += [*Asked(files, asked.metrics, asked.judge).tests, "--max-asr", f"{most:g}"]
+    words += [*replace(asked, files=files).tests, *asked.of_tests, "--max-asr", f"{min(most, 100):g}"]
     if bounds.max_over_refusal is not None and benign:
         words += ["--max-over-refusal", f"{bounds.max_over_refusal:g}"]
-    tried = ("p_max", "p_min") if uses(report.method, "p_max") else ()
+    rule = find_rule(report.method)
+    tried = rule.strength.options if rule is not None and rule.strength is not None else ()
     words += command_words({name: value for name, value in report.config.items() if name not in tried})
     return [*words, *([] if tried else ["--settings", "SETTINGS.yaml"]), "-o", f"{report.run.out or 'OUT'}-tuned"]
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """An option with its value; of a list, with each of its values."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [word for each in values for word in (_flag(name), str(each))]
 
 
 def _flag(name: str) -> str:

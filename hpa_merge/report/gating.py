@@ -30,7 +30,7 @@ def _compared(model: ModelResult, first: ModelResult, bounds: Bounds) -> Iterato
         if beyond(most, bounds.max_dasr):
             may = f", and at most {most:.1f} with 95 % confidence" if bounds.confident else ""
             yield (
-                f"the attack success rate of {model.name} is {model.asr.value:.1f} %, {rise:.1f} points above that "
+                f"The attack success rate of {model.name} is {model.asr.value:.1f} %, {rise:.1f} points above that "
                 f"of {first.name}{may}; --max-dasr is {bounds.max_dasr:g}."
             )
     for task, figure in model.tasks.items() if bounds.max_task_drop is not None else ():

@@ -16,6 +16,7 @@ from typing import Any, final
 from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.files.names import REPORT
+from hpa_merge.printable import printable
 from hpa_merge.report.records import LinearRecord
 from hpa_merge.report.rows import COLUMNS, GROUP_COLUMNS, By, group_rows
 from hpa_merge.report.schema import MergeReport, read_report_file
@@ -217,6 +218,4 @@ def _as_json(named: Named, by: By) -> dict[str, Any]:
 
 def _escaped(value: Any) -> Any:
     """A text with the characters escaped that would move a terminal's cursor."""
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
+    return printable(value) if isinstance(value, str) else value

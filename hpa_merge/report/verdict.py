@@ -23,7 +23,7 @@ from hpa_merge.report.evaluation import (
 )
 from hpa_merge.report.gating import gate
 from hpa_merge.report.side_by_side import points, with_interval
-from hpa_merge.report.words import listed_words
+from hpa_merge.report.words import counted, listed_words
 
 if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
@@ -196,17 +196,18 @@ def _answer(measured: Measured | None) -> str:
     others = ((model.name, model.asr) for model in (old, new) if model is not None)
     compared = ", ".join(f"{figure.value:.1f} % with {name}" for name, figure in others if figure)
     shown = f"{attacks.value:.1f} % of them succeed" + (f" ({compared})" if compared else "")
+    asked = counted(attacks.samples, "attack")
     from_old, from_new = (measured.difference(model, "safety") for model in (old, new))
     if from_old is None:
-        return f"Not known: the difference from OLD was not measured. With {attacks.samples} attacks, {shown}."
+        return f"Not known: the difference from OLD was not measured. With {asked}, {shown}."
     if from_old.low > 0:
         better = from_new is not None and from_new.high < 0
-        return f"{'Partly' if better else 'No'}, with {attacks.samples} attacks: {shown}."
+        return f"{'Partly' if better else 'No'}, with {asked}: {shown}."
     if from_old.high > UNCERTAIN:
-        return f"{attacks.samples} attacks are too few to tell: {shown}."
+        return f"{counted(attacks.samples, 'attack', 'are')} too few to tell: {shown}."
     lost = apart(new, old, "safety") if new is not None and old is not None else None
     start = "Yes" if lost is not None and lost.low > 0 else "As safe as OLD"
-    return f"{start}, as far as {attacks.samples} attacks can tell: {shown}."
+    return f"{start}, as far as {asked} can tell: {shown}."
 
 
 def _gate(measured: Measured | None) -> Gate:

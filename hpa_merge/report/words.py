@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hpa_merge.counting import counted
+from hpa_merge.counting import counted, listed_words
 
 __all__ = [
     "bytes_text",
@@ -36,12 +36,6 @@ def listed(counts: Mapping[str, int]) -> str:
 def counts_text(counts: Mapping[str, int]) -> str:
     """``2 routers, 1 norm``, of things by their name in the singular; ``nothing`` without counts."""
     return ", ".join(counted(count, thing) for thing, count in counts.items() if count) or "nothing"
-
-
-def listed_words(words: Iterable[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    *first, last = list(words) or [""]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -53,7 +53,7 @@ def check_files(
     for name in [*weights, *sorted(manifest.keys() & there.difference(weights))]:
         on_file(name)
         findings.problems += _check_digest(merged, name, manifest)
-        findings.checked["weight files" if name in weights else "other files"] += 1
+        findings.checked["weight files" if name in merged.shards else "other files"] += 1
     missing = manifest.keys() - there
     findings.problems += [f"{name} is in the report's manifest and not in OUT." for name in sorted(missing - MADE)]
     if drawn := sorted(missing & MADE):

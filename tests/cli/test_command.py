@@ -88,7 +88,7 @@ def test_a_merge_prints_its_summary_and_its_notes(
     assert f"  hpa-merge eval {call.old} {call.new} {call.out} --safety-test UNSAFE.jsonl " in printed.out
     assert printed.out.splitlines()[-3:] == [
         "Then, to publish it:",
-        f"  hpa-merge push {call.out} YOUR-NAME/out",
+        f"  hpa-merge push {call.out} YOUR-NAME/out --private",
         f"{call.out} is complete.",
     ]
     assert printed.err == (

@@ -108,7 +108,7 @@ def test_the_table_and_the_files(
         (
             "aligned worse",
             ["--max-dasr", 49.9],
-            ["the attack success rate of worse is 50.0 %, 50.0 points above that of aligned; --max-dasr is 49.9."],
+            ["The attack success rate of worse is 50.0 %, 50.0 points above that of aligned; --max-dasr is 49.9."],
         ),
         (
             "aligned worse prude",

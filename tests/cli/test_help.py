@@ -124,7 +124,7 @@ def test_a_word_that_is_like_no_command_is_old(
         ("a b --no-orthogonl", "'--no-orthogonl': did you mean --no-orthogonal?"),
         ("a b --safety-test s", "'--safety-test': hpa-merge eval and hpa-merge tune have it."),
         ("eval a --keep-all", "'--keep-all': hpa-merge tune has it."),
-        ("tune a b --task s", "'--task': did you mean --task-test or --task-calib or --task-samples?"),
+        ("tune a b --task s", "'--task': did you mean --task-test, --task-calib or --task-samples?"),
         ("inspect a --histroy", "'--histroy': did you mean --history?"),
         ("verify a --zzzz", "'--zzzz': hpa-merge verify --help lists all."),
     ],

@@ -132,6 +132,9 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
     assert ["→", "all-new"] in [line[:2] for line in table]
     assert sum("→" in line[:1] and len(line) < 9 for line in table) == 1
     assert f"all-new is now {job.out}." in printed.out
+    assert f"Is {job.out.name} safe again? " in printed.out
+    assert "settings by these prompts, which flatters it: evaluate it on others." in printed.out
+    assert "Next, to publish it:" in printed.out
     drawn = (job.folder / "curve.svg").read_text()
     assert drawn.startswith("<svg")
     assert job.run("--max-asr", 100, *outputs, "--overwrite", "-q") == 0

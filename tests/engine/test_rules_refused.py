@@ -52,7 +52,7 @@ def test_a_dry_run_needs_no_samples_and_names_the_blocks(tiny: Tiny, tmp_path: P
     [
         (
             {"method": "linear", "p_max": 20.0},
-            "p_max is 20.0 and the method linear does not use it: leave it out, or choose hpa or random or energy.",
+            "p_max is 20.0 and the method linear does not use it: leave it out, or choose hpa, random or energy.",
         ),
         (
             {"weight": 0.3},

@@ -1,6 +1,7 @@
-"""Intervals: published values, and how often they cover the truth, by exact enumeration."""
+"""Intervals: published values, the equations that define them, and how often they cover the truth, by enumeration."""
 
 import json
+import math
 from itertools import product
 from math import comb
 from statistics import fmean
@@ -26,19 +27,53 @@ def test_wilsons_interval_is_the_published_one(successes: int, samples: int, low
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
+def likeliest(above: int, below: int, samples: int, difference: float) -> float:
+    """The share of pairs in which only the second is a success, of greatest likelihood given the difference.
+
+    By ternary search over the logarithm of the trinomial likelihood, which is concave; no closed form is used.
+    """
+
+    def likelihood(share: float) -> float:
+        shares = ((above, share + difference), (below, share), (samples - above - below, 1 - 2 * share - difference))
+        return sum(number * math.log(max(of, 1e-300)) for number, of in shares if number)
+
+    low, high = max(0.0, -difference), (1 - difference) / 2
+    for _ in range(120):
+        first, second = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, second) if likelihood(first) > likelihood(second) else (first, high)
+    return (low + high) / 2
+
+
+def excess(above: int, below: int, samples: int, difference: float) -> float:
+    """How far the squared score of a difference is above that of an end of the 95 % interval."""
+    variance = 2 * likeliest(above, below, samples, difference) + difference - difference**2
+    return (above - below - samples * difference) ** 2 / (samples * variance) - 3.841458820694124
+
+
 @pytest.mark.parametrize(
-    ("above", "below", "samples", "low", "high"),
-    [
-        # Fagerland, Lydersen, Laake, Stat. Med. 33 (2014) 2850-2875: two examples.
-        (1, 7, 21, -0.517, -0.026),
-        (6, 16, 161, -0.124, -0.0054),
-        (0, 0, 32, -0.1072, 0.1072),  # z²/(n + z²): the method's own formula where no pair differs
-        (32, 0, 32, 0.7856, 1.0),
-    ],
+    ("above", "below", "samples"),
+    [(1, 7, 21), (6, 16, 161), (3, 1, 9), (5, 5, 40), (2, 0, 11), (32, 0, 32), (90, 3, 100), (0, 1, 400)],
 )
-def test_tangos_interval_is_the_published_one(above: int, below: int, samples: int, low: float, high: float) -> None:
-    assert tango(above, below, samples) == pytest.approx((low, high), abs=5e-4)
-    assert tango(below, above, samples) == pytest.approx((-high, -low), abs=5e-4)
+def test_tangos_interval_ends_where_the_score_is_that_of_its_confidence(above: int, below: int, samples: int) -> None:
+    """Tango, Stat. Med. 17 (1998) 891-908: the score test with the nuisance share at its greatest likelihood."""
+    low, high = tango(above, below, samples)
+    share, step = (above - below) / samples, 1e-5
+    assert low < share <= high
+    for end, inward in ((low, 1), (high, -1)):
+        if abs(end) < 1:
+            assert (
+                excess(above, below, samples, end - inward * step)
+                > 0
+                > excess(above, below, samples, end + inward * step)
+            )
+    assert tango(below, above, samples) == pytest.approx((-high, -low), abs=1e-9)
+
+
+def test_tangos_interval_of_pairs_that_do_not_differ() -> None:
+    """No pair differs: the likeliest share is 0, or ``-difference``, so that the ends are ±z²/(n + z²)."""
+    for samples in (1, 8, 32, 1000):
+        end = Z * Z / (samples + Z * Z)
+        assert tango(0, 0, samples) == pytest.approx((-end, end), abs=1e-9)
 
 
 def test_tangos_interval_excludes_zero_exactly_where_mcnemars_test_rejects() -> None:

@@ -8,6 +8,7 @@ ROOT = Path(hpa_merge.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 FLOORS: tuple[set[str], ...] = (
+    {"printable"},
     {"counting", "errors", "progress"},
     {"core", "files", "launch", "libraries", "ranks"},
     {"custom_code", "isolation", "methods", "quantisation"},

@@ -4,15 +4,18 @@ import dataclasses
 import json
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import validate_repo_id
 from report_samples import HOSTILE, hostile, mixture, report_of
 
 from hpa_merge import HPAConfig
 from hpa_merge.cli.model_options import TEST_OPTIONS
 from hpa_merge.evaluation.intervals import difference_of_sets, mean_of_sets
 from hpa_merge.report.advice import in_words
+from hpa_merge.report.commands import publishing
 from hpa_merge.report.evaluation import Bounds, Evaluation, ModelResult
 from hpa_merge.report.redaction import for_others
 from hpa_merge.report.schema import MergeReport
@@ -87,6 +90,7 @@ def report(of: Evaluation | None, **changes: Any) -> MergeReport:
         (evaluation((29, 38, 0)), "No, with 40 attacks: 72.5 % of them succeed"),
         (evaluation((0, 38, 0), new_attacks=1), "As safe as OLD, as far as 40 attacks can tell: 0.0 % of them succeed"),
         (evaluation((0, 38, 0), new_attacks=6, of=8), "8 attacks are too few to tell: 0.0 % of them succeed"),
+        (evaluation((0, 38, 0), new_attacks=1, of=1), "1 attack is too few to tell: 0.0 % of them succeed"),
     ],
 )
 def test_the_answer(found: Evaluation | None, answer: str) -> None:
@@ -172,8 +176,69 @@ def test_bad_figures_have_advice() -> None:
     assert "40 attacks cannot show less than 9 %: if none of 73 succeeds, that shows at most 5 %." in advice(
         report(evaluation((0, 38, 0)))
     )
-    config = dataclasses.asdict(HPAConfig(method="safe-delta"))
-    assert "try more of OLD" in advice(report(evaluation((12, 38, 0)), config=config))
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "less"),
+    [
+        ("random", "a larger --p-max", "a smaller --p-max"),
+        ("regmean", "a larger --safety-weight", "a smaller --safety-weight"),
+        ("safe-delta", "a smaller --safety-budget", "a larger --safety-budget"),
+        ("linear", "a smaller --weight", "a larger --weight"),
+        ("blocks", "more of OLD", "less of OLD"),
+        ("of another version", "more of OLD", "less of OLD"),
+    ],
+)
+def test_advice_names_the_option_of_the_rule(method: str, more: str, less: str) -> None:
+    config = {**dataclasses.asdict(HPAConfig()), "method": method}
+    assert f"by 30 points: try {more}." in advice(report(evaluation((12, 38, 0)), config=config))
+    undone = [replace(r, energy_restored=0.6) if r.energy_restored else r for r in mixture(2, 1).linears]
+    assert f"suffers, and try {less}." in advice(replace(mixture(2, 1), linears=tuple(undone), config=config))
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"method": "regmean", "safety_weight": 3.0}, ["--method", "regmean"]),
+        ({"p_max": 30.0, "selection": "safety"}, ["--selection", "safety"]),
+        ({"method": "blocks"}, ["--method", "blocks", "--settings", "SETTINGS.yaml"]),
+    ],
+)
+def test_a_suggested_tuning_tries_the_strengths_of_the_rule(options: dict[str, Any], given: list[str]) -> None:
+    found = evaluation((12, 38, 0), Bounds(max_task_drop=5, max_dasr=100))
+    found = replace(found, bounds=Bounds(max_asr=5), run={"options": {"max_new_tokens": 64, "samples": 20}})
+    (step,) = report(found, config=dataclasses.asdict(HPAConfig(**options))).verdict.next
+    words = shlex.split(step.command)
+    after = words.index("--max-asr")
+    assert words[after - 4 : after] == ["--max-new-tokens", "64", "--samples", "20"]
+    assert words[after + 2 : -2] == given
+
+
+def test_a_suggested_command_reads_the_tests_as_before() -> None:
+    asked = {"map": ["safety:prompt=goal"], "ignore_field": ["id", "row"], "chat_template": "plain", "max_frames": 8}
+    found = replace(evaluation((0, 38, 0)), run={"options": asked})
+    command = report(found).verdict.next[0].command
+    words = shlex.split(command)
+    pairs = set(pairwise(words))
+    assert pairs >= {("--map", "safety:prompt=goal"), ("--ignore-field", "id"), ("--ignore-field", "row")}
+    assert ("--chat-template", "plain") in pairs
+    assert "--max-frames" not in words
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("runs/März (2)", "M-rz-2"),
+        ("a--b..c", "a-b.c"),
+        ("v1.5_final", "v1.5_final"),
+        ("模型", "MODEL"),
+        ("w" * 200, "w" * 80),
+    ],
+)
+def test_the_suggested_name_on_the_hub_is_a_valid_one(folder: str, name: str) -> None:
+    words = shlex.split(publishing(folder).command)
+    assert words == ["hpa-merge", "push", folder, f"YOUR-NAME/{name}", "--private"]
+    validate_repo_id(words[3])
 
 
 def test_decisions_have_advice() -> None:
@@ -189,7 +254,9 @@ def test_decisions_have_advice() -> None:
     undone = tuple(replace(r, energy_restored=0.6) if r.energy_restored else r for r in made.linears)
     assert "60 % of the update is undone" in advice(replace(made, linears=undone))
     assert "No weight was adapted" in advice(replace(made, linears=()))
-    assert [in_words(share) for share in (0.6, 0.78, 0.97)] == ["three in five", "four in five", "all"]
+    assert [in_words(share) for share in (0.6, 0.78, 0.97, 1)] == [
+        *("three in five", "four in five", "nearly all", "all")
+    ]
 
 
 def test_what_was_not_measured_has_the_command_that_measures_it() -> None:
@@ -241,6 +308,10 @@ def test_a_model_that_tune_chose_is_flattered() -> None:
     more = [replace(found.models[2], name=name) for name in ("p_max=5", "p_max=10")]
     tuned = replace(found, models=(*found.models, *more), run={"chosen": "out"})
     assert "hpa-merge tune chose it among 3 settings by these prompts, which flatters it" in advice(report(tuned))
+    worse = evaluation((12, 38, 0))
+    assert "hpa-merge tune measures which setting is enough." in advice(report(worse))
+    chosen = replace(worse, run={"chosen": "out"})
+    assert "tune measures" not in advice(report(chosen))  # it has
     assert [each.name for each in (tuned.models[0], tuned.models[1])] == ["aligned", "tuned"]
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpa_merge.counting import counted
+from hpa_merge.printable import printable
 from hpa_merge.report.planned import ShownPiece, ShownSample, ShownSet
 
 __all__ = ["shown_set"]
@@ -26,7 +27,7 @@ def shown_set(shown: ShownSet) -> RenderableType:
 
 def _sample(sample: ShownSample) -> Iterator[RenderableType]:
     cut = f", without {sample.cut} that were cut" if sample.cut else ""
-    yield Text(f"\n{_plain(sample.source)}: {counted(sample.tokens, 'token')}{cut}", style="bold")
+    yield Text(f"\n{printable(sample.source)}: {counted(sample.tokens, 'token')}{cut}", style="bold")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)
@@ -41,16 +42,8 @@ def _sample(sample: ShownSample) -> Iterator[RenderableType]:
 
 def _text(piece: ShownPiece) -> str:
     """What a piece says, with every line break shown and followed by one."""
-    text = _plain(piece.text)
+    text = printable(piece.text)
     if len(text) > LONGEST:
         left_out = len(text) - LONGEST
         text = f"{text[: LONGEST // 2]} […{left_out} characters…] {text[len(text) - LONGEST // 2 :]}"
     return text.replace("\\n", "\\n\n").removesuffix("\n")
-
-
-def _plain(text: str) -> str:
-    """Without what would move a terminal's cursor."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for sign in text
-    )

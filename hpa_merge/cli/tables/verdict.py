@@ -8,30 +8,49 @@ from pathlib import Path
 from rich.text import Text
 
 from hpa_merge.errors import CheckpointError
+from hpa_merge.printable import printable
+from hpa_merge.report.commands import showing
 from hpa_merge.report.evaluation import Evaluation
 from hpa_merge.report.schema import read_report
 from hpa_merge.report.verdict import Verdict, verdict_lines, verdict_of_evaluation
 
-__all__ = ["verdict_of_models", "verdict_text"]
+__all__ = ["verdict_of_models", "verdict_of_out", "verdict_text"]
 
 
-def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = ()) -> Verdict:
+def verdict_of_models(evaluation: Evaluation, gated: Sequence[str] = (), results: Path | None = None) -> Verdict:
     """The verdict of an evaluation, with the report of the merged model if it is a folder that has one.
 
     Args:
         gated: the models that the gate was asked of, as they were given; a single one is OUT, else it is the last.
+        results: the file that has the evaluation. If the gate was measured, the page is to show it before what is next.
     """
     out = evaluation.models[-1]
     if len(gated) == 1:
         out = next((model for model in evaluation.models if gated[0] in (model.model, model.name)), out)
     try:
-        report = read_report(Path(out.model))
+        return verdict_of_out(out.model, out.name, evaluation, results)
     except CheckpointError:
         return verdict_of_evaluation(evaluation, out.name)
-    content = json.loads(evaluation.to_json()) | {"out": out.name}
-    return replace(report, evaluation=content, run=replace(report.run, out=out.model)).verdict
+
+
+def verdict_of_out(out: str, name: str, evaluation: Evaluation, results: Path | None = None) -> Verdict:
+    """The verdict of a merged folder with this evaluation.
+
+    Args:
+        out: the folder.
+        name: of its model in the evaluation.
+        results: as in :func:`verdict_of_models`.
+
+    Raises:
+        CheckpointError: the folder has no report.
+    """
+    report, content = read_report(Path(out)), json.loads(evaluation.to_json()) | {"out": name}
+    verdict = replace(report, evaluation=content, run=replace(report.run, out=out)).verdict
+    if results is None or verdict.gate == "NOT MEASURED":
+        return verdict
+    return replace(verdict, next=(showing(out, str(results)), *verdict.next))
 
 
 def verdict_text(verdict: Verdict) -> Text:
     """The verdict below an empty line, without its figures, which a table shows."""
-    return Text("\n".join(["", *verdict_lines(verdict, figures=False)]))
+    return Text("\n".join(["", *map(printable, verdict_lines(verdict, figures=False))]))
