@@ -265,22 +265,17 @@ class Curvature:
         add_gram_apart(gram, _divided(x, exponent), 4.0 ** (exponent - self._exponent))
 
     def _fold_if_many(self) -> None:
-        if self.offload:
-            return
         if self._gram is not None:
-            self._fold(least=CHUNK)
-        elif self._waiting > (DUAL_SHARE * self.columns if self._keep is None else max(self._keep, CHUNK)):
+            many = self._waiting >= CHUNK
+        else:
+            many = self._waiting > (DUAL_SHARE * self.columns if self._keep is None else max(self._keep, CHUNK))
+        if many and not self.offload:
             self._fold()
 
-    def _fold(self, least: int = 0) -> None:
-        """Add the kept tokens to ``Σ x xᵀ``, a chunk at a time; fewer than ``least`` wait."""
-        if self._waiting < least:
-            return
+    def _fold(self) -> None:
+        """Add the kept tokens to ``Σ x xᵀ``, a chunk at a time."""
         rows, self._rows = self._rows, []
         for chunk in chunks(rows, CHUNK):
-            if sum(map(len, chunk)) < least:
-                self._rows = chunk
-                return
             x = self._together(chunk)
             gram = self._gram_for(peak_of(x), x.device)
             add_gram(gram, _divided(x, self._exponent))
