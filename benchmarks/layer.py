@@ -17,7 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpa_merge.core.hessian import DUAL_SHARE, Curvature, inverse_diagonal_dual, inverse_diagonal_primal
+from hpa_merge.core.diagonal import inverse_diagonal_dual, inverse_diagonal_primal
+from hpa_merge.core.hessian import DUAL_SHARE, Curvature
 
 DAMPING = 0.01
 

@@ -16,8 +16,9 @@ from hpa_merge.core.adjustment import (
     squared_norm,
 )
 from hpa_merge.core.compromise import Compromise, SingularCompromise
+from hpa_merge.core.diagonal import SingularCurvature
 from hpa_merge.core.gathered import Hessian
-from hpa_merge.core.hessian import Curvature, SingularCurvature
+from hpa_merge.core.hessian import Curvature
 from hpa_merge.core.inverse import InverseHessian
 from hpa_merge.core.low_rank import product_norm, truncated
 from hpa_merge.core.selection import Selection, balance, column_budget, retained_share, select_columns

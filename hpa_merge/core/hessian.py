@@ -15,18 +15,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from hpa_merge.core.diagonal import SingularCurvature, factor_primal, inverse_diagonal_dual, inverse_diagonal_primal
 from hpa_merge.core.gathered import Hessian, Packed, chunks, pack_triangle, triangle_bytes, unpack_triangle
 from hpa_merge.core.inverse import InverseHessian, dual_factor
 from hpa_merge.core.magnitudes import exponent_of, largest, peak_of, scaled
-from hpa_merge.core.triangular import (
-    PANEL,
-    add_gram,
-    add_triangle,
-    cholesky_,
-    column_energy,
-    inverse_column_norms,
-    solved,
-)
+from hpa_merge.core.triangular import add_gram, add_gram_apart, add_triangle, column_energy
 
 DUAL_SHARE = 0.8
 """Tokens per column up to which the dual route is the cheaper one.
@@ -38,14 +31,6 @@ inverse.
 
 CHUNK = 2048
 """Tokens that are multiplied at once: enough to keep the multiplier busy."""
-
-STRONG = (2.0**8, 2.0**10)
-"""Ratios of a column's energy to the damping at which ``1 − s`` of the dual form may lose 8 or 10 of float32's 24 bits.
-The loss of 8 bits is avoided if few columns have that ratio; the loss of 10 is avoided in float64 if many have it."""
-
-
-class SingularCurvature(ArithmeticError):
-    """``H`` is not positive definite, in float64 either: every input is zero, or the damping is too small."""
 
 
 @final
@@ -104,21 +89,20 @@ class Curvature:
     def take(self, leaf: "Curvature") -> None:
         """Take over everything that ``leaf`` has gathered, which begins anew and may use the same memory.
 
-        A leaf that has begun a Gram matrix gives that, so that its sum does not depend on what was gathered before.
+        A leaf of many tokens gives their Gram matrix, so that its sum does not depend on what was gathered before.
         """
         self.tokens += leaf.tokens
         self._device = leaf._device
-        self._rows += leaf._end()
-        if leaf._gram is not None and self._gram is None:
-            self._gram, self._exponent, self._gram_peak = leaf._gram, leaf._exponent, leaf._gram_peak
-            leaf._gram = None
-        elif leaf._gram is not None:
-            gram = self._gram_for(leaf._gram_peak, leaf._gram.device)
-            add_triangle(gram, leaf._gram, 4.0 ** (leaf._exponent - self._exponent))
-            leaf._spare, leaf._gram = leaf._gram, None
+        if leaf._gram is not None:
+            leaf._fold()
+            self._take_gram(leaf)
+        elif leaf._gives_gram:
+            self._add_apart(leaf._rows)
+        else:
+            self._rows += leaf._rows
         if self.offload:
             self._ends.append(len(self._rows))
-        leaf.tokens, leaf._exponent, leaf._gram_peak = 0, 0, 0.0
+        leaf.tokens, leaf._rows, leaf._exponent, leaf._gram_peak = 0, [], 0, 0.0
         self._fold_if_many()
 
     def packed(self) -> Packed:
@@ -127,14 +111,17 @@ class Curvature:
             loaded, self._rows, self.tokens = self._loaded(), [], 0
             packed = loaded.packed()
             return replace(packed, content=None if packed.content is None else packed.content.cpu())
-        rows = self._end()
+        if self._gram is not None:
+            self._fold()
+        elif self._gives_gram:
+            self._add_apart(self._rows)
         if self._gram is None:
-            content, lengths = torch.cat(rows), tuple(map(len, rows))
+            content, lengths = torch.cat(self._rows), tuple(map(len, self._rows))
         else:
             content, lengths = pack_triangle(self._gram), None
             self._spare = self._gram
         packed = Packed(self.tokens, self.columns, lengths, self._exponent, self._gram_peak, content.dtype, content)
-        self.tokens, self._gram, self._exponent, self._gram_peak = 0, None, 0, 0.0
+        self.tokens, self._rows, self._gram, self._exponent, self._gram_peak = 0, [], None, 0, 0.0
         return packed
 
     @classmethod
@@ -248,19 +235,41 @@ class Curvature:
                 gathered.take(leaf)
         return gathered
 
-    def _end(self) -> list[Tensor]:
-        """The tokens that a leaf gives: none if it gives a Gram matrix, which gets the rest of them."""
-        many = self._keep is not None and sum(map(len, self._rows)) > self._keep
-        if self._gram is not None or (many and not self.offload):
-            self._fold()
-        rows, self._rows = self._rows, []
-        return rows
+    @property
+    def _gives_gram(self) -> bool:
+        """Whether a leaf gives a Gram matrix, if it has not begun one: of less than two chunks."""
+        return self._keep is not None and not self.offload and self._waiting > self._keep
+
+    @property
+    def _waiting(self) -> int:
+        """Tokens that are not in the Gram matrix."""
+        return sum(map(len, self._rows))
+
+    def _take_gram(self, leaf: "Curvature") -> None:
+        """Add the Gram matrix of ``leaf``, or make it this one's."""
+        assert leaf._gram is not None
+        if self._gram is None:
+            self._gram, self._exponent, self._gram_peak = leaf._gram, leaf._exponent, leaf._gram_peak
+        else:
+            gram = self._gram_for(leaf._gram_peak, leaf._gram.device)
+            add_triangle(gram, leaf._gram, 4.0 ** (leaf._exponent - self._exponent))
+            leaf._spare = leaf._gram
+        leaf._gram = None
+
+    def _add_apart(self, rows: list[Tensor]) -> None:
+        """Add the Gram matrix of one chunk: the same bits as :meth:`_take_gram` of a leaf that has multiplied it."""
+        x = self._together(rows)
+        peak = peak_of(x)
+        exponent = exponent_of(peak)
+        gram = self._gram_for(peak, x.device)
+        add_gram_apart(gram, _divided(x, exponent), 4.0 ** (exponent - self._exponent))
 
     def _fold_if_many(self) -> None:
-        most: float = CHUNK
-        if self._gram is None:
-            most = DUAL_SHARE * self.columns if self._keep is None else max(self._keep, CHUNK)
-        if not self.offload and sum(len(rows) for rows in self._rows) > most:
+        if self._gram is not None:
+            many = self._waiting >= CHUNK
+        else:
+            many = self._waiting > (DUAL_SHARE * self.columns if self._keep is None else max(self._keep, CHUNK))
+        if many and not self.offload:
             self._fold()
 
     def _fold(self) -> None:
@@ -269,7 +278,7 @@ class Curvature:
         for chunk in chunks(rows, CHUNK):
             x = self._together(chunk)
             gram = self._gram_for(peak_of(x), x.device)
-            add_gram(gram, x.float().mul_(2.0**-self._exponent) if self._exponent else x)
+            add_gram(gram, _divided(x, self._exponent))
 
     def _together(self, chunk: list[Tensor]) -> Tensor:
         """A chunk as one tensor, valid until the next: in its dtype if that multiplies exactly, else in float32."""
@@ -293,6 +302,11 @@ class Curvature:
         return self._gram
 
 
+def _divided(x: Tensor, exponent: int) -> Tensor:
+    """``x / 2^k``, which may overwrite ``x``."""
+    return x.float().mul_(2.0**-exponent) if exponent else x
+
+
 def leaf_of(columns: int, x: Tensor, *, offload: bool = False) -> Curvature:
     """A curvature for the samples of one leaf, which read tokens like ``x``.
 
@@ -301,100 +315,3 @@ def leaf_of(columns: int, x: Tensor, *, offload: bool = False) -> Curvature:
     """
     smaller = triangle_bytes(columns) // (columns * x.itemsize)
     return Curvature(columns, offload=offload, keep=max(DUAL_SHARE * columns, smaller))
-
-
-def inverse_diagonal_primal(gram: Tensor, tokens: int, damping: float) -> Tensor:
-    """``[H⁻¹]_jj``, ``[c]`` float64, from :func:`factor_primal`."""
-    return factor_primal(gram, tokens, damping)[1]
-
-
-def factor_primal(gram: Tensor, tokens: int, damping: float) -> tuple[Tensor, Tensor]:
-    """The Cholesky factor of ``G + μI = N/2 · H = L Lᵀ``, and ``[H⁻¹]_jj = N/2 · Σ_i (L⁻¹)_ij²``.
-
-    Args:
-        gram: ``G = Σ x xᵀ``, ``[c, c]``; only the lower triangle is read.
-        tokens: ``N``.
-        damping: ``μ`` divided by the mean of ``G``'s diagonal.
-
-    Returns:
-        ``L``, ``[c, c]`` in float32, or in float64 if float32 fails; the diagonal, ``[c]`` float64.
-
-    Raises:
-        SingularCurvature: ``H`` does not factor in float64 either.
-    """
-    damp = damping * float(gram.diagonal().double().mean())
-    for dtype in (torch.float32, torch.float64):
-        h = gram.to(dtype, copy=True)
-        h.diagonal().add_(damp)
-        failed = cholesky_(h)
-        if not failed:
-            diagonal = inverse_column_norms(h)
-            if bool(torch.isfinite(diagonal).all()):
-                return h, diagonal * (tokens / 2)
-    raise SingularCurvature(f"the leading minor of order {failed} is not positive definite")
-
-
-def inverse_diagonal_dual(x: Tensor, damping: float) -> Tensor:
-    """``[H⁻¹]_jj`` in the space of the tokens, by Woodbury's identity.
-
-    With ``K = x xᵀ + μI = L Lᵀ`` and ``s_j = ‖(L⁻¹x)_j‖²``: ``[H⁻¹]_jj = N/2 · (1 − s_j)/μ``. Let ``J`` be the few
-    columns whose energy ``‖x_j‖²`` is far above ``μ``; real models have channels a thousand times as large as the rest.
-    There ``s_j`` is nearly 1, and the difference would be lost. So the columns ``J`` are left out of ``K`` and added by
-    their Schur complement ``μQ``, which does not cancel: ``Q = I + BᵀB = R Rᵀ`` with ``B = L⁻¹x_J``. This replaces
-    ``1 − s_j`` by ``1 − s_j + ‖R⁻¹Bᵀ(L⁻¹x)_j‖²`` outside ``J``, and by ``[Q⁻¹]_jj`` within.
-
-    Args:
-        x: ``[N, c]`` float32, whose squares are float32 numbers too; may be overwritten.
-        damping: ``μ`` divided by the mean of the diagonal of ``xᵀx``.
-
-    Returns:
-        ``[c]``, float64.
-
-    Raises:
-        SingularCurvature: ``K`` does not factor in float64 either.
-    """
-    tokens = x.shape[0]
-    energy = column_energy(x)
-    damp = damping * float(energy.mean())
-    remainder = None
-    for times in STRONG:
-        strong = (energy > times * damp).nonzero().flatten()
-        if len(strong) <= tokens // 3:
-            x_strong = x[:, strong]
-            x[:, strong] = 0.0
-            remainder = _remainder(x, damp, strong, x_strong)
-            x[:, strong] = x_strong
-            break
-    if remainder is None:  # many strong columns, or no factor in float32
-        remainder = _remainder(x.double(), damp, strong[:0], x[:, :0])
-    if remainder is None:
-        raise SingularCurvature("the Gram matrix of the tokens is not positive definite")
-    if not bool((remainder > 0.0).all()):
-        raise SingularCurvature("a column's curvature exceeds the damping beyond float64's precision")
-    return remainder / damp * (tokens / 2)
-
-
-def _remainder(x: Tensor, damp: float, strong: Tensor, x_strong: Tensor) -> Tensor | None:
-    """``μ`` times the diagonal of the inverse, ``[c]`` float64; None if ``K`` does not factor in ``x``'s dtype.
-
-    Args:
-        x: ``[N, c]``, zero in the columns ``strong`` (``J``), which are in ``x_strong`` ``[N, |J|]``.
-    """
-    k = x.new_zeros(x.shape[0], x.shape[0])  # K, then L
-    add_gram(k, x.T)
-    k.diagonal().add_(damp)
-    if cholesky_(k):
-        return None
-    b = solved(k.double(), x_strong.double()) if len(strong) else x_strong.double()  # B, [N, |J|]
-    q = torch.eye(len(strong), dtype=torch.float64, device=x.device) + b.T @ b  # Q, then R
-    if cholesky_(q):
-        return None
-    to_strong = solved(q, b.T).to(x.dtype)  # R⁻¹Bᵀ, [|J|, N]
-    remainder = x.new_empty(x.shape[1], dtype=torch.float64)
-    for start in range(0, x.shape[1], PANEL):
-        panel = slice(start, start + PANEL)
-        z = solved(k, x[:, panel])
-        s, shared = z.square().sum(dim=0), (to_strong @ z).square().sum(dim=0)
-        remainder[panel] = 1.0 - s.double() + shared
-    remainder[strong] = inverse_column_norms(q)
-    return remainder

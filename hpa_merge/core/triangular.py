@@ -4,6 +4,8 @@ Half of a symmetric product, and half of an inverse factor, need not be computed
 so both go by blocks, and nearly all of the work is large matrix products.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -24,35 +26,38 @@ def add_gram(gram: Tensor, x: Tensor) -> None:
         gram: ``[c, c]`` float32 or float64.
         x: ``[n, c]`` in ``gram``'s dtype, or on CUDA in bfloat16 or float16, whose products are exact in float32.
     """
-    columns = gram.shape[0]
-    if columns <= LEAF[gram.device.type]:
-        _add_product(gram, x.T, x)
-        return
-    middle = columns // 2
-    left, right = x[:, :middle], x[:, middle:]
-    add_gram(gram[:middle, :middle], left)
-    _add_product(gram[middle:, :middle], right.T, left)
-    add_gram(gram[middle:, middle:], right)
+    for rows, columns in _lower(gram.shape[0], LEAF[gram.device.type]):
+        a, b = x[:, rows].T, x[:, columns]
+        if a.dtype == gram.dtype:
+            gram[rows, columns].addmm_(a, b)
+        else:
+            gram[rows, columns] += torch.mm(a, b, out_dtype=gram.dtype)
+
+
+def add_gram_apart(gram: Tensor, x: Tensor, factor: float) -> None:
+    """What :func:`add_triangle` does with the ``xᵀx`` that this function adds to zeros, bit for bit, in less memory.
+
+    Args:
+        gram: as for :func:`add_gram`.
+        x: as for :func:`add_gram`; all its products are summed before they are added.
+        factor: a power of four.
+    """
+    blocks = _lower(gram.shape[0], LEAF[gram.device.type])
+    scratch = gram.new_empty(max((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks))
+    for rows, columns in blocks:
+        a, b = x[:, rows].T, x[:, columns]
+        product = scratch[: a.shape[0] * b.shape[1]].view(a.shape[0], b.shape[1])
+        if a.dtype == gram.dtype:
+            torch.mm(a, b, out=product)
+        else:
+            torch.mm(a, b, out_dtype=gram.dtype, out=product)
+        gram[rows, columns].add_(product, alpha=factor)
 
 
 def add_triangle(total: Tensor, part: Tensor, factor: float) -> None:
     """``total += factor · part`` in the lower triangle of ``[c, c]``; parts of the upper one may be added too."""
-    columns = total.shape[0]
-    if columns <= BLOCK[total.device.type]:
-        total.add_(part, alpha=factor)
-        return
-    middle = columns // 2
-    add_triangle(total[:middle, :middle], part[:middle, :middle], factor)
-    total[middle:, :middle].add_(part[middle:, :middle], alpha=factor)
-    add_triangle(total[middle:, middle:], part[middle:, middle:], factor)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """``total += a b``, summed in ``total``'s dtype."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    else:
-        total += torch.mm(a, b, out_dtype=total.dtype)
+    for block in _lower(total.shape[0], LEAF[total.device.type]):
+        total[block].add_(part[block], alpha=factor)
 
 
 def cholesky_(h: Tensor) -> int:
@@ -107,3 +112,13 @@ def _inverse(factor: Tensor) -> Tensor:
 def _blocks(factor: Tensor) -> list[slice]:
     size, columns = BLOCK[factor.device.type], factor.shape[0]
     return [slice(start, min(start + size, columns)) for start in range(0, columns, size)]
+
+
+@lru_cache(maxsize=64)
+def _lower(columns: int, most: int, start: int = 0) -> tuple[tuple[slice, slice], ...]:
+    """Blocks that cover the lower triangle: those on the diagonal of at most so many columns, and those below."""
+    end, middle = start + columns, start + columns // 2
+    if columns <= most:
+        return ((slice(start, end), slice(start, end)),)
+    below = slice(middle, end), slice(start, middle)
+    return (*_lower(middle - start, most, start), below, *_lower(end - middle, most, middle))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from precision import accumulated, inverse_diagonal_error
 from torch import Tensor
 
-from hpa_merge.core import Curvature, SingularCurvature, hessian, triangular
+from hpa_merge.core import Curvature, SingularCurvature, diagonal, hessian, triangular
 
 deterministic = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -137,7 +137,7 @@ def test_blocks_change_nothing(n: int, block: int, monkeypatch: pytest.MonkeyPat
     x[:, 3] *= 1000.0  # in the dual form a column apart
     monkeypatch.setattr(triangular, "BLOCK", {"cpu": block})
     monkeypatch.setattr(triangular, "LEAF", {"cpu": block})
-    monkeypatch.setattr(hessian, "PANEL", block)
+    monkeypatch.setattr(diagonal, "PANEL", block)
     monkeypatch.setattr(hessian, "CHUNK", block)
     apart = torch.arange(12) == 3
     assert_textbook(gather(x[:2], x[2:]).inverse_diagonal(0.01), x, apart=apart)
@@ -159,7 +159,7 @@ def test_never_the_inverse(n: int, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(torch.linalg, "solve_triangular", spy)
     monkeypatch.setattr(triangular, "BLOCK", {"cpu": 5})
-    monkeypatch.setattr(hessian, "PANEL", 5)
+    monkeypatch.setattr(diagonal, "PANEL", 5)
     gather(normal(n, 12)).inverse_diagonal(0.01)
     assert solved == [25, 25, 4] if n > 12 else [0, 25, 25, 10]  # never 12 columns at once
 
@@ -168,7 +168,7 @@ def test_primal_reads_the_lower_triangle_alone():
     x = normal(40, 12)
     gram = (x.T @ x).float()
     gram[torch.ones(12, 12, dtype=torch.bool).triu(1)] = math.nan
-    assert_textbook(hessian.inverse_diagonal_primal(gram, 40, 0.01), x)
+    assert_textbook(diagonal.inverse_diagonal_primal(gram, 40, 0.01), x)
 
 
 @pytest.mark.parametrize("columns", [1, 63, 160, 161, 700, 1111])

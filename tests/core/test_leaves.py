@@ -89,3 +89,23 @@ def test_a_leaf_begins_anew() -> None:
         total.take(leaf)
         assert (leaf.tokens, leaf.peak) == (0, 0.0)
     assert_textbook(total.inverse_diagonal(0.01), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_triangle_of_many_blocks_is_the_same(dtype: torch.dtype) -> None:
+    """Of leaves whose sums are added block by block, and of those that begin a triangle of their own."""
+    columns = 333
+    tokens = [normal(length, columns, length).to(dtype) for length in (700, 701, 2500, 702, 90)]
+    tokens[1] *= 2.0**60  # whose squares are scaled
+    found = []
+    for apart in (False, True):
+        leaves = GatheredLeaves(columns, offload=False, apart=apart)
+        for place, x in enumerate(tokens):
+            for piece in x.split(500):
+                leaves.add((1, place), piece)
+        found.append(added(leaves.leaves()) if apart else leaves.total())
+    grams = [curvature.hessian(0.01).gram for curvature in found]
+    assert grams[0] is not None
+    assert grams[1] is not None
+    assert torch.equal(grams[0].tril(), grams[1].tril())
+    assert torch.equal(found[0].inverse_diagonal(0.01), found[1].inverse_diagonal(0.01))
