@@ -144,7 +144,7 @@ class Voice:
     def tell_interruption(self) -> int:
         """Tell that a signal has come, which may be because another process has ended; returns the exit status."""
         if self._member is None:
-            self._say(self._interruption)
+            tell_interruption(self._interruption)
             return INTERRUPTED
         return self._end(self._interruption, INTERRUPTED)
 
@@ -171,6 +171,14 @@ class Voice:
             click.echo(text, err=True, nl=False) if whole else complain(text)
 
 
+def tell_interruption(sentence: str) -> None:
+    """Tell that a signal has come, below the "^C" of a terminal. Never raises."""
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            click.echo(err=True)
+        complain(sentence)
+
+
 def _interrupt() -> None:
     """Interrupt the work of this process, if it is at work."""
     if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
@@ -190,7 +198,7 @@ def started(asked: HandOver, words: Sequence[str], interruption: str) -> int:
     check_count(asked.count, asked.device, torch.cuda.device_count() if torch.cuda.is_available() else 0)
     end = start(asked.count, words)
     if end.interrupted or end.status == INTERRUPTED:
-        complain(interruption)
+        tell_interruption(interruption)
         return INTERRUPTED
     if end.killed is not None:
         complain(ended(end.killed, asked.count, end.by))
