@@ -78,6 +78,7 @@ class Voice:
     def __init__(self, interruption: str) -> None:
         """``interruption``: the sentence for a signal."""
         self._interruption = interruption
+        self._tells = True  # of an interruption while the others have not been met
         self._member: Member | None = None
         self._real: TextIO | None = None
 
@@ -103,6 +104,7 @@ class Voice:
                 raise click.exceptions.Exit(0)
             yield
             return
+        self._tells = place.first
         with ExitStack() as stack:
             if not place.first:
                 nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
@@ -144,7 +146,8 @@ class Voice:
     def tell_interruption(self) -> int:
         """Tell that a signal has come, which may be because another process has ended; returns the exit status."""
         if self._member is None:
-            tell_interruption(self._interruption)
+            if self._tells:
+                tell_interruption(self._interruption)
             return INTERRUPTED
         return self._end(self._interruption, INTERRUPTED)
 
