@@ -23,8 +23,8 @@ __all__ = ["NPROC", "HandOver", "Voice", "hand_over", "is_first", "started"]
 SHARED = ("hpa-merge", "hpa-merge sweep", "hpa-merge tune")
 """The commands that several processes run together; rank 0 runs the others alone."""
 
-FAILURE = 1
-"""The exit status if another process has ended."""
+FAILURE, USAGE = 1, 2
+"""The exit statuses if another process has ended, and if what the user gave is wrong."""
 
 NPROC = click.option(
     "--nproc",
@@ -35,8 +35,14 @@ NPROC = click.option(
 
 
 def is_first() -> bool:
-    """Whether this process is the only one of its run, or rank 0, which writes what is not OUT's weights."""
-    place = find_place(os.environ)
+    """Whether this process is the only one of its run, or rank 0, which writes what is not OUT's weights.
+
+    A process whose environment contradicts itself is taken for one of these.
+    """
+    try:
+        place = find_place(os.environ)
+    except ConfigError:
+        return True
     return place is None or place.first
 
 
@@ -78,7 +84,7 @@ class Voice:
     def __init__(self, interruption: str) -> None:
         """``interruption``: the sentence for a signal."""
         self._interruption = interruption
-        self._tells = True  # of an interruption while the others have not been met
+        self._tells = True  # of what is not for others to tell, as long as these have not been met
         self._member: Member | None = None
         self._real: TextIO | None = None
 
@@ -104,7 +110,7 @@ class Voice:
                 raise click.exceptions.Exit(0)
             yield
             return
-        self._tells = place.first
+        self._tells = place.local_rank == 0  # all on a machine have the same environment
         with ExitStack() as stack:
             if not place.first:
                 nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
@@ -139,6 +145,8 @@ class Voice:
         Args:
             text: a sentence; ``whole``: lines that are shown as they are.
         """
+        if self._member is None and status == USAGE and not self._tells:
+            return status
         if self._member is None or self._member.may_tell(status):
             self._say(text, whole=whole)
         return status if self._member is None or self._member.told is None else self._member.told
