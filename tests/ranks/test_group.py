@@ -93,6 +93,7 @@ def test_an_interruption_within_an_exchange_makes_no_other(tmp_path: Path) -> No
 
     def work(rank: int) -> str:
         group = Group.current()
+        group.barrier()
         if rank:
             group.fail(KeyboardInterrupt())
             os._exit(0)
