@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             over: HandOver | None = None
             with ending_soon(voice.tell_interruption) as came:
                 try:
-                    _printed(lambda: command.main(words, prog_name=name, standalone_mode=False, obj=typed))
+                    _printed(command, name, words, typed)
                 except (OSError, SystemExit):
                     if came.is_set():  # click could not write to a closed terminal
                         raise KeyboardInterrupt from None
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             told = io.StringIO()
             error.show(told)
             voice.exit(voice.tell(without_secrets(told.getvalue(), secrets), USAGE, whole=True))
-        except (click.Abort, KeyboardInterrupt):
+        except KeyboardInterrupt:
             voice.exit(voice.tell_interruption())
         except RankError as error:
             _trace(verbose, secrets)
@@ -128,10 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             voice.exit(voice.tell(sentence, FAILURE))
 
 
-def _printed(run: Callable[[], object]) -> None:
-    """Run, and flush the output, so that an error in writing it is reported."""
+def _printed(command: click.Command, name: str, words: Sequence[str], typed: str) -> None:
+    """Run ``command``, and flush the output, so that an error in writing it is reported.
+
+    ``command.main`` would print an empty line if another process interrupts this one.
+    """
     try:
-        run()
+        with suppress(click.exceptions.Exit), command.make_context(name, [*words], obj=typed) as context:
+            command.invoke(context)
     except SystemExit:
         sys.stdout.flush()
         raise

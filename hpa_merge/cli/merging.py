@@ -303,20 +303,27 @@ def outs_folder(folder: Path, inputs: list[Path]) -> Iterator[None]:
 
     Raises:
         OutputError: it cannot be created, or is inside an input.
+        HPAError: another rank has failed; the error is its own.
     """
     from hpa_merge.files.disk import inside
+    from hpa_merge.ranks import Group
 
     if (found := inside(folder, inputs)) is not None:
         raise OutputError(
             f"{folder} would lie in the input {found}, and inputs are never written to: choose a folder outside of it."
         )
-    ours = not folder.exists() and is_first()
+    group = Group.current()
+    ours = group.is_first and not folder.exists()
+    if not group.is_first:
+        group.barrier()  # or rank 0 would find what another rank has made
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"the folder {folder} cannot be made ({error.strerror or error}): choose another place, or create it."
         ) from error
+    if group.is_first:
+        group.barrier()
     try:
         yield
     finally:

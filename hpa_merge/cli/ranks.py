@@ -23,8 +23,8 @@ __all__ = ["NPROC", "HandOver", "Voice", "hand_over", "is_first", "started"]
 SHARED = ("hpa-merge", "hpa-merge sweep", "hpa-merge tune")
 """The commands that several processes run together; rank 0 runs the others alone."""
 
-FAILURE = 1
-"""The exit status if another process has ended."""
+FAILURE, USAGE = 1, 2
+"""The exit statuses if another process has ended, and if what the user gave is wrong."""
 
 NPROC = click.option(
     "--nproc",
@@ -35,8 +35,14 @@ NPROC = click.option(
 
 
 def is_first() -> bool:
-    """Whether this process is the only one of its run, or rank 0, which writes what is not OUT's weights."""
-    place = find_place(os.environ)
+    """Whether this process is the only one of its run, or rank 0, which writes what is not OUT's weights.
+
+    A process whose environment contradicts itself is taken for one of these.
+    """
+    try:
+        place = find_place(os.environ)
+    except ConfigError:
+        return True
     return place is None or place.first
 
 
@@ -78,6 +84,7 @@ class Voice:
     def __init__(self, interruption: str) -> None:
         """``interruption``: the sentence for a signal."""
         self._interruption = interruption
+        self._tells = True  # of what is not for others to tell, as long as these have not been met
         self._member: Member | None = None
         self._real: TextIO | None = None
 
@@ -103,6 +110,7 @@ class Voice:
                 raise click.exceptions.Exit(0)
             yield
             return
+        self._tells = place.local_rank == 0  # all on a machine have the same environment
         with ExitStack() as stack:
             if not place.first:
                 nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
@@ -137,6 +145,8 @@ class Voice:
         Args:
             text: a sentence; ``whole``: lines that are shown as they are.
         """
+        if self._member is None and status == USAGE and not self._tells:
+            return status
         if self._member is None or self._member.may_tell(status):
             self._say(text, whole=whole)
         return status if self._member is None or self._member.told is None else self._member.told
@@ -144,7 +154,8 @@ class Voice:
     def tell_interruption(self) -> int:
         """Tell that a signal has come, which may be because another process has ended; returns the exit status."""
         if self._member is None:
-            self._say(self._interruption)
+            if self._tells:
+                tell_interruption(self._interruption)
             return INTERRUPTED
         return self._end(self._interruption, INTERRUPTED)
 
@@ -171,6 +182,14 @@ class Voice:
             click.echo(text, err=True, nl=False) if whole else complain(text)
 
 
+def tell_interruption(sentence: str) -> None:
+    """Tell that a signal has come, below the "^C" of a terminal. Never raises."""
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            click.echo(err=True)
+        complain(sentence)
+
+
 def _interrupt() -> None:
     """Interrupt the work of this process, if it is at work."""
     if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
@@ -190,7 +209,7 @@ def started(asked: HandOver, words: Sequence[str], interruption: str) -> int:
     check_count(asked.count, asked.device, torch.cuda.device_count() if torch.cuda.is_available() else 0)
     end = start(asked.count, words)
     if end.interrupted or end.status == INTERRUPTED:
-        complain(interruption)
+        tell_interruption(interruption)
         return INTERRUPTED
     if end.killed is not None:
         complain(ended(end.killed, asked.count, end.by))

@@ -117,8 +117,8 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
 
 
 def started_here(environment: Mapping[str, str]) -> bool:
-    """Whether ``--nproc`` has started this process."""
-    return COUNT in environment
+    """Whether ``--nproc`` has started this process; a user may have set the variable too."""
+    return COUNT in environment and environment[COUNT] == environment.get(LAUNCHERS[0].size)
 
 
 def timeout_in(environment: Mapping[str, str]) -> float:
@@ -149,7 +149,7 @@ def _started_by(launcher: Launcher, environment: Mapping[str, str]) -> bool:
     A shell in an allocation of Slurm has the variables of a process too, but not those of a step, or those of a
     terminal.
     """
-    given = {launcher.rank, launcher.size} & environment.keys()
+    given = {name for name in (launcher.rank, launcher.size) if environment.get(name)}
     if launcher.name == "torchrun":
         return bool(given)
     if len(given) < 2 or environment[launcher.size] == "1":

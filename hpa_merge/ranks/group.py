@@ -109,11 +109,15 @@ class Group:
     def fail(self, error: BaseException) -> None:
         """Tell the others, at their next exchange, that this rank ends with ``error``; never raises.
 
-        Nothing happens if the error came from another rank, or if the group has failed already.
+        Nothing happens if the error came from another rank, or if the group has failed already. An interruption may
+        have come within an exchange, of which the others would take the next one for a part: they notice that this
+        process ends.
         """
         if self.size == 1 or self._failed:
             return
         self._failed = True
+        if not isinstance(error, Exception):
+            return
         name, text = type(error).__name__, str(error)
         if not isinstance(error, HPAError):
             name, text = "RankError", _sentence(self.rank, self.size, f"{name}: {text}" if text else name)
@@ -134,13 +138,13 @@ class Group:
         """
         if self.size == 1:
             return [share]
-        self.barrier()
         longest = max(sizes)
         padded = share
         if len(share) < longest:
             padded = share.new_empty(longest)
             padded[: len(share)] = share
         found = list(share.new_empty(self.size, longest).unbind())
+        self.barrier()  # when nothing is left that can fail here alone
         self._sending(lambda: dist.all_gather(found, padded.contiguous()), longest * share.itemsize)
         return [each[:size] for each, size in zip(found, sizes, strict=True)]
 
@@ -159,7 +163,6 @@ class Group:
         """
         if self.size == 1:
             return list(parcels)
-        self.barrier()
         arrived, operations = [], []
         for parcel in parcels:
             there = parcel.tensor if parcel.receiver == self.rank else None
@@ -170,6 +173,7 @@ class Group:
                 operations.append(dist.P2POp(dist.isend, parcel.tensor.to(device).contiguous(), parcel.receiver))
             arrived.append(replace(parcel, tensor=there))
         sent = sum(parcel.nbytes for parcel in parcels if parcel.sender == self.rank)
+        self.barrier()
         if operations:
             self._sending(lambda: [work.wait() for work in dist.batch_isend_irecv(operations)], sent)
         return arrived

@@ -195,10 +195,7 @@ def test_an_interrupted_run_leaves_nothing(
     else:
         monkeypatch.setattr(LlamaMLP, "forward", raising(KeyboardInterrupt()))
     assert status(call) == 130
-    assert capsys.readouterr() == (
-        "",
-        "\nError: interrupted: the same command with --resume continues.\n",
-    )  # a new line after "^C"
+    assert capsys.readouterr() == ("", "Error: interrupted: the same command with --resume continues.\n")
     assert sorted(path.name for path in call.folder.iterdir()) == ["new", "old"]
 
 

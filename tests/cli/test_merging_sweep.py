@@ -1,14 +1,19 @@
 """``hpa-merge sweep`` as a command: what it makes, what it prints, and what it refuses in the list of settings."""
 
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cases import Call
+from ranks import on_ranks
 
 from hpa_merge import HPAConfig, sweep
 from hpa_merge.cli import main
+from hpa_merge.cli.merging import outs_folder
 from hpa_merge.errors import ConfigError
+from hpa_merge.ranks import Group
 
 REPORT = "hpa_report.json"
 
@@ -139,3 +144,18 @@ def test_the_command_refuses_wrong_options_and_places(
     assert (call.folder / "runs").is_dir()  # it was there
     main(["sweep", "--help"])
     assert "SETTINGS is a YAML list" in capsys.readouterr().out
+
+
+def test_several_processes_leave_no_empty_folder(tmp_path: Path) -> None:
+    """Also if the first one, which makes and removes it, is late."""
+    runs = tmp_path / "runs"
+
+    def work(rank: int) -> None:
+        if rank == 0:
+            time.sleep(0.3)
+        with outs_folder(runs, []):
+            assert runs.is_dir()
+            Group.current().barrier()
+
+    assert on_ranks(2, work, tmp_path) == [None, None]
+    assert not runs.exists()

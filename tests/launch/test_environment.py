@@ -3,7 +3,7 @@
 import pytest
 
 from hpa_merge.errors import ConfigError
-from hpa_merge.launch.environment import SECONDS, find_place, timeout_in
+from hpa_merge.launch.environment import SECONDS, find_place, started_here, timeout_in
 
 TORCHRUN = {
     "RANK": "5",
@@ -62,6 +62,7 @@ def test_places(environment: dict[str, str], expected: tuple[object, ...]) -> No
     [
         {},
         {"RANK": "0", "WORLD_SIZE": "1"},
+        {"RANK": "", "WORLD_SIZE": ""},
         {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"},  # a batch script
         SLURM | {"SLURM_PTY_PORT": "40000"},  # a terminal on a node
         SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
@@ -102,6 +103,11 @@ def test_devices_and_threads() -> None:
     assert [shared.device(count) for count in (0, 1, 2, 4)] == [None, None, 1, 1]
     assert [bound.device(count) for count in (0, 1, 2)] == [None, 0, 1]  # Slurm shows a task its own device alone
     assert (shared.threads(16), shared.threads(3), bound.threads(8)) == (4, 1, 8)
+
+
+def test_what_nproc_has_started() -> None:
+    assert started_here(TORCHRUN | {"HPA_MERGE_NPROC": "8"})
+    assert not any(map(started_here, (TORCHRUN, {"HPA_MERGE_NPROC": "8"}, TORCHRUN | {"HPA_MERGE_NPROC": "2"})))
 
 
 def test_the_time_out() -> None:

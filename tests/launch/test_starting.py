@@ -1,9 +1,12 @@
 """launch/starting.py and cli/ranks.py: how many processes, how they end, and who tells."""
 
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 from cases import Call, content
@@ -11,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from hpa_merge.cli import main
 from hpa_merge.errors import ConfigError
+from hpa_merge.launch.environment import Place, timeout_in
 from hpa_merge.launch.starting import Ended, _of, check_count
 
 WORKERS = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -95,6 +99,41 @@ def test_commands_for_one_process(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert status("inspect", "nowhere") == 2
     assert "nowhere" in capsys.readouterr().err
+    monkeypatch.delenv("WORLD_SIZE")
+    for words, sentence in (("swep", "did you mean hpa-merge sweep?"), ("inspect", "RANK is set in the environment")):
+        assert status(words, "nowhere") == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_what_is_told_before_the_processes_meet(
+    make_call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interruption, by rank 0 or by the process of --nproc; a wrong environment, by one process of a machine."""
+
+    def interrupted(_: Place) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpa_merge.launch.meeting.meeting", interrupted)
+    for name, value in WORKERS.items():
+        monkeypatch.setenv(name, value)
+    words = make_call("llama").arguments
+    for rank, told in (("1", ""), ("0", "Error: interrupted: the same command with --resume continues.\n")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert status(*words) == 130
+        assert capsys.readouterr() == ("", told)
+        with monkeypatch.context() as patch:
+            patch.setattr("hpa_merge.launch.meeting.meeting", lambda _: timeout_in({"HPA_MERGE_TIMEOUT": "soon"}))
+            assert status(*words) == 2
+        assert capsys.readouterr().err.count("HPA_MERGE_TIMEOUT is 'soon'") == bool(told)
+    monkeypatch.setattr("hpa_merge.cli.main", lambda: None)
+    before = signal.getsignal(signal.SIGINT)
+    for count, handler in (("", before), ("2", signal.SIG_DFL)):
+        if count:
+            monkeypatch.setenv("HPA_MERGE_NPROC", count)
+        runpy.run_module("hpa_merge")
+        assert signal.getsignal(signal.SIGINT) == handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.gate

@@ -86,3 +86,21 @@ def test_an_error_ends_all(at: str, error: Exception | None, expected: Exception
     for found in (first, last):
         assert type(found) is type(expected)
         assert str(found).startswith(str(expected))
+
+
+def test_an_interruption_within_an_exchange_makes_no_other(tmp_path: Path) -> None:
+    """Or the library of the other rank would take that for a part of its own, and abort."""
+
+    def work(rank: int) -> str:
+        group = Group.current()
+        group.barrier()
+        if rank:
+            group.fail(KeyboardInterrupt())
+            os._exit(0)
+        with pytest.raises(RankError) as raised:
+            group.join(torch.zeros(40), [40, 40])
+        return str(raised.value)
+
+    first, second = on_ranks(2, work, tmp_path)
+    assert "one of the 2 processes of this run has ended or does not answer" in first
+    assert second is None
