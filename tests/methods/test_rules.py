@@ -208,7 +208,10 @@ def _run(folder: Path, *arguments: object) -> str:
 
 def test_a_new_rule_is_on_the_command_line(with_steep: Path) -> None:
     text = " ".join(_run(with_steep, "-m", "hpa_merge", "--help").split())
-    assert "[hpa|regmean|cgm|null-space|linear|safe-delta|model-tailor|blocks|random|energy|steep]" in text
+    assert (
+        "compared with: regmean, cgm, null-space, linear, safe-delta, model-tailor, blocks, random, energy, steep."
+        in text
+    )
     assert "Method steep: --steepness FLOAT The power of the energy. [default: 0.5]" in text
     assert "[hpa, regmean, cgm, null-space, safe-delta, steep: required]" in text
 
