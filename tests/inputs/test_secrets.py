@@ -164,7 +164,7 @@ def test_no_file_holds_a_password(stub: Stub, tests: list[str | Path], tmp_path:
 def test_the_command_that_a_report_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """What main gives a command as the words that were typed."""
     told: list[object] = []
-    monkeypatch.setattr("click.Command.main", lambda self, *words, **options: told.append(options["obj"]))
+    monkeypatch.setattr("click.Command.invoke", lambda self, context: told.append(context.obj))
     main(["a", "b", "--stats", f"https://me:{PASSWORD},x@host/v1?sig={PASSWORD}", f"--first=http://{PASSWORD}@h/x"])
     assert told == ["hpa-merge a b --stats https://host/v1 --first=http://h/x"]
 
