@@ -144,8 +144,8 @@ def test_verify_runs_the_code_only_if_told_so(pair: Pair, tmp_path: Path) -> Non
         path.write_text(path.read_text().replace("torch.tanh", "torch.sin"))
     problems = verify(pair.out, *changed, trust_remote_code=True).problems
     assert [problem for problem in problems if "code" in problem] == [
-        "The code that NEW brings is not that which the report says was run.",
-        "The code that OLD brings is not that which the report says was run.",
+        "The code that NEW brings is not the code that the report says was run.",
+        "The code that OLD brings is not the code that the report says was run.",
     ]
     assert "tinydec_parts.py is not NEW's, byte for byte." in problems
 
