@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 __all__ = ["counted", "listed_words", "plural", "singular"]
 
-HEAD = re.compile(r"([\w-]+)(?=$|,| (?:or|of|from|in|on|for|with|that|to)\b)")
+HEAD = re.compile(r"(?<![\w-])([\w-]++)(?=$|,| (?:or|of|from|in|on|for|with|that|to)\b)")
 """The nouns of a phrase: the last word, and the last before a comma or a preposition."""
 
 

@@ -189,7 +189,7 @@ class Group:
             exchange()
         except RuntimeError as error:  # gloo and NCCL raise no other for a connection that is lost
             self._failed = True
-            reason = re.sub(r"\[[^]]*\]:?[0-9]*", "", str(error)).strip().partition(". ")[0]  # without places in code
+            reason = re.sub(r"\[[^][]*\]:?[0-9]*", "", str(error)).strip().partition(". ")[0]  # without places in code
             raise RankError(_sentence(None, self.size, f"{' '.join(reason.split()):.100}")) from error
         self.sent += nbytes
 
