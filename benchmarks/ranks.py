@@ -130,7 +130,7 @@ def _most(samples: int, ranks: int) -> int:
 
 
 def total(model: Model, parts: Mapping[str, float], rates: Rates) -> dict[str, float]:
-    """Seconds of the whole merge: of what goes on at the same time, and of the longest of it in every unit."""
+    """Seconds of the whole merge: of what happens at the same time, only the longest in each unit counts."""
     disk = parts["reading"] + parts["writing"]
     running = sum(parts[name] for name in ("exchange", "forwards", "Gram matrices", "moving"))
     outside = 2.0 * model.outside * (2 / rates.read + 1 / rates.write)

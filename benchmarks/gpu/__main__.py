@@ -6,7 +6,7 @@ For each shape FOLDER gets a pair of random bfloat16 checkpoints (NEW is OLD cha
 tensor by tensor on the device; they stay and serve the next call. llava-7b needs 45 GB of disk. Each merge runs in a
 process of its own, once with its inputs in the page cache and once after they were dropped from it (as far as the
 system lets them be dropped); a tiny one goes before all others, so that none pays for the first loading of torch. The
-floors are measured beside them, on one device: forwards of a few blocks, matrix products, factorisations, reading and
+floors are measured next to them, on one device: forwards of a few blocks, matrix products, factorisations, reading and
 writing. With --nproc the merge runs on several GPUs. --json has the figures after every step. Exits with status 1 if a
 run failed or a target was missed.
 """

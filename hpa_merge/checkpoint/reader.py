@@ -47,8 +47,7 @@ class Checkpoint:
         config: config.json, parsed.
         tensors: by name, in the order of the shards, then of the offsets.
         shards: names of the weight files, sorted.
-        index: name of the index file; None for a single weight file. For an adapter as :func:`.laid_out` plans it,
-            adapter_config.json: like an index, it is written last.
+        index: name of the index file, or of a planned adapter's adapter_config.json; None for a single weight file.
         own_index: the content of ``index`` in OUT, if that is not the folder's.
         notes: what the user should know of the folder, a sentence each.
         tower: folder of the vision tower, if that is separate; its tensors may be among ``tensors``, and are then

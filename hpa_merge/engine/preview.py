@@ -33,16 +33,7 @@ def preview(request: MergeRequest, on_progress: Progress = silent) -> dict[Path,
     Raises:
         InputError, NumericalError: as the merge would.
     """
-    group = Group.current()
-    try:
-        return _preview(request, on_progress, group)
-    except BaseException as error:
-        group.fail(error)
-        raise
-
-
-def _preview(request: MergeRequest, on_progress: Progress, group: Group) -> dict[Path, PlanReport]:
-    with prepare(request, SHOWN, on_progress, group) as prepared:
+    with Group.taking_part() as group, prepare(request, SHOWN, on_progress, group) as prepared:
         linears, new, own = prepared.plan.linears, prepared.inputs.new, set[str]()
         for done, (unit, pairs) in enumerate(linears.items()):
             if done % group.size == group.rank:

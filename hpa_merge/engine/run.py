@@ -24,12 +24,8 @@ def merge_all(request: MergeRequest, render: Render, on_progress: Progress = sil
     Args:
         render: makes the files that people read.
     """
-    group = Group.current()
-    try:
+    with Group.taking_part() as group:
         return _merge_all(request, render, on_progress if group.is_first else silent, group)
-    except BaseException as error:
-        group.fail(error)
-        raise
 
 
 def _merge_all(request: MergeRequest, render: Render, on_progress: Progress, group: Group) -> dict[Path, MergeReport]:

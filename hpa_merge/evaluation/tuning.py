@@ -135,62 +135,42 @@ def tune(
         InputError, NumericalError, ResourceError: as the merge and the evaluation do; what is merged stays in the
             workplace, and the next tuning there uses as much of it as fits.
     """
-    group = Group.current()
-    try:
-        return _tune(request, out, suite, judge, goal, how, group, seed, keep_all, on_merge, on_answer)
-    except BaseException as error:
-        group.fail(error)
-        raise
-
-
-def _tune(
-    request: MergeRequest,
-    out: Path,
-    suite: Suite,
-    judge: Judge | Guard,
-    goal: Goal,
-    how: Answering,
-    group: Group,
-    seed: int,
-    keep_all: bool,
-    on_merge: Progress,
-    on_answer: Progress,
-) -> Tuning:
-    inputs = _inputs(request, suite, judge)
-    check_output(out, inputs.places, request.overwrite)
-    place = workplace(out)
-    if overlap([place], inputs.places):
-        raise OutputError(f"{place} would lie in an input, and inputs are never written to: choose another OUT.")
-    group.barrier()  # every rank has checked what is there
-    merging, left = taking_up(request, place), left_by_error(place)
-    group.barrier()
-    if group.is_first:
-        claim(place, resume=merging.resume)
-        remove_settings(left - request.outs.keys())
-    group.barrier()
-    models = [str(folder) for folder in (request.old, request.new, *request.outs)]
-    how = replace(how, base=request.old)
-    try:
-        reports = merge_all(replace(merging, page=False, reads=inputs.files), render, on_merge)
-        old, new, *others = evaluate(
-            models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer, group=group
-        )
-        settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
-        chosen = choose(settings, goal)
-        if chosen is not None and group.is_first:
-            on_merge("drawing the page" if request.page else "writing the report", 0, 1)
-            _draw(place / chosen, reports[place / chosen], out, page=request.page)
-            publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
-    except BaseException as error:
+    with Group.taking_part() as group:
+        inputs = _inputs(request, suite, judge)
+        check_output(out, inputs.places, request.overwrite)
+        place = workplace(out)
+        if overlap([place], inputs.places):
+            raise OutputError(f"{place} would lie in an input, and inputs are never written to: choose another OUT.")
+        group.barrier()  # every rank has checked what is there
+        merging, left = taking_up(request, place), left_by_error(place)
+        group.barrier()
         if group.is_first:
-            if isinstance(error, HPAError):
-                keep(place, request.outs)
-            vacate(place)
-        raise
-    if not keep_all and group.is_first:
-        clear(place, request.outs)
-    group.barrier()
-    return Tuning(old, new, settings, chosen, {folder.name: config for folder, config in request.outs.items()})
+            claim(place, resume=merging.resume)
+            remove_settings(left - request.outs.keys())
+        group.barrier()
+        models = [str(folder) for folder in (request.old, request.new, *request.outs)]
+        how = replace(how, base=request.old)
+        try:
+            reports = merge_all(replace(merging, page=False, reads=inputs.files), render, on_merge)
+            old, new, *others = evaluate(
+                models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer, group=group
+            )
+            settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
+            chosen = choose(settings, goal)
+            if chosen is not None and group.is_first:
+                on_merge("drawing the page" if request.page else "writing the report", 0, 1)
+                _draw(place / chosen, reports[place / chosen], out, page=request.page)
+                publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
+        except BaseException as error:
+            if group.is_first:
+                if isinstance(error, HPAError):
+                    keep(place, request.outs)
+                vacate(place)
+            raise
+        if not keep_all and group.is_first:
+            clear(place, request.outs)
+        group.barrier()
+        return Tuning(old, new, settings, chosen, {folder.name: config for folder, config in request.outs.items()})
 
 
 def taking_up(request: MergeRequest, place: Path) -> MergeRequest:

@@ -36,7 +36,7 @@ MARK = ".hpa-merge.tune"
 """The file by which a workplace is known for one; no setting can have that name."""
 
 MARK_BYTES = 1 << 20
-"""The mark is empty, or after an error has the names of the settings, as JSON: more are no mark."""
+"""The mark is empty, or after an error has the names of the settings, as JSON. A longer file is not a mark."""
 
 
 def workplace(out: Path) -> Path:
@@ -74,7 +74,7 @@ def claim(place: Path, *, resume: bool) -> None:
             mark = open_written(place / MARK, new=new)
         except FileNotFoundError:
             raise OutputError(
-                f"{place} is no folder of a tuning that was interrupted: move it away, or choose another OUT."
+                f"{place} is not the folder of a tuning that was interrupted: move it away, or choose another OUT."
             ) from None
         try:
             os.truncate(mark, 0)

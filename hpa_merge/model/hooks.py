@@ -155,7 +155,7 @@ class ActivationHooks:
         return bool(self._waiting)
 
     def _forget(self) -> None:
-        """Drop what was gathered, but for what is wanted later."""
+        """Drop what was gathered, except what is wanted later."""
         self._gathered = {readers: kept for readers, kept in self._gathered.items() if self._waiting & {*readers}}
 
     def _join(self, parts: Sequence[Curvature]) -> Curvature:

@@ -6,7 +6,8 @@ in the same order, from one thread. No sum is taken on the way: what is exchange
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, final
 
@@ -76,6 +77,17 @@ class Group:
         if not dist.is_available() or not dist.is_initialized():
             return cls.alone()
         return cls(dist.get_rank(), dist.get_world_size())
+
+    @classmethod
+    @contextmanager
+    def taking_part(cls) -> Iterator["Group"]:
+        """The :meth:`current` group; an error that ends the block is told to the other ranks, which end with it."""
+        group = cls.current()
+        try:
+            yield group
+        except BaseException as error:
+            group.fail(error)
+            raise
 
     @property
     def is_first(self) -> bool:
