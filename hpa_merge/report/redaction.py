@@ -21,7 +21,7 @@ from hpa_merge.report.walking import mapped
 
 __all__ = ["for_others", "is_local_in", "named_template", "places_in"]
 
-PARTS = ("safety", "task", "run", "history", "evaluation")
+PARTS = ("safety", "task", "run", "history", "evaluation", "benchmarks")
 """The fields of a report that may hold paths, apart from the option ``chat_template``."""
 
 QUOTED = re.compile(r"""(['"`])((?:file://|~[\w.-]*|\.{1,2})?/[^'"`\n]+|[A-Za-z]:\\[^'"`\n]+)\1""")
@@ -144,6 +144,8 @@ def _places(report: MergeReport) -> Iterator[str]:
             yield template
         if isinstance(part.evaluation, dict):
             yield from _places_of(part.evaluation, _on_hub(report))
+    for source in report.benchmarks.sources if report.benchmarks else ():
+        yield from (name for name in (source.file, source.model) if name not in _on_hub(report))
     if "file" in report.run.statistics:
         yield report.run.statistics["file"]
 

@@ -1,0 +1,194 @@
+"""Reads files of results into the report's benchmarks: a row for each metric of each task, a score for each model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, final
+
+from hpa_merge.errors import EvaluationError
+from hpa_merge.report.benchmarks import BENCHMARKS, ROLES, Benchmark, Benchmarks, Role, Source, comparable
+from hpa_merge.report.evaluation import MARK
+from hpa_merge.report.harness.files import Given, content_of, named
+from hpa_merge.report.harness.found import Found, Row
+from hpa_merge.report.harness.inspect_ai import is_inspect, read_inspect
+from hpa_merge.report.harness.lm_eval import is_lm_eval, read_lm_eval
+from hpa_merge.report.harness.roles import role_of
+from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.words import counted, listed_words, shortened
+
+__all__ = ["Results", "read_results"]
+
+READERS = ((is_inspect, read_inspect), (is_lm_eval, read_lm_eval))
+"""How a JSON object is recognised, and what reads it; another harness is one more row."""
+
+NAME = 500
+"""The most characters of a name."""
+
+HARNESSES = "hpa-merge eval, lm-evaluation-harness, lmms-eval or inspect-ai"
+
+Key = tuple[str, str, str, str]
+"""Harness, task, metric, setup."""
+
+
+@final
+@dataclass(frozen=True)
+class Results:
+    """What the files hold.
+
+    Attributes:
+        benchmarks: of other harnesses; None if no file is from one.
+        own: the file of ``hpa-merge eval --json`` or ``tune --json``; None if there is none.
+    """
+
+    benchmarks: Benchmarks | None
+    own: Path | None
+
+
+@final
+@dataclass
+class _Collected:
+    """The scores so far, and the file of each."""
+
+    rows: dict[Key, Benchmark] = field(default_factory=dict)
+    files: dict[tuple[Key, Role], Path] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_results(given: Sequence[Given], report: MergeReport, out: Path) -> Results:
+    """Read files and folders of results.
+
+    Args:
+        given: what to read; in a folder, only what has the shape of results.
+        report: of ``out``; its names tell the models apart.
+        out: the merged folder.
+
+    Raises:
+        EvaluationError: a file cannot be read, is about another model, or gives another value than an earlier one.
+    """
+    collected, own = _Collected(), list[Path]()
+    for one in given:
+        before, first = len(collected.sources) + len(own), len(collected.sources)
+        for path, alone in named(one):
+            _take(path, one, alone, report, out, collected, own)
+        if len(collected.sources) + len(own) == before:
+            left_out = f" ({'; '.join(collected.notes[-3:])})" if collected.notes else ""
+            raise EvaluationError(
+                f"{one.path} has no results of OLD, NEW or OUT{left_out}: give a file or a folder of {HARNESSES}, or "
+                f"say whose results these are, as out={one.path}."
+            )
+        models = dict.fromkeys(source.model for source in collected.sources[first:] if source.model)
+        if one.role and len(models) > 1:
+            raise EvaluationError(
+                f"{one.path} has results of {shortened(models)}, and not all can be {one.role.upper()}: give the files "
+                "of one model."
+            )
+    if len(own) > 1:
+        raise EvaluationError(f"{own[0]} and {own[1]} are both from hpa-merge eval: give one, which has all models.")
+    if not collected.sources:
+        return Results(None, own[0] if own else None)
+    if len(collected.rows) > BENCHMARKS:
+        raise EvaluationError(f"the files have {len(collected.rows)} scores, and at most {BENCHMARKS} fit: give fewer.")
+    rows = tuple(collected.rows.values())
+    notes = tuple(dict.fromkeys([*collected.notes, *_apart(rows)]))
+    return Results(Benchmarks(rows, tuple(collected.sources), notes), own[0] if own else None)
+
+
+def _take(
+    path: Path, given: Given, alone: bool, report: MergeReport, out: Path, collected: _Collected, own: list[Path]
+) -> None:
+    """Take a file up; one that was only found in a folder may be something else.
+
+    Raises:
+        EvaluationError: as :func:`read_results`.
+    """
+    try:
+        content = content_of(path)
+        if isinstance(content, dict) and content.get("format") == MARK:
+            if alone:
+                own.append(path)
+            return
+        found = _found(content)
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
+    except (ValueError, OverflowError) as error:
+        if alone:
+            raise EvaluationError(f"{path} cannot be used ({error}).") from error
+        collected.notes.append(f"{path} was left out: {error}.")
+        return
+    if found is None:
+        if alone:
+            raise EvaluationError(f"{path} holds no results of an evaluation: give a file of {HARNESSES}.")
+        return
+    role = given.role or role_of(found, path, report, out)
+    if role is None:
+        about = f"is about {found.model!r}" if found.model else "names no model"
+        if alone:
+            raise EvaluationError(
+                f"{path} {about}, which is not OLD ({report.run.old}), NEW ({report.run.new}) or OUT ({out}): give the "
+                f"results of one of them, or say which one it is, as out={path}."
+            )
+        collected.notes.append(f"{path} was left out: it {about}, which is not OLD, NEW or OUT.")
+        return
+    collected.sources.append(Source(role, str(path), found.harness, found.version, found.model))
+    collected.notes += [f"{path}: {note}." for note in found.notes]
+    for row in found.rows:
+        _put(row, found, role, path, collected)
+
+
+def _found(content: Any) -> Found | None:
+    """What the content of a file says; None if no harness has written it.
+
+    Raises:
+        ValueError: the run that wrote it was not complete, or a name is too long.
+    """
+    if not isinstance(content, dict):
+        return None
+    found = next((read(content) for has_shape, read in READERS if has_shape(content)), None)
+    names = ((row.task, row.metric, row.setup, row.group) for row in found.rows) if found else ()
+    if any(len(name) > NAME for of_row in names for name in of_row):
+        raise ValueError(f"a name in it is longer than {NAME} characters")
+    return found
+
+
+def _put(row: Row, found: Found, role: Role, path: Path, collected: _Collected) -> None:
+    """Add a score to its row.
+
+    Raises:
+        EvaluationError: another file has another score for it.
+    """
+    key = (found.harness, row.task, row.metric, row.setup)
+    there = collected.rows.get(key) or Benchmark(*key, row.better, row.group)
+    earlier = there.of(role)
+    if earlier is not None and earlier != row.score:
+        raise EvaluationError(
+            f"{collected.files[key, role]} and {path} have {earlier.value:.4g} and {row.score.value:.4g} for "
+            f"{there.name} of {role.upper()}: leave one of them out."
+        )
+    collected.files.setdefault((key, role), path)
+    collected.rows[key] = replace(there, **{role: row.score})  # type: ignore[arg-type]
+
+
+def _apart(rows: Sequence[Benchmark]) -> Iterator[str]:
+    """What cannot be compared, and why."""
+    setups: dict[tuple[str, str], dict[Role, set[str]]] = {}
+    for row in rows:
+        for role in ROLES:
+            if row.of(role) is not None:
+                setups.setdefault((row.harness, row.task), {}).setdefault(role, set()).add(row.setup)
+        scores = [(role.upper(), score) for role in ROLES if (score := row.of(role)) is not None]
+        if any(not comparable(scores[0][1], score) for _, score in scores[1:]):
+            sizes = (f"{score.samples or 'an unknown number of'} samples with {role}" for role, score in scores)
+            yield f"{row.name} has {listed_words(sizes)}: the scores are shown, and not compared."
+    for (_, task), of_roles in setups.items():
+        if len(set(map(frozenset, of_roles.values()))) > 1:
+            asked = (f"{role.upper()} with {shortened(sorted(of_role))}" for role, of_role in of_roles.items())
+            yield f"{task} was not asked in one way ({'; '.join(asked)}): scores of different ways are not compared."
+
+
+def told(benchmarks: Benchmarks) -> list[str]:
+    """A line for each file: whose results it has, and from where."""
+    return [
+        f"{source.file}: {source.role.upper()}, by {source.harness}{f' {source.version}' if source.version else ''}"
+        for source in benchmarks.sources
+    ] + [f"{counted(len(benchmarks.rows), 'score')} of {counted(len({row.task for row in benchmarks.rows}), 'task')}."]
