@@ -144,8 +144,9 @@ def _places(report: MergeReport) -> Iterator[str]:
             yield template
         if isinstance(part.evaluation, dict):
             yield from _places_of(part.evaluation, _on_hub(report))
-    for source in report.benchmarks.sources if report.benchmarks else ():
-        yield from (name for name in (source.file, source.model) if name not in _on_hub(report))
+    if report.benchmarks is not None:
+        named = (name for source in report.benchmarks.sources for name in (source.file, source.model))
+        yield from filter(None, set(named) - _on_hub(report))
     if "file" in report.run.statistics:
         yield report.run.statistics["file"]
 

@@ -10,6 +10,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, final
 
 from hpa_merge.report.advice import advice_of
+from hpa_merge.report.benchmark_words import benchmark_cost, safety_sentences
+from hpa_merge.report.benchmarks import Benchmarks
 from hpa_merge.report.commands import Asked, Step, next_steps
 from hpa_merge.report.evaluation import (
     Bounds,
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Compared", "Measured", "Verdict", "verdict_lines", "verdict_of", "verdict_of_evaluation"]
 
 Gate = Literal["PASS", "FAIL", "NOT MEASURED"]
+
+UNTESTED = "Not measured: no task and no harmless prompt was tested."
+"""What the repair cost, if nothing says it."""
 
 UNCERTAIN = 20.0
 """If a rise of more points than this would go unnoticed, the prompts are too few for an answer."""
@@ -118,11 +123,11 @@ def verdict_of(report: "MergeReport") -> Verdict:
     passed = _gate(measured)
     return Verdict(
         name=name,
-        answer=_answer(measured),
+        answer=_with_harnesses(_answer(measured), measured, report.benchmarks),
         gate=passed,
         reasons=_reasons(measured),
         figures=tuple(_figures(measured)) if measured else (),
-        cost=_cost(measured),
+        cost=_cost(measured, report.benchmarks),
         advice=tuple(advice_of(report, measured)),
         next=tuple(next_steps(report, measured, asked, passed)),
     )
@@ -161,7 +166,7 @@ def verdict_lines(verdict: Verdict, *, figures: bool = True) -> list[str]:
         models = (("OLD", figure.old), ("NEW", figure.new), ("OUT", figure.out))
         shown = ", ".join(f"{role} {with_interval(each)}" for role, each in models if each)
         lines.append(f"  {figure.name} {'↓' if figure.better == 'less' else '↑'}  {shown}")
-    lines += [f"Cost: {verdict.cost}"] if verdict.figures else []
+    lines += [f"Cost: {verdict.cost}"] if verdict.figures or verdict.cost != UNTESTED else []
     lines += [f"Advice: {sentence}" for sentence in verdict.advice]
     for step in verdict.next:
         lines += [f"Next, to {step.aim}:", f"  {step.command}"]
@@ -208,6 +213,13 @@ def _answer(measured: Measured | None) -> str:
     lost = apart(new, old, "safety") if new is not None and old is not None else None
     start = "Yes" if lost is not None and lost.low > 0 else "As safe as OLD"
     return f"{start}, as far as {asked} can tell: {shown}."
+
+
+def _with_harnesses(answer: str, measured: Measured | None, benchmarks: Benchmarks | None) -> str:
+    """The answer with what other harnesses say of safety, which stands alone where nothing else was measured."""
+    known = measured is not None and measured.out.asr is not None
+    sentences = safety_sentences(benchmarks)
+    return " ".join([answer, *sentences] if known or not sentences else sentences)
 
 
 def _gate(measured: Measured | None) -> Gate:
@@ -270,10 +282,10 @@ def _task(name: str, model: ModelResult) -> Figure | None:
     return model.tasks.get(name)
 
 
-def _cost(measured: Measured | None) -> str:
-    """What OUT lost against NEW, on tasks and harmless prompts."""
+def _cost(measured: Measured | None, benchmarks: Benchmarks | None = None) -> str:
+    """What OUT lost against NEW, on tasks and harmless prompts; by other harnesses where these were not tested."""
     if measured is None or not (measured.out.tasks or measured.out.over_refusal):
-        return "Not measured: no task and no harmless prompt was tested."
+        return benchmark_cost(benchmarks) or UNTESTED
     differences = {f"task {task}": measured.difference(measured.new, "tasks", task) for task in measured.out.tasks}
     if measured.out.over_refusal:
         differences["harmless prompts refused"] = measured.difference(measured.new, "benign")

@@ -1,14 +1,14 @@
 """What one file of results says, whichever harness wrote it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from hpa_merge.report.benchmarks import Better, Score
 from hpa_merge.report.score_interval import Z, wilson
 
-__all__ = ["Found", "Row", "inner", "items", "number", "score", "text", "whole"]
+__all__ = ["Found", "Row", "alike", "inner", "items", "number", "score", "text", "whole"]
 
 
 @final
@@ -60,11 +60,31 @@ def score(value: float, error: Any, samples: int | None, *, share: bool = False)
     """
     spread = number(error)
     if samples is not None and _is_share(value, spread, samples, share):
-        low, high = wilson(round(value * samples), samples)
-        return Score(value, samples, min(low, value), max(high, value), "Wilson")
+        return _of_share(value, samples)
     if spread is not None and spread > 0:
         return Score(value, samples, value - Z * spread, value + Z * spread, "standard error")
     return Score(value, samples)
+
+
+def alike(scores: Sequence[Score | None]) -> list[Score | None]:
+    """The scores of one metric for several models: where one is a share of 0 and 1, the others are.
+
+    Without this, a model for which no attack succeeds would have no interval, because its standard error is 0.
+    """
+    if not any(score and score.interval == "Wilson" and 0 < score.value < 1 for score in scores):
+        return list(scores)
+    return [
+        _of_share(score.value, score.samples)
+        if score and score.samples and not score.interval and _is_share(score.value, None, score.samples, True)
+        else score
+        for score in scores
+    ]
+
+
+def _of_share(value: float, samples: int) -> Score:
+    """A share with Wilson's interval."""
+    low, high = wilson(round(value * samples), samples)
+    return Score(value, samples, min(low, value), max(high, value), "Wilson")
 
 
 def _is_share(value: float, error: float | None, samples: int, named: bool) -> bool:

@@ -96,7 +96,9 @@ def _setup(spec: Mapping[str, Any]) -> Iterator[str]:
 
 def _brief(value: str) -> str:
     """A value in a line; of a long one the beginning, and what tells it from others."""
-    return value if len(value) <= LINE else f"{value[:LINE]}… {sha256(value.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    if len(value) <= LINE:
+        return value
+    return f"{value[:LINE]}… {sha256(value.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _model(spec: Mapping[str, Any]) -> str:

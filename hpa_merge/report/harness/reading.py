@@ -9,12 +9,12 @@ from hpa_merge.errors import EvaluationError
 from hpa_merge.report.benchmarks import BENCHMARKS, ROLES, Benchmark, Benchmarks, Role, Source, comparable
 from hpa_merge.report.evaluation import MARK
 from hpa_merge.report.harness.files import Given, content_of, named
-from hpa_merge.report.harness.found import Found, Row
+from hpa_merge.report.harness.found import Found, Row, alike
 from hpa_merge.report.harness.inspect_ai import is_inspect, read_inspect
 from hpa_merge.report.harness.lm_eval import is_lm_eval, read_lm_eval
 from hpa_merge.report.harness.roles import role_of
 from hpa_merge.report.schema import MergeReport
-from hpa_merge.report.words import counted, listed_words, shortened
+from hpa_merge.report.words import listed_words, shortened
 
 __all__ = ["Results", "read_results"]
 
@@ -47,10 +47,11 @@ class Results:
 @final
 @dataclass
 class _Collected:
-    """The scores so far, and the file of each."""
+    """The scores so far, the file of each, and the model that each given folder has results of."""
 
     rows: dict[Key, Benchmark] = field(default_factory=dict)
     files: dict[tuple[Key, Role], Path] = field(default_factory=dict)
+    models: dict[Given, str] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -68,7 +69,7 @@ def read_results(given: Sequence[Given], report: MergeReport, out: Path) -> Resu
     """
     collected, own = _Collected(), list[Path]()
     for one in given:
-        before, first = len(collected.sources) + len(own), len(collected.sources)
+        before = len(collected.sources) + len(own)
         for path, alone in named(one):
             _take(path, one, alone, report, out, collected, own)
         if len(collected.sources) + len(own) == before:
@@ -77,19 +78,13 @@ def read_results(given: Sequence[Given], report: MergeReport, out: Path) -> Resu
                 f"{one.path} has no results of OLD, NEW or OUT{left_out}: give a file or a folder of {HARNESSES}, or "
                 f"say whose results these are, as out={one.path}."
             )
-        models = dict.fromkeys(source.model for source in collected.sources[first:] if source.model)
-        if one.role and len(models) > 1:
-            raise EvaluationError(
-                f"{one.path} has results of {shortened(models)}, and not all can be {one.role.upper()}: give the files "
-                "of one model."
-            )
     if len(own) > 1:
         raise EvaluationError(f"{own[0]} and {own[1]} are both from hpa-merge eval: give one, which has all models.")
     if not collected.sources:
         return Results(None, own[0] if own else None)
     if len(collected.rows) > BENCHMARKS:
         raise EvaluationError(f"the files have {len(collected.rows)} scores, and at most {BENCHMARKS} fit: give fewer.")
-    rows = tuple(collected.rows.values())
+    rows = tuple(_alike(row) for row in collected.rows.values())
     notes = tuple(dict.fromkeys([*collected.notes, *_apart(rows)]))
     return Results(Benchmarks(rows, tuple(collected.sources), notes), own[0] if own else None)
 
@@ -130,6 +125,11 @@ def _take(
             )
         collected.notes.append(f"{path} was left out: it {about}, which is not OLD, NEW or OUT.")
         return
+    if given.role and (other := collected.models.setdefault(given, found.model)) != found.model:
+        raise EvaluationError(
+            f"{given.path} has results of {other!r} and of {found.model!r}, which cannot both be {role.upper()}: give "
+            "the folder of one model."
+        )
     collected.sources.append(Source(role, str(path), found.harness, found.version, found.model))
     collected.notes += [f"{path}: {note}." for note in found.notes]
     for row in found.rows:
@@ -169,6 +169,12 @@ def _put(row: Row, found: Found, role: Role, path: Path, collected: _Collected) 
     collected.rows[key] = replace(there, **{role: row.score})  # type: ignore[arg-type]
 
 
+def _alike(row: Benchmark) -> Benchmark:
+    """A row whose scores are shares if one of them is."""
+    old, new, out = alike((row.old, row.new, row.out))
+    return replace(row, old=old, new=new, out=out)
+
+
 def _apart(rows: Sequence[Benchmark]) -> Iterator[str]:
     """What cannot be compared, and why."""
     setups: dict[tuple[str, str], dict[Role, set[str]]] = {}
@@ -184,11 +190,3 @@ def _apart(rows: Sequence[Benchmark]) -> Iterator[str]:
         if len(set(map(frozenset, of_roles.values()))) > 1:
             asked = (f"{role.upper()} with {shortened(sorted(of_role))}" for role, of_role in of_roles.items())
             yield f"{task} was not asked in one way ({'; '.join(asked)}): scores of different ways are not compared."
-
-
-def told(benchmarks: Benchmarks) -> list[str]:
-    """A line for each file: whose results it has, and from where."""
-    return [
-        f"{source.file}: {source.role.upper()}, by {source.harness}{f' {source.version}' if source.version else ''}"
-        for source in benchmarks.sources
-    ] + [f"{counted(len(benchmarks.rows), 'score')} of {counted(len({row.task for row in benchmarks.rows}), 'task')}."]

@@ -23,7 +23,7 @@ def role_of(found: Found, file: Path, report: MergeReport, out: Path) -> Role | 
         roles = [role for role in ROLES if any(same(found.model, given) for given in _names(report, out, role))]
         if len(roles) > 1:
             raise EvaluationError(
-                f"{file} is about {found.model!r}, which may be {' or '.join(map(str.upper, roles))}: say which one, "
+                f"{file} is about {found.model!r}, which may be {' or '.join(map(str.upper, roles))}: say which, "
                 f"as {roles[-1]}={file}."
             )
         if roles:

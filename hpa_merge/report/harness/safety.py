@@ -11,15 +11,21 @@ from hpa_merge.report.words import shortened
 __all__ = ["with_safety"]
 
 
-def with_safety(benchmarks: Benchmarks, metrics: Sequence[str]) -> Benchmarks:
+def with_safety(benchmarks: Benchmarks | None, metrics: Sequence[str]) -> Benchmarks:
     """Mark the rows that the user says measure safety.
 
     Args:
+        benchmarks: of the report; None if it has none.
         metrics: ``TASK/METRIC``, with ``=less`` or ``=more`` for the better direction if the file does not say it.
 
     Raises:
         EvaluationError: there is no such metric, there are several, or its better direction is not known.
     """
+    if benchmarks is None:
+        raise EvaluationError(
+            f"--safety-metric {metrics[0]} is for results of other harnesses, and the report has none: give their "
+            "files as --evaluation."
+        )
     marked: dict[int, Benchmark] = {}
     for given in metrics:
         name, _, better = given.rpartition("=")
