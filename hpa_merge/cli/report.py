@@ -7,6 +7,7 @@ import click
 from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_out
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar
+from hpa_merge.cli.tracking import TRACK, tracked, tracker_of
 from hpa_merge.printable import printable
 
 
@@ -29,6 +30,7 @@ from hpa_merge.printable import printable
     help="A metric of another harness that measures safety, and what is better if the file lacks it. Repeatable.",
 )
 @click.option("--to", type=FILE, help="Write into this folder, and leave OUT unchanged.")
+@TRACK
 @options(QUIET)
 def report_command(
     out: Path,
@@ -37,6 +39,7 @@ def report_command(
     name: str | None,
     safety_metrics: tuple[str, ...],
     to: Path | None,
+    track: str | None,
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -48,17 +51,20 @@ def report_command(
     if more and not evaluation:
         raise click.UsageError(f"{more[0]} is one argument too many: give files of results as --evaluation.")
     refuse_out(out)
+    tracker = tracker_of(track)
     with libraries(verbose, downloads=not quiet):
         from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
         from hpa_merge.report.benchmark_words import source_facts
         from hpa_merge.report.verdict import verdict_lines
+        from hpa_merge.tracking import of_report
 
         with progress_bar(quiet, "report") as on_progress:
             on_progress("drawing the page", 0, 1)
             report = write_report(out, evaluation=(*evaluation, *more), name=name, safety_metrics=safety_metrics, to=to)
     added = report.benchmarks if evaluation or safety_metrics else None
     tell_notes(added.notes if added else (), quiet)
+    tracked(tracker, lambda: of_report(report), quiet)
     if quiet:
         return
     if added is not None:

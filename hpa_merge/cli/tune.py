@@ -28,6 +28,7 @@ from hpa_merge.cli.model_options import (
 from hpa_merge.cli.ranks import hand_over, is_first
 from hpa_merge.cli.settings import read_settings
 from hpa_merge.cli.terminal import FILE, HELP, complain, folders, libraries, options, progress_bar
+from hpa_merge.cli.tracking import tracked, tracker_of
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.candidates import candidates, split_names
 
@@ -91,6 +92,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
     refuse_model(old, "OLD", adapter=False)
     refuse_model(new, "NEW", adapter=True)
     refuse_tests(given, {"map": config.map, "ignore_field": config.ignore_field, "image_folder": paths["image_folder"]})
+    tracker = tracker_of(given["track"])
     with libraries(verbose, downloads=not quiet, encoding=True):
         from rich.console import Console
 
@@ -112,6 +114,8 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         from hpa_merge.report.commands import command_words
         from hpa_merge.report.evaluation import Bounds, Evaluation
         from hpa_merge.report.facts import options_of_out
+        from hpa_merge.report.schema import read_report
+        from hpa_merge.tracking import of_tuning
 
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:
@@ -172,6 +176,11 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         draw_curve(references, found.settings, found.chosen, goal.max_asr, given["plot"], methods)
     tell_notes((*notes, *evaluation.notes), quiet)
     console.print(curve_table(references, found.settings, found.chosen, goal.max_asr, methods))
+    tracked(
+        tracker,
+        lambda: of_tuning(evaluation, None if found.chosen is None else read_report(out), str(out), page=given["page"]),
+        quiet,
+    )
     if found.chosen is None:
         complain("no setting keeps the goal, and no OUT was made: try others with --settings, or allow more.")
         sys.exit(FAILED)

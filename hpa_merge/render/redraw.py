@@ -1,7 +1,7 @@
 """Draws the page and the pictures of a merged folder again, with the results of an evaluation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,14 +90,15 @@ def write_report(
 
 
 def _measured(
-    report: MergeReport, out: Path, files: Sequence[str | Path], name: str | None, metrics: Sequence[str]
+    report: MergeReport, out: Path, given: Iterable[str | Path], name: str | None, safety_metrics: Iterable[str]
 ) -> MergeReport:
     """A report with the results in some files; the arguments are those of :func:`write_report`.
 
     Raises:
         EvaluationError: a file cannot be used, or an argument is for files that were not given.
     """
-    found = read_results([given_of(file) for file in files], report, out)
+    files, metrics = [given_of(file) for file in given], list(safety_metrics)
+    found = read_results(files, report, out)
     if found.own is not None:
         report = with_evaluation(report, out, found.own, name)
     elif name is not None:

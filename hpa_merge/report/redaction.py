@@ -8,7 +8,7 @@ that ``hpa-merge verify`` checks. The model card is always made from such a repo
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, final
@@ -19,7 +19,7 @@ from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.walking import mapped
 
-__all__ = ["for_others", "is_local_in", "named_template", "places_in"]
+__all__ = ["evaluation_for_others", "for_others", "is_local_in", "named_template", "places_in"]
 
 PARTS = ("safety", "task", "run", "history", "evaluation", "benchmarks")
 """The fields of a report that may hold paths, apart from the option ``chat_template``."""
@@ -55,7 +55,7 @@ HIDDEN = "not shown"
 
 def for_others(report: MergeReport) -> MergeReport:
     """The report with the last part of each local path instead of the path; equal to it if there is none."""
-    places = _Names.of(report)
+    places = _Names.of(_places(report))
     changed = {part: _cleaned(getattr(report, part), places) for part in PARTS}
     run = changed["run"]
     adapter = _adapter(report.run.adapter, report.run.old in report.run.commits, places)
@@ -74,6 +74,13 @@ def for_others(report: MergeReport) -> MergeReport:
     return dataclasses.replace(report, **changed)
 
 
+def evaluation_for_others(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation likewise, as JSON; the names of models on the Hub have no folder."""
+    names = _Names.of(_places_of(evaluation, set()))
+    cleaned: dict[str, Any] = _without_addresses(_cleaned(dict(evaluation), names))
+    return cleaned
+
+
 def named_template(config: dict[str, Any]) -> dict[str, Any]:
     """The options of a merge, with the last part of the chat template's path instead of the path."""
     given = config.get("chat_template")
@@ -83,7 +90,7 @@ def named_template(config: dict[str, Any]) -> dict[str, Any]:
 def is_local_in(report: MergeReport, text: str) -> bool:
     """Whether a text, which may be Markdown, holds a local path of the machine that made the report."""
     bases = {found[2] for each in _rounds(report) if (found := BASE.search(each.adapter))}
-    hidden = {*_Names.of(report).names, *filter(_has_folder, bases - _on_hub(report))}
+    hidden = {*_Names.of(_places(report)).names, *filter(_has_folder, bases - _on_hub(report))}
     plain = text.replace("\\", "")
     return any(place in plain for place in hidden) or ROOTED.search(plain) is not None
 
@@ -123,8 +130,8 @@ class _Names:
     pattern: re.Pattern[str]
 
     @classmethod
-    def of(cls, report: MergeReport) -> "_Names":
-        found = {form: _name(place) for place in _places(report) for form in (place, str(PurePath(place)))}
+    def of(cls, places: Iterable[str]) -> "_Names":
+        found = {form: _name(place) for place in places for form in (place, str(PurePath(place)))}
         names = {place: found[place] for place in sorted(found, key=len, reverse=True) if _has_folder(place)}
         any_of = "|".join(map(re.escape, names)) or "(?!)"
         return cls(names, re.compile(rf"(?<![\w/.-])(?:{any_of})(?![\w-])"))

@@ -17,7 +17,7 @@ FLOORS: tuple[set[str], ...] = (
     {"inputs"},
     {"report"},
     {"engine", "render"},
-    {"evaluation", "verification"},
+    {"evaluation", "tracking", "verification"},
     {"publishing"},
     {"demo"},
     {"api"},

@@ -79,7 +79,7 @@ def _rows(content: Mapping[str, Any], notes: list[str], shares: tuple[str, ...])
 
 def _groups(content: Mapping[str, Any]) -> dict[str, str]:
     """The group that each task is a part of, as far as that group has a mean."""
-    found = {}
+    found: dict[str, str] = {}
     for group, tasks in inner(content, "group_subtasks").items():
         values = inner(content, "results", group) or inner(content, "groups", group)
         has_mean = any(number(value) is not None for key, value in values.items() if key not in NO_METRICS)
