@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import final
 
+from hpa_merge.config import uses
 from hpa_merge.files.names import REPORT
 from hpa_merge.render.figures import figures_of as drawn_figures
 from hpa_merge.render.folder import PAGE
@@ -62,7 +63,7 @@ def of_report(report: MergeReport, *, page: bool = True) -> Tracked:
         page: with the page.
     """
     shared = for_others(report)
-    verdict = replace(shared.verdict, name=_name(shared.run.out))
+    verdict = shared.verdict
     files = {REPORT: shared.to_json().encode("utf-8", "backslashreplace")}
     if page:
         files[PAGE] = page_of(shared, drawn_figures(shared)).encode("utf-8", "backslashreplace")
@@ -134,7 +135,8 @@ def of_tuning(evaluation: Evaluation, report: MergeReport | None, out: str, *, p
 def _parameters(report: MergeReport) -> Iterator[tuple[str, str]]:
     """The options, the inputs and what the merge ran with."""
     for name, value in report.config.items():
-        yield name, option_text(value)
+        if uses(report.method, name):
+            yield name, option_text(value)
     run = report.run
     yield from {"old": run.old, "new": run.new, "architecture": report.architecture, "device": run.device}.items()
     for name, value in {"dtype": run.dtype, "adapter": run.adapter}.items():

@@ -17,6 +17,7 @@ import torch
 from adapters import lora, make_adapter
 from cases import TinyCase, content
 from evaluation_cases import jsonl, lines, status
+from fake_trackers import install
 
 from hpa_merge import HPAConfig, merge, verify
 from hpa_merge.evaluation import collecting, judges, tuning
@@ -103,7 +104,9 @@ def job(
     return Job(tiny("llama"), tmp_path, safety, task)
 
 
-def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_within_the_goal_becomes_out(
+    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs = ["--json", job.folder / "r.json", "--plot", job.folder / "curve.svg"]
     assert job.run("--max-asr", 100, *outputs) == 0
     printed = capsys.readouterr()
@@ -136,7 +139,11 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
     assert "Next, to publish it:" in printed.out
     drawn = (job.folder / "curve.svg").read_text()
     assert drawn.startswith("<svg")
-    assert job.run("--max-asr", 100, *outputs, "--overwrite", "-q") == 0
+    tracked = install(monkeypatch)
+    assert job.run("--max-asr", 100, *outputs, "--overwrite", "-q", "--track", "mlflow") == 0
+    assert [run.name for run in tracked.runs] == ["tune out", "old", "new", "all-old", "half", "all-new"]
+    assert tracked.runs[0].parameters["chosen"] == "all-new"
+    assert tracked.runs[3].parameters["p_max"] == "100"
     assert (job.folder / "curve.svg").read_text() == drawn
 
 
