@@ -114,7 +114,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
         from hpa_merge.api import evaluate
         from hpa_merge.cli.tables.evaluation import evaluation_table
         from hpa_merge.cli.tables.verdict import verdict_of_models, verdict_text
-        from hpa_merge.tracking import of_evaluation
+        from hpa_merge.tracking.content import of_evaluation
 
         with progress_bar(quiet, "evaluating") as on_progress:
             evaluation = evaluate(

@@ -154,7 +154,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
         from hpa_merge.render.folder import PAGE, render
-        from hpa_merge.tracking import of_report
+        from hpa_merge.tracking.content import of_report
 
         console = Console(quiet=quiet)
         if given["dry_run"]:
@@ -208,7 +208,7 @@ def sweep_command(
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
         from hpa_merge.render.folder import render
-        from hpa_merge.tracking import of_reports
+        from hpa_merge.tracking.content import of_reports
 
         console = Console(quiet=quiet)
         with outs_folder(folder, [Path(old), Path(new)]):

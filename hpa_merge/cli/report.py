@@ -1,5 +1,6 @@
 """``hpa-merge report``: the page and the pictures of a merged folder, drawn again."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_out
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar
 from hpa_merge.cli.tracking import TRACK, tracked, tracker_of
+from hpa_merge.errors import EvaluationError
 from hpa_merge.printable import printable
 
 
@@ -51,13 +53,14 @@ def report_command(
     if more and not evaluation:
         raise click.UsageError(f"{more[0]} is one argument too many: give files of results as --evaluation.")
     refuse_out(out)
+    _refuse_gone((*evaluation, *more))
     tracker = tracker_of(track)
     with libraries(verbose, downloads=not quiet):
         from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
         from hpa_merge.report.benchmark_words import source_facts
         from hpa_merge.report.verdict import verdict_lines
-        from hpa_merge.tracking import of_report
+        from hpa_merge.tracking.content import of_report
 
         with progress_bar(quiet, "report") as on_progress:
             on_progress("drawing the page", 0, 1)
@@ -73,3 +76,16 @@ def report_command(
         for line in verdict_lines(report.verdict, figures=False)[:1]:
             click.echo(printable(line))
     click.echo(f"{(to or out) / PAGE} is drawn.")
+
+
+def _refuse_gone(files: Iterable[str]) -> None:
+    """Check that files of results exist, before torch is imported.
+
+    Raises:
+        EvaluationError: one does not.
+    """
+    from hpa_merge.report.harness import given_of
+
+    for path in (given_of(file).path for file in files):
+        if not path.exists():
+            raise EvaluationError(f"{path} cannot be read (No such file or directory): check the path.")

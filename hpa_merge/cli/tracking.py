@@ -12,7 +12,8 @@ from hpa_merge.inputs.secrets import without_secrets
 from hpa_merge.printable import printable
 
 if TYPE_CHECKING:
-    from hpa_merge.tracking import Tracked, Tracker
+    from hpa_merge.tracking.content import Tracked
+    from hpa_merge.tracking.tracker import Tracker
 
 __all__ = ["TRACK", "tracked", "tracker_of"]
 

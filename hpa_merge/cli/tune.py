@@ -115,7 +115,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         from hpa_merge.report.evaluation import Bounds, Evaluation
         from hpa_merge.report.facts import options_of_out
         from hpa_merge.report.schema import read_report
-        from hpa_merge.tracking import of_tuning
+        from hpa_merge.tracking.content import of_tuning
 
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpa_merge.tracking.content import Tracked
+if TYPE_CHECKING:
+    from hpa_merge.tracking.content import Tracked
 
 __all__ = ["check", "write"]
 
@@ -37,12 +38,17 @@ def check(name: str) -> None:
     with _patient():
         from mlflow import MlflowClient
 
-        found = MlflowClient().get_experiment_by_name(name)
+        try:
+            found = MlflowClient().get_experiment_by_name(name)
+        except ImportError as error:
+            raise RuntimeError(
+                f"a store on this machine needs the whole of mlflow: {error}; pip install mlflow, or name a server"
+            ) from error
         if found is not None and found.lifecycle_stage != "active":
             raise RuntimeError(f"the experiment {name} is deleted: restore it, or name another one")
 
 
-def write(run: Tracked, name: str) -> str:
+def write(run: "Tracked", name: str) -> str:
     """Write a run and its children to the experiment ``name``, which is made if it is missing; returns where it is."""
     with _patient():
         from mlflow import MlflowClient
@@ -54,7 +60,7 @@ def write(run: Tracked, name: str) -> str:
     return f"run {run.name} of experiment {name}"
 
 
-def _write(client: Any, experiment: str, run: Tracked, parent: str | None) -> None:
+def _write(client: Any, experiment: str, run: "Tracked", parent: str | None) -> None:
     """Write a run, and its children as nested runs; one that cannot be written whole is marked as failed."""
     from mlflow.entities import Metric, Param, RunTag
 

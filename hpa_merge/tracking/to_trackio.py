@@ -3,12 +3,14 @@
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from huggingface_hub import get_token
 from huggingface_hub.utils import httpx
 
-from hpa_merge.tracking.content import Tracked
+if TYPE_CHECKING:
+    from hpa_merge.tracking.content import Tracked
 
 __all__ = ["check", "write"]
 
@@ -33,7 +35,7 @@ def check(name: str) -> None:
         httpx.get(f"{parts.scheme}://{parts.netloc}{parts.path}", timeout=SECONDS)
 
 
-def write(run: Tracked, name: str) -> str:
+def write(run: "Tracked", name: str) -> str:
     """Write a run and its children to the project ``name``, which is made if it is missing; returns where it is."""
     written = _write(run, name, run.name, run.name)
     for child in run.children:
@@ -41,7 +43,7 @@ def write(run: Tracked, name: str) -> str:
     return f"run {written} of project {name}"
 
 
-def _write(run: Tracked, project: str, name: str, group: str) -> str:
+def _write(run: "Tracked", project: str, name: str, group: str) -> str:
     """Write one run; returns the name that it got."""
     import trackio
 

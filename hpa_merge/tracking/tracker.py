@@ -4,10 +4,12 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
-from typing import Literal, Protocol, cast, final, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, final, get_args
 
 from hpa_merge.errors import ConfigError
-from hpa_merge.tracking.content import Tracked
+
+if TYPE_CHECKING:
+    from hpa_merge.tracking.content import Tracked
 
 __all__ = ["KINDS", "NAME", "Tracker", "open_tracker"]
 
@@ -24,7 +26,7 @@ class Adapter(Protocol):
     def check(self, name: str) -> None:
         """Raise ImportError if the tracker is not installed, anything else if it cannot be written to."""
 
-    def write(self, run: Tracked, name: str) -> str:
+    def write(self, run: "Tracked", name: str) -> str:
         """Write a run and its children; returns where it is."""
 
 
@@ -41,7 +43,7 @@ class Tracker:
     kind: Kind
     name: str
 
-    def write(self, run: Tracked) -> str:
+    def write(self, run: "Tracked") -> str:
         """Write a run and its children; returns where it is.
 
         Raises:

@@ -1,10 +1,11 @@
 """What a tracker gets: figures with the ends of their intervals, nothing local or secret; and what it may refuse."""
 
+import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from report_samples import HOSTILE, evaluated, evaluation, hostile, mixture, rep
 from hpa_merge.errors import ConfigError
 from hpa_merge.report.benchmarks import Benchmark, Benchmarks, Score, Source
 from hpa_merge.report.evaluation import Bounds, Figure, ModelResult
-from hpa_merge.tracking import Tracked, of_evaluation, of_report, of_reports, of_tuning, open_tracker
+from hpa_merge.tracking import to_mlflow, to_trackio
+from hpa_merge.tracking.content import Tracked, of_evaluation, of_report, of_reports, of_tuning
+from hpa_merge.tracking.tracker import open_tracker
 
 SECRET = "somebody"
 """A part of every local path of :func:`report_of`."""
@@ -181,9 +184,13 @@ def test_other_peoples_names_are_texts() -> None:
     assert "<img" not in of_report(replace(hostile(), evaluation=evaluation(HOSTILE))).files["hpa_report.html"].decode()
 
 
-def test_the_rooms_libraries_are_imported_late() -> None:
-    for name in ("to_mlflow", "to_trackio"):
-        text = (Path(sys.modules["hpa_merge.tracking"].__file__ or "").parent / f"{name}.py").read_text()
-        library = name.removeprefix("to_")
-        assert f"\nimport {library}" not in text
-        assert f"\nfrom {library}" not in text
+def test_the_libraries_are_imported_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both modules can be imported without them, and a refusal needs no torch."""
+    for name, module in {"mlflow": to_mlflow, "trackio": to_trackio}.items():
+        monkeypatch.setitem(sys.modules, name, None)
+        importlib.reload(module)
+    script = "from hpa_merge.tracking.tracker import open_tracker as o\ntry: o('x')\nexcept Exception: pass\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{script}print('torch' in sys.modules)"], check=True, capture_output=True
+    )
+    assert done.stdout == b"False\n"

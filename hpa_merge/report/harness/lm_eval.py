@@ -27,10 +27,15 @@ MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "model_version", "mod
 
 
 def is_lm_eval(content: Mapping[str, Any]) -> bool:
-    """Whether a JSON object has the shape."""
+    """Whether a JSON object has the shape; that of lighteval is like it, and means something else."""
     results = content.get("results")
     described = any(name in content for name in ("versions", "configs", "config"))
-    return described and isinstance(results, dict) and all(isinstance(task, dict) for task in results.values())
+    return (
+        described
+        and "config_general" not in content
+        and isinstance(results, dict)
+        and all(isinstance(task, dict) for task in results.values())
+    )
 
 
 def read_lm_eval(content: Mapping[str, Any]) -> Found:
