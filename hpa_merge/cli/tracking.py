@@ -51,8 +51,11 @@ def tracked(tracker: "Tracker | None", run: "Callable[[], Tracked]", quiet: bool
             warnings.simplefilter("always")
             place = tracker.write(run())
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        complain(f"the result was not written to {tracker.kind} ({reason:.300}); it is complete without.", "Warning")
+        from hpa_merge.tracking.tracker import reason_of
+
+        complain(
+            f"the result was not written to {tracker.kind} ({reason_of(error)}); it is complete without.", "Warning"
+        )
         return
     for sentence in dict.fromkeys(
         " ".join(str(each.message).split()) for each in caught if issubclass(each.category, UserWarning)

@@ -11,7 +11,7 @@ from hpa_merge.errors import ConfigError
 if TYPE_CHECKING:
     from hpa_merge.tracking.content import Tracked
 
-__all__ = ["KINDS", "NAME", "Tracker", "open_tracker"]
+__all__ = ["KINDS", "NAME", "Tracker", "open_tracker", "reason_of"]
 
 Kind = Literal["mlflow", "trackio"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -74,15 +74,23 @@ def open_tracker(given: str, default: str = "") -> Tracker:
     except ImportError as error:
         raise ConfigError(f"{kind} cannot be imported ({error}): pip install 'hpa-merge[{kind}]'.") from error
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"{kind} cannot be written to ({reason:.300}): check {ADDRESSES[tracker.kind]}, or leave --track out."
+            f"{kind} cannot be written to ({reason_of(error)}): check {ADDRESSES[tracker.kind]}, or leave --track out."
         ) from error
     return tracker
 
 
 ADDRESSES = {"mlflow": "MLFLOW_TRACKING_URI", "trackio": "TRACKIO_SERVER_URL and TRACKIO_SPACE_ID"}
 """The variables that say where a tracker is."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a tracker failed, in a line; of an error that the network or the disk began, its beginning."""
+    first = error
+    while (earlier := first.__cause__ or first.__context__) is not None:
+        first = earlier
+    told = first if isinstance(first, OSError) else error
+    return f"{' '.join(str(told).split()) or type(told).__name__:.300}"
 
 
 def _adapter(kind: Kind) -> Adapter:
