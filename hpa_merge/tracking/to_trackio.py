@@ -1,6 +1,7 @@
 """Runs of trackio: a run with its configuration, metrics and artifacts, and another of its group for each child."""
 
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from hpa_merge.tracking.content import Tracked
 
 __all__ = ["check", "write"]
+
+OTHER = re.compile(r"[^A-Za-z0-9._-]+")
+"""What the name of an artifact must not have."""
 
 SECONDS = 20.0
 """How long a server is waited for."""
@@ -63,7 +67,7 @@ def _write(run: "Tracked", project: str, name: str, group: str) -> str:
             for file, content in run.files.items():
                 path = Path(folder) / file
                 path.write_bytes(content)
-                trackio.log_artifact(path, name=f"{made.name}-{file}", type="report")
+                trackio.log_artifact(path, name=OTHER.sub("-", f"{made.name}-{file}"), type="report")
     finally:
         trackio.finish()
     return str(made.name)

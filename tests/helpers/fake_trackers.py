@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 ALLOWED = re.compile(r"[/\w.\- :]{1,250}")
+ARTIFACT = re.compile(r"[A-Za-z0-9._-]+")
 RESERVED = {"project", "run", "timestamp", "step", "time", "metrics"}
 
 
@@ -128,6 +129,7 @@ def _fill(trackio: ModuleType, found: Trackers) -> None:
             open_runs[-1].values.setdefault(name, []).append((step, value))
 
     def log_artifact(path: Path, name: str, type: str) -> None:
+        assert ARTIFACT.fullmatch(name), name
         open_runs[-1].files[Path(path).name] = Path(path).read_bytes()
 
     def finish() -> None:
