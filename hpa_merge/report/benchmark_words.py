@@ -50,7 +50,7 @@ def heads_of(benchmarks: Benchmarks) -> tuple[str, ...]:
     """The columns of :func:`benchmark_rows`: a difference only where some row has both."""
     scores = ("OLD", "NEW", "OUT")
     differences = [f"OUT − {role}" for role, between in _differences(benchmarks.rows) if any(between)]
-    return ("metric", "asked", "samples", *scores, *differences)
+    return ("metric", *scores, *differences, "samples", "asked")
 
 
 def benchmark_rows(benchmarks: Benchmarks, rows: Sequence[Benchmark]) -> list[tuple[str, ...]]:
@@ -64,10 +64,10 @@ def benchmark_rows(benchmarks: Benchmarks, rows: Sequence[Benchmark]) -> list[tu
         found.append(
             (
                 f"{row.name}{ARROWS[row.better]}",
-                row.setup,
-                " / ".join(f"{size:,}" for size in sizes),
                 *map(score_text, scores),
                 *(apart_text(between[number]) for number in shown),
+                " / ".join(f"{size:,}" for size in sizes),
+                row.setup,
             )
         )
     return found

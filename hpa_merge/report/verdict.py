@@ -37,6 +37,8 @@ Gate = Literal["PASS", "FAIL", "NOT MEASURED"]
 UNTESTED = "Not measured: no task and no harmless prompt was tested."
 """What the repair cost, if nothing says it."""
 
+UNGATED = "The gate is for hpa-merge eval, and the report has only results of other harnesses."
+
 UNCERTAIN = 20.0
 """If a rise of more points than this would go unnoticed, the prompts are too few for an answer."""
 
@@ -125,7 +127,7 @@ def verdict_of(report: "MergeReport") -> Verdict:
         name=name,
         answer=_with_harnesses(_answer(measured), measured, report.benchmarks),
         gate=passed,
-        reasons=_reasons(measured),
+        reasons=_reasons(measured) if measured or report.benchmarks is None else (UNGATED,),
         figures=tuple(_figures(measured)) if measured else (),
         cost=_cost(measured, report.benchmarks),
         advice=tuple(advice_of(report, measured)),

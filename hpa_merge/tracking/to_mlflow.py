@@ -24,8 +24,12 @@ NAME, VALUE = 250, 500
 OTHER = re.compile(r"[^\w\-./: ]")
 """What the name of a value must not have."""
 
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""How long a server is waited for, if the user does not say it; MLflow itself waits for minutes."""
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 take minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""What holds for MLflow if the environment says nothing else."""
 
 
 def check(name: str) -> None:
@@ -35,7 +39,7 @@ def check(name: str) -> None:
         ImportError: it is not installed.
         Exception: the store does not answer, or the experiment was deleted.
     """
-    with _patient():
+    with _defaults():
         from mlflow import MlflowClient
 
         try:
@@ -50,7 +54,7 @@ def check(name: str) -> None:
 
 def write(run: "Tracked", name: str) -> str:
     """Write a run and its children to the experiment ``name``, which is made if it is missing; returns where it is."""
-    with _patient():
+    with _defaults():
         from mlflow import MlflowClient
 
         client = MlflowClient()
@@ -117,9 +121,9 @@ def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 @contextmanager
-def _patient() -> Iterator[None]:
-    """Wait for a server as long as :data:`PATIENCE`, unless the environment says otherwise."""
-    added = {name: value for name, value in PATIENCE.items() if name not in os.environ}
+def _defaults() -> Iterator[None]:
+    """With :data:`DEFAULTS` in the environment."""
+    added = {name: value for name, value in DEFAULTS.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield

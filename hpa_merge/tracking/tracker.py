@@ -1,5 +1,6 @@
 """Which tracker, and where: ``mlflow`` or ``trackio``, with the name of an experiment or a project."""
 
+import os
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
@@ -53,13 +54,11 @@ class Tracker:
             return _adapter(self.kind).write(run, self.name)
 
 
-def open_tracker(given: str, default: str = "") -> Tracker:
+def open_tracker(given: str) -> Tracker:
     """The tracker of ``mlflow``, ``trackio``, ``mlflow:EXPERIMENT`` or ``trackio:PROJECT``, if it can be written to.
 
-    Address and credentials are the tracker's own: MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID and so on.
-
-    Args:
-        default: the name, if none is given.
+    Address and credentials are the tracker's own: MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID and so on; for MLflow also the
+    name, MLFLOW_EXPERIMENT_NAME, if none is given.
 
     Raises:
         ConfigError: there is no such tracker, it is not installed, or it cannot be reached.
@@ -67,7 +66,8 @@ def open_tracker(given: str, default: str = "") -> Tracker:
     kind, _, name = given.partition(":")
     if kind not in KINDS:
         raise ConfigError(f"the tracker {given!r} is not known: give {' or '.join(KINDS)}, such as mlflow:EXPERIMENT.")
-    tracker = Tracker(kind, name or default or NAME)
+    usual = os.environ.get("MLFLOW_EXPERIMENT_NAME") if kind == "mlflow" else None
+    tracker = Tracker(kind, name or usual or NAME)
     try:
         with redirect_stdout(StringIO()):
             _adapter(tracker.kind).check(tracker.name)

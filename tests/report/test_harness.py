@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hpa_merge.report.harness import given_of, read_results, with_safety
 from hpa_merge.report.redaction import for_others
 from hpa_merge.report.schema import MergeReport, read_report_file
 from hpa_merge.report.score_interval import wilson
+from hpa_merge.report.validity import check_meaning
 from hpa_merge.report.verdict import verdict_lines
 
 REPORT = report_of()
@@ -276,6 +277,8 @@ def test_what_was_asked_otherwise_is_not_compared(tmp_path: Path) -> None:
             lm_eval("pretrained=repaired", {"t" * 501: share(1, 2)}),
             "a name in it is longer than 500 characters",
         ),
+        ("r.json", inspect_ai("repaired", []), "r.json has no score: r.json: inspect_evals/refusals has no score."),
+        ("r.json", {"results": {"all": {"acc": 1.0}}, "versions": {}, "config_general": {}}, "holds no results of an"),
         ("r.eval", "no archive", "r.eval cannot be used (it is not a log of inspect-ai: File is not a zip file)."),
     ],
 )
@@ -312,6 +315,50 @@ def limits() -> Any:
     from hpa_merge.report.harness.files import RESULTS
 
     return RESULTS
+
+
+ANYTHING: tuple[Any, ...] = (
+    *(None, True, -1, 0, 2**70, 1e308, -0.5, math.nan, math.inf, "", "x", "\x1b[31m", "N/A", [], {}, [1], [[]], ["t"]),
+    *({"": 1}, {"acc,none": {}}, {"t": "t"}, {"t": ["t", "u"]}, {"effective": 1.5}, [{"metrics": 3}], [{"name": 3}]),
+)
+"""Values that a file may have anywhere."""
+
+
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value inside another."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places_in(item, (*path, key))
+
+
+@pytest.mark.parametrize("kind", ["lm_eval", "inspect_ai"])
+def test_whatever_stands_in_a_file(kind: str, tmp_path: Path) -> None:
+    """Each value of a file is replaced by some of :data:`ANYTHING`: it is read or refused, and the report holds."""
+    group = share(3, 9) | {"sample_count": {"acc,none": 9}}
+    good = (
+        lm_eval("pretrained=repaired", {"t": share(3, 9), "g": group}, group_subtasks={"g": ["t"]})
+        if kind == "lm_eval"
+        else inspect_ai(str(OUT), [inspect_score("x", mean=0.5, stderr=0.1)], eval={"task_args": {"n": 1}})
+    )
+    read_ones = 0
+    for number, path in enumerate(places_in(good)):
+        for value in ANYTHING[number % 4 :: 4]:
+            content = json.loads(json.dumps(good))
+            *outer, last = path
+            place = content
+            for key in outer:
+                place = place[key]
+            place[last] = value
+            try:
+                found = read(f"out={write(tmp_path / 'r.json', content)}")
+            except EvaluationError:
+                continue
+            read_ones += 1
+            report = replace(REPORT, benchmarks=found)
+            json.loads(report.to_json())
+            check_meaning(report)
+            assert len(benchmark_rows(found, found.rows)) == len(found.rows)
+    assert read_ones > 100
 
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,7 +491,7 @@ def test_the_page_and_the_card(tmp_path: Path) -> None:
     assert "The parts of groups" in page
     card = make(report)
     assert "<img" not in card.partition("\n---\n")[2].replace("\\<", "")
-    assert "| task/acc ↑ | 0-shot, version 1 | 200 | 0.300" in card.replace("\\", "")
+    assert "| task/acc ↑ | 0.300 (0.241–0.367) |" in card.replace("\\", "")
     assert "part/acc" not in card
     index = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
     asr = next(result for result in index if result["dataset"]["name"] == "attacks")

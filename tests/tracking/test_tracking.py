@@ -111,7 +111,7 @@ def test_an_evaluation_and_a_sweep() -> None:
 
 RUNS: dict[str, Callable[[], Tracked]] = {
     "a merge": lambda: of_report(measured()),
-    "a mixture": lambda: of_report(mixture(blocks=70, experts=1), page=False),
+    "a mixture": lambda: of_report(mixture(blocks=30, experts=1), page=False),
     "a tuning": lambda: of_tuning(tuned(), report_of(), "OUT"),
     "other people's names": lambda: of_report(hostile()),
     "names that are alike": lambda: Tracked("x", {"a?": "1", "a!": "2"}, {"../a//b": 1.0, "a/b": 2.0, "": 3.0}),
@@ -137,10 +137,13 @@ def test_every_value_arrives(kind: str, name: str, trackers: Trackers, capsys: p
     assert {child.parent for child in children} <= ({"0"} if kind == "mlflow" else {run.name})
 
 
-def test_where_mlflow_has_it(trackers: Trackers) -> None:
+def test_where_mlflow_has_it(trackers: Trackers, monkeypatch: pytest.MonkeyPatch) -> None:
     open_tracker("mlflow").write(Tracked("x"))
     open_tracker("mlflow").write(Tracked("x"))  # one merge that is made again is another run
     assert [run.place for run in trackers.runs] == ["hpa-merge", "hpa-merge"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
+    assert open_tracker("mlflow").name == "ours"
+    assert [open_tracker(each).name for each in ("mlflow:mine", "trackio")] == ["mine", "hpa-merge"]
     trackers.experiments["gone"] = type("E", (), {"lifecycle_stage": "deleted"})()
     with pytest.raises(ConfigError, match=r"mlflow cannot be written to \(the experiment gone is deleted: restore it"):
         open_tracker("mlflow:gone")

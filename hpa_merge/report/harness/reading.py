@@ -82,6 +82,8 @@ def read_results(given: Sequence[Given], report: MergeReport, out: Path) -> Resu
         raise EvaluationError(f"{own[0]} and {own[1]} are both from hpa-merge eval: give one, which has all models.")
     if not collected.sources:
         return Results(None, own[0] if own else None)
+    if not collected.rows:
+        raise EvaluationError(f"{collected.sources[0].file} has no score: {' '.join(collected.notes)}")
     if len(collected.rows) > BENCHMARKS:
         raise EvaluationError(f"the files have {len(collected.rows)} scores, and at most {BENCHMARKS} fit: give fewer.")
     rows = tuple(_alike(row) for row in collected.rows.values())
