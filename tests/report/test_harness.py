@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -222,14 +223,21 @@ def test_a_folder_has_all_models_and_other_files(tmp_path: Path) -> None:
     assert read(f"out={tmp_path / 'x__another'}").rows[0].out == Score(0.25, 200, *wilson(50, 200), "Wilson")
 
 
+def test_many_notes_and_odd_names(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"r\xff.json")
+    tasks = {f"t{number}": {"acc,none": "N/A"} for number in range(60)} | {"u": share(1, 9)}
+    found = read(write(odd, lm_eval("pretrained=repaired", tasks)))
+    assert len(found.notes) == 51
+    assert found.notes[-1] == "There are 10 more notes of this kind."
+    assert replace(REPORT, benchmarks=found).to_json().encode("utf-8")
+
+
 def test_one_score_twice(tmp_path: Path) -> None:
     one = write(tmp_path / "1.json", lm_eval("pretrained=repaired", {"t": share(90, 200), "u": share(1, 200)}))
     same = write(tmp_path / "2.json", lm_eval("pretrained=repaired", {"t": share(90, 200)}))
     assert len(read(one, same).rows) == 2
     other = write(tmp_path / "3.json", lm_eval("pretrained=repaired", {"t": share(91, 200)}))
-    with pytest.raises(
-        EvaluationError, match=r"1\.json and .*3\.json have 0\.45 and 0\.455 for t/acc of OUT: leave one"
-    ):
+    with pytest.raises(EvaluationError, match=r"1\.json and .*3\.json have 0\.45 of 200 samples and 0\.455 of 200"):
         read(one, other)
 
 

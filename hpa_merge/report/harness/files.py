@@ -22,8 +22,8 @@ RESULTS = Limits(2**28, 2**31)
 FILES = 2_000
 """The most files in a folder of results."""
 
-MEMBERS = 2**27
-"""The most bytes of an archive's directory, which zipfile reads whole: a million samples take 100 MB."""
+MEMBERS = 2**26
+"""The most bytes of an archive's directory, which zipfile reads whole: half a million samples take 50 MB."""
 
 HEADER = "header.json"
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, final
 
 from hpa_merge.errors import EvaluationError
-from hpa_merge.report.benchmarks import BENCHMARKS, ROLES, Benchmark, Benchmarks, Role, Source, comparable
+from hpa_merge.report.benchmarks import BENCHMARKS, ROLES, Benchmark, Benchmarks, Role, Score, Source, comparable
 from hpa_merge.report.evaluation import MARK
 from hpa_merge.report.harness.files import Given, content_of, named
 from hpa_merge.report.harness.found import Found, Row, alike
@@ -23,6 +23,9 @@ READERS = ((is_inspect, read_inspect), (is_lm_eval, read_lm_eval))
 
 NAME = 500
 """The most characters of a name."""
+
+NOTES = 50
+"""The most notes that a report keeps."""
 
 HARNESSES = "hpa-merge eval, lm-evaluation-harness, lmms-eval or inspect-ai"
 
@@ -87,8 +90,9 @@ def read_results(given: Sequence[Given], report: MergeReport, out: Path) -> Resu
     if len(collected.rows) > BENCHMARKS:
         raise EvaluationError(f"the files have {len(collected.rows)} scores, and at most {BENCHMARKS} fit: give fewer.")
     rows = tuple(_alike(row) for row in collected.rows.values())
-    notes = tuple(dict.fromkeys([*collected.notes, *_apart(rows)]))
-    return Results(Benchmarks(rows, tuple(collected.sources), notes), own[0] if own else None)
+    notes = list(dict.fromkeys([*collected.notes, *_apart(rows)]))
+    notes[NOTES:] = [f"There are {len(notes) - NOTES} more notes of this kind."] if len(notes) > NOTES else []
+    return Results(Benchmarks(rows, tuple(collected.sources), tuple(notes)), own[0] if own else None)
 
 
 def _take(
@@ -127,13 +131,15 @@ def _take(
             )
         collected.notes.append(f"{path} was left out: it {about}, which is not OLD, NEW or OUT.")
         return
-    if given.role and (other := collected.models.setdefault(given, found.model)) != found.model:
+    other = collected.models.setdefault(given, found.model)
+    if given.role and PurePath(other).name != PurePath(found.model).name:
         raise EvaluationError(
             f"{given.path} has results of {other!r} and of {found.model!r}, which cannot both be {role.upper()}: give "
             "the folder of one model."
         )
-    collected.sources.append(Source(role, str(path), found.harness, found.version, found.model))
-    collected.notes += [f"{path}: {note}." for note in found.notes]
+    file = str(path).encode("utf-8", "replace").decode("utf-8")  # a name may hold bytes that are not UTF-8
+    collected.sources.append(Source(role, file, found.harness, found.version, found.model))
+    collected.notes += [f"{file}: {note}." for note in found.notes]
     for row in found.rows:
         _put(row, found, role, path, collected)
 
@@ -147,10 +153,12 @@ def _found(content: Any) -> Found | None:
     if not isinstance(content, dict):
         return None
     found = next((read(content) for has_shape, read in READERS if has_shape(content)), None)
-    names = ((row.task, row.metric, row.setup, row.group) for row in found.rows) if found else ()
-    if any(len(name) > NAME for of_row in names for name in of_row):
+    if found is None:
+        return None
+    of_rows = [(row.task, row.metric, row.setup, row.group) for row in found.rows]
+    if any(len(name) > NAME for names in [(found.model, found.version), *of_rows] for name in names):
         raise ValueError(f"a name in it is longer than {NAME} characters")
-    return found
+    return replace(found, notes=tuple(f"{note:.{NAME}}" for note in found.notes))
 
 
 def _put(row: Row, found: Found, role: Role, path: Path, collected: _Collected) -> None:
@@ -164,11 +172,16 @@ def _put(row: Row, found: Found, role: Role, path: Path, collected: _Collected) 
     earlier = there.of(role)
     if earlier is not None and earlier != row.score:
         raise EvaluationError(
-            f"{collected.files[key, role]} and {path} have {earlier.value:.4g} and {row.score.value:.4g} for "
-            f"{there.name} of {role.upper()}: leave one of them out."
+            f"{collected.files[key, role]} and {path} have {_brief(earlier)} and {_brief(row.score)} for {there.name} "
+            f"of {role.upper()}: leave one of them out."
         )
     collected.files.setdefault((key, role), path)
     collected.rows[key] = replace(there, **{role: row.score})  # type: ignore[arg-type]
+
+
+def _brief(score: Score) -> str:
+    """A value with the number of samples."""
+    return f"{score.value:.4g}{f' of {score.samples} samples' if score.samples else ''}"
 
 
 def _alike(row: Benchmark) -> Benchmark:
