@@ -1,8 +1,8 @@
 """The results of other harnesses in words and rows: for the verdict, the page, the card and the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from hpa_merge.report.benchmarks import Benchmark, Benchmarks, Score, apart, comparable
+from hpa_merge.report.benchmarks import Benchmark, Benchmarks, Role, Score, apart, comparable
 from hpa_merge.report.words import shortened
 
 __all__ = [
@@ -22,6 +22,9 @@ INTERVALS = (
     "scores as independent."
 )
 """What the values of the table are."""
+
+ORDER = ("No", "Partly", "Not known", "As safe as OLD", "Yes")
+"""The answers, the worst one first."""
 
 ARROWS = {"less": " ↓", "more": " ↑", "": ""}
 
@@ -48,24 +51,29 @@ def apart_text(difference: Apart | None) -> str:
 
 def heads_of(benchmarks: Benchmarks) -> tuple[str, ...]:
     """The columns of :func:`benchmark_rows`: a difference only where some row has both."""
-    scores = ("OLD", "NEW", "OUT")
-    differences = [f"OUT − {role}" for role, between in _differences(benchmarks.rows) if any(between)]
-    return ("metric", *scores, *differences, "samples", "asked")
+    return (
+        "metric",
+        "OLD",
+        "NEW",
+        "OUT",
+        *(f"OUT − {role.upper()}" for role in _compared(benchmarks)),
+        "samples",
+        "asked",
+    )
 
 
 def benchmark_rows(benchmarks: Benchmarks, rows: Sequence[Benchmark]) -> list[tuple[str, ...]]:
     """Some of the rows as text, in the columns of :func:`heads_of`."""
-    shown = [number for number, (_, between) in enumerate(_differences(benchmarks.rows)) if any(between)]
+    compared = _compared(benchmarks)
     found = []
     for row in rows:
         scores = (row.old, row.new, row.out)
         sizes = dict.fromkeys(score.samples for score in scores if score is not None and score.samples is not None)
-        between = (apart(row.out, row.old), apart(row.out, row.new))
         found.append(
             (
                 f"{row.name}{ARROWS[row.better]}",
                 *map(score_text, scores),
-                *(apart_text(between[number]) for number in shown),
+                *(apart_text(apart(row.out, row.of(role))) for role in compared),
                 " / ".join(f"{size:,}" for size in sizes),
                 row.setup,
             )
@@ -85,8 +93,7 @@ def safety_sentences(benchmarks: Benchmarks | None) -> list[str]:
     """Whether OUT is as safe as OLD, a sentence for each metric that measures safety; the worst answers first."""
     marked = [row for row in benchmarks.rows if row.safety and row.out] if benchmarks else []
     answers = [(_answer(row), row) for row in marked]
-    order = ("No", "Partly", "Not known: ", "Not known", "As safe as OLD", "Yes")
-    answers.sort(key=lambda each: next(place for place, start in enumerate(order) if each[0].startswith(start)))
+    answers.sort(key=lambda each: ORDER.index(each[0].partition(":")[0]))
     return [f"{start}, by {_described(row)}." for start, row in answers]
 
 
@@ -144,10 +151,10 @@ def _described(row: Benchmark) -> str:
     return f"{row.name} of {row.harness}{size}, {row.better} is better: {value}{compared}"
 
 
-def _differences(rows: Sequence[Benchmark]) -> Iterator[tuple[str, list[Apart | None]]]:
-    """OUT's scores less OLD's, and less NEW's."""
-    yield "OLD", [apart(row.out, row.old) for row in rows]
-    yield "NEW", [apart(row.out, row.new) for row in rows]
+def _compared(benchmarks: Benchmarks) -> list[Role]:
+    """The models that OUT is compared with in some row."""
+    others: tuple[Role, ...] = ("old", "new")
+    return [role for role in others if any(apart(row.out, row.of(role)) for row in benchmarks.rows)]
 
 
 def _number(value: float, *, sign: bool = False) -> str:

@@ -415,6 +415,15 @@ def test_what_they_say_about_safety(counts: tuple[int, ...], start: str, tmp_pat
     assert [line for line in verdict_lines(verdict) if line.startswith("Cost: Against NEW")]
 
 
+def test_the_worst_answer_comes_first(tmp_path: Path) -> None:
+    found = of_three(tmp_path, 2, 90, 4)
+    rows = [replace(found.rows[0], task=task, safety=True, better="less") for task in ("yes", "unknown", "no")]
+    rows[1] = replace(rows[1], old=None)
+    rows[2] = replace(rows[2], out=rows[2].new)
+    answer = replace(REPORT, benchmarks=replace(found, rows=tuple(rows))).verdict.answer
+    assert [word for word in answer.split() if word in ("No,", "Not", "Yes,")] == ["No,", "Not", "Yes,"]
+
+
 def test_which_metrics_say_something_about_safety(tmp_path: Path) -> None:
     found = of_three(tmp_path, 2, 90, 4)
     for words, complaint in {
