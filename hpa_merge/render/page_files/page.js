@@ -108,5 +108,55 @@
       );
     });
   }
+  // --- what other settings would undo ---
+
+  const panel = document.querySelector(".what-if"), grid = data.what_if;
+  if (panel && grid) {
+    const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", all = grid.cells.map((_, n) => n);
+    const sliders = [...panel.querySelectorAll("input")], [start, words, end] = grid.command;
+    const level = (cell, at) => 64 * digits.indexOf(cell[2 * at]) + digits.indexOf(cell[2 * at + 1]);
+    const sum = (places, of) => places.reduce((total, place) => total + of(place), 0);
+    const share = (places, at) =>
+      sum(places, (n) => grid.counts[n] * level(grid.cells[n], at)) / sum(places, (n) => grid.counts[n]) / 4095;
+    const shown = (value) => (100 * value).toFixed(1);
+
+    function depths(svg, shares) {
+      const path = shares.map((value, n) => `M${n}.1 100v${(-100 * value).toFixed(1)}h.8V100z`);
+      svg.querySelector(".chosen").setAttribute("d", path.join(""));
+    }
+
+    function show() {
+      const at = sliders.reduce((place, slider, n) => place * grid.sizes[n] + Number(slider.value), 0);
+      sliders.forEach((slider, n) => {
+        slider.setAttribute("aria-valuetext", grid.values[at][n]);
+        slider.parentElement.querySelector("output").textContent = grid.values[at][n];
+      });
+      const total = share(all, at), now = share(all, grid.own);
+      panel.querySelector(".undone strong").textContent = `${shown(total)} %`;
+      panel.querySelector(".undone span").textContent =
+        at === grid.own ? "is undone by this merge" : `would be undone; this merge undoes ${shown(now)} %`;
+      panel.querySelectorAll(".places").forEach((places, number) => {
+        const stack = grid.stacks[number], svg = places.querySelector(".depths svg");
+        if (svg) depths(svg, stack.depths.map((cells) => share(cells, at)));
+        places.querySelectorAll(".bar").forEach((bar, n) => {
+          const value = share(stack.projections[n], at);
+          bar.querySelector("i").style.width = `${100 * value}%`;
+          bar.querySelector("strong").textContent = shown(value);
+        });
+      });
+      panel.querySelector(".made code").textContent = [start, words[at], end].filter(Boolean).join(" ");
+    }
+
+    function back() {
+      const steps = grid.sizes.map((_, n) => grid.sizes.slice(n + 1).reduce((product, size) => product * size, 1));
+      sliders.forEach((slider, n) => (slider.value = Math.floor(grid.own / steps[n]) % grid.sizes[n]));
+      show();
+    }
+
+    for (const slider of sliders) slider.addEventListener("input", show);
+    panel.querySelector(".sliders button").addEventListener("click", back);
+    for (const part of panel.querySelectorAll(".sliders, .made")) part.hidden = false;
+    back();
+  }
   document.documentElement.dataset.ready = "yes";
 })();
