@@ -63,8 +63,10 @@ class WhatIf:
     Attributes:
         sliders: in their order.
         values: of each setting the values that the sliders show, in their order.
+        own: the place of this merge's setting.
         stacks: the places.
         share: what this merge undoes, the mean over all linears.
+        mixes: whether the method takes back a part of each change, and not all of some.
         table: what others would undo.
         command: that of this merge's own setting.
         data: for the script.
@@ -75,6 +77,7 @@ class WhatIf:
     own: int
     stacks: tuple[Stack, ...]
     share: float
+    mixes: bool
     table: Table
     command: str
     data: Mapping[str, Any]
@@ -102,7 +105,11 @@ def what_if_of(report: MergeReport, panels: Sequence[Panel]) -> WhatIf | None:
         "cells": [pack_shares(total / LEVELS / count for total in sums) for sums, count in cells.found],
         "counts": [count for _, count in cells.found],
         "stacks": [
-            {"depths": [place for _, place in depths], "projections": [place for _, place in projections]}
+            {
+                "blocks": [name for name, _ in depths],
+                "depths": [places for _, places in depths],
+                "projections": [places for _, places in projections],
+            }
             for _, depths, projections in stacks
         ],
         "sizes": grid.sizes,
@@ -119,6 +126,7 @@ def what_if_of(report: MergeReport, panels: Sequence[Panel]) -> WhatIf | None:
             for title, *of_stack in stacks
         ),
         cells.share(range(len(cells.found)), grid.own),
+        any(record.energy_restored is None for record in adapted),
         _table(grid, values, cells),
         " ".join(filter(None, (start, words[grid.own], end))),
         data,

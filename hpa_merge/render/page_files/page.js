@@ -22,10 +22,14 @@
   tip.setAttribute("aria-hidden", "true"); // the tables say the same
   tip.hidden = true;
 
-  function pointed(svg, event) {
+  function placed(svg, event) {
     const place = svg.getBoundingClientRect(), { width, height } = svg.viewBox.baseVal;
-    const x = Math.floor(((event.clientX - place.left) / place.width) * width);
-    const y = Math.floor(((event.clientY - place.top) / place.height) * height);
+    const across = (event.clientX - place.left) / place.width, down = (event.clientY - place.top) / place.height;
+    return [Math.floor(across * width), Math.floor(down * height)];
+  }
+
+  function pointed(svg, event) {
+    const [x, y] = placed(svg, event);
     const table = svg.closest("figure").querySelectorAll("table")[Number(svg.dataset.table)];
     const outside = svg.closest(".outside") !== null;
     const row = table?.tBodies[0].rows[outside ? y : x], cell = row?.cells[outside ? 1 : y + 1];
@@ -34,15 +38,17 @@
     return `${outside ? "" : `block ${row.cells[0].textContent}, `}${name}: ${cell.textContent || "none"}`;
   }
 
-  for (const svg of document.querySelectorAll(".map svg")) {
+  function explain(svg, text) {
     svg.addEventListener("pointermove", (event) => {
-      tip.textContent = pointed(svg, event);
+      tip.textContent = text(event);
       tip.hidden = tip.textContent === "";
       tip.style.left = `${Math.min(event.pageX + 12, scrollX + innerWidth - 240)}px`;
       tip.style.top = `${event.pageY + 14}px`;
     });
     svg.addEventListener("pointerleave", () => (tip.hidden = true));
   }
+
+  for (const svg of document.querySelectorAll(".map svg")) explain(svg, (event) => pointed(svg, event));
 
   // --- the columns of one layer by their scores ---
 
@@ -123,10 +129,16 @@
     function depths(svg, shares) {
       const path = shares.map((value, n) => `M${n}.1 100v${(-100 * value).toFixed(1)}h.8V100z`);
       svg.querySelector(".chosen").setAttribute("d", path.join(""));
+      const ends = document.getElementById(svg.getAttribute("aria-labelledby")).querySelectorAll("b");
+      ends.forEach((end, n) => (end.textContent = shown(shares.at(-n))));
+    }
+
+    function position() {
+      return sliders.reduce((place, slider, n) => place * grid.sizes[n] + Number(slider.value), 0);
     }
 
     function show() {
-      const at = sliders.reduce((place, slider, n) => place * grid.sizes[n] + Number(slider.value), 0);
+      const at = position();
       sliders.forEach((slider, n) => {
         slider.setAttribute("aria-valuetext", grid.values[at][n]);
         slider.parentElement.querySelector("output").textContent = grid.values[at][n];
@@ -153,6 +165,15 @@
       show();
     }
 
+    panel.querySelectorAll(".places").forEach((places, number) => {
+      const { blocks, depths } = grid.stacks[number], svg = places.querySelector(".depths svg");
+      if (!svg) return;
+      explain(svg, (event) => {
+        const [n] = placed(svg, event);
+        if (!depths[n]) return "";
+        return `block ${blocks[n]}: ${shown(share(depths[n], position()))} %; this merge ${shown(share(depths[n], grid.own))} %`;
+      });
+    });
     for (const slider of sliders) slider.addEventListener("input", show);
     panel.querySelector(".sliders button").addEventListener("click", back);
     for (const part of panel.querySelectorAll(".sliders, .made")) part.hidden = false;
