@@ -38,8 +38,8 @@ def energies_restored(
     energy, by_safety, by_task = scores.energy, _order(scores.epsilon), _order(scores.zeta)
     n_restored, n_focus = torch.tensor(budgets).reshape(-1, 2).T.unsqueeze(-1)  # [b, 1] each
     if selection == "safety":
-        sums = (torch.arange(len(energy)) < n_restored).double() @ energy[by_safety]
-        return sums.unsqueeze(1).expand(-1, len(alphas))
+        total: Tensor = (torch.arange(len(energy)) < n_restored).double() @ energy[by_safety]
+        return total.unsqueeze(1).expand(-1, len(alphas))
     of_safety, of_task = (_ranks(order) < n_focus for order in (by_safety, by_task))  # S and T, [b, c]
     shared = of_safety & of_task
     count, first = torch.zeros_like(n_restored), torch.zeros(len(budgets), dtype=torch.float64)

@@ -70,8 +70,10 @@ def grid_of(axes: Sequence[tuple[Slider, tuple[Sequence[Any], int]]], setting: C
 
 def with_own(values: Iterable[Value], own: Value) -> tuple[tuple[Value, ...], int]:
     """The values in order, with the merge's own in the place of one that is close to it; and its place."""
-    found = tuple(sorted({own, *(value for value in values if not _close(value, own))}))
-    return found, found.index(own)
+    found = [value for value in values if not _close(value, own)]
+    found.append(own)
+    found.sort()
+    return tuple(found), found.index(own)
 
 
 def _close(value: float | tuple[float, float], own: float | tuple[float, float]) -> bool:
