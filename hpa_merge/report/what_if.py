@@ -26,6 +26,8 @@ GREATEST = 1e100
 
 _DIGITS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 
+_KNOWN = frozenset(_DIGITS)
+
 _PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
 
 _LEVEL: Mapping[str, int] = {pair: level for level, pair in enumerate(_PAIRS)}
@@ -47,7 +49,7 @@ def unpack_shares(text: str) -> list[int]:
 
 def are_shares(text: str) -> bool:
     """Whether a text that may come from anyone is of this form."""
-    return len(text) <= 2 * MOST and len(text) % 2 == 0 and {*text} <= {*_DIGITS}
+    return len(text) <= 2 * MOST and len(text) % 2 == 0 and _KNOWN.issuperset(text)
 
 
 def check_grid(grid: Grid) -> None:
