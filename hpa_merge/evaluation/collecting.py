@@ -95,6 +95,19 @@ class Suite:
         yield from (("task", name, prompts) for name, prompts in self.tasks.items())
         yield from (("benign", name, prompts) for name, prompts in self.benign.items())
 
+    def replaced(self, files: Mapping[tuple[Purpose, str], PromptFile]) -> Self:
+        """The same sets with other prompts."""
+
+        def of(purpose: Purpose, named: Mapping[str, PromptFile]) -> dict[str, PromptFile]:
+            return {name: files[purpose, name] for name in named}
+
+        sets = {
+            "safety": of("safety", self.safety),
+            "tasks": of("task", self.tasks),
+            "benign": of("benign", self.benign),
+        }
+        return replace(self, **sets)
+
     @property
     def count(self) -> int:
         """Of all prompts."""
