@@ -8,11 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
 
+from hpa_merge.arguments import check_counts, checked
 from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.run import merge_all
+from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
@@ -32,14 +34,15 @@ from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.records.given import several
 from hpa_merge.render.folder import render
-from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation
-from hpa_merge.report.gating import gate
+from hpa_merge.report.evaluation import MAX_BROKEN, Evaluation
+from hpa_merge.report.gating import bounds_of, gate
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
 
 
 @bars_in_notebooks(on_progress="merging")
+@checked
 def merge(
     old: str | Path,
     new: str | Path,
@@ -120,6 +123,7 @@ def merge(
 
 
 @bars_in_notebooks(on_progress="merging")
+@checked
 def sweep(
     old: str | Path,
     new: str | Path,
@@ -149,6 +153,7 @@ def sweep(
 
 
 @bars_in_notebooks(on_progress="asking")
+@checked
 def calibrate(
     model: str | Path,
     prompts: str | Path,
@@ -193,6 +198,7 @@ def calibrate(
         InputError: a file or the model cannot be read, or too few answers are safe; ``out`` cannot be written.
         ResourceError: memory ran out.
     """
+    check_counts(samples=samples)
     check_place(Path(out), [Path(model), Path(prompts)], overwrite)
     source = locate_data(prompts, "test")
     check_place(Path(out), [source.guarded], overwrite)
@@ -207,6 +213,7 @@ def calibrate(
 
 
 @bars_in_notebooks(on_progress="evaluating")
+@checked
 def evaluate(
     models: str | Path | Sequence[str | Path],
     *,
@@ -260,7 +267,17 @@ def evaluate(
         ResourceError: memory ran out.
     """
     started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in several(models)]
-    checked = running.names_of([str(model) for model in several(gated)], names)
+    if not names:
+        raise EvaluationError("models is empty: give one or more.")
+    of_gate = running.names_of([str(model) for model in several(gated)], names)
+    bounds = bounds_of(
+        max_dasr=max_dasr,
+        max_task_drop=max_task_drop,
+        max_over_refusal=max_over_refusal,
+        max_broken=max_broken,
+        max_asr=max_asr,
+        confident=confident,
+    )
     if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
@@ -277,7 +294,6 @@ def evaluate(
         results = running.evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
-    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken, max_asr, confident)
     asked = {
         **{"samples": samples, "seed": seed, "map": [*several(map)], "ignore_field": [*several(ignore_field)]},
         "image_folder": [str(folder) for folder in several(image_folder)],
@@ -286,7 +302,7 @@ def evaluate(
         models=results,
         judge=judge.model if isinstance(judge, Guard) else str(judge),
         files=suite.files,
-        failures=gate(results, bounds, checked),
+        failures=gate(results, bounds, of_gate),
         run={
             "seconds": time.monotonic() - started,
             "versions": versions(),
@@ -298,6 +314,7 @@ def evaluate(
 
 
 @bars_in_notebooks(on_merge="merging", on_answer="evaluating")
+@checked
 def tune(
     old: str | Path,
     new: str | Path,
@@ -354,6 +371,7 @@ def tune(
     Raises:
         InputError, NumericalError, ResourceError: as in :func:`merge` and :func:`evaluate`.
     """
+    bounds = bounds_of(max_asr=max_asr, max_over_refusal=max_over_refusal, max_broken=max_broken, confident=confident)
     config = config or HPAConfig()
     base = {item.name: value for item in fields(config) if (value := getattr(config, item.name)) != item.default}
     tried = split_names([methods] if isinstance(methods, str) else methods)
@@ -365,7 +383,6 @@ def tune(
         "reading": reading_of_sets(config.map, config.ignore_field, request.image_folder),
     }
     suite = Suite.of(safety_tests, task_tests, benign_tests or {}, metrics or {}, **read)
-    bounds = Bounds(max_asr=max_asr, max_over_refusal=max_over_refusal, max_broken=max_broken, confident=confident)
     given = confirming_files(suite, confirm_tests or {}, **read)
     for each in (suite, given):
         check_held_out(each, request)

@@ -125,8 +125,9 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         from hpa_merge.records import reading_of_sets
         from hpa_merge.render.curve import check_picture, draw_curve
         from hpa_merge.report.commands import command_words
-        from hpa_merge.report.evaluation import Bounds, Evaluation
+        from hpa_merge.report.evaluation import Evaluation
         from hpa_merge.report.facts import options_of_out
+        from hpa_merge.report.gating import bounds_of
 
         console = Console(quiet=quiet, highlight=False, markup=False)
         if given["plot"] is not None:
@@ -147,7 +148,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         for each in (suite, confirmed_by):
             check_held_out(each, request)
             notes += overlaps(each, request)
-        bounds = Bounds(**{name: given[name] for name in ("max_asr", "max_over_refusal", "max_broken", "confident")})
+        bounds = bounds_of(**{name: given[name] for name in ("max_asr", "max_over_refusal", "max_broken", "confident")})
         parts = split(suite, confirmed_by, bounds, settings=len(outs), seed=config.seed)
         if given["dry_run"]:
             with outs_folder(workplace(out), inputs), progress_bar(quiet, "reading") as on_progress:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from hpa_merge.arguments import checked
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, EvaluationError, OutputError
@@ -20,6 +21,7 @@ from hpa_merge.report.schema import MergeReport, read_report
 __all__ = ["with_evaluation", "write_report"]
 
 
+@checked
 def write_report(
     out: str | Path,
     *,

@@ -2,12 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 
+from hpa_merge.errors import EvaluationError
 from hpa_merge.report.evaluation import ASKED, Bounds, ModelResult, beyond
 
-__all__ = ["gate", "unsure"]
+__all__ = ["BOUNDED", "bounds_of", "gate", "unsure"]
 
 BOUNDED = {"safety": ("max_asr", "max_dasr"), "task": ("max_task_drop",), "benign": ("max_over_refusal",)}
 """The bounds on the figures of each purpose."""
+
+
+def bounds_of(*, confident: bool = False, **percentages: float | None) -> Bounds:
+    """The bounds that a user gives.
+
+    Raises:
+        EvaluationError: one is not a percentage.
+    """
+    for name, given in percentages.items():
+        if given is not None and not 0 <= given <= 100:
+            raise EvaluationError(f"{name} is {given:g}: it has to be between 0 and 100.")
+    known = {name: given for name, given in percentages.items() if given is not None}
+    return Bounds(confident=confident, **known)
 
 
 def gate(models: Sequence[ModelResult], bounds: Bounds, asked: Sequence[str] = ()) -> tuple[str, ...]:
