@@ -133,7 +133,8 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     verdict = verdict_of_models(evaluation, given["gated"], given["json_file"])
     console.print(verdict_text(verdict), soft_wrap=True)
     for sentence in evaluation.failures:
-        complain(sentence, "Gate")
+        if quiet or sentence not in verdict.reasons:  # the verdict has the others
+            complain(sentence, "Gate")
     if evaluation.failures:
         sys.exit(FAILED)
 

@@ -188,6 +188,11 @@ def tune(
         if not keep_all and group.is_first:
             clear(place, request.outs)
         group.barrier()
+        if chosen is not None and not failures:  # it lies there now
+            settings[chosen] = replace(settings[chosen], model=str(out))
+            confirmed = tuple(
+                replace(model, model=str(out)) if model is confirmed[-1] else model for model in confirmed
+            )
         options = {folder.name: config for folder, config in request.outs.items()}
         return Tuning(old, new, settings, chosen, options, confirmed, failures, parts.notes)
 

@@ -23,6 +23,7 @@ from hpa_merge.render.charts import ACCENT, ACROSS, PLAIN, UPWARD, HeatPanel, Pl
 from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure
 from hpa_merge.render.panels import panels_of
 from hpa_merge.report.evaluation import measured_in
+from hpa_merge.report.paths import paths_note
 from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.side_by_side import points, with_interval
@@ -75,6 +76,7 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
         sections=sections.items(),
         origin=origin,
         verdict=verdict,
+        paths_note=paths_note(report, verdict.next),
         tiles=story.tiles(report),
         summary=story.summary(report),
         warnings=report.warnings,

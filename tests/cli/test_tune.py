@@ -126,6 +126,7 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
     assert [model.name for model in found.models] == ["old", "new", "all-new"]  # on the other prompts
     assert [(model.asr.samples, model.tasks["t"].samples) for model in found.models if model.asr] == [(3, 4)] * 3
     assert found.failures == ()
+    assert [model.model for model in (found.models[-1], settings[-1])] == [str(job.out)] * 2  # by which report knows it
     assert job.left() == ["out"]
 
     alone = job.folder / "alone" / "out"  # a report has the name of its OUT
