@@ -113,12 +113,12 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     from hpa_merge.evaluation.collecting import Suite
     from hpa_merge.evaluation.confirming import Parts
     from hpa_merge.evaluation.running import Answering
-    from hpa_merge.report.evaluation import Bounds
+    from hpa_merge.report.evaluation import Bounds, ModelResult
 
     def go(out: Path, meanwhile: Callable[[], object] = lambda: None, **options: Any) -> Tuning:
         def evaluate(models: list[str], *_: object, **__: object) -> list[object]:
             meanwhile()
-            return [None] * len(models)
+            return [ModelResult(Path(model).name, model, {}, {}, {}, {}) for model in models]
 
         monkeypatch.setattr(tuning, "evaluate", evaluate)
         monkeypatch.setattr(tuning, "choose", lambda settings, goal: min(settings))

@@ -190,9 +190,7 @@ def tune(
         group.barrier()
         if chosen is not None and not failures:  # it lies there now
             settings[chosen] = replace(settings[chosen], model=str(out))
-            confirmed = tuple(
-                replace(model, model=str(out)) if model is confirmed[-1] else model for model in confirmed
-            )
+            confirmed = (*confirmed[:-1], *(replace(model, model=str(out)) for model in confirmed[-1:]))
         options = {folder.name: config for folder, config in request.outs.items()}
         return Tuning(old, new, settings, chosen, options, confirmed, failures, parts.notes)
 
