@@ -377,23 +377,21 @@ def tune(
     tried = split_names([methods] if isinstance(methods, str) else methods)
     outs = setting_folders(Path(out), candidates(base, tried, settings))
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
-    read = {
-        "samples": samples,
-        "seed": config.seed,
-        "reading": reading_of_sets(config.map, config.ignore_field, request.image_folder),
-    }
-    suite = Suite.of(safety_tests, task_tests, benign_tests or {}, metrics or {}, **read)
-    given = confirming_files(suite, confirm_tests or {}, **read)
+    seed, reading = config.seed, reading_of_sets(config.map, config.ignore_field, request.image_folder)
+    suite = Suite.of(
+        safety_tests, task_tests, benign_tests or {}, metrics or {}, samples=samples, seed=seed, reading=reading
+    )
+    given = confirming_files(suite, confirm_tests or {}, samples=samples, seed=seed, reading=reading)
     for each in (suite, given):
         check_held_out(each, request)
     return tuning.tune(
         request,
         Path(out),
-        split(suite, given, bounds, settings=len(outs), seed=config.seed),
+        split(suite, given, bounds, settings=len(outs), seed=seed),
         running.judge_of(judge),
         bounds,
         Answering.of(config, batch_size, max_new_tokens, trust_remote_code=request.trust_remote_code),
-        seed=config.seed,
+        seed=seed,
         keep_all=keep_all,
         on_merge=on_merge,
         on_answer=on_answer,

@@ -113,7 +113,7 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         return value
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(hint, value, name)
-    if isinstance(origin, type) and issubclass(origin, Iterable) and origin is not Callable:
+    if isinstance(origin, type) and issubclass(origin, Iterable):
         if isinstance(value, str | bytes | Mapping | os.PathLike) or not isinstance(value, Iterable):
             raise _UnfitError
         return [_as(arguments[0], each, name) for each in value]

@@ -191,11 +191,11 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         "max_broken": bounds.max_broken,
         **({"commits": commits} if commits else {}),
     }
-    files = suite.files | ({"confirm": dict(given["confirm_test"])} if given["confirm_test"] else {})
+    tested = suite.files | ({"confirm": dict(given["confirm_test"])} if given["confirm_test"] else {})
     evaluation = Evaluation(
         found.confirmed or found.choice,
         given["judge"],
-        files,
+        tested,
         found.failures,
         run,
         bounds,

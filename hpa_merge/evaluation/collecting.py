@@ -103,12 +103,9 @@ class Suite:
         def of(purpose: Purpose, named: Mapping[str, PromptFile]) -> dict[str, PromptFile]:
             return {name: files[purpose, name] for name in named}
 
-        sets = {
-            "safety": of("safety", self.safety),
-            "tasks": of("task", self.tasks),
-            "benign": of("benign", self.benign),
-        }
-        return replace(self, **sets)
+        return replace(
+            self, safety=of("safety", self.safety), tasks=of("task", self.tasks), benign=of("benign", self.benign)
+        )
 
     @property
     def count(self) -> int:
