@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
     from hpa_merge.report.verdict import Gate, Measured
 
-__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps", "publishing", "showing"]
+__all__ = ["Asked", "Step", "changed_options", "command_words", "merging", "next_steps", "publishing", "showing"]
 
 BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
 """The bounds of a suggested command if none are known."""
@@ -226,6 +226,17 @@ def publishing(out: str) -> Step:
     return Step("publish it", _command("push", [out, f"YOUR-NAME/{name or 'MODEL'}", "--private"]))
 
 
+def merging(report: "MergeReport", settings: Sequence[Mapping[str, float]]) -> tuple[str, list[str], str]:
+    """The commands that merge the same inputs with other settings: their beginning, the words of each, their end."""
+    words = ["hpa-merge", report.run.old, report.run.new, *_calibration(report)]
+    words += _given(report)
+    moved = {name for setting in settings for name in setting}
+    words += command_words({name: value for name, value in report.config.items() if name not in moved})
+    words += ["--trust-remote-code"] if report.run.code else []
+    each = [shlex.join(command_words(setting)) for setting in settings]
+    return shlex.join(words), each, shlex.join(["-o", f"{report.run.out or 'OUT'}-what-if"])
+
+
 def command_words(config: Mapping[str, Any]) -> list[str]:
     """The options that differ from their defaults, as words of a command line."""
     words: list[str] = []
@@ -253,8 +264,7 @@ def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) ->
             given if model is None or asked.endpoint else model.model
             for given, model in zip(words, (measured.old, measured.new), strict=True)
         ]
-    for purpose, record in (("safety", report.safety), ("task", report.task)):
-        words += [word for file in (record.files if record else ()) for word in (f"--{purpose}-calib", file)]
+    words += _calibration(report)
     bounds, aligned = asked.bounds or BOUNDS, measured and measured.old and measured.old.asr
     most = bounds.max_asr if bounds.max_asr is not None else (aligned.value if aligned else 0.0)
     most += (bounds.max_dasr or 0.0) if bounds.max_asr is None else 0.0
@@ -267,15 +277,26 @@ def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) ->
     words += [*replace(asked, files=files).tests, *confirmed_by, *asked.of_tests, "--max-asr", f"{min(most, 100):g}"]
     if bounds.max_over_refusal is not None and benign:
         words += ["--max-over-refusal", f"{bounds.max_over_refusal:g}"]
-    given = dict(report.run.given)
-    if folders := asked.options.get("image_folder") if "image_folder" not in given else None:
-        given["image_folder"] = tuple(map(str, folders))
-    for name, values in given.items():
-        words += _words(name, values) if values else [_flag(name)]
+    words += _given(report, asked.options.get("image_folder") or ())
     rule = find_rule(report.method)
     tried = rule.strength.options if rule is not None and rule.strength is not None else ()
     words += command_words({name: value for name, value in report.config.items() if name not in tried})
     return [*words, *([] if tried else ["--settings", "SETTINGS.yaml"]), "-o", f"{report.run.out or 'OUT'}-tuned"]
+
+
+def _calibration(report: "MergeReport") -> Iterator[str]:
+    """The words that give the calibration sets."""
+    for purpose, record in (("safety", report.safety), ("task", report.task)):
+        for file in record.files if record else ():
+            yield from (f"--{purpose}-calib", file)
+
+
+def _given(report: "MergeReport", folders: Sequence[str] = ()) -> Iterator[str]:
+    """The words that give what else the merge was given; ``folders`` are those of images if it had none."""
+    file = report.run.statistics.get("file")
+    given = ({"stats": (file,)} if file else {}) | ({"image_folder": tuple(folders)} if folders else {})
+    for name, values in (given | report.run.given).items():
+        yield from _words(name, values) if values else [_flag(name)]
 
 
 def _words(name: str, value: Any) -> list[str]:
