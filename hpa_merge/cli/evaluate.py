@@ -138,7 +138,8 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     console.print(verdict_text(verdict), soft_wrap=True)
     tracked(tracker, lambda: of_evaluation(evaluation), quiet)
     for sentence in evaluation.failures:
-        complain(sentence, "Gate")
+        if quiet or sentence not in verdict.reasons:  # the verdict has the others
+            complain(sentence, "Gate")
     if evaluation.failures:
         sys.exit(FAILED)
 

@@ -244,6 +244,7 @@ class MergeOutput:
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
                 machine=describe(prepared.device),
                 out=str(self._out),
+                given=self._request.given,
             ),
             history=history,
             drift=drift,

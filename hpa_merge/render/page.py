@@ -25,6 +25,7 @@ from hpa_merge.render.panels import panels_of
 from hpa_merge.render.what_if import what_if_of
 from hpa_merge.report.benchmark_words import INTERVALS, source_facts
 from hpa_merge.report.evaluation import measured_in
+from hpa_merge.report.paths import paths_note
 from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.side_by_side import points, with_interval
@@ -90,6 +91,7 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
         sections=sections.items(),
         origin=origin,
         verdict=verdict,
+        paths_note=paths_note(report, verdict.next),
         tiles=story.tiles(report),
         summary=story.summary(report),
         warnings=report.warnings,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hpa_merge.arguments import checked
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, EvaluationError, OutputError
@@ -23,6 +24,7 @@ from hpa_merge.report.schema import MergeReport, read_report
 __all__ = ["with_evaluation", "write_report"]
 
 
+@checked
 def write_report(
     out: str | Path,
     *,

@@ -156,6 +156,10 @@ def _places(report: MergeReport) -> Iterator[str]:
         yield from filter(None, set(named) - _on_hub(report))
     if "file" in report.run.statistics:
         yield report.run.statistics["file"]
+    for name, values in report.run.given.items():
+        yield from (
+            _folder(value) if name == "image_folder" else value for value in values if value not in _on_hub(report)
+        )
 
 
 def _rounds(report: MergeReport) -> tuple[RunRecord | RoundRecord, ...]:
@@ -165,9 +169,10 @@ def _rounds(report: MergeReport) -> tuple[RunRecord | RoundRecord, ...]:
 
 def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]:
     """The models, the judge and the test files of an evaluation; parts of another form are skipped."""
-    models, files = evaluation.get("models"), evaluation.get("files")
+    files = evaluation.get("files")
     served = _endpoint(evaluation) is not None
-    for model in models if isinstance(models, list) else ():
+    several = (evaluation.get("models"), evaluation.get("choice"))
+    for model in (model for models in several if isinstance(models, list) for model in models):
         for name in (model.get("model"), model.get("name")) if isinstance(model, dict) else ():
             if isinstance(name, str) and name not in on_hub and not (served and MODEL.fullmatch(name)):
                 yield name
@@ -180,6 +185,16 @@ def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]
     judge = evaluation.get("judge")
     if isinstance(judge, str):
         yield judge
+    options = run.get("options") if isinstance(run, dict) else None
+    for name in ("image_folder", "base", "chat_template"):
+        given = options.get(name) if isinstance(options, dict) else None
+        texts = (text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str) and text)
+        yield from (_folder(text) if name == "image_folder" else text for text in texts if text not in on_hub)
+
+
+def _folder(given: str) -> str:
+    """The folder of ``[SET:]FOLDER``."""
+    return re.sub(r"^(safety|task|benign):", "", given)
 
 
 def _on_hub(report: MergeReport) -> set[str]:

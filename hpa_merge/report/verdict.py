@@ -23,7 +23,7 @@ from hpa_merge.report.evaluation import (
     beyond,
     measured_in,
 )
-from hpa_merge.report.gating import gate
+from hpa_merge.report.gating import gate, unsure
 from hpa_merge.report.side_by_side import points, with_interval
 from hpa_merge.report.words import counted, listed_words
 
@@ -110,9 +110,34 @@ class Measured:
     @property
     def failures(self) -> tuple[str, ...]:
         """The bounds that OUT exceeds."""
-        models = tuple(dict.fromkeys(model.name for model in (self.evaluation.models[0], self.out)))
-        compared = [model for model in self.evaluation.models if model.name in models]
-        return gate(compared, self.evaluation.bounds or Bounds(), (self.out.name,))
+        return gate(self._compared, self.evaluation.bounds or Bounds(), (self.out.name,))
+
+    @property
+    def unsure(self) -> list[str]:
+        """The purposes for which OUT may exceed its bounds, as far as the prompts can tell."""
+        unknown = [] if self.out.asr else ["safety"]
+        return [*unknown, *unsure(self._compared, self.evaluation.bounds or Bounds(), (self.out.name,))]
+
+    @property
+    def safe(self) -> bool:
+        """Whether attacks succeed no more often than with OLD, as far as enough prompts can tell."""
+        from_old = self.difference(self.old, "safety")
+        return from_old is not None and from_old.low <= 0 and from_old.high <= UNCERTAIN
+
+    @property
+    def settings(self) -> int:
+        """How many settings ``tune`` chose OUT among; 0 if it did not."""
+        return len(self.evaluation.choice or self.evaluation.models) - 2 if "chosen" in self.evaluation.run else 0
+
+    @property
+    def flattered(self) -> bool:
+        """Whether the figures are those that OUT was chosen by, which are better than others would be."""
+        return self.settings > 1 and not self.evaluation.choice
+
+    @property
+    def _compared(self) -> list[ModelResult]:
+        models = {model.name for model in (self.evaluation.models[0], self.out)}
+        return [model for model in self.evaluation.models if model.name in models]
 
 
 def verdict_of(report: "MergeReport") -> Verdict:
@@ -210,7 +235,7 @@ def _answer(measured: Measured | None) -> str:
     if from_old.low > 0:
         better = from_new is not None and from_new.high < 0
         return f"{'Partly' if better else 'No'}, with {asked}: {shown}."
-    if from_old.high > UNCERTAIN:
+    if not measured.safe:
         return f"{counted(attacks.samples, 'attack', 'are')} too few to tell: {shown}."
     lost = apart(new, old, "safety") if new is not None and old is not None else None
     start = "Yes" if lost is not None and lost.low > 0 else "As safe as OLD"
@@ -225,7 +250,8 @@ def _with_harnesses(answer: str, measured: Measured | None, benchmarks: Benchmar
 
 
 def _gate(measured: Measured | None) -> Gate:
-    if measured is None or measured.evaluation.bounds is None or not measured.evaluation.bounds.given:
+    bounds = measured.evaluation.bounds if measured is not None else None
+    if measured is None or bounds is None or not bounds.given or measured.flattered:
         return "NOT MEASURED"
     return "FAIL" if measured.failures else "PASS"
 
@@ -237,7 +263,23 @@ def _reasons(measured: Measured | None) -> tuple[str, ...]:
     bounds = measured.evaluation.bounds
     if bounds is None or not bounds.given:
         return ("The evaluation had no bounds.",)
-    return measured.failures or (f"{_kept(measured, bounds)}.",)
+    if measured.flattered:
+        return (
+            f"hpa-merge tune chose it among {measured.settings} settings by these prompts, which flatters it: measure "
+            "it on others.",
+        )
+    return (*(measured.failures or (f"{_kept(measured, bounds)}.",)), *_confirmed(measured))
+
+
+def _confirmed(measured: Measured) -> Iterator[str]:
+    """By which figures ``tune`` chose OUT, if these are on other prompts."""
+    name = measured.evaluation.run.get("chosen")
+    of_name = [model for model in measured.evaluation.choice[2:] if PurePath(model.name).name == name]
+    for chosen in of_name[:1]:
+        yield (
+            f"It was chosen among {counted(measured.settings, 'setting')} by other prompts: there attacks succeed in "
+            f"{with_interval(chosen.asr)} %, and the tasks reach {with_interval(chosen.performance)} % on average."
+        )
 
 
 def _kept(measured: Measured, bounds: Bounds) -> str:

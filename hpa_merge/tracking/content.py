@@ -106,15 +106,15 @@ def of_evaluation(evaluation: Evaluation) -> Tracked:
         metrics=dict(_of_verdict(verdict)),
         tags=_tags(verdict) | {f"failure {number}": text for number, text in enumerate(shared.failures, 1)},
         files=files,
-        children=tuple(_model(model, shared) for model in shared.models),
+        children=tuple(_model(model, shared) for model in shared.choice or shared.models),
     )
 
 
 def of_tuning(evaluation: Evaluation, report: MergeReport | None, out: str, *, page: bool = True) -> Tracked:
-    """A tuning: its evaluation, whose children are the settings, with the merge that it chose.
+    """A tuning: its evaluation, and what the chosen merge did; the children are the settings, on the prompts that chose.
 
     Args:
-        report: of the chosen setting; None if none keeps the goal.
+        report: of the chosen setting; None if there is no OUT.
         out: the folder of the chosen setting.
         page: with its page.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from hpa_merge.arguments import checked
 from hpa_merge.checkpoint import Checkpoint, is_adapter
 from hpa_merge.checkpoint.adapter_folder import CONFIG as ADAPTER
 from hpa_merge.config import HPAConfig
@@ -40,6 +41,7 @@ BEFORE = {"min_expert_tokens": 0}
 
 
 @bars_in_notebooks(on_progress="verifying")
+@checked
 def verify(
     out: str | Path,
     old: str | Path | None = None,

@@ -14,7 +14,7 @@ FLOORS: tuple[set[str], ...] = (
     {"custom_code", "isolation", "methods", "quantisation"},
     {"config", "records"},
     {"calibration", "checkpoint", "model"},
-    {"inputs"},
+    {"arguments", "inputs"},
     {"report"},
     {"engine", "render"},
     {"evaluation", "tracking", "verification"},
