@@ -111,7 +111,7 @@ def of_evaluation(evaluation: Evaluation) -> Tracked:
 
 
 def of_tuning(evaluation: Evaluation, report: MergeReport | None, out: str, *, page: bool = True) -> Tracked:
-    """A tuning: its evaluation, and what the chosen merge did; the children are the settings, on the prompts that chose.
+    """A tuning: its evaluation, and what the chosen merge did; children are the settings, on the prompts that chose.
 
     Args:
         report: of the chosen setting; None if there is no OUT.
