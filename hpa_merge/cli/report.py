@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hpa_merge.cli.early import refuse_out
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, hushed, options, progress_bar
 
 
 @click.command(short_help="Draw the report of a merged folder again.", context_settings=HELP)
@@ -22,7 +22,7 @@ def report_command(
     With --evaluation, all three show what was measured of OUT. Each file is replaced atomically.
     """
     refuse_out(out)
-    with libraries(verbose, downloads=not quiet):
+    with hushed(verbose):
         from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
 
