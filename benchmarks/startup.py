@@ -140,7 +140,7 @@ def commands(folder: Path) -> Mapping[str, Words]:
         "hessians without STATS": merge(*sets, *out, "--stats-hessians"),
         "no CUDA device": merge(*sets[:4], *out, "--device", "cuda:7"),
         "sweep, settings missing": ["sweep", at("old"), at("new"), at("none.yaml"), *sets, *out],
-        "tune, test missing": ["tune", at("old"), at("new"), *sets, *out, *max_asr, "--safety-test", "s=none.jsonl", *task],
+        "tune, test missing": ["tune", at("old"), at("new"), *sets, *out, *max_asr, *tests[:1], "s=none", *task],
         "eval, model missing": ["eval", at("nowhere"), *tests],
         "verify, no OUT": ["verify", at("nowhere")],
         "verify, no report": ["verify", at("old")],
@@ -189,7 +189,7 @@ def main() -> None:
                 status, seconds, imported, said = measure(words)
                 for made in ("drawn", "fresh"):
                     shutil.rmtree(folder / made, ignore_errors=True)
-                print(f"{name:32} {status:6} {seconds:6.2f}  {imported}{f'    {said}' if given.said else ''}", flush=True)
+                print(f"{name:32} {status:6} {seconds:6.2f}  {imported}", f"   {said}" * given.said, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from hpa_merge.config import OutOptions, option_fields
+from hpa_merge.engine.patterns import fits
 from hpa_merge.errors import ConfigError
 from hpa_merge.model import COMPONENTS, Component, MetaModel, Unit
 from hpa_merge.report.records import ComponentRecord
@@ -27,8 +28,7 @@ def is_included(config: OutOptions, key: str, component: Component | None, *, ro
     return (
         (component is None or policy_of(config, component) == "merge")
         and (not router or config.routers == "merge")
-        and _matches(config.include, key, default=True)
-        and not _matches(config.exclude, key, default=False)
+        and fits(config, key)
     )
 
 
@@ -113,7 +113,3 @@ def component_records(
         for component in COMPONENTS
         if tensors[component]
     )
-
-
-def _matches(patterns: tuple[str, ...], key: str, *, default: bool) -> bool:
-    return any(re.search(pattern, key) for pattern in patterns) if patterns else default

@@ -27,7 +27,8 @@ from hpa_merge.engine.same_run import check_same, what_runs
 from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
-from hpa_merge.engine.statistics_file import check_place, read_statistics
+from hpa_merge.engine.statistics_file import read_statistics
+from hpa_merge.engine.statistics_place import check_place
 from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError, StatisticsError
 from hpa_merge.model import LinearTensor, Unit

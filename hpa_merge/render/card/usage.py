@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import final
 
-from hpa_merge.render.card.auto_classes import classes_of
+from hpa_merge.libraries.transformers_tables import classes_of
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["UNPUBLISHED", "Usage", "is_original_llava", "snippet_of", "usage_of"]
