@@ -25,6 +25,9 @@ QUIET = (
     click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
 )
 
+VERBOSITY = "TRANSFORMERS_VERBOSITY"
+"""What transformers reads when it is imported."""
+
 Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
 
 
@@ -105,13 +108,19 @@ def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) ->
 
 @contextmanager
 def hushed(verbose: bool) -> Iterator[None]:
-    """Hide the warnings of libraries unless ``verbose``; imports nothing heavy."""
+    """Hide the warnings of libraries unless ``verbose``, also of transformers if it is imported later."""
     import warnings
 
+    before = os.environ.get(VERBOSITY)
     with warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
-        yield
+            os.environ.setdefault(VERBOSITY, "critical")
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(VERBOSITY, None)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from hpa_merge.quantisation import configurations
 from hpa_merge.records import Purpose, ReadingOptions, local_source
 from hpa_merge.records.sampling import read_samples
 
-__all__ = ["SMALL", "is_quick", "refuse_early", "refuse_folder"]
+__all__ = ["SMALL", "is_quick", "needs_no_model", "refuse_early", "refuse_folder"]
 
 SMALL = 2**22
 """Bytes of a file of samples up to which it is read here, and again by the merge: 4 MiB."""
@@ -80,6 +80,17 @@ def refuse_early(request: MergeRequest, made: Path | None = None) -> None:
             check(early)
         for opened in early.opened.values():
             stack.enter_context(opened)
+
+
+def needs_no_model(request: MergeRequest) -> bool:
+    """Whether the statistics file holds what spares the merge its models, as far as a look at it shows.
+
+    If it turns out to need them after all, they are imported later.
+    """
+    from hpa_merge.engine.beginnings import has_beginning
+
+    whole = all(config.output_format != "adapter" for config in request.outs.values())
+    return request.stats is not None and whole and request.first is None and has_beginning(request.stats)
 
 
 def refuse_folder(folder: Path, role: str, *, adapter: bool) -> Checkpoint | None:

@@ -5,7 +5,6 @@ Every rank encodes the samples of its own leaves; all of them know which samples
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -21,6 +20,7 @@ from hpa_merge.engine.fingerprint import sample_digest
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.engine.tally import Tally
 from hpa_merge.engine.template_file import read_template
+from hpa_merge.engine.used_sample import UsedSample
 from hpa_merge.errors import CalibrationError, ResourceError
 from hpa_merge.model import MetaModel
 from hpa_merge.progress import Progress, silent
@@ -28,7 +28,7 @@ from hpa_merge.ranks import Group
 from hpa_merge.records import Sample
 from hpa_merge.report.planned import ShownPiece, ShownSample
 
-__all__ = ["Encoding", "UsedSample", "encoding", "template_options"]
+__all__ = ["Encoding", "encoding", "template_options"]
 
 SHARE = 0.75
 """Of the host's free memory, what one encoded calibration set may take; a processor may make anything of a sample."""
@@ -41,26 +41,6 @@ def template_options(given: str, arguments: Sequence[str], date: str) -> Templat
     if text is None:
         return TemplateOptions(name=given, arguments=named, date=date)
     return TemplateOptions(text=text, arguments=named, date=date)
-
-
-@final
-@dataclass(frozen=True)
-class UsedSample:
-    """A sample that is used, as every rank knows it.
-
-    Attributes:
-        place: its place among those that were drawn.
-        leaf: its leaf, which depends on how many were drawn alone.
-        rank: the rank that runs it.
-        tokens: how many it has; what a decoder reads apart from the encoder counts too.
-        digest: of what the model gets.
-    """
-
-    place: int
-    leaf: int
-    rank: int
-    tokens: int
-    digest: str
 
 
 @final

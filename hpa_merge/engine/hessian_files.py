@@ -28,7 +28,7 @@ from hpa_merge.errors import OutputError
 from hpa_merge.files.disk import replacing
 from hpa_merge.files.parsing import INDEX, parse_json
 from hpa_merge.files.statistics import telling_damage
-from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.outline import LinearTensor, Unit
 
 __all__ = ["HessianFiles", "needed_for", "remove_others"]
 

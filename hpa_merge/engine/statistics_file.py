@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from hpa_merge.engine.beginnings import BEGINNING, Beginning
 from hpa_merge.engine.hessian_files import HessianFiles, remove_others
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_place import DAMAGED
@@ -80,11 +81,17 @@ def hessian_files(path: Path, key: StatisticsKey, device: torch.device) -> Hessi
     return HessianFiles(path, key.purpose, key.fingerprint, key.columns, device)
 
 
-def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing: Iterable[RoutingRecord] = ()) -> None:
+def write_statistics(
+    path: Path,
+    statistics: Sequence[ModelStatistics],
+    routing: Iterable[RoutingRecord] = (),
+    beginning: Beginning | None = None,
+) -> None:
     """Write the file at ``path``; after an error it is unchanged. Hessians that no longer belong to it are deleted.
 
     Args:
         routing: the routing drift between the two models of the statistics.
+        beginning: what spares a later run the models and the encoding, if there is such.
 
     Raises:
         OutputError: the disk is full or refuses.
@@ -92,6 +99,7 @@ def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing:
     mixtures = [asdict(record) for record in routing]
     content: dict[str, Any] = {"format": FORMAT, **({"routing": mixtures} if mixtures else {})}
     content |= {each.purpose: each.description() for each in statistics}
+    content |= {} if beginning is None else {BEGINNING: beginning.description()}
     tensors = {name: vector for each in statistics for name, vector in each.tensors().items()}
     try:
         write_whole(path, save(tensors, {MARK: json.dumps(content)}), through=True)

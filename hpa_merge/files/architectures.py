@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["LLAVA", "LLAVA_MISTRAL", "is_original_llava"]
+__all__ = ["LLAVA", "LLAVA_MISTRAL", "TOWER", "is_original_llava"]
 
 LLAVA = ("LlavaLlamaForCausalLM", "LlavaLLaMAForCausalLM")
 """The classes with a Llama; the second is what it was called until 2023."""
 
 LLAVA_MISTRAL = "LlavaMistralForCausalLM"
 """The class with a Mistral."""
+
+TOWER = "model.vision_tower.vision_tower."
+"""The prefix of a tower's keys in the checkpoint."""
 
 
 def is_original_llava(config: Mapping[str, Any]) -> bool:

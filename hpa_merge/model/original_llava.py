@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConf
 
 from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError
-from hpa_merge.files.architectures import LLAVA, LLAVA_MISTRAL, is_original_llava
+from hpa_merge.files.architectures import LLAVA, LLAVA_MISTRAL, TOWER, is_original_llava
 
 __all__ = ["TOWER", "adapt", "is_original_llava", "llava_config", "module_name"]
 
@@ -24,9 +24,6 @@ TEXT_CONFIGS: dict[str, type[PretrainedConfig]] = {
     LLAVA_MISTRAL: MistralConfig,
 }
 """The classes that are read, as config.json names them, and the configuration of their language models."""
-
-TOWER = "model.vision_tower.vision_tower."
-"""The prefix of a tower's keys in the checkpoint."""
 
 MODULES = (
     (TOWER, "model.vision_tower."),
