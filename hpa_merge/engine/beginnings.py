@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +23,7 @@ from hpa_merge.engine.template_file import read_template
 from hpa_merge.engine.used_sample import UsedSample
 from hpa_merge.files.statistics import open_statistics, telling_damage
 from hpa_merge.outline import Outline, packed, unpacked
+from hpa_merge.report.manifest import digest_of_file
 
 __all__ = ["BEGINNING", "Beginning", "SetBeginning", "has_beginning", "read_beginning", "state_of"]
 
@@ -68,11 +70,18 @@ class Beginning:
     models: tuple[Outline, Outline]
     sets: tuple[SetBeginning, SetBeginning]
 
-    def fits(self, place: int, checkpoint: Checkpoint) -> bool:
-        """Whether a model names no tensor that its checkpoint lacks."""
+    def fits(self, place: int, checkpoint: Checkpoint, given: GivenSet) -> bool:
+        """Whether a model and its samples name nothing that the checkpoint and the set lack."""
         model, tensors = self.models[place], checkpoint.tensors
-        named = {*model.slots, *model.components, *model.unknown, *(linear.key for linear in model.linears.values())}
-        return named <= tensors.keys() and all(len(tensors[each.key].shape) > 1 for each in model.linears.values())
+        linears = {linear.key for linear in model.linears.values()}
+        named = {*model.slots, *model.components, *model.unknown, *model.rest, *chain(*model.keys.values())}
+        return (
+            named <= tensors.keys()
+            and linears <= model.slots.keys() & model.components.keys() & model.places.keys()
+            and all(len(tensors[key].shape) > 1 for key in linears)
+            and model.keys.keys() == {unit.name for unit in model.units}
+            and all(0 <= each.place < len(given.samples.samples) for each in self.sets[place].used)
+        )
 
     def description(self) -> dict[str, Any]:
         """In JSON types, with a digest of all of it."""
@@ -142,7 +151,7 @@ def state_of(checkpoint: Checkpoint, given: GivenSet, purpose: str, config: Cali
     state.update(json.dumps({name: _version(name) for name in LIBRARIES}).encode())
     for path in checkpoint.side_files().copied:
         with checkpoint.open_side_file(path) as file:
-            state.update(f"{path.as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()} ".encode())
+            state.update(f"{path.as_posix()} {digest_of_file(file)} ".encode())
     for path in checkpoint.side_files().left_out:
         status = (checkpoint.folder / path).stat()
         state.update(f"{path.as_posix()} {status.st_size} {status.st_mtime_ns} ".encode())
@@ -155,7 +164,7 @@ def _content(value: Any) -> Any:
     """What JSON cannot hold of a sample: the bytes of a medium, by their digest."""
     if isinstance(value, Path):
         with value.open("rb") as file:
-            return [str(value), hashlib.file_digest(file, "sha256").hexdigest()]
+            return [str(value), digest_of_file(file)]
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     return repr(value)

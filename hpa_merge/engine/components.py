@@ -3,18 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from hpa_merge.config import OutOptions, option_fields
+from hpa_merge.engine.modelled import Modelled
 from hpa_merge.engine.patterns import fits
 from hpa_merge.errors import ConfigError
-from hpa_merge.outline import COMPONENTS, Component, Outline, Unit
+from hpa_merge.outline import COMPONENTS, Component, Unit
 from hpa_merge.report.records import ComponentRecord
-
-if TYPE_CHECKING:
-    from hpa_merge.model import MetaModel
-
-    Modelled = MetaModel | Outline
 
 __all__ = ["check_policies", "component_records", "find_from_old", "is_chosen", "is_included", "policy_of"]
 
@@ -43,7 +38,7 @@ def is_chosen(config: OutOptions, unit: Unit) -> bool:
     return config.rule.touches(config, unit.text, unit.block)
 
 
-def find_from_old(old: "Modelled", new: "Modelled", matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
+def find_from_old(old: Modelled, new: Modelled, matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
     """OLD's key for each of NEW's keys whose tensor comes from OLD.
 
     Args:
@@ -59,7 +54,7 @@ def find_from_old(old: "Modelled", new: "Modelled", matched: Mapping[str, str], 
     return {key: old_key for key, old_key in found.items() if old_key is not None}
 
 
-def check_policies(config: OutOptions, new: "Modelled") -> None:
+def check_policies(config: OutOptions, new: Modelled) -> None:
     """Check that the options for components fit this model and do not contradict each other.
 
     Raises:
@@ -107,7 +102,7 @@ def check_policies(config: OutOptions, new: "Modelled") -> None:
 
 
 def component_records(
-    config: OutOptions, new: "Modelled", outcomes: Iterable[tuple[str, str]]
+    config: OutOptions, new: Modelled, outcomes: Iterable[tuple[str, str]]
 ) -> tuple[ComponentRecord, ...]:
     """A record for each component that the model has; ``outcomes``: name and outcome of every linear."""
     linears: dict[Component, Counter[str]] = {component: Counter() for component in COMPONENTS}

@@ -7,7 +7,7 @@ saved twice all the same.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -18,15 +18,11 @@ from hpa_merge.counting import counted
 from hpa_merge.engine.code import check_code
 from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
 from hpa_merge.engine.matching import match, set_aside
+from hpa_merge.engine.modelled import Modelled
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
-from hpa_merge.outline import LinearTensor, Outline, Unit
+from hpa_merge.outline import LinearTensor, Unit
 from hpa_merge.report.words import shortened
-
-if TYPE_CHECKING:
-    from hpa_merge.model import MetaModel
-
-    Modelled = MetaModel | Outline
 
 __all__ = ["LinearPair", "OutPlan", "Plan", "make_plan", "plan_of"]
 
@@ -100,8 +96,8 @@ class Plan:
         notes: what the user should know of the two, a sentence each.
     """
 
-    old: "Modelled"
-    new: "Modelled"
+    old: Modelled
+    new: Modelled
     device: torch.device
     linears: dict[Unit, tuple[LinearPair, ...]]
     passed: dict[Unit, tuple[LinearPair, ...]]
@@ -146,7 +142,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
 
 
 def plan_of(
-    metas: "tuple[Modelled, Modelled]",
+    metas: tuple[Modelled, Modelled],
     old: Checkpoint,
     new: Checkpoint,
     configs: Sequence[HPAConfig],
@@ -207,7 +203,7 @@ def plan_of(
 
 
 def _plan_out(
-    metas: "tuple[Modelled, Modelled]",
+    metas: tuple[Modelled, Modelled],
     old: Checkpoint,
     new: Checkpoint,
     matched: Mapping[str, str],
@@ -238,7 +234,7 @@ def _plan_out(
     )
 
 
-def _notes(metas: "tuple[Modelled, Modelled]", old: Checkpoint, new: Checkpoint) -> Iterator[str]:
+def _notes(metas: tuple[Modelled, Modelled], old: Checkpoint, new: Checkpoint) -> Iterator[str]:
     """What the user should know of the classes and of the tensors that belong to no module, a sentence each."""
     name = metas[1].architecture
     for checkpoint in (old, new):
@@ -256,7 +252,7 @@ def _notes(metas: "tuple[Modelled, Modelled]", old: Checkpoint, new: Checkpoint)
         yield f"Only NEW has {shortened(come)}, which {name} does not have: OUT has NEW's."
 
 
-def _kinds(meta: "Modelled", checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
+def _kinds(meta: Modelled, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
     """The kind of each tensor that is not an adaptable linear and comes from NEW, by name."""
     kinds: dict[str, str] = {}
     routers = {linear.key for linear in meta.linears.values() if linear.router and config.routers != "merge"}

@@ -6,31 +6,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import torch
 
 from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, check_side_files, needed_bytes
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import CalibrationOptions, HPAConfig
-from hpa_merge.engine.beginnings import Beginning, SetBeginning, read_beginning, state_of
+from hpa_merge.engine.beginnings import Beginning
 from hpa_merge.engine.code import code_notes
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot, hessian_bytes
-from hpa_merge.engine.plan import LinearPair, OutPlan, Plan, plan_of
+from hpa_merge.engine.plan import LinearPair, OutPlan, Plan
+from hpa_merge.engine.recorded import beginning_of, recorded
 from hpa_merge.engine.recorded_run import RecordedRun
 from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.same_run import check_same, what_runs
-from hpa_merge.engine.sets import PURPOSES, GivenSet, read_sets
+from hpa_merge.engine.sets import GivenSet, read_sets
 from hpa_merge.engine.sources import CalibrationSet, computed
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
 from hpa_merge.engine.statistics_file import read_statistics
 from hpa_merge.engine.statistics_place import check_place
-from hpa_merge.engine.weights import Weights
 from hpa_merge.errors import CheckpointError, StatisticsError
-from hpa_merge.outline import LinearTensor, Outline, Unit
+from hpa_merge.outline import LinearTensor, Unit
 from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
@@ -40,9 +40,10 @@ if TYPE_CHECKING:  # with transformers
     from hpa_merge.engine.adapter_form import AdapterForm
     from hpa_merge.engine.calibration_run import CalibrationRun
 
-    Runs = tuple[CalibrationRun, CalibrationRun] | tuple[RecordedRun, RecordedRun]
-
 __all__ = ["Prepared", "plan_merge", "prepare"]
+
+Runs: TypeAlias = "Sequence[CalibrationRun] | Sequence[RecordedRun]"
+"""Of OLD with the safety samples, and of NEW with the task samples."""
 
 COMPUTED = "computed"
 """Replaces the digest of statistics that the run computes instead of reading them from a file."""
@@ -209,68 +210,16 @@ def plan_merge(
     prepared = None
     if show == 0 and group.size == 1:
         on_progress("planning", 0, 1)
-        prepared = _recorded(request, inputs, given, device, group)
+        if (found := recorded(request, inputs, given, device, group)) is not None:
+            prepared = _prepared(request, inputs, given, *found, group)
     if prepared is None:
         from hpa_merge.engine.sampling import sampled  # with transformers
 
         plan, runs = sampled(request, inputs, given, device, group, show, on_progress)
-        prepared = _prepared(request, inputs, given, plan, runs, group, _beginning(request, inputs, given, plan, runs))
+        beginning = beginning_of(request, inputs, given, plan, runs) if request.stats is not None else None
+        prepared = _prepared(request, inputs, given, plan, runs, group, beginning)
         assert prepared is not None
     return prepared
-
-
-def _recorded(
-    request: MergeRequest,
-    inputs: MergeInputs,
-    given: tuple[GivenSet, GivenSet],
-    device: torch.device,
-    group: Group,
-) -> Prepared | None:
-    """The merge that builds no model and encodes no sample; None unless the statistics file allows it.
-
-    Raises:
-        InputError: as :func:`prepare`.
-    """
-    config, configs = request.calibration, list(request.outs.values())
-    whole = all(each.output_format != "adapter" for each in configs)
-    if request.stats is None or not whole or request.first is not None or not _is_plain(inputs):
-        return None
-    begun = read_beginning(request.stats)
-    if begun is None:
-        return None
-    old, new = inputs.read
-    if not (begun.fits(0, old) and begun.fits(1, new)):
-        return None
-    for checkpoint, each, found, purpose in zip(inputs.read, given, begun.sets, PURPOSES, strict=True):
-        if found.state != state_of(checkpoint, each, purpose, config):
-            return None
-    plan = plan_of(begun.models, old, new, configs, device)
-    safety, task = (
-        RecordedRun(purpose, Weights(checkpoint, device, group), each, found)
-        for checkpoint, each, found, purpose in zip(inputs.read, given, begun.sets, PURPOSES, strict=True)
-    )
-    return _prepared(request, inputs, given, plan, (safety, task), group)
-
-
-def _is_plain(inputs: MergeInputs) -> bool:
-    """Whether both checkpoints are read as they lie on disk, and their models are transformers' own."""
-    return all(
-        each.overlay is None and each.tower is None and each.code is None and each.unpacking is None
-        for each in inputs.read
-    )
-
-
-def _beginning(
-    request: MergeRequest, inputs: MergeInputs, given: tuple[GivenSet, GivenSet], plan: Plan, runs: "Runs"
-) -> Beginning | None:
-    """What the statistics file keeps, if one is written; None where a later run could not use it."""
-    if request.stats is None or not _is_plain(inputs) or isinstance(plan.old, Outline) or isinstance(plan.new, Outline):
-        return None
-    safety, task = (
-        SetBeginning(state_of(checkpoint, each, run.purpose, request.calibration), run.used, run.tally.state())
-        for checkpoint, each, run in zip(inputs.read, given, runs, strict=True)
-    )
-    return Beginning((plan.old.outline(), plan.new.outline()), (safety, task))
 
 
 def _prepared(
@@ -278,17 +227,14 @@ def _prepared(
     inputs: MergeInputs,
     given: tuple[GivenSet, GivenSet],
     plan: Plan,
-    runs: "Runs",
+    runs: Runs,
     group: Group,
     beginning: Beginning | None = None,
 ) -> Prepared | None:
     """The merge of these runs; None if they only record earlier ones, and the statistics do not fit."""
     config = request.calibration
     linears = ([pair.old for pair in plan.pairs], [pair.new for pair in plan.pairs])
-    keys = tuple(
-        _key(run, checkpoint, plan, each, config)
-        for run, checkpoint, each in zip(runs, inputs.read, linears, strict=True)
-    )
+    keys = [_key(runs[at], inputs.read[at], plan, linears[at], config) for at in (0, 1)]
     known, routing, notes = _known(request, keys, plan.device)
     if isinstance(runs[0], RecordedRun) and len(known) < len(runs):
         return None

@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import final
@@ -24,12 +24,12 @@ BLOCK = 2**19
 """Bytes that are read, hashed and looked at before the next ones: 512 KiB, which a core's own cache holds."""
 
 EXPONENTS = {
-    "bfloat16": (np.uint16, 0x7F80),
-    "float16": (np.uint16, 0x7C00),
-    "float32": (np.uint32, 0x7F80_0000),
-    "float64": (np.uint64, 0x7FF0_0000_0000_0000),
+    "bfloat16": (2, 0x7F80),
+    "float16": (2, 0x7C00),
+    "float32": (4, 0x7F80_0000),
+    "float64": (8, 0x7FF0_0000_0000_0000),
 }
-"""The integers that have each dtype's bits, and infinity among them: greater ones are NaN, apart from the sign."""
+"""The bytes of a number, and the bits of infinity: greater ones are NaN, apart from the sign."""
 
 
 @final
@@ -48,7 +48,7 @@ class ReadFile:
     not_finite: frozenset[str]
 
 
-def read_files(merged: Checkpoint) -> Iterator[ReadFile]:
+def read_files(merged: Checkpoint) -> Generator[ReadFile]:
     """Read the weight files of OUT, in the order of their names; of a quantised one, what is on disk.
 
     Raises:
@@ -98,10 +98,7 @@ def _read(merged: Checkpoint, shard: str, tensors: list[TensorInfo], stopped: th
 
 def _is_finite(content: memoryview, dtype: str) -> bool:
     """Whether numbers of ``dtype``, a block of bytes, are all finite; a number that is cut off does not count."""
-    unsigned, infinity = EXPONENTS[dtype]
-    bits = np.frombuffer(content, unsigned, len(content) // unsigned().itemsize)
-    if not bits.size:
-        return True
-    signed = bits.view(f"i{bits.itemsize}")
-    sign = 1 << (8 * bits.itemsize - 1)
-    return int(signed.max()) < infinity and int(bits.max()) < (sign | infinity)
+    size, infinity = EXPONENTS[dtype]
+    bits = np.frombuffer(content, f"u{size}", len(content) // size)
+    sign = 1 << (8 * size - 1)
+    return not bits.size or (int(bits.view(f"i{size}").max()) < infinity and int(bits.max()) < (sign | infinity))
