@@ -238,9 +238,9 @@ def _prepared(
     known, routing, notes = _known(request, keys, plan.device)
     if isinstance(runs[0], RecordedRun) and len(known) < len(runs):
         return None
-    safety, task = (
-        CalibrationSet(each, run, key, known.get(key.purpose)) for each, run, key in zip(given, runs, keys, strict=True)
-    )
+    either: list[CalibrationRun | RecordedRun] = [*runs]
+    safety = CalibrationSet(given[0], either[0], keys[0], known.get("safety"))
+    task = CalibrationSet(given[1], either[1], keys[1], known.get("task"))
     sets = safety, task
     if plan.new.routers and safety.runs and task.runs:
         computed(runs[0]).compare(computed(runs[1]))
