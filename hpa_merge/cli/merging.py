@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.ranks import NPROC, hand_over, is_first
 from hpa_merge.cli.settings import read_settings
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, hub, hushed, libraries, options, progress_bar
 from hpa_merge.cli.tracking import TRACK, tracked, tracker_of
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
@@ -146,7 +146,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from hpa_merge.publishing.destination import Destination, check_destination
 
         check_destination(Destination(given["push_to_hub"], given["private"]))
-    with libraries(verbose, downloads=not quiet, encoding=True):
+    with models_for(request, verbose, quiet):
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
@@ -201,7 +201,7 @@ def sweep_command(
     request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
     refuse_early(request, made=folder)
     tracker = tracker_of(given["track"])
-    with libraries(verbose, downloads=not quiet, encoding=True):
+    with models_for(request, verbose, quiet):
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import sweep_plan_summary, sweep_summary
@@ -230,6 +230,20 @@ def refuse_early(request: "MergeRequest", made: Path | None = None) -> None:
     from hpa_merge.engine.early import refuse_early
 
     refuse_early(request, made)
+
+
+@contextmanager
+def models_for(request: "MergeRequest", verbose: bool, quiet: bool) -> Iterator[None]:
+    """The libraries that a merge needs; with known statistics, neither transformers nor the encoding of samples."""
+    from hpa_merge.engine.early import needs_no_model
+
+    with ExitStack() as stack:
+        if needs_no_model(request):
+            stack.enter_context(hushed(verbose))
+            stack.enter_context(hub(verbose, downloads=not quiet))
+        else:
+            stack.enter_context(libraries(verbose, downloads=not quiet, encoding=True))
+        yield
 
 
 def request_of(

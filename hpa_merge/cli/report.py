@@ -7,7 +7,7 @@ import click
 
 from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_out
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, hushed, options, progress_bar
 from hpa_merge.cli.tracking import TRACK, tracked, tracker_of
 from hpa_merge.errors import EvaluationError
 from hpa_merge.printable import printable
@@ -55,7 +55,7 @@ def report_command(
     refuse_out(out)
     _refuse_gone((*evaluation, *more))
     tracker = tracker_of(track)
-    with libraries(verbose, downloads=not quiet):
+    with hushed(verbose):
         from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
         from hpa_merge.report.benchmark_words import source_facts

@@ -10,7 +10,7 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 FLOORS: tuple[set[str], ...] = (
     {"printable"},
     {"counting", "errors", "progress"},
-    {"core", "files", "launch", "libraries", "ranks"},
+    {"core", "files", "launch", "libraries", "outline", "ranks"},
     {"custom_code", "isolation", "methods", "quantisation"},
     {"config", "records"},
     {"calibration", "checkpoint", "model"},
