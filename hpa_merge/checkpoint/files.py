@@ -8,6 +8,8 @@ import errno
 import hashlib
 import os
 import shutil
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,10 +18,13 @@ from hpa_merge.files.disk import open_written, sync_folder
 __all__ = [
     "CHUNK",
     "allocate",
+    "checksum",
+    "checksum_at",
     "copy_file",
     "copy_range",
     "digest",
     "digest_at",
+    "pieces_at",
     "read_at",
     "remove",
     "sync",
@@ -28,6 +33,9 @@ __all__ = [
 
 CHUNK = 2**26
 """Bytes of one system call: 64 MiB; Linux moves at most 2 GiB in one."""
+
+BUFFER = 2**20
+"""Bytes that are read at once to be hashed, always into the same memory: 1 MiB."""
 
 ENDED = "the file has become shorter since it was opened"
 
@@ -100,17 +108,35 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_at(descriptor: int, start: int = 0, stop: int | None = None) -> str:
-    """SHA-256, in hexadecimal, of the bytes ``start:stop`` of an open file; ``stop`` is None for its end."""
+def digest_at(descriptor: int) -> str:
+    """SHA-256 of an open file, in hexadecimal."""
     state = hashlib.sha256()
-    stop = os.fstat(descriptor).st_size if stop is None else stop
-    while start < stop:
-        content = os.pread(descriptor, min(CHUNK, stop - start), start)
-        if not content:
-            raise OSError(errno.EIO, ENDED)
+    for content in pieces_at(descriptor, 0, os.fstat(descriptor).st_size):
         state.update(content)
-        start += len(content)
     return state.hexdigest()
+
+
+def checksum(content: memoryview, before: int = 0) -> int:
+    """CRC-32 of bytes, which shows whether a disk kept them; ``before``: that of the bytes before these."""
+    return zlib.crc32(content, before)
+
+
+def checksum_at(descriptor: int, start: int, stop: int) -> int:
+    """:func:`checksum` of the bytes ``start:stop`` of an open file."""
+    found = 0
+    for content in pieces_at(descriptor, start, stop):
+        found = checksum(content, found)
+    return found
+
+
+def pieces_at(descriptor: int, start: int, stop: int) -> Iterator[memoryview]:
+    """The bytes ``start:stop`` of an open file in order; the next piece takes the memory of the last one."""
+    buffer = memoryview(bytearray(min(BUFFER, stop - start)))
+    while start < stop:
+        content = buffer[: stop - start]
+        read_at(descriptor, content, start)
+        yield content
+        start += len(content)
 
 
 def sync(path: Path) -> None:

@@ -191,7 +191,7 @@ def test_blocks_of_rows_change_nothing(elements: int, dtype: torch.dtype, monkey
     old, new = (torch.randn(11, 5, generator=generator).to(dtype) for _ in range(2))
     restored = torch.tensor([True, False, True, False, False])
     whole, weight = measure_update(old, new), fuse(old, new, restored, 0.3)
-    monkeypatch.setattr(adjustment, "ELEMENTS", elements)
+    monkeypatch.setattr(adjustment, "BLOCK", elements)
     blocks = measure_update(old, new)
     assert same_bits(fuse(old, new, restored, 0.3), weight)
     torch.testing.assert_close(blocks.energy, whole.energy, rtol=1e-13, atol=0)
