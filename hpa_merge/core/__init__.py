@@ -9,6 +9,7 @@ and :mod:`inverse` (compensation), :mod:`subspace` (leading directions), :mod:`l
 from hpa_merge.core.adjustment import (
     Update,
     all_finite,
+    equal,
     fuse,
     measure_update,
     projections,
@@ -38,6 +39,7 @@ __all__ = [
     "all_finite",
     "balance",
     "column_budget",
+    "equal",
     "fuse",
     "leading_directions",
     "measure_update",

@@ -10,7 +10,7 @@ weight is computed in float32 or better. Both go by blocks of rows that fit a co
 blocks. Every sum adds block to block, element by element, so it does not depend on the number of threads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -62,10 +62,10 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
         squares.addcmul_(delta, delta)
         products.addcmul_(delta, w_old)
         old_squares.addcmul_(w_old, w_old)
-    energy, along, old_norm = (each.sum(dim=0).cpu() for each in sums)  # [c] each, of all rows
-    norm = float(old_norm.sum())
-    kappa = float(along.sum()) / norm if norm > 0.0 else 0.0
-    return Update(energy=energy / len(old), kappa=kappa, change=float(energy.sum()), old_norm=norm)
+    energy, along, norms = (each.sum(dim=0).cpu() for each in sums)  # [c] each, of all rows
+    old_norm = _total(norms)
+    kappa = _total(along) / old_norm if old_norm > 0.0 else 0.0
+    return Update(energy=energy / len(old), kappa=kappa, change=_total(energy), old_norm=old_norm)
 
 
 def projections(old: Tensor, new: Tensor, axis: int) -> Tensor:
@@ -98,7 +98,7 @@ def squared_distance(a: Tensor, b: Tensor) -> float:
     squares = torch.zeros(_block_of(a), dtype=torch.float64, device=a.device)
     for _, difference in _differences(a, b):
         squares[: len(difference)].addcmul_(difference, difference)
-    return float(squares.sum())
+    return _total(squares.sum(dim=0).cpu())
 
 
 def squared_norm(a: Tensor) -> float:
@@ -107,7 +107,7 @@ def squared_norm(a: Tensor) -> float:
     for block in row_blocks(a.shape, len(squares)):
         here = values[: len(a[block])].copy_(a[block])
         squares[: len(here)].addcmul_(here, here)
-    return float(squares.sum())
+    return _total(squares.sum(dim=0).cpu())
 
 
 def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> Tensor:
@@ -153,9 +153,36 @@ def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> T
 
 def all_finite(x: Tensor) -> bool:
     """Whether a floating tensor of any shape holds neither NaN nor infinity; allocates nothing of its size."""
-    if not x.numel() or bool(torch.isfinite(x.sum())):  # NaN and infinity stay in a sum
+    if all(bool(torch.isfinite(piece.sum())) for piece in _pieces(x)):  # NaN and infinity stay in a sum
         return True
     return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))  # a sum may be too large for the dtype
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """As :func:`torch.equal`, for which zeros of either sign are equal; the same bytes are, even if they are NaN."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if _is_wide(a) and _is_wide(b) and _equal(a.view(-1).view(torch.int64), b.view(-1).view(torch.int64)):
+        return True  # four numbers of bfloat16 were compared at once
+    return _equal(a, b)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if not (a.is_contiguous() and b.is_contiguous()):
+        return torch.equal(a, b)
+    return all(map(torch.equal, _pieces(a), _pieces(b)))
+
+
+def _is_wide(x: Tensor) -> bool:
+    """Whether the bytes of a tensor can be read as integers of eight bytes."""
+    begin = x.storage_offset() * x.element_size()
+    return x.is_contiguous() and begin % 8 == 0 and x.nbytes % 8 == 0
+
+
+def _pieces(x: Tensor) -> Sequence[Tensor]:
+    """The elements of a tensor, in pieces that torch does not split over threads; as a whole if it is strided."""
+    whole = x.device.type != "cpu" or not x.is_contiguous()
+    return (x,) if whole or not x.numel() else x.view(-1).split(BLOCK)
 
 
 def row_blocks(shape: torch.Size, step: int | None = None) -> Iterator[slice]:
@@ -180,6 +207,11 @@ def _block_of(weight: Tensor) -> tuple[int, int]:
     rows, columns = weight.shape
     most = BLOCK if weight.device.type == "cpu" else DEVICE_BLOCK
     return max(1, min(rows, most // max(1, columns))), columns
+
+
+def _total(sums: Tensor) -> float:
+    """The sum of a vector ``[c]`` on the CPU, in the same order with any number of threads."""
+    return sum(float(piece.sum()) for piece in _pieces(sums))
 
 
 def _check(old: Tensor, new: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar, final
 import torch
 from torch import Tensor
 
-from hpa_merge.core import Hessian, InverseHessian, measure_update
+from hpa_merge.core import Hessian, InverseHessian, equal, measure_update
 from hpa_merge.methods import RuleOptions
 from hpa_merge.methods.weight import Adapted, Weight
 
@@ -96,15 +96,4 @@ def with_new_rows(weight: Tensor, new: Tensor) -> Tensor:
 
 def differ(old: Tensor, new: Tensor) -> bool:
     """Whether tuning changed a weight ``[r, c]``, compared in NEW's dtype; ``new`` may have more rows."""
-    before, after = old.to(new.dtype), new[: len(old)]
-    if before.shape == after.shape and all(map(_is_wide, (before, after))):
-        wide = (each.view(-1).view(torch.int64) for each in (before, after))  # four numbers of bfloat16 at once
-        if torch.equal(*wide):
-            return False
-    return not torch.equal(before, after)  # zeros of either sign are equal
-
-
-def _is_wide(weight: Tensor) -> bool:
-    """Whether the bytes of a weight can be read as integers of eight bytes."""
-    begin = weight.storage_offset() * weight.element_size()
-    return weight.is_contiguous() and begin % 8 == 0 and weight.nbytes % 8 == 0
+    return not equal(old.to(new.dtype), new[: len(old)])
