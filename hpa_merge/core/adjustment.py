@@ -10,7 +10,9 @@ weight is computed in float32 or better. Both go by blocks of rows that fit a co
 blocks. Every sum adds block to block, element by element, so it does not depend on the number of threads.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -57,8 +59,9 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
     """
     _check(old, new)
     sums = torch.zeros(3, *_block_of(old), dtype=torch.float64, device=old.device)
+    squares, products, old_squares = sums
     for w_old, delta in _differences(old, new):
-        squares, products, old_squares = sums[:, : len(delta)]
+        squares, products, old_squares = (_cut(each, len(delta)) for each in (squares, products, old_squares))
         squares.addcmul_(delta, delta)
         products.addcmul_(delta, w_old)
         old_squares.addcmul_(w_old, w_old)
@@ -97,16 +100,16 @@ def squared_distance(a: Tensor, b: Tensor) -> float:
     _check(a, b)
     squares = torch.zeros(_block_of(a), dtype=torch.float64, device=a.device)
     for _, difference in _differences(a, b):
-        squares[: len(difference)].addcmul_(difference, difference)
+        _cut(squares, len(difference)).addcmul_(difference, difference)
     return _total(squares.sum(dim=0).cpu())
 
 
 def squared_norm(a: Tensor) -> float:
     """``‖a‖²_F`` of a matrix ``[r, c]``, in float64."""
     squares, values = torch.zeros(2, *_block_of(a), dtype=torch.float64, device=a.device)
-    for block in row_blocks(a.shape, len(squares)):
-        here = values[: len(a[block])].copy_(a[block])
-        squares[: len(here)].addcmul_(here, here)
+    for block in a.split(len(squares)):
+        here = _cut(values, len(block)).copy_(block)
+        _cut(squares, len(block)).addcmul_(here, here)
     return _total(squares.sum(dim=0).cpu())
 
 
@@ -128,32 +131,32 @@ def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> T
     dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
     integer = INTEGERS[new.element_size()]
     chosen = restored.to(new.device, integer).neg_()  # all bits of a restored column
-    shape = _block_of(new)
-    buffers = torch.empty(2, *shape, dtype=dtype, device=new.device)
-    bits = torch.empty(shape, dtype=integer, device=new.device)
-    for block in row_blocks(new.shape, len(bits)):
-        w_old, w_new, result = old[block], new[block], fused[block]
-        if isinstance(kappa, float) and kappa == 0.0:
+    rows, columns = _block_of(new)
+    before, adjusted = torch.empty(2, rows, columns, dtype=dtype, device=new.device)
+    bits = torch.empty(rows, columns, dtype=integer, device=new.device)
+    steps: Iterable[float | Tensor] = itertools.repeat(kappa)
+    if isinstance(kappa, Tensor):
+        kappa = kappa.to(new.device, dtype)
+        steps = kappa.split(rows) if kappa.shape[1] == 1 else itertools.repeat(kappa)
+    blocks = (each.split(rows) for each in (old, new, fused, fused.view(integer)))
+    for w_old, w_new, result, into, step in zip(*blocks, steps, strict=False):
+        if not isinstance(step, Tensor) and step == 0.0:
             result.copy_(w_new)
         else:
-            before, adjusted = buffers[:, : len(result)]
-            before.copy_(w_old)
-            adjusted.copy_(w_new)
-            if isinstance(kappa, Tensor):
-                step = (kappa[block] if kappa.shape[1] == 1 else kappa).to(new.device, dtype)
+            before, adjusted = _cut(before, len(result)).copy_(w_old), _cut(adjusted, len(result)).copy_(w_new)
+            if isinstance(step, Tensor):
                 torch.addcmul(adjusted, step, before, value=-1.0, out=adjusted)
             else:
-                torch.sub(adjusted, before, alpha=kappa, out=adjusted)
+                torch.sub(adjusted, before, alpha=step, out=adjusted)
             result.copy_(adjusted)
-        into, differing = result.view(integer), bits[: len(result)]
-        torch.bitwise_xor(into, w_old.to(new.dtype).view(integer), out=differing)
+        differing = torch.bitwise_xor(into, w_old.to(new.dtype).view(integer), out=_cut(bits, len(result)))
         into.bitwise_xor_(differing.bitwise_and_(chosen))
     return fused
 
 
 def all_finite(x: Tensor) -> bool:
     """Whether a floating tensor of any shape holds neither NaN nor infinity; allocates nothing of its size."""
-    if all(bool(torch.isfinite(piece.sum())) for piece in _pieces(x)):  # NaN and infinity stay in a sum
+    if all(math.isfinite(piece.sum().item()) for piece in _pieces(x)):  # NaN and infinity stay in a sum
         return True
     return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))  # a sum may be too large for the dtype
 
@@ -185,21 +188,25 @@ def _pieces(x: Tensor) -> Sequence[Tensor]:
     return (x,) if whole or not x.numel() else x.view(-1).split(BLOCK)
 
 
-def row_blocks(shape: torch.Size, step: int | None = None) -> Iterator[slice]:
-    """Slices that cover the rows of a weight ``[r, c]``, ``step`` at a time; None for :data:`ELEMENTS`."""
+def row_blocks(shape: torch.Size) -> Iterator[slice]:
+    """Slices that cover the rows of a weight ``[r, c]``, a block at a time."""
     rows, columns = shape
-    step = step or max(1, ELEMENTS // max(1, columns))
+    step = max(1, ELEMENTS // max(1, columns))
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _differences(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of rows of ``a``, and of ``b − a``, in float64; the next block takes the memory of the last one."""
-    shape = _block_of(a)
-    buffers = torch.empty(2, *shape, dtype=torch.float64, device=a.device)
-    for block in row_blocks(a.shape, shape[0]):
-        values, difference = buffers[:, : len(a[block])]
-        values.copy_(a[block])
-        yield values, difference.copy_(b[block]).sub_(values)
+    rows, columns = _block_of(a)
+    values, difference = torch.empty(2, rows, columns, dtype=torch.float64, device=a.device)
+    for x, y in zip(a.split(rows), b.split(rows), strict=True):
+        values, difference = _cut(values, len(x)), _cut(difference, len(x))
+        yield values.copy_(x), difference.copy_(y).sub_(values)
+
+
+def _cut(block: Tensor, rows: int) -> Tensor:
+    """The first rows of a block: only the last block of a weight has fewer."""
+    return block if len(block) == rows else block[:rows]
 
 
 def _block_of(weight: Tensor) -> tuple[int, int]:
