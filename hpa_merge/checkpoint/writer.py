@@ -22,7 +22,7 @@ import torch
 from hpa_merge.checkpoint.beginning import Layout, follow, lead
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.digests import ShardDigests
-from hpa_merge.checkpoint.files import checksum, copy_range, digest_at, read_at, write_at
+from hpa_merge.checkpoint.files import copy_range, digest_at, read_at, start_writing, write_at
 from hpa_merge.checkpoint.joining import ALONE, Rank, remove_others
 from hpa_merge.checkpoint.output import Places, check_output, telling
 from hpa_merge.checkpoint.partial import Partial, needed_bytes
@@ -88,7 +88,7 @@ class CheckpointWriter:
         self.out, self.partial, self.rank = self._places.out, self._places.partial, rank
         self._source, self._inputs, self._unchanged = source, tuple(inputs), unchanged
         self._overwrite, self._published = overwrite, False
-        self._written: dict[str, int] = {}  # since the last commit: checksum of the bytes, by tensor
+        self._written: dict[str, str] = {}  # since the last commit: SHA-256 of the bytes, by tensor
         self._lock = threading.Lock()
         self._carried: Mapping[str, str] = {}  # SHA-256 by path
         self._digests: dict[str, str] = {}  # of the shards
@@ -128,24 +128,26 @@ class CheckpointWriter:
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel], because a scalar cannot be viewed as bytes
         content = flat.view(torch.uint8).numpy().data
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
-            write_at(self._folder.descriptor(info.shard), content, info.start)
-            self._note(info, checksum(content), content)
+            target = self._folder.descriptor(info.shard)
+            write_at(target, content, info.start)
+            start_writing(target, info.start, info.stop)
+            self._note(info, hashlib.sha256(content).hexdigest(), content)
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
         """Write a tensor from flat pieces of its elements, in order; raises as :meth:`write`."""
         info = self._source.tensors[name]
-        place, found = info.start, 0
+        place, state = info.start, hashlib.sha256()
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
             for piece in pieces:
                 if piece.dtype != info.dtype or place + piece.nbytes > info.stop:
                     raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
                 content = piece.view(torch.uint8).numpy().data
                 write_at(self._folder.descriptor(info.shard), content, place)
-                found = checksum(content, found)
+                state.update(content)
                 place += piece.nbytes
             if place != info.stop:
                 raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
-            self._note(info, found)
+            self._note(info, state.hexdigest())
 
     def copy(self, name: str) -> None:
         """Copy a tensor from NEW's file; raises as :meth:`write`, and RuntimeError for a tensor that is computed."""
@@ -157,6 +159,7 @@ class CheckpointWriter:
         with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
             target = self._folder.descriptor(info.shard)
             copy_range(self._source.descriptor(place.shard), target, place.start, place.stop, info.start)
+            start_writing(target, info.start, info.stop)
             self._hash(info)
 
     def commit(self, entry: Any) -> None:
@@ -338,8 +341,8 @@ class CheckpointWriter:
         with self._lock:
             self._done.add(info.name)
 
-    def _note(self, info: TensorInfo, written: int, content: memoryview | None = None) -> None:
-        """Note the checksum of a tensor's bytes for the next commit, and hash them; raises OSError."""
+    def _note(self, info: TensorInfo, written: str, content: memoryview | None = None) -> None:
+        """Note the SHA-256 of a tensor's bytes for the next commit, and hash the shard; raises OSError."""
         self._hash(info, content)
         with self._lock:
             self._written[info.name] = written

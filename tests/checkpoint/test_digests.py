@@ -9,7 +9,7 @@ import pytest
 from checkpoint_folders import everything, new_folder, old_folder  # noqa: F401 - fixtures
 
 from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, digests
-from hpa_merge.checkpoint.files import checksum_at, digest_at
+from hpa_merge.checkpoint.files import digest_at
 
 HOW = ("write", "copy", "write_pieces")
 
@@ -111,9 +111,6 @@ def test_ranges_by_pieces(buffer: int, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "file").write_bytes(content)
     with (tmp_path / "file").open("rb") as file:
         assert digest_at(file.fileno()) == hashlib.sha256(content).hexdigest()
-        whole = checksum_at(file.fileno(), 3, 40)
+        assert digest_at(file.fileno(), 3, 40) == hashlib.sha256(content[3:40]).hexdigest()
         with pytest.raises(OSError, match="has become shorter"):
-            checksum_at(file.fileno(), 40, 51)
-    (tmp_path / "other").write_bytes(content[:39] + b"~" + content[40:])
-    with (tmp_path / "other").open("rb") as file:
-        assert checksum_at(file.fileno(), 3, 39) != whole != checksum_at(file.fileno(), 3, 40)
+            digest_at(file.fileno(), 40, 51)
