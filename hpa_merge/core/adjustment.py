@@ -26,8 +26,8 @@ BLOCK = 2**15 - 1
 """Elements of a block of rows that is measured or fused on the CPU: 256 KiB in float64. Fewer than torch splits over
 threads: in blocks this small, threads would wait for each other."""
 
-DEVICE_BLOCK = 2**24
-"""The same on another device: 128 MiB in float64."""
+DEVICE_BLOCK = 2**20
+"""The same on another device: 8 MiB in float64."""
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integer dtype for each element size in bytes."""
