@@ -67,7 +67,9 @@ class ShardDigests:
         """Hash up to the first tensor that is missing; ``content``: the bytes of the tensor ``name``."""
         state, left = self._states[shard], self._left[shard]
         while left and left[0].name in self._written:
-            here = left[0].name == name and content is not None
-            for piece in (content,) if here else pieces_at(self._descriptor(shard), left[0].start, left[0].stop):
-                state.update(piece)
+            if content is not None and left[0].name == name:
+                state.update(content)
+            else:
+                for piece in pieces_at(self._descriptor(shard), left[0].start, left[0].stop):
+                    state.update(piece)
             left.popleft()

@@ -87,7 +87,7 @@ def projections(old: Tensor, new: Tensor, axis: int) -> Tensor:
         along[here] += delta.mul_(w_old).sum(dim=axis)
         norm[here] += w_old.square_().sum(dim=axis)
         begin += len(delta)
-    kappa = (along / norm).where(norm > 0.0, 0.0)
+    kappa: Tensor = (along / norm).where(norm > 0.0, 0.0)
     return kappa.unsqueeze(axis)
 
 
