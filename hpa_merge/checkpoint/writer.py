@@ -21,7 +21,8 @@ import torch
 
 from hpa_merge.checkpoint.beginning import Layout, follow, lead
 from hpa_merge.checkpoint.content import content_digest
-from hpa_merge.checkpoint.files import copy_range, digest_at, read_at, write_at
+from hpa_merge.checkpoint.digests import ShardDigests
+from hpa_merge.checkpoint.files import copy_range, digest_at, read_at, start_writing, write_at
 from hpa_merge.checkpoint.joining import ALONE, Rank, remove_others
 from hpa_merge.checkpoint.output import Places, check_output, telling
 from hpa_merge.checkpoint.partial import Partial, needed_bytes
@@ -101,6 +102,10 @@ class CheckpointWriter:
         self._before = frozenset(name for line in whole.lines for name in line["tensors"])
         self._begun, self._done = set(self._before), set(self._before)
         self._committed = bool(whole.lines)
+        self._hashed: ShardDigests | None = None  # of several ranks, none sees every tensor being written
+        if rank.count == 1:
+            tensors = source.tensors.values()
+            self._hashed = ShardDigests(layout.heads, tensors, self._folder.descriptor, self._before)
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Write a tensor.
@@ -123,8 +128,10 @@ class CheckpointWriter:
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel], because a scalar cannot be viewed as bytes
         content = flat.view(torch.uint8).numpy().data
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
-            write_at(self._folder.descriptor(info.shard), content, info.start)
-            self._note(info, hashlib.sha256(content).hexdigest())
+            target = self._folder.descriptor(info.shard)
+            write_at(target, content, info.start)
+            start_writing(target, info.start, info.stop)
+            self._note(info, hashlib.sha256(content).hexdigest(), content)
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
         """Write a tensor from flat pieces of its elements, in order; raises as :meth:`write`."""
@@ -152,6 +159,8 @@ class CheckpointWriter:
         with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
             target = self._folder.descriptor(info.shard)
             copy_range(self._source.descriptor(place.shard), target, place.start, place.stop, info.start)
+            start_writing(target, info.start, info.stop)
+            self._hash(info)
 
     def commit(self, entry: Any) -> None:
         """Make the tensors written since the last commit durable, and note that in the journal.
@@ -197,7 +206,7 @@ class CheckpointWriter:
                 raise RuntimeError(f"{shard} has another layout than NEW's")
         if not self._digests:
             with telling(f"{self.partial} cannot be read"):
-                self._digests = {shard: digest_at(self._folder.descriptor(shard)) for shard in self._source.shards}
+                self._digests = {shard: self._digest_of(shard) for shard in self._source.shards}
         manifest = {**self._digests, **self._carried}
         if self._index is not None:
             manifest[str(self._source.index)] = hashlib.sha256(self._index).hexdigest()
@@ -250,7 +259,12 @@ class CheckpointWriter:
             if self.rank.count > 1:
                 self._folder.reopen()
             own = self._source.shards[self.rank.number :: self.rank.count]
-            return {shard: digest_at(self._folder.descriptor(shard)) for shard in own}
+            return {shard: self._digest_of(shard) for shard in own}
+
+    def _digest_of(self, shard: str) -> str:
+        """SHA-256 of a shard; raises OSError."""
+        known = self._hashed.of(shard) if self._hashed is not None else None
+        return known or digest_at(self._folder.descriptor(shard))
 
     def adopt_digests(self, digests: Mapping[str, str]) -> None:
         """Take the SHA-256 of every shard from the ranks, so that they are not computed again."""
@@ -327,10 +341,15 @@ class CheckpointWriter:
         with self._lock:
             self._done.add(info.name)
 
-    def _note(self, info: TensorInfo, written: str) -> None:
-        """Note the SHA-256 of a tensor's bytes for the next commit."""
+    def _note(self, info: TensorInfo, written: str, content: memoryview | None = None) -> None:
+        """Note the SHA-256 of a tensor's bytes for the next commit, and hash the shard; raises OSError."""
+        self._hash(info, content)
         with self._lock:
             self._written[info.name] = written
+
+    def _hash(self, info: TensorInfo, content: memoryview | None = None) -> None:
+        if self._hashed is not None:
+            self._hashed.add(info, content)
 
     def _appeared(self) -> None:
         self._published = True

@@ -10,6 +10,7 @@ and :mod:`inverse` (compensation), :mod:`subspace` (leading directions), :mod:`l
 from hpa_merge.core.adjustment import (
     Update,
     all_finite,
+    equal,
     fuse,
     measure_update,
     projections,
@@ -41,6 +42,7 @@ __all__ = [
     "balance",
     "column_budget",
     "energies_restored",
+    "equal",
     "fuse",
     "leading_directions",
     "measure_update",

@@ -6,11 +6,13 @@
     Ŵ = W_old on the restored columns, W̃ = W_new − κ W_old elsewhere
 
 Weights are ``[r, c]`` in any floating dtype; transposed views are accepted. Sums are taken in float64, and the fused
-weight is computed in float32 or better. Both go by blocks of rows that fit the processor's cache, so that no temporary
-has the size of a weight.
+weight is computed in float32 or better. Both go by blocks of rows that fit a core's cache, in memory that serves all
+blocks. Every sum adds block to block, element by element, so it does not depend on the number of threads.
 """
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -18,7 +20,17 @@ import torch
 from torch import Tensor
 
 ELEMENTS = 2**18
-"""Elements of a block of rows: 2 MiB in float64."""
+"""Elements of a block of rows for a rule that multiplies matrices: 2 MiB in float64."""
+
+BLOCK = 2**15 - 1
+"""Elements of a block of rows that is measured or fused on the CPU: 256 KiB in float64. Fewer than torch splits over
+threads: in blocks this small, threads would wait for each other."""
+
+DEVICE_BLOCK = 2**20
+"""The same on another device: 8 MiB in float64."""
+
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integer dtype for each element size in bytes."""
 
 
 @final
@@ -46,18 +58,17 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
         ValueError: they are not matrices of the same shape.
     """
     _check(old, new)
-    rows, columns = old.shape
-    energy = torch.zeros(columns, dtype=torch.float64, device=old.device)
-    along, old_norm = torch.zeros(2, dtype=torch.float64, device=old.device)
-    for block in row_blocks(old.shape):
-        w_old = old[block].double()
-        delta = new[block].double() - w_old
-        along += torch.dot(delta.flatten(), w_old.flatten())
-        old_norm += torch.dot(w_old.flatten(), w_old.flatten())
-        energy += delta.square_().sum(dim=0)
-    change = float(energy.sum())
-    kappa = float(along / old_norm) if float(old_norm) > 0.0 else 0.0
-    return Update(energy=(energy / rows).cpu(), kappa=kappa, change=change, old_norm=float(old_norm))
+    sums = torch.zeros(3, *_block_of(old), dtype=torch.float64, device=old.device)
+    squares, products, old_squares = sums
+    for w_old, delta in _differences(old, new):
+        squares, products, old_squares = (_cut(each, len(delta)) for each in (squares, products, old_squares))
+        squares.addcmul_(delta, delta)
+        products.addcmul_(delta, w_old)
+        old_squares.addcmul_(w_old, w_old)
+    energy, along, norms = (each.sum(dim=0).cpu() for each in sums)  # [c] each, of all rows
+    old_norm = _total(norms)
+    kappa = _total(along) / old_norm if old_norm > 0.0 else 0.0
+    return Update(energy=energy / len(old), kappa=kappa, change=_total(energy), old_norm=old_norm)
 
 
 def projections(old: Tensor, new: Tensor, axis: int) -> Tensor:
@@ -69,38 +80,37 @@ def projections(old: Tensor, new: Tensor, axis: int) -> Tensor:
         ValueError: they are not matrices of the same shape.
     """
     _check(old, new)
-    along, norm = (torch.zeros(old.shape[1 - axis], dtype=torch.float64, device=old.device) for _ in range(2))
-    for block in row_blocks(old.shape):
-        w_old = old[block].double()
-        delta = new[block].double() - w_old
-        here = block if axis == 1 else slice(None)
-        along[here] += (delta * w_old).sum(dim=axis)
-        norm[here] += w_old.square().sum(dim=axis)
-    kappa = (along / norm).where(norm > 0.0, 0.0)
+    along, norm = torch.zeros(2, old.shape[1 - axis], dtype=torch.float64, device=old.device)
+    begin = 0
+    for w_old, delta in _differences(old, new):
+        here = slice(begin, begin + len(delta)) if axis == 1 else slice(None)
+        along[here] += delta.mul_(w_old).sum(dim=axis)
+        norm[here] += w_old.square_().sum(dim=axis)
+        begin += len(delta)
+    kappa: Tensor = (along / norm).where(norm > 0.0, 0.0)
     return kappa.unsqueeze(axis)
 
 
 def squared_distance(a: Tensor, b: Tensor) -> float:
-    """``‖a − b‖²_F`` of two matrices ``[r, c]``, in float64.
+    """``‖a − b‖²_F`` of two matrices ``[r, c]``, in float64; not finite if one of them is not.
 
     Raises:
         ValueError: they are not matrices of the same shape.
     """
     _check(a, b)
-    total = torch.zeros((), dtype=torch.float64, device=a.device)
-    for block in row_blocks(a.shape):
-        difference = a[block].to(torch.float64, copy=True).sub_(b[block]).flatten()
-        total += torch.dot(difference, difference)
-    return float(total)
+    squares = torch.zeros(_block_of(a), dtype=torch.float64, device=a.device)
+    for _, difference in _differences(a, b):
+        _cut(squares, len(difference)).addcmul_(difference, difference)
+    return _total(squares.sum(dim=0).cpu())
 
 
 def squared_norm(a: Tensor) -> float:
     """``‖a‖²_F`` of a matrix ``[r, c]``, in float64."""
-    total = torch.zeros((), dtype=torch.float64, device=a.device)
-    for block in row_blocks(a.shape):
-        flat = a[block].double().flatten()
-        total += torch.dot(flat, flat)
-    return float(total)
+    squares, values = torch.zeros(2, *_block_of(a), dtype=torch.float64, device=a.device)
+    for block in a.split(len(squares)):
+        here = _cut(values, len(block)).copy_(block)
+        _cut(squares, len(block)).addcmul_(here, here)
+    return _total(squares.sum(dim=0).cpu())
 
 
 def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> Tensor:
@@ -117,25 +127,65 @@ def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> T
     _check(old, new)
     if restored.shape != old.shape[1:] or restored.dtype != torch.bool:
         raise ValueError(f"expected a mask of shape [{old.shape[1]}], found {list(restored.shape)} of {restored.dtype}")
-    restored = restored.to(new.device)
     fused = torch.empty(new.shape, dtype=new.dtype, device=new.device)
     dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), torch.float32)
-    for block in row_blocks(old.shape):
-        w_old, w_new = old[block], new[block]
-        if isinstance(kappa, Tensor):
-            step = (kappa[block] if kappa.shape[1] == 1 else kappa).to(new.device, dtype)
-            adjusted = torch.addcmul(w_new.to(dtype), step, w_old.to(dtype), value=-1.0).to(new.dtype)
-        elif kappa == 0.0:
-            adjusted = w_new
+    integer = INTEGERS[new.element_size()]
+    chosen = restored.to(new.device, integer).neg_()  # all bits of a restored column
+    rows, columns = _block_of(new)
+    before, adjusted = torch.empty(2, rows, columns, dtype=dtype, device=new.device)
+    bits = torch.empty(rows, columns, dtype=integer, device=new.device)
+    steps: Iterable[float | Tensor] = itertools.repeat(kappa)
+    if isinstance(kappa, Tensor):
+        kappa = kappa.to(new.device, dtype)
+        steps = kappa.split(rows) if kappa.shape[1] == 1 else itertools.repeat(kappa)
+    blocks = (each.split(rows) for each in (old, new, fused, fused.view(integer)))
+    for w_old, w_new, result, into, step in zip(*blocks, steps, strict=False):
+        if not isinstance(step, Tensor) and step == 0.0:
+            result.copy_(w_new)
         else:
-            adjusted = torch.sub(w_new.to(dtype), w_old.to(dtype), alpha=kappa).to(new.dtype)
-        fused[block] = torch.where(restored, w_old.to(new.dtype), adjusted)
+            before, adjusted = _cut(before, len(result)).copy_(w_old), _cut(adjusted, len(result)).copy_(w_new)
+            if isinstance(step, Tensor):
+                torch.addcmul(adjusted, step, before, value=-1.0, out=adjusted)
+            else:
+                torch.sub(adjusted, before, alpha=step, out=adjusted)
+            result.copy_(adjusted)
+        differing = torch.bitwise_xor(into, w_old.to(new.dtype).view(integer), out=_cut(bits, len(result)))
+        into.bitwise_xor_(differing.bitwise_and_(chosen))
     return fused
 
 
 def all_finite(x: Tensor) -> bool:
     """Whether a floating tensor of any shape holds neither NaN nor infinity; allocates nothing of its size."""
-    return x.numel() == 0 or all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))
+    if all(math.isfinite(piece.sum().item()) for piece in _pieces(x)):  # NaN and infinity stay in a sum
+        return True
+    return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))  # a sum may be too large for the dtype
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """As :func:`torch.equal`, for which zeros of either sign are equal; the same bytes are, even if they are NaN."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if _is_wide(a) and _is_wide(b) and _equal(a.view(-1).view(torch.int64), b.view(-1).view(torch.int64)):
+        return True  # four numbers of bfloat16 were compared at once
+    return _equal(a, b)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if not (a.is_contiguous() and b.is_contiguous()):
+        return torch.equal(a, b)
+    return all(map(torch.equal, _pieces(a), _pieces(b)))
+
+
+def _is_wide(x: Tensor) -> bool:
+    """Whether the bytes of a tensor can be read as integers of eight bytes."""
+    begin = x.storage_offset() * x.element_size()
+    return x.is_contiguous() and begin % 8 == 0 and x.nbytes % 8 == 0
+
+
+def _pieces(x: Tensor) -> Sequence[Tensor]:
+    """The elements of a tensor, in pieces that torch does not split over threads; as a whole if it is strided."""
+    whole = x.device.type != "cpu" or not x.is_contiguous()
+    return (x,) if whole or not x.numel() else x.view(-1).split(BLOCK)
 
 
 def row_blocks(shape: torch.Size) -> Iterator[slice]:
@@ -143,6 +193,32 @@ def row_blocks(shape: torch.Size) -> Iterator[slice]:
     rows, columns = shape
     step = max(1, ELEMENTS // max(1, columns))
     return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _differences(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of rows of ``a``, and of ``b − a``, in float64; the next block takes the memory of the last one."""
+    rows, columns = _block_of(a)
+    values, difference = torch.empty(2, rows, columns, dtype=torch.float64, device=a.device)
+    for x, y in zip(a.split(rows), b.split(rows), strict=True):
+        values, difference = _cut(values, len(x)), _cut(difference, len(x))
+        yield values.copy_(x), difference.copy_(y).sub_(values)
+
+
+def _cut(block: Tensor, rows: int) -> Tensor:
+    """The first rows of a block: only the last block of a weight has fewer."""
+    return block if len(block) == rows else block[:rows]
+
+
+def _block_of(weight: Tensor) -> tuple[int, int]:
+    """Rows and columns of a block of a weight ``[r, c]``."""
+    rows, columns = weight.shape
+    most = BLOCK if weight.device.type == "cpu" else DEVICE_BLOCK
+    return max(1, min(rows, most // max(1, columns))), columns
+
+
+def _total(sums: Tensor) -> float:
+    """The sum of a vector ``[c]`` on the CPU, in the same order with any number of threads."""
+    return sum(float(piece.sum()) for piece in _pieces(sums))
 
 
 def _check(old: Tensor, new: Tensor) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, final
 import torch
 from torch import Tensor
 
-from hpa_merge.core.triangular import add_gram, column_energy
+from hpa_merge.core.triangular import add_gram, column_energy, mirror_
 
 __all__ = ["Hessian", "Packed", "Recent", "chunks", "pack_triangle", "triangle_bytes", "unpack_triangle"]
 
@@ -78,14 +78,15 @@ class Hessian:
             total.add_(self.gram, alpha=factor)
 
     def multiply(self, rows: Tensor, factor: float) -> Tensor:
-        """``rows · factor · G``, ``[r, c]``, in the dtype of ``rows``."""
+        """``rows · factor · G``, ``[r, c]``, in the dtype of ``rows``; the upper triangle of ``gram`` is filled."""
+        root = float(factor**0.5)  # on both sides of G, so that no value leaves the dtype's range in between
         if self.tokens is not None:
-            x = self.tokens.to(rows.dtype) * float(factor**0.5)
+            x = self.tokens.to(rows.dtype) * root
             return torch.mm(torch.mm(rows, x.T), x)
         assert self.gram is not None
-        lower = self.gram.tril().to(rows.dtype) * factor
-        product: Tensor = rows @ lower + rows @ lower.T - rows * lower.diagonal()  # G = L + Lᵀ − diag(L)
-        return product
+        gram = self.gram
+        self.once("mirrored", lambda: mirror_(gram))
+        return torch.mm(rows * root, gram.to(rows.dtype)).mul_(root)
 
     def diagonal(self) -> Tensor:
         """``[H]_jj``: ``[c]`` float64."""

@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-from hpa_merge.core.adjustment import Update
+from hpa_merge.core.adjustment import INTEGERS, Update
 
 __all__ = ["NEAR", "bits", "close", "differing", "neighbours", "slack"]
-
-INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""The integer dtype for each element size in bytes."""
 
 NEAR = 1e-3
 """The relative difference of ``[H⁻¹]_jj`` that two machines may have: float32's 6e-8 times a condition number of 10⁴.

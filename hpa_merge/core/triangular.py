@@ -60,6 +60,16 @@ def add_triangle(total: Tensor, part: Tensor, factor: float) -> None:
         total[block].add_(part[block], alpha=factor)
 
 
+def mirror_(h: Tensor) -> None:
+    """Make ``h`` ``[c, c]`` symmetric, by its lower triangle."""
+    for rows, columns in _lower(h.shape[0], LEAF[h.device.type]):
+        if rows == columns:
+            block = h[rows, columns]
+            block.copy_(block.tril() + block.tril(-1).T)
+        else:
+            h[columns, rows].copy_(h[rows, columns].T)
+
+
 def cholesky_(h: Tensor) -> int:
     """Overwrite ``h`` ``[c, c]`` with its lower Cholesky factor ``L``; only the lower triangle of ``h`` is read.
 

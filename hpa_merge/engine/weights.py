@@ -22,8 +22,11 @@ Read = Callable[[str], Tensor]
 TOGETHER = 2**28
 """Bytes of the tensors that the ranks exchange at once, unless a single one has more: 256 MiB."""
 
-PIECE = 2**26
-"""Bytes that are read at once if a tensor is not needed as a whole: 64 MiB."""
+WHOLE_TENSOR = 2**26
+"""Bytes of a tensor up to which it is checked as a whole, because it may have been prefetched: 64 MiB."""
+
+PIECE = 2**22
+"""Bytes that are read at once if a tensor is not needed as a whole: 4 MiB, whose memory serves the next piece too."""
 
 
 @final
@@ -149,7 +152,7 @@ class Weights:
         rest = [(key, info) for key, info in self._checkpoint.tensors.items() if key not in checked]
         for place, (key, info) in enumerate(rest):
             if place % self._group.size == self._group.rank:
-                whole = info.nbytes <= PIECE or self._checkpoint.computes(key)  # it may have been prefetched
+                whole = info.nbytes <= WHOLE_TENSOR or self._checkpoint.computes(key)
                 for piece in (self.read_unchecked(key),) if whole else self._checkpoint.pieces(key, PIECE):
                     self.check({key: piece})
 

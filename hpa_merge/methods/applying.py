@@ -7,7 +7,7 @@ from typing import TypeVar, final
 import torch
 from torch import Tensor
 
-from hpa_merge.core import Hessian, InverseHessian, measure_update
+from hpa_merge.core import Hessian, InverseHessian, equal, measure_update
 from hpa_merge.methods import RuleOptions
 from hpa_merge.methods.weight import Adapted, Weight
 
@@ -96,4 +96,4 @@ def with_new_rows(weight: Tensor, new: Tensor) -> Tensor:
 
 def differ(old: Tensor, new: Tensor) -> bool:
     """Whether tuning changed a weight ``[r, c]``, compared in NEW's dtype; ``new`` may have more rows."""
-    return not torch.equal(old.to(new.dtype), new[: len(old)])
+    return not equal(old.to(new.dtype), new[: len(old)])

@@ -9,6 +9,9 @@ from hpa_merge.report.saliency import CELLS_PER_DECADE
 
 __all__ = ["pack_columns", "saliency_cells"]
 
+ROW = 2**20
+"""More cells than a row of them has: float64 spans 632 decades."""
+
 
 def pack_columns(mask: Tensor) -> str:
     """A bool mask ``[c]`` as base64 of its bits, the lowest first; :func:`unpack_columns` is the inverse."""
@@ -25,9 +28,10 @@ def saliency_cells(epsilon: Tensor, zeta: Tensor, restored: Tensor) -> dict[tupl
         restored: the restored columns, ``[c]`` bool.
     """
     there = (epsilon > 0) & (zeta > 0)
-    axes = [torch.floor(CELLS_PER_DECADE * score[there].double().log10()).long() for score in (epsilon, zeta)]
-    keys, cell = torch.stack(axes).unique(dim=1, return_inverse=True)  # [2, cells], [columns that are there]
-    columns = torch.bincount(cell, minlength=keys.shape[1])
-    of_restored = torch.bincount(cell[restored[there]], minlength=keys.shape[1])
+    x, y = (torch.floor(CELLS_PER_DECADE * score[there].double().log10()).long() for score in (epsilon, zeta))
+    keys, cell = (x * ROW + y).unique(return_inverse=True)  # [cells], [columns that are there]
+    columns = torch.bincount(cell, minlength=len(keys))
+    of_restored = torch.bincount(cell[restored[there]], minlength=len(keys))
     counts = zip(columns.tolist(), of_restored.tolist(), strict=True)
-    return dict(zip(((i, j) for i, j in keys.T.tolist()), counts, strict=True))
+    places = (divmod(key + ROW // 2, ROW) for key in keys.tolist())
+    return dict(zip(((i, j - ROW // 2) for i, j in places), counts, strict=True))

@@ -11,7 +11,7 @@ import torch
 from checkpoint_folders import complete, everything, new_folder, old_folder  # noqa: F401 - fixtures
 from safetensors.torch import load_file
 
-from hpa_merge.checkpoint import Checkpoint, CheckpointWriter
+from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, files
 from hpa_merge.errors import CheckpointError, OutputError
 
 # --- exact bytes -----------------------------------------------------------------------------------------------------
@@ -44,6 +44,27 @@ def test_the_same_tensors_are_the_same_bytes(
     assert everything(tmp_path / "out") == everything(new) | {"hpa_report.json": b"{}"}
     assert (everything(old), everything(new)) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old", "out"]
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_the_disk_is_asked_to_begin(has_it: bool, old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is large, where the system can; whatever it answers, the bytes are the same."""
+    asked: list[tuple[int, int]] = []
+
+    def refuse(descriptor: Any, start: Any, count: Any, how: Any) -> int:
+        asked.append((start.value, count.value))
+        return -1
+
+    monkeypatch.setattr(files, "SYNC_FILE_RANGE", refuse if has_it else None)
+    monkeypatch.setattr(files, "WORTH_STARTING", 20)
+    with Checkpoint.open(old, "NEW") as source:
+        writer = CheckpointWriter(source, tmp_path / "out", inputs=[old])
+        for number, name in enumerate(source.tensors):
+            writer.write(name, source.read(name)) if number % 2 else writer.copy(name)
+        writer.publish({})
+        large = [(info.start, info.nbytes) for info in source.tensors.values() if info.nbytes >= 20]
+    assert asked == (large if has_it else [])
+    assert everything(tmp_path / "out") == everything(old)
 
 
 def _load(path: Path) -> list[torch.Tensor]:

@@ -1,6 +1,8 @@
 """Energy, κ and the fused weight: exact where the method is exact, and against float64 elsewhere."""
 
 import itertools
+import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hpa_merge.core import adjustment, fuse, measure_update, squared_distance, squared_norm
+from hpa_merge.core import adjustment, all_finite, fuse, measure_update, squared_distance, squared_norm
 
 deterministic = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -191,11 +193,79 @@ def test_blocks_of_rows_change_nothing(elements: int, dtype: torch.dtype, monkey
     old, new = (torch.randn(11, 5, generator=generator).to(dtype) for _ in range(2))
     restored = torch.tensor([True, False, True, False, False])
     whole, weight = measure_update(old, new), fuse(old, new, restored, 0.3)
-    monkeypatch.setattr(adjustment, "ELEMENTS", elements)
+    monkeypatch.setattr(adjustment, "BLOCK", elements)
     blocks = measure_update(old, new)
     assert same_bits(fuse(old, new, restored, 0.3), weight)
     torch.testing.assert_close(blocks.energy, whole.energy, rtol=1e-13, atol=0)
     assert (blocks.kappa, blocks.change) == pytest.approx((whole.kappa, whole.change), rel=1e-12)
+
+
+HOSTILE = {
+    "large": [3.3e38, -3.3e38, 1e30, 3e38],
+    "small": [1e-38, -1e-40, 1e-42, 2e-45],
+    "both": [3e38, 1e-45, -3e38, 1.0],
+    "cancelling": [1.0, 1.0 + 2.0**-7, -1.0, 2.0**-130],
+    "zeros": [0.0, -0.0, 0.0, 2.0**-133],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("scale", HOSTILE)
+def test_hostile_scales_are_summed_as_float64_can(
+    scale: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against exact fractions, by several blocks: no square overflows, vanishes, or is called infinite."""
+    monkeypatch.setattr(adjustment, "BLOCK", 48)
+    draw = torch.Generator().manual_seed(3)
+    old, new = (
+        torch.tensor(HOSTILE[scale], dtype=torch.float64)[torch.randint(4, (45, 6), generator=draw)].to(dtype)
+        for _ in range(2)
+    )
+    update, rounding = measure_update(old, new), 2.0**-53 * 2 * (45 * 6 + 3)
+    before, after = ([[Fraction(x) for x in row] for row in w.double().tolist()] for w in (old, new))
+    deltas = [[y - x for x, y in zip(*rows, strict=True)] for rows in zip(before, after, strict=True)]
+    energies = [sum(d * d for d in column) for column in zip(*deltas, strict=True)]
+    assert update.energy.tolist() == pytest.approx([float(e / 45) for e in energies], rel=rounding, abs=0.0)
+    assert update.change == pytest.approx(float(sum(energies)), rel=rounding, abs=0.0)
+    norm = sum(x * x for row in before for x in row)
+    assert [update.old_norm, squared_norm(old)] == pytest.approx([float(norm)] * 2, rel=rounding, abs=0.0)
+    assert squared_distance(old, new) == pytest.approx(update.change, rel=rounding, abs=0.0)
+    along = sum(d * x for rows in zip(deltas, before, strict=True) for d, x in zip(*rows, strict=True))
+    size = math.sqrt(update.change / update.old_norm)  # what κ is a cancellation of
+    assert update.kappa == pytest.approx(float(along / norm), rel=rounding, abs=rounding * size)
+    assert all_finite(old)
+    assert all_finite(new)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_values_are_finite_and_infinity_is_not(dtype: torch.dtype) -> None:
+    """A sum that is too large for the dtype says nothing."""
+    most = torch.finfo(dtype).max
+    for values in ([most] * 50, [most, most, -most] * 30, [0.0], []):
+        assert all_finite(torch.tensor(values, dtype=dtype))
+        for bad in (math.nan, math.inf, -math.inf):
+            for place in {0, len(values) // 2, len(values)}:
+                assert not all_finite(torch.tensor([*values[:place], bad, *values[place:]], dtype=dtype))
+    assert not all_finite(torch.tensor([[math.inf, 1.0], [-math.inf, 2.0]], dtype=dtype).T)
+
+
+def test_sums_are_the_same_bits_with_any_number_of_threads() -> None:
+    draw = torch.Generator().manual_seed(0)
+    pairs = [(torch.randn(shape, generator=draw), torch.randn(shape, generator=draw)) for shape in SHAPES]
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            updates = [measure_update(*pair) for pair in pairs]
+            sums = [(u.energy.tolist(), u.kappa, u.change, u.old_norm) for u in updates]
+            found.append((sums, [squared_distance(*pair) for pair in pairs], [squared_norm(old) for old, _ in pairs]))
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1]
+
+
+SHAPES = [(90, 1024), (40_000, 3), (2, 40_000), (1, 1)]
+"""Blocks of many rows and of one; more columns than a block has elements."""
 
 
 # --- refusals ---

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpa_merge.config import HPAConfig
 from hpa_merge.core import Curvature
-from hpa_merge.methods.applying import Curved, adapt
+from hpa_merge.methods.applying import Curved, adapt, differ
 from hpa_merge.methods.weight import Adapted
 
 DEPTH = (1, 4)
@@ -113,3 +113,21 @@ def test_what_the_report_is_told():
     assert (unchanged.energy_restored, unchanged.relative_update) == (0.0, 0.0)
     (from_zero,) = adapt(torch.zeros(1, 4), new, one, one, block=0, blocks=1, configs=[config])
     assert (from_zero.kappa, from_zero.relative_update) == (0.0, None)
+
+
+def test_a_weight_that_tuning_changed() -> None:
+    """Compared eight bytes at a time where the weight lies in that way; zeros of either sign are equal."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        for shape in ((4, 8), (3, 5), (1, 1)):
+            old = torch.arange(1.0, 1.0 + shape[0] * shape[1]).reshape(shape).to(dtype)
+            in_stack = torch.cat([old.new_ones(1), old.flatten()])[1:].view(shape)  # begins at an odd place
+            for same in (old.clone(), old.T.contiguous().T, in_stack, torch.cat([old, old])):
+                assert not differ(old, same)
+                for row, column in ((0, 0), (shape[0] - 1, shape[1] - 1)):
+                    changed = same.clone()
+                    changed[row, column] *= -1
+                    assert differ(old, changed)
+            zeros = torch.zeros(shape, dtype=dtype)
+            assert not differ(zeros, -zeros)
+    assert not differ(torch.tensor([[1.0, 1.0 + 2.0**-20]]), torch.tensor([[1.0, 1.0]], dtype=torch.bfloat16))
+    assert differ(torch.tensor([[1.0, 1.01]]), torch.tensor([[1.0, 1.0]], dtype=torch.bfloat16))
