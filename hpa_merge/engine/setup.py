@@ -23,7 +23,7 @@ from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot, hessian_bytes
 from hpa_merge.engine.plan import LinearPair, Plan, make_plan
 from hpa_merge.engine.request import Limits, MergeRequest
-from hpa_merge.engine.same_run import check_same, what_runs
+from hpa_merge.engine.same_run import check_same, of_first, what_runs
 from hpa_merge.engine.sets import read_sets
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
@@ -199,7 +199,8 @@ def plan_merge(
     safety, task = read_sets(request, inputs.sets)
     device = resolve_device(config.device)
     group = group or Group.alone()
-    check_same(group, what_runs(request, inputs, device))
+    if group.size > 1:
+        check_same(group, what_runs(request, inputs, (safety, task), device))
     with (
         encoding(old, safety.samples, "safety", config, show, group) as safety_in,
         encoding(new, task.samples, "task", config, show, group) as task_in,
@@ -214,6 +215,7 @@ def plan_merge(
         _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
         _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
     )
+    keys = (of_first(group, keys[0]), of_first(group, keys[1]))
     known, routing, notes = _known(request, keys, device)
     sets = (
         CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
