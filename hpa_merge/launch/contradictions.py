@@ -1,0 +1,87 @@
+"""Variables that contradict each other, and which of the processes that find them tells the user.
+
+These processes have not met, and never will. So each has to know by itself whether it is the one that tells.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from hpa_merge.errors import ConfigError
+from hpa_merge.launch.launchers import LAUNCHERS, Launcher, started_by
+
+__all__ = ["Contradiction", "check_nesting", "is_teller"]
+
+ELASTIC = "TORCHELASTIC_RUN_ID"
+"""What torchrun alone sets. A script or a job may set RANK too."""
+
+AGENTS = "GROUP_WORLD_SIZE"
+"""How many torchruns have met; each is started once on a machine."""
+
+
+@final
+class Contradiction(ConfigError):
+    """What launchers say contradicts itself.
+
+    Attributes:
+        tells: whether this process tells the user, and not another one that finds the same.
+    """
+
+    def __init__(self, sentence: str, tells: bool) -> None:
+        super().__init__(sentence)
+        self.tells = tells
+
+
+def is_teller(environment: Mapping[str, str]) -> bool:
+    """Whether this is the first of the processes with the same environment, by the numbers that they have.
+
+    A number that a job script may have given to all does not count if a launcher numbers the processes. A process
+    without any number tells.
+    """
+    outer = _outer(environment)
+    if ELASTIC in environment and not (outer is not None and environment.get(AGENTS) == "1"):
+        outer = None
+    numbers = [] if outer is None else [environment[outer.rank]]
+    if ELASTIC in environment or not numbers:
+        given = [environment.get(name, "") for name in (LAUNCHERS[0].rank, LAUNCHERS[0].local_rank)]
+        numbers += [number for number in given if number.isdecimal()][:1]
+    return not any(number.isdecimal() and int(number) for number in numbers)
+
+
+def check_nesting(launcher: Launcher, environment: Mapping[str, str]) -> None:
+    """Check that a launcher and another one that has started it, or that is known in its processes, do not disagree.
+
+    Raises:
+        Contradiction: they count other processes, or each of several torchruns is alone.
+    """
+    outer = _outer(environment)
+    if launcher.name != LAUNCHERS[0].name or outer is None:
+        return
+    count, number = (environment[name] for name in (outer.size, outer.rank))
+    if ELASTIC in environment:
+        if environment.get(AGENTS) == "1":
+            raise Contradiction(
+                f"{outer.name} has started torchrun {count} times, and each of them has begun a run of its own: start "
+                f"one on each machine with --nnodes {count} and the same --rdzv-endpoint, or start hpa-merge without "
+                "torchrun.",
+                is_teller(environment),
+            )
+        return
+    size, rank = (environment.get(name, "") for name in (launcher.size, launcher.rank))
+    if not (count.isdecimal() and number.isdecimal() and size.isdecimal() and rank.isdecimal()):
+        return
+    sentence = (
+        f"{launcher.rank} is {rank} and {launcher.size} is {size} in the environment, and {outer.name} says that "
+        f"{outer.rank} is {number} of {count}, which contradict each other: unset {launcher.rank} and "
+        f"{launcher.size}, so that the {count} processes share one run."
+    )
+    if int(size) < int(count):
+        raise Contradiction(sentence, is_teller(environment))
+    if int(size) == int(count) and (int(rank) == 0) != (int(number) == 0):
+        # with the same RANK in all, the first process that is not of that number tells; or the first of its machine
+        tells = int(number) == int(rank == "0") or environment.get(outer.local_rank) == "0"
+        raise Contradiction(sentence, tells)
+
+
+def _outer(environment: Mapping[str, str]) -> Launcher | None:
+    """The launcher other than torchrun that has started this process as one of several; None if there is none."""
+    return next((each for each in LAUNCHERS[1:] if started_by(each, environment)), None)
