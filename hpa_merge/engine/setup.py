@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,10 +75,16 @@ class Prepared:
     returning: frozenset[Unit] = frozenset()
     group: Group = field(default_factory=Group.alone)
 
-    @property
-    def is_merged_by_first(self) -> bool:
-        """Whether rank 0 owns every linear: an adapter's factors, and a file of Hessians, are made by one rank."""
-        return self.keeping or any(form is not None for form in self.forms)
+    def parts_of(self, pair: LinearPair) -> frozenset[Hashable]:
+        """What a linear shares with others that have to have the same owner: its stack, and the factors of adapters."""
+        stack = () if pair.new.part is None else (("stack", pair.new.key),)
+        factors = (
+            (number, name)
+            for number, form in enumerate(self.forms)
+            if form is not None
+            for name in form.parts_of(pair.new)
+        )
+        return frozenset((*stack, *factors))
 
     def values_of(self, pair: LinearPair) -> int:
         """How many values a weight has."""
