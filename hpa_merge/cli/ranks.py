@@ -132,7 +132,10 @@ class Voice:
 
             self._member = stack.enter_context(meeting(place))
             self._member.on_end(lambda: os._exit(self._end("", FAILURE)))  # nothing has begun that is to be ended
-            self._member.begin()
+            try:
+                self._member.begin()
+            except ConfigError as error:
+                self.exit(self.tell(str(error), USAGE))  # while the others can be reached
             for number in (signal.SIGINT, signal.SIGTERM):  # of a launcher, while this process tells why it ends
                 stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
             self._member.on_end(_interrupt)

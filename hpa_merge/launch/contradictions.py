@@ -9,7 +9,7 @@ from typing import final
 from hpa_merge.errors import ConfigError
 from hpa_merge.launch.launchers import LAUNCHERS, Launcher, started_by
 
-__all__ = ["Contradiction", "check_nesting", "is_teller"]
+__all__ = ["Contradiction", "check_counts", "check_first", "has_outer", "is_teller"]
 
 ELASTIC = "TORCHELASTIC_RUN_ID"
 """What torchrun alone sets. A script or a job may set RANK too."""
@@ -47,39 +47,60 @@ def is_teller(environment: Mapping[str, str]) -> bool:
     return not any(number.isdecimal() and int(number) for number in numbers)
 
 
-def check_nesting(launcher: Launcher, environment: Mapping[str, str]) -> None:
-    """Check that a launcher and another one that has started it, or that is known in its processes, do not disagree.
+def check_counts(launcher: Launcher, environment: Mapping[str, str]) -> None:
+    """Check that torchrun, or a job script, does not count fewer processes than the launcher that has started them.
 
     Raises:
-        Contradiction: they count other processes, or each of several torchruns is alone.
+        Contradiction: it does, as where each task has a torchrun of its own.
     """
     outer = _outer(environment)
     if launcher.name != LAUNCHERS[0].name or outer is None:
         return
-    count, number = (environment[name] for name in (outer.size, outer.rank))
-    if ELASTIC in environment:
-        if environment.get(AGENTS) == "1":
-            raise Contradiction(
-                f"{outer.name} has started torchrun {count} times, and each of them has begun a run of its own: start "
-                f"one on each machine with --nnodes {count} and the same --rdzv-endpoint, or start hpa-merge without "
-                "torchrun.",
-                is_teller(environment),
-            )
+    count, size = environment[outer.size], environment.get(launcher.size, "")
+    if ELASTIC not in environment:
+        if count.isdecimal() and size.isdecimal() and int(size) < int(count):
+            raise Contradiction(_disagreement(launcher, outer, environment), is_teller(environment))
+    elif environment.get(AGENTS) == "1":
+        raise Contradiction(
+            f"{outer.name} has started torchrun {count} times, and each of them has begun a run of its own: start one "
+            f"on each machine with --nnodes {count} and the same --rdzv-endpoint, or start hpa-merge without torchrun.",
+            is_teller(environment),
+        )
+
+
+def check_first(launcher: Launcher, environment: Mapping[str, str]) -> None:
+    """Check that a job script and the launcher agree about which process is the first.
+
+    Raises:
+        Contradiction: they do not, as where all processes have the same RANK.
+    """
+    outer = _outer(environment)
+    if launcher.name != LAUNCHERS[0].name or outer is None or ELASTIC in environment:
         return
-    size, rank = (environment.get(name, "") for name in (launcher.size, launcher.rank))
-    if not (count.isdecimal() and number.isdecimal() and size.isdecimal() and rank.isdecimal()):
+    given = [environment[name] for name in (launcher.size, outer.size, launcher.rank, outer.rank)]
+    if not all(map(str.isdecimal, given)):
         return
-    sentence = (
+    size, count, rank, number = map(int, given)
+    if size == count and (rank == 0) != (number == 0):
+        # if all have the same RANK, the first process that has another number tells, or the first of its machine
+        tells = number == int(rank == 0) or environment.get(outer.local_rank) == "0"
+        raise Contradiction(_disagreement(launcher, outer, environment), tells)
+
+
+def _disagreement(launcher: Launcher, outer: Launcher, environment: Mapping[str, str]) -> str:
+    rank, size, number, count = (
+        environment.get(name, "not set") for name in (launcher.rank, launcher.size, outer.rank, outer.size)
+    )
+    return (
         f"{launcher.rank} is {rank} and {launcher.size} is {size} in the environment, and {outer.name} says that "
         f"{outer.rank} is {number} of {count}, which contradict each other: unset {launcher.rank} and "
         f"{launcher.size}, so that the {count} processes share one run."
     )
-    if int(size) < int(count):
-        raise Contradiction(sentence, is_teller(environment))
-    if int(size) == int(count) and (int(rank) == 0) != (int(number) == 0):
-        # with the same RANK in all, the first process that is not of that number tells; or the first of its machine
-        tells = int(number) == int(rank == "0") or environment.get(outer.local_rank) == "0"
-        raise Contradiction(sentence, tells)
+
+
+def has_outer(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher other than torchrun has started this process as one of several."""
+    return _outer(environment) is not None
 
 
 def _outer(environment: Mapping[str, str]) -> Launcher | None:

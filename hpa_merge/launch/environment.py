@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import final
 
 from hpa_merge.errors import ConfigError
-from hpa_merge.launch.contradictions import Contradiction, check_nesting, is_teller
+from hpa_merge.launch.contradictions import (
+    Contradiction,
+    check_counts,
+    check_first,
+    has_outer,
+    is_teller,
+)
 from hpa_merge.launch.launchers import LAUNCHERS, Launcher, started_by
 
 __all__ = ["COUNT", "Place", "ended", "find_place", "started_here", "timeout_in"]
@@ -94,8 +100,10 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
         environment = {**environment, "SLURM_NTASKS": environment["SLURM_STEP_NUM_TASKS"]}
     for launcher in LAUNCHERS:
         if started_by(launcher, environment):
-            check_nesting(launcher, environment)
-            return _place(launcher, environment)
+            check_counts(launcher, environment)
+            place = _place(launcher, environment)
+            check_first(launcher, environment)
+            return place
     return None
 
 
@@ -129,8 +137,10 @@ def ended(rank: int, size: int, how: str = "") -> str:
 def _place(launcher: Launcher, environment: Mapping[str, str]) -> Place | None:
     """The place that the launcher's variables give; raises as :func:`find_place`."""
     rank, size = (_number(launcher, name, environment) for name in (launcher.rank, launcher.size))
-    if not 0 <= rank < size:  # the first of those that are too many tells
-        raise _contradiction(launcher, environment, launcher.rank, launcher.size, rank < 0 or rank == size)
+    if not 0 <= rank < size:
+        given = launcher.name == LAUNCHERS[0].name and has_outer(environment)  # by a job script, maybe to all
+        first = rank < 0 or rank == size  # of those that are too many
+        raise _contradiction(launcher, environment, launcher.rank, launcher.size, None if given else first)
     if size == 1:
         return None
     address = environment.get("MASTER_ADDR", "")

@@ -121,8 +121,9 @@ def meeting(place: Place, environment: Mapping[str, str] = os.environ) -> Iterat
         yield Member(place, board, peers)
     finally:
         peers.close()
-        with suppress(RuntimeError, ValueError):
-            dist.destroy_process_group()
+        if dist.is_initialized():
+            with suppress(RuntimeError, ValueError):
+                dist.destroy_process_group()
 
 
 def _cores() -> int:

@@ -142,6 +142,9 @@ def of_torchrun(**given: str) -> list[dict[str, str]]:
             "RANK is 0 and WORLD_SIZE is 4 in the environment, and Slurm says that",
         ),
         (tasks(RANK="0", WORLD_SIZE="8"), [1, 4], "Slurm says that SLURM_PROCID is 1 of 8"),  # one on each machine
+        (tasks(RANK="0", WORLD_SIZE="8", MASTER_ADDR=""), [0], "MASTER_ADDR is not set"),
+        (tasks(RANK="8", WORLD_SIZE="8"), [0], "RANK is 8 and WORLD_SIZE is 8"),
+        (tasks(RANK="%", WORLD_SIZE="4"), [0], "Slurm says that SLURM_PROCID is 0 of 8"),
         (tasks(RANK="2", WORLD_SIZE="8"), [0], "Slurm says that SLURM_PROCID is 0 of 8"),
         (tasks(RANK="%L", WORLD_SIZE="8"), [4], "RANK is 0 and WORLD_SIZE is 8"),
         (tasks(RANK="$SLURM_PROCID", WORLD_SIZE="8"), [0], "RANK is '$SLURM_PROCID' in the environment"),
