@@ -169,7 +169,8 @@ class Group:
         operations = [dist.P2POp(dist.irecv, found[rank], rank) for rank in others if sizes[rank]]
         operations += [dist.P2POp(dist.isend, share.contiguous(), rank) for rank in others if len(share)]
         self.barrier()
-        self._sending(lambda: [work.wait() for work in operations and dist.batch_isend_irecv(operations)], share.nbytes)
+        if operations:
+            self._sending(lambda: [work.wait() for work in dist.batch_isend_irecv(operations)], share.nbytes)
         return found
 
     def deliver(self, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
