@@ -124,6 +124,8 @@ class Voice:
                 if not verbose:
                     self._real = sys.stderr
                     stack.enter_context(redirect_stderr(nowhere))
+            if not verbose:  # torch would show where in its code a connection has ended, which a sentence tells
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             from hpa_merge.isolation import kept
 
             # before torch is imported, so that the host is forked and not started afresh
@@ -134,6 +136,8 @@ class Voice:
             self._member.on_end(lambda: os._exit(self._end("", FAILURE)))  # nothing has begun that is to be ended
             try:
                 self._member.begin()
+            except RankError as error:
+                self.exit(self.tell_loss(error))
             except ConfigError as error:
                 self.exit(self.tell(str(error), USAGE))  # while the others can be reached
             for number in (signal.SIGINT, signal.SIGTERM):  # of a launcher, while this process tells why it ends

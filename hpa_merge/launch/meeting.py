@@ -45,18 +45,25 @@ class Member:
 
         Raises:
             ConfigError: the time-out in the environment is not one, or it is not known which device is its own.
+            RankError: a process has ended.
         """
         exchange = timedelta(seconds=timeout_in(environment))
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device := self.place.device(count)) is not None:
             torch.cuda.set_device(device)
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if count else "gloo",
-            store=PrefixStore("group", self._store),
-            rank=self.place.rank,
-            world_size=self.place.size,
-            timeout=exchange,
-        )
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if count else "gloo",
+                store=PrefixStore("group", self._store),
+                rank=self.place.rank,
+                world_size=self.place.size,
+                timeout=exchange,
+            )
+        except RuntimeError as error:
+            raise RankError(
+                f"process {self.place.rank + 1} of {self.place.size} does not reach the others "
+                f"({_reason(error):.100}): check that a firewall lets them connect, and read the output of the others."
+            ) from error
 
     def on_end(self, call: Callable[[], None]) -> None:
         """Have ``call`` called, in a thread, when another process ends the run."""
@@ -109,11 +116,10 @@ def meeting(place: Place, environment: Mapping[str, str] = os.environ) -> Iterat
     try:
         store, _, _ = next(iter(rendezvous(place.url, timeout=timedelta(seconds=COMING))))
     except (RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RankError(
             f"process {place.rank + 1} of {place.size} does not meet the others at {place.address}, port {place.port} "
-            f"({reason}): check that all {place.size} were started, that the port is free there, and that a firewall "
-            "lets them connect."
+            f"({_reason(error)}): check that all {place.size} were started, that the port is free there, and that a "
+            "firewall lets them connect."
         ) from error
     board = PrefixStore("hpa-merge", store)
     peers = Peers(place, board, COMING)
@@ -124,6 +130,10 @@ def meeting(place: Place, environment: Mapping[str, str] = os.environ) -> Iterat
         if dist.is_initialized():
             with suppress(RuntimeError, ValueError):
                 dist.destroy_process_group()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _cores() -> int:
