@@ -204,7 +204,9 @@ def _work(
             if not keeping:
                 weights *= 2  # those that the owners have not merged yet, with their curvatures
                 gathered = [sum(gathered), max(gathered, default=0)]
-            arriving = max([SENT, *(min(c * count * itemsize, triangle_bytes(c)) for _, c, count in own)])
+            travelling = sum(int(min(routed * n * c * itemsize, LEAVES * triangle_bytes(c))) for routed, c, n in inputs)
+            largest = max((min(c * count * itemsize, triangle_bytes(c)) for _, c, count in own), default=0)
+            arriving = max(min(SENT, travelling), largest)
             leaves = [_leaves(int(count * routed), c, itemsize) for routed, c, count in own]
             gathered = [*gathered, (2 if plan.new.device.type == "cuda" else 1) * arriving, *leaves]
         chosen = by_element * max(map(math.prod, shapes), default=0)
