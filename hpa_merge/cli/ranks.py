@@ -13,6 +13,7 @@ import click
 from hpa_merge.cli.ending import INTERRUPTED
 from hpa_merge.cli.terminal import ENCODER, complain
 from hpa_merge.errors import ConfigError, RankError
+from hpa_merge.launch.contradictions import Contradiction
 from hpa_merge.launch.environment import ended, find_place, started_here
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ NPROC = click.option(
 def is_first() -> bool:
     """Whether this process is the only one of its run, or rank 0, which writes what is not OUT's weights.
 
-    A process whose environment contradicts itself is taken for one of these.
+    Of processes whose environment contradicts itself, the one that tells is taken for it.
     """
     try:
         place = find_place(os.environ)
-    except ConfigError:
-        return True
+    except Contradiction as error:
+        return error.tells
     return place is None or place.first
 
 
@@ -99,9 +100,14 @@ class Voice:
         Raises:
             Exit: rank 0 runs this command alone.
             RankError: not all processes have come.
-            ConfigError: what the environment says contradicts itself.
+            Contradiction: what launchers say contradicts itself.
+            ConfigError: a variable of the environment is wrong.
         """
-        place = find_place(os.environ)
+        try:
+            place = find_place(os.environ)
+        except Contradiction as error:
+            self._tells = error.tells
+            raise
         if place is None:
             yield
             return
@@ -110,7 +116,7 @@ class Voice:
                 raise click.exceptions.Exit(0)
             yield
             return
-        self._tells = place.local_rank == 0  # all on a machine have the same environment
+        self._tells = place.first
         with ExitStack() as stack:
             if not place.first:
                 nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
@@ -118,6 +124,8 @@ class Voice:
                 if not verbose:
                     self._real = sys.stderr
                     stack.enter_context(redirect_stderr(nowhere))
+            if not verbose:  # torch would show where in its code a connection has ended, which a sentence tells
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             from hpa_merge.isolation import kept
 
             # before torch is imported, so that the host is forked and not started afresh
@@ -125,6 +133,13 @@ class Voice:
             from hpa_merge.launch.meeting import meeting
 
             self._member = stack.enter_context(meeting(place))
+            self._member.on_end(lambda: os._exit(self._end("", FAILURE)))  # nothing has begun that is to be ended
+            try:
+                self._member.begin()
+            except RankError as error:
+                self.exit(self.tell_loss(error))
+            except ConfigError as error:
+                self.exit(self.tell(str(error), USAGE))  # while the others can be reached
             for number in (signal.SIGINT, signal.SIGTERM):  # of a launcher, while this process tells why it ends
                 stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
             self._member.on_end(_interrupt)

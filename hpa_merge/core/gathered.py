@@ -110,7 +110,7 @@ class Packed:
         exponent: ``k``; the triangle is that of ``G / 4^k``.
         peak: the largest magnitude of an activation in the triangle.
         dtype: of ``content``.
-        content: ``[n, c]``, or ``[c(c + 1)/2]`` float32; None where it is not at hand.
+        content: ``[n, c]``, or ``[c(c + 1)/2]`` float32 (:mod:`.folding`); None where it is not at hand.
     """
 
     tokens: int

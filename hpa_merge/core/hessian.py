@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from hpa_merge.core.diagonal import SingularCurvature, factor_primal, inverse_diagonal_dual, inverse_diagonal_primal
-from hpa_merge.core.gathered import Hessian, Packed, chunks, pack_triangle, triangle_bytes, unpack_triangle
+from hpa_merge.core.folding import folded, unfolded
+from hpa_merge.core.gathered import Hessian, Packed, chunks, triangle_bytes
 from hpa_merge.core.inverse import InverseHessian, dual_factor
 from hpa_merge.core.magnitudes import exponent_of, largest, peak_of, scaled
 from hpa_merge.core.triangular import add_gram, add_gram_apart, add_triangle, column_energy
@@ -118,7 +119,7 @@ class Curvature:
         if self._gram is None:
             content, lengths = torch.cat(self._rows), tuple(map(len, self._rows))
         else:
-            content, lengths = pack_triangle(self._gram), None
+            content, lengths = folded(self._gram), None
             self._spare = self._gram
         packed = Packed(self.tokens, self.columns, lengths, self._exponent, self._gram_peak, content.dtype, content)
         self.tokens, self._rows, self._gram, self._exponent, self._gram_peak = 0, [], None, 0, 0.0
@@ -132,7 +133,7 @@ class Curvature:
         leaf.tokens, leaf._exponent, leaf._gram_peak = packed.tokens, packed.exponent, packed.peak
         leaf._device = content.device
         if packed.lengths is None:
-            leaf._gram = unpack_triangle(content, packed.columns)
+            leaf._gram = unfolded(content, packed.columns)
         else:
             leaf._rows = list(content.split(packed.lengths))
         return leaf

@@ -4,7 +4,6 @@ A set of samples is split into a fixed number of leaves by their order. What a l
 alone, wherever they run, and the leaves are added in order (:func:`hpa_merge.core.hessian.Curvature.take`).
 """
 
-from collections.abc import Mapping
 from typing import final
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from hpa_merge.core.gathered import Packed
 from hpa_merge.core.hessian import Curvature, leaf_of
 
-__all__ = ["LEAVES", "GatheredLeaves", "Place", "added", "leaf_at", "rank_at"]
+__all__ = ["LEAVES", "GatheredLeaves", "Place", "leaf_at", "rank_at"]
 
 LEAVES = 16
 """Leaves of a set: as many processes can share the samples."""
@@ -72,11 +71,3 @@ class GatheredLeaves:
             self._packed[self._place] = self._leaf.packed()
         else:
             self._total.take(self._leaf)
-
-
-def added(leaves: Mapping[Place, Packed]) -> Curvature:
-    """The curvature of the leaves of all ranks; there is at least one."""
-    total = Curvature(next(iter(leaves.values())).columns)
-    for place in sorted(leaves):
-        total.take(Curvature.unpacked(leaves[place]))
-    return total

@@ -138,6 +138,13 @@ class AdapterForm:
         of_pairs = (part.name for pair in self.pairs for part in (pair.a, pair.b))
         return frozenset((*of_pairs, *(part.name for part in self.wholes.values())))
 
+    def parts_of(self, linear: LinearTensor) -> frozenset[str]:
+        """Names of the tensors that are made with one linear weight."""
+        pairs = (self.pairs[place.pair] for place in self.places.get(linear.name, ()))
+        names = {part.name for pair in pairs for part in (pair.a, pair.b)}
+        whole = self.wholes.get(linear.key)
+        return frozenset(names if whole is None else names | {whole.name})
+
     def read(self, part: AdapterPart) -> Tensor:
         """NEW's tensor, in the dtype of its file."""
         if part.key is not None:

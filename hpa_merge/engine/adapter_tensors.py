@@ -23,10 +23,10 @@ Times = Callable[[Tensor], Tensor]
 class AdapterTensors:
     """Makes the tensors of one OUT; the linears of a unit come one after the other, then :meth:`end_unit`."""
 
-    def __init__(self, form: AdapterForm, done: Collection[str], write: Callable[[str, Tensor], None]) -> None:
-        """``done``: names of tensors that OUT has already; ``write`` is called once for each of the others."""
+    def __init__(self, form: AdapterForm, others: Collection[str], write: Callable[[str, Tensor], None]) -> None:
+        """``others``: names of tensors that no linear decides; ``write`` is called once for each tensor."""
         self._form, self._write = form, write
-        self._done = set(done)
+        self._others = frozenset(others)
         self._stacks: dict[int, _Stack] = {}  # by the number of the pair
         self._wholes: dict[str, _Whole] = {}  # by the name of the part
         self._errors: dict[str, float] = {}
@@ -64,9 +64,9 @@ class AdapterTensors:
         return errors
 
     def rest(self, old: Weights) -> None:
-        """Write all other tensors: NEW's or, for what comes from OLD, zeros or OLD's values."""
+        """Write the other tensors: NEW's or, for what comes from OLD, zeros or OLD's values."""
         for part in self._form.parts:
-            if part.name not in self._done:
+            if part.name in self._others:
                 self._put(part, self._as_planned(part, old))
 
     def _as_planned(self, part: AdapterPart, old: Weights) -> Tensor:
@@ -82,7 +82,6 @@ class AdapterTensors:
     def _put(self, part: AdapterPart, tensor: Tensor) -> None:
         if not all_finite(tensor):
             raise NumericalError(f"the result for {part.name} does not fit {tensor.dtype}: save NEW in float32.")
-        self._done.add(part.name)
         self._write(part.name, tensor)
 
 

@@ -14,7 +14,7 @@ from hpa_merge.engine.machine import is_out_of_memory
 from hpa_merge.engine.observations import Observations
 from hpa_merge.engine.owners import Input
 from hpa_merge.engine.routing import COMPARED, Chosen
-from hpa_merge.engine.statistics import ModelStatistics, Statistics
+from hpa_merge.engine.statistics import Kept, ModelStatistics, Statistics
 from hpa_merge.engine.unit_statistics import Observed
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import CalibrationError
@@ -226,26 +226,28 @@ class CalibrationRun:
         Raises:
             NumericalError: an activation is not finite, or a recorded curvature cannot be factored.
         """
+        record = self._record
+        keeping = record is not None and record.hessians is not None
         if self._group.size > 1:
             needed: defaultdict[Readers, set[int]] = defaultdict(set)
             for linear in self._wanted:
                 for readers in self._observations.needs(linear, self._min_expert_tokens):
-                    needed[readers].add(owners[linear.name])
+                    needed[readers] |= {owners[linear.name], *([0] if keeping else [])}  # which writes the Hessians
             receivers = {readers: sorted(needed[readers]) for readers in sorted(needed)}
             self._observations.deliver(self._group, self._hooks, receivers, self.weights.device)
         observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping, self._min_expert_tokens)
-        record, own = self._record, [each for each in self._wanted if owners[each.name] == self._group.rank]
         if record is None:
             return observed
+        own = [each for each in self._wanted if owners[each.name] == self._group.rank]
         taken = []
         for linear in own:
             diagonal = observed.inverse_diagonal(linear).cpu() if observed.reached(linear) else None
             taken.append((linear.name, observed.tokens(linear), diagonal))
         for each in (each for of_rank in self._group.gather(taken) for each in of_rank):
             record.take(*each)
-        if own:
-            record.keep(unit, observed, own)
-        return record
+        if self._group.is_first and self._wanted:
+            record.keep(unit, observed, self._wanted)
+        return record if self._group.is_first or not keeping else Kept(record, observed)
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
         self._run(unit, (), later if self._record is None else self._unrecorded(unit))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.unreadable import unreadable
+from hpa_merge.checkpoint.version import version_of
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.errors import CheckpointError
@@ -31,8 +32,8 @@ def of_statistics(
 ) -> dict[str, Any]:
     """What the column statistics of one model depend on, by name, in JSON types; they may be used on other machines.
 
-    A checkpoint is identified by its headers and by the size and modification time of each shard, because hashing the
-    weights would read them once more. Samples are identified by the encoded tensors: a change of the tokenizer, the
+    A checkpoint is identified by its headers and by :func:`version_of` of each shard, because hashing the weights would
+    read them once more. Samples are identified by the encoded tensors: a change of the tokenizer, the
     template or an image counts, and a change of the file's name does not.
 
     Args:
@@ -93,9 +94,10 @@ def _digest_of_files(checkpoint: Checkpoint) -> str:
     if checkpoint.tower is not None:
         state.update(read_inside(checkpoint.tower, "config.json", CONFIG.size))
     external = {checkpoint.tensors[name].shard for name in checkpoint.external}
-    for shard in (*checkpoint.disk_shards, *sorted(external)):
-        status = (checkpoint.folder / shard).stat()
-        state.update(f"{Path(shard).name} {status.st_size} {status.st_mtime_ns} ".encode())
+    shards = (*checkpoint.disk_shards, *sorted(external))
+    state.update(version_of(checkpoint, shards).encode())
+    for shard in shards:
+        state.update(Path(shard).name.encode())
         state.update(checkpoint.disk_header(shard))
     if checkpoint.unpacking is not None:
         state.update(f"{checkpoint.unpacking.dtype} {checkpoint.unpacking.library}".encode())

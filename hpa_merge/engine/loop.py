@@ -283,11 +283,9 @@ class _Loop:
         return self._assigned(pairs, [(old[pair.old.name], new[pair.new.name]) for pair in pairs])
 
     def _assigned(self, pairs: Sequence[LinearPair], inputs: Sequence[tuple[Input, Input]]) -> dict[LinearPair, int]:
-        if self._prepared.is_merged_by_first:
-            return dict.fromkeys(pairs, 0)
         works = [
-            Work((*each, Input(("stack", pair.new.key) if pair.new.part is not None else None, 0.0)), values)
-            for pair, each, values in zip(pairs, inputs, map(self._prepared.values_of, pairs), strict=True)
+            Work(each, self._prepared.values_of(pair), self._prepared.parts_of(pair))
+            for pair, each in zip(pairs, inputs, strict=True)
         ]
         return dict(zip(pairs, owners_of(works, self._loads), strict=True))
 

@@ -199,11 +199,16 @@ def _work(
             held += sum(_combined(all_tokens, c, each.rule.bytes_per_square) for each in taking for c in factors)
         if keeping:
             gathered = together
-        elif ranks > 1:
+        if ranks > 1:
             own = [(routed, c, count) for routed, c, _ in inputs[:: len(tokens)] for count in running]
-            weights *= 2  # those that the owners have not merged yet, with their curvatures
-            owned = [sum(gathered), max(gathered, default=0)]
-            gathered = [*owned, 2 * SENT, *(_leaves(int(count * routed), c, itemsize) for routed, c, count in own)]
+            if not keeping:
+                weights *= 2  # those that the owners have not merged yet, with their curvatures
+                gathered = [sum(gathered), max(gathered, default=0)]
+            travelling = sum(int(min(routed * n * c * itemsize, LEAVES * triangle_bytes(c))) for routed, c, n in inputs)
+            largest = max((min(c * count * itemsize, triangle_bytes(c)) for _, c, count in own), default=0)
+            arriving = max(min(SENT, travelling), largest)
+            leaves = [_leaves(int(count * routed), c, itemsize) for routed, c, count in own]
+            gathered = [*gathered, (2 if plan.new.device.type == "cuda" else 1) * arriving, *leaves]
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)

@@ -5,7 +5,7 @@ ranks know which linears share a curvature. Then each leaf travels to the owners
 Gram matrix where that is smaller.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, final
 
 import torch
 
+from hpa_merge.core import Curvature
 from hpa_merge.core.gathered import Packed
-from hpa_merge.core.leaves import Place, added
+from hpa_merge.core.leaves import Place
 from hpa_merge.engine.owners import Input
 from hpa_merge.engine.unit_statistics import is_pooled
 from hpa_merge.outline import LinearTensor, Readers
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Observations"]
 
 TOGETHER = 2**28
-"""Bytes that are on their way at once, unless one tensor has more: 256 MiB."""
+"""Bytes that a rank receives at once, unless a single leaf has more: 256 MiB."""
 
 Leaves = Mapping[Place, tuple[int, Packed]]
 """What each leaf has read of one tensor, without its content, and the rank that has it."""
@@ -77,40 +78,47 @@ class Observations:
     ) -> None:
         """Give the hooks of each rank what it needs of all ranks; raises as :meth:`Group.gather`.
 
+        In each round a rank receives some leaves, and adds them before the next round. It drops its own leaves as soon
+        as they are sent.
+
         Args:
             receivers: the ranks that need what was read of each tensor.
             device: where the curvatures are computed.
         """
-        own, sums = hooks.leaves, {}
-        for batch in self._batches(receivers):
-            sent = [
-                (readers, place, packed, Parcel(sender, receiver, packed.shape, packed.dtype, content))
-                for readers in batch
-                for place, (sender, packed) in sorted(self.leaves[readers].items())
-                for content in (own[readers][place].content if sender == group.rank else None,)
-                for receiver in receivers[readers]
+        own, sums = hooks.leaves, dict[Readers, Curvature]()
+        left = Counter(
+            {(readers, place): len(receivers[readers]) for readers in receivers for place in own.get(readers, ())}
+        )
+        for leaves in self._rounds(receivers):
+            parcels = [
+                Parcel(leaf.sender, receiver, leaf.packed.shape, leaf.packed.dtype, content)
+                for leaf, receiver in leaves
+                for content in (own[leaf.readers][leaf.place].content if leaf.sender == group.rank else None,)
             ]
-            arrived = group.deliver([parcel for *_, parcel in sent], device)
-            here: defaultdict[Readers, dict[Place, Packed]] = defaultdict(dict)
-            for (readers, place, packed, _), parcel in zip(sent, arrived, strict=True):
+            arrived = group.deliver(parcels, device)
+            del parcels
+            for (leaf, _), parcel in zip(leaves, arrived, strict=True):
                 if parcel.tensor is not None:
-                    here[readers][place] = replace(packed, content=parcel.tensor.to(device))
-            sums.update({readers: added(leaves) for readers, leaves in here.items()})
+                    packed = replace(leaf.packed, content=parcel.tensor.to(device))
+                    sums.setdefault(leaf.readers, Curvature(packed.columns)).take(Curvature.unpacked(packed))
+            for leaf in (leaf for leaf, _ in leaves if leaf.sender == group.rank):
+                left[leaf.readers, leaf.place] -= 1
+                if not left[leaf.readers, leaf.place]:
+                    hooks.release(leaf.readers, leaf.place)
         hooks.receive(sums, self.lost)
 
-    def _batches(self, receivers: Iterable[Readers]) -> Iterator[list[Readers]]:
-        batch: list[Readers] = []
-        nbytes = 0
-        for readers in receivers:
-            batch.append(readers)
-            nbytes += sum(
-                torch.Size(packed.shape).numel() * packed.dtype.itemsize for _, packed in self.leaves[readers].values()
-            )
-            if nbytes >= TOGETHER:
-                yield batch
-                batch, nbytes = [], 0
-        if batch:
-            yield batch
+    def _rounds(self, receivers: Mapping[Readers, Sequence[int]]) -> Iterator[list[tuple["_Leaf", int]]]:
+        """What travels in each round, with the ranks that get it: each gets the leaves of a tensor in their order.
+
+        A rank gets at most :data:`TOGETHER` bytes of the others in a round, unless a single leaf has more.
+        """
+        waiting: dict[int, deque[_Leaf]] = {}
+        for readers, ranks in receivers.items():
+            for place, (sender, packed) in sorted(self.leaves[readers].items()):
+                for rank in ranks:
+                    waiting.setdefault(rank, deque()).append(_Leaf(readers, place, sender, packed))
+        while any(waiting.values()):
+            yield [(leaf, rank) for rank in sorted(waiting) for leaf in _next(waiting[rank], rank)]
 
     def _parts(self, linear: LinearTensor, min_expert_tokens: int) -> tuple[tuple[Readers, ...], ...]:
         """The curvatures that are added for a linear, each as the tensors that it is added from."""
@@ -130,3 +138,33 @@ class Observations:
             for name in readers:
                 found[name].append(readers)
         return found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Leaf:
+    """What a leaf has read of one tensor, without its content.
+
+    Attributes:
+        sender: the rank that has it.
+    """
+
+    readers: Readers
+    place: Place
+    sender: int
+    packed: Packed
+
+    @property
+    def nbytes(self) -> int:
+        return torch.Size(self.packed.shape).numel() * self.packed.dtype.itemsize
+
+
+def _next(waiting: deque[_Leaf], rank: int) -> Iterator[_Leaf]:
+    """Dequeue what ``rank`` gets in the next round."""
+    received = 0
+    while waiting:
+        size = 0 if waiting[0].sender == rank else waiting[0].nbytes
+        if size and received and received + size > TOGETHER:
+            return
+        received += size
+        yield waiting.popleft()

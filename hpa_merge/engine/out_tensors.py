@@ -1,6 +1,6 @@
 """How the weights of an OUT become the tensors of its files: as a whole checkpoint, or as an adapter on OLD."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, final
 
 from torch import Tensor
@@ -113,15 +113,18 @@ class AdapterOut:
     """The tensors of an adapter on OLD."""
 
     def __init__(
-        self, form: "AdapterForm", keys: Iterable[str], writer: CheckpointWriter, queue: AsyncWriter, old: Checkpoint
+        self,
+        form: "AdapterForm",
+        others: Collection[str],
+        writer: CheckpointWriter,
+        queue: AsyncWriter,
+        old: Checkpoint,
     ) -> None:
-        """Write ``keys``, which are all that OUT lacks, or none."""
+        """Write what the linears decide that this rank owns, and ``others``, which no linear decides."""
         self._form, self._writer, self._async, self._old = form, writer, queue, old
-        left = set(keys)
-        done = [part.name for part in form.parts if part.name not in left]
         from hpa_merge.engine.adapter_tensors import AdapterTensors
 
-        self._made = AdapterTensors(form, done, queue.write)
+        self._made = AdapterTensors(form, others, queue.write)
         self._applied: Callable[[str], Tensor] | None = None
         self._last: tuple[str, Tensor] | None = None
 
@@ -132,7 +135,7 @@ class AdapterOut:
         """Nothing: other tensors of OLD are not part of an adapter."""
 
     def leave(self, keys: Iterable[str]) -> None:
-        """Nothing: one rank writes all of an adapter."""
+        """Nothing: the rank that owns its linears writes a tensor of an adapter."""
 
     def end_unit(self) -> dict[str, float]:
         return self._made.end_unit()

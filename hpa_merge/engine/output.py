@@ -98,8 +98,11 @@ class MergeOutput:
         self._async = AsyncWriter(self._writer, prepared.memory.queued)
         missing = self._writer.remaining()
         if form is not None:
-            missing = missing if self._group.is_first else ()  # which owns all linears of an adapter
-            self._tensors: OutTensors = AdapterOut(form, missing, self._writer, self._async, prepared.inputs.read[0])
+            left = [pair.new for unit, pairs in self._linears.items() if unit not in self._finished for pair in pairs]
+            decided = frozenset[str]().union(*map(form.parts_of, left))
+            own = share_of(self._layout, missing, decided, self._group.rank, self._group.size)
+            old = prepared.inputs.read[0]
+            self._tensors: OutTensors = AdapterOut(form, {*own} - decided, self._writer, self._async, old)
         else:
             own = share_of(self._layout, missing, self._claimed, self._group.rank, self._group.size)
             self._tensors = WholeTensors(prepared.inputs.new, plan.from_old, own, self._writer, self._async)

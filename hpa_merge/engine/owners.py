@@ -1,7 +1,8 @@
 """Which rank owns each linear of a unit: it gets what the linear has read on all ranks, factors that, and merges.
 
-Linears that share a curvature have the same owner, so that it is factored once. The rest is balanced by cost, from what
-every rank knows; the choice decides how long a merge takes, and nothing else.
+Linears that share a curvature have the same owner, so that it is factored once; so have those that make one tensor of
+OUT together. The rest is balanced by cost, from what every rank knows; the choice decides how long a merge takes, and
+nothing else.
 """
 
 from collections.abc import Hashable, Sequence
@@ -44,10 +45,12 @@ class Work:
     Attributes:
         inputs: in each set.
         values: of its weight.
+        parts: what it shares with other linears of which one rank has to make all: a stack, the factors of an adapter.
     """
 
     inputs: tuple[Input, ...]
     values: int
+    parts: frozenset[Hashable] = frozenset()
 
 
 def owners_of(works: Sequence[Work], loads: list[float]) -> list[int]:
@@ -71,7 +74,7 @@ def owners_of(works: Sequence[Work], loads: list[float]) -> list[int]:
 
 
 def _together(works: Sequence[Work]) -> dict[int, list[int]]:
-    """The places of works that share a curvature, also through others; by the first of them."""
+    """The places of works that share a curvature or a part, also through others; by the first of them."""
     first = list(range(len(works)))
 
     def root(place: int) -> int:
@@ -81,7 +84,8 @@ def _together(works: Sequence[Work]) -> dict[int, list[int]]:
 
     seen: dict[Hashable, int] = {}
     for place, work in enumerate(works):
-        for key in ((number, each.key) for number, each in enumerate(work.inputs) if each.key is not None):
+        keys: list[Hashable] = [(number, each.key) for number, each in enumerate(work.inputs) if each.key is not None]
+        for key in (*keys, *(("part", part) for part in work.parts)):
             other = root(seen.setdefault(key, place))
             own = root(place)
             first[max(own, other)] = min(own, other)

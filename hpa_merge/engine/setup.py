@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from hpa_merge.engine.plan import LinearPair, OutPlan, Plan
 from hpa_merge.engine.recorded import beginning_of, recorded
 from hpa_merge.engine.recorded_run import RecordedRun
 from hpa_merge.engine.request import Limits, MergeRequest
-from hpa_merge.engine.same_run import check_same, what_runs
+from hpa_merge.engine.same_run import check_same, of_first, what_runs
 from hpa_merge.engine.sets import GivenSet, read_sets
 from hpa_merge.engine.sources import CalibrationSet, computed
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
@@ -84,10 +84,16 @@ class Prepared:
     returning: frozenset[Unit] = frozenset()
     group: Group = field(default_factory=Group.alone)
 
-    @property
-    def is_merged_by_first(self) -> bool:
-        """Whether rank 0 owns every linear: an adapter's factors, and a file of Hessians, are made by one rank."""
-        return self.keeping or any(form is not None for form in self.forms)
+    def parts_of(self, pair: LinearPair) -> frozenset[Hashable]:
+        """What a linear shares with others that have to have the same owner: its stack, and the factors of adapters."""
+        stack = () if pair.new.part is None else (("stack", pair.new.key),)
+        factors = (
+            (number, name)
+            for number, form in enumerate(self.forms)
+            if form is not None
+            for name in form.parts_of(pair.new)
+        )
+        return frozenset((*stack, *factors))
 
     def values_of(self, pair: LinearPair) -> int:
         """How many values a weight has."""
@@ -206,7 +212,8 @@ def plan_merge(
     given = read_sets(request, inputs.sets)
     device = resolve_device(request.calibration.device)
     group = group or Group.alone()
-    check_same(group, what_runs(request, inputs, device))
+    if group.size > 1:
+        check_same(group, what_runs(request, inputs, given, device))
     prepared = None
     if show == 0 and group.size == 1:
         on_progress("planning", 0, 1)
@@ -234,7 +241,7 @@ def _prepared(
     """The merge of these runs; None if they only record earlier ones, and the statistics do not fit."""
     config = request.calibration
     linears = ([pair.old for pair in plan.pairs], [pair.new for pair in plan.pairs])
-    keys = [_key(runs[at], inputs.read[at], plan, linears[at], config) for at in (0, 1)]
+    keys = [of_first(group, _key(runs[at], inputs.read[at], plan, linears[at], config)) for at in (0, 1)]
     known, routing, notes = _known(request, keys, plan.device)
     if isinstance(runs[0], RecordedRun) and len(known) < len(runs):
         return None

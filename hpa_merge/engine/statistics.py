@@ -22,7 +22,7 @@ from hpa_merge.engine.hessian_files import HessianFiles
 from hpa_merge.methods.applying import Curved
 from hpa_merge.outline import LinearTensor, Unit
 
-__all__ = ["LinearStatistics", "ModelStatistics", "Statistics", "StatisticsKey"]
+__all__ = ["Kept", "LinearStatistics", "ModelStatistics", "Statistics", "StatisticsKey"]
 
 
 class Statistics(Protocol):
@@ -276,6 +276,35 @@ class ModelStatistics:
     def _counts(self) -> dict[str, int]:
         """Tokens of every linear of the model, by name."""
         return {name: self._tokens.get(name, 0) for name in sorted(self.key.columns)}
+
+
+@final
+@dataclass(frozen=True)
+class Kept:
+    """The :class:`Statistics` of a rank where another one writes the Hessians: recorded, but for these.
+
+    Attributes:
+        recorded: the statistics of the model.
+        observed: those of the unit that has run.
+    """
+
+    recorded: Statistics
+    observed: Statistics
+
+    def reached(self, linear: LinearTensor) -> bool:
+        return self.recorded.reached(linear)
+
+    def tokens(self, linear: LinearTensor) -> int:
+        return self.recorded.tokens(linear)
+
+    def inverse_diagonal(self, linear: LinearTensor) -> Tensor:
+        return self.recorded.inverse_diagonal(linear)
+
+    def inverse(self, linear: LinearTensor) -> InverseHessian:
+        return self.recorded.inverse(linear)
+
+    def hessian(self, linear: LinearTensor) -> Hessian:
+        return self.observed.hessian(linear)
 
 
 def _is_count(value: object) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open_adapter
 from hpa_merge.checkpoint.unpacking import DTYPES
+from hpa_merge.checkpoint.version import version_of
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
 from hpa_merge.files.architectures import is_original_llava
@@ -147,8 +148,7 @@ def _check_values(own: Checkpoint, adapter: "Adapter") -> Iterator[str]:
 def _state(own: Checkpoint) -> bytes:
     """What the adapter's part of the result depends on: its files, identified like a checkpoint's, and peft."""
     state = hashlib.sha256(json.dumps(own.config, sort_keys=True).encode())
+    state.update(f"{version_of(own, own.shards)} {importlib.metadata.version('peft')} ".encode())
     for shard in own.shards:
-        status = (own.folder / shard).stat()
-        state.update(f"{status.st_size} {status.st_mtime_ns} {importlib.metadata.version('peft')} ".encode())
         state.update(own.header_bytes(shard))
     return state.digest()

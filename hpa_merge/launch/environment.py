@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from typing import final
 
 from hpa_merge.errors import ConfigError
+from hpa_merge.launch.contradictions import (
+    Contradiction,
+    check_counts,
+    check_first,
+    has_outer,
+    is_teller,
+)
+from hpa_merge.launch.launchers import LAUNCHERS, Launcher, started_by
 
 __all__ = ["COUNT", "Place", "ended", "find_place", "started_here", "timeout_in"]
 
@@ -23,42 +31,8 @@ PORT = 29500
 
 HERE = "127.0.0.1"
 
-
-@final
-@dataclass(frozen=True)
-class Launcher:
-    """The variables of one launcher.
-
-    Attributes:
-        name: for messages.
-        rank, size: the number of a process, and how many there are.
-        local_rank, local_size: the same among the processes of one machine.
-        cores: the cores that each process has of its own, if the launcher says so.
-    """
-
-    name: str
-    rank: str
-    size: str
-    local_rank: str
-    local_size: str
-    cores: str
-
-
-LAUNCHERS = (
-    Launcher("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", ""),
-    Launcher(
-        "Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_CPUS_PER_TASK"
-    ),
-    Launcher(
-        "Open MPI",
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
-        "",
-    ),
-)
-"""In the order in which they count: torchrun may run under the others."""
+LOOPBACK = (HERE, "localhost", "::1")
+"""Addresses at which the processes of one machine alone can meet."""
 
 
 @final
@@ -72,6 +46,7 @@ class Place:
         address, port: where the processes meet: on the machine of rank 0.
         launcher: what has started it.
         bound: whether the launcher has given it cores of its own; then it may see its own GPU only.
+        placed: whether ``local_rank`` is known.
     """
 
     rank: int
@@ -82,13 +57,24 @@ class Place:
     port: int
     launcher: str
     bound: bool
+    placed: bool = True
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
     def device(self, count: int) -> int | None:
-        """The number of the process's own CUDA device, if it sees ``count`` of them; None if there is none for it."""
+        """The number of the process's own CUDA device, if it sees ``count`` of them; None if there is none for it.
+
+        Raises:
+            ConfigError: it is not known which of several is its own.
+        """
+        if count > 1 and not self.placed:
+            raise ConfigError(
+                f"LOCAL_RANK is not set in the environment, and process {self.rank + 1} of {self.size} sees {count} "
+                "CUDA devices: set it to the number of the process on its machine, from 0, or show each process one "
+                "device with CUDA_VISIBLE_DEVICES."
+            )
         if self.local_rank < count:
             return self.local_rank
         return 0 if count == 1 and self.launcher != LAUNCHERS[0].name else None
@@ -108,11 +94,16 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
     """The place of this process; None if it is the only one.
 
     Raises:
-        ConfigError: the variables contradict each other, or one is missing.
+        Contradiction: the variables contradict each other, or one is missing.
     """
+    if environment.get("SLURM_STEP_NUM_TASKS"):  # SLURM_NTASKS may be that of the whole job
+        environment = {**environment, "SLURM_NTASKS": environment["SLURM_STEP_NUM_TASKS"]}
     for launcher in LAUNCHERS:
-        if _started_by(launcher, environment):
-            return _place(launcher, environment)
+        if started_by(launcher, environment):
+            check_counts(launcher, environment)
+            place = _place(launcher, environment)
+            check_first(launcher, environment)
+            return place
     return None
 
 
@@ -143,66 +134,62 @@ def ended(rank: int, size: int, how: str = "") -> str:
     )
 
 
-def _started_by(launcher: Launcher, environment: Mapping[str, str]) -> bool:
-    """Whether the launcher has started this process as one of several.
-
-    A shell in an allocation of Slurm has the variables of a process too, but not those of a step, or those of a
-    terminal.
-    """
-    given = {name for name in (launcher.rank, launcher.size) if environment.get(name)}
-    if launcher.name == "torchrun":
-        return bool(given)
-    if len(given) < 2 or environment[launcher.size] == "1":
-        return False
-    in_shell = "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment
-    return launcher.name != "Slurm" or not (in_shell or "SLURM_PTY_PORT" in environment)
-
-
 def _place(launcher: Launcher, environment: Mapping[str, str]) -> Place | None:
     """The place that the launcher's variables give; raises as :func:`find_place`."""
     rank, size = (_number(launcher, name, environment) for name in (launcher.rank, launcher.size))
     if not 0 <= rank < size:
-        raise _contradiction(launcher, environment, launcher.rank, launcher.size)
+        given = launcher.name == LAUNCHERS[0].name and has_outer(environment)  # by a job script, maybe to all
+        first = rank < 0 or rank == size  # of those that are too many
+        raise _contradiction(launcher, environment, launcher.rank, launcher.size, None if given else first)
     if size == 1:
         return None
-    local_rank = _number(launcher, launcher.local_rank, environment, 0)
-    local_size = _local_size(launcher, environment, local_rank)
+    address = environment.get("MASTER_ADDR", "")
+    placed = bool(environment.get(launcher.local_rank)) or address in LOOPBACK
+    local_rank = _number(launcher, launcher.local_rank, environment, rank if address in LOOPBACK else 0)
+    local_size = _local_size(launcher, environment, local_rank, size if address in LOOPBACK else local_rank + 1)
     if not 0 <= local_rank < local_size:
-        raise _contradiction(launcher, environment, launcher.local_rank, launcher.local_size)
+        tells = local_rank < 0 or local_rank == local_size
+        raise _contradiction(launcher, environment, launcher.local_rank, launcher.local_size, tells)
     if not local_size <= size:
         raise _contradiction(launcher, environment, launcher.local_size, launcher.size)
-    address = environment.get("MASTER_ADDR") or _own_address(launcher, environment, local_size == size)
-    port = _port(launcher, environment)
-    return Place(rank, size, local_rank, local_size, address, port, launcher.name, launcher.cores in environment)
+    address = address or _own_address(launcher, environment, local_size == size)
+    port, bound = _port(launcher, environment), launcher.cores in environment
+    return Place(rank, size, local_rank, local_size, address, port, launcher.name, bound, placed)
 
 
 def _number(launcher: Launcher, name: str, environment: Mapping[str, str], missing: int | None = None) -> int:
     given = environment.get(name, "" if missing is None else str(missing))
     if not given:
         other = launcher.size if name == launcher.rank else launcher.rank
-        raise ConfigError(
+        raise Contradiction(
             f"{other} is set in the environment and {name} is not: start every process with torchrun or srun, which "
-            "set both, or unset it."
+            "set both, or unset it.",
+            is_teller(environment),
         )
     if not re.fullmatch(r"-?[0-9]{1,9}", given):
-        raise ConfigError(
-            f"{name} is {given!r} in the environment and has to be a whole number: let the launcher set it."
+        raise Contradiction(
+            f"{name} is {given!r:.40} in the environment and has to be a whole number: let the launcher set it.",
+            is_teller(environment),
         )
     return int(given)
 
 
-def _contradiction(launcher: Launcher, environment: Mapping[str, str], first: str, second: str) -> ConfigError:
+def _contradiction(
+    launcher: Launcher, environment: Mapping[str, str], first: str, second: str, tells: bool | None = None
+) -> Contradiction:
+    """``tells``: whether this process tells the user; None if all processes find the same."""
     values = [f"{name} is {environment.get(name, 'not set')}" for name in (first, second)]
-    return ConfigError(
+    return Contradiction(
         f"{' and '.join(values)} in the environment, which contradict each other: let {launcher.name} set both, or "
-        "unset them to run one process."
+        "unset them to run one process.",
+        is_teller(environment) if tells is None else tells,
     )
 
 
-def _local_size(launcher: Launcher, environment: Mapping[str, str], local_rank: int) -> int:
-    """Processes on this machine: 1 for a torch job whose launcher does not say; Slurm lists those of every machine."""
+def _local_size(launcher: Launcher, environment: Mapping[str, str], local_rank: int, missing: int) -> int:
+    """Processes on this machine; Slurm lists those of every machine. ``missing``: if the launcher does not say."""
     if launcher.name != "Slurm":
-        return _number(launcher, launcher.local_size, environment, local_rank + 1)
+        return _number(launcher, launcher.local_size, environment, missing)
     listed: list[int] = []
     for count, _, times in re.findall(r"([0-9]{1,6})(\(x([0-9]{1,6})\))?", environment.get(launcher.local_size, "")):
         listed += [int(count)] * int(times or 1)
@@ -214,9 +201,10 @@ def _own_address(launcher: Launcher, environment: Mapping[str, str], alone: bool
     """The address if none is given: this machine, if it runs all processes; raises ConfigError if it does not."""
     if alone:
         return HERE
-    raise ConfigError(
+    raise Contradiction(
         f"{launcher.name} has started {environment[launcher.size]} processes and MASTER_ADDR is not set: set it to the "
-        "name of the first machine, in every process."
+        "name of the first machine, in every process.",
+        is_teller(environment),
     )
 
 
@@ -227,5 +215,8 @@ def _port(launcher: Launcher, environment: Mapping[str, str]) -> int:
         return 15000 + int(job) % 10000 if launcher.name == "Slurm" and job.isdecimal() else PORT
     port = _number(launcher, "MASTER_PORT", environment)
     if not 0 < port < 2**16:
-        raise ConfigError(f"MASTER_PORT is {port} in the environment and has to be a port: give one from 1 to 65535.")
+        raise Contradiction(
+            f"MASTER_PORT is {port} in the environment and has to be a port: give one from 1 to 65535.",
+            is_teller(environment),
+        )
     return port

@@ -40,6 +40,31 @@ class Member:
         self.place = place
         self._store, self._peers = store, peers
 
+    def begin(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Make all processes the default group of torch.distributed, and take the device that is this one's.
+
+        Raises:
+            ConfigError: the time-out in the environment is not one, or it is not known which device is its own.
+            RankError: a process has ended.
+        """
+        exchange = timedelta(seconds=timeout_in(environment))
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device := self.place.device(count)) is not None:
+            torch.cuda.set_device(device)
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if count else "gloo",
+                store=PrefixStore("group", self._store),
+                rank=self.place.rank,
+                world_size=self.place.size,
+                timeout=exchange,
+            )
+        except RuntimeError as error:
+            raise RankError(
+                f"process {self.place.rank + 1} of {self.place.size} does not reach the others "
+                f"({_reason(error):.100}): check that a firewall lets them connect, and read the output of the others."
+            ) from error
+
     def on_end(self, call: Callable[[], None]) -> None:
         """Have ``call`` called, in a thread, when another process ends the run."""
         self._peers.on_end = call
@@ -81,42 +106,34 @@ class Member:
 
 @contextmanager
 def meeting(place: Place, environment: Mapping[str, str] = os.environ) -> Iterator[Member]:
-    """Join the other processes; within the block, torch.distributed knows them as its default group.
+    """Meet the other processes, and stay among them within the block; :meth:`Member.begin` follows.
 
     Raises:
         RankError: not all processes have come.
-        ConfigError: the time-out in the environment is not one.
     """
-    exchange = timedelta(seconds=timeout_in(environment))
     if "OMP_NUM_THREADS" not in environment:
         torch.set_num_threads(place.threads(_cores()))
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device := place.device(count)) is not None:
-        torch.cuda.set_device(device)
     try:
         store, _, _ = next(iter(rendezvous(place.url, timeout=timedelta(seconds=COMING))))
     except (RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RankError(
             f"process {place.rank + 1} of {place.size} does not meet the others at {place.address}, port {place.port} "
-            f"({reason}): check that all {place.size} were started, that the port is free there, and that a firewall "
-            "lets them connect."
+            f"({_reason(error)}): check that all {place.size} were started, that the port is free there, and that a "
+            "firewall lets them connect."
         ) from error
     board = PrefixStore("hpa-merge", store)
     peers = Peers(place, board, COMING)
     try:
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if count else "gloo",
-            store=PrefixStore("group", board),
-            rank=place.rank,
-            world_size=place.size,
-            timeout=exchange,
-        )
         yield Member(place, board, peers)
     finally:
         peers.close()
-        with suppress(RuntimeError, ValueError):
-            dist.destroy_process_group()
+        if dist.is_initialized():
+            with suppress(RuntimeError, ValueError):
+                dist.destroy_process_group()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _cores() -> int:

@@ -124,6 +124,11 @@ class ActivationHooks:
             if not self._watched.isdisjoint(readers)
         }
 
+    def release(self, readers: Readers, place: Place) -> None:
+        """Drop a leaf that every rank has that needs it, unless it is wanted later too."""
+        if self._waiting.isdisjoint(readers):
+            self._gathered[readers].leaves().pop(place, None)
+
     @property
     def lost(self) -> frozenset[str]:
         """The watched linears of which this rank does not know all that they read."""

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from curvatures import assert_textbook, normal
+from curvatures import added, assert_textbook, normal
 from torch import Tensor
 
+from hpa_merge.core import folding
 from hpa_merge.core.hessian import Curvature, leaf_of
-from hpa_merge.core.leaves import LEAVES, GatheredLeaves, added, leaf_at, rank_at
+from hpa_merge.core.leaves import LEAVES, GatheredLeaves, leaf_at, rank_at
 
 COLUMNS = 12
 
@@ -109,3 +110,15 @@ def test_a_triangle_of_many_blocks_is_the_same(dtype: torch.dtype) -> None:
     assert grams[1] is not None
     assert torch.equal(grams[0].tril(), grams[1].tril())
     assert torch.equal(found[0].inverse_diagonal(0.01), found[1].inverse_diagonal(0.01))
+
+
+@pytest.mark.parametrize("rows", [3, 512])
+def test_a_triangle_is_folded_and_unfolded(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number of it, and no other, for even and odd numbers of columns."""
+    monkeypatch.setattr(folding, "ROWS", rows)
+    for columns in (1, 2, 3, 4, 7, 8, 13, 40, 65):
+        square = torch.arange(columns**2, dtype=torch.float32).view(columns, columns)
+        lower = square[torch.ones_like(square, dtype=torch.bool).tril()]
+        numbers = folding.folded(square)
+        assert torch.equal(numbers.sort().values, lower)
+        assert torch.equal(folding.unfolded(numbers, columns).tril(), square.tril())

@@ -24,6 +24,15 @@ def test_sharing_in_one_set_is_enough() -> None:
     assert len(set(owners_of([work(NONE), work(NONE)], [0.0] * 2))) == 1  # nothing to do
 
 
+def test_what_makes_one_tensor_stays_together() -> None:
+    """A stack of experts, the factors of an adapter; the same name elsewhere is another thing."""
+    sharing = [frozenset({"x"}), frozenset({"x", "y"}), frozenset({"y"}), frozenset({"z"}), frozenset[str]()]
+    inputs = [Input(name, 1.0) for name in "abcdx"]
+    owners = owners_of([Work((each, NONE), 0, parts) for each, parts in zip(inputs, sharing, strict=True)], [0.0] * 5)
+    assert owners[0] == owners[1] == owners[2]
+    assert len({*owners}) == 3
+
+
 def test_the_cost_is_balanced() -> None:
     small, large = [Input.of(n, 4096, 1024) for n in range(4)], Input.of("large", 4096, 3072)
     owners = owners_of([*map(work, small), work(large)], [0.0] * 2)

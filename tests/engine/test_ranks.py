@@ -20,6 +20,7 @@ from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sharing import Share
 from hpa_merge.core.leaves import leaf_at
+from hpa_merge.engine import unit_merge
 from hpa_merge.engine.observations import Observations
 from hpa_merge.errors import NumericalError
 from hpa_merge.ranks import Group, Parcel
@@ -77,13 +78,36 @@ def test_a_text_model(text: TinyCase, tmp_path: Path) -> None:
         assert made(tmp_path / "out", work, size) == alone, size
 
 
+@pytest.fixture
+def owners(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int]:
+    """How many processes have merged a linear since the last call."""
+    folder, merge_linear = tmp_path / "owners", unit_merge._merge_linear
+    folder.mkdir()
+
+    def follow(*arguments: Any) -> None:
+        (folder / f"{os.getpid()}").touch()
+        merge_linear(*arguments)
+
+    def count() -> int:
+        found = [*folder.iterdir()]
+        for path in found:
+            path.unlink(missing_ok=True)  # every rank calls this
+        return len(found)
+
+    monkeypatch.setattr(unit_merge, "_merge_linear", follow)
+    return count
+
+
 @pytest.mark.parametrize("build", [mixtral, gpt_oss])
-def test_experts_that_no_token_of_a_rank_reaches(build: Callable[..., Any], tmp_path: Path) -> None:
+def test_experts_that_no_token_of_a_rank_reaches(
+    build: Callable[..., Any], owners: Callable[[], int], tmp_path: Path
+) -> None:
     case = make(build, tmp_path / "pair")
 
     def work(folder: Path) -> None:
         files: dict[str, Any] = {"safety_calib": case.safety, "task_calib": case.task, "page": False}
         merge(case.old, case.new, folder / "a", **files)
+        owners()
         config = HPAConfig(method="regmean", routers="merge")
         merge(case.old, case.new, folder / "b", config=config, stats=folder / "stats", stats_hessians=True, **files)
 
@@ -93,6 +117,7 @@ def test_experts_that_no_token_of_a_rank_reaches(build: Callable[..., Any], tmp_
     assert not all(pooled[-6:])
     assert alone["a"][REPORT]["routing"]
     assert made(tmp_path / "out", work, 4) == alone
+    assert owners() == 4  # of what is merged while Hessians are kept too
 
 
 def test_images_on_some_ranks_only(tiny: Tiny, tmp_path: Path) -> None:
@@ -105,7 +130,7 @@ def test_images_on_some_ranks_only(tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:peft")
-def test_weights_that_are_computed(text: TinyCase, tmp_path: Path) -> None:
+def test_weights_that_are_computed(text: TinyCase, owners: Callable[[], int], tmp_path: Path) -> None:
     """An adapter, which OUT is too; checkpoints in few bits."""
     adapter = make_adapter(text.old, "llama", lora(modules_to_save=["lm_head"]), tmp_path / "adapter")
     few_bits = [quantise(path, tmp_path / path.name, "fp8") for path in (text.old, text.new)]
@@ -113,10 +138,13 @@ def test_weights_that_are_computed(text: TinyCase, tmp_path: Path) -> None:
     def work(folder: Path) -> None:
         files: dict[str, Any] = {"safety_calib": text.safety, "task_calib": text.task, "page": False}
         outs = {folder / form: HPAConfig(orthogonal=False, output_format=form) for form in ("model", "adapter")}
-        sweep(text.old, adapter, outs, **files)
         merge(*few_bits, folder / "c", **files)
+        owners()
+        sweep(text.old, adapter, outs, **files)
 
-    assert made(tmp_path / "out", work, 3) == made(tmp_path / "out", work, 1)
+    alone = made(tmp_path / "out", work, 1)
+    assert made(tmp_path / "out", work, 3) == alone
+    assert owners() == 3  # of what is merged for the adapter too
 
 
 END = 2048

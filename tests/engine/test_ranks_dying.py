@@ -24,6 +24,9 @@ pytestmark = pytest.mark.gate
 MOMENTS = int(os.environ.get("HPA_MERGE_MOMENTS", "3"))
 """How many kills there are; the gate has few, and by hand there may be many."""
 
+HANGING = 10.0
+"""Seconds that the others wait for a rank that hangs; a run that only waits for its turn takes less."""
+
 EVENTS = ((Group, "gather"), (CheckpointWriter, "write"), (CheckpointWriter, "copy"), (CheckpointWriter, "commit"))
 """What a moment is counted in."""
 
@@ -127,6 +130,29 @@ def test_the_disk_of_a_rank_is_full(full: int, call: Merge, alone: dict[str, Any
     assert "(File too large): free some space, or choose another disk for OUT." in sentence
     assert "out.partial" in beside(out)
     assert "out" not in beside(out)
+    assert on_ranks(2, lambda rank: call(out, resume=True), tmp_path) == [None, None]
+    assert content(out) == alone
+    assert beside(out) == ["out"]
+
+
+def test_a_rank_hangs(call: Merge, alone: dict[str, Any], tmp_path: Path) -> None:
+    """The others wait for it as long as they may, and end; OUT does not appear, and is made when it is gone."""
+    out, pids, stopped = tmp_path / "out", tmp_path / "pids", 0
+    pids.mkdir()
+
+    def work(rank: int) -> None:
+        (pids / f"{rank}").write_text(f"{os.getpid()}")
+        if rank == stopped:
+            counting(75, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+        try:
+            call(out)
+        finally:  # as the launcher does when one has ended
+            os.kill(int((pids / f"{stopped}").read_text()), signal.SIGKILL)
+
+    ends = on_ranks(3, work, tmp_path, seconds=HANGING)
+    for rank, end in enumerate(ends):
+        assert end is None if rank == stopped else isinstance(end, RankError), ends
+    assert not out.exists()
     assert on_ranks(2, lambda rank: call(out, resume=True), tmp_path) == [None, None]
     assert content(out) == alone
     assert beside(out) == ["out"]

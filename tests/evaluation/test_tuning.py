@@ -1,12 +1,17 @@
 """The choice among the settings of a tuning, their names, and the picture of them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cases import TinyCase, content
 from evaluation_cases import jsonl
+from ranks import on_ranks
 
 from hpa_merge import ConfigError, HPAConfig, tune
+from hpa_merge.evaluation import running
 from hpa_merge.evaluation.tuning import choose
 from hpa_merge.render import curve
 from hpa_merge.report.evaluation import Bounds, Figure, ModelResult
@@ -46,6 +51,46 @@ def test_a_setting_of_the_api_lies_in_the_workplace(name: str, tmp_path: Path) -
             settings={"fine": HPAConfig(), name: HPAConfig()},
         )
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.gate
+def test_ranks_share_the_merges_and_the_models(
+    tiny: Callable[..., TinyCase], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each model is asked by one rank; figures and OUT are those of one process."""
+    case, collect = tiny("llama"), running.collect
+    safety = jsonl(tmp_path / "s.jsonl", *({"prompt": f"how do i {n}?"} for n in range(3)))
+    task = jsonl(tmp_path / "t.jsonl", *({"question": f"what is {n}?", "answer": "a"} for n in range(2)))
+    asked: list[str] = []
+
+    def follow(answerer: Any, suite: Any, folder: Path, tell: Any) -> None:
+        asked.append(folder.name)
+        collect(answerer, suite, folder, tell)
+
+    def work(out: Path) -> tuple[list[str], Any]:
+        tuning = tune(
+            *(case.old, case.new, out),
+            max_asr=100,
+            max_broken=100,
+            safety_tests={"s": safety},
+            task_tests={"t": task},
+            settings={"few": HPAConfig(p_max=5, p_min=5), "many": HPAConfig(p_max=90, p_min=90)},
+            max_new_tokens=3,
+            safety_calib=case.safety,
+            task_calib=case.task,
+            page=False,
+        )
+        return [*asked], tuning
+
+    monkeypatch.setattr(running, "collect", follow)
+    models, alone = work(tmp_path / "alone")
+    assert len(models) == 4
+    asked.clear()
+    ends = on_ranks(2, lambda rank: work(tmp_path / "shared"), tmp_path)
+    assert [names for names, _ in ends] == [models[::2], models[1::2]]
+    for _, tuning in ends:
+        assert repr(tuning).replace("shared", "alone") == repr(alone)
+    assert content(tmp_path / "shared") == content(tmp_path / "alone")
 
 
 def test_the_picture_shows_every_setting(tmp_path: Path) -> None:

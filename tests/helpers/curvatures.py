@@ -1,5 +1,6 @@
 """Curvatures of made-up samples, and the diagonal of the damped inverse held against the textbook's."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from precision import inverse_diagonal_error
 from torch import Tensor
 
 from hpa_merge.core import Curvature
+from hpa_merge.core.gathered import Packed
+from hpa_merge.core.leaves import Place
 
 
 def normal(n: int, c: int, seed: int = 0) -> Tensor:
@@ -25,6 +28,14 @@ def textbook(x: Tensor, damping: float = 0.01) -> Tensor:
     h = 2.0 / x.shape[0] * x.double().T @ x.double()
     identity = torch.eye(x.shape[1], dtype=torch.float64)
     return torch.linalg.inv(h + damping * h.diagonal().mean() * identity).diagonal().clone()
+
+
+def added(leaves: Mapping[Place, Packed]) -> Curvature:
+    """What an owner has of the leaves of all ranks."""
+    total = Curvature(next(iter(leaves.values())).columns)
+    for place in sorted(leaves):
+        total.take(Curvature.unpacked(leaves[place]))
+    return total
 
 
 def assert_near(found: Tensor, expected: Tensor, error: Tensor | float) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from hpa_merge.errors import ConfigError
+from hpa_merge.launch.contradictions import Contradiction
 from hpa_merge.launch.environment import SECONDS, find_place, started_here, timeout_in
 
 TORCHRUN = {
@@ -94,6 +95,115 @@ def test_contradictions(environment: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError) as raised:
         find_place(environment)
     assert sentence in str(raised.value)
+
+
+def tasks(**given: str) -> list[dict[str, str]]:
+    """The environments of ``srun`` with four tasks on each of two machines; ``%`` stands for a task's own number."""
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "8", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"}
+    return [
+        slurm
+        | {"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n % 4), "SLURM_NODEID": str(n // 4), "MASTER_ADDR": "node0"}
+        | {name: value.replace("%L", str(n % 4)).replace("%", str(n)) for name, value in given.items()}
+        for n in range(8)
+    ]
+
+
+def pods(*names: str, **given: str) -> list[dict[str, str]]:
+    """The environments of a job that sets torch's variables itself, four processes; without ``names``."""
+    base = {"RANK": "%", "WORLD_SIZE": "4", "LOCAL_RANK": "%", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "pod-0"} | given
+    found = [{name: value.replace("%", str(n)) for name, value in base.items()} for n in range(4)]
+    return [{name: value for name, value in each.items() if name not in names} for each in found]
+
+
+def of_torchrun(**given: str) -> list[dict[str, str]]:
+    """The environments of torchrun with two processes in each of two tasks of Slurm."""
+    torch = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1234"} | given
+    return [
+        {**each, **torch, "RANK": str(n * 2 + local), "LOCAL_RANK": str(local), "WORLD_SIZE": "4"}
+        if torch["GROUP_WORLD_SIZE"] != "1"
+        else {**each, **torch, "RANK": str(local), "LOCAL_RANK": str(local), "WORLD_SIZE": "2"}
+        for n, each in enumerate(tasks(SLURM_NTASKS="2", SLURM_STEP_TASKS_PER_NODE="1(x2)", SLURM_LOCALID="0")[:2])
+        for local in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environments", "tellers", "sentence"),
+    [
+        (tasks(MASTER_ADDR=""), [0], "MASTER_ADDR is not set"),
+        (tasks(MASTER_PORT="0"), [0], "MASTER_PORT is 0"),
+        (tasks(RANK="0"), [0], "RANK is set in the environment and WORLD_SIZE is not"),
+        (tasks(RANK="3"), [0], "RANK is set in the environment and WORLD_SIZE is not"),
+        (tasks(WORLD_SIZE="8"), [0], "WORLD_SIZE is set in the environment and RANK is not"),
+        (tasks(RANK="0", WORLD_SIZE="1"), [0], "unset RANK and WORLD_SIZE, so that the 8 processes share one run"),
+        (
+            tasks(RANK="%L", WORLD_SIZE="4"),
+            [0],
+            "RANK is 0 and WORLD_SIZE is 4 in the environment, and Slurm says that",
+        ),
+        (tasks(RANK="0", WORLD_SIZE="8"), [1, 4], "Slurm says that SLURM_PROCID is 1 of 8"),  # one on each machine
+        (tasks(RANK="0", WORLD_SIZE="8", MASTER_ADDR=""), [0], "MASTER_ADDR is not set"),
+        (tasks(RANK="8", WORLD_SIZE="8"), [0], "RANK is 8 and WORLD_SIZE is 8"),
+        (tasks(RANK="%", WORLD_SIZE="4"), [0], "Slurm says that SLURM_PROCID is 0 of 8"),
+        (tasks(RANK="2", WORLD_SIZE="8"), [0], "Slurm says that SLURM_PROCID is 0 of 8"),
+        (tasks(RANK="%L", WORLD_SIZE="8"), [4], "RANK is 0 and WORLD_SIZE is 8"),
+        (tasks(RANK="$SLURM_PROCID", WORLD_SIZE="8"), [0], "RANK is '$SLURM_PROCID' in the environment"),
+        (tasks(SLURM_STEP_NUM_TASKS="6"), [6], "SLURM_PROCID is 6 and SLURM_NTASKS is 6"),
+        (tasks(SLURM_LOCALID="%"), [4], "SLURM_LOCALID is 4 and SLURM_STEP_TASKS_PER_NODE is 4(x2)"),
+        (pods(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2"), [2], "RANK is 2 and WORLD_SIZE is 2"),
+        (pods("RANK"), [0], "WORLD_SIZE is set in the environment and RANK is not"),
+        (pods("RANK", "LOCAL_RANK"), [0, 1, 2, 3], "WORLD_SIZE is set"),  # nothing tells them apart
+        (pods("MASTER_ADDR", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), [0], "MASTER_ADDR is not set"),
+        (pods(LOCAL_WORLD_SIZE="8"), [0], "LOCAL_WORLD_SIZE is 8 and WORLD_SIZE is 4"),
+        (
+            of_torchrun(GROUP_WORLD_SIZE="1"),
+            [0],
+            "Slurm has started torchrun 2 times, and each of them has begun a run",
+        ),
+        (of_torchrun(GROUP_WORLD_SIZE="2", MASTER_PORT="x"), [0], "MASTER_PORT is 'x'"),
+    ],
+)
+def test_a_contradiction_is_told_once(environments: list[dict[str, str]], tellers: list[int], sentence: str) -> None:
+    told = {}
+    for number, environment in enumerate(environments):
+        try:
+            find_place(environment)
+        except Contradiction as error:
+            if error.tells:
+                told[number] = str(error)
+    assert [*told] == tellers
+    assert sentence in told[tellers[0]]
+
+
+@pytest.mark.parametrize(
+    "environments",
+    [
+        tasks(),
+        tasks(RANK="%", WORLD_SIZE="8"),
+        tasks(SLURM_NTASKS="16", SLURM_STEP_NUM_TASKS="8"),  # a step of a larger job
+        of_torchrun(GROUP_WORLD_SIZE="2"),
+        pods(),
+        pods("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+        # mpirun, whose daemons srun has started on each machine
+        [each | MPI | {"OMPI_COMM_WORLD_RANK": str(n % 3), "MASTER_ADDR": "a"} for n, each in enumerate(tasks()[:3])],
+    ],
+)
+def test_processes_that_agree(environments: list[dict[str, str]]) -> None:
+    places = [find_place(each) for each in environments]
+    assert [place and place.rank for place in places] == [*range(len(environments))]
+    assert {place and place.size for place in places} == {len(environments)}
+
+
+def test_the_number_on_a_machine_is_not_known() -> None:
+    """At a loopback address it is the number of the process; elsewhere a process may see one device."""
+    for address, expected in (("pod-0", [0, 0]), ("localhost", [0, 1])):
+        places = [find_place(each) for each in pods("LOCAL_RANK", "LOCAL_WORLD_SIZE", MASTER_ADDR=address)[:2]]
+        assert [place and place.local_rank for place in places] == expected
+        assert [place and place.device(1) for place in places] == [0, None if expected[1] else 0]
+    place = find_place(pods("LOCAL_RANK", "LOCAL_WORLD_SIZE")[1])
+    assert place is not None
+    with pytest.raises(ConfigError, match=r"^LOCAL_RANK is not set in the environment, and process 2 of 4 sees 8 CUDA"):
+        place.device(8)
 
 
 def test_devices_and_threads() -> None:

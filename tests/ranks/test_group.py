@@ -47,7 +47,7 @@ def test_three_ranks(tmp_path: Path) -> None:
     received = [[ones, None, None], [None, None, None], [None, [0] * 4, ones]]
     for rank, found in enumerate(on_ranks(3, exchanges, tmp_path)):
         assert found[:3] == (["a", "b", "c"], [3, 7, None], [[], [1.0], [2.0, 2.0]])
-        assert found[3:] == (received[rank], 4, [0, 96, 0][rank])  # a share travels as long as the longest
+        assert found[3:] == (received[rank], 2 * rank, [0, 96, 0][rank])
 
 
 @pytest.mark.parametrize("at", ["gather", "join", "deliver"])
