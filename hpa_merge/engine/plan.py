@@ -27,6 +27,7 @@ from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.model import LinearTensor, MetaModel, Unit
 from hpa_merge.model.architecture import is_headless
+from hpa_merge.model.building import Computing
 from hpa_merge.report.words import shortened
 
 EXPERT, OTHER = "expert", "convolution or other"
@@ -122,19 +123,26 @@ class Plan:
         return [pair for pairs in self.linears.values() for pair in pairs]
 
 
-def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], device: torch.device) -> Plan:
+def make_plan(
+    old: Checkpoint,
+    new: Checkpoint,
+    configs: Sequence[HPAConfig],
+    device: torch.device,
+    computing: Sequence[Computing | None] = (None, None),
+) -> Plan:
     """Match ``old`` and ``new``, tensor by tensor.
 
     Args:
         configs: the options of each OUT.
         device: where units are loaded to.
+        computing: the dtypes that OLD and NEW run in, where they are not their own.
 
     Raises:
         CheckpointError: they are not the same model before and after tuning; names the first difference.
         ConfigError: the options of one OUT leave no linear to adapt, or contradict each other or the model.
     """
     check_code(old, new)
-    metas = _meta_models(old, new, device)
+    metas = _meta_models(old, new, device, computing)
     check_inputs(metas[1])
     components, own = metas[1].components, new.tensors.keys() - new.external
     included = [
@@ -188,20 +196,22 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     )
 
 
-def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tuple[MetaModel, MetaModel]:
+def _meta_models(
+    old: Checkpoint, new: Checkpoint, device: torch.device, computing: Sequence[Computing | None]
+) -> tuple[MetaModel, MetaModel]:
     """The models of both checkpoints, of one class: if one was saved without its head, of the class without it.
 
     Raises:
         CheckpointError: there is no such class.
     """
-    roles = [(old, ()), (new, new.external)]
-    metas = [meta_model(checkpoint, device, external) for checkpoint, external in roles]
+    roles = [(old, (), computing[0]), (new, new.external, computing[1])]
+    metas = [meta_model(checkpoint, device, external, computing=dtypes) for checkpoint, external, dtypes in roles]
     classes = [type(meta.model) for meta in metas]
     if classes[0] is not classes[1] and not _are_own(classes):
-        for at, (checkpoint, external) in enumerate(roles):
+        for at, (checkpoint, external, dtypes) in enumerate(roles):
             if type(metas[0].model.config) is type(metas[1].model.config):
                 with contextlib.suppress(CheckpointError):
-                    metas[at] = meta_model(checkpoint, device, external, classes[1 - at])
+                    metas[at] = meta_model(checkpoint, device, external, classes[1 - at], dtypes)
                     break
         else:
             whole, text = metas[0].model.config, metas[0].model.config.get_text_config()
@@ -224,12 +234,14 @@ def meta_model(
     device: torch.device,
     external: Collection[str] = (),
     architecture: type[PreTrainedModel] | None = None,
+    computing: Computing | None = None,
 ) -> MetaModel:
     """The model of a checkpoint, without its weights.
 
     Args:
         external: its tensors that lie in another folder.
         architecture: its class; None for the one that the checkpoint asks for.
+        computing: the dtypes that it runs in, where they are not its own.
 
     Raises:
         CheckpointError: its config.json and its tensors make none.
@@ -245,7 +257,7 @@ def meta_model(
     code = checkpoint.code
     with checkpoint.side_folder() as folder, blaming(code, checkpoint.role):
         where = (folder, header, checkpoint.role, device, checkpoint.tower, external)
-        return MetaModel(*where, architecture, same, code)
+        return MetaModel(*where, architecture, same, code, computing)
 
 
 def _plan_out(

@@ -78,6 +78,7 @@ def _of_out(
         adapter=new.overlay.kind if new.overlay else "",
         dequantised=prepared.inputs.dequantised,
         dtype=new.dtype,
+        compute_dtype=prepared.compute_dtypes(out.config),
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
         commits=prepared.inputs.commits,

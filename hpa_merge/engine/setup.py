@@ -16,6 +16,7 @@ from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.engine.adapter_form import AdapterForm, plan_adapter
 from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.code import code_notes
+from hpa_merge.engine.compute_dtype import dtype_field, find_computing, name_of
 from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
@@ -129,6 +130,10 @@ class Prepared:
         used = [each for each in self.sets if each.purpose in config.sets]
         return {each.purpose: "read" if each.known else "computed" for each in used}
 
+    def compute_dtypes(self, config: HPAConfig) -> dict[str, str]:
+        """The dtype that each set runs in that the method needs."""
+        return {each.purpose: name_of(each.run.dtype) for each in self.sets if each.purpose in config.sets}
+
     def records(self, config: HPAConfig) -> dict[str, CalibrationRecord | None]:
         """What was used from each set; None for a set that the method does not need."""
         return {
@@ -142,7 +147,7 @@ class Prepared:
             {
                 name: value
                 for name, value in each.key.fingerprint.items()
-                if name != f"{each.purpose} samples" or each.purpose in config.sets
+                if name not in (f"{each.purpose} samples", dtype_field(each.purpose)) or each.purpose in config.sets
             }
             for each in self.sets
         ]
@@ -200,12 +205,13 @@ def plan_merge(
     device = resolve_device(config.device)
     group = group or Group.alone()
     check_same(group, what_runs(request, inputs, device))
+    computing = find_computing(request, device, group)
     with (
         encoding(old, safety.samples, "safety", config, show, group) as safety_in,
         encoding(new, task.samples, "task", config, show, group) as task_in,
     ):
         on_progress("planning", 0, 1)
-        plan = make_plan(old, new, configs, device)
+        plan = make_plan(old, new, configs, device, computing)
         runs = (
             CalibrationRun("safety", Weights(old, device, group), plan.old, safety_in, config, on_progress),
             CalibrationRun("task", Weights(new, device, group), plan.new, task_in, config, on_progress),
@@ -243,9 +249,10 @@ def _key(
 ) -> StatisticsKey:
     """What the statistics of ``linears``, all linears of the checkpoint, depend on."""
     floor = config.min_expert_tokens if any(linear.pool for linear in linears) else None
+    samples = (each.digest for each in run.used)
     return StatisticsKey(
         run.purpose,
-        of_statistics(checkpoint, run.purpose, (each.digest for each in run.used), config.damping, len(linears), floor),
+        of_statistics(checkpoint, run.purpose, samples, config.damping, len(linears), floor, name_of(run.dtype)),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
         {linear.name: linear.last.name for linear in linears},
         [unit.name for unit in plan.new.units],

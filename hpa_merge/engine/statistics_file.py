@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from hpa_merge.files.statistics import FORMAT, MARK, open_statistics, telling_da
 from hpa_merge.report.records import RoutingRecord
 from hpa_merge.report.schema import routing_of
 
-__all__ = ["check_place", "hessian_files", "read_statistics", "write_statistics"]
+__all__ = ["check_place", "fingerprints_in", "hessian_files", "read_statistics", "write_statistics"]
+
+REMEDY = ", and nothing else is overwritten: give another path, or delete the file."
 
 
 def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> None:
@@ -58,6 +60,19 @@ def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> Non
         )
 
 
+def fingerprints_in(path: Path) -> list[Mapping[str, Any]]:
+    """What the statistics in the file at ``path`` depend on, each half by itself; nothing if there is no file.
+
+    Raises:
+        StatisticsError: as :func:`read_statistics`.
+    """
+    with telling_damage(path, REMEDY):
+        if not path.exists():
+            return []
+        with open_statistics(path, "pt") as (_, described):
+            return [dict(described[purpose]["fingerprint"]) for purpose in ("safety", "task")]
+
+
 def read_statistics(
     path: Path,
     keys: Sequence[StatisticsKey],
@@ -83,7 +98,7 @@ def read_statistics(
     found: dict[str, ModelStatistics] = {}
     routing: tuple[RoutingRecord, ...] = ()
     notes = []
-    with telling_damage(path, ", and nothing else is overwritten: give another path, or delete the file."):
+    with telling_damage(path, REMEDY):
         if not path.exists():
             return {}, (), ()
         with open_statistics(path, "pt") as (handle, described):
