@@ -1,10 +1,9 @@
-"""The dtype that the samples run in: the checkpoint's own, unless the options or the processor ask for another one.
+"""The dtype that the samples run in: the checkpoint's own, unless the options ask for another one.
 
-Statistics depend on it. So a run that takes up earlier work, or finds a statistics file, keeps the dtype that it was
-begun in, whatever processor it runs on now.
+Statistics depend on it. So a run that takes up earlier work, or finds a statistics file, keeps their dtype.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from hpa_merge.engine.statistics_file import fingerprints_in
 from hpa_merge.model.building import Computing
 from hpa_merge.ranks import Group
 
-__all__ = ["DTYPES", "dtype_field", "find_computing", "name_of"]
+__all__ = ["DTYPES", "dtype_field", "find_computing", "name_of", "slow_notes"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """The dtypes of the option, by their words."""
@@ -35,11 +34,10 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def find_computing(request: MergeRequest, device: torch.device, group: Group) -> tuple[Computing, Computing]:
+def find_computing(request: MergeRequest, group: Group) -> tuple[Computing, Computing]:
     """The dtypes that OLD runs in with the safety set and NEW with the task set, where they are not their own.
 
-    All ranks get the same: with ``auto``, what the first rank finds of earlier work, or else float32 in place of every
-    dtype that the processor of any rank multiplies slowly.
+    All ranks get the same: with ``auto``, what the first rank finds of earlier work.
 
     Raises:
         StatisticsError: the statistics file is damaged.
@@ -48,14 +46,22 @@ def find_computing(request: MergeRequest, device: torch.device, group: Group) ->
     chosen = request.calibration.compute_dtype
     if chosen != "auto":
         return _all(chosen), _all(chosen)
-    found = group.gather((list(_begun(request)) if group.is_first else [], slow_dtypes(device)))
-    begun, slow = found[0][0], set().union(*(slow for _, slow in found))
+    begun = group.gather(list(_begun(request)) if group.is_first else [])[0]
     safety, task = (
-        next((_all(word) for each in begun if (word := each.get(dtype_field(purpose))) in DTYPES), None)
+        next((_all(word) for each in begun if (word := each.get(dtype_field(purpose))) in DTYPES), {})
         for purpose in ("safety", "task")
     )
-    by_processor = {dtype: torch.float32 for dtype in STORED if name_of(dtype) in slow}
-    return by_processor if safety is None else safety, by_processor if task is None else task
+    return safety, task
+
+
+def slow_notes(words: Collection[str], device: torch.device) -> tuple[str, ...]:
+    """What the user should know if the processor multiplies one of these dtypes slowly."""
+    slow = sorted(slow_dtypes(device).intersection(words))
+    return tuple(
+        f"This processor multiplies {word} several times more slowly than float32: with --compute-dtype float32 the "
+        "samples run faster and take more memory, and about one restored column in a hundred is another one."
+        for word in slow
+    )
 
 
 def _all(word: str) -> Computing:

@@ -57,7 +57,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def slow_dtypes(device: torch.device) -> frozenset[str]:
-    """The dtypes in which this processor multiplies more slowly than in float32, by their words.
+    """The dtypes in which this processor multiplies several times more slowly than in float32, by their words.
 
     Measured with torch 2.13 on one core of an x86-64 processor: 893 GFLOP/s in bfloat16 with AMX, 104 with AVX512_BF16
     alone, 36 without either, and 150 in float32; in float16, 163 with AVX512_FP16 and 18 without it. A CUDA device, and

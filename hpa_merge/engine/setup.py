@@ -205,7 +205,7 @@ def plan_merge(
     device = resolve_device(config.device)
     group = group or Group.alone()
     check_same(group, what_runs(request, inputs, device))
-    computing = find_computing(request, device, group)
+    computing = find_computing(request, group)
     with (
         encoding(old, safety.samples, "safety", config, show, group) as safety_in,
         encoding(new, task.samples, "task", config, show, group) as task_in,

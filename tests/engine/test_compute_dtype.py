@@ -19,6 +19,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.engine import compute_dtype, machine
 from hpa_merge.engine.machine import slow_dtypes
 from hpa_merge.engine.plan import meta_model
+from hpa_merge.engine.preview import preview
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.setup import prepare
 from hpa_merge.errors import OutputError
@@ -56,7 +57,9 @@ def downcast(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["qwen2_tied", "llava", "mixtral", "gpt_oss"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.gate) for name in ("qwen2_tied", "llava", "mixtral", "gpt_oss")]
+)
 def test_float32_statistics_are_those_of_the_upcast_pair(name: str, tiny: Tiny, tmp_path: Path) -> None:
     case = bfloat16_of(name, tiny, tmp_path)
     floats = case._replace(**{each: upcast(getattr(case, each), tmp_path / each) for each in ("old", "new")})
@@ -79,10 +82,9 @@ def test_weights_in_few_bits_run_in_float32_too(tiny: Tiny, tmp_path: Path) -> N
     assert report.run.dequantised
 
 
-def test_statistics_keep_their_dtype(
-    tiny: Tiny, tmp_path: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``auto`` takes the dtype of the file, whatever the processor; another dtype that is asked for is computed."""
+@pytest.mark.gate
+def test_statistics_keep_their_dtype(tiny: Tiny, tmp_path: Path, started: list[str]) -> None:
+    """``auto`` takes the dtype of the file; those of another dtype that is asked for are computed."""
     case, stats = tiny("llama", "bfloat16"), tmp_path / "stats"
     first = run(case, tmp_path / "a", stats, compute_dtype="float32")
     started.clear()
@@ -92,12 +94,9 @@ def test_statistics_keep_their_dtype(
     assert started == ["OLD", "NEW"]
     assert [note for note in other.warnings if "safety compute_dtype float32, and now it is bfloat16" in note]
     assert described(stats)["task"]["fingerprint"]["task compute_dtype"] == "bfloat16"
-    monkeypatch.setattr(compute_dtype, "slow_dtypes", lambda device: frozenset({"bfloat16"}))
-    started.clear()
-    assert run(case, tmp_path / "d", stats).run.compute_dtype == {"safety": "bfloat16", "task": "bfloat16"}
-    assert started == []
 
 
+@pytest.mark.gate
 def test_a_run_is_resumed_in_its_dtype(tiny: Tiny, tmp_path: Path) -> None:
     case = tiny("llama", "bfloat16")
     run(case, tmp_path / "whole", compute_dtype="float32")
@@ -110,13 +109,15 @@ def test_a_run_is_resumed_in_its_dtype(tiny: Tiny, tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def test_verify_runs_in_the_dtype_of_the_report(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = tiny("qwen2_tied", "float16")
-    monkeypatch.setattr(compute_dtype, "slow_dtypes", lambda device: frozenset({"float16"}))
-    report = run(case, tmp_path / "out")
+@pytest.mark.gate
+def test_verify_runs_in_the_dtype_of_the_report(tiny: Tiny, tmp_path: Path) -> None:
+    """Which is that of the statistics, and not of the options."""
+    case, stats = tiny("llama", "bfloat16"), tmp_path / "stats"
+    run(case, tmp_path / "first", stats, compute_dtype="float32")
+    report = run(case, tmp_path / "out", stats)
+    assert report.config["compute_dtype"] == "auto"
     assert report.run.compute_dtype == {"safety": "float32", "task": "float32"}
     assert ("samples run in", "float32") in report_facts(report)
-    monkeypatch.undo()
     found = verify(tmp_path / "out", case.old, case.new, safety_calib=case.safety, task_calib=case.task)
     assert found.problems == ()
     assert not any("fingerprint" in line for line in found.unchecked)
@@ -149,29 +150,38 @@ def test_slow_processors(text: str, slow: set[str], monkeypatch: pytest.MonkeyPa
     assert slow_dtypes(torch.device("cuda")) == frozenset()
 
 
+def test_a_slow_processor_is_told(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the plan, and it changes nothing."""
+    case, told = tiny("llama", "bfloat16"), {}
+    monkeypatch.setattr(compute_dtype, "slow_dtypes", lambda device: frozenset({"bfloat16"}))
+    for dtype in ("auto", "float32"):
+        outs = {tmp_path / "out": HPAConfig(compute_dtype=dtype)}
+        (made,) = preview(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))).values()
+        told[made.compute_dtype["task"]] = [note for note in made.notes if "--compute-dtype float32" in note]
+    assert (len(told["bfloat16"]), told["float32"]) == (1, [])
+
+
+@pytest.mark.gate
 def test_all_ranks_run_in_the_same_dtype(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two processors is slow; and the statistics lie where the first rank finds them, and no other."""
-    case = tiny("llama", "bfloat16")
-    first = run(case, tmp_path / "one", tmp_path / "one.stats", compute_dtype="float32")
-    slow = {"slow": [set(), {"bfloat16"}], "read": [set(), set()]}
+    """The statistics lie where the first rank finds them; and two ranks make the statistics of one in float32."""
+    case, stats = tiny("llama", "bfloat16"), tmp_path / "stats"
+    run(case, tmp_path / "one", stats, compute_dtype="float32")
+    real = compute_dtype.fingerprints_in
 
     def work(rank: int) -> Any:
-        found = []
-        for name, words in slow.items():
-            monkeypatch.setattr(compute_dtype, "slow_dtypes", lambda device, words=words: frozenset(words[rank]))
-            if name == "read":
-                monkeypatch.setattr(
-                    compute_dtype, "fingerprints_in", real if rank == 0 else raising(AssertionError("not its own"))
-                )
-            report = run(case, tmp_path / name, tmp_path / "one.stats" if name == "read" else tmp_path / "two.stats")
-            found.append(report.run.compute_dtype)
-        return found
+        if rank:
+            monkeypatch.setattr(compute_dtype, "fingerprints_in", raising(AssertionError("not its own")))
+        read = run(case, tmp_path / "read", stats).run.compute_dtype
+        return read, run(case, tmp_path / "two", tmp_path / "two.stats", compute_dtype="float32").run.compute_dtype
 
-    real = compute_dtype.fingerprints_in
-    both = on_ranks(2, work, tmp_path)
-    assert both == [[first.run.compute_dtype] * 2] * 2
-    assert (tmp_path / "two.stats").read_bytes() == (tmp_path / "one.stats").read_bytes()
-    assert content(tmp_path / "slow") == content(tmp_path / "read")
+    assert real(stats)
+    floats = {"safety": "float32", "task": "float32"}
+    assert on_ranks(2, work, tmp_path) == [(floats, floats)] * 2
+    assert (tmp_path / "two.stats").read_bytes() == stats.read_bytes()
+    one, read, two = (content(tmp_path / name) for name in ("one", "read", "two"))
+    assert two == one
+    weights = {name for name in one if name.endswith(".safetensors")}
+    assert {name: read[name] for name in weights} == {name: one[name] for name in weights}
 
 
 # --- memory ---
