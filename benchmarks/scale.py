@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import peers
-from checkpoints import make_pair
 from compare import (
     Contestant,
     Failed,
@@ -88,6 +88,14 @@ SIZES = {
     ),
 }
 
+MAKE = """
+import json, sys
+from pathlib import Path
+from checkpoints import make_pair
+make_pair(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+"""
+"""In a process of its own: a child's peak memory is counted from the memory of the process that started it."""
+
 BUFFER = 1 << 24
 
 
@@ -119,7 +127,9 @@ def measure(name: str, folder: Path, kit: Path, runs: int) -> dict[str, Any]:
     try:
         note(f"{name}: making the pair")
         shards = -(-size.nbytes // 10**9)
-        make_pair(inputs, size.layers, samples=8, shards=shards, shape=size.shape, tokens=TOKENS)
+        made = {"layers": size.layers, "samples": 8, "shards": shards, "shape": size.shape, "tokens": TOKENS}
+        maker = [sys.executable, "-c", MAKE, str(inputs.absolute()), json.dumps(made)]
+        subprocess.run(maker, check=True, cwd=Path(__file__).parent)
         contestants: list[Contestant] = make_contestants([OURS, THEIRS], inputs, folder, {"mergekit": kit})
         (folder / "stats").unlink(missing_ok=True)
         note(f"{name}: computing the statistics, not counted")
