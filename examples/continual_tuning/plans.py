@@ -23,12 +23,9 @@ REGIMES = {
 }
 
 ENDS = (SEQUENTIAL, FROZEN)
-MAIN = ("hpa", "linear", "regmean", "null-space")
-FEW = (*ENDS, HPA, "regmean 1", "regmean 3", "linear 0.5")
-
-
-def _swept(*rules: str) -> tuple[str, ...]:
-    return (*ENDS, *(name for rule in rules for name in SWEEPS[rule]))
+ALL = (*ENDS, *(name for settings in SWEEPS.values() for name in settings))
+MAIN = (*ENDS, HPA, "hpa 30", "regmean 1", "regmean 3", "linear 0.5", "linear 0.25", "null-space 0.3")
+FEW = (*ENDS, HPA, "regmean 1", "regmean 3")
 
 
 @dataclass(frozen=True)
@@ -57,14 +54,14 @@ class Part:
 
 
 PARTS = {
-    "curves": Part(("lora",), _swept(*SWEEPS)),
-    "injected": Part(("lora",), _swept(*MAIN), (0.01,)),
-    "spread": Part(("spread",), _swept(*MAIN)),
-    "full": Part(("full",), _swept(*MAIN)),
-    "spread-lora": Part(("spread-lora",), _swept(*MAIN)),
+    "curves": Part(("lora",), ALL),
+    "injected": Part(("lora",), MAIN, (0.01,)),
+    "spread": Part(("spread",), MAIN),
+    "full": Part(("full",), MAIN),
+    "spread-lora": Part(("spread-lora",), MAIN),
     "shares": Part(("lora",), FEW, (0.001, 0.05)),
-    "samples": Part(("lora",), (HPA, "regmean 1", "regmean 3"), (0.01,), (32, 128)),
-    "origin": Part(("lora",), (HPA, "regmean 1", "regmean 3"), (0.0, 0.01), safety_from="old"),
+    "samples": Part(("lora",), (HPA, "regmean 3"), (0.01,), (32, 128)),
+    "origin": Part(("lora",), (HPA, "regmean 3"), (0.0, 0.01), safety_from="old"),
     "readings": Part(("lora",), (*READINGS, HPA, SEQUENTIAL)),
     "orthogonal": Part(("decay",), (SEQUENTIAL, HPA, "hpa ε̄+φ")),
     "shapes": Part(("long", "deep", "wide"), FEW),

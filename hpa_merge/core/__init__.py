@@ -1,7 +1,8 @@
 """The mathematics of Harmonious Parameter Adaptation: tensors in, tensors out; imports torch alone.
 
 A linear layer is ``y = x Wᵀ`` with ``W`` of shape ``[r, c]``: ``r`` outputs, ``c`` inputs. A *column* is one input.
-Read in this order: :mod:`hessian` (``[H⁻¹]_jj``), :mod:`adjustment` (``e_j``, ``κ``, ``Ŵ``), :mod:`selection` (``M``);
+Read in this order: :mod:`hessian` (``[H⁻¹]_jj``), :mod:`adjustment` (``e_j``, ``κ``, ``Ŵ``), :mod:`selection` (``M``),
+:mod:`energies` (what other settings would restore);
 the others serve other rules: :mod:`gathered` (``H`` itself), :mod:`compromise` (two whole Hessians), :mod:`sequential`
 and :mod:`inverse` (compensation), :mod:`subspace` (leading directions), :mod:`low_rank` (factors).
 """
@@ -17,6 +18,7 @@ from hpa_merge.core.adjustment import (
 )
 from hpa_merge.core.compromise import Compromise, SingularCompromise
 from hpa_merge.core.diagonal import SingularCurvature
+from hpa_merge.core.energies import energies_restored
 from hpa_merge.core.gathered import Hessian
 from hpa_merge.core.hessian import Curvature
 from hpa_merge.core.inverse import InverseHessian
@@ -38,6 +40,7 @@ __all__ = [
     "all_finite",
     "balance",
     "column_budget",
+    "energies_restored",
     "fuse",
     "leading_directions",
     "measure_update",

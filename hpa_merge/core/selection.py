@@ -39,6 +39,24 @@ class Selection:
     zeta: Tensor | None = None
 
 
+@final
+@dataclass(frozen=True)
+class FocusScores:
+    """The scores of the columns of one weight; each is ``[c]`` float64 on the CPU.
+
+    Attributes:
+        energy: ``e_j``.
+        weight_safety, weight_task: what the energies are multiplied with.
+        epsilon, zeta: ``ε̄`` and ``ζ̄``.
+    """
+
+    energy: Tensor
+    weight_safety: Tensor
+    weight_task: Tensor
+    epsilon: Tensor
+    zeta: Tensor
+
+
 def retained_share(block: int, blocks: int, p_max: float, p_min: float) -> Fraction:
     """``p = p_max − (l/L)(p_max − p_min)``, in percent, for block ``l`` of ``L``; ``p_max`` if ``L`` is 0."""
     top, bottom = Fraction(str(p_max)), Fraction(str(p_min))
@@ -80,24 +98,12 @@ def select_columns(
     Raises:
         ValueError: the three are not finite vectors of the same length, or an inverse is not positive.
     """
-    energy, inverse_safety, inverse_task = (v.to("cpu", torch.float64) for v in (energy, inverse_safety, inverse_task))
-    if not energy.ndim == inverse_safety.ndim == inverse_task.ndim == 1:
-        raise ValueError("expected vectors over the columns")
-    if not len(energy) == len(inverse_safety) == len(inverse_task):
-        raise ValueError(f"lengths differ: {len(energy)}, {len(inverse_safety)}, {len(inverse_task)}")
-    if not bool(torch.isfinite(energy).all()):
-        raise ValueError("column energies must be finite")
-    if not all(bool((torch.isfinite(v) & (v > 0)).all()) for v in (inverse_safety, inverse_task)):
-        raise ValueError("the diagonal of an inverse must be finite and positive")
-
-    weight_safety = inverse_safety.reciprocal() if saliency == "quotient" else inverse_safety
-    weight_task = inverse_task.reciprocal() if saliency == "quotient" else inverse_task
-    epsilon = energy * weight_safety
-    zeta = energy * weight_task
-    alpha = balance(weight_safety, weight_task, alpha_min, alpha_max, averaging)
+    scores = focus_scores(energy, inverse_safety, inverse_task, saliency)
+    epsilon, zeta = scores.epsilon, scores.zeta
+    alpha = balance(scores.weight_safety, scores.weight_task, alpha_min, alpha_max, averaging)
     phi = epsilon - alpha * zeta
 
-    everything = torch.ones_like(energy, dtype=torch.bool)
+    everything = torch.ones_like(epsilon, dtype=torch.bool)
     safety_focus = _largest(epsilon, everything, n_focus)  # S
     task_focus = _largest(zeta, everything, n_focus)  # T
     shared = safety_focus & task_focus  # O
@@ -110,6 +116,25 @@ def select_columns(
         restored = alone if excess == "keep" else _largest(epsilon, alone, n_restored)
         restored = restored | _largest(phi, shared, max(0, n_restored - int(restored.sum())))
     return Selection(restored, n_restored, n_focus, n_shared=int(shared.sum()), alpha=alpha, epsilon=epsilon, zeta=zeta)
+
+
+def focus_scores(
+    energy: Tensor, inverse_safety: Tensor, inverse_task: Tensor, saliency: Literal["quotient", "product"]
+) -> FocusScores:
+    """``ε̄`` and ``ζ̄``; arguments and errors are those of :func:`select_columns`."""
+    energy, inverse_safety, inverse_task = (v.to("cpu", torch.float64) for v in (energy, inverse_safety, inverse_task))
+    if not energy.ndim == inverse_safety.ndim == inverse_task.ndim == 1:
+        raise ValueError("expected vectors over the columns")
+    if not len(energy) == len(inverse_safety) == len(inverse_task):
+        raise ValueError(f"lengths differ: {len(energy)}, {len(inverse_safety)}, {len(inverse_task)}")
+    if not bool(torch.isfinite(energy).all()):
+        raise ValueError("column energies must be finite")
+    if not all(bool((torch.isfinite(v) & (v > 0)).all()) for v in (inverse_safety, inverse_task)):
+        raise ValueError("the diagonal of an inverse must be finite and positive")
+
+    weight_safety = inverse_safety.reciprocal() if saliency == "quotient" else inverse_safety
+    weight_task = inverse_task.reciprocal() if saliency == "quotient" else inverse_task
+    return FocusScores(energy, weight_safety, weight_task, energy * weight_safety, energy * weight_task)
 
 
 def balance(

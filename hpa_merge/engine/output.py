@@ -249,6 +249,7 @@ class MergeOutput:
             history=history,
             drift=drift,
             routing=tuple(self.routing.values()),
+            what_if=config.rule.grid(config) if config.rule.grid is not None else None,
         )
 
     def abort(self, *, keep: bool) -> None:

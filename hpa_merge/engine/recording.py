@@ -11,6 +11,7 @@ from hpa_merge.model import Unit
 from hpa_merge.report.packing import pack_columns, saliency_cells
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.saliency import pack_cells
+from hpa_merge.report.what_if import pack_shares
 
 __all__ = ["record_of", "record_of_adapted"]
 
@@ -48,4 +49,6 @@ def _decisions(adapted: Adapted) -> dict[str, Any]:
             decisions["saliency"] = pack_cells(saliency_cells(selection.epsilon, selection.zeta, selection.restored))
     if "new_columns" in decisions:
         decisions["new_columns"] = pack_columns(decisions["new_columns"])
+    if "what_if" in decisions:
+        decisions["what_if"] = pack_shares(decisions["what_if"])
     return decisions

@@ -87,6 +87,7 @@ RULE = Rule(
     options=("blocks",),
     adapt=adapt,
     check=check,
+    no_grid="it restores whole blocks: everything in them, and nothing elsewhere",
     no_lora=lambda options: "",
     touches=touches,
     check_model=check_model,

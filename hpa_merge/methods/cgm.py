@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hpa_merge.methods.regmean import STRENGTH, WEIGHTS, Options, weight_at
 from hpa_merge.methods.rule import Rule
 from hpa_merge.methods.weight import Adapted, Redone, Weight, redone_in_rows
+from hpa_merge.methods.what_if import Grid, Slider, grid_of, with_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,11 +50,36 @@ def mix_columns(old: Tensor, new: Tensor, of_old: Tensor) -> Tensor:
 
 def adapt(weight: Weight, options: Options) -> Adapted:
     """``Ŵ``; it uses the diagonals of both Hessians."""
-    safety, task = weight.hessian["safety"], weight.hessian["task"]
-    of_safety = weight_at(options, weight.block, weight.blocks) * safety.diagonal()
-    of_old = of_safety / (task.diagonal() + of_safety)
+    safety, task = (weight.hessian[purpose].diagonal() for purpose in ("safety", "task"))
+
+    def of_old_with(chosen: Options) -> Tensor:
+        of_safety = weight_at(chosen, weight.block, weight.blocks) * safety
+        return of_safety / (task + of_safety)
+
+    of_old, energy = of_old_with(options), weight.update.energy
     made = mix_columns(weight.old, weight.new, of_old)
-    return Adapted(made, weight.update, times=lambda rows: mix_columns(rows.new_zeros(rows.shape), rows, of_old))
+    others = (of_old_with(Options(**setting)) for setting in grid(options).settings)
+    undone = [float(share.cpu().double().square() @ energy) for share in others]
+    whole = float(energy.sum()) or 1.0
+    return Adapted(
+        made,
+        weight.update,
+        figures={"what_if": [each / whole for each in undone]},
+        times=lambda rows: mix_columns(rows.new_zeros(rows.shape), rows, of_old),
+    )
+
+
+def grid(options: Options) -> Grid:
+    """The settings around ``options``."""
+    weights = with_own((0.0, *STRENGTH.values), options.safety_weight)
+    fades = with_own((0.0, 0.5, 1.0), options.safety_fade)
+    return grid_of(
+        (
+            (Slider("w: weight of the safety loss", ("safety_weight",)), weights),
+            (Slider("f: share of w that is gone after the last block", ("safety_fade",)), fades),
+        ),
+        lambda of_safety, fade: {"safety_weight": of_safety, "safety_fade": fade},
+    )
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -72,6 +98,8 @@ RULE = Rule(
     strength=STRENGTH,
     adapt=adapt,
     check=check,
+    of_samples=("what_if",),
+    grid=grid,
     no_lora=lambda options: "",
     computes=True,
 )

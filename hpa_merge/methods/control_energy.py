@@ -27,16 +27,17 @@ TIE = 1e-9
 def adapt(weight: Weight, options: hpa.Options) -> Adapted:
     """``Ŵ``; it uses the update alone."""
     from hpa_merge.core import Selection
-    from hpa_merge.methods.columns import adapt_columns, budget, largest
+    from hpa_merge.methods.columns import adapt_columns, budget, by_size, largest, what_if
 
-    n_restored = budget(weight, options)
-    return adapt_columns(weight, options, Selection(largest(weight.update.energy, n_restored), n_restored))
+    n_restored, energy = budget(weight, options), weight.update.energy
+    figures = what_if(weight, options, by_size(energy))
+    return adapt_columns(weight, options, Selection(largest(energy, n_restored), n_restored), figures)
 
 
 def check(weight: Weight, options: hpa.Options, said: Mapping[str, Any], found: Tensor) -> Redone:
     """The weight with the columns chosen here, or with those of the report if only ties differ."""
     from hpa_merge.core import Selection
-    from hpa_merge.methods.columns import budget, check_columns, largest
+    from hpa_merge.methods.columns import budget, by_size, check_columns, largest, what_if
 
     n_restored, restored, energy = budget(weight, options), said["restored"], weight.update.energy
     chosen = largest(energy, n_restored)
@@ -45,7 +46,8 @@ def check(weight: Weight, options: hpa.Options, said: Mapping[str, Any], found: 
     if int(restored.sum()) == n_restored and apart <= TIE:
         chosen = restored
     wrong = [] if restored.equal(chosen) else [f"the restored columns are not the {n_restored} that changed most."]
-    return check_columns(weight, options, Selection(chosen, n_restored), said, wrong)
+    figures = what_if(weight, options, by_size(energy))
+    return check_columns(weight, options, Selection(chosen, n_restored), said, wrong, figures)
 
 
 RULE = Rule(
@@ -60,5 +62,6 @@ RULE = Rule(
     by_columns=True,
     computes=True,
     share=hpa.share,
+    grid=hpa.grid,
     no_lora=hpa.no_lora,
 )

@@ -31,7 +31,16 @@ class Seeded(hpa.Options):
 
 
 def random_columns(columns: int, n_restored: int, seed: int, name: str) -> Tensor:
-    """Mask ``[c]`` of ``n_restored`` columns drawn at random: the same for the same ``seed`` and tensor ``name``.
+    """Mask ``[c]`` of ``n_restored`` columns drawn at random: the same for the same ``seed`` and tensor ``name``."""
+    import torch
+
+    mask = torch.zeros(columns, dtype=torch.bool)
+    mask[random_order(columns, seed, name)[:n_restored]] = True
+    return mask
+
+
+def random_order(columns: int, seed: int, name: str) -> Tensor:
+    """The columns in the order in which they are drawn, ``[c]``.
 
     The name is part of the seed, so that a weight's columns do not depend on which weights were drawn before it.
     """
@@ -39,31 +48,31 @@ def random_columns(columns: int, n_restored: int, seed: int, name: str) -> Tenso
 
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    mask = torch.zeros(columns, dtype=torch.bool)
-    mask[torch.randperm(columns, generator=generator)[:n_restored]] = True
-    return mask
+    return torch.randperm(columns, generator=generator)
 
 
 def adapt(weight: Weight, options: Seeded) -> Adapted:
     """``Ŵ``; the draw does not depend on the weight's values."""
     from hpa_merge.core import Selection
-    from hpa_merge.methods.columns import adapt_columns, budget
+    from hpa_merge.methods.columns import adapt_columns, budget, what_if
 
     n_restored = budget(weight, options)
     drawn = random_columns(weight.old.shape[1], n_restored, options.seed, weight.name)
-    return adapt_columns(weight, options, Selection(drawn, n_restored))
+    figures = what_if(weight, options, random_order(weight.old.shape[1], options.seed, weight.name))
+    return adapt_columns(weight, options, Selection(drawn, n_restored), figures)
 
 
 def check(weight: Weight, options: Seeded, said: Mapping[str, Any], found: Tensor) -> Redone:
     """The weight with the columns that the seed draws."""
     from hpa_merge.core import Selection
-    from hpa_merge.methods.columns import budget, check_columns
+    from hpa_merge.methods.columns import budget, check_columns, what_if
 
     n_restored, seed = budget(weight, options), options.seed
     drawn = random_columns(weight.old.shape[1], n_restored, seed, weight.name)
     other = f"the restored columns are not the {n_restored} that seed {seed} draws."
     wrong = [] if drawn.equal(said["restored"]) else [other]
-    return check_columns(weight, options, Selection(drawn, n_restored), said, wrong)
+    figures = what_if(weight, options, random_order(weight.old.shape[1], seed, weight.name))
+    return check_columns(weight, options, Selection(drawn, n_restored), said, wrong, figures)
 
 
 RULE = Rule(
@@ -78,5 +87,6 @@ RULE = Rule(
     by_columns=True,
     computes=True,
     share=hpa.share,
+    grid=hpa.grid,
     no_lora=hpa.no_lora,
 )

@@ -17,17 +17,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Bound, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight
+from hpa_merge.methods.what_if import Grid, Slider, grid_of, with_own
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hpa_merge.core import Selection
 
-__all__ = ["BIBTEX", "RULE", "STEP", "STRENGTH", "Options", "share", "share_at"]
+__all__ = ["BIBTEX", "RULE", "STEP", "STRENGTH", "Options", "grid", "share", "share_at"]
 
 TIE = 1e-9
 """How far ``α`` may lie outside its bounds because of rounding, relative."""
@@ -37,6 +39,10 @@ STEP = ("p_max", "p_min", "orthogonal", "orthogonal_by", "depth_range")
 
 STRENGTH = Strength("p_max", (5, 10, 15, 20, 30, 45), ratios={"p_min": 1 / 3})
 """The controls have it too. ``p_min`` is a third of ``p_max``, as in the paper."""
+
+P_MAX, P_MIN = (5, 10, 15, 20, 25, 30, 40, 50), (0, 1 / 3, 2 / 3, 1)
+ALPHA = ((0, 0), (0.2, 0.4), (0.4, 0.8), (0.8, 1.6))
+"""What the grid has besides the merge's own: ``p_max``, the ratio of ``p_min`` to it, and the bounds of ``α``."""
 
 BIBTEX = """\
 @inproceedings{wang2026harmonious,
@@ -121,7 +127,66 @@ def adapt(weight: Weight, options: Options) -> Adapted:
         averaging=options.averaging,
         excess=options.excess,
     )
-    return adapt_columns(weight, options, selection)
+    return adapt_columns(weight, options, selection, {"what_if": _shares(weight, options)})
+
+
+def grid(options: Options, *, weighing: bool = False) -> Grid:
+    """The settings around ``options``; ``weighing``: those of ``α`` too."""
+    return _grid(options.p_max, options.p_min, (options.alpha_min, options.alpha_max) if weighing else None)
+
+
+@lru_cache(maxsize=64)
+def _grid(p_max: float, p_min: float, alphas: tuple[float, float] | None) -> Grid:
+    ratio = p_min / p_max if p_max else P_MIN[1]
+
+    def setting(most: float, of_most: float, bounds: tuple[float, float] | None) -> dict[str, float]:
+        least = p_min if (most, of_most) == (p_max, ratio) else min(most, round(most * of_most, 1))
+        return {"p_max": most, "p_min": least} | (
+            {} if bounds is None else {"alpha_min": bounds[0], "alpha_max": bounds[1]}
+        )
+
+    return grid_of(
+        (
+            (Slider("p_max: columns restored in the first block", ("p_max",), " %"), with_own(P_MAX, p_max)),
+            (Slider("p_min: columns restored after the last block", ("p_min",), " %"), with_own(P_MIN, ratio)),
+            (
+                Slider("α: weight of the task", ("alpha_min", "alpha_max")),
+                ((None,), 0) if alphas is None else with_own(ALPHA, alphas),
+            ),
+        ),
+        setting,
+    )
+
+
+def _weighing(options: Options) -> Grid:
+    """The grid of the rule itself; ``α`` has no part in the choice by safety alone."""
+    return grid(options, weighing=options.selection != "safety")
+
+
+def _shares(weight: Weight, options: Options) -> list[float]:
+    """The share of the update that each setting of the grid restores."""
+    from hpa_merge.core import energies_restored
+    from hpa_merge.methods.columns import budgets
+
+    settings, ratio = _weighing(options).settings, options.focus_ratio
+    sizes = [*zip(budgets(weight, options, settings), budgets(weight, options, settings, ratio), strict=True)]
+    alphas = [(s.get("alpha_min", options.alpha_min), s.get("alpha_max", options.alpha_max)) for s in settings]
+    rows, columns = list(dict.fromkeys(sizes)), list(dict.fromkeys(alphas))
+    energy = weight.update.energy
+    sums = energies_restored(
+        energy,
+        inverse_of(weight, options, "safety"),
+        inverse_of(weight, options, "task"),
+        budgets=rows,
+        alphas=columns,
+        selection=options.selection,
+        saliency=options.saliency,
+        averaging=options.averaging,
+        excess=options.excess,
+    )
+    shares = (sums / energy.sum()).tolist() if weight.update.change > 0.0 else sums.tolist()
+    row_of, column_of = ({value: place for place, value in enumerate(each)} for each in (rows, columns))
+    return [shares[row_of[size]][column_of[alpha]] for size, alpha in zip(sizes, alphas, strict=True)]
 
 
 def share(options: Options, block: int, blocks: int) -> float:
@@ -239,7 +304,8 @@ RULE = Rule(
     explains=explains,
     by_columns=True,
     computes=True,
-    of_samples=("n_shared", "alpha", "restored", "saliency"),
+    of_samples=("n_shared", "alpha", "restored", "saliency", "what_if"),
     share=share,
+    grid=_weighing,
     no_lora=no_lora,
 )

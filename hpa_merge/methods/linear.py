@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpa_merge.methods.rule import SHARE, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight
+from hpa_merge.methods.what_if import Grid, Slider, grid_of, with_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,14 @@ def interpolate(old: Tensor, new: Tensor, weight: float) -> Tensor:
 def adapt(weight: Weight, options: Options) -> Adapted:
     """``W``; it uses the two weights alone."""
     mixed = interpolate(weight.old, weight.new, options.weight)
-    return Adapted(mixed, weight.update, times=lambda rows: rows * options.weight)
+    shares = [(1.0 - setting["weight"]) ** 2 for setting in grid(options).settings]
+    return Adapted(mixed, weight.update, figures={"what_if": shares}, times=lambda rows: rows * options.weight)
+
+
+def grid(options: Options) -> Grid:
+    """The settings around ``options``."""
+    weights = with_own([step / 20 for step in range(21)], options.weight)
+    return grid_of([(Slider("w: share of the update that is kept", ("weight",)), weights)], lambda w: {"weight": w})
 
 
 def check(weight: Weight, options: Options, said: Mapping[str, Any], found: Tensor) -> Redone:
@@ -73,6 +81,7 @@ RULE = Rule(
     strength=Strength("weight", (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)),
     adapt=adapt,
     check=check,
+    grid=grid,
     no_lora=lambda options: "",
     computes=True,
 )

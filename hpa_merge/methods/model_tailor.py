@@ -146,6 +146,7 @@ RULE = Rule(
     strength=Strength("patch_share", (70, 50, 30, 20, 10, 5)),
     adapt=adapt,
     check=check,
+    no_grid="it ranks every single value of a weight",
     of_samples=("energy_restored", "compensated_share"),
     bytes_per_value=24,  # masks, the first given value of a row, and scores that are sorted
     bytes_per_square=16,  # a factor in float64, while it is turned

@@ -88,6 +88,7 @@ RULE = Rule(
     strength=Strength("safety_energy", (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)),
     adapt=adapt,
     check=check,
+    no_grid="each share of the energy needs a product of its own with the update",
     no_lora=lambda options: "",
     computes=True,
     bytes_per_square=40,  # a matrix in float64, its eigenvectors, and what they are computed with

@@ -91,6 +91,7 @@ RULE = Rule(
     strength=STRENGTH,
     adapt=adapt,
     check=check,
+    no_grid="each safety weight needs a factorisation of its own",
     no_lora=lambda options: "",
     computes=True,
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hpa_merge.core import Selection
     from hpa_merge.methods.weight import Adapted, Redone, Weight
+    from hpa_merge.methods.what_if import Grid
 
 __all__ = ["NOT_NEGATIVE", "PERCENT", "SHARE", "Bound", "Part", "Rule", "Strength", "option"]
 
@@ -118,6 +119,9 @@ class Rule:
         bytes_per_square: memory that its factors take for each value of a ``c × c`` matrix.
         share: the percentage of the columns to restore at depth ``l`` of ``L``; None for a rule without such a share.
         touches: whether it touches the weights of a unit, given whether the unit is in the text stack, and its block.
+        grid: the settings for which ``adapt`` computes what they would undo, as ``what_if`` among its figures: for each
+            the share of ``‖ΔW‖²_F`` that is restored or, of a rule that restores no value as it is, taken back.
+        no_grid: why ``adapt`` does not compute that: a clause. Empty if it does.
         no_lora: why the result with these options is not ``W_old + ΔW M`` with a matrix ``M``, ``[c, c]``: a clause
             with its remedy. Empty if it is, so that a LoRA stays one of the same rank; ``adapt`` then gives ``M``.
         check_model: raises :class:`~hpa_merge.errors.ConfigError` if the options do not fit a model, given its class
@@ -143,6 +147,8 @@ class Rule:
     bytes_per_square: int = 0
     share: Callable[[Any, int, int], float | None] = lambda options, block, blocks: None
     touches: Callable[[Any, bool, int | None], bool] = lambda options, text, block: True
+    grid: Callable[[Any], Grid] | None = None
+    no_grid: str = ""
     no_lora: Callable[[Any], str] = lambda options: "it changes single values of a weight: choose another method"
     check_model: Callable[[Any, str, int], None] = lambda options, architecture, blocks: None
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, final
 from hpa_merge.methods import surgery
 from hpa_merge.methods.rule import NOT_NEGATIVE, PERCENT, Rule, Strength, option
 from hpa_merge.methods.weight import Adapted, Redone, Weight, energy_within
+from hpa_merge.methods.what_if import Grid, Slider, grid_of, with_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,9 @@ __all__ = ["RULE", "DeltaSelection", "Options", "select_deltas"]
 
 WIDTH = 4096
 """Rows and columns of the layers that ``s`` is given for: those of Llama 2 7B."""
+
+BUDGETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""The values of ``s`` that the grid has besides the merge's own."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,28 @@ def adapt(weight: Weight, options: Compensated) -> Adapted:
         "split_rows": chosen.rows if chosen.split is not None else None,
         "safety_cost": chosen.cost,
         "safety_budget": chosen.budget,
+        "what_if": [_undone(weight, options, setting["safety_budget"]) for setting in grid(options).settings],
     }
     made = surgery.operate(old, new, mask, surgery.compensation_of(weight, options, "safety"), new.dtype)
     return Adapted(made, weight.update, figures=figures)
+
+
+def grid(options: Options) -> Grid:
+    """The settings around ``options``."""
+    budgets = with_own(BUDGETS, options.safety_budget)
+    slider = Slider("s: what the kept changes may cost safety", ("safety_budget",))
+    return grid_of([(slider, budgets)], lambda budget: {"safety_budget": budget})
+
+
+def _undone(weight: Weight, options: Options, safety_budget: float) -> float:
+    """The share of the update that is not kept with another budget."""
+    old, new, energy = weight.old, weight.new, weight.update.energy
+    chosen = select_deltas(old, new, energy, weight.diagonal["safety"], safety_budget, options.safety_floor)
+    kept = len(old) * float(energy[chosen.whole].sum())
+    if (split := chosen.split) is not None:
+        delta = new[: chosen.rows, split].double() - old[: chosen.rows, split].double()
+        kept += float(delta.square().sum())
+    return max(0.0, 1.0 - kept / weight.update.change) if weight.update.change > 0.0 else 0.0
 
 
 def _figures(weight: Weight, mask: Tensor, free: Tensor) -> dict[str, float]:
@@ -173,7 +196,8 @@ RULE = Rule(
     strength=Strength("safety_budget", (1000, 100, 10, 1, 0.1, 0.01)),  # the budget does not follow the update's size
     adapt=adapt,
     check=check,
-    of_samples=SPENT,
+    of_samples=(*SPENT, "what_if"),
+    grid=grid,
     bytes_per_value=8,  # masks, and the first given value of a row
     bytes_per_square=16,  # a factor in float64, while it is turned
 )

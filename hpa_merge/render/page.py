@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,10 +22,12 @@ from hpa_merge.render import story
 from hpa_merge.render.charts import ACCENT, ACROSS, PLAIN, UPWARD, HeatPanel, Plane, short_label
 from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure
 from hpa_merge.render.panels import panels_of
+from hpa_merge.render.what_if import what_if_of
 from hpa_merge.report.evaluation import measured_in
 from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.side_by_side import points, with_interval
+from hpa_merge.report.what_if import missing_because
 
 __all__ = ["page_of"]
 
@@ -49,6 +51,9 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
     data: dict[str, Any] = {"cells": list(layers.values()), "cells_per_decade": CELLS_PER_DECADE}
     if saliency and isinstance(chart := saliency.chart, Plane):
         data |= {"left": chart.left, "bottom": chart.bottom, "width": chart.width, "height": chart.height}
+    what_if, why_not = what_if_of(report, panels), missing_because(report.method)
+    if what_if is not None:
+        data["what_if"] = what_if.data
     maps = [(file, figure) for file, figure in figures.items() if file not in (SALIENCY, EVALUATION)]
     evaluation = None
     if EVALUATION in figures and (found := measured_in(report.evaluation)) is not None:
@@ -57,6 +62,7 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
         "decisions": "What was done",
         **({"maps": "Where, and how much"} if maps else {}),
         **({"columns": "Safety against the task"} if saliency else {}),
+        **({"what-if": "With other settings"} if what_if or why_not else {}),
         **({"evaluation": "What was measured"} if evaluation else {}),
         "rest": "What was left as it was",
         **({"history": "Earlier rounds"} if report.history else {}),
@@ -82,6 +88,8 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
         maps=maps,
         experts=any(len(records) > 1 for panel in panels for records in panel.cells.values()),
         saliency={"file": SALIENCY, "figure": saliency, "places": places.items()},
+        what_if=what_if,
+        why_not=why_not,
         colours={"restored": ACCENT, "other": PLAIN},
         axes={"across": ACROSS, "upward": UPWARD},
         rest={"tables": story.left_tables(report), "names": story.left_names(report)},
@@ -100,6 +108,16 @@ def _paths(panel: HeatPanel) -> dict[str, str]:
     for column, row, colour in panel.cells:
         paths[colour] = f"{paths.get(colour, '')}M{column} {row}h1v1h-1z"
     return paths
+
+
+def _columns(shares: Iterable[float]) -> str:
+    """A chart's columns as an SVG path: each is one wide, and 100 high if its share is 1."""
+    return "".join(f"M{n}.1 100v{-100 * share:.1f}h.8V100z" for n, share in enumerate(shares))
+
+
+def _steps(shares: Iterable[float]) -> str:
+    """A line at the tops of those columns, as an SVG path."""
+    return "".join(f"M{n} {100 - 100 * share:.1f}h1" for n, share in enumerate(shares))
 
 
 def _share(value: float) -> str:
@@ -133,10 +151,12 @@ def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "coded": _coded,
+        "columns": _columns,
         "label": short_label,
         "paths": _paths,
         "points": points,
         "share": _share,
+        "steps": _steps,
         "with_interval": with_interval,
     }
     return environment.from_string(_asset("page.html"))

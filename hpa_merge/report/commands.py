@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self, final
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
     from hpa_merge.report.verdict import Gate, Measured
 
-__all__ = ["Asked", "Step", "changed_options", "command_words", "next_steps", "publishing", "showing"]
+__all__ = ["Asked", "Step", "changed_options", "command_words", "merging", "next_steps", "publishing", "showing"]
 
 BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
 """The bounds of a suggested command if none are known."""
@@ -165,6 +165,17 @@ def publishing(out: str) -> Step:
     return Step("publish it", _command("push", [out, f"YOUR-NAME/{name or 'MODEL'}", "--private"]))
 
 
+def merging(report: "MergeReport", settings: Sequence[Mapping[str, float]]) -> tuple[str, list[str], str]:
+    """The commands that merge the same inputs with other settings: their beginning, the words of each, their end."""
+    words = ["hpa-merge", report.run.old, report.run.new, *_calibration(report)]
+    words += ["--stats", file] if (file := report.run.statistics.get("file")) else []
+    moved = {name for setting in settings for name in setting}
+    words += command_words({name: value for name, value in report.config.items() if name not in moved})
+    words += ["--trust-remote-code"] if report.run.code else []
+    each = [shlex.join(command_words(setting)) for setting in settings]
+    return shlex.join(words), each, shlex.join(["-o", f"{report.run.out or 'OUT'}-what-if"])
+
+
 def command_words(config: Mapping[str, Any]) -> list[str]:
     """The options that differ from their defaults, as words of a command line."""
     words: list[str] = []
@@ -186,9 +197,7 @@ def changed_options(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) -> list[str]:
     """The words of ``tune`` for the same inputs, with the gate's bounds as its goal."""
-    words = [report.run.old, report.run.new]
-    for purpose, record in (("safety", report.safety), ("task", report.task)):
-        words += [word for file in (record.files if record else ()) for word in (f"--{purpose}-calib", file)]
+    words = [report.run.old, report.run.new, *_calibration(report)]
     bounds, aligned = asked.bounds or BOUNDS, measured and measured.old and measured.old.asr
     most = bounds.max_asr if bounds.max_asr is not None else (aligned.value if aligned else 0.0)
     most += (bounds.max_dasr or 0.0) if bounds.max_asr is None else 0.0
@@ -202,6 +211,13 @@ def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) ->
     tried = rule.strength.options if rule is not None and rule.strength is not None else ()
     words += command_words({name: value for name, value in report.config.items() if name not in tried})
     return [*words, *([] if tried else ["--settings", "SETTINGS.yaml"]), "-o", f"{report.run.out or 'OUT'}-tuned"]
+
+
+def _calibration(report: "MergeReport") -> Iterator[str]:
+    """The words that give the calibration sets."""
+    for purpose, record in (("safety", report.safety), ("task", report.task)):
+        for file in record.files if record else ():
+            yield from (f"--{purpose}-calib", file)
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -52,6 +52,8 @@ class LinearRecord:
         saliency: how the changed columns are distributed over ``ε̄`` and ``ζ̄``; None if the method has no such scores.
             Cells ``i,j,columns,restored``, separated by spaces: so many columns have ``⌊4 log10 ε̄⌋ = i`` and
             ``⌊4 log10 ζ̄⌋ = j``, and so many of them are restored.
+        what_if: how much of the update other settings of the method would undo, next to this merge's own:
+            :mod:`hpa_merge.report.what_if` describes the text.
         shared_rows: if the vocabulary grew, the rows of a head that OLD has too; the others are NEW's.
         distance: ``‖W_out − W_old‖_F`` of the written weight, adapted or not, over the rows that both have. None if the
             number of columns differs.
@@ -92,6 +94,7 @@ class LinearRecord:
     distance: float | None = None
     old_norm: float | None = None
     adapter_error: float | None = None
+    what_if: str | None = None
 
     @property
     def drift(self) -> float | None:

@@ -15,8 +15,8 @@ from hpa_merge.report.records import LinearRecord
 
 By = Literal["depth", "projection", "linear"]
 
-PACKED = ("restored", "new_columns")
-"""Fields that are bit masks; a row has ranges instead."""
+PACKED = ("restored", "new_columns", "what_if")
+"""Fields that a row does not have; it has the ranges of the restored columns instead of their mask."""
 
 DERIVED = ("projection", "drift", "restored_columns")
 

@@ -18,6 +18,7 @@ from hpa_merge.files import parsing
 from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import REPORT
 from hpa_merge.methods import method_of
+from hpa_merge.methods.what_if import Grid
 from hpa_merge.report.earlier import RENAMED, brought_up
 from hpa_merge.report.records import (
     CalibrationRecord,
@@ -62,6 +63,8 @@ class MergeReport(Shown):
         evaluation: the evaluation of OUT, as ``hpa-merge eval --json`` writes it; None without one.
         drift: how far the linear weights moved; None in old reports.
         routing: how far NEW sends tokens to other experts than OLD, for each mixture; empty if nothing was compared.
+        what_if: the settings for which each linear has how much of its update they would undo; None in old reports, and
+            if the method does not compute that.
     """
 
     architecture: str
@@ -79,6 +82,7 @@ class MergeReport(Shown):
     evaluation: dict[str, Any] | None = None
     drift: DriftRecord | None = None
     routing: tuple[RoutingRecord, ...] = ()
+    what_if: Grid | None = None
 
     @property
     def method(self) -> str:
@@ -134,7 +138,7 @@ class MergeReport(Shown):
         """The text of the file; the verdict and the warnings in it follow from the rest."""
         content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "verdict": dataclasses.asdict(self.verdict)}
         content |= {**dataclasses.asdict(self), "warnings": self.warnings}
-        for name in ("routing", "unmerged"):
+        for name in ("routing", "unmerged", "what_if"):
             if not content[name]:
                 del content[name]
         content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]

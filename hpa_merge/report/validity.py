@@ -15,6 +15,7 @@ from typing import Any
 from hpa_merge.files.names import REPORT
 from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.saliency import unpack_cells
+from hpa_merge.report.what_if import are_shares, check_grid
 
 __all__ = ["ROUNDS", "check_lengths", "check_linear", "check_meaning", "check_routing"]
 
@@ -68,6 +69,8 @@ def check_meaning(report: Any) -> None:
             raise ValueError(f"{wrong} of a {type(part).__name__} cannot be")
     for record in report.routing:
         check_routing(record)
+    if report.what_if is not None:
+        check_grid(report.what_if)
     counts = [*report.passed_through.values(), *(n for part in report.components for n in part.linears.values())]
     if not all(0 <= count <= MOST for count in counts):
         raise ValueError("a count of tensors cannot be")
@@ -126,6 +129,8 @@ def _of_linear(record: LinearRecord) -> Iterator[str]:
             yield name
     if record.saliency is not None and not _are_cells(record.saliency, columns):
         yield "saliency"
+    if record.what_if is not None and not are_shares(record.what_if):
+        yield "what_if"
 
 
 def _of_part(part: Any) -> Iterator[str]:

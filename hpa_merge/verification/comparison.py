@@ -166,7 +166,7 @@ class Comparison:
                 f"of this machine by no more than rounding explains."
             )
         if not self._same and self.config.sets:
-            say.append("On another machine n_shared and saliency may differ, and were not compared.")
+            say.append("On another machine n_shared, saliency and what_if may differ, and were not compared.")
 
     def _fits(self, name: str) -> bool:
         """Whether OUT's tensor has NEW's dtype and shape; notes if it has not."""
@@ -230,11 +230,11 @@ class Comparison:
             self._findings.problems += compare_records(said, expected, free=self._values.free)
             return
         slacks = slacks_of(weight) | {"kappa": KAPPA}
-        free: tuple[str, ...] = ("saliency", "n_shared")
+        free: tuple[str, ...] = ("saliency", "n_shared", "what_if")
         slacks |= dict.fromkeys(("alpha", "safety_cost", "safety_budget"), NEAR)
         if not self.config.diagonal_only:
             slacks |= dict.fromkeys(("distance", "energy_restored", "restored_share"), NEAR)
-            free = ("new_columns", "split_column", "split_rows")
+            free = ("new_columns", "split_column", "split_rows", "what_if")
         free = (*free, *self._values.free)
         self._findings.problems += compare_records(said, expected, free=free, slacks=slacks)
 

@@ -9,7 +9,7 @@ from hpa_merge.report.records import LinearRecord
 
 __all__ = ["compare_records"]
 
-PACKED = ("restored", "new_columns", "saliency")
+PACKED = ("restored", "new_columns", "saliency", "what_if")
 """Fields whose values are not shown."""
 
 
@@ -24,7 +24,7 @@ def compare_records(
     """
     for field in fields(LinearRecord):
         ours, theirs = getattr(found, field.name), getattr(said, field.name)
-        if ours == theirs or field.name in free:
+        if ours == theirs or field.name in free or (field.name == "what_if" and theirs is None):  # earlier versions
             continue
         most = (slacks or {}).get(field.name)
         if most is not None and ours is not None and theirs is not None and close(theirs, ours, most):

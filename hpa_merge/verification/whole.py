@@ -63,6 +63,8 @@ def check_whole(
         findings.problems.append("passed_through in the report does not count NEW's other tensors.")
     if report.unmerged not in ((), plan.only.unmerged):  # earlier versions did not name them
         findings.problems.append("unmerged in the report does not name NEW's other weights.")
+    if report.what_if is not None and report.what_if != (config.rule.grid and config.rule.grid(config)):
+        findings.problems.append("what_if in the report does not have the settings around its options.")
     findings.problems += _of_left_out(report, layout)
     findings.problems += _of_inputs(report, lineage.contents)
     kind = new.overlay.kind if new.overlay is not None else ""

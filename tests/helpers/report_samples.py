@@ -13,6 +13,7 @@ from hpa_merge.report.packing import pack_columns
 from hpa_merge.report.records import CalibrationRecord, LinearRecord, RoundRecord, RunRecord
 from hpa_merge.report.saliency import pack_cells
 from hpa_merge.report.schema import MergeReport
+from hpa_merge.report.what_if import pack_shares
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\"'\u2028é"
 """A name that must not get out of the place in a page that it is put into."""
@@ -61,6 +62,15 @@ def report(linears: tuple[LinearRecord, ...], **changes: Any) -> MergeReport:
     return replace(made, **changes)
 
 
+def with_shares(report: MergeReport) -> MergeReport:
+    """A report of whose updates the first setting of the what-if undoes nothing, the next one 1 %, and so on."""
+    config = HPAConfig()
+    assert config.rule.grid is not None
+    text = pack_shares(n / 100 % 1 for n in range(128))
+    linears = tuple(replace(r, what_if=text) if r.outcome == "adapted" else r for r in report.linears)
+    return replace(report, linears=linears, what_if=config.rule.grid(config))
+
+
 def hostile() -> MergeReport:
     """Every string that comes from others' files is :data:`HOSTILE`, in the history and in the evaluation too."""
     record = mixture(1, 1).linears[0]
@@ -71,7 +81,7 @@ def hostile() -> MergeReport:
     content = {**evaluation(HOSTILE), "out": HOSTILE, "failures": [HOSTILE]}
     changes: dict[str, Any] = {"run": run, "history": (past,), "evaluation": content, "left_out": (HOSTILE,)}
     changes |= {"safety": CalibrationRecord(HOSTILE, 1, 1, 1), "passed_through": {HOSTILE: 3}}
-    return report(linears, architecture=HOSTILE, **changes)
+    return with_shares(report(linears, architecture=HOSTILE, **changes))
 
 
 def results(name: str = "out", *, folder: str = "out") -> Evaluation:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from cases import DRAW
-from report_samples import evaluation, hostile, mixture
+from report_samples import evaluation, hostile, mixture, with_shares
 
 from hpa_merge.render.figures import figures_of
+from hpa_merge.render.panels import panels_of
+from hpa_merge.render.what_if import what_if_of
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.schema import MergeReport
 
@@ -45,7 +47,7 @@ def written(report: MergeReport, folder: Path) -> Path:
 
 def full() -> MergeReport:
     past = RoundRecord("first", "tuned", "2026-01-02T03:04:05Z", {"method": "hpa"}, None, None, 7, 0.1, 0.25)
-    return replace(mixture(4, 8), evaluation=evaluation(), history=(past,))
+    return replace(with_shares(mixture(4, 8)), evaluation=evaluation(), history=(past,))
 
 
 @pytest.mark.parametrize("report", [full, hostile], ids=["full", "hostile"])
@@ -63,3 +65,26 @@ def test_every_chart_is_there_and_nothing_complained_of(report: Callable[[], Mer
     assert '<p class="choice"><label for="layer">' in document  # no longer hidden
     assert [line for line in log.splitlines() if "CONSOLE" in line] == []
     assert "<img src=x" not in document
+
+
+@pytest.mark.gate
+def test_a_slider_shows_what_its_setting_undoes(tmp_path: Path) -> None:
+    """The page begins with the sliders at the merge's own setting: here at another one, which the data name."""
+    report = with_shares(mixture(2, 3))
+    page, panel = written(report, tmp_path), what_if_of(report, panels_of(report.linears))
+    assert panel is not None
+    text = page.read_text(encoding="utf-8")
+    assert text.count(f'"own":{panel.own},') == 1
+    page.write_text(text.replace(f'"own":{panel.own},', '"own":77,'), encoding="utf-8")
+    document, log = opened(page, tmp_path / "profile")
+    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
+    (section,) = re.findall(r'<section id="what-if".*?</section>', document, flags=re.DOTALL)
+    assert re.findall(r'aria-valuetext="([^"]*)"', section) == [*panel.values[77]] == ["25 %", "25 %", "0.2 to 0.4"]
+    assert re.findall(r"<output[^>]*>([^<]*)<", section) == ["25 %", "25 %", "0.2 to 0.4"]
+    assert "<strong>77.0 %</strong> of the update" in section
+    assert {*re.findall(r"By depth: <b>([^<]*)</b>", section)} == {"77.0"}
+    assert {*re.findall(r'<span class="figure"><strong>([^<]*)</strong> 38.0', section)} == {"77.0"}
+    assert re.findall(r'class="chosen" d="M0.1 100v(-[0-9.]*)h', section) == ["-77.0"]
+    start, words, end = panel.data["command"]
+    assert f"<code>{start} {words[77]} {end}</code>" in section
+    assert words[77] == "--p-max 25 --p-min 25 --alpha-min 0.2 --alpha-max 0.4"

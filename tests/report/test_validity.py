@@ -49,6 +49,7 @@ LINEAR: dict[str, list[Any]] = {
     "safety_cost": [-1.0],
     "safety_budget": [-1.0, 1e200],
     "saliency": ["1", "a,b,c,d", "1,2,3", "0,0,-1,0", "0,0,1,2", "0,0,9999999,0", "0,0,1,0 " * 10**5],
+    "what_if": ["A", "A ", "é=", "AA" * 2000],
     "distance": [-1.0, 1e200],
     "old_norm": [-1.0, 1e308],
 }

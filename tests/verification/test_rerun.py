@@ -80,7 +80,10 @@ def test_other_columns_that_fit_the_budget(published: Make) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("alpha", 0.5), ("n_shared", 3), ("safety_tokens", 7), ("task_tokens", 7), ("saliency", "0,0,64,8")],
+    [
+        *(("alpha", 0.5), ("n_shared", 3), ("safety_tokens", 7), ("task_tokens", 7), ("saliency", "0,0,64,8")),
+        ("what_if", "AA" * 128),
+    ],
 )
 def test_a_figure_that_only_the_samples_give(field: str, value: Any, published: Make) -> None:
     forged = published()

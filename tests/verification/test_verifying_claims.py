@@ -305,6 +305,7 @@ WHOLE: list[tuple[Callable[[MergeReport], Change], str]] = [
     ),
     (lambda r: replaced(r, safety={"samples": 9}), "The report has 9 safety samples, and its options allow 8."),
     (lambda r: replaced(r, run={"adapter": "LoRA"}), "NEW is not an adapter, and LoRA in the report."),
+    (lambda r: replaced(r, what_if={"own": 3}), "what_if in the report does not have the settings around its options."),
     (lambda r: replaced(r, drift={"distance": 0.1}), "drift: distance is 0.1 in the report, and "),
     (lambda r: replaced(r, drift={"from_first": 0.0}), "drift: from_first is 0.0 in the report, and "),
     (lambda r: replaced(r, run={"contents": r.run.contents | {"old": "0" * 64}}), "OLD is not that of the report"),
