@@ -38,15 +38,28 @@ LARGE_CHANNELS, LARGEST = 6, 50.0
 """So many channels are 20 to 50 times the others."""
 
 
-def make_config(layers: int) -> Qwen2Config:
+def make_config(layers: int, shape: dict[str, Any]) -> Qwen2Config:
     kinds = ["full_attention"] * layers
     return Qwen2Config(
-        **SHAPE, num_hidden_layers=layers, layer_types=kinds, architectures=["Qwen2ForCausalLM"], dtype="bfloat16"
+        **SHAPE | shape,
+        num_hidden_layers=layers,
+        layer_types=kinds,
+        architectures=["Qwen2ForCausalLM"],
+        dtype="bfloat16",
     )
 
 
-def make_pair(folder: Path, layers: int = 24, samples: int = 128, shards: int = 1, seed: int = 0) -> None:
-    config = make_config(layers)
+def make_pair(
+    folder: Path,
+    layers: int = 24,
+    samples: int = 128,
+    shards: int = 1,
+    seed: int = 0,
+    shape: dict[str, Any] | None = None,
+    tokens: int = TOKENS,
+) -> None:
+    """``shape``: what of the configuration is not as in :data:`SHAPE`; ``tokens``: of a sample."""
+    config = make_config(layers, shape or {})
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in Qwen2ForCausalLM(config).named_parameters()}
     names = list(shapes)  # a tied head is no parameter of its own
@@ -62,7 +75,7 @@ def make_pair(folder: Path, layers: int = 24, samples: int = 128, shards: int = 
             _write_index(folder / checkpoint, groups, shapes)
     generator = torch.Generator().manual_seed(seed)
     for name, count in (("safety", SAFETY_SAMPLES), ("task", samples)):
-        rows = torch.randint(0, config.vocab_size, (count, TOKENS), generator=generator).tolist()
+        rows = torch.randint(0, config.vocab_size, (count, tokens), generator=generator).tolist()
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
 
 

@@ -95,6 +95,7 @@ class CalibrationOptions:
         (), "Share of a --task-calib among the task samples, in their order. Repeatable.", SHARES, metavar="NUMBER"
     )
     dtype: Dtype = option("auto", "Read OLD and NEW in this dtype and write OUT in it; auto: in theirs.")
+    compute_dtype: Dtype = option("auto", "Run the samples in this dtype; auto: in that of OLD and NEW.")
     min_expert_tokens: int = option(
         MIN_EXPERT_TOKENS,
         "Experts that read fewer than N tokens of a set get the curvature of all experts of their layer.",

@@ -37,7 +37,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("max_new_tokens", "judge", "judge_endpoint", "judge_template", "judge_arg", "controversial"),
     ),
     "A server that has the model": ("endpoint", "concurrency", "timeout"),
-    "Memory and device": ("device", "dtype", "max_memory", "max_host_memory", "nproc", "batch_size"),
+    "Memory and device": ("device", "dtype", "compute_dtype", "max_memory", "max_host_memory", "nproc", "batch_size"),
 }
 """The groups in their order; the options of the other rules come after them, and what is left."""
 

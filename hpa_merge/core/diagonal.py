@@ -6,7 +6,7 @@ Both routes are exact; :mod:`hessian` says what they compute, and takes the chea
 import torch
 from torch import Tensor
 
-from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, inverse_column_norms, solved
+from hpa_merge.core.triangular import PANEL, add_gram, cholesky_, column_energy, factor_, inverse_column_norms, solved
 
 STRONG = (2.0**8, 2.0**10)
 """Ratios of a column's energy to the damping at which ``1 − s`` of the dual form may lose 8 or 10 of float32's 24 bits.
@@ -36,16 +36,15 @@ def factor_primal(gram: Tensor, tokens: int, damping: float) -> tuple[Tensor, Te
     Raises:
         SingularCurvature: ``H`` does not factor in float64 either.
     """
-    damp = damping * float(gram.diagonal().double().mean())
+    damp = damping * gram.diagonal().double().mean()
     for dtype in (torch.float32, torch.float64):
         h = gram.to(dtype, copy=True)
         h.diagonal().add_(damp)
-        failed = cholesky_(h)
-        if not failed:
-            diagonal = inverse_column_norms(h)
-            if bool(torch.isfinite(diagonal).all()):
-                return h, diagonal * (tokens / 2)
-    raise SingularCurvature(f"the leading minor of order {failed} is not positive definite")
+        failed = factor_(h)
+        diagonal = inverse_column_norms(h)
+        if bool(torch.isfinite(diagonal).all() & (failed == 0)):  # the only wait for a device
+            return h, diagonal * (tokens / 2)
+    raise SingularCurvature(f"the leading minor of order {int(failed)} is not positive definite")
 
 
 def inverse_diagonal_dual(x: Tensor, damping: float) -> Tensor:

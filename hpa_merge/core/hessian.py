@@ -141,7 +141,7 @@ class Curvature:
     @property
     def peak(self) -> float:
         """The largest magnitude of any activation: 0 if nothing activates the layer, not finite if one is not."""
-        return largest([self._gram_peak, *(peak_of(rows) for rows in self._rows)])
+        return largest([self._gram_peak, peak_of(*self._rows)])
 
     def inverse_diagonal(self, damping: float) -> Tensor:
         """``[H⁻¹]_jj`` of every column: ``[c]``, float64, on the device of the tokens.

@@ -12,9 +12,10 @@ MODERATE = 40
 """Activations between ``2^-40`` and ``2^40`` are squared in float32 as they are; others are scaled first."""
 
 
-def peak_of(x: Tensor) -> float:
-    """The largest magnitude in ``x``: NaN if ``x`` holds one, 0 if ``x`` is empty."""
-    return max(abs(float(bound)) for bound in torch.aminmax(x)) if x.numel() else 0.0
+def peak_of(*tensors: Tensor) -> float:
+    """The largest magnitude in all of them: NaN if one holds a NaN, 0 if all are empty. It waits for a device once."""
+    bounds = [bound.double() for x in tensors if x.numel() for bound in torch.aminmax(x)]
+    return float(torch.stack(bounds).abs().max()) if bounds else 0.0
 
 
 def largest(peaks: Sequence[float]) -> float:

@@ -1,16 +1,15 @@
 """Lower triangles: Gram matrices, Cholesky factors, and the column norms of their inverses.
 
 Half of a symmetric product, and half of an inverse factor, need not be computed. torch has no routine that skips them,
-so both go by blocks, and nearly all of the work is large matrix products.
+so both go by panels, and nearly all of the work is large matrix products.
 """
-
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-LEAF = {"cpu": 160, "cuda": 1024}
-"""The most columns of a diagonal block of a Gram matrix that is computed whole, by kind of device."""
+ROWS = {"cpu": 256, "cuda": 1024}
+"""Rows of a Gram matrix that are computed at once, from the first column to their own, by kind of device: enough to
+keep its multiplier busy."""
 
 BLOCK = {"cpu": 256, "cuda": 1024}
 """Columns of a block of a triangular inverse, by kind of device: large enough to keep its multiplier busy."""
@@ -26,7 +25,7 @@ def add_gram(gram: Tensor, x: Tensor) -> None:
         gram: ``[c, c]`` float32 or float64.
         x: ``[n, c]`` in ``gram``'s dtype, or on CUDA in bfloat16 or float16, whose products are exact in float32.
     """
-    for rows, columns in _lower(gram.shape[0], LEAF[gram.device.type]):
+    for rows, columns in _lower(gram.shape[0], ROWS[gram.device.type]):
         a, b = x[:, rows].T, x[:, columns]
         if a.dtype == gram.dtype:
             gram[rows, columns].addmm_(a, b)
@@ -42,7 +41,7 @@ def add_gram_apart(gram: Tensor, x: Tensor, factor: float) -> None:
         x: as for :func:`add_gram`; all its products are summed before they are added.
         factor: a power of four.
     """
-    blocks = _lower(gram.shape[0], LEAF[gram.device.type])
+    blocks = _lower(gram.shape[0], ROWS[gram.device.type])
     scratch = gram.new_empty(max((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks))
     for rows, columns in blocks:
         a, b = x[:, rows].T, x[:, columns]
@@ -56,18 +55,16 @@ def add_gram_apart(gram: Tensor, x: Tensor, factor: float) -> None:
 
 def add_triangle(total: Tensor, part: Tensor, factor: float) -> None:
     """``total += factor · part`` in the lower triangle of ``[c, c]``; parts of the upper one may be added too."""
-    for block in _lower(total.shape[0], LEAF[total.device.type]):
+    for block in _lower(total.shape[0], ROWS[total.device.type]):
         total[block].add_(part[block], alpha=factor)
 
 
 def mirror_(h: Tensor) -> None:
     """Make ``h`` ``[c, c]`` symmetric, by its lower triangle."""
-    for rows, columns in _lower(h.shape[0], LEAF[h.device.type]):
-        if rows == columns:
-            block = h[rows, columns]
-            block.copy_(block.tril() + block.tril(-1).T)
-        else:
-            h[columns, rows].copy_(h[rows, columns].T)
+    for rows, _ in _lower(h.shape[0], ROWS[h.device.type]):
+        before, block = slice(0, rows.start), h[rows, rows]
+        h[before, rows].copy_(h[rows, before].T)
+        block.copy_(block.tril() + block.tril(-1).T)
 
 
 def cholesky_(h: Tensor) -> int:
@@ -76,9 +73,14 @@ def cholesky_(h: Tensor) -> int:
     Returns:
         The order of the first leading minor that is not positive definite, and then ``h`` is lost; 0 if all are.
     """
+    return int(factor_(h))
+
+
+def factor_(h: Tensor) -> Tensor:
+    """:func:`cholesky_` without waiting for a device: what it returns is an int32 scalar there."""
     failed = torch.empty((), dtype=torch.int32, device=h.device)
     torch.linalg.cholesky_ex(h.T, upper=True, out=(h.T, failed))
-    return int(failed)
+    return failed
 
 
 def inverse_column_norms(factor: Tensor) -> Tensor:
@@ -124,11 +126,7 @@ def _blocks(factor: Tensor) -> list[slice]:
     return [slice(start, min(start + size, columns)) for start in range(0, columns, size)]
 
 
-@lru_cache(maxsize=64)
-def _lower(columns: int, most: int, start: int = 0) -> tuple[tuple[slice, slice], ...]:
-    """Blocks that cover the lower triangle: those on the diagonal of at most so many columns, and those below."""
-    end, middle = start + columns, start + columns // 2
-    if columns <= most:
-        return ((slice(start, end), slice(start, end)),)
-    below = slice(middle, end), slice(start, middle)
-    return (*_lower(middle - start, most, start), below, *_lower(end - middle, most, middle))
+def _lower(columns: int, most: int) -> list[tuple[slice, slice]]:
+    """Panels that cover the lower triangle: of at most so many rows each, up to the diagonal."""
+    ends = [min(start + most, columns) for start in range(0, columns, most)]
+    return [(slice(start, end), slice(0, end)) for start, end in zip(range(0, columns, most), ends, strict=True)]

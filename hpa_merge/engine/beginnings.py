@@ -146,7 +146,8 @@ def state_of(checkpoint: Checkpoint, given: GivenSet, purpose: str, config: Cali
         CheckpointError: a side file can no longer be read.
         OSError: a medium can no longer be read.
     """
-    state = hashlib.sha256(json.dumps([purpose, asdict(config), checkpoint.config]).encode())
+    options = {name: value for name, value in asdict(config).items() if name != "compute_dtype"}
+    state = hashlib.sha256(json.dumps([purpose, options, checkpoint.config]).encode())
     state.update(repr(read_template(config.chat_template, config.template_arg, config.template_date)).encode())
     state.update(json.dumps({name: _version(name) for name in LIBRARIES}).encode())
     for path in checkpoint.side_files().copied:

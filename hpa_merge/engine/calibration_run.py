@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
 
+import torch
 from torch import Tensor
 
 from hpa_merge.config import CalibrationOptions
@@ -96,6 +97,11 @@ class CalibrationRun:
         self._hooks = ActivationHooks(meta.model, meta.observed)
         self._hooks.on_read = self._forwards.end_if_last
         self._hooks.apart = self._group.size > 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the samples run in."""
+        return self._meta.dtype
 
     @property
     def tokens(self) -> int:
@@ -341,7 +347,7 @@ class CalibrationRun:
     def _place(self, value: Tensor) -> Tensor:
         """An input on the device, cast to the model's dtype if floating, in aligned memory: OUT must not depend on
         where the input lies."""
-        dtype = self._meta.model.dtype if value.is_floating_point() else value.dtype
+        dtype = self._meta.dtype if value.is_floating_point() else value.dtype
         return aligned(value.to(self._meta.device, dtype))
 
     def _failed(self, error: ForwardError) -> BaseException:

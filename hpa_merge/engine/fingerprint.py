@@ -29,6 +29,7 @@ def of_statistics(
     damping: float,
     linears: int,
     min_expert_tokens: int | None,
+    compute_dtype: str,
 ) -> dict[str, Any]:
     """What the column statistics of one model depend on, by name, in JSON types; they may be used on other machines.
 
@@ -40,6 +41,7 @@ def of_statistics(
         samples: the :func:`sample_digest` of each.
         linears: how many linears they cover; with a vision tower, that depends on where the other model's tower lies.
         min_expert_tokens: of a mixture; None of another model.
+        compute_dtype: that they ran in.
 
     Raises:
         CheckpointError: a file can no longer be read.
@@ -47,6 +49,7 @@ def of_statistics(
     return {
         checkpoint.role: _checkpoint_digest(checkpoint),
         f"{purpose} samples": hashlib.sha256("".join(samples).encode()).hexdigest(),
+        f"{purpose} compute_dtype": compute_dtype,
         "damping": damping,
         **({f"code of {checkpoint.role}": checkpoint.code.digest} if checkpoint.code is not None else {}),
         **({f"{purpose} linears": linears} if checkpoint.tower is not None else {}),
@@ -56,8 +59,12 @@ def of_statistics(
 
 
 def fingerprint(statistics: Iterable[Mapping[str, Any]], config: HPAConfig, device: torch.device) -> dict[str, Any]:
-    """What an OUT depends on, by name, in JSON types: statistics, options, versions, machine."""
+    """What an OUT depends on, by name, in JSON types: statistics, options, versions, machine.
+
+    The statistics have the dtype that their samples run in, whatever option leads to it.
+    """
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    del options["compute_dtype"]
     return {
         **{name: value for each in statistics for name, value in each.items()},
         **options,

@@ -152,7 +152,7 @@ def _work(
     """
     configs = [out.config for out in plan.outs]
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
-    itemsize = plan.new.itemsize
+    itemsize = max(plan.old.dtype.itemsize, plan.new.dtype.itemsize)
     hidden = plan.new.hidden_size
     running = [each.run.own_tokens if each.runs else 0 for each in sets]
     states = HELD_STATES * sum(running, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
@@ -183,10 +183,10 @@ def _work(
         gathered += [_gathered(count, c, itemsize, 1.0, leaf) for count, c in pooled if count > DUAL_SHARE * c]
         factored = max((_factored(count, c, 4) for count, c in (*pooled, *((n, c) for _, c, n in inputs))), default=0)
         grown = any(pair.shared_rows is not None for pair in pairs)  # the rows of such a head are put together again
-        fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
+        fused = max((new.tensors[pair.new.key].nbytes for pair in pairs), default=0) * (2 if grown else 1)
         weights = _bytes_of(plan, unit) if any(each.runs for each in sets) else 2 * fused
-        slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
-        stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one for each OUT
+        slices = [new.tensors[pair.new.key].nbytes for pair in pairs if pair.new.part is not None]
+        stacks = len(configs) * max(slices, default=0)  # one for each OUT
         together = [*gathered, max(gathered, default=0)]  # Hessians that are written stay until the unit is done
         if offload:
             waiting = max(waiting, sum(kept))
@@ -225,7 +225,7 @@ def _held(
     plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collection[Unit], leaf: float
 ) -> tuple[int, int]:
     """Bytes of the curvatures that are held while other units run, and of their tokens."""
-    itemsize = plan.new.itemsize
+    itemsize = max(plan.old.dtype.itemsize, plan.new.dtype.itemsize)
     gathered = kept = 0
     for pair in plan.pairs:
         visits = len(pair.new.uses) * (2 if pair.new.last in returning else 1)  # they are not known before the run
@@ -307,7 +307,7 @@ def hessian_bytes(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet]) -
 
     Linears that read the same input share one, and only the samples show which do: each is counted here.
     """
-    itemsize, total = plan.new.itemsize, 0
+    itemsize, total = max(plan.old.dtype.itemsize, plan.new.dtype.itemsize), 0
     for pair in plan.pairs:
         columns = pair.new.shape(new.tensors[pair.new.key].shape)[1]
         times = pair.new.routed * (2 if pair.new.pool else 1)  # an expert's own, or its pool's

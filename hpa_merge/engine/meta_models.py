@@ -12,24 +12,27 @@ from hpa_merge.custom_code.failing import blaming
 from hpa_merge.custom_code.running import is_own
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model import MetaModel
+from hpa_merge.model.building import Computing
 
 __all__ = ["check_inputs", "meta_model", "meta_models"]
 
 
-def meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tuple[MetaModel, MetaModel]:
+def meta_models(
+    old: Checkpoint, new: Checkpoint, device: torch.device, computing: Sequence[Computing | None]
+) -> tuple[MetaModel, MetaModel]:
     """The models of both checkpoints, of one class: if one was saved without its head, of the class without it.
 
     Raises:
         CheckpointError: there is no such class.
     """
-    roles = [(old, ()), (new, new.external)]
-    metas = [meta_model(checkpoint, device, external) for checkpoint, external in roles]
+    roles = [(old, (), computing[0]), (new, new.external, computing[1])]
+    metas = [meta_model(checkpoint, device, external, computing=dtypes) for checkpoint, external, dtypes in roles]
     classes = [type(meta.model) for meta in metas]
     if classes[0] is not classes[1] and not _are_own(classes):
-        for at, (checkpoint, external) in enumerate(roles):
+        for at, (checkpoint, external, dtypes) in enumerate(roles):
             if type(metas[0].model.config) is type(metas[1].model.config):
                 with contextlib.suppress(CheckpointError):
-                    metas[at] = meta_model(checkpoint, device, external, classes[1 - at])
+                    metas[at] = meta_model(checkpoint, device, external, classes[1 - at], dtypes)
                     break
         else:
             whole, text = metas[0].model.config, metas[0].model.config.get_text_config()
@@ -52,12 +55,14 @@ def meta_model(
     device: torch.device,
     external: Collection[str] = (),
     architecture: type[PreTrainedModel] | None = None,
+    computing: Computing | None = None,
 ) -> MetaModel:
     """The model of a checkpoint, without its weights.
 
     Args:
         external: its tensors that lie in another folder.
         architecture: its class; None for the one that the checkpoint asks for.
+        computing: the dtypes that it runs in, where they are not its own.
 
     Raises:
         CheckpointError: its config.json and its tensors make none.
@@ -73,7 +78,7 @@ def meta_model(
     code = checkpoint.code
     with checkpoint.side_folder() as folder, blaming(code, checkpoint.role):
         where = (folder, header, checkpoint.role, device, checkpoint.tower, external)
-        return MetaModel(*where, architecture, same, code)
+        return MetaModel(*where, architecture, same, code, computing)
 
 
 def check_inputs(meta: MetaModel) -> None:

@@ -234,6 +234,7 @@ class MergeOutput:
                 adapter=overlay.kind if (overlay := prepared.inputs.new.overlay) else "",
                 dequantised=prepared.inputs.dequantised,
                 dtype=prepared.inputs.new.dtype,
+                compute_dtype=prepared.compute_dtypes(config),
                 device=str(prepared.device),
                 seconds=round(time.monotonic() - started, 3),
                 peak_host_bytes=peak_host_bytes(),

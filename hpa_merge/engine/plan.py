@@ -7,7 +7,7 @@ saved twice all the same.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
 from hpa_merge.outline import LinearTensor, Unit
 from hpa_merge.report.words import shortened
+
+if TYPE_CHECKING:  # with transformers
+    from hpa_merge.model.building import Computing
 
 __all__ = ["LinearPair", "OutPlan", "Plan", "make_plan", "plan_of"]
 
@@ -122,12 +125,19 @@ class Plan:
         return [pair for pairs in self.linears.values() for pair in pairs]
 
 
-def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], device: torch.device) -> Plan:
+def make_plan(
+    old: Checkpoint,
+    new: Checkpoint,
+    configs: Sequence[HPAConfig],
+    device: torch.device,
+    computing: "Sequence[Computing | None]" = (None, None),
+) -> Plan:
     """Match ``old`` and ``new``, tensor by tensor.
 
     Args:
         configs: the options of each OUT.
         device: where units are loaded to.
+        computing: the dtypes that OLD and NEW run in, where they are not their own.
 
     Raises:
         CheckpointError: they are not the same model before and after tuning; names the first difference.
@@ -136,7 +146,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     from hpa_merge.engine.meta_models import check_inputs, meta_models  # with transformers
 
     check_code(old, new)
-    metas = meta_models(old, new, device)
+    metas = meta_models(old, new, device, computing)
     check_inputs(metas[1])
     return plan_of(metas, old, new, configs, device)
 

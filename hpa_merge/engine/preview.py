@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpa_merge.checkpoint import Checkpoint, needed_bytes
 from hpa_merge.engine.components import component_records
+from hpa_merge.engine.compute_dtype import slow_notes
 from hpa_merge.engine.memory import hessian_bytes
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest
@@ -58,7 +59,7 @@ def _of_out(
     changed: Collection[LinearPair],
 ) -> PlanReport:
     """What would be in the OUT at ``path``; ``layout``: its files, as if NEW had them."""
-    plan, new = prepared.plan, prepared.inputs.new
+    plan, new, dtypes = prepared.plan, prepared.inputs.new, prepared.compute_dtypes(out.config)
     outcomes = ((pair.new.name, _foreseen(pair, out, changed)) for pair in plan.pairs if out.counts(pair.new))
     return PlanReport(
         architecture=plan.architecture,
@@ -73,11 +74,12 @@ def _of_out(
         bytes_in=sum(info.nbytes for checkpoint in prepared.inputs.read for info in checkpoint.tensors.values()),
         processes=prepared.group.size,
         reshaped=plan.reshaped,
-        notes=prepared.checkpoint_notes,
+        notes=(*prepared.checkpoint_notes, *slow_notes(dtypes.values(), prepared.device)),
         device=str(prepared.device),
         adapter=new.overlay.kind if new.overlay else "",
         dequantised=prepared.inputs.dequantised,
         dtype=new.dtype,
+        compute_dtype=dtypes,
         statistics=_statistics(request, prepared),
         history=_rounds(prepared),
         commits=prepared.inputs.commits,

@@ -17,6 +17,7 @@ from hpa_merge.ranks import Group
 
 if TYPE_CHECKING:  # with transformers
     from hpa_merge.engine.calibration_run import CalibrationRun
+    from hpa_merge.model.building import Computing
 
 __all__ = ["beginning_of", "recorded"]
 
@@ -26,6 +27,7 @@ def recorded(
     inputs: MergeInputs,
     given: tuple[GivenSet, GivenSet],
     device: torch.device,
+    computing: "tuple[Computing, Computing]",
     group: Group,
 ) -> tuple[Plan, tuple[RecordedRun, RecordedRun]] | None:
     """The plan, and the sets as they were encoded; None unless the file allows it for these inputs.
@@ -44,10 +46,18 @@ def recorded(
         return None
     if any(begun.sets[at].state != state_of(inputs.read[at], given[at], PURPOSES[at], config) for at in (0, 1)):
         return None
-    weights = [Weights(checkpoint, device, group) for checkpoint in inputs.read]
     plan = plan_of(begun.models, *inputs.read, configs, device)
-    safety = RecordedRun("safety", weights[0], given[0], begun.sets[0])
-    return plan, (safety, RecordedRun("task", weights[1], given[1], begun.sets[1]))
+    safety, task = (
+        RecordedRun(
+            purpose,
+            Weights(inputs.read[at], device, group),
+            given[at],
+            begun.sets[at],
+            computing[at].get(begun.models[at].dtype, begun.models[at].dtype),
+        )
+        for at, purpose in enumerate(PURPOSES)
+    )
+    return plan, (safety, task)
 
 
 def beginning_of(

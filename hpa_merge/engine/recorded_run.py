@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import final
 
+import torch
+
 from hpa_merge.engine.beginnings import SetBeginning
 from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.weights import Weights
@@ -17,7 +19,7 @@ class RecordedRun:
     """What :class:`~hpa_merge.engine.calibration_run.CalibrationRun` is asked for if no sample runs.
 
     Attributes:
-        purpose, role, weights, inputs, used, tally, shown: as there; nothing is encoded or shown.
+        purpose, role, weights, inputs, used, tally, shown, dtype: as there; nothing is encoded or shown.
     """
 
     inputs: tuple[()] = ()
@@ -25,13 +27,15 @@ class RecordedRun:
     ranks = 1
     other_tokens = 0
 
-    def __init__(self, purpose: str, weights: Weights, given: GivenSet, begun: SetBeginning) -> None:
-        """``given``: what was drawn; ``begun``: what became of it.
+    def __init__(
+        self, purpose: str, weights: Weights, given: GivenSet, begun: SetBeginning, dtype: torch.dtype
+    ) -> None:
+        """``given``: what was drawn; ``begun``: what became of it; ``dtype``: that its samples would run in now.
 
         Raises:
             KeyError, LookupError, TypeError, ValueError: that cannot have become of it.
         """
-        self.purpose, self.role, self.weights = purpose, weights.role, weights
+        self.purpose, self.role, self.weights, self.dtype = purpose, weights.role, weights, dtype
         self.used, self.tally = begun.used, begun.tally(purpose, given)
         self._samples = [given.samples.samples[each.place] for each in begun.used]
 

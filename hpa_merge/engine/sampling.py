@@ -10,6 +10,7 @@ from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.weights import Weights
 from hpa_merge.model import MetaModel
+from hpa_merge.model.building import Computing
 from hpa_merge.progress import Progress
 from hpa_merge.ranks import Group
 
@@ -21,6 +22,7 @@ def sampled(
     inputs: MergeInputs,
     given: tuple[GivenSet, GivenSet],
     device: torch.device,
+    computing: tuple[Computing, Computing],
     group: Group,
     show: int,
     on_progress: Progress,
@@ -36,7 +38,7 @@ def sampled(
         encoding(new, task.samples, "task", config, show, group) as task_in,
     ):
         on_progress("planning", 0, 1)
-        plan = make_plan(old, new, list(request.outs.values()), device)
+        plan = make_plan(old, new, list(request.outs.values()), device, computing)
         assert isinstance(plan.old, MetaModel)
         assert isinstance(plan.new, MetaModel)
         return plan, (

@@ -15,6 +15,7 @@ from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import CalibrationOptions, HPAConfig
 from hpa_merge.engine.beginnings import Beginning
 from hpa_merge.engine.code import code_notes
+from hpa_merge.engine.compute_dtype import dtype_field, find_computing, name_of
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
@@ -144,6 +145,10 @@ class Prepared:
         used = [each for each in self.sets if each.purpose in config.sets]
         return {each.purpose: "read" if each.known else "computed" for each in used}
 
+    def compute_dtypes(self, config: HPAConfig) -> dict[str, str]:
+        """The dtype that each set runs in that the method needs."""
+        return {each.purpose: name_of(each.run.dtype) for each in self.sets if each.purpose in config.sets}
+
     def records(self, config: HPAConfig) -> dict[str, CalibrationRecord | None]:
         """What was used from each set; None for a set that the method does not need."""
         return {
@@ -157,7 +162,7 @@ class Prepared:
             {
                 name: value
                 for name, value in each.key.fingerprint.items()
-                if name != f"{each.purpose} samples" or each.purpose in config.sets
+                if name not in (f"{each.purpose} samples", dtype_field(each.purpose)) or each.purpose in config.sets
             }
             for each in self.sets
         ]
@@ -214,15 +219,16 @@ def plan_merge(
     group = group or Group.alone()
     if group.size > 1:
         check_same(group, what_runs(request, inputs, given, device))
+    computing = find_computing(request, group)
     prepared = None
     if show == 0 and group.size == 1:
         on_progress("planning", 0, 1)
-        if (found := recorded(request, inputs, given, device, group)) is not None:
+        if (found := recorded(request, inputs, given, device, computing, group)) is not None:
             prepared = _prepared(request, inputs, given, *found, group)
     if prepared is None:
         from hpa_merge.engine.sampling import sampled  # with transformers
 
-        plan, runs = sampled(request, inputs, given, device, group, show, on_progress)
+        plan, runs = sampled(request, inputs, given, device, computing, group, show, on_progress)
         beginning = beginning_of(request, inputs, given, plan, runs) if request.stats is not None else None
         prepared = _prepared(request, inputs, given, plan, runs, group, beginning)
         assert prepared is not None
@@ -285,9 +291,10 @@ def _key(
 ) -> StatisticsKey:
     """What the statistics of ``linears``, all linears of the checkpoint, depend on."""
     floor = config.min_expert_tokens if any(linear.pool for linear in linears) else None
+    samples = (each.digest for each in run.used)
     return StatisticsKey(
         run.purpose,
-        of_statistics(checkpoint, run.purpose, (each.digest for each in run.used), config.damping, len(linears), floor),
+        of_statistics(checkpoint, run.purpose, samples, config.damping, len(linears), floor, name_of(run.dtype)),
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
         {linear.name: linear.last.name for linear in linears},
         [unit.name for unit in plan.new.units],

@@ -1,7 +1,7 @@
 """The file that stores column statistics, so that a merge with other options runs no sample."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,20 @@ from hpa_merge.files.statistics import FORMAT, MARK, open_statistics, telling_da
 from hpa_merge.report.records import RoutingRecord
 from hpa_merge.report.schema import routing_of
 
-__all__ = ["hessian_files", "read_statistics", "write_statistics"]
+__all__ = ["fingerprints_in", "hessian_files", "read_statistics", "write_statistics"]
+
+
+def fingerprints_in(path: Path) -> list[Mapping[str, Any]]:
+    """What the statistics in the file at ``path`` depend on, each half by itself; nothing if there is no file.
+
+    Raises:
+        StatisticsError: as :func:`read_statistics`.
+    """
+    with telling_damage(path, DAMAGED):
+        if not path.exists():
+            return []
+        with open_statistics(path, "pt") as (_, described):
+            return [dict(described[purpose]["fingerprint"]) for purpose in ("safety", "task")]
 
 
 def read_statistics(

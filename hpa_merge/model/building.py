@@ -3,7 +3,7 @@
 import itertools
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -28,7 +28,7 @@ from hpa_merge.model.conversion import Header, find_conversions
 from hpa_merge.model.original_llava import adapt, llava_config
 from hpa_merge.model.transformers_fixes import repair
 
-__all__ = ["bounded_modules", "build_meta_model", "check_counts", "count_tensors", "decoder_start"]
+__all__ = ["Computing", "bounded_modules", "build_meta_model", "check_counts", "count_tensors", "decoder_start"]
 
 COUNTED = ("layer", "depth", "block", "expert", "stage", "level", "codebook", "quantizer", "flow", "repeat", "type")
 """Endings of the keys in config.json that count modules; each module has a tensor. Other counts are bounded while the
@@ -45,6 +45,9 @@ of them a module with one parameter."""
 LABELS = 10**5
 """The most labels of a classifier; transformers makes a name for each."""
 
+Computing = Mapping[torch.dtype, torch.dtype]
+"""The dtype that a model runs in, by the dtype that ``dtype="auto"`` gives, where it is another one."""
+
 BUFFER_BYTES = 2**32
 """The most bytes of buffers that a model computes itself, such as masks and rotary tables: 4 GiB in memory."""
 
@@ -56,6 +59,7 @@ def build_meta_model(
     tower: Path | None = None,
     architecture: type[PreTrainedModel] | None = None,
     code: Code | None = None,
+    computing: Computing | None = None,
 ) -> PreTrainedModel:
     """The model of ``folder``'s config.json on the meta device, in the dtype that ``dtype="auto"`` gives.
 
@@ -63,12 +67,13 @@ def build_meta_model(
         tower: folder of the vision tower, if ``folder`` has LLaVA's own layout.
         architecture: its class; None for the one that :mod:`.architecture` finds.
         code: the code that the checkpoint brings, which is run; None: none is run.
+        computing: for each dtype that this would be, the one that it is instead.
 
     Raises:
         CheckpointError: transformers cannot build it, or it is larger than any model with these tensors.
     """
     with blaming(code, role), running(code):
-        return _build_from(folder, header, role, tower, architecture, code)
+        return _build_from(folder, header, role, tower, architecture, code, computing or {})
 
 
 def _build_from(
@@ -78,6 +83,7 @@ def _build_from(
     tower: Path | None,
     architecture: type[PreTrainedModel] | None,
     code: Code | None,
+    computing: Computing,
 ) -> PreTrainedModel:
     """As :func:`build_meta_model`; the code, if any, may raise anything."""
     try:
@@ -90,12 +96,13 @@ def _build_from(
             config = llava_config(raw, _read_config(tower, header, "the vision tower"), header, role)
         tried = [architecture] if architecture is not None else classes_of(config, folder, role, code)
         for each in tried:
-            model = _build(each, config, header, role)
+            model = _build(each, config, header, role, computing)
             if len(tried) == 1 or _is_whole(model, header, role):
                 break
         else:
             check_trusted(config, folder, role, code)
-            model = _build(named_class(config) or tried[-1], config, header, role)  # the error is about this one
+            architecture = named_class(config) or tried[-1]  # the error is about this one
+            model = _build(architecture, config, header, role, computing)
         if tower is not None:
             adapt(model, raw)
         if next(model.parameters(), None) is None:
@@ -122,12 +129,15 @@ def _build_from(
     return model
 
 
-def _build(architecture: type[PreTrainedModel], config: PretrainedConfig, header: Header, role: str) -> PreTrainedModel:
+def _build(
+    architecture: type[PreTrainedModel], config: PretrainedConfig, header: Header, role: str, computing: Computing
+) -> PreTrainedModel:
     """A model of a class, without its weights; of the text alone if the class is made for its configuration."""
     if architecture.config_class is not type(config) and architecture.config_class is type(config.get_text_config()):
         config = config.get_text_config()
     floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
     dtype = config.dtype or next(floating, torch.float32)
+    dtype = computing.get(dtype, dtype)
     # other implementations may be code that is fetched from the Hub
     attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None
     with torch.device("meta"), bounded_modules(count_tensors(header), role):

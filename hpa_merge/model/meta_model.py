@@ -20,7 +20,7 @@ from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.architecture import absent_tensors, is_headless
-from hpa_merge.model.building import build_meta_model, decoder_start
+from hpa_merge.model.building import Computing, build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions, find_wrapper
 from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
@@ -41,6 +41,7 @@ class MetaModel:
 
     Attributes:
         device: where units are loaded to.
+        dtype: that the model runs in, except for modules that transformers keeps in float32.
         model: in evaluation mode; its forward runs unchanged if each unit is loaded before it is reached.
         decoder_start: the first token of an encoder-decoder's decoder; None if it is not known.
         units: in the order in which they are merged.
@@ -68,6 +69,7 @@ class MetaModel:
         architecture: type[PreTrainedModel] | None = None,
         same: Callable[[str, str], bool] = lambda first, second: True,
         code: Code | None = None,
+        computing: Computing | None = None,
     ) -> None:
         """Build the model of ``folder``'s config.json with placeholders on ``device``.
 
@@ -81,16 +83,18 @@ class MetaModel:
             architecture: the model's class; None for the one that config.json and the tensors ask for.
             same: whether two tensors hold the same numbers. Weights that config.json ties are only tied if they do.
             code: the code that the checkpoint brings, which is run; None: none is run.
+            computing: as for :func:`build_meta_model`; tensors are cast when they are loaded.
 
         Raises:
             CheckpointError: transformers cannot build the model, or tensors that it needs are missing or misshapen.
         """
-        self.model = build_meta_model(folder, header, role, tower, architecture, code)
+        self.model = build_meta_model(folder, header, role, tower, architecture, code, computing)
+        self.dtype = self.model.dtype
         self.decoder_start = decoder_start(folder, self.model)
         self._external = external
         self.device = device
         self._header = header
-        self._dtype_plan = self.model._get_dtype_plan(self.model.dtype)
+        self._dtype_plan = self.model._get_dtype_plan(self.dtype)
         self._conversions = find_conversions(self.model, header, role, str if tower is None else module_name)
         self.slots = {key: slot for conversion in self._conversions for key, slot in conversion.slots().items()}
         self._untie(same)
@@ -144,11 +148,6 @@ class MetaModel:
         return self.model.get_output_embeddings() is not None
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of a number in the model's dtype."""
-        return self.model.dtype.itemsize
-
-    @property
     def hidden_size(self) -> int:
         """The width of the text model; 0 if its configuration does not say."""
         return getattr(self.model.config.get_text_config(), "hidden_size", 0)
@@ -159,7 +158,7 @@ class MetaModel:
             architecture=self.architecture,
             headless=self.headless,
             has_head=self.has_head,
-            itemsize=self.itemsize,
+            dtype=self.dtype,
             hidden_size=self.hidden_size,
             units=tuple(self.units),
             linears=dict(self._all_linears),
@@ -241,13 +240,23 @@ class MetaModel:
         return [key for conversion in self._conversions_of[unit] for key in conversion.keys]
 
     def nbytes(self, unit: Unit) -> int:
-        """Bytes that :meth:`load` takes for ``unit``: tensors that are converted count twice."""
-        total = 0
+        """Bytes that :meth:`load` takes for ``unit``: tensors that are cast or converted count twice.
+
+        While a tensor that is cast is also converted, there are three of it.
+        """
+        total = most = 0
         for conversion in self._conversions_of[unit]:
+            runs_in, cast = self._dtype_of(conversion.first), 0
             for key in conversion.keys:
                 dtype, shape = self._header[key]
-                total += math.prod(shape) * dtype.itemsize * (2 if conversion.copies else 1)
-        return total
+                total += math.prod(shape) * dtype.itemsize
+                cast += math.prod(shape) * runs_in.itemsize if dtype != runs_in else 0
+            if conversion.copies:
+                total += sum(math.prod(self._header[key][1]) for key in conversion.keys) * runs_in.itemsize
+                most = max(most, cast)
+            else:
+                total += cast
+        return total + most
 
     def input_axis(self, parameter: str) -> int | None:
         """The axis that holds the inputs of a linear's weight or of a stack of experts; None for another parameter."""

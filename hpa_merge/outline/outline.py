@@ -3,12 +3,15 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from hpa_merge.outline.components import Component
 from hpa_merge.outline.linear_tensor import LinearTensor
 from hpa_merge.outline.router import Router
 from hpa_merge.outline.units import Unit
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Outline", "Slot"]
 
@@ -25,7 +28,7 @@ class Outline:
         architecture: the name of the model's class.
         headless: whether that is the class of the model without a head.
         has_head: whether the class has one, tied or not.
-        itemsize: bytes of a number in the model's dtype.
+        dtype: that the model runs in, as there.
         hidden_size: the width of the text model; 0 if its configuration does not say.
         units, linears, slots, unknown, tied, embeddings, components, places, experts, routers, router_keys: as there.
         keys: the keys of each unit, by the unit's name.
@@ -35,7 +38,7 @@ class Outline:
     architecture: str
     headless: bool
     has_head: bool
-    itemsize: int
+    dtype: "torch.dtype"
     hidden_size: int
     units: tuple[Unit, ...]
     linears: dict[str, LinearTensor]

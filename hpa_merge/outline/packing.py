@@ -21,7 +21,7 @@ def packed(outline: Outline) -> dict[str, Any]:
         "architecture": outline.architecture,
         "headless": outline.headless,
         "has_head": outline.has_head,
-        "itemsize": outline.itemsize,
+        "dtype": str(outline.dtype).removeprefix("torch."),
         "hidden_size": outline.hidden_size,
         "units": [[unit.name, unit.stack, unit.block, unit.blocks, unit.text] for unit in outline.units],
         "pools": [list(pool) for pool in pools],
@@ -57,8 +57,10 @@ def unpacked(content: Mapping[str, Any]) -> Outline:
     """The outline that :func:`packed` gave.
 
     Raises:
-        KeyError, IndexError, TypeError, ValueError: it did not give this.
+        AttributeError, KeyError, IndexError, TypeError, ValueError: it did not give this.
     """
+    import torch
+
     units = tuple(
         Unit(place, str(name), str(stack), None if block is None else int(block), int(blocks), bool(text))
         for place, (name, stack, block, blocks, text) in enumerate(content["units"])
@@ -81,11 +83,14 @@ def unpacked(content: Mapping[str, Any]) -> Outline:
         raise ValueError("a linear has no unit or no input axis")
     if not set(content["components"].values()) <= set(COMPONENTS):
         raise ValueError("it names another component")
+    dtype = getattr(torch, str(content["dtype"]))
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError("its dtype is something else")
     return Outline(
         architecture=str(content["architecture"]),
         headless=bool(content["headless"]),
         has_head=bool(content["has_head"]),
-        itemsize=int(content["itemsize"]),
+        dtype=dtype,
         hidden_size=int(content["hidden_size"]),
         units=units,
         linears={linear.name: linear for linear in linears},

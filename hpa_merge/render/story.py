@@ -170,7 +170,7 @@ def inputs(report: MergeReport) -> Facts:
     """The two checkpoints, the two sets, and what else the result depends on."""
     run = report.run
     rows = [("OLD", run.old), ("NEW", run.new), *adapter_facts(run.adapter)]
-    rows += dtype_facts(run.dequantised, run.dtype)
+    rows += dtype_facts(run)
     rows += [*set_facts(report.safety, report.task), *mixture_facts(report), *input_facts(run)]
     return [*rows, ("fingerprint", run.fingerprint)] if run.fingerprint else rows
 

@@ -11,6 +11,7 @@ from hpa_merge.counting import counted
 from hpa_merge.methods import method_of
 from hpa_merge.report.commands import changed_options
 from hpa_merge.report.evaluation import ASKED, measured_in
+from hpa_merge.report.planned import PlanReport
 from hpa_merge.report.records import (
     CalibrationRecord,
     CodeRecord,
@@ -57,7 +58,7 @@ def report_facts(report: MergeReport) -> Facts:
     return [
         ("linears", ", ".join(counts) or "none"),
         *model_facts(report.run.adapter, report.components, report.passed_through),
-        *dtype_facts(report.run.dequantised, report.run.dtype),
+        *dtype_facts(report.run),
         *mixture_facts(report),
         *([("OUT is", held_text(report.linears))] if report.is_adapter else []),
         *set_facts(report.safety, report.task),
@@ -121,10 +122,13 @@ def adapter_facts(adapter: str) -> Facts:
     return [("NEW is", f"a PEFT adapter on OLD: {adapter}")] if adapter else []
 
 
-def dtype_facts(dequantised: Mapping[str, str], dtype: str) -> Facts:
-    """What was stored in few bits, and the dtype of OUT if that is not NEW's own."""
-    rows = [("dequantised", f"{role.upper()}: {what}") for role, what in dequantised.items()]
-    return [*rows, ("OUT is in", dtype)] if dtype else rows
+def dtype_facts(of: RunRecord | PlanReport) -> Facts:
+    """What was stored in few bits, the dtype of OUT if that is not NEW's own, and the dtype that the samples run in."""
+    rows = [("dequantised", f"{role.upper()}: {what}") for role, what in of.dequantised.items()]
+    rows += [("OUT is in", of.dtype)] if of.dtype else []
+    words = dict.fromkeys(of.compute_dtype.values())
+    each = ", ".join(f"{word} ({purpose})" for purpose, word in of.compute_dtype.items())
+    return [*rows, ("samples run in", each if len(words) > 1 else next(iter(words)))] if words else rows
 
 
 def held_text(linears: Sequence[LinearRecord]) -> str:

@@ -96,7 +96,7 @@ class PlanReport:
         notes: what the user should know of OLD and NEW, a sentence each.
         code: the code of the checkpoints, which is run.
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
-        dequantised, dtype: as in :class:`RunRecord`.
+        dequantised, dtype, compute_dtype: as in :class:`RunRecord`.
         statistics: whether the statistics file fits, a sentence each; empty without one.
         history: the round of the model, or why its history starts again; empty in the first round.
         samples: the sets that the method uses, as the models get them.
@@ -121,6 +121,7 @@ class PlanReport:
     adapter: str = ""
     dequantised: dict[str, str] = field(default_factory=dict)
     dtype: str = ""
+    compute_dtype: dict[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
     samples: tuple[ShownSet, ...] = ()

@@ -238,6 +238,7 @@ class RunRecord:
         adapter: the kind of PEFT adapter on OLD that NEW is; empty for a checkpoint.
         dequantised: for ``old`` and ``new``, how many weights are stored in few bits, and how.
         dtype: the dtype in which NEW was read and OUT was written; empty if that is NEW's own.
+        compute_dtype: for each set, the dtype that its samples run in; empty in old reports.
         commits: the commit hashes of OLD, NEW, FIRST and the data sets, by name, if they are from the Hub.
         fingerprint: SHA-256 of everything that OUT depends on: inputs, options, versions and kind of machine.
         command: the command line; empty for a call from Python.
@@ -266,6 +267,7 @@ class RunRecord:
     adapter: str = ""
     dequantised: dict[str, str] = field(default_factory=dict)
     dtype: str = ""
+    compute_dtype: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
     commits: dict[str, str] = field(default_factory=dict)
     command: str = ""

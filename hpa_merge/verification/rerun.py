@@ -8,6 +8,7 @@ from typing import Unpack
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
+from hpa_merge.engine.compute_dtype import DTYPES
 from hpa_merge.engine.fingerprint import digest
 from hpa_merge.engine.inputs import open_inputs
 from hpa_merge.engine.loop import run_loop
@@ -91,9 +92,12 @@ def run_again(
 def request_of(
     places: tuple[Path, str | Path, str | Path], report: MergeReport, config: HPAConfig, **options: Unpack[MergeOptions]
 ) -> MergeRequest:
-    """The request that made OUT, on the CPU if it was made there; ``places``: OUT, OLD and NEW."""
+    """The request that made OUT, on the CPU if it was made there and in its dtype; ``places``: OUT, OLD and NEW."""
     out, old, new = places
     device = "cpu" if report.run.device == "cpu" else "auto"
+    ran_in = set(report.run.compute_dtype.values())
+    if len(ran_in) == 1 and ran_in <= DTYPES.keys():
+        config = replace(config, compute_dtype=ran_in.pop())
     return MergeRequest.of(old, new, {out: replace(config, device=device)}, **options)
 
 

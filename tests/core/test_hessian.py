@@ -136,7 +136,7 @@ def test_blocks_change_nothing(n: int, block: int, monkeypatch: pytest.MonkeyPat
     x = normal(n, 12)
     x[:, 3] *= 1000.0  # in the dual form a column apart
     monkeypatch.setattr(triangular, "BLOCK", {"cpu": block})
-    monkeypatch.setattr(triangular, "LEAF", {"cpu": block})
+    monkeypatch.setattr(triangular, "ROWS", {"cpu": block})
     monkeypatch.setattr(diagonal, "PANEL", block)
     monkeypatch.setattr(hessian, "CHUNK", block)
     apart = torch.arange(12) == 3
@@ -187,7 +187,7 @@ def test_half_precision_is_multiplied_into_float32(monkeypatch: pytest.MonkeyPat
         return (a.double() @ b.double()).to(out_dtype)
 
     monkeypatch.setattr(torch, "mm", mm)
-    monkeypatch.setattr(triangular, "LEAF", {"cpu": 5})
+    monkeypatch.setattr(triangular, "ROWS", {"cpu": 5})
     x = normal(40, 12).bfloat16()
     gram = torch.zeros(12, 12)
     triangular.add_gram(gram, x)

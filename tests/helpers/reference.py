@@ -177,15 +177,16 @@ def as_rows(weight: Tensor, input_axis: int) -> Tensor:
 # --- models ---
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """The whole model in its own class and dtype; experts are computed one by one, as the package does it.
+def load_model(folder: Path, dtype: str | torch.dtype = "auto") -> PreTrainedModel:
+    """The whole model in its own class and dtype, or in another dtype; experts are computed one by one, as the package
+    does it.
 
     Each parameter and buffer gets memory of its own, which begins where torch's CPU allocator puts everything (at a
     multiple of 64 bytes): where it begins within a file decides on some processors in which order a product is summed.
     """
     config = AutoConfig.from_pretrained(folder)
     architecture = getattr(transformers, config.architectures[0])
-    model = architecture.from_pretrained(folder, dtype="auto", experts_implementation="eager").eval()
+    model = architecture.from_pretrained(folder, dtype=dtype, experts_implementation="eager").eval()
     if config.model_type == "llama4":  # transformers 5.24.0 reads a field that its text model's output lacks
         model.language_model.register_forward_hook(lambda *call: setattr(call[2], "image_outputs", None))
     for tensor in (*model.parameters(), *model.buffers()):

@@ -45,10 +45,13 @@ def layouts(model: nn.Module) -> Iterator[tuple[str, Layout]]:
 
 
 @contextmanager
-def meta_model_of(folder: Path) -> Iterator[tuple[MetaModel, Callable[[str], Tensor]]]:
+def meta_model_of(
+    folder: Path, dtype: torch.dtype | None = None
+) -> Iterator[tuple[MetaModel, Callable[[str], Tensor]]]:
     with Checkpoint.open(folder, "OLD") as checkpoint:
         header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-        meta = MetaModel(folder, header, "OLD", torch.device("cpu"))
+        computing = None if dtype is None else dict.fromkeys((torch.bfloat16, torch.float16, torch.float32), dtype)
+        meta = MetaModel(folder, header, "OLD", torch.device("cpu"), computing=computing)
         meta.load(None, checkpoint.read)
         yield meta, checkpoint.read
 
@@ -89,14 +92,24 @@ def stream(meta: MetaModel, read: Callable[[str], Tensor], samples: Samples) -> 
     return Streamed(logits, loads, loaded)
 
 
-def check(folder: Path, samples: Samples, never_visited: frozenset[str] = frozenset(), *, loops: bool = False) -> None:
+def check(
+    folder: Path,
+    samples: Samples,
+    never_visited: frozenset[str] = frozenset(),
+    *,
+    loops: bool = False,
+    dtype: torch.dtype | None = None,
+) -> None:
     """The stream's logits are the ordinary forward's, every unit is loaded once unless the model ``loops``, and
     placeholders tell the truth.
 
     Bit for bit, and on any processor: the same operations see the same numbers in the same layout.
+
+    Args:
+        dtype: to run in; None for the checkpoint's own.
     """
-    whole = load_model(folder)
-    with meta_model_of(folder) as (meta, read):
+    whole = load_model(folder, dtype or "auto")
+    with meta_model_of(folder, dtype) as (meta, read):
         placeholders = dict(meta.model.named_parameters(remove_duplicate=False))
         wanted = dict(whole.named_parameters(remove_duplicate=False))
         assert placeholders.keys() == wanted.keys()

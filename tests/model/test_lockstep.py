@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import greenlet
+import mixtures
 import pytest
 import torch
 import transformers
@@ -87,27 +88,58 @@ def opt() -> tuple[PreTrainedModel, Samples]:
     return transformers.OPTForCausalLM(config), text()
 
 
+def gpt_oss() -> tuple[PreTrainedModel, Samples]:
+    return mixtures.gpt_oss(), [{"input_ids": sample["input_ids"] % 256} for sample in text()]
+
+
 def t5() -> tuple[PreTrainedModel, Samples]:
     config = transformers.T5Config(d_model=64, d_kv=16, d_ff=128, num_layers=3, num_heads=4, vocab_size=512)
     samples = [{"input_ids": ids(9 + i), "decoder_input_ids": ids(5 + i)} for i in range(3)]
     return transformers.T5ForConditionalGeneration(config), samples
 
 
+def in_dtype(samples: Samples, dtype: torch.dtype) -> Samples:
+    return [{k: v.to(dtype) if v.is_floating_point() else v for k, v in sample.items()} for sample in samples]
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_tiny_models(name: str, tiny: Callable[..., TinyCase]) -> None:
     case = tiny(name, "bfloat16")
-    samples = model_inputs(name, case.task)
-    check(case.new, [{k: v.bfloat16() if v.is_floating_point() else v for k, v in s.items()} for s in samples])
+    check(case.new, in_dtype(model_inputs(name, case.task), torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "dtype"),
+    [
+        ("llava", "bfloat16", torch.float32),
+        ("qwen2_tied", "bfloat16", torch.float32),
+        ("phi3", "float16", torch.float32),
+        ("llama", "float32", torch.bfloat16),
+    ],
+)
+def test_in_another_dtype(name: str, stored: str, dtype: torch.dtype, tiny: Callable[..., TinyCase]) -> None:
+    case = tiny(name, stored)
+    check(case.new, in_dtype(model_inputs(name, case.task), dtype), dtype=dtype)
 
 
 @pytest.mark.filterwarnings("ignore:`hidden_state` is deprecated:FutureWarning")  # transformers', inside Mllama
-@pytest.mark.parametrize("make", [qwen3_moe, jamba, mllama, opt, t5])
-def test_unusual_models(make: Callable[[], tuple[PreTrainedModel, Samples]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        *((make, torch.bfloat16) for make in (qwen3_moe, jamba, mllama, opt, t5)),
+        *((make, torch.float32) for make in (qwen3_moe, jamba, t5, gpt_oss)),
+    ],
+)
+def test_unusual_models(
+    make: Callable[[], tuple[PreTrainedModel, Samples]], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """In their own dtype, and upcast."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, samples = make()
     model.bfloat16().save_pretrained(tmp_path, max_shard_size="100KB")
-    check(tmp_path, samples, frozenset({"shared"} if make is t5 else set()))  # T5's stacks look up tied copies of it
+    unvisited = frozenset({"shared"} if make is t5 else set())  # T5's stacks look up tied copies of it
+    check(tmp_path, in_dtype(samples, dtype), unvisited, dtype=dtype)
 
 
 # --- what goes wrong ---

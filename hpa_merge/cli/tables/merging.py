@@ -54,7 +54,7 @@ def plan_summary(plan: PlanReport) -> RenderableType:
         table.add_row(unit.name, depth, share, str(unit.changed), str(unit.unchanged), str(unit.excluded))
     facts = facts_table(
         *model_facts(plan.adapter, plan.components, plan.passed_through),
-        *dtype_facts(plan.dequantised, plan.dtype),
+        *dtype_facts(plan),
         *set_facts(plan.safety, plan.task),
         *_room(plan, "OUT's weights", 1),
         ("not carried over", ", ".join(plan.left_out) or "nothing"),
@@ -79,7 +79,7 @@ def sweep_summary(reports: Mapping[str, MergeReport], folder: str) -> Renderable
     time = max(report.run.seconds for report in reports.values())
     facts = facts_table(
         *adapter_facts(first.run.adapter),
-        *dtype_facts(first.run.dequantised, first.run.dtype),
+        *dtype_facts(first.run),
         *_sets(reports.values()),
         *input_facts(first.run),
         ("time", f"{time:.1f} s on {first.run.device}"),
@@ -97,7 +97,7 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
         table.add_row(name, *(str(sum(column)) for column in zip(*counts, strict=True)))
     facts = facts_table(
         *adapter_facts(first.adapter),
-        *dtype_facts(first.dequantised, first.dtype),
+        *dtype_facts(first),
         *_sets(plans.values()),
         *_room(first, "the OUTs' weights", len(plans)),
         *code_facts(first.code),
