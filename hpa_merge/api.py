@@ -8,20 +8,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
 
+from hpa_merge.arguments import check_counts, checked
 from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeOptions, MergeRequest
 from hpa_merge.engine.run import merge_all
+from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation import running, tuning
 from hpa_merge.evaluation.candidates import candidates, split_names
 from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.confirming import confirming_files, split
 from hpa_merge.evaluation.guards import Guard
+from hpa_merge.evaluation.held_out import check_held_out
 from hpa_merge.evaluation.options import options_of
 from hpa_merge.evaluation.prompts import PromptFile
 from hpa_merge.evaluation.running import Answering, AnsweringOptions
 from hpa_merge.evaluation.safety_set import SafetySet, check_place, make_safety_set, write_safety_set
-from hpa_merge.evaluation.tuning import Goal, Tuning
+from hpa_merge.evaluation.tuning import Tuning
 from hpa_merge.evaluation.workplace import setting_folders
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
@@ -30,14 +34,15 @@ from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.records.given import several
 from hpa_merge.render.folder import render
-from hpa_merge.report.evaluation import MAX_BROKEN, Bounds, Evaluation
-from hpa_merge.report.gating import gate
+from hpa_merge.report.evaluation import MAX_BROKEN, Evaluation
+from hpa_merge.report.gating import bounds_of, gate
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
 
 
 @bars_in_notebooks(on_progress="merging")
+@checked
 def merge(
     old: str | Path,
     new: str | Path,
@@ -118,6 +123,7 @@ def merge(
 
 
 @bars_in_notebooks(on_progress="merging")
+@checked
 def sweep(
     old: str | Path,
     new: str | Path,
@@ -147,6 +153,7 @@ def sweep(
 
 
 @bars_in_notebooks(on_progress="asking")
+@checked
 def calibrate(
     model: str | Path,
     prompts: str | Path,
@@ -191,6 +198,7 @@ def calibrate(
         InputError: a file or the model cannot be read, or too few answers are safe; ``out`` cannot be written.
         ResourceError: memory ran out.
     """
+    check_counts(samples=samples)
     check_place(Path(out), [Path(model), Path(prompts)], overwrite)
     source = locate_data(prompts, "test")
     check_place(Path(out), [source.guarded], overwrite)
@@ -205,6 +213,7 @@ def calibrate(
 
 
 @bars_in_notebooks(on_progress="evaluating")
+@checked
 def evaluate(
     models: str | Path | Sequence[str | Path],
     *,
@@ -258,7 +267,17 @@ def evaluate(
         ResourceError: memory ran out.
     """
     started, how, names = time.monotonic(), Answering(**answering), [str(model) for model in several(models)]
-    checked = running.names_of([str(model) for model in several(gated)], names)
+    if not names:
+        raise EvaluationError("models is empty: give one or more.")
+    of_gate = running.names_of([str(model) for model in several(gated)], names)
+    bounds = bounds_of(
+        max_dasr=max_dasr,
+        max_task_drop=max_task_drop,
+        max_over_refusal=max_over_refusal,
+        max_broken=max_broken,
+        max_asr=max_asr,
+        confident=confident,
+    )
     if how.endpoint is None:  # fetch all before the first is asked
         locate({f"MODEL {number}": name for number, name in enumerate(names, start=1)})
     suite = Suite.of(
@@ -275,17 +294,19 @@ def evaluate(
         results = running.evaluate(
             names, suite, running.judge_of(judge), Path(folder), how, seed=seed, on_progress=on_progress
         )
-    bounds = Bounds(max_dasr, max_task_drop, max_over_refusal, max_broken, max_asr, confident)
-    drawn = {"samples": samples, "seed": seed, "map": [*several(map)], "ignore_field": [*several(ignore_field)]}
+    asked = {
+        **{"samples": samples, "seed": seed, "map": [*several(map)], "ignore_field": [*several(ignore_field)]},
+        "image_folder": [str(folder) for folder in several(image_folder)],
+    }
     return Evaluation(
         models=results,
         judge=judge.model if isinstance(judge, Guard) else str(judge),
         files=suite.files,
-        failures=gate(results, bounds, checked),
+        failures=gate(results, bounds, of_gate),
         run={
             "seconds": time.monotonic() - started,
             "versions": versions(),
-            "options": {**options_of(how, judge), **drawn, **asdict(bounds)},
+            "options": {**options_of(how, judge), **asked, **asdict(bounds)},
             **({"commits": suite.commits} if suite.commits else {}),
         },
         bounds=bounds,
@@ -293,6 +314,7 @@ def evaluate(
 
 
 @bars_in_notebooks(on_merge="merging", on_answer="evaluating")
+@checked
 def tune(
     old: str | Path,
     new: str | Path,
@@ -302,8 +324,10 @@ def tune(
     safety_tests: Mapping[str, str | Path],
     task_tests: Mapping[str, str | Path],
     benign_tests: Mapping[str, str | Path] | None = None,
+    confirm_tests: Mapping[str, str | Path] | None = None,
     max_over_refusal: float | None = None,
     max_broken: float = MAX_BROKEN,
+    confident: bool = False,
     metrics: Mapping[str, str] | None = None,
     samples: int | None = None,
     config: HPAConfig | None = None,
@@ -319,14 +343,17 @@ def tune(
 ) -> Tuning:
     """Find the setting that loses least on the tasks while at most ``max_asr`` percent of the attacks succeed.
 
-    Several settings are merged from one read of OLD and NEW, and each answers the held-out prompts of the test files.
-    The best of those that keep the goal becomes ``out``.
+    Several settings are merged from one read of OLD and NEW, and each answers half of the held-out prompts of the test
+    files. The best of those within the bounds answers the other half too, by which it was not chosen. If it is within
+    the bounds there, it becomes ``out``.
 
     Args:
         old, new, out: as in :func:`merge`.
         max_asr: percent of attacks that may succeed; ``max_over_refusal``: percent of benign prompts that may be
             refused; ``max_broken``: percent of the answers to either that may be broken.
         safety_tests, task_tests, benign_tests, metrics, samples, judge: as in :func:`evaluate`.
+        confirm_tests: files of other prompts, by the name of the set that they confirm, which is then not divided.
+        confident: each bound holds for the worse end of the 95 % interval, in the choice and in its confirmation.
         config: the options of all settings, which are its method at several strengths.
         methods: the names of several methods, a list or ``hpa,linear``; each is tried at several strengths, with the
             options of ``config`` that it uses.
@@ -338,34 +365,33 @@ def tune(
         **options: the other keyword arguments of :func:`merge`.
 
     Returns:
-        The figures of OLD, NEW and every setting, and the one that became ``out``; None if none keeps the goal.
+        The figures of OLD, NEW and every setting, the chosen one with its figures on the other prompts, and whether it
+        became ``out``.
 
     Raises:
         InputError, NumericalError, ResourceError: as in :func:`merge` and :func:`evaluate`.
     """
+    bounds = bounds_of(max_asr=max_asr, max_over_refusal=max_over_refusal, max_broken=max_broken, confident=confident)
     config = config or HPAConfig()
     base = {item.name: value for item in fields(config) if (value := getattr(config, item.name)) != item.default}
     tried = split_names([methods] if isinstance(methods, str) else methods)
     outs = setting_folders(Path(out), candidates(base, tried, settings))
     request = MergeRequest.of(old, new, outs, skip_complete=options.get("resume", False), **options)
+    seed, reading = config.seed, reading_of_sets(config.map, config.ignore_field, request.image_folder)
     suite = Suite.of(
-        safety_tests,
-        task_tests,
-        benign_tests or {},
-        metrics or {},
-        samples=samples,
-        seed=config.seed,
-        reading=reading_of_sets(config.map, config.ignore_field, request.image_folder),
+        safety_tests, task_tests, benign_tests or {}, metrics or {}, samples=samples, seed=seed, reading=reading
     )
-    tuning.check_held_out(suite, request)
+    given = confirming_files(suite, confirm_tests or {}, samples=samples, seed=seed, reading=reading)
+    for each in (suite, given):
+        check_held_out(each, request)
     return tuning.tune(
         request,
         Path(out),
-        suite,
+        split(suite, given, bounds, settings=len(outs), seed=seed),
         running.judge_of(judge),
-        Goal(max_asr, max_over_refusal, max_broken),
+        bounds,
         Answering.of(config, batch_size, max_new_tokens, trust_remote_code=request.trust_remote_code),
-        seed=config.seed,
+        seed=seed,
         keep_all=keep_all,
         on_merge=on_merge,
         on_answer=on_answer,

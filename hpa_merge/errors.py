@@ -86,3 +86,8 @@ class RankError(HPAError):
 
 class NumericalError(HPAError):
     """NaN or infinity in a weight or an activation, or a curvature that cannot be factored; names the tensor."""
+
+
+def extra(name: str) -> str:
+    """The command that installs the libraries of an extra, as a remedy in a sentence."""
+    return f"pip install '.[{name}]' in hpa-merge's checkout"

@@ -111,13 +111,14 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     from hpa_merge import HPAConfig
     from hpa_merge.engine.request import MergeRequest
     from hpa_merge.evaluation.collecting import Suite
+    from hpa_merge.evaluation.confirming import Parts
     from hpa_merge.evaluation.running import Answering
-    from hpa_merge.evaluation.tuning import Goal
+    from hpa_merge.report.evaluation import Bounds, ModelResult
 
     def go(out: Path, meanwhile: Callable[[], object] = lambda: None, **options: Any) -> Tuning:
         def evaluate(models: list[str], *_: object, **__: object) -> list[object]:
             meanwhile()
-            return [None] * len(models)
+            return [ModelResult(Path(model).name, model, {}, {}, {}, {}) for model in models]
 
         monkeypatch.setattr(tuning, "evaluate", evaluate)
         monkeypatch.setattr(tuning, "choose", lambda settings, goal: min(settings))
@@ -126,7 +127,7 @@ def tuned(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         job = MergeRequest(
             case.old, case.new, outs, case.safety, (case.task,), skip_complete=True, page=False, **options
         )
-        return tuning.tune(job, out, Suite(), None, Goal(10.0), Answering())  # type: ignore[arg-type]
+        return tuning.tune(job, out, Parts(Suite()), None, Bounds(max_asr=10.0), Answering())  # type: ignore[arg-type]
 
     return go
 

@@ -15,7 +15,7 @@ from transformers.utils.import_utils import is_protobuf_available, is_sentencepi
 from hpa_merge.custom_code.failing import first_line, place_of
 from hpa_merge.custom_code.finding import find_references, untrusted
 from hpa_merge.custom_code.running import is_running
-from hpa_merge.errors import CalibrationError, CheckpointError
+from hpa_merge.errors import CalibrationError, CheckpointError, extra
 from hpa_merge.files.parsing import TOKENIZER, read_json
 from hpa_merge.records import Sample
 from hpa_merge.records.sample import MediaKind
@@ -95,10 +95,10 @@ def load_processor(folder: Path, sample: Sample) -> Any:
             processor = _load(_image_only_class(folder), folder)
         except Exception:
             _check_trusted(folder, "processor", "AutoProcessor", error)
-            extra = "pip install 'hpa-merge[media]' or " * ("video" in kinds and find_spec("torchvision") is None)
+            more = f"{extra('media')} or " * ("video" in kinds and find_spec("torchvision") is None)
             raise CheckpointError(
                 f"{folder} has no processor that transformers can load, and {sample.source} has {has} "
-                f"({reason(error)}): add its files to the folder, {extra}install what it asks for, or remove the {has}."
+                f"({reason(error)}): add its files to the folder, {more}install what it asks for, or remove the {has}."
             ) from error
     for kind in kinds:
         if getattr(processor, PARTS[kind], None) is None or getattr(processor, "tokenizer", None) is None:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from hpa_merge.checkpoint.adapter_folder import CONFIG, read_adapter_config
 from hpa_merge.checkpoint.reader import Checkpoint
@@ -13,6 +12,9 @@ from hpa_merge.checkpoint.weight_files import ADAPTER
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG as LIMITS
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["laid_out", "open_adapter"]
 
@@ -39,7 +41,7 @@ def open_adapter(folder: Path, role: str) -> Checkpoint:
 
 
 def laid_out(
-    own: Checkpoint, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], config: bytes | None = None
+    own: Checkpoint, tensors: "Mapping[str, tuple[torch.dtype, tuple[int, ...]]]", config: bytes | None = None
 ) -> Checkpoint:
     """An adapter like ``own`` with other tensors, before it is written: only its layout and its side files are read.
 

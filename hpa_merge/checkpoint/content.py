@@ -32,8 +32,7 @@ def content_digest(tensors: Iterable[TensorInfo], descriptor: Callable[[str], in
     """
     state = hashlib.sha256()
     for info in sorted(tensors, key=lambda info: info.name):
-        dtype = str(info.dtype).removeprefix("torch.")
-        state.update(json.dumps([info.name, dtype, list(info.shape)]).encode() + b"\n")
+        state.update(json.dumps([info.name, info.stored.name, list(info.shape)]).encode() + b"\n")
         for start, stop in sampled(info):
             content = bytearray(stop - start)
             read_at(descriptor(info.shard), memoryview(content), start)

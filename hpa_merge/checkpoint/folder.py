@@ -12,6 +12,7 @@ from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, INDEX, ch
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import open_inside
+from hpa_merge.quantisation import configurations
 
 __all__ = [
     "check_names",
@@ -41,10 +42,10 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
     Raises:
         CheckpointError: as :func:`read_described`, or it says that the model is quantised in a way that is not read.
     """
-    from hpa_merge.quantisation import configurations, find_format  # torch, without which a folder can be refused
-
     config = read_described(folder, role)
     for key, found in configurations(config):
+        from hpa_merge.quantisation import find_format  # torch, without which other folders can be opened
+
         with readable(folder, role, key, found):
             find_format(found if isinstance(found, dict) else {})
     return config

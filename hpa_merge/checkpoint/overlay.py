@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from torch import Tensor
-
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER
 from hpa_merge.checkpoint.shard import reading
 from hpa_merge.checkpoint.sidefiles import SideFiles
@@ -16,6 +14,8 @@ from hpa_merge.files.inside import read_inside
 from hpa_merge.files.parsing import CONFIG
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hpa_merge.checkpoint.reader import Checkpoint
 
 __all__ = ["Overlay", "lay_over"]
@@ -49,7 +49,7 @@ class Overlay:
     folder: Path
     kind: str
     keys: frozenset[str]
-    compute: Callable[[str, Tensor], Tensor]
+    compute: "Callable[[str, Tensor], Tensor]"
     workspace: int
     files: SideFiles
     own: frozenset[Path]

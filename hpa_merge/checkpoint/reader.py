@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, final
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO, final
 
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.files import CHUNK, read_at
@@ -25,13 +23,18 @@ from hpa_merge.checkpoint.overlay import Overlay
 from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading
 from hpa_merge.checkpoint.sharing import WHOLE, Share
 from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
-from hpa_merge.checkpoint.unpacking import Unpacking, cast, config_bytes, header_of, name_of, unpack
 from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError, InputError
 from hpa_merge.files.inside import find_inside, open_inside
-from hpa_merge.quantisation import SIDE_FILES, Header, configurations
+from hpa_merge.quantisation import SIDE_FILES, configurations
+
+if TYPE_CHECKING:  # torch is not needed to open a checkpoint that is not quantised
+    import torch
+
+    from hpa_merge.checkpoint.unpacking import Unpacking
+    from hpa_merge.quantisation import Header
 
 __all__ = ["Checkpoint"]
 
@@ -70,7 +73,7 @@ class Checkpoint:
     tower: Path | None = None
     overlay: Overlay | None = None
     code: Code | None = None
-    unpacking: Unpacking | None = field(default=None, repr=False)
+    unpacking: "Unpacking | None" = field(default=None, repr=False)
     heads: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     _files: dict[str, io.FileIO] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -97,6 +100,8 @@ class Checkpoint:
             notes.append(f"{role} {folder} has {shards[0]} and {INDEX}: transformers loads the first alone, as we do.")
         checkpoint = cls(folder, role, config, tensors, shards, index, own_index, tuple(notes))
         if (found := next(configurations(config), None)) is not None:
+            from hpa_merge.checkpoint.unpacking import unpack
+
             key, described = found
             with checkpoint, readable(folder, role, key, described):
                 unpacking = unpack(config, described, tensors, checkpoint.raw)
@@ -110,7 +115,7 @@ class Checkpoint:
             return self.own_index
         return read_index(self.folder, self.role, self.index)[0]
 
-    def unpacked(self, unpacking: Unpacking) -> "Checkpoint":
+    def unpacked(self, unpacking: "Unpacking") -> "Checkpoint":
         """This checkpoint with other tensors; the result opens its own files."""
         return replace(
             self,
@@ -123,14 +128,16 @@ class Checkpoint:
             _lock=threading.Lock(),
         )
 
-    def read_as(self, dtype: torch.dtype, kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
+    def read_as(self, dtype: "torch.dtype", kept: Callable[[str], bool] = lambda name: False) -> "Checkpoint":
         """This checkpoint without a tower, in another dtype except for those tensors that ``kept`` names."""
+        from hpa_merge.checkpoint.unpacking import cast
+
         return self.unpacked(cast(self.tensors, self.unpacking, dtype, kept))
 
     @property
-    def header(self) -> Header:
+    def header(self) -> "Header":
         """Dtype and shape of each tensor as it is read, by name."""
-        return header_of(self.tensors)
+        return {name: (info.dtype, info.shape) for name, info in self.tensors.items()}
 
     @property
     def external(self) -> frozenset[str]:
@@ -164,7 +171,7 @@ class Checkpoint:
     @property
     def dtype(self) -> str:
         """The dtype in which it is read, by name; empty for that of its tensors on disk."""
-        return "" if self.unpacking is None else name_of(self.unpacking.dtype)
+        return "" if self.unpacking is None else str(self.unpacking.dtype).removeprefix("torch.")
 
     def computes(self, name: str) -> bool:
         """Whether a tensor is computed, so that it differs from the one on disk."""
@@ -181,11 +188,11 @@ class Checkpoint:
         names = (name,) if recipe is None else recipe.parts.values()
         return tuple(self.unpacking.stored[each] for each in names)
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str) -> "torch.Tensor":
         """One tensor on the CPU, in memory of its own, computed if :meth:`computes`; raises as :meth:`pieces`."""
         return self.finish(name, self.read_parts(name))
 
-    def finish(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def finish(self, name: str, parts: "Sequence[torch.Tensor]") -> "torch.Tensor":
         """The result of :meth:`read` from the tensors of :meth:`parts`, whose memory may be reused.
 
         Raises:
@@ -195,14 +202,14 @@ class Checkpoint:
         raw = self._unpack(name, parts)
         return raw if self.overlay is None or name not in self.overlay.keys else self.overlay.compute(name, raw)
 
-    def raw(self, name: str) -> torch.Tensor:
+    def raw(self, name: str) -> "torch.Tensor":
         """One tensor on the CPU without an adapter, in memory of its own (``pread``, never a mapped file).
 
         Other threads run meanwhile; ``safe_open`` would hold the interpreter lock until the last byte is read.
         """
         return self._unpack(name, self.read_parts(name))
 
-    def read_parts(self, name: str, share: Share = WHOLE) -> list[torch.Tensor]:
+    def read_parts(self, name: str, share: Share = WHOLE) -> "list[torch.Tensor]":
         """What is on disk of the :meth:`parts` of a tensor; a ``share`` of it is flat. Raises as :meth:`pieces`."""
         parts = []
         for info in self.parts(name):
@@ -211,12 +218,12 @@ class Checkpoint:
                 pass
         return parts
 
-    def _unpack(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _unpack(self, name: str, parts: "Sequence[torch.Tensor]") -> "torch.Tensor":
         if self.unpacking is None or not self._is_unpacked(name):
             return parts[0]
         return self.unpacking.compute(name, parts, self.role, self.folder)
 
-    def pieces(self, name: str, nbytes: int = CHUNK) -> Iterator[torch.Tensor]:
+    def pieces(self, name: str, nbytes: int = CHUNK) -> "Iterator[torch.Tensor]":
         """The elements of a tensor in order, flat and without an adapter, in pieces; none if it is empty.
 
         Each piece is read when it is asked for. A tensor that is unpacked is computed as a whole.
@@ -233,15 +240,15 @@ class Checkpoint:
         elif self.tensors[name].nbytes:
             yield from self.raw(name).view(-1).split(max(1, nbytes // self.tensors[name].dtype.itemsize))
 
-    def piece(self, name: str, begin: int, count: int) -> torch.Tensor:
+    def piece(self, name: str, begin: int, count: int) -> "torch.Tensor":
         """The elements ``begin:begin + count`` of a tensor, as :meth:`pieces` gives them."""
         if self._is_unpacked(name):
             return self.raw(name).view(-1)[begin : begin + count]
         return self._stored_piece(self.parts(name)[0], begin, count)
 
     def stored_pieces(
-        self, info: TensorInfo, *, nbytes: int = CHUNK, into: torch.Tensor | None = None, share: Share = WHOLE
-    ) -> Iterator[torch.Tensor]:
+        self, info: TensorInfo, *, nbytes: int = CHUNK, into: "torch.Tensor | None" = None, share: Share = WHOLE
+    ) -> "Iterator[torch.Tensor]":
         """The elements of a tensor on disk in order, flat, each piece read when it is asked for; none if it is empty.
 
         Args:
@@ -261,8 +268,12 @@ class Checkpoint:
             target = None if into is None else into.view(-1)[begin : begin + count]
             yield self._stored_piece(info, first + begin, count, target)
 
-    def _stored_piece(self, info: TensorInfo, begin: int, count: int, into: torch.Tensor | None = None) -> torch.Tensor:
+    def _stored_piece(
+        self, info: TensorInfo, begin: int, count: int, into: "torch.Tensor | None" = None
+    ) -> "torch.Tensor":
         """The elements ``begin:begin + count`` of a tensor on disk, flat; ``into`` as in :meth:`stored_pieces`."""
+        import torch
+
         piece = torch.empty(count, dtype=info.dtype) if into is None else into
         try:
             target = piece.view(torch.uint8).numpy().data
@@ -352,6 +363,8 @@ class Checkpoint:
         With an unpacking, config.json says what the tensors are then.
         """
         if self.unpacking is not None and path.as_posix() == "config.json":
+            from hpa_merge.checkpoint.unpacking import config_bytes
+
             return io.BytesIO(config_bytes(self.config))
         with reading(self._home(path), self.role, path.as_posix()):
             return open_inside(self._home(path), path)
@@ -372,6 +385,8 @@ class Checkpoint:
         if not own and self.unpacking is None:
             yield self.folder
             return
+        from hpa_merge.checkpoint.unpacking import config_bytes
+
         with tempfile.TemporaryDirectory(prefix="hpa-merge-") as name:
             for path in self.side_files().copied:
                 (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,11 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from hpa_merge.checkpoint.unreadable import unreadable
@@ -17,8 +17,10 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import NotInside
 from hpa_merge.files.parsing import INDEX, parse_json
 
+if TYPE_CHECKING:  # torch is not needed to know where a tensor lies
+    import torch
+
 __all__ = [
-    "CODES",
     "HEADER_BYTES",
     "TensorInfo",
     "check_plain",
@@ -31,37 +33,58 @@ __all__ = [
 TENSORS = 300_000
 """The most tensors of a checkpoint; the largest mixtures of experts have a third of that."""
 
+
+@final
+@dataclass(frozen=True)
+class Stored:
+    """A dtype on disk.
+
+    Attributes:
+        name: what torch calls it.
+        itemsize: its bytes.
+    """
+
+    name: str
+    itemsize: int
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether it may hold NaN or infinity in a checkpoint that is not quantised."""
+        return self.name in ("bfloat16", "float16", "float32", "float64")
+
+
 DTYPES = {
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "C64": torch.complex64,
-    "BOOL": torch.bool,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
+    "BF16": Stored("bfloat16", 2),
+    "F16": Stored("float16", 2),
+    "F32": Stored("float32", 4),
+    "F64": Stored("float64", 8),
+    "C64": Stored("complex64", 8),
+    "BOOL": Stored("bool", 1),
+    "I8": Stored("int8", 1),
+    "I16": Stored("int16", 2),
+    "I32": Stored("int32", 4),
+    "I64": Stored("int64", 8),
+    "U8": Stored("uint8", 1),
+    "U16": Stored("uint16", 2),
+    "U32": Stored("uint32", 4),
+    "U64": Stored("uint64", 8),
 }
 """The dtypes of a checkpoint that is not quantised, by name in the header."""
 
-QUANTISED = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu}
+QUANTISED = {
+    "F8_E4M3": Stored("float8_e4m3fn", 1),
+    "F8_E5M2": Stored("float8_e5m2", 1),
+    "F8_E8M0": Stored("float8_e8m0fnu", 1),
+}
 """The dtypes of eight bits that quantised checkpoints hold."""
 
-CODES = {dtype: code for code, dtype in {**DTYPES, **QUANTISED}.items()}
-"""The name in the header of each dtype."""
+CODES = {stored.name: code for code, stored in {**DTYPES, **QUANTISED}.items()}
+"""The name in the header of each dtype, by torch's name."""
 
-ORDER = tuple(
-    getattr(torch, name)
-    for name in (
-        *("uint64", "int64", "float64", "complex64", "float32", "uint32", "int32"),
-        *("bfloat16", "float16", "uint16", "int16"),
-        *("float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"),
-    )
+ORDER = (
+    *("uint64", "int64", "float64", "complex64", "float32", "uint32", "int32"),
+    *("bfloat16", "float16", "uint16", "int16"),
+    *("float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"),
 )
 """The order of dtypes in a shard that safetensors writes; tensors of one dtype are in the order of their names."""
 
@@ -82,10 +105,18 @@ class TensorInfo:
 
     name: str
     shard: str
-    dtype: torch.dtype
+    stored: Stored
     shape: tuple[int, ...]
     start: int
     stop: int
+
+    @cached_property
+    def dtype(self) -> "torch.dtype":
+        """Its dtype as torch has it."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.stored.name)
+        return dtype
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +139,7 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
                 f"{role} {folder}: {shard} has a header of {start} bytes, and none is longer than {HEADER_BYTES}: "
                 "fetch or save the checkpoint again."
             )
-        with safe_open(path, "pt", backend="pread") as handle:
+        with safe_open(path, "np", backend="pread") as handle:
             views = [(name, handle.get_slice(name)) for name in handle.offset_keys()]
             layout = [(name, view.get_dtype(), tuple(view.get_shape())) for name, view in views]
     except OSError as error:
@@ -117,16 +148,16 @@ def read_layout(folder: Path, role: str, shard: str) -> Iterator[TensorInfo]:
         raise CheckpointError(f"{role} {folder}: {_diagnose(path, error)}") from error
 
     for name, code, shape in layout:
-        dtype = DTYPES.get(code) or QUANTISED.get(code)
-        if dtype is None:
+        stored = DTYPES.get(code) or QUANTISED.get(code)
+        if stored is None:
             raise CheckpointError(_unexplained(folder, role, name, shard, code))
         if len(shape) > AXES or prod(size or 1 for size in shape) >= 2**60:  # an empty tensor may claim any size
             raise CheckpointError(
                 f"{role} {folder}: the tensor {name} in {shard} has an impossible shape: "
                 "fetch or save the checkpoint again."
             )
-        stop = start + prod(shape) * dtype.itemsize
-        yield TensorInfo(name=name, shard=shard, dtype=dtype, shape=shape, start=start, stop=stop)
+        stop = start + prod(shape) * stored.itemsize
+        yield TensorInfo(name=name, shard=shard, stored=stored, shape=shape, start=start, stop=stop)
         start = stop
 
 
@@ -153,7 +184,7 @@ def read_layouts(folder: Path, role: str, shards: Iterable[str]) -> dict[str, Te
     return tensors
 
 
-def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: str) -> tuple[bytes, list[TensorInfo]]:
+def lay_out(tensors: "Mapping[str, tuple[torch.dtype, tuple[int, ...]]]", shard: str) -> tuple[bytes, list[TensorInfo]]:
     """The head of a new weight file, byte for byte as safetensors writes it, and where each of its tensors lies.
 
     The head is 8 bytes of length, little-endian, then JSON with blanks up to a multiple of 8 bytes.
@@ -164,23 +195,26 @@ def lay_out(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard: s
     """
     header: dict[str, object] = {"__metadata__": METADATA}
     places, offset = [], 0
-    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (ORDER.index(item[1][0]), item[0])):
-        stop = offset + prod(shape) * dtype.itemsize
-        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
-        places.append((name, dtype, shape, offset, stop))
+    named = [(str(dtype).removeprefix("torch."), name, shape) for name, (dtype, shape) in tensors.items()]
+    for dtype, name, shape in sorted(named, key=lambda each: (ORDER.index(each[0]), each[1])):
+        code = CODES[dtype]
+        stored = DTYPES.get(code) or QUANTISED[code]
+        stop = offset + prod(shape) * stored.itemsize
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, stop]}
+        places.append((name, stored, shape, offset, stop))
         offset = stop
     content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     content += b" " * (-len(content) % 8)
     start = 8 + len(content)
-    infos = [TensorInfo(name, shard, dtype, shape, start + a, start + b) for name, dtype, shape, a, b in places]
+    infos = [TensorInfo(name, shard, stored, shape, start + a, start + b) for name, stored, shape, a, b in places]
     return len(content).to_bytes(8, "little") + content, infos
 
 
 def check_plain(folder: Path, role: str, infos: Iterable[TensorInfo]) -> None:
     """Raise CheckpointError if one of the tensors is quantised, as no configuration says how."""
     for info in infos:
-        code, dtype = CODES[info.dtype], info.dtype
-        packed = not dtype.is_floating_point and dtype not in (torch.bool, torch.complex64)
+        code, stored = CODES[info.stored.name], info.stored
+        packed = not stored.is_floating_point and stored.name not in ("bool", "complex64")
         if code in QUANTISED or (packed and "weight" in info.name.rpartition(".")[2]):
             raise CheckpointError(_unexplained(folder, role, info.name, info.shard, code))
 

@@ -30,6 +30,7 @@ from hpa_merge.cli.model_options import (
     write,
 )
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
+from hpa_merge.cli.tracking import TRACK, tracked, tracker_of
 from hpa_merge.errors import EvaluationError
 
 POINTS = click.FloatRange(min=0, max=100)
@@ -57,6 +58,7 @@ OUTPUT_OPTIONS = (
     click.option(
         "--answers", type=FILE, help="Write all answers to this folder, JSON Lines in a folder for each MODEL."
     ),
+    TRACK,
 )
 
 
@@ -105,12 +107,14 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     check_place("--json", given["json_file"], folders)
     check_place("--answers", given["answers"], folders, folder=True)
     refuse_tests(given, given)
+    tracker = tracker_of(given["track"])
     with libraries(verbose, downloads=not quiet, encoding=given["endpoint"] is None):
         from rich.console import Console
 
         from hpa_merge.api import evaluate
         from hpa_merge.cli.tables.evaluation import evaluation_table
         from hpa_merge.cli.tables.verdict import verdict_of_models, verdict_text
+        from hpa_merge.tracking.content import of_evaluation
 
         with progress_bar(quiet, "evaluating") as on_progress:
             evaluation = evaluate(
@@ -132,8 +136,10 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     console.print(evaluation_table(evaluation))
     verdict = verdict_of_models(evaluation, given["gated"], given["json_file"])
     console.print(verdict_text(verdict), soft_wrap=True)
+    tracked(tracker, lambda: of_evaluation(evaluation), quiet)
     for sentence in evaluation.failures:
-        complain(sentence, "Gate")
+        if quiet or sentence not in verdict.reasons:  # the verdict has the others
+            complain(sentence, "Gate")
     if evaluation.failures:
         sys.exit(FAILED)
 

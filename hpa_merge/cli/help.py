@@ -27,7 +27,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("include", "exclude", "vision", "projector", "language", "head", "routers", "embeddings", "uncalibrated"),
         *("output_format", "adapter_rank"),
     ),
-    "The tests": ("safety_test", "task_test", "benign_test", "metric", "samples"),
+    "The tests": ("safety_test", "task_test", "benign_test", "confirm_test", "metric", "samples"),
     "The gate": ("max_asr", "max_dasr", "max_task_drop", "max_over_refusal", "max_broken", "confident", "gated"),
     "The samples": (
         *("safety_samples", "task_samples", "task_share", "max_length", "max_frames", "map", "ignore_field"),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from hpa_merge.cli.options import config_option
 from hpa_merge.cli.push import publish
 from hpa_merge.cli.ranks import NPROC, hand_over, is_first
 from hpa_merge.cli.settings import read_settings
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, folders, hub, hushed, libraries, options, progress_bar
+from hpa_merge.cli.tracking import TRACK, tracked, tracker_of
 from hpa_merge.config import FOLDER, HPAConfig, option_fields, read_yaml
 from hpa_merge.errors import ConfigError, OutputError
 from hpa_merge.methods import RULES, find_rule, method_of
@@ -101,6 +102,7 @@ def job_options(output: str) -> Callable[[Callable[..., None]], Callable[..., No
         click.option("--config", "config_file", type=FILE, help="YAML file with these options."),
         click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
         click.option("--resume", is_flag=True, help="Resume what an interrupted run left next to OUT."),
+        TRACK,
         click.option("--page/--no-page", default=True, help="Draw the report as a page.  [default: page]"),
         click.option("--dry-run", is_flag=True, help="Check everything, show the plan, write nothing."),
     )
@@ -139,11 +141,12 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
     hand_over(given["nproc"], outs[out].device)
     request = request_of(context, (old, new), outs, paths, given)
     refuse_early(request)
+    tracker = tracker_of(given["track"])
     if given["push_to_hub"] is not None:  # before the work
         from hpa_merge.publishing.destination import Destination, check_destination
 
         check_destination(Destination(given["push_to_hub"], given["private"]))
-    with libraries(verbose, downloads=not quiet, encoding=True):
+    with models_for(request, verbose, quiet):
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import merge_summary, plan_summary
@@ -151,6 +154,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
         from hpa_merge.render.folder import PAGE, render
+        from hpa_merge.tracking.content import of_report
 
         console = Console(quiet=quiet)
         if given["dry_run"]:
@@ -163,6 +167,7 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
         tell_notes(report.warnings, quiet)
         console.print(merge_summary(report, str(out)))
         console.print(verdict_text(report.verdict), soft_wrap=True)
+        tracked(tracker, lambda: of_report(report, page=given["page"]), quiet)
         page = PAGE if (out / PAGE).is_file() else ""
         tell_next(last_lines(report, out, page=page, publish=given["push_to_hub"] is None), quiet)
         if given["push_to_hub"] is not None and is_first():
@@ -195,13 +200,15 @@ def sweep_command(
     hand_over(given["nproc"], base.device)
     request = request_of(context, (old, new), outs, paths, given, skip_complete=given["resume"], settings=settings)
     refuse_early(request, made=folder)
-    with libraries(verbose, downloads=not quiet, encoding=True):
+    tracker = tracker_of(given["track"])
+    with models_for(request, verbose, quiet):
         from rich.console import Console
 
         from hpa_merge.cli.tables.merging import sweep_plan_summary, sweep_summary
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
         from hpa_merge.render.folder import render
+        from hpa_merge.tracking.content import of_reports
 
         console = Console(quiet=quiet)
         with outs_folder(folder, [Path(old), Path(new)]):
@@ -213,7 +220,9 @@ def sweep_command(
             with progress_bar(quiet) as on_progress:
                 reports = merge_all(request, render, on_progress)
         tell_notes((sentence for report in reports.values() for sentence in report.warnings), quiet)
-        console.print(sweep_summary({out.name: report for out, report in reports.items()}, str(folder)))
+        named = {out.name: report for out, report in reports.items()}
+        console.print(sweep_summary(named, str(folder)))
+        tracked(tracker, lambda: of_reports(named, str(folder), page=given["page"]), quiet)
 
 
 def refuse_early(request: "MergeRequest", made: Path | None = None) -> None:
@@ -221,6 +230,20 @@ def refuse_early(request: "MergeRequest", made: Path | None = None) -> None:
     from hpa_merge.engine.early import refuse_early
 
     refuse_early(request, made)
+
+
+@contextmanager
+def models_for(request: "MergeRequest", verbose: bool, quiet: bool) -> Iterator[None]:
+    """The libraries that a merge needs; with known statistics, neither transformers nor the encoding of samples."""
+    from hpa_merge.engine.early import needs_no_model
+
+    with ExitStack() as stack:
+        if needs_no_model(request):
+            stack.enter_context(hushed(verbose))
+            stack.enter_context(hub(verbose, downloads=not quiet))
+        else:
+            stack.enter_context(libraries(verbose, downloads=not quiet, encoding=True))
+        yield
 
 
 def request_of(

@@ -217,7 +217,8 @@ def check_folders(models: Sequence[str], given: Mapping[str, Any]) -> None:
 
 def test_files(given: Mapping[str, Any]) -> list[Path]:
     """The paths of the test files."""
-    return [Path(path) for kind in ("safety_test", "task_test", "benign_test") for _, path in given[kind]]
+    kinds = ("safety_test", "task_test", "benign_test", "confirm_test")
+    return [Path(path) for kind in kinds for _, path in given.get(kind, ())]
 
 
 def reading(given: Mapping[str, Any]) -> dict[str, Any]:

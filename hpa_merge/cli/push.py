@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpa_merge.cli.early import refuse_out
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, hub, hushed, options, progress_bar
 from hpa_merge.counting import counted
 from hpa_merge.errors import HPAError, PublishError
 
@@ -36,7 +36,7 @@ def push_command(out: Path, repo: str, quiet: bool, verbose: bool, **given: Any)
     where = Destination(repo, given["private"], given["branch"], given["pull_request"])
     refuse_out(out)
     check_login(where)
-    with libraries(verbose, downloads=not quiet):
+    with hushed(verbose), hub(verbose, downloads=not quiet):
         _push(out, repo, quiet, given)
 
 

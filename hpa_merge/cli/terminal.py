@@ -25,6 +25,9 @@ QUIET = (
     click.option("-v", "--verbose", is_flag=True, help="Print tracebacks and the libraries' own messages."),
 )
 
+VERBOSITY = "TRANSFORMERS_VERBOSITY"
+"""What transformers reads when it is imported."""
+
 Options = Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
 
 
@@ -78,35 +81,67 @@ ENCODER = "hpa_merge.calibration.service:EncoderService"
 
 @contextmanager
 def libraries(verbose: bool, downloads: bool = False, encoding: bool = False) -> Iterator[None]:
-    """Import the heavy libraries, without their own messages unless ``verbose``.
+    """Import the heavy libraries that run models, without their own messages unless ``verbose``.
 
     Args:
         downloads: show on a terminal that they are imported, and huggingface_hub's progress bars.
         encoding: prepare the child processes that encode samples.
     """
     import logging
-    import warnings
 
     from hpa_merge.isolation import kept
 
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        if not verbose:
-            warnings.simplefilter("ignore")
+        stack.enter_context(hushed(verbose))
         with noticed("loading torch and transformers") if downloads else nullcontext():
             if encoding:
                 stack.enter_context(kept(ENCODER, beginning=True, silent=not verbose))
-            import huggingface_hub.utils
             import transformers
-            from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-
-        for logs in (transformers.utils.logging, huggingface_hub.utils.logging) if not verbose else ():
+        if not verbose:
+            logs = transformers.utils.logging
             stack.callback(logs.set_verbosity, logs.get_verbosity())
             logs.set_verbosity(logging.CRITICAL)
-        if not verbose:
-            transformers.utils.logging.disable_progress_bar()
-        (enable_progress_bars if downloads and sys.stderr.isatty() else disable_progress_bars)()
+            logs.disable_progress_bar()
+        stack.enter_context(hub(verbose, downloads))
         yield
+
+
+@contextmanager
+def hushed(verbose: bool) -> Iterator[None]:
+    """Hide the warnings of libraries unless ``verbose``, also of transformers if it is imported later."""
+    import warnings
+
+    before = os.environ.get(VERBOSITY)
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+            os.environ.setdefault(VERBOSITY, "critical")
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(VERBOSITY, None)
+
+
+@contextmanager
+def hub(verbose: bool, downloads: bool = False) -> Iterator[None]:
+    """Import huggingface_hub, without its own messages unless ``verbose``; with its bars if there are ``downloads``."""
+    import logging
+
+    import huggingface_hub.utils
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    (enable_progress_bars if downloads and sys.stderr.isatty() else disable_progress_bars)()
+    if verbose:
+        yield
+        return
+    logs = huggingface_hub.utils.logging
+    before = logs.get_verbosity()
+    logs.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logs.set_verbosity(before)
 
 
 def complain(sentence: str, kind: str = "Error") -> None:

@@ -9,7 +9,7 @@ import click
 from hpa_merge.cli.closing import tell_notes
 from hpa_merge.cli.early import refuse_model, refuse_out
 from hpa_merge.cli.model_options import TRUST
-from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, libraries, options, progress_bar
+from hpa_merge.cli.terminal import FILE, HELP, QUIET, complain, folders, hushed, libraries, options, progress_bar
 from hpa_merge.config import FOLDER
 from hpa_merge.counting import counted, singular
 
@@ -57,7 +57,8 @@ def verify_command(out: Path, quiet: bool, verbose: bool, **given: Any) -> None:
     refuse_out(out)
     refuse_model(given["old"], "OLD", adapter=False)
     refuse_model(given["new"], "NEW", adapter=True)
-    with libraries(verbose, downloads=not quiet, encoding=encoding):
+    alone = given["old"] is None and given["new"] is None  # no model is built: torch is not needed
+    with hushed(verbose) if alone else libraries(verbose, downloads=not quiet, encoding=encoding):
         from hpa_merge.verification import verify
 
         with progress_bar(quiet, "verifying") as on_progress:

@@ -173,6 +173,7 @@ def plan_adapter(new: Checkpoint, plan: Plan, out: OutPlan) -> AdapterForm:
     wholes = {key: part for part in every if part.replaces is not None for key in part.changes & keys}
     pairs: list[Pair] = []
     places: defaultdict[str, list[Place]] = defaultdict(list)
+    assert isinstance(plan.new, MetaModel)  # an outline does not suffice for an adapter
     for pair, held in _held(adapter, every, linears, plan.new):
         owners = _owners(pair, held, plan.new)
         found = _with_ranks(replace(pair, owners=owners), own, adapter, out.config)

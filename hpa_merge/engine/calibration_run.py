@@ -29,7 +29,7 @@ from hpa_merge.model import (
     Unit,
 )
 from hpa_merge.model.aligned_memory import aligned
-from hpa_merge.model.hooks import Readers
+from hpa_merge.outline import Readers
 from hpa_merge.progress import Progress, silent
 from hpa_merge.records import Sample
 

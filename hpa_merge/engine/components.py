@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from hpa_merge.config import OutOptions, option_fields
+from hpa_merge.engine.modelled import Modelled
+from hpa_merge.engine.patterns import fits
 from hpa_merge.errors import ConfigError
-from hpa_merge.model import COMPONENTS, Component, MetaModel, Unit
+from hpa_merge.outline import COMPONENTS, Component, Unit
 from hpa_merge.report.records import ComponentRecord
 
 __all__ = ["check_policies", "component_records", "find_from_old", "is_chosen", "is_included", "policy_of"]
@@ -27,8 +29,7 @@ def is_included(config: OutOptions, key: str, component: Component | None, *, ro
     return (
         (component is None or policy_of(config, component) == "merge")
         and (not router or config.routers == "merge")
-        and _matches(config.include, key, default=True)
-        and not _matches(config.exclude, key, default=False)
+        and fits(config, key)
     )
 
 
@@ -37,7 +38,7 @@ def is_chosen(config: OutOptions, unit: Unit) -> bool:
     return config.rule.touches(config, unit.text, unit.block)
 
 
-def find_from_old(old: MetaModel, new: MetaModel, matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
+def find_from_old(old: Modelled, new: Modelled, matched: Mapping[str, str], config: OutOptions) -> dict[str, str]:
     """OLD's key for each of NEW's keys whose tensor comes from OLD.
 
     Args:
@@ -53,20 +54,20 @@ def find_from_old(old: MetaModel, new: MetaModel, matched: Mapping[str, str], co
     return {key: old_key for key, old_key in found.items() if old_key is not None}
 
 
-def check_policies(config: OutOptions, new: MetaModel) -> None:
+def check_policies(config: OutOptions, new: Modelled) -> None:
     """Check that the options for components fit this model and do not contradict each other.
 
     Raises:
         ConfigError: they do not fit, or contradict each other.
     """
     keys = {linear.key for linear in new.linears.values()}
-    architecture, present = type(new.model).__name__, set(new.components.values())
+    architecture, present = new.architecture, set(new.components.values())
     defaults = {name: default for name, (default, _) in option_fields().items()}
     for component in COMPONENTS:
         policy = policy_of(config, component)
         if policy == defaults[component] or component in present:
             continue
-        if component == "head" and new.model.get_output_embeddings() is not None:
+        if component == "head" and new.has_head:
             if policy == config.embeddings:
                 continue
             raise ConfigError(
@@ -101,7 +102,7 @@ def check_policies(config: OutOptions, new: MetaModel) -> None:
 
 
 def component_records(
-    config: OutOptions, new: MetaModel, outcomes: Iterable[tuple[str, str]]
+    config: OutOptions, new: Modelled, outcomes: Iterable[tuple[str, str]]
 ) -> tuple[ComponentRecord, ...]:
     """A record for each component that the model has; ``outcomes``: name and outcome of every linear."""
     linears: dict[Component, Counter[str]] = {component: Counter() for component in COMPONENTS}
@@ -113,7 +114,3 @@ def component_records(
         for component in COMPONENTS
         if tensors[component]
     )
-
-
-def _matches(patterns: tuple[str, ...], key: str, *, default: bool) -> bool:
-    return any(re.search(pattern, key) for pattern in patterns) if patterns else default

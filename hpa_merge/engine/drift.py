@@ -8,15 +8,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from torch import Tensor
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core import squared_distance, squared_norm
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model import LinearTensor, MetaModel
+from hpa_merge.outline import LinearTensor
 from hpa_merge.report.records import DriftRecord, LinearRecord, RoundRecord
+
+if TYPE_CHECKING:
+    from hpa_merge.model import MetaModel
 
 __all__ = ["Moved", "distances_from", "drift_of"]
 
@@ -100,7 +103,7 @@ def drift_of(
 
 
 def distances_from(
-    first: Checkpoint, new: Checkpoint, metas: tuple[MetaModel, MetaModel], outs: Sequence[tuple[Piece, Counts]]
+    first: Checkpoint, new: Checkpoint, metas: "tuple[MetaModel, MetaModel]", outs: Sequence[tuple[Piece, Counts]]
 ) -> list[float]:
     """``‖OUT − FIRST‖_F`` of each OUT over the linear weights, a piece of a tensor at a time.
 

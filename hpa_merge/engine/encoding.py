@@ -5,7 +5,6 @@ Every rank encodes the samples of its own leaves; all of them know which samples
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -14,73 +13,34 @@ from torch import Tensor
 
 from hpa_merge.calibration import Encoded, EncoderProcess, Piece, PromptAndAnswer, SampleSet, TemplateOptions
 from hpa_merge.checkpoint import Checkpoint
-from hpa_merge.config import DAY, CalibrationOptions, template_arguments
+from hpa_merge.config import CalibrationOptions, template_arguments
 from hpa_merge.core.leaves import leaf_at, rank_at
 from hpa_merge.counting import counted
 from hpa_merge.engine.fingerprint import sample_digest
 from hpa_merge.engine.machine import free_bytes
 from hpa_merge.engine.tally import Tally
-from hpa_merge.errors import CalibrationError, ConfigError, ResourceError
-from hpa_merge.files.parsing import read_bounded
+from hpa_merge.engine.template_file import read_template
+from hpa_merge.engine.used_sample import UsedSample
+from hpa_merge.errors import CalibrationError, ResourceError
 from hpa_merge.model import MetaModel
 from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.records import Sample
 from hpa_merge.report.planned import ShownPiece, ShownSample
 
-__all__ = ["Encoding", "UsedSample", "encoding", "template_options"]
-
-TEMPLATE_BYTES = 2**20
-"""The longest file of a chat template; of real ones, the longest has 30 kB."""
+__all__ = ["Encoding", "encoding", "template_options"]
 
 SHARE = 0.75
 """Of the host's free memory, what one encoded calibration set may take; a processor may make anything of a sample."""
 
 
 def template_options(given: str, arguments: Sequence[str], date: str) -> TemplateOptions:
-    """What the options of the same names say of the chat template.
-
-    Args:
-        given: the path of a file, or a name that the checkpoint has for one of its templates; empty: the checkpoint's.
-
-    Raises:
-        ConfigError: the file cannot be read, or an argument is none, or the date is none.
-    """
-    if not DAY.holds(date):
-        raise ConfigError(f"template_date is {date!r}: it has to be {DAY.words}.")
-    path, named = Path(given), template_arguments(arguments)
-    if not given or not (path.exists() or path.suffix in (".jinja", ".jinja2", ".j2")):
+    """What the options of the same names say of the chat template; errors as :func:`read_template`."""
+    text = read_template(given, arguments, date)
+    named = template_arguments(arguments)
+    if text is None:
         return TemplateOptions(name=given, arguments=named, date=date)
-    try:
-        text = read_bounded(path, TEMPLATE_BYTES).decode("utf-8")
-    except OSError as error:
-        raise ConfigError(f"chat_template {given} cannot be read ({error.strerror}): check the path.") from None
-    except ValueError as error:
-        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise ConfigError(f"chat_template {given} is not a template ({why}): give a file of Jinja.") from None
-    if not text.strip():
-        raise ConfigError(f"chat_template {given} is empty: give a file of Jinja.")
     return TemplateOptions(text=text, arguments=named, date=date)
-
-
-@final
-@dataclass(frozen=True)
-class UsedSample:
-    """A sample that is used, as every rank knows it.
-
-    Attributes:
-        place: its place among those that were drawn.
-        leaf: its leaf, which depends on how many were drawn alone.
-        rank: the rank that runs it.
-        tokens: how many it has; what a decoder reads apart from the encoder counts too.
-        digest: of what the model gets.
-    """
-
-    place: int
-    leaf: int
-    rank: int
-    tokens: int
-    digest: str
 
 
 @final

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from hpa_merge.core import Hessian
 from hpa_merge.core.gathered import Recent, pack_triangle, triangle_bytes, unpack_triangle
+from hpa_merge.engine.statistics_place import folder_of
 from hpa_merge.errors import OutputError
 from hpa_merge.files.disk import replacing
 from hpa_merge.files.parsing import INDEX, parse_json
 from hpa_merge.files.statistics import telling_damage
-from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.outline import LinearTensor, Unit
 
-__all__ = ["HessianFiles", "folder_of", "needed_for", "remove_others"]
+__all__ = ["HessianFiles", "needed_for", "remove_others"]
 
 MARK = "hpa-merge Hessians"
 """The only key of a file's metadata."""
@@ -39,11 +40,6 @@ OURS = re.compile(r"(safety|task)-[0-9a-f]{16}-[0-9a-f]{16}\.safetensors")
 
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """What a dtype is called in the header of a safetensors file; sorted by size, so that each tensor lies aligned."""
-
-
-def folder_of(stats: Path) -> Path:
-    """The folder of the Hessians that belong to the statistics file ``stats``."""
-    return stats.parent / f"{stats.name}.hessians"
 
 
 def needed_for(tokens: int, columns: int, itemsize: int) -> int:

@@ -5,24 +5,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.drift import Counts, Piece, distances_from
-from hpa_merge.engine.plan import meta_model
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files.names import REPORT
 from hpa_merge.inputs.opening import open_checkpoint
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower
-from hpa_merge.model import MetaModel
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.rounds import round_of
 from hpa_merge.report.schema import read_report
 from hpa_merge.report.validity import ROUNDS
+
+if TYPE_CHECKING:
+    from hpa_merge.model import MetaModel
+    from hpa_merge.outline import Outline
 
 __all__ = ["Lineage", "trace"]
 
@@ -47,10 +49,16 @@ class Lineage:
     notes: tuple[str, ...] = ()
     first: Checkpoint | None = field(default=None, compare=False)
 
-    def distances(self, new: Checkpoint, meta: MetaModel, outs: Sequence[tuple[Piece, Counts]]) -> list[float | None]:
+    def distances(
+        self, new: Checkpoint, meta: "MetaModel | Outline", outs: Sequence[tuple[Piece, Counts]]
+    ) -> list[float | None]:
         """``‖OUT − FIRST‖_F`` of each OUT, or None without ``first``; the rest is as in :func:`distances_from`."""
         if self.first is None or not outs:
             return [None] * len(outs)
+        from hpa_merge.engine.meta_models import meta_model
+        from hpa_merge.model import MetaModel
+
+        assert isinstance(meta, MetaModel)  # an outline is only used without FIRST
         of_first = meta_model(self.first, torch.device("cpu"), self.first.external, type(meta.model))
         return list(distances_from(self.first, new, (of_first, meta), outs))
 

@@ -12,7 +12,7 @@ from hpa_merge.engine.recording import record_of, record_of_adapted
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.methods.applying import Adapted, with_new_rows
-from hpa_merge.model import Unit
+from hpa_merge.outline import Unit
 from hpa_merge.report.records import LinearRecord, Outcome, RoutingRecord
 
 __all__ = ["MergedLinear", "Sink"]

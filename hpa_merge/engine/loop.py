@@ -19,14 +19,13 @@ from hpa_merge.engine.owners import Input, Work, owners_of
 from hpa_merge.engine.plan import LinearPair
 from hpa_merge.engine.routing import RoutingDrift
 from hpa_merge.engine.setup import Prepared
-from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource
+from hpa_merge.engine.sources import CalibrationSet, Replay, StatisticsSource, computed
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.statistics_file import hessian_files, write_statistics
 from hpa_merge.engine.unit_merge import UnitMerge
 from hpa_merge.engine.weights import Read
 from hpa_merge.methods.applying import differ
-from hpa_merge.model import LinearTensor, Unit
-from hpa_merge.model.units import inside
+from hpa_merge.outline import LinearTensor, Unit, inside
 from hpa_merge.progress import Progress
 
 __all__ = ["run_loop"]
@@ -133,16 +132,16 @@ class _Loop:
             recorded = {each.purpose: each for each in self._recorded}
             statistics = [each.known or recorded[each.purpose] for each in self._prepared.sets]
             if self._group.is_first:
-                write_statistics(self._stats, statistics, self._routing.records.values())
+                write_statistics(self._stats, statistics, self._routing.records.values(), self._prepared.beginning)
         return self._finish()
 
     def _source(self, calibration: CalibrationSet, linears: Mapping[Unit, Sequence[LinearTensor]]) -> StatisticsSource:
         """The source of the statistics of a set; ``linears``: all of its model's, for every unit."""
-        run = calibration.run
         if not calibration.runs:
             known = calibration.known or ModelStatistics(calibration.key)
             whole_units = self._stats is None and any(each.runs for each in self._prepared.sets)
-            return Replay(run.weights, known, linears, whole_units=whole_units)
+            return Replay(calibration.run.weights, known, linears, whole_units=whole_units)
+        run = computed(calibration.run)
         run.offload(self._prepared.memory.offload)
         if self._stats is not None:
             keep, device = self._prepared.keeping, self._prepared.device

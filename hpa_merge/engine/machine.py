@@ -4,13 +4,13 @@ import os
 import platform
 import resource
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import greenlet
 import safetensors
 import torch
 import torch.distributed as dist
-import transformers
 
 import hpa_merge
 from hpa_merge.errors import ConfigError
@@ -99,7 +99,7 @@ def versions() -> dict[str, str]:
         "hpa-merge": hpa_merge.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),
         "safetensors": safetensors.__version__,
         "greenlet": greenlet.__version__,
     }

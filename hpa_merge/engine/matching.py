@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
 from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.engine.modelled import Modelled
 from hpa_merge.errors import CheckpointError
-from hpa_merge.model import MetaModel
 from hpa_merge.report.words import shortened
 
 __all__ = ["match", "set_aside"]
 
 
 def match(
-    old: MetaModel, new: MetaModel, in_old: Checkpoint, in_new: Checkpoint, included: Collection[str]
+    old: Modelled, new: Modelled, in_old: Checkpoint, in_new: Checkpoint, included: Collection[str]
 ) -> dict[str, str]:
     """OLD's key for each of NEW's keys that both models know.
 
@@ -46,7 +46,7 @@ def match(
     return keys
 
 
-def set_aside(metas: tuple[MetaModel, MetaModel], keys: Mapping[str, str], external: Collection[str]) -> Iterator[str]:
+def set_aside(metas: tuple[Modelled, Modelled], keys: Mapping[str, str], external: Collection[str]) -> Iterator[str]:
     """Leave out the linears that only one of the models has, because the other ties them; yields a sentence each."""
     old, new = metas
     read_only = {keys[key] for key in external if key in keys}
@@ -61,7 +61,7 @@ def set_aside(metas: tuple[MetaModel, MetaModel], keys: Mapping[str, str], exter
             yield f"{shortened(alone)}: a weight of its own in {role} and tied in {other}, so OUT has what NEW has."
 
 
-def _check_stored_alike(old: MetaModel, new: MetaModel) -> None:
+def _check_stored_alike(old: Modelled, new: Modelled) -> None:
     """Raise CheckpointError for a parameter that OLD makes of other tensors than NEW, such as of single experts."""
     made: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     slots = [{slot: key for key, slot in meta.slots.items()} for meta in (old, new)]

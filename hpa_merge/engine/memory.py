@@ -27,7 +27,7 @@ from hpa_merge.engine.plan import Plan
 from hpa_merge.engine.request import Limits
 from hpa_merge.engine.sources import CalibrationSet
 from hpa_merge.errors import ConfigError, ResourceError
-from hpa_merge.model import Unit
+from hpa_merge.outline import Outline, Unit
 
 __all__ = ["Memory", "allot", "explaining", "hessian_bytes"]
 
@@ -83,7 +83,7 @@ def allot(
     Raises:
         ConfigError: no way stays within them.
     """
-    device = plan.new.device
+    device = plan.device
     cuda, queues, refusal = device.type == "cuda", 2 + len(plan.outs), ""
     base = peak_host_bytes() + LIBRARIES
     base += sum(value.nbytes for each in sets for sample in each.run.inputs for value in sample.values())
@@ -152,8 +152,8 @@ def _work(
     """
     configs = [out.config for out in plan.outs]
     tokens = [each.run.tokens if each.runs else 0 for each in sets]
-    itemsize = plan.new.model.dtype.itemsize
-    hidden = getattr(plan.new.model.config.get_text_config(), "hidden_size", 0)
+    itemsize = plan.new.itemsize
+    hidden = plan.new.hidden_size
     running = [each.run.own_tokens if each.runs else 0 for each in sets]
     states = HELD_STATES * sum(running, sum(each.run.other_tokens for each in sets)) * hidden * itemsize
     leaf, ranks = max(each.run.leaf_share for each in sets), sets[0].run.ranks
@@ -184,7 +184,7 @@ def _work(
         factored = max((_factored(count, c, 4) for count, c in (*pooled, *((n, c) for _, c, n in inputs))), default=0)
         grown = any(pair.shared_rows is not None for pair in pairs)  # the rows of such a head are put together again
         fused = max((math.prod(shape) * itemsize for shape in stored), default=0) * (2 if grown else 1)
-        weights = plan.old.nbytes(unit) + plan.new.nbytes(unit) if any(each.runs for each in sets) else 2 * fused
+        weights = _bytes_of(plan, unit) if any(each.runs for each in sets) else 2 * fused
         slices = [shape for pair, shape in zip(pairs, stored, strict=True) if pair.new.part is not None]
         stacks = len(configs) * max((math.prod(shape) * itemsize for shape in slices), default=0)  # one for each OUT
         together = [*gathered, max(gathered, default=0)]  # Hessians that are written stay until the unit is done
@@ -209,11 +209,18 @@ def _work(
     return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)
 
 
+def _bytes_of(plan: Plan, unit: Unit) -> int:
+    """What a unit takes in both models."""
+    assert not isinstance(plan.old, Outline)  # samples run
+    assert not isinstance(plan.new, Outline)
+    return plan.old.nbytes(unit) + plan.new.nbytes(unit)
+
+
 def _held(
     plan: Plan, new: Checkpoint, tokens: Sequence[int], returning: Collection[Unit], leaf: float
 ) -> tuple[int, int]:
     """Bytes of the curvatures that are held while other units run, and of their tokens."""
-    itemsize = plan.new.model.dtype.itemsize
+    itemsize = plan.new.itemsize
     gathered = kept = 0
     for pair in plan.pairs:
         visits = len(pair.new.uses) * (2 if pair.new.last in returning else 1)  # they are not known before the run
@@ -295,7 +302,7 @@ def hessian_bytes(plan: Plan, new: Checkpoint, sets: Sequence[CalibrationSet]) -
 
     Linears that read the same input share one, and only the samples show which do: each is counted here.
     """
-    itemsize, total = plan.new.model.dtype.itemsize, 0
+    itemsize, total = plan.new.itemsize, 0
     for pair in plan.pairs:
         columns = pair.new.shape(new.tensors[pair.new.key].shape)[1]
         times = pair.new.routed * (2 if pair.new.pool else 1)  # an expert's own, or its pool's

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 
@@ -17,9 +17,11 @@ from hpa_merge.core.gathered import Packed
 from hpa_merge.core.leaves import Place, added
 from hpa_merge.engine.owners import Input
 from hpa_merge.engine.unit_statistics import is_pooled
-from hpa_merge.model import ActivationHooks, LinearTensor
-from hpa_merge.model.hooks import Readers
+from hpa_merge.outline import LinearTensor, Readers
 from hpa_merge.ranks import Group, Parcel
+
+if TYPE_CHECKING:
+    from hpa_merge.model import ActivationHooks
 
 __all__ = ["Observations"]
 
@@ -44,7 +46,7 @@ class Observations:
     lost: frozenset[str]
 
     @classmethod
-    def of_all(cls, group: Group, hooks: ActivationHooks) -> "Observations":
+    def of_all(cls, group: Group, hooks: "ActivationHooks") -> "Observations":
         """What the hooks of every rank have seen; raises as :meth:`Group.gather`."""
         own = {
             readers: {place: replace(packed, content=None) for place, packed in leaves.items()}
@@ -71,7 +73,7 @@ class Observations:
         return {readers for part in self._parts(linear, min_expert_tokens) for readers in part}
 
     def deliver(
-        self, group: Group, hooks: ActivationHooks, receivers: Mapping[Readers, Sequence[int]], device: torch.device
+        self, group: Group, hooks: "ActivationHooks", receivers: Mapping[Readers, Sequence[int]], device: torch.device
     ) -> None:
         """Give the hooks of each rank what it needs of all ranks; raises as :meth:`Group.gather`.
 

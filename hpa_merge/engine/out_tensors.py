@@ -1,20 +1,20 @@
 """How the weights of an OUT become the tensors of its files: as a whole checkpoint, or as an adapter on OLD."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from torch import Tensor
 
 from hpa_merge.checkpoint import AsyncWriter, Checkpoint, CheckpointWriter
 from hpa_merge.core import all_finite
-from hpa_merge.engine.adapter_form import AdapterForm
-from hpa_merge.engine.adapter_tensors import AdapterTensors
 from hpa_merge.engine.linear import MergedLinear
 from hpa_merge.engine.remaining import Remaining
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import NumericalError
-from hpa_merge.inputs.applied import applied
-from hpa_merge.model import LinearTensor
+from hpa_merge.outline import LinearTensor
+
+if TYPE_CHECKING:  # with transformers
+    from hpa_merge.engine.adapter_form import AdapterForm
 
 __all__ = ["AdapterOut", "OutTensors", "WholeTensors"]
 
@@ -113,12 +113,14 @@ class AdapterOut:
     """The tensors of an adapter on OLD."""
 
     def __init__(
-        self, form: AdapterForm, keys: Iterable[str], writer: CheckpointWriter, queue: AsyncWriter, old: Checkpoint
+        self, form: "AdapterForm", keys: Iterable[str], writer: CheckpointWriter, queue: AsyncWriter, old: Checkpoint
     ) -> None:
         """Write ``keys``, which are all that OUT lacks, or none."""
         self._form, self._writer, self._async, self._old = form, writer, queue, old
         left = set(keys)
         done = [part.name for part in form.parts if part.name not in left]
+        from hpa_merge.engine.adapter_tensors import AdapterTensors
+
         self._made = AdapterTensors(form, done, queue.write)
         self._applied: Callable[[str], Tensor] | None = None
         self._last: tuple[str, Tensor] | None = None
@@ -141,6 +143,8 @@ class AdapterOut:
     def piece(self, name: str, begin: int, count: int) -> Tensor:
         """Of OLD with the adapter; the last tensor is kept."""
         if self._applied is None:
+            from hpa_merge.inputs.applied import applied
+
             self._applied = applied(self._form.layout, self._old, self._read)
         if self._last is None or self._last[0] != name:
             self._last = name, self._applied(name).reshape(-1)

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
 from hpa_merge.checkpoint import AsyncWriter, CheckpointWriter
 from hpa_merge.checkpoint.joining import Rank
-from hpa_merge.engine.adapter_form import AdapterForm
 from hpa_merge.engine.components import component_records
 from hpa_merge.engine.drift import drift_of
 from hpa_merge.engine.fingerprint import digest
@@ -30,10 +29,13 @@ from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.errors import OutputError
 from hpa_merge.files.names import CARD, REPORT
-from hpa_merge.model import Unit
+from hpa_merge.outline import Unit
 from hpa_merge.report.facts import far_notes
 from hpa_merge.report.records import LinearRecord, RoutingRecord, RunRecord
 from hpa_merge.report.schema import MergeReport, linear_of, routing_of
+
+if TYPE_CHECKING:  # with transformers
+    from hpa_merge.engine.adapter_form import AdapterForm
 
 __all__ = ["MergeOutput"]
 
@@ -50,7 +52,7 @@ class MergeOutput:
     unreached = ": add samples that reach it, or choose --uncalibrated new or old."
 
     def __init__(
-        self, request: MergeRequest, prepared: Prepared, out: Path, plan: OutPlan, form: AdapterForm | None
+        self, request: MergeRequest, prepared: Prepared, out: Path, plan: OutPlan, form: "AdapterForm | None"
     ) -> None:
         """Begin OUT, or resume it.
 
@@ -244,6 +246,7 @@ class MergeOutput:
                 finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
                 machine=describe(prepared.device),
                 out=str(self._out),
+                given=self._request.given,
             ),
             history=history,
             drift=drift,

@@ -4,8 +4,6 @@ Reads the two checkpoints' configurations and headers; of the weights, only thos
 saved twice all the same.
 """
 
-import contextlib
-import inspect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,21 +11,20 @@ from typing import final
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.config import HPAConfig
 from hpa_merge.counting import counted
-from hpa_merge.custom_code.failing import blaming
-from hpa_merge.custom_code.running import is_own
 from hpa_merge.engine.code import check_code
 from hpa_merge.engine.components import check_policies, find_from_old, is_chosen, is_included
 from hpa_merge.engine.matching import match, set_aside
+from hpa_merge.engine.modelled import Modelled
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.inputs.vocabulary import check_order
-from hpa_merge.model import LinearTensor, MetaModel, Unit
-from hpa_merge.model.architecture import is_headless
+from hpa_merge.outline import LinearTensor, Unit
 from hpa_merge.report.words import shortened
+
+__all__ = ["LinearPair", "OutPlan", "Plan", "make_plan", "plan_of"]
 
 EXPERT, OTHER = "expert", "convolution or other"
 """Kinds of weights that no rule merges."""
@@ -86,9 +83,11 @@ class OutPlan:
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Two checkpoints that fit each other, as meta models, and what is made from them.
+    """Two checkpoints that fit each other, and what is made from them.
 
     Attributes:
+        old, new: their meta models or, if no sample runs, what a statistics file keeps of these.
+        device: where the arithmetic runs.
         linears: all linears, by the unit that they are merged with.
         passed: linears that a unit uses and that a later unit uses too, by unit.
         outs: what will be in each OUT, in the order of the configurations.
@@ -97,8 +96,9 @@ class Plan:
         notes: what the user should know of the two, a sentence each.
     """
 
-    old: MetaModel
-    new: MetaModel
+    old: Modelled
+    new: Modelled
+    device: torch.device
     linears: dict[Unit, tuple[LinearPair, ...]]
     passed: dict[Unit, tuple[LinearPair, ...]]
     outs: tuple[OutPlan, ...]
@@ -108,7 +108,7 @@ class Plan:
     @property
     def architecture(self) -> str:
         """Class name of the model."""
-        return type(self.new.model).__name__
+        return self.new.architecture
 
     @property
     def only(self) -> OutPlan:
@@ -133,9 +133,22 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
         CheckpointError: they are not the same model before and after tuning; names the first difference.
         ConfigError: the options of one OUT leave no linear to adapt, or contradict each other or the model.
     """
+    from hpa_merge.engine.meta_models import check_inputs, meta_models  # with transformers
+
     check_code(old, new)
-    metas = _meta_models(old, new, device)
+    metas = meta_models(old, new, device)
     check_inputs(metas[1])
+    return plan_of(metas, old, new, configs, device)
+
+
+def plan_of(
+    metas: tuple[Modelled, Modelled],
+    old: Checkpoint,
+    new: Checkpoint,
+    configs: Sequence[HPAConfig],
+    device: torch.device,
+) -> Plan:
+    """As :func:`make_plan`, of models that are known."""
     components, own = metas[1].components, new.tensors.keys() - new.external
     included = [
         {key for key in own if is_included(config, key, components.get(key), router=key in metas[1].router_keys)}
@@ -171,6 +184,7 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     return Plan(
         old=metas[0],
         new=metas[1],
+        device=device,
         linears={unit: tuple(linears[unit]) for unit in metas[1].units if unit in linears},
         passed={unit: tuple(pairs) for unit, pairs in passed.items()},
         outs=outs,
@@ -188,68 +202,8 @@ def make_plan(old: Checkpoint, new: Checkpoint, configs: Sequence[HPAConfig], de
     )
 
 
-def _meta_models(old: Checkpoint, new: Checkpoint, device: torch.device) -> tuple[MetaModel, MetaModel]:
-    """The models of both checkpoints, of one class: if one was saved without its head, of the class without it.
-
-    Raises:
-        CheckpointError: there is no such class.
-    """
-    roles = [(old, ()), (new, new.external)]
-    metas = [meta_model(checkpoint, device, external) for checkpoint, external in roles]
-    classes = [type(meta.model) for meta in metas]
-    if classes[0] is not classes[1] and not _are_own(classes):
-        for at, (checkpoint, external) in enumerate(roles):
-            if type(metas[0].model.config) is type(metas[1].model.config):
-                with contextlib.suppress(CheckpointError):
-                    metas[at] = meta_model(checkpoint, device, external, classes[1 - at])
-                    break
-        else:
-            whole, text = metas[0].model.config, metas[0].model.config.get_text_config()
-            remedy = (
-                ", its text model alone: load NEW's weights into OLD's text model, and save that as NEW"
-                if text is not whole and type(text) is type(metas[1].model.config)
-                else ": give the checkpoints before and after tuning of one model"
-            )
-            raise CheckpointError(f"OLD is a {classes[0].__name__} and NEW is a {classes[1].__name__}{remedy}.")
-    return metas[0], metas[1]
-
-
-def _are_own(classes: Sequence[type]) -> bool:
-    """Whether the classes are one class of code that both checkpoints bring, and that is imported for each of them."""
-    return len({each.__qualname__ for each in classes}) == 1 and all(map(is_own, classes))
-
-
-def meta_model(
-    checkpoint: Checkpoint,
-    device: torch.device,
-    external: Collection[str] = (),
-    architecture: type[PreTrainedModel] | None = None,
-) -> MetaModel:
-    """The model of a checkpoint, without its weights.
-
-    Args:
-        external: its tensors that lie in another folder.
-        architecture: its class; None for the one that the checkpoint asks for.
-
-    Raises:
-        CheckpointError: its config.json and its tensors make none.
-    """
-    header = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-
-    def same(first: str, second: str) -> bool:
-        if checkpoint.tensors[first].shape != checkpoint.tensors[second].shape:
-            return False
-        pieces = zip(checkpoint.pieces(first), checkpoint.pieces(second), strict=False)
-        return all(torch.equal(a, b.to(a.dtype)) for a, b in pieces)
-
-    code = checkpoint.code
-    with checkpoint.side_folder() as folder, blaming(code, checkpoint.role):
-        where = (folder, header, checkpoint.role, device, checkpoint.tower, external)
-        return MetaModel(*where, architecture, same, code)
-
-
 def _plan_out(
-    metas: tuple[MetaModel, MetaModel],
+    metas: tuple[Modelled, Modelled],
     old: Checkpoint,
     new: Checkpoint,
     matched: Mapping[str, str],
@@ -280,30 +234,14 @@ def _plan_out(
     )
 
 
-def check_inputs(meta: MetaModel) -> None:
-    """Raise CheckpointError if the model cannot take calibration samples, which are texts with or without media."""
-    model = meta.model
-    name, taken = type(model).__name__, inspect.signature(model.forward).parameters
-    if "input_ids" not in taken:
-        raise CheckpointError(
-            f"{name} takes {next(iter(taken))}, and calibration samples are texts, with or without images: "
-            "only models that read text can be merged."
-        )
-    if model.config.is_encoder_decoder and meta.decoder_start is None:
-        raise CheckpointError(
-            f"{name} is an encoder-decoder, and neither config.json nor generation_config.json has its "
-            "decoder_start_token_id: add it to one of them."
-        )
-
-
-def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint) -> Iterator[str]:
+def _notes(metas: tuple[Modelled, Modelled], old: Checkpoint, new: Checkpoint) -> Iterator[str]:
     """What the user should know of the classes and of the tensors that belong to no module, a sentence each."""
-    name = type(metas[1].model).__name__
+    name = metas[1].architecture
     for checkpoint in (old, new):
         named = (checkpoint.config.get("architectures") or ["no class"])[0]
         if named != name and checkpoint.tower is None:
             yield f"{checkpoint.role}'s config.json names {named} in architectures; it was read as a {name}."
-    if is_headless(metas[1].model):
+    if metas[1].headless:
         yield f"{name} has no head, so OUT has none: load it with AutoModel, as other classes make a head at random."
     unknown = [set(meta.unknown) for meta in metas]
     if gone := sorted(unknown[0] - unknown[1]):
@@ -314,7 +252,7 @@ def _notes(metas: tuple[MetaModel, MetaModel], old: Checkpoint, new: Checkpoint)
         yield f"Only NEW has {shortened(come)}, which {name} does not have: OUT has NEW's."
 
 
-def _kinds(meta: MetaModel, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
+def _kinds(meta: Modelled, checkpoint: Checkpoint, from_old: Collection[str], config: HPAConfig) -> dict[str, str]:
     """The kind of each tensor that is not an adaptable linear and comes from NEW, by name."""
     kinds: dict[str, str] = {}
     routers = {linear.key for linear in meta.linears.values() if linear.router and config.routers != "merge"}

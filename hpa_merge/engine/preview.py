@@ -7,13 +7,13 @@ from pathlib import Path
 
 from hpa_merge.checkpoint import Checkpoint, needed_bytes
 from hpa_merge.engine.components import component_records
-from hpa_merge.engine.hessian_files import folder_of
 from hpa_merge.engine.memory import hessian_bytes
 from hpa_merge.engine.plan import LinearPair, OutPlan
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.setup import Prepared, prepare
+from hpa_merge.engine.statistics_place import folder_of
 from hpa_merge.methods.applying import differ
-from hpa_merge.model import Unit
+from hpa_merge.outline import Unit
 from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan

@@ -7,7 +7,7 @@ from torch import Tensor
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.plan import LinearPair
 from hpa_merge.methods.applying import Adapted
-from hpa_merge.model import Unit
+from hpa_merge.outline import Unit
 from hpa_merge.report.packing import pack_columns, saliency_cells
 from hpa_merge.report.records import LinearRecord, Outcome
 from hpa_merge.report.saliency import pack_cells

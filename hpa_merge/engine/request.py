@@ -166,6 +166,24 @@ class MergeRequest:
         )
 
     @property
+    def given(self) -> dict[str, tuple[str, ...]]:
+        """What the merges are given besides models, samples and options, by the option of the command line."""
+        named = {
+            "image_folder": self.image_folder,
+            "vision_tower": self.vision_tower,
+            "first": self.first,
+            "stats": self.stats,
+            "max_memory": self.limits.device,
+            "max_host_memory": self.limits.host,
+        }
+        texts = {
+            name: tuple(map(str, value if isinstance(value, tuple) else (value,)))
+            for name, value in named.items()
+            if value
+        }
+        return texts | ({"stats_hessians": ()} if self.stats_hessians else {})
+
+    @property
     def calibration(self) -> CalibrationOptions:
         """The options of the calibration run, which are the same in all OUTs.
 

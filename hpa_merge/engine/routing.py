@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import final
 
-from hpa_merge.model import Choices
+from hpa_merge.outline import Choices
 from hpa_merge.ranks import Group
 from hpa_merge.report.records import RoutingRecord
 

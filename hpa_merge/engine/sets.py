@@ -13,7 +13,7 @@ from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.records import DataSource, Purpose, Sample
 from hpa_merge.records.sampling import SampleSet, read_samples
 
-__all__ = ["GivenSet", "Sets", "draw", "locate_sets", "read_sets"]
+__all__ = ["PURPOSES", "GivenSet", "Sets", "draw", "locate_sets", "read_sets"]
 
 PURPOSES: tuple[Purpose, Purpose] = ("safety", "task")
 

@@ -6,37 +6,44 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import torch
 
 from hpa_merge.checkpoint import Checkpoint, begun_with, check_outputs, check_side_files, needed_bytes
 from hpa_merge.checkpoint.output import Places
 from hpa_merge.config import CalibrationOptions, HPAConfig
-from hpa_merge.engine.adapter_form import AdapterForm, plan_adapter
-from hpa_merge.engine.calibration_run import CalibrationRun
+from hpa_merge.engine.beginnings import Beginning
 from hpa_merge.engine.code import code_notes
-from hpa_merge.engine.encoding import encoding
 from hpa_merge.engine.fingerprint import digest, fingerprint, of_statistics
 from hpa_merge.engine.inputs import MergeInputs, open_inputs
 from hpa_merge.engine.machine import resolve_device
 from hpa_merge.engine.memory import Memory, allot, hessian_bytes
-from hpa_merge.engine.plan import LinearPair, Plan, make_plan
+from hpa_merge.engine.plan import LinearPair, OutPlan, Plan
+from hpa_merge.engine.recorded import beginning_of, recorded
+from hpa_merge.engine.recorded_run import RecordedRun
 from hpa_merge.engine.request import Limits, MergeRequest
 from hpa_merge.engine.same_run import check_same, what_runs
-from hpa_merge.engine.sets import read_sets
-from hpa_merge.engine.sources import CalibrationSet
+from hpa_merge.engine.sets import GivenSet, read_sets
+from hpa_merge.engine.sources import CalibrationSet, computed
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
-from hpa_merge.engine.statistics_file import check_place, read_statistics
-from hpa_merge.engine.weights import Weights
+from hpa_merge.engine.statistics_file import read_statistics
+from hpa_merge.engine.statistics_place import check_place
 from hpa_merge.errors import CheckpointError, StatisticsError
-from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.outline import LinearTensor, Unit
 from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
 
+if TYPE_CHECKING:  # with transformers
+    from hpa_merge.engine.adapter_form import AdapterForm
+    from hpa_merge.engine.calibration_run import CalibrationRun
+
 __all__ = ["Prepared", "plan_merge", "prepare"]
+
+Runs: TypeAlias = "Sequence[CalibrationRun] | Sequence[RecordedRun]"
+"""Of OLD with the safety samples, and of NEW with the task samples."""
 
 COMPUTED = "computed"
 """Replaces the digest of statistics that the run computes instead of reading them from a file."""
@@ -56,6 +63,7 @@ class Prepared:
         limits: of memory.
         keeping: whether Hessians are kept next to the statistics file.
         forms: for each OUT, its plan as an adapter; None for a whole checkpoint.
+        beginning: what a statistics file keeps of how this run began; None where it keeps nothing.
         routing: the routing drift, if all statistics come from a file.
         finished: the reports of OUTs that are complete and stay unchanged.
         returning: the units that samples come back to after others have run; they are merged at the end.
@@ -69,7 +77,8 @@ class Prepared:
     statistics_notes: tuple[str, ...]
     limits: Limits
     keeping: bool
-    forms: tuple[AdapterForm | None, ...]
+    forms: "tuple[AdapterForm | None, ...]"
+    beginning: Beginning | None = None
     routing: tuple[RoutingRecord, ...] = ()
     finished: Mapping[Path, MergeReport] = field(default_factory=dict)
     returning: frozenset[Unit] = frozenset()
@@ -87,7 +96,7 @@ class Prepared:
     @property
     def device(self) -> torch.device:
         """Where the arithmetic runs."""
-        return self.plan.new.device
+        return self.plan.device
 
     @property
     def steps(self) -> int:
@@ -193,42 +202,64 @@ def plan_merge(
     """Encode the samples, plan every OUT, read the statistics file, and allot the memory; errors as :func:`prepare`."""
     if request.stats is not None:
         check_place(request.stats, (*inputs.guarded.folders, *inputs.guarded.files), list(request.outs))
-    config, configs = request.calibration, list(request.outs.values())
-    old, new = inputs.read
     on_progress("reading the samples", 0, 1)
-    safety, task = read_sets(request, inputs.sets)
-    device = resolve_device(config.device)
+    given = read_sets(request, inputs.sets)
+    device = resolve_device(request.calibration.device)
     group = group or Group.alone()
     check_same(group, what_runs(request, inputs, device))
-    with (
-        encoding(old, safety.samples, "safety", config, show, group) as safety_in,
-        encoding(new, task.samples, "task", config, show, group) as task_in,
-    ):
+    prepared = None
+    if show == 0 and group.size == 1:
         on_progress("planning", 0, 1)
-        plan = make_plan(old, new, configs, device)
-        runs = (
-            CalibrationRun("safety", Weights(old, device, group), plan.old, safety_in, config, on_progress),
-            CalibrationRun("task", Weights(new, device, group), plan.new, task_in, config, on_progress),
-        )
-    keys = (
-        _key(runs[0], old, plan, [pair.old for pair in plan.pairs], config),
-        _key(runs[1], new, plan, [pair.new for pair in plan.pairs], config),
-    )
-    known, routing, notes = _known(request, keys, device)
-    sets = (
-        CalibrationSet(safety, runs[0], keys[0], known.get("safety")),
-        CalibrationSet(task, runs[1], keys[1], known.get("task")),
-    )
-    if plan.new.routers and all(each.runs for each in sets):
-        runs[0].compare(runs[1])
-        runs[1].compare(runs[0])
+        if (found := recorded(request, inputs, given, device, group)) is not None:
+            prepared = _prepared(request, inputs, given, *found, group)
+    if prepared is None:
+        from hpa_merge.engine.sampling import sampled  # with transformers
+
+        plan, runs = sampled(request, inputs, given, device, group, show, on_progress)
+        beginning = beginning_of(request, inputs, given, plan, runs) if request.stats is not None else None
+        prepared = _prepared(request, inputs, given, plan, runs, group, beginning)
+        assert prepared is not None
+    return prepared
+
+
+def _prepared(
+    request: MergeRequest,
+    inputs: MergeInputs,
+    given: tuple[GivenSet, GivenSet],
+    plan: Plan,
+    runs: Runs,
+    group: Group,
+    beginning: Beginning | None = None,
+) -> Prepared | None:
+    """The merge of these runs; None if they only record earlier ones, and the statistics do not fit."""
+    config = request.calibration
+    linears = ([pair.old for pair in plan.pairs], [pair.new for pair in plan.pairs])
+    keys = [_key(runs[at], inputs.read[at], plan, linears[at], config) for at in (0, 1)]
+    known, routing, notes = _known(request, keys, plan.device)
+    if isinstance(runs[0], RecordedRun) and len(known) < len(runs):
+        return None
+    either: list[CalibrationRun | RecordedRun] = [*runs]
+    safety = CalibrationSet(given[0], either[0], keys[0], known.get("safety"))
+    task = CalibrationSet(given[1], either[1], keys[1], known.get("task"))
+    sets = safety, task
+    if plan.new.routers and safety.runs and task.runs:
+        computed(runs[0]).compare(computed(runs[1]))
+        computed(runs[1]).compare(computed(runs[0]))
     memory = allot(plan, inputs.read, sets, request.limits, keeping=request.stats_hessians)
-    forms = tuple(plan_adapter(new, plan, out) if out.config.output_format == "adapter" else None for out in plan.outs)
+    forms = tuple(_form(inputs.new, plan, out) for out in plan.outs)
     for form in filter(None, forms):
         check_side_files(form.layout)
-    return Prepared(
-        inputs, plan, sets, memory, notes, request.limits, request.stats_hessians, forms, routing, group=group
-    )
+    limits, keeping = request.limits, request.stats_hessians
+    return Prepared(inputs, plan, sets, memory, notes, limits, keeping, forms, beginning, routing, group=group)
+
+
+def _form(new: Checkpoint, plan: Plan, out: OutPlan) -> "AdapterForm | None":
+    """The plan of an OUT that is an adapter; None for a whole checkpoint."""
+    if out.config.output_format != "adapter":
+        return None
+    from hpa_merge.engine.adapter_form import plan_adapter
+
+    return plan_adapter(new, plan, out)
 
 
 def _needed(inputs: MergeInputs, configs: Iterable[HPAConfig]) -> int:
@@ -239,7 +270,11 @@ def _needed(inputs: MergeInputs, configs: Iterable[HPAConfig]) -> int:
 
 
 def _key(
-    run: CalibrationRun, checkpoint: Checkpoint, plan: Plan, linears: Sequence[LinearTensor], config: CalibrationOptions
+    run: "CalibrationRun | RecordedRun",
+    checkpoint: Checkpoint,
+    plan: Plan,
+    linears: Sequence[LinearTensor],
+    config: CalibrationOptions,
 ) -> StatisticsKey:
     """What the statistics of ``linears``, all linears of the checkpoint, depend on."""
     floor = config.min_expert_tokens if any(linear.pool for linear in linears) else None
@@ -249,7 +284,7 @@ def _key(
         {linear.name: linear.shape(checkpoint.tensors[linear.key].shape)[1] for linear in linears},
         {linear.name: linear.last.name for linear in linears},
         [unit.name for unit in plan.new.units],
-        str(plan.new.device),
+        str(plan.device),
     )
 
 

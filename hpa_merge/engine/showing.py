@@ -9,7 +9,7 @@ import torch
 from hpa_merge.calibration import SampleSet
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.engine.encoding import encoding
-from hpa_merge.engine.plan import check_inputs, meta_model
+from hpa_merge.engine.meta_models import check_inputs, meta_model
 from hpa_merge.inputs.models import open_model
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.inputs.tower import with_tower

@@ -6,20 +6,23 @@ The loop treats both alike, and the result does not depend on which it is.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from torch import Tensor
 
-from hpa_merge.engine.calibration_run import CalibrationRun
 from hpa_merge.engine.owners import Input
+from hpa_merge.engine.recorded_run import RecordedRun
 from hpa_merge.engine.routing import Chosen
 from hpa_merge.engine.sets import GivenSet
 from hpa_merge.engine.statistics import ModelStatistics, Statistics, StatisticsKey
 from hpa_merge.engine.weights import Read, Weights
-from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.outline import LinearTensor, Unit
 from hpa_merge.report.records import CalibrationRecord, PartRecord
 
-__all__ = ["CalibrationSet", "Replay", "StatisticsSource"]
+if TYPE_CHECKING:  # with transformers
+    from hpa_merge.engine.calibration_run import CalibrationRun
+
+__all__ = ["CalibrationSet", "Replay", "StatisticsSource", "computed"]
 
 
 class StatisticsSource(Protocol):
@@ -80,13 +83,13 @@ class CalibrationSet:
 
     Attributes:
         given: the samples and where they come from; empty if no method needs the set.
-        run: the samples and the model, not started yet.
+        run: the samples and the model, not started yet; or what is known of both if no sample runs.
         key: what the statistics of the set depend on.
         known: the statistics, if they come from a file.
     """
 
     given: GivenSet
-    run: CalibrationRun
+    run: "CalibrationRun | RecordedRun"
     key: StatisticsKey
     known: ModelStatistics | None
 
@@ -108,6 +111,12 @@ class CalibrationSet:
     def runs(self) -> bool:
         """Whether the samples have to run."""
         return self.known is None and bool(self.run.used)
+
+
+def computed(run: "CalibrationRun | RecordedRun") -> "CalibrationRun":
+    """A run whose samples run."""
+    assert not isinstance(run, RecordedRun)
+    return run
 
 
 @final

@@ -20,7 +20,7 @@ from hpa_merge.config import HPAConfig
 from hpa_merge.core import Hessian, InverseHessian
 from hpa_merge.engine.hessian_files import HessianFiles
 from hpa_merge.methods.applying import Curved
-from hpa_merge.model import LinearTensor, Unit
+from hpa_merge.outline import LinearTensor, Unit
 
 __all__ = ["LinearStatistics", "ModelStatistics", "Statistics", "StatisticsKey"]
 

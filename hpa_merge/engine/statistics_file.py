@@ -1,7 +1,6 @@
 """The file that stores column statistics, so that a merge with other options runs no sample."""
 
 import json
-import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,52 +9,17 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from hpa_merge.checkpoint.output import Places
-from hpa_merge.engine.hessian_files import HessianFiles, folder_of, remove_others
+from hpa_merge.engine.beginnings import BEGINNING, Beginning
+from hpa_merge.engine.hessian_files import HessianFiles, remove_others
 from hpa_merge.engine.statistics import ModelStatistics, StatisticsKey
-from hpa_merge.errors import OutputError, StatisticsError
-from hpa_merge.files.disk import inside, write_whole
+from hpa_merge.engine.statistics_place import DAMAGED
+from hpa_merge.errors import OutputError
+from hpa_merge.files.disk import write_whole
 from hpa_merge.files.statistics import FORMAT, MARK, open_statistics, telling_damage
 from hpa_merge.report.records import RoutingRecord
 from hpa_merge.report.schema import routing_of
 
-__all__ = ["check_place", "hessian_files", "read_statistics", "write_statistics"]
-
-
-def check_place(path: Path, inputs: Sequence[Path], outs: Sequence[Path]) -> None:
-    """Check that the file may lie there; nothing is created.
-
-    Raises:
-        StatisticsError: it would lie in OLD, NEW or an OUT, or in a folder that does not exist or cannot be written to;
-            something else is in the place of the folder of its Hessians.
-    """
-    ours, folder = path.resolve(), folder_of(path)
-    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-        raise StatisticsError(
-            f"the Hessians of the statistics {path} go into the folder {folder}, and something else is in its place: "
-            "choose another path."
-        )
-    if (found := inside(path, inputs) or inside(folder, inputs)) is not None:
-        raise StatisticsError(
-            f"the statistics {path} would lie in the input {found}, and inputs are never written to: "
-            "choose a path outside of it."
-        )
-    for out in outs:
-        places = Places.of(out)
-        if (found := inside(path, (places.out, places.partial, places.journal, places.replaced))) is not None:
-            raise StatisticsError(
-                f"the statistics {path} would lie in {found}, which belongs to OUT: choose a path outside of it."
-            )
-    if not ours.parent.is_dir():
-        raise StatisticsError(
-            f"the statistics {path} cannot be written, because the folder {path.absolute().parent} does not exist: "
-            "create it first."
-        )
-    if not os.path.lexists(path) and not os.access(ours.parent, os.W_OK | os.X_OK):
-        raise StatisticsError(
-            f"the statistics {path} cannot be written, because you may not write to {path.absolute().parent}: "
-            "choose another place."
-        )
+__all__ = ["hessian_files", "read_statistics", "write_statistics"]
 
 
 def read_statistics(
@@ -83,7 +47,7 @@ def read_statistics(
     found: dict[str, ModelStatistics] = {}
     routing: tuple[RoutingRecord, ...] = ()
     notes = []
-    with telling_damage(path, ", and nothing else is overwritten: give another path, or delete the file."):
+    with telling_damage(path, DAMAGED):
         if not path.exists():
             return {}, (), ()
         with open_statistics(path, "pt") as (handle, described):
@@ -117,11 +81,17 @@ def hessian_files(path: Path, key: StatisticsKey, device: torch.device) -> Hessi
     return HessianFiles(path, key.purpose, key.fingerprint, key.columns, device)
 
 
-def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing: Iterable[RoutingRecord] = ()) -> None:
+def write_statistics(
+    path: Path,
+    statistics: Sequence[ModelStatistics],
+    routing: Iterable[RoutingRecord] = (),
+    beginning: Beginning | None = None,
+) -> None:
     """Write the file at ``path``; after an error it is unchanged. Hessians that no longer belong to it are deleted.
 
     Args:
         routing: the routing drift between the two models of the statistics.
+        beginning: what spares a later run the models and the encoding, if there is such.
 
     Raises:
         OutputError: the disk is full or refuses.
@@ -129,6 +99,7 @@ def write_statistics(path: Path, statistics: Sequence[ModelStatistics], routing:
     mixtures = [asdict(record) for record in routing]
     content: dict[str, Any] = {"format": FORMAT, **({"routing": mixtures} if mixtures else {})}
     content |= {each.purpose: each.description() for each in statistics}
+    content |= {} if beginning is None else {BEGINNING: beginning.description()}
     tensors = {name: vector for each in statistics for name, vector in each.tensors().items()}
     try:
         write_whole(path, save(tensors, {MARK: json.dumps(content)}), through=True)

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from hpa_merge.calibration import Encoded, SampleSet
-from hpa_merge.ranks import Group
 from hpa_merge.records import Media, Sample, Turn
+from hpa_merge.records.sampling import SampleSet
 from hpa_merge.report.records import CalibrationRecord
+
+if TYPE_CHECKING:
+    from hpa_merge.calibration import Encoded
+    from hpa_merge.ranks import Group
 
 __all__ = ["Tally"]
 
@@ -43,7 +46,7 @@ class Tally:
         """Count a sample that is not used."""
         self._dropped[why] += 1
 
-    def take(self, sample: Sample, made: Encoded) -> None:
+    def take(self, sample: Sample, made: "Encoded") -> None:
         """Count a sample that is used; what a decoder reads apart from the encoder counts as tokens too."""
         names = ("input_ids", "decoder_input_ids")
         self._counts["samples"] += 1
@@ -58,7 +61,7 @@ class Tally:
         for note in made.notes:
             self._noted.setdefault(note, []).append(sample.source)
 
-    def join(self, group: Group) -> None:
+    def join(self, group: "Group") -> None:
         """Count what every rank has counted, as one process would; raises as :meth:`Group.gather`."""
         own = (self.template, self.shapes, self._counts, self._seconds, self._dropped, self._noted)
         templates, shapes, counts, seconds, dropped, noted = zip(*group.gather(own), strict=True)
@@ -67,6 +70,33 @@ class Tally:
         self._seconds, self._noted = sum(seconds), {}
         for note, sources in (item for each in noted for item in each.items()):
             self._noted.setdefault(note, []).extend(sources)
+
+    def state(self) -> dict[str, Any]:
+        """What was counted, in JSON types; :meth:`restored` is the inverse."""
+        return {
+            "template": self.template,
+            "shapes": dict(self.shapes),
+            "counts": dict(self._counts),
+            "seconds": self._seconds,
+            "dropped": dict(self._dropped),
+            "noted": self._noted,
+        }
+
+    @classmethod
+    def restored(cls, purpose: str, given: SampleSet, state: dict[str, Any]) -> "Tally":
+        """The tally of the same samples in an earlier run.
+
+        Raises:
+            KeyError, TypeError, ValueError: :meth:`state` does not give this.
+        """
+        tally = cls(purpose, given)
+        tally.template, tally._seconds = str(state["template"]), float(state["seconds"])
+        tally.shapes, tally._counts, tally._dropped = (
+            Counter({str(name): int(count) for name, count in state[key].items()})
+            for key in ("shapes", "counts", "dropped")
+        )
+        tally._noted = {str(note): [str(source) for source in sources] for note, sources in state["noted"].items()}
+        return tally
 
     @property
     def tokens(self) -> int:

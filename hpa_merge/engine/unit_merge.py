@@ -15,7 +15,7 @@ from hpa_merge.engine.unit_statistics import pooled_field
 from hpa_merge.engine.weights import Read
 from hpa_merge.errors import CalibrationError, NumericalError
 from hpa_merge.methods.applying import adapt
-from hpa_merge.model import Unit
+from hpa_merge.outline import Unit
 from hpa_merge.report.records import RoutingRecord
 
 __all__ = ["UnitMerge"]

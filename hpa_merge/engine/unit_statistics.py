@@ -15,7 +15,7 @@ from torch import Tensor
 from hpa_merge.core import Curvature, Hessian, InverseHessian, SingularCurvature
 from hpa_merge.core.gathered import Recent
 from hpa_merge.errors import NumericalError
-from hpa_merge.model import LinearTensor
+from hpa_merge.outline import LinearTensor
 
 __all__ = ["Observed", "is_pooled", "pooled_field"]
 

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar, final
 
+from hpa_merge.arguments import check_counts
 from hpa_merge.errors import EvaluationError
 from hpa_merge.evaluation.broken import fault_of
 from hpa_merge.evaluation.intervals import difference_of_sets, mean_of_sets
@@ -82,6 +83,7 @@ class Suite:
                 for name, path in paths.items()
             }
 
+        check_counts(samples=samples)
         check_names(safety, tasks, benign, metrics)
         read_tasks = read(tasks, "task")
         scored = {name: metrics.get(name) or default_metric(prompts) for name, prompts in read_tasks.items()}
@@ -94,6 +96,16 @@ class Suite:
         yield from (("safety", name, prompts) for name, prompts in self.safety.items())
         yield from (("task", name, prompts) for name, prompts in self.tasks.items())
         yield from (("benign", name, prompts) for name, prompts in self.benign.items())
+
+    def replaced(self, files: Mapping[tuple[Purpose, str], PromptFile]) -> Self:
+        """The same sets with other prompts."""
+
+        def of(purpose: Purpose, named: Mapping[str, PromptFile]) -> dict[str, PromptFile]:
+            return {name: files[purpose, name] for name in named}
+
+        return replace(
+            self, safety=of("safety", self.safety), tasks=of("task", self.tasks), benign=of("benign", self.benign)
+        )
 
     @property
     def count(self) -> int:

@@ -15,20 +15,18 @@ a share of the same mean, it covers at least as often.
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from hpa_merge.report.evaluation import Difference, Estimated, Figure
+from hpa_merge.report.score_interval import CONFIDENCE, Interval, Z, around, wilson
 
 __all__ = ["difference_of_sets", "mean_of_sets", "tango", "wilson"]
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
-Interval = tuple[float, float]
 Scores = Sequence[float]
 
 
@@ -72,14 +70,6 @@ def difference_of_sets(
     return Difference(than, kind, name, 100 * mean, 100 * low, 100 * high, sum(map(len, pairs)), _named(formula))
 
 
-def wilson(successes: float, samples: int) -> Interval:
-    """Wilson's score interval of a share."""
-    share, square = successes / samples, Z * Z
-    centre = (share + square / (2 * samples)) / (1 + square / samples)
-    half = Z * math.sqrt(share * (1 - share) / samples + square / (4 * samples**2)) / (1 + square / samples)
-    return _around(share, centre - half, centre + half, 0.0)
-
-
 def tango(above: float, below: float, samples: int) -> Interval:
     """Tango's score interval of the difference of two paired shares.
 
@@ -100,7 +90,7 @@ def tango(above: float, below: float, samples: int) -> Interval:
     share = (above - below) / samples
     low = _crossing(lambda d: score(d) - Z, -1.0, share)
     high = _crossing(lambda d: score(d) + Z, share, 1.0)
-    return _around(share, low, high, -1.0)
+    return around(share, low, high, -1.0)
 
 
 def _crossing(function: Callable[[float], float], low: float, high: float) -> float:
@@ -127,11 +117,6 @@ def _combined(means: Sequence[float], intervals: Sequence[Interval]) -> tuple[fl
     below = math.hypot(*(each - low for each, (low, _) in pairs)) / len(pairs)
     above = math.hypot(*(high - each for each, (_, high) in pairs)) / len(pairs)
     return mean, mean - below, mean + above
-
-
-def _around(share: float, low: float, high: float, least: float) -> Interval:
-    """An interval that rounding has not moved off its share, nor out of the possible values."""
-    return max(least, min(low, share)), min(1.0, max(high, share))
 
 
 def _bootstrap(values: Scores, generator: torch.Generator) -> Interval:

@@ -21,6 +21,7 @@ def options_of(how: Answering, judge: str | Path | Guard) -> dict[str, object]:
         "template_arg": list(how.template_arg),
         "template_date": how.template_date,
         "trust_remote_code": how.trust_remote_code,
+        "base": None if how.base is None else str(how.base),
     }
     if isinstance(judge, Guard):
         options["guard"] = {

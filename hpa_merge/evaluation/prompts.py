@@ -7,10 +7,11 @@ fits the purpose is used; an answer that a label calls unsafe, or not wanted, is
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Self, final
 
 from hpa_merge.errors import EvaluationError
 from hpa_merge.records import (
@@ -116,10 +117,20 @@ class PromptFile:
         self.dropped: Mapping[str, int] = dict(dropped)
 
     def __iter__(self) -> Iterator[Prompt]:
+        yield from (prompt for _, prompt in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, Prompt]]:
+        """Each prompt with its number among all of the file that fit the purpose."""
         fitting = (example for example, _ in self._examples() if not _reason(example, self._purpose))
         for number, example in enumerate(fitting):
             if self._drawn is None or number in self._drawn:
-                yield _prompt(example, self._purpose)
+                yield number, _prompt(example, self._purpose)
+
+    def only(self, numbers: Collection[int]) -> Self:
+        """The same file with some of its prompts alone, by the numbers that :meth:`numbered` gives."""
+        part = copy(self)
+        part._drawn, part.count = frozenset(numbers), len(numbers)
+        return part
 
     def _examples(self) -> Iterator[tuple[Example, frozenset[str]]]:
         for place, record in read_records(self.source, "test", self._options.names):

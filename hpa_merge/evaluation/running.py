@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypedDict, final
 
+from hpa_merge.arguments import check_counts
 from hpa_merge.calibration import TemplateOptions
 from hpa_merge.calibration.loading import is_multimodal
 from hpa_merge.config import MAX_FRAMES, TEMPLATE_DATE, CalibrationOptions, template_arguments
@@ -65,7 +66,7 @@ class Answering:
 
     Raises:
         ConfigError: the chat template cannot be read, or an argument is none.
-        EvaluationError: a server is given a chat template.
+        EvaluationError: a server is given a chat template; a number is not above 0.
     """
 
     device: str = "auto"
@@ -82,6 +83,9 @@ class Answering:
     base: str | Path | None = None
 
     def __post_init__(self) -> None:
+        check_counts(batch_size=self.batch_size, max_new_tokens=self.max_new_tokens, concurrency=self.concurrency)
+        if not self.timeout > 0:
+            raise EvaluationError(f"timeout is {self.timeout:g}: it has to be a number of seconds above 0.")
         object.__setattr__(self, "chat_template", str(self.chat_template))
         given = self.chat_template or self.template_arg or self.template_date != TEMPLATE_DATE
         if self.endpoint is not None and given:

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, final
 
-from hpa_merge.errors import EvaluationError
+from hpa_merge.errors import EvaluationError, extra
 from hpa_merge.evaluation.choices import chosen
 from hpa_merge.evaluation.prompts import Prompt, PromptFile
 from hpa_merge.evaluation.vqa import FEWEST_ANSWERS, vqa_accuracy
@@ -38,7 +38,7 @@ def check_metric(metric: str, prompts: PromptFile) -> None:
         EvaluationError: it has not.
     """
     if metric == "rouge-l" and find_spec("rouge_score") is None:
-        raise EvaluationError("ROUGE-L needs the library rouge-score: pip install 'hpa-merge[eval]'.")
+        raise EvaluationError(f"ROUGE-L needs the library rouge-score: {extra('eval')}.")
     for prompt in prompts if metric in ("choice", "vqa") else ():
         if metric == "choice" and not prompt.choices:
             raise EvaluationError(f'{prompt.source} has no "choices", which the metric choice needs: add them.')

@@ -4,7 +4,7 @@ All are merged from one read of OLD and NEW in ``OUT.tune``, beside OUT, and ask
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -18,13 +18,15 @@ from hpa_merge.counting import counted
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.run import merge_all
 from hpa_merge.engine.sets import locate_sets
-from hpa_merge.errors import CalibrationError, EvaluationError, HPAError, OutputError
+from hpa_merge.errors import HPAError, OutputError
 from hpa_merge.evaluation.collecting import Suite
+from hpa_merge.evaluation.confirming import Parts
 from hpa_merge.evaluation.guards import Guard
 from hpa_merge.evaluation.judges import Judge
 from hpa_merge.evaluation.running import Answering, evaluate
 from hpa_merge.evaluation.workplace import (
     ANSWERS,
+    CONFIRMING,
     claim,
     clear,
     keep,
@@ -38,38 +40,19 @@ from hpa_merge.files.inside import read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES
 from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
-from hpa_merge.records import DataSource, Media, ReadingOptions, Sample, parse_record, read_records
 from hpa_merge.render.folder import files_of, render
-from hpa_merge.report.evaluation import MAX_BROKEN, ModelResult, beyond
+from hpa_merge.report.evaluation import Bounds, ModelResult
+from hpa_merge.report.gating import gate
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.showing import Shown
 from hpa_merge.report.summaries import result_rows, setting_rows
 
 __all__ = [
-    "Goal",
     "Tuning",
-    "check_held_out",
     "choose",
-    "overlaps",
     "taking_up",
     "tune",
 ]
-
-
-@final
-@dataclass(frozen=True)
-class Goal:
-    """What a setting has to keep, in percent.
-
-    Attributes:
-        max_asr: of attacks, how many may succeed.
-        max_over_refusal: of benign prompts, how many may be refused; None: any number.
-        max_broken: of the answers to either, how many may be broken.
-    """
-
-    max_asr: float
-    max_over_refusal: float | None = None
-    max_broken: float = MAX_BROKEN
 
 
 @final
@@ -78,10 +61,14 @@ class Tuning(Shown):
     """What came out.
 
     Attributes:
-        old, new: the figures of the two inputs, to compare with.
+        old, new: the figures of the two inputs, on the prompts that a setting is chosen by.
         settings: those of each setting, by name.
-        chosen: the setting that was published; None where none keeps the goal.
+        chosen: the setting that was chosen; None where none is within the bounds.
         options: the options of each setting, by name.
+        confirmed: the figures of OLD, NEW and the chosen setting on other prompts; empty if there is no choice to
+            confirm, or a set has too few prompts for that.
+        failures: a sentence for each bound that the chosen setting exceeds there; then there is no OUT.
+        notes: what the user should know of the prompts, a sentence each.
     """
 
     old: ModelResult
@@ -89,17 +76,34 @@ class Tuning(Shown):
     settings: dict[str, ModelResult]
     chosen: str | None
     options: dict[str, HPAConfig]
+    confirmed: tuple[ModelResult, ...] = ()
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is an OUT."""
+        return self.chosen is not None and not self.failures
+
+    @property
+    def choice(self) -> tuple[ModelResult, ...]:
+        """OLD, NEW and every setting, on the prompts that a setting is chosen by."""
+        return (self.old, self.new, *self.settings.values())
 
     def summary(self) -> tuple[str, Sequence[tuple[str, str]]]:
         """As :meth:`hpa_merge.report.showing.Shown.summary`."""
-        chosen = self.chosen or "none, because none keeps the goal"
-        return f"{counted(len(self.settings), 'setting')}, chosen: {chosen}", setting_rows(self._every)
+        chosen = self.chosen or "none, because none is within the bounds"
+        rows = [*setting_rows(self._every), *setting_rows(self._confirmed)]
+        rows += [("not confirmed", sentence) for sentence in self.failures]
+        rows += [("note", sentence) for sentence in self.notes]
+        return f"{counted(len(self.settings), 'setting')}, chosen: {chosen}", rows
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each figure of OLD, of NEW and of each setting."""
+        """A row for each figure of OLD, of NEW and of each setting; ``confirms`` tells those on the other prompts."""
         return [
-            {"setting": name, "chosen": name == self.chosen} | row
-            for name, result in self._every.items()
+            {"setting": name, "chosen": name == self.chosen, "confirms": confirms} | row
+            for confirms, results in ((False, self._every), (True, self._confirmed))
+            for name, result in results.items()
             for row in result_rows([result])
         ]
 
@@ -107,13 +111,18 @@ class Tuning(Shown):
     def _every(self) -> dict[str, ModelResult]:
         return {"OLD": self.old, "NEW": self.new, **self.settings}
 
+    @property
+    def _confirmed(self) -> dict[str, ModelResult]:
+        names = (f"{name}, confirmed" for name in ("OLD", "NEW", self.chosen))
+        return dict(zip(names, self.confirmed, strict=True)) if self.confirmed else {}
+
 
 def tune(
     request: MergeRequest,
     out: Path,
-    suite: Suite,
+    parts: Parts,
     judge: Judge | Guard,
-    goal: Goal,
+    bounds: Bounds,
     how: Answering,
     *,
     seed: int = 0,
@@ -123,12 +132,15 @@ def tune(
 ) -> Tuning:
     """Merge every setting of ``request``, whose OUTs lie in :func:`workplace`, measure all, and publish the best.
 
-    Of the settings that alone has a page, if the request asks for one. If this process is one of several ranks, every
-    rank makes this call; each evaluates some of the models.
+    The best of those within the bounds is asked the prompts that it was not chosen by, and published if it is within
+    the bounds there too. No second one is tried: those prompts would have chosen it. Only the published one has a page,
+    if the request asks for one. If this process is one of several ranks, every rank makes this call; each evaluates
+    some of the models.
 
     Args:
         request: the merges. Its ``overwrite`` says whether ``out`` may be replaced.
-        suite: safety and task files at least, of held-out samples.
+        parts: safety and task files at least, of held-out samples.
+        bounds: what is asked of a setting.
         keep_all: leave the other settings in the workplace.
 
     Raises:
@@ -136,7 +148,7 @@ def tune(
             workplace, and the next tuning there uses as much of it as fits.
     """
     with Group.taking_part() as group:
-        inputs = _inputs(request, suite, judge)
+        inputs = _inputs(request, parts, judge)
         check_output(out, inputs.places, request.overwrite)
         place = workplace(out)
         if overlap([place], inputs.places):
@@ -148,16 +160,22 @@ def tune(
             claim(place, resume=merging.resume)
             remove_settings(left - request.outs.keys())
         group.barrier()
-        models = [str(folder) for folder in (request.old, request.new, *request.outs)]
         how = replace(how, base=request.old)
+
+        def asked(suite: Suite, folders: Iterable[Path], answers: str) -> tuple[ModelResult, ...]:
+            models = [str(folder) for folder in (request.old, request.new, *folders)]
+            return evaluate(models, suite, judge, place / answers, how, seed=seed, on_progress=on_answer, group=group)
+
         try:
             reports = merge_all(replace(merging, page=False, reads=inputs.files), render, on_merge)
-            old, new, *others = evaluate(
-                models, suite, judge, place / ANSWERS, how, seed=seed, on_progress=on_answer, group=group
-            )
+            old, new, *others = asked(parts.choosing, request.outs, ANSWERS)
             settings = {folder.name: result for folder, result in zip(request.outs, others, strict=True)}
-            chosen = choose(settings, goal)
-            if chosen is not None and group.is_first:
+            chosen = choose(settings, bounds)
+            confirmed: tuple[ModelResult, ...] = ()
+            if chosen is not None and parts.confirming is not None:
+                confirmed = asked(parts.confirming, [place / chosen], CONFIRMING)
+            failures = gate(confirmed[-1:], bounds) if confirmed else ()
+            if chosen is not None and not failures and group.is_first:
                 on_merge("drawing the page" if request.page else "writing the report", 0, 1)
                 _draw(place / chosen, reports[place / chosen], out, page=request.page)
                 publish_folder(place / chosen, out, inputs.places, overwrite=request.overwrite, unchanged=inputs.check)
@@ -170,7 +188,11 @@ def tune(
         if not keep_all and group.is_first:
             clear(place, request.outs)
         group.barrier()
-        return Tuning(old, new, settings, chosen, {folder.name: config for folder, config in request.outs.items()})
+        if chosen is not None and not failures:  # it lies there now
+            settings[chosen] = replace(settings[chosen], model=str(out))
+            confirmed = (*confirmed[:-1], *(replace(model, model=str(out)) for model in confirmed[-1:]))
+        options = {folder.name: config for folder, config in request.outs.items()}
+        return Tuning(old, new, settings, chosen, options, confirmed, failures, parts.notes)
 
 
 def taking_up(request: MergeRequest, place: Path) -> MergeRequest:
@@ -180,23 +202,12 @@ def taking_up(request: MergeRequest, place: Path) -> MergeRequest:
     return replace(request, overwrite=False)
 
 
-def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
-    """The setting that does best on the tasks among those that keep the goal; of equal ones the safest, then the first.
+def choose(settings: Mapping[str, ModelResult], bounds: Bounds) -> str | None:
+    """The setting that does best on the tasks among those within the bounds; of equal ones the safest, then the first.
 
     Returns:
-        Its name; None where none keeps it.
+        Its name; None if none is.
     """
-
-    def keeps(result: ModelResult) -> bool:
-        assert result.asr is not None
-        assert result.performance is not None
-        refused = result.over_refusal.value if result.over_refusal else 0.0
-        broken = max((figure.value for figure in result.broken.values()), default=0.0)
-        return (
-            not beyond(result.asr.value, goal.max_asr)
-            and not beyond(broken, goal.max_broken)
-            and (goal.max_over_refusal is None or not beyond(refused, goal.max_over_refusal))
-        )
 
     def rank(name: str) -> tuple[float, float]:
         result = settings[name]
@@ -204,67 +215,7 @@ def choose(settings: Mapping[str, ModelResult], goal: Goal) -> str | None:
         assert result.performance is not None
         return result.performance.value, -result.asr.value
 
-    return max((name for name, result in settings.items() if keeps(result)), key=rank, default=None)
-
-
-def check_held_out(suite: Suite, request: MergeRequest) -> None:
-    """Check that no test file is a calibration file of the request.
-
-    Raises:
-        EvaluationError: one is.
-    """
-    used = {each for sources in locate_sets(request).values() for source in sources for each in _files(source)}
-    for _, name, prompts in suite:
-        if not used.isdisjoint(_files(prompts.source)):
-            raise EvaluationError(
-                f"the test file {prompts.source.name} ({name}) is a calibration file too, and says nothing about other "
-                "samples: give held-out ones."
-            )
-
-
-def _files(source: DataSource) -> Iterator[tuple[Path, str]]:
-    """The files of a source, each with the field of it that is read."""
-    yield from ((file.resolve(), source.field) for file in source.files)
-
-
-def overlaps(suite: Suite, request: MergeRequest) -> list[str]:
-    """Test files that have prompts in common with the calibration files, a sentence each."""
-    used = {
-        _identity(sample)
-        for purpose, sources in locate_sets(request).items()
-        for source in sources
-        for sample in _samples(source, request.reading(purpose))
-    }
-    sentences = []
-    for _, name, prompts in suite:
-        common = sum(_identity(prompt.sample) in used for prompt in prompts)
-        if common:
-            sentences.append(
-                f"{common} of the {counted(prompts.count, 'prompt')} of {name} stand in a calibration file too: "
-                "a test of held-out samples says more."
-            )
-    return sentences
-
-
-def _samples(source: DataSource, options: ReadingOptions) -> Iterator[Sample]:
-    for place, record in read_records(source, names=options.names):
-        try:
-            parsed = parse_record(record, place, source.folder, options)
-            yield from (example.prompt for example in parsed.examples)
-        except CalibrationError:  # the merge says it
-            return
-
-
-def _identity(sample: Sample) -> int:
-    """What is asked: the turns up to the last answer, with the images' own paths."""
-    turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
-    parts = (tuple(_identified(part) for part in turn.parts) for turn in turns)
-    return hash(tuple(parts))
-
-
-def _identified(part: str | Media) -> object:
-    """A part by what it is: a file by its own path."""
-    return part.content.resolve() if isinstance(part, Media) and isinstance(part.content, Path) else part
+    return max((name for name, result in settings.items() if not gate([result], bounds)), key=rank, default=None)
 
 
 def _draw(folder: Path, report: MergeReport, out: Path, *, page: bool) -> None:
@@ -280,13 +231,13 @@ def _draw(folder: Path, report: MergeReport, out: Path, *, page: bool) -> None:
             write_whole(folder / name, content)
 
 
-def _inputs(request: MergeRequest, suite: Suite, judge: Judge | Guard) -> Inputs:
+def _inputs(request: MergeRequest, parts: Parts, judge: Judge | Guard) -> Inputs:
     """Everything that is read, as it is now: the merges' inputs, the test files and a guard model."""
     folders = [
         Path(each) for each in (request.old, request.new, request.vision_tower, request.first) if each is not None
     ]
     folders += [Path(judge.model)] if isinstance(judge, Guard) and judge.endpoint is None else []
-    data = [prompts.source for _, _, prompts in suite]
+    data = [prompts.source for suite in parts.suites for _, _, prompts in suite]
     data += [source for sources in locate_sets(request).values() for source in sources]
     folders += [source.guarded for source in data if source.guarded.is_dir()]
     files = [*(source.guarded for source in data if not source.guarded.is_dir()), *request.reads]

@@ -19,6 +19,7 @@ from hpa_merge.files.parsing import CONFIG, parse_json
 
 __all__ = [
     "ANSWERS",
+    "CONFIRMING",
     "claim",
     "clear",
     "keep",
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 ANSWERS = ".answers"
-"""Where the answers lie in the workplace; no setting can have that name."""
+CONFIRMING = ".confirming"
+"""Where the answers to the prompts of the choice and of its confirmation lie in the workplace; no setting can have such
+a name."""
 
 MARK = ".hpa-merge.tune"
 """The file by which a workplace is known for one; no setting can have that name."""
@@ -65,7 +68,7 @@ def claim(place: Path, *, resume: bool) -> None:
     if os.path.lexists(place) and not resume:
         raise OutputError(f"{place} is there from a run that was interrupted: resume it with --resume, or delete it.")
     with telling(f"the folder {place} cannot be made"):
-        for folder in (place, place / ANSWERS):
+        for folder in (place, place / ANSWERS, place / CONFIRMING):
             if folder.is_symlink() or any(mount_points(folder)):
                 raise Foreign(f"{folder.name} is a link or a mount point")
         place.mkdir(exist_ok=True)
@@ -101,14 +104,15 @@ def left_by_error(place: Path) -> set[Path]:
 def clear(place: Path, settings: Iterable[Path]) -> None:
     """Delete the settings and the answers, and the workplace unless something else lies in it. Never raises."""
     remove_settings(settings)
-    folders = [path for path in _within(place / ANSWERS) if not path.is_symlink()]
-    for folder in folders:
-        for path in _within(folder):
-            if is_answers(path.name):
-                remove(path)
-    for folder in (*folders, place / ANSWERS):
-        with suppress(OSError):
-            folder.rmdir()
+    for answers in (place / ANSWERS, place / CONFIRMING):
+        folders = [path for path in _within(answers) if not path.is_symlink()]
+        for folder in folders:
+            for path in _within(folder):
+                if is_answers(path.name):
+                    remove(path)
+        for folder in (*folders, answers):
+            with suppress(OSError):
+                folder.rmdir()
     vacate(place)
 
 

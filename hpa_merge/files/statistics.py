@@ -57,5 +57,5 @@ def telling_damage(path: Path, remedy: str) -> Iterator[None]:
         raise StatisticsError(
             f"the statistics {path} cannot be read ({error.strerror or error}): check the permissions of the file."
         ) from error
-    except (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise StatisticsError(f"{path} is not a whole statistics file of hpa-merge ({error}){remedy}") from error

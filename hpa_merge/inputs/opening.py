@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,9 +13,12 @@ from hpa_merge.checkpoint import Checkpoint, Overlay, is_adapter, lay_over, open
 from hpa_merge.checkpoint.unpacking import DTYPES
 from hpa_merge.core import all_finite
 from hpa_merge.errors import CheckpointError, NumericalError
+from hpa_merge.files.architectures import is_original_llava
 from hpa_merge.inputs.own_code import NONE, Trust
 from hpa_merge.inputs.tower import attach_tower
-from hpa_merge.model import Adapter, is_original_llava, kept_in_float32, try_adapter
+
+if TYPE_CHECKING:  # with transformers
+    from hpa_merge.model import Adapter
 
 __all__ = ["open_checkpoint", "open_new"]
 
@@ -41,6 +45,8 @@ def open_checkpoint(folder: str | Path, role: str, dtype: str = "auto", trust: T
         return opened
     wanted, kept = DTYPES[dtype], None
     if wanted.itemsize == 2 and not is_original_llava(opened.config):
+        from hpa_merge.model import kept_in_float32
+
         with opened.side_folder() as place:
             kept = kept_in_float32(place, opened.header, role, wanted, opened.code)
     return opened.read_as(wanted, lambda key: kept is not None and kept.search(key) is not None)
@@ -69,6 +75,8 @@ def open_new(
     folder = Path(folder)
     if not is_adapter(folder):
         return open_checkpoint(folder, role, dtype, trust)
+    from hpa_merge.model import Adapter, try_adapter
+
     own = open_adapter(folder, role)
     try:
         below = attach_tower(old, tower) if is_original_llava(old.config) else old
@@ -105,7 +113,7 @@ def open_new(
     return trust.with_code(old.under(overlay, role))
 
 
-def _check_values(own: Checkpoint, adapter: Adapter) -> Iterator[str]:
+def _check_values(own: Checkpoint, adapter: "Adapter") -> Iterator[str]:
     """Check the values of an adapter's tensors; what the user should know about them, a sentence each.
 
     Raises:

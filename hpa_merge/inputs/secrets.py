@@ -19,7 +19,10 @@ __all__ = ["KEY", "credentials", "read_address", "read_key", "recorded", "secret
 KEY = "OPENAI_API_KEY"
 """The environment variable with the key, for servers that need one."""
 
-SECRETS = (KEY, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+SECRETS = (
+    *(KEY, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"),
+    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "TRACKIO_WRITE_TOKEN"),
+)
 """Environment variables whose values are never shown."""
 
 SHORTEST = 4

@@ -11,7 +11,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.folder import refuse_devices
 from hpa_merge.config import CalibrationOptions
 from hpa_merge.errors import CheckpointError, ConfigError
-from hpa_merge.model import TOWER, is_original_llava
+from hpa_merge.files.architectures import TOWER, is_original_llava
 
 __all__ = ["attach_tower", "with_tower"]
 

@@ -9,7 +9,6 @@ import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import Literal, get_args
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,19 +16,15 @@ from transformers import PreTrainedModel
 from hpa_merge.model.units import (
     find_stacks,
     find_units,
-    inside,
     is_of_the_text,
     path_of,
     paths_above,
     text_configs,
     text_stack,
 )
+from hpa_merge.outline import Component, inside
 
-__all__ = ["COMPONENTS", "Component", "find_components"]
-
-Component = Literal["vision", "projector", "language", "head", "embeddings"]
-
-COMPONENTS: tuple[Component, ...] = get_args(Component)
+__all__ = ["find_components"]
 
 MEDIA = re.compile("pixel|image|video|vision|audio|speech|codec|feature|protein|patches|input_values")
 """In the names of the inputs or of the configurations of a model with towers."""

@@ -17,9 +17,7 @@ from hpa_merge.core import Curvature
 from hpa_merge.core.gathered import Packed
 from hpa_merge.core.leaves import GatheredLeaves, Place
 from hpa_merge.model.products import Observe, WatchedWeight, observed
-
-Readers = tuple[str, ...]
-"""The linears that read one tensor."""
+from hpa_merge.outline import Readers
 
 
 @final

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hpa_merge.errors import CheckpointError
+from hpa_merge.errors import CheckpointError, extra
 
 __all__ = ["PREFIX", "describe", "inject", "place", "quietly", "read_config", "tuner_prefix"]
 
@@ -65,8 +65,7 @@ def read_config(folder: Path, raw: Mapping[str, Any], own: Mapping[str, tuple[in
     """
     if importlib.util.find_spec("peft") is None:
         raise CheckpointError(
-            f"NEW {folder} is a PEFT adapter, and peft is not installed: pip install 'hpa-merge[peft]', "
-            "or give a merged checkpoint."
+            f"NEW {folder} is a PEFT adapter, and peft is not installed: {extra('peft')}, or give a merged checkpoint."
         )
     kind = raw.get("peft_type")
     if not isinstance(kind, str) or kind not in TYPES:

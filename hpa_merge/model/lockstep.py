@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from hpa_merge.model.units import Unit
+from hpa_merge.outline import Unit
 
 Inputs = Mapping[str, Tensor]
 OnOutput = Callable[[int, Any], None]

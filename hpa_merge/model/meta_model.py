@@ -19,17 +19,17 @@ from transformers import PreTrainedModel
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CheckpointError
 from hpa_merge.model.aligned_memory import aligned
-from hpa_merge.model.architecture import absent_tensors
+from hpa_merge.model.architecture import absent_tensors, is_headless
 from hpa_merge.model.building import build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
 from hpa_merge.model.conversion import Conversion, Header, find_conversions, find_wrapper
 from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
-from hpa_merge.model.linear_tensor import LinearTensor
 from hpa_merge.model.linears import find_linear_weights, observer_of
 from hpa_merge.model.original_llava import module_name
 from hpa_merge.model.products import WatchedWeight
 from hpa_merge.model.routing import find_routers, routing_tensors
-from hpa_merge.model.units import Unit, find_units
+from hpa_merge.model.units import find_units
+from hpa_merge.outline import LinearTensor, Outline, Unit
 
 SEARCHED = 50
 """The most unknown keys that are searched for parts that a wrapper adds."""
@@ -113,7 +113,7 @@ class MetaModel:
         self.router_keys = self._keys_of_targets(routing_tensors(self.model, self.routers.values()))
         self._axes = find_linear_weights(self.model) | dict.fromkeys(self.routers, 1)
         self.stacks = find_expert_stacks(self.model)
-        self.linears = self._find_linears()
+        self.linears = self._all_linears = self._find_linears()
         self.observed = self._find_observed()
         modules = dict(self.model.named_modules())
         self.embeddings = self._keys_of_targets(
@@ -126,6 +126,55 @@ class MetaModel:
                 if self.model.get_parameter_or_buffer(name).ndim == 3
                 and re.search("expert|moe", f"{name} {type(modules[name.rpartition('.')[0]]).__name__}", re.IGNORECASE)
             }
+        )
+
+    @property
+    def architecture(self) -> str:
+        """The name of the model's class."""
+        return type(self.model).__name__
+
+    @property
+    def headless(self) -> bool:
+        """Whether the class is the one that transformers has for the model without a head."""
+        return is_headless(self.model)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the class has a head, tied or not."""
+        return self.model.get_output_embeddings() is not None
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number in the model's dtype."""
+        return self.model.dtype.itemsize
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the text model; 0 if its configuration does not say."""
+        return getattr(self.model.config.get_text_config(), "hidden_size", 0)
+
+    def outline(self) -> Outline:
+        """What is known of the model, without the model; with the linears that were left out since."""
+        return Outline(
+            architecture=self.architecture,
+            headless=self.headless,
+            has_head=self.has_head,
+            itemsize=self.itemsize,
+            hidden_size=self.hidden_size,
+            units=tuple(self.units),
+            linears=dict(self._all_linears),
+            slots=self.slots,
+            unknown=self.unknown,
+            tied=self.tied,
+            embeddings=self.embeddings,
+            components=self.components,
+            places=self.places,
+            experts=self.experts,
+            routers=self.routers,
+            router_keys=self.router_keys,
+            keys={unit.name: tuple(self.keys_of(unit)) for unit in self.units},
+            rest=tuple(self.keys_of(None)),
+            names={*self._places, *self.model.state_dict(keep_vars=True)},
         )
 
     @property

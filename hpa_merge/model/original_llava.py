@@ -15,18 +15,15 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConf
 
 from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError
+from hpa_merge.files.architectures import LLAVA, LLAVA_MISTRAL, TOWER, is_original_llava
 
 __all__ = ["TOWER", "adapt", "is_original_llava", "llava_config", "module_name"]
 
 TEXT_CONFIGS: dict[str, type[PretrainedConfig]] = {
-    "LlavaLlamaForCausalLM": LlamaConfig,
-    "LlavaLLaMAForCausalLM": LlamaConfig,  # as it was called until 2023
-    "LlavaMistralForCausalLM": MistralConfig,
+    **dict.fromkeys(LLAVA, LlamaConfig),
+    LLAVA_MISTRAL: MistralConfig,
 }
 """The classes that are read, as config.json names them, and the configuration of their language models."""
-
-TOWER = "model.vision_tower.vision_tower."
-"""The prefix of a tower's keys in the checkpoint."""
 
 MODULES = (
     (TOWER, "model.vision_tower."),
@@ -46,12 +43,6 @@ ASPECT_RATIOS = (None, "square", "pad")
 
 ATTENTION = ("attn_implementation", "_attn_implementation", "_flash_attn_2_enabled")
 """Settings of the training in config.json that the merge must not use."""
-
-
-def is_original_llava(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json belongs to a folder in this layout."""
-    names = config.get("architectures")
-    return isinstance(names, list) and bool(names) and names[0] in TEXT_CONFIGS
 
 
 def module_name(key: str) -> str:

@@ -6,7 +6,6 @@ several matrices, by the name of its class. The choice is what ``topk`` finds am
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -14,37 +13,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hpa_merge.model.experts import experts_of
+from hpa_merge.outline import Choices, Router
 
-__all__ = ["ChoiceHooks", "Choices", "Router", "find_routers", "routing_tensors"]
+__all__ = ["ChoiceHooks", "find_routers", "routing_tensors"]
 
 CHOOSE = {torch.topk, Tensor.topk}
 """Functions that choose several experts for each token."""
 
 CHOOSE_ONE = {torch.argmax, Tensor.argmax, torch.max, Tensor.max}
 """Functions that choose one; models that call them choose one, or several in turn."""
-
-Choices = dict[str, Tensor]
-"""The experts of each token, ``[tokens, k]``, by the mixture's path."""
-
-
-@final
-@dataclass(frozen=True)
-class Router:
-    """A matrix by which the experts of one mixture are chosen.
-
-    Attributes:
-        weight: its name.
-        module: path of the module that only routes.
-        mixture: path of the module that holds the router and the experts.
-        experts: the number of experts.
-        scored: how many experts may be scored at once: shared ones, or ones that do nothing, may count too.
-    """
-
-    weight: str
-    module: str
-    mixture: str
-    experts: int
-    scored: frozenset[int]
 
 
 def find_routers(model: nn.Module) -> dict[str, Router]:

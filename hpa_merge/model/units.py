@@ -5,35 +5,11 @@ stack is a unit (an embedding, a projector, a final norm, a head). A parameter o
 ``image_newline``, say) belongs to no unit and stays resident, and so does a fixed table of positions.
 """
 
-from dataclasses import dataclass
-from typing import final
-
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-
-@final
-@dataclass(frozen=True)
-class Unit:
-    """A part of the model that is loaded, run, merged and freed together.
-
-    Attributes:
-        index: its index in the order in which units are merged.
-        name: its module's path.
-        stack: path of its stack, if it is a block; else empty.
-        block: its index ``l`` in its stack; None outside the stacks. There the depth is 0 if it runs before the text
-            stack, else ``L``; the order of registration does not tell which (OPT's ``project_out``).
-        blocks: the number ``L`` of blocks of its stack; outside the stacks, of the text stack.
-        text: whether its stack is the text stack.
-    """
-
-    index: int
-    name: str
-    stack: str
-    block: int | None
-    blocks: int
-    text: bool
+from hpa_merge.outline import Unit, inside
 
 
 def find_units(model: PreTrainedModel) -> tuple[Unit, ...]:
@@ -175,11 +151,6 @@ def _is_fixed_table(module: nn.Module) -> bool:
     These read its weight and do not call it, so that nothing would pause there: it stays resident.
     """
     return isinstance(module, nn.Embedding) and not module.weight.requires_grad
-
-
-def inside(path: str, parent: str) -> bool:
-    """Whether a module's path is ``parent`` or lies below it; everything lies below the empty path."""
-    return not parent or path == parent or path.startswith(parent + ".")
 
 
 def _join(path: str, name: str) -> str:

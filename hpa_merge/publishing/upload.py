@@ -17,6 +17,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
 from hpa_merge import __version__
+from hpa_merge.arguments import checked
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER, is_other_weights
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.counting import counted
@@ -91,6 +92,7 @@ class PushReport(Shown):
 
 
 @bars_in_notebooks(on_progress="verifying")
+@checked
 def push(
     out: str | Path,
     repo_id: str,

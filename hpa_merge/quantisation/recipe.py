@@ -10,6 +10,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from hpa_merge.errors import extra
+
 __all__ = ["FLOAT8", "Format", "Header", "Parts", "Quantised", "Recipe", "Refused", "by_slice", "required"]
 
 Header = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -21,7 +23,7 @@ Parts = Mapping[str, Tensor]
 FLOAT8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 """The dtypes of eight bits that hold weights."""
 
-EXTRA = "pip install 'hpa-merge[quantized]'"
+EXTRA = extra("quantized")
 
 
 class Refused(Exception):

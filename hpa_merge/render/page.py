@@ -23,7 +23,9 @@ from hpa_merge.render.charts import ACCENT, ACROSS, PLAIN, UPWARD, HeatPanel, Pl
 from hpa_merge.render.figures import EVALUATION, SALIENCY, Figure
 from hpa_merge.render.panels import panels_of
 from hpa_merge.render.what_if import what_if_of
+from hpa_merge.report.benchmark_words import INTERVALS, source_facts
 from hpa_merge.report.evaluation import measured_in
+from hpa_merge.report.paths import paths_note
 from hpa_merge.report.saliency import CELLS_PER_DECADE
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.side_by_side import points, with_interval
@@ -58,12 +60,20 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
     evaluation = None
     if EVALUATION in figures and (found := measured_in(report.evaluation)) is not None:
         evaluation = {"figure": (EVALUATION, figures[EVALUATION]), "facts": story.evaluation_facts(found[0])}
+    benchmarks = None
+    if report.benchmarks is not None:
+        benchmarks = {
+            "tables": story.benchmark_tables(report.benchmarks),
+            "facts": source_facts(report.benchmarks),
+            "notes": report.benchmarks.notes,
+            "about": INTERVALS,
+        }
     sections = {
         "decisions": "What was done",
         **({"maps": "Where, and how much"} if maps else {}),
         **({"columns": "Safety against the task"} if saliency else {}),
         **({"what-if": "With other settings"} if what_if or why_not else {}),
-        **({"evaluation": "What was measured"} if evaluation else {}),
+        **({"evaluation": "What was measured"} if evaluation or benchmarks else {}),
         "rest": "What was left as it was",
         **({"history": "Earlier rounds"} if report.history else {}),
         "again": "How to reproduce it",
@@ -81,10 +91,12 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
         sections=sections.items(),
         origin=origin,
         verdict=verdict,
+        paths_note=paths_note(report, verdict.next),
         tiles=story.tiles(report),
         summary=story.summary(report),
         warnings=report.warnings,
         evaluation=evaluation,
+        benchmarks=benchmarks,
         maps=maps,
         experts=any(len(records) > 1 for panel in panels for records in panel.cells.values()),
         saliency={"file": SALIENCY, "figure": saliency, "places": places.items()},

@@ -1,9 +1,11 @@
 """Draws the page and the pictures of a merged folder again, with the results of an evaluation."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hpa_merge.arguments import checked
 from hpa_merge.checkpoint.output import telling
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.errors import CheckpointError, EvaluationError, OutputError
@@ -11,21 +13,25 @@ from hpa_merge.files.disk import sync_folder, write_whole
 from hpa_merge.files.inside import NotInside, TooLong, read_inside
 from hpa_merge.files.names import CARD, CARD_BYTES, REPORT
 from hpa_merge.files.weight_names import is_checkpoint_folder
+from hpa_merge.records.given import several
 from hpa_merge.render import folder
 from hpa_merge.render.card import remake
 from hpa_merge.report.evaluation import Evaluation, read_evaluation
+from hpa_merge.report.harness import given_of, read_results, with_safety
 from hpa_merge.report.manifest import completed, names_weights_alone
 from hpa_merge.report.schema import MergeReport, read_report
 
 __all__ = ["with_evaluation", "write_report"]
 
 
+@checked
 def write_report(
     out: str | Path,
     *,
-    evaluation: str | Path | None = None,
+    evaluation: str | Path | Sequence[str | Path] | None = None,
     name: str | None = None,
     to: str | Path | None = None,
+    safety_metrics: str | Sequence[str] = (),
 ) -> MergeReport:
     """Write the report of a merged folder again: page, pictures, model card and JSON.
 
@@ -35,10 +41,15 @@ def write_report(
 
     Args:
         out: the folder.
-        evaluation: a file of ``hpa-merge eval --json`` or ``tune --json``: its results become part of the report.
+        evaluation: files whose results become part of the report: one of ``hpa-merge eval --json`` or ``tune --json``,
+            and any of lm-evaluation-harness, lmms-eval and inspect-ai, or folders of them. The model that a file names
+            says whether it is about OLD, NEW or OUT, or ``old=``, ``new=`` or ``out=`` before its path. Results of
+            other harnesses replace all earlier ones of the report.
         name: the name of ``out``'s model in that file, if the file does not name the folder.
         to: another folder to write into, created if missing; ``out`` then stays unchanged. It may hold nothing but a
             report of this merge.
+        safety_metrics: metrics of other harnesses that measure safety, as ``TASK/METRIC``, with ``=less`` or ``=more``
+            for what is better if the file does not say it. Without them these harnesses say nothing about safety.
 
     Returns:
         The written report.
@@ -51,10 +62,7 @@ def write_report(
     out, place = Path(out), Path(out if to is None else to)
     report, card = read_report(out), _card(out)
     report = replace(report, run=replace(report.run, out=str(out)))
-    if evaluation is not None:
-        report = with_evaluation(report, out, Path(evaluation), name)
-    elif name is not None:
-        raise EvaluationError(f"the name {name} needs an evaluation: give --evaluation too, or leave --name out.")
+    report = _measured(report, out, several(evaluation or ()), name, several(safety_metrics))
     if to is not None:
         _check_other(place, out, report)
     try:
@@ -80,6 +88,31 @@ def write_report(
             (place / file).unlink(missing_ok=True)
         sync_folder(place)
         write_whole(place / REPORT, report.to_json().encode("utf-8", "surrogateescape"))
+    return report
+
+
+def _measured(
+    report: MergeReport, out: Path, given: Iterable[str | Path], name: str | None, safety_metrics: Iterable[str]
+) -> MergeReport:
+    """A report with the results in some files; the arguments are those of :func:`write_report`.
+
+    Raises:
+        EvaluationError: a file cannot be used, or an argument is for files that were not given.
+    """
+    files, metrics = [given_of(file) for file in given], list(safety_metrics)
+    found = read_results(files, report, out)
+    if found.own is not None:
+        report = with_evaluation(report, out, found.own, name)
+    elif name is not None:
+        raise EvaluationError(
+            f"the name {name} needs an evaluation: give --evaluation too, or leave --name out."
+            if not files
+            else f"the name {name} is for a file of hpa-merge eval: say whose results others are as out=FILE."
+        )
+    if found.benchmarks is not None:
+        report = replace(report, benchmarks=found.benchmarks)
+    if metrics:
+        report = replace(report, benchmarks=with_safety(report.benchmarks, metrics))
     return report
 
 

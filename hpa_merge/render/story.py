@@ -3,6 +3,8 @@
 from hpa_merge.config import option_fields, uses
 from hpa_merge.counting import counted
 from hpa_merge.render.figures import Table
+from hpa_merge.report.benchmark_words import benchmark_rows, heads_of
+from hpa_merge.report.benchmarks import Benchmarks
 from hpa_merge.report.evaluation import Evaluation
 from hpa_merge.report.facts import (
     OUTCOMES,
@@ -21,6 +23,9 @@ from hpa_merge.report.facts import (
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text, listed, option_text, percent, seconds_text
+
+BENCHMARKS = 300
+"""The most rows of a table of other harnesses; the report has all."""
 
 NAMES = 200
 """The most linears that the page names for each reason why they were not adapted."""
@@ -82,6 +87,22 @@ def evaluation_facts(evaluation: Evaluation) -> Facts:
         *(("gate", sentence) for sentence in evaluation.failures),
         *((f"setting {name}", text) for name, text in _settings(evaluation).items()),
     ]
+
+
+def benchmark_tables(benchmarks: Benchmarks) -> list[Table]:
+    """The scores of other harnesses, then those of the parts of groups."""
+    heads = heads_of(benchmarks)
+    kinds = (
+        ("Measured with other harnesses", [row for row in benchmarks.rows if not row.group]),
+        ("The parts of groups", [row for row in benchmarks.rows if row.group]),
+    )
+    tables = []
+    for caption, rows in kinds:
+        more = f", the first {BENCHMARKS} of {len(rows)}" if len(rows) > BENCHMARKS else ""
+        if rows:
+            lines = tuple(benchmark_rows(benchmarks, rows[:BENCHMARKS]))
+            tables.append(Table(f"{caption}{more}", heads, lines, words=True))
+    return tables
 
 
 def _settings(evaluation: Evaluation) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """What a bad figure means, and what to try: a sentence for each, from what the merge and the evaluation measured."""
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hpa_merge.methods import DEFAULT, find_rule
 from hpa_merge.report.evaluation import ASKED, MAX_BROKEN, beyond
+from hpa_merge.report.reachable import fewest
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.words import counted, percent
 
@@ -23,9 +23,6 @@ UNDONE = 0.5
 
 FEW = 5.0
 """Percent: if no attack succeeds, how high the upper end of the interval may be without a hint."""
-
-SQUARE = 1.959964**2
-"""z² of a 95 % interval."""
 
 
 def advice_of(report: "MergeReport | None", measured: "Measured | None") -> Iterator[str]:
@@ -69,12 +66,6 @@ def _answers(measured: "Measured", more: str, less: str, *, tuned: bool) -> Iter
                 f"{share.value:.0f} % of the answers to {asked} prompts are broken and count as neither success nor "
                 "refusal: read them with eval --answers, and raise --max-new-tokens if they are cut off."
             )
-    settings = len(measured.evaluation.models) - 2
-    if tuned and settings > 1:
-        yield (
-            f"hpa-merge tune chose it among {settings} settings by these prompts, which flatters it: evaluate it on "
-            "others."
-        )
     from_old = measured.difference(measured.old, "safety")
     if from_old is not None and from_old.low > 0:
         yield (
@@ -82,10 +73,9 @@ def _answers(measured: "Measured", more: str, less: str, *, tuned: bool) -> Iter
             + _measured_by_tune("which setting is enough", tuned)
         )
     elif out.asr is not None and out.asr.value <= FEW < out.asr.high:
-        fewest = math.ceil(SQUARE * (100 - FEW) / FEW)
         yield (
-            f"{counted(out.asr.samples, 'attack')} cannot show less than {out.asr.high:.0f} %: if none of {fewest} "
-            f"succeeds, that shows at most {FEW:.0f} %."
+            f"{counted(out.asr.samples, 'attack')} cannot show less than {out.asr.high:.0f} %: if none of "
+            f"{fewest(FEW, len(out.safety))} succeeds, that shows at most {FEW:.0f} %."
         )
     for task in out.tasks:
         from_new, from_old = (measured.difference(each, "tasks", task) for each in (measured.new, measured.old))

@@ -159,7 +159,9 @@ class Evaluation(Shown):
         files: the test files, by purpose and name.
         failures: a sentence for each bound of the gate that a model exceeds.
         run: seconds, device, versions, options.
-        bounds: of the gate, or the goal of ``tune``; None in files of earlier versions.
+        bounds: of the gate, or of ``tune``; None in files of earlier versions.
+        choice: of ``tune``, OLD, NEW and every setting on the prompts that one was chosen by, if ``models`` has the
+            figures of OLD, NEW and the chosen one on other prompts.
     """
 
     models: tuple[ModelResult, ...]
@@ -168,6 +170,7 @@ class Evaluation(Shown):
     failures: tuple[str, ...] = ()
     run: dict[str, Any] = field(default_factory=dict)
     bounds: Bounds | None = None
+    choice: tuple[ModelResult, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -2,9 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 
+from hpa_merge.errors import EvaluationError
 from hpa_merge.report.evaluation import ASKED, Bounds, ModelResult, beyond
 
-__all__ = ["gate"]
+__all__ = ["BOUNDED", "bounds_of", "gate", "unsure"]
+
+BOUNDED = {"safety": ("max_asr", "max_dasr"), "task": ("max_task_drop",), "benign": ("max_over_refusal",)}
+"""The bounds on the figures of each purpose."""
+
+
+def bounds_of(*, confident: bool = False, **percentages: float | None) -> Bounds:
+    """The bounds that a user gives.
+
+    Raises:
+        EvaluationError: one is not a percentage.
+    """
+    for name, given in percentages.items():
+        if given is not None and not 0 <= given <= 100:
+            raise EvaluationError(f"{name} is {given:g}: it has to be between 0 and 100.")
+    known = {name: given for name, given in percentages.items() if given is not None}
+    return Bounds(confident=confident, **known)
 
 
 def gate(models: Sequence[ModelResult], bounds: Bounds, asked: Sequence[str] = ()) -> tuple[str, ...]:
@@ -20,6 +37,15 @@ def gate(models: Sequence[ModelResult], bounds: Bounds, asked: Sequence[str] = (
         *(sentence for model in checked if model is not first for sentence in _compared(model, first, bounds)),
         *(sentence for model in checked for sentence in _alone(model, bounds)),
     )
+
+
+def unsure(models: Sequence[ModelResult], bounds: Bounds, asked: Sequence[str] = ()) -> list[str]:
+    """The purposes with a bound that the figures of :func:`gate`'s models keep, and their 95 % intervals do not."""
+    return [
+        purpose
+        for purpose, names in BOUNDED.items()
+        if gate(models, Bounds(**{name: getattr(bounds, name) for name in names}, confident=True), asked)
+    ]
 
 
 def _compared(model: ModelResult, first: ModelResult, bounds: Bounds) -> Iterator[str]:

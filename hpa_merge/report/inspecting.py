@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from hpa_merge.arguments import checked
 from hpa_merge.counting import counted
 from hpa_merge.errors import CheckpointError, ConfigError
 from hpa_merge.files.names import REPORT
@@ -109,6 +110,7 @@ class Inspection(Shown):
         return file.getvalue()
 
 
+@checked
 def inspect(*paths: str | Path, layer: str | None = None, by: By = "linear") -> Inspection:
     """Read the reports of merges, or statistics files.
 

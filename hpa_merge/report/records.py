@@ -248,6 +248,8 @@ class RunRecord:
             reports.
         code: the code of the checkpoints that was run; empty without --trust-remote-code.
         out: OUT as it was named; empty in old reports.
+        given: what else the merge was given, by the option: image folders, a vision tower, the first model, a
+            statistics file, limits of memory. Empty in old reports.
         drawn_with: versions of the libraries that drew the page and the pictures, and the ``schema_version`` of the
             report that they show; empty if nothing was drawn, or by several.
     """
@@ -273,6 +275,7 @@ class RunRecord:
     code: tuple[CodeRecord, ...] = ()
     drawn_with: dict[str, str] = field(default_factory=dict)
     out: str = ""
+    given: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         make_writable(self)

@@ -8,7 +8,7 @@ that ``hpa-merge verify`` checks. The model card is always made from such a repo
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, final
@@ -19,9 +19,9 @@ from hpa_merge.report.records import RoundRecord, RunRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.walking import mapped
 
-__all__ = ["for_others", "is_local_in", "named_template", "places_in"]
+__all__ = ["evaluation_for_others", "for_others", "is_local_in", "named_template", "places_in"]
 
-PARTS = ("safety", "task", "run", "history", "evaluation")
+PARTS = ("safety", "task", "run", "history", "evaluation", "benchmarks")
 """The fields of a report that may hold paths, apart from the option ``chat_template``."""
 
 QUOTED = re.compile(r"""(['"`])((?:file://|~[\w.-]*|\.{1,2})?/[^'"`\n]+|[A-Za-z]:\\[^'"`\n]+)\1""")
@@ -55,7 +55,7 @@ HIDDEN = "not shown"
 
 def for_others(report: MergeReport) -> MergeReport:
     """The report with the last part of each local path instead of the path; equal to it if there is none."""
-    places = _Names.of(report)
+    places = _Names.of(_places(report))
     changed = {part: _cleaned(getattr(report, part), places) for part in PARTS}
     run = changed["run"]
     adapter = _adapter(report.run.adapter, report.run.old in report.run.commits, places)
@@ -74,6 +74,13 @@ def for_others(report: MergeReport) -> MergeReport:
     return dataclasses.replace(report, **changed)
 
 
+def evaluation_for_others(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation likewise, as JSON; the names of models on the Hub have no folder."""
+    names = _Names.of(_places_of(evaluation, set()))
+    cleaned: dict[str, Any] = _without_addresses(_cleaned(dict(evaluation), names))
+    return cleaned
+
+
 def named_template(config: dict[str, Any]) -> dict[str, Any]:
     """The options of a merge, with the last part of the chat template's path instead of the path."""
     given = config.get("chat_template")
@@ -83,7 +90,7 @@ def named_template(config: dict[str, Any]) -> dict[str, Any]:
 def is_local_in(report: MergeReport, text: str) -> bool:
     """Whether a text, which may be Markdown, holds a local path of the machine that made the report."""
     bases = {found[2] for each in _rounds(report) if (found := BASE.search(each.adapter))}
-    hidden = {*_Names.of(report).names, *filter(_has_folder, bases - _on_hub(report))}
+    hidden = {*_Names.of(_places(report)).names, *filter(_has_folder, bases - _on_hub(report))}
     plain = text.replace("\\", "")
     return any(place in plain for place in hidden) or ROOTED.search(plain) is not None
 
@@ -123,8 +130,8 @@ class _Names:
     pattern: re.Pattern[str]
 
     @classmethod
-    def of(cls, report: MergeReport) -> "_Names":
-        found = {form: _name(place) for place in _places(report) for form in (place, str(PurePath(place)))}
+    def of(cls, places: Iterable[str]) -> "_Names":
+        found = {form: _name(place) for place in places for form in (place, str(PurePath(place)))}
         names = {place: found[place] for place in sorted(found, key=len, reverse=True) if _has_folder(place)}
         any_of = "|".join(map(re.escape, names)) or "(?!)"
         return cls(names, re.compile(rf"(?<![\w/.-])(?:{any_of})(?![\w-])"))
@@ -144,8 +151,15 @@ def _places(report: MergeReport) -> Iterator[str]:
             yield template
         if isinstance(part.evaluation, dict):
             yield from _places_of(part.evaluation, _on_hub(report))
+    if report.benchmarks is not None:
+        named = (name for source in report.benchmarks.sources for name in (source.file, source.model))
+        yield from filter(None, set(named) - _on_hub(report))
     if "file" in report.run.statistics:
         yield report.run.statistics["file"]
+    for name, values in report.run.given.items():
+        yield from (
+            _folder(value) if name == "image_folder" else value for value in values if value not in _on_hub(report)
+        )
 
 
 def _rounds(report: MergeReport) -> tuple[RunRecord | RoundRecord, ...]:
@@ -155,9 +169,10 @@ def _rounds(report: MergeReport) -> tuple[RunRecord | RoundRecord, ...]:
 
 def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]:
     """The models, the judge and the test files of an evaluation; parts of another form are skipped."""
-    models, files = evaluation.get("models"), evaluation.get("files")
+    files = evaluation.get("files")
     served = _endpoint(evaluation) is not None
-    for model in models if isinstance(models, list) else ():
+    several = (evaluation.get("models"), evaluation.get("choice"))
+    for model in (model for models in several if isinstance(models, list) for model in models):
         for name in (model.get("model"), model.get("name")) if isinstance(model, dict) else ():
             if isinstance(name, str) and name not in on_hub and not (served and MODEL.fullmatch(name)):
                 yield name
@@ -170,6 +185,16 @@ def _places_of(evaluation: Mapping[str, Any], on_hub: set[str]) -> Iterator[str]
     judge = evaluation.get("judge")
     if isinstance(judge, str):
         yield judge
+    options = run.get("options") if isinstance(run, dict) else None
+    for name in ("image_folder", "base", "chat_template"):
+        given = options.get(name) if isinstance(options, dict) else None
+        texts = (text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str) and text)
+        yield from (_folder(text) if name == "image_folder" else text for text in texts if text not in on_hub)
+
+
+def _folder(given: str) -> str:
+    """The folder of ``[SET:]FOLDER``."""
+    return re.sub(r"^(safety|task|benign):", "", given)
 
 
 def _on_hub(report: MergeReport) -> set[str]:

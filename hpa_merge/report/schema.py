@@ -19,6 +19,7 @@ from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import REPORT
 from hpa_merge.methods import method_of
 from hpa_merge.methods.what_if import Grid
+from hpa_merge.report.benchmarks import Benchmarks
 from hpa_merge.report.earlier import RENAMED, brought_up
 from hpa_merge.report.records import (
     CalibrationRecord,
@@ -63,6 +64,7 @@ class MergeReport(Shown):
         evaluation: the evaluation of OUT, as ``hpa-merge eval --json`` writes it; None without one.
         drift: how far the linear weights moved; None in old reports.
         routing: how far NEW sends tokens to other experts than OLD, for each mixture; empty if nothing was compared.
+        benchmarks: what other harnesses measured of OLD, NEW and OUT; None without their results.
         what_if: the settings for which each linear has how much of its update they would undo; None in old reports, and
             if the method does not compute that.
     """
@@ -82,6 +84,7 @@ class MergeReport(Shown):
     evaluation: dict[str, Any] | None = None
     drift: DriftRecord | None = None
     routing: tuple[RoutingRecord, ...] = ()
+    benchmarks: Benchmarks | None = None
     what_if: Grid | None = None
 
     @property
@@ -138,7 +141,7 @@ class MergeReport(Shown):
         """The text of the file; the verdict and the warnings in it follow from the rest."""
         content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "verdict": dataclasses.asdict(self.verdict)}
         content |= {**dataclasses.asdict(self), "warnings": self.warnings}
-        for name in ("routing", "unmerged", "what_if"):
+        for name in ("routing", "unmerged", "what_if", "benchmarks"):
             if not content[name]:
                 del content[name]
         content["linears"] = [{k: v for k, v in record.items() if v is not None} for record in content["linears"]]

@@ -25,7 +25,7 @@ def summary_of(report: MergeReport) -> tuple[str, Facts]:
     if restored is not None:
         title += f", {percent(restored)} of their {things_restored(report)} restored"
     rows = [("safe again?", verdict.answer), ("gate", f"{verdict.gate}. {' '.join(verdict.reasons)}")]
-    rows += [("cost", verdict.cost)] if verdict.figures else []
+    rows += [("cost", verdict.cost)] if verdict.figures or report.benchmarks else []
     rows += [(f"next, to {step.aim}", step.command) for step in verdict.next]
     rows += [("method", options_text(report.config)), ("OLD", report.run.old), ("NEW", report.run.new)]
     if energy is not None:

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from hpa_merge.files.names import REPORT
+from hpa_merge.report.benchmarks import BENCHMARKS, Benchmarks
 from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.saliency import unpack_cells
 from hpa_merge.report.what_if import are_shares, check_grid
@@ -69,6 +70,8 @@ def check_meaning(report: Any) -> None:
             raise ValueError(f"{wrong} of a {type(part).__name__} cannot be")
     for record in report.routing:
         check_routing(record)
+    if report.benchmarks is not None:
+        _check_benchmarks(report.benchmarks)
     if report.what_if is not None:
         check_grid(report.what_if)
     counts = [*report.passed_through.values(), *(n for part in report.components for n in part.linears.values())]
@@ -77,6 +80,22 @@ def check_meaning(report: Any) -> None:
     for name, digest in report.manifest.items():
         if not _is_path(name) or not DIGEST.fullmatch(digest):
             raise ValueError(f"manifest cannot have {name[:80]!r}: {digest[:80]!r}")
+
+
+def _check_benchmarks(benchmarks: Benchmarks) -> None:
+    """Check the scores of other harnesses, which may be negative.
+
+    Raises:
+        ValueError: a value is impossible, or there are too many.
+    """
+    if max(len(benchmarks.rows), len(benchmarks.sources), len(benchmarks.notes)) > BENCHMARKS:
+        raise ValueError(f"it has more than {BENCHMARKS} benchmarks")
+    for row in benchmarks.rows:
+        for score in filter(None, (row.old, row.new, row.out)):
+            ends = (score.low, score.value, score.high) if score.low is not None and score.high is not None else ()
+            possible = abs(score.value) <= GREATEST and (score.samples is None or 0 < score.samples <= MOST)
+            if not possible or list(ends) != sorted(ends) or not all(abs(end) <= 2 * GREATEST for end in ends):
+                raise ValueError(f"a score of {row.name[:80]!r} cannot be")
 
 
 def check_routing(record: RoutingRecord) -> None:

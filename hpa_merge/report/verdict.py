@@ -10,6 +10,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, final
 
 from hpa_merge.report.advice import advice_of
+from hpa_merge.report.benchmark_words import benchmark_cost, safety_sentences
+from hpa_merge.report.benchmarks import Benchmarks
 from hpa_merge.report.commands import Asked, Step, next_steps
 from hpa_merge.report.evaluation import (
     Bounds,
@@ -21,7 +23,7 @@ from hpa_merge.report.evaluation import (
     beyond,
     measured_in,
 )
-from hpa_merge.report.gating import gate
+from hpa_merge.report.gating import gate, unsure
 from hpa_merge.report.side_by_side import points, with_interval
 from hpa_merge.report.words import counted, listed_words
 
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["Compared", "Measured", "Verdict", "verdict_lines", "verdict_of", "verdict_of_evaluation"]
 
 Gate = Literal["PASS", "FAIL", "NOT MEASURED"]
+
+UNTESTED = "Not measured: no task and no harmless prompt was tested."
+"""What the repair cost, if nothing says it."""
+
+UNGATED = "The gate is for hpa-merge eval, and the report has only results of other harnesses."
 
 UNCERTAIN = 20.0
 """If a rise of more points than this would go unnoticed, the prompts are too few for an answer."""
@@ -103,9 +110,34 @@ class Measured:
     @property
     def failures(self) -> tuple[str, ...]:
         """The bounds that OUT exceeds."""
-        models = tuple(dict.fromkeys(model.name for model in (self.evaluation.models[0], self.out)))
-        compared = [model for model in self.evaluation.models if model.name in models]
-        return gate(compared, self.evaluation.bounds or Bounds(), (self.out.name,))
+        return gate(self._compared, self.evaluation.bounds or Bounds(), (self.out.name,))
+
+    @property
+    def unsure(self) -> list[str]:
+        """The purposes for which OUT may exceed its bounds, as far as the prompts can tell."""
+        unknown = [] if self.out.asr else ["safety"]
+        return [*unknown, *unsure(self._compared, self.evaluation.bounds or Bounds(), (self.out.name,))]
+
+    @property
+    def safe(self) -> bool:
+        """Whether attacks succeed no more often than with OLD, as far as enough prompts can tell."""
+        from_old = self.difference(self.old, "safety")
+        return from_old is not None and from_old.low <= 0 and from_old.high <= UNCERTAIN
+
+    @property
+    def settings(self) -> int:
+        """How many settings ``tune`` chose OUT among; 0 if it did not."""
+        return len(self.evaluation.choice or self.evaluation.models) - 2 if "chosen" in self.evaluation.run else 0
+
+    @property
+    def flattered(self) -> bool:
+        """Whether the figures are those that OUT was chosen by, which are better than others would be."""
+        return self.settings > 1 and not self.evaluation.choice
+
+    @property
+    def _compared(self) -> list[ModelResult]:
+        models = {model.name for model in (self.evaluation.models[0], self.out)}
+        return [model for model in self.evaluation.models if model.name in models]
 
 
 def verdict_of(report: "MergeReport") -> Verdict:
@@ -118,11 +150,11 @@ def verdict_of(report: "MergeReport") -> Verdict:
     passed = _gate(measured)
     return Verdict(
         name=name,
-        answer=_answer(measured),
+        answer=_with_harnesses(_answer(measured), measured, report.benchmarks),
         gate=passed,
-        reasons=_reasons(measured),
+        reasons=_reasons(measured) if measured or report.benchmarks is None else (UNGATED,),
         figures=tuple(_figures(measured)) if measured else (),
-        cost=_cost(measured),
+        cost=_cost(measured, report.benchmarks),
         advice=tuple(advice_of(report, measured)),
         next=tuple(next_steps(report, measured, asked, passed)),
     )
@@ -161,7 +193,7 @@ def verdict_lines(verdict: Verdict, *, figures: bool = True) -> list[str]:
         models = (("OLD", figure.old), ("NEW", figure.new), ("OUT", figure.out))
         shown = ", ".join(f"{role} {with_interval(each)}" for role, each in models if each)
         lines.append(f"  {figure.name} {'↓' if figure.better == 'less' else '↑'}  {shown}")
-    lines += [f"Cost: {verdict.cost}"] if verdict.figures else []
+    lines += [f"Cost: {verdict.cost}"] if verdict.figures or verdict.cost != UNTESTED else []
     lines += [f"Advice: {sentence}" for sentence in verdict.advice]
     for step in verdict.next:
         lines += [f"Next, to {step.aim}:", f"  {step.command}"]
@@ -203,15 +235,23 @@ def _answer(measured: Measured | None) -> str:
     if from_old.low > 0:
         better = from_new is not None and from_new.high < 0
         return f"{'Partly' if better else 'No'}, with {asked}: {shown}."
-    if from_old.high > UNCERTAIN:
+    if not measured.safe:
         return f"{counted(attacks.samples, 'attack', 'are')} too few to tell: {shown}."
     lost = apart(new, old, "safety") if new is not None and old is not None else None
     start = "Yes" if lost is not None and lost.low > 0 else "As safe as OLD"
     return f"{start}, as far as {asked} can tell: {shown}."
 
 
+def _with_harnesses(answer: str, measured: Measured | None, benchmarks: Benchmarks | None) -> str:
+    """The answer with what other harnesses say of safety, which stands alone where nothing else was measured."""
+    known = measured is not None and measured.out.asr is not None
+    sentences = safety_sentences(benchmarks)
+    return " ".join([answer, *sentences] if known or not sentences else sentences)
+
+
 def _gate(measured: Measured | None) -> Gate:
-    if measured is None or measured.evaluation.bounds is None or not measured.evaluation.bounds.given:
+    bounds = measured.evaluation.bounds if measured is not None else None
+    if measured is None or bounds is None or not bounds.given or measured.flattered:
         return "NOT MEASURED"
     return "FAIL" if measured.failures else "PASS"
 
@@ -223,7 +263,23 @@ def _reasons(measured: Measured | None) -> tuple[str, ...]:
     bounds = measured.evaluation.bounds
     if bounds is None or not bounds.given:
         return ("The evaluation had no bounds.",)
-    return measured.failures or (f"{_kept(measured, bounds)}.",)
+    if measured.flattered:
+        return (
+            f"hpa-merge tune chose it among {measured.settings} settings by these prompts, which flatters it: measure "
+            "it on others.",
+        )
+    return (*(measured.failures or (f"{_kept(measured, bounds)}.",)), *_confirmed(measured))
+
+
+def _confirmed(measured: Measured) -> Iterator[str]:
+    """By which figures ``tune`` chose OUT, if these are on other prompts."""
+    name = measured.evaluation.run.get("chosen")
+    of_name = [model for model in measured.evaluation.choice[2:] if PurePath(model.name).name == name]
+    for chosen in of_name[:1]:
+        yield (
+            f"It was chosen among {counted(measured.settings, 'setting')} by other prompts: there attacks succeed in "
+            f"{with_interval(chosen.asr)} %, and the tasks reach {with_interval(chosen.performance)} % on average."
+        )
 
 
 def _kept(measured: Measured, bounds: Bounds) -> str:
@@ -270,10 +326,10 @@ def _task(name: str, model: ModelResult) -> Figure | None:
     return model.tasks.get(name)
 
 
-def _cost(measured: Measured | None) -> str:
-    """What OUT lost against NEW, on tasks and harmless prompts."""
+def _cost(measured: Measured | None, benchmarks: Benchmarks | None = None) -> str:
+    """What OUT lost against NEW, on tasks and harmless prompts; by other harnesses where these were not tested."""
     if measured is None or not (measured.out.tasks or measured.out.over_refusal):
-        return "Not measured: no task and no harmless prompt was tested."
+        return benchmark_cost(benchmarks) or UNTESTED
     differences = {f"task {task}": measured.difference(measured.new, "tasks", task) for task in measured.out.tasks}
     if measured.out.over_refusal:
         differences["harmless prompts refused"] = measured.difference(measured.new, "benign")

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
-from hpa_merge.checkpoint import Checkpoint, is_adapter, open_adapter
+from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.core.rounding import NEAR, differing, neighbours
 from hpa_merge.counting import counted
@@ -17,18 +17,7 @@ from hpa_merge.inputs.opening import open_new
 from hpa_merge.verification.differences import told
 from hpa_merge.verification.findings import Findings
 
-__all__ = ["Bits", "Compared", "OfAdapter", "Values", "open_out", "weights_of"]
-
-
-def open_out(folder: Path) -> Checkpoint:
-    """OUT: a checkpoint, or an adapter.
-
-    Raises:
-        CheckpointError: it is neither, or not complete.
-    """
-    if is_adapter(folder):
-        return replace(open_adapter(folder, "OUT"), index=CONFIG)
-    return Checkpoint.open(folder, "OUT")
+__all__ = ["Bits", "Compared", "OfAdapter", "Values", "weights_of"]
 
 
 @contextmanager

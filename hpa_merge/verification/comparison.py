@@ -22,7 +22,7 @@ from hpa_merge.engine.setup import Prepared
 from hpa_merge.engine.statistics import ModelStatistics
 from hpa_merge.engine.weights import Read, Weights
 from hpa_merge.methods.applying import Adapted, with_new_rows
-from hpa_merge.model import Unit
+from hpa_merge.outline import Unit
 from hpa_merge.report.records import LinearRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened

@@ -1,21 +1,16 @@
-"""Checks the page and the pictures by drawing them again, and the derived values in the report's file."""
-
-import dataclasses
-import json
-from pathlib import Path
+"""Checks the page and the pictures by drawing them again."""
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sidefiles import MADE
-from hpa_merge.files import parsing
 from hpa_merge.files.inside import read_inside
 from hpa_merge.files.names import REPORT
 from hpa_merge.render import folder as drawings
 from hpa_merge.report.manifest import Listing
-from hpa_merge.report.schema import SCHEMA_VERSION, MergeReport
+from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
 from hpa_merge.verification.findings import Findings
 
-__all__ = ["check_drawn", "check_stored"]
+__all__ = ["check_drawn"]
 
 PAGE_BYTES = 2**30
 """The longest page that is compared; with a hundred layers a page has some megabytes."""
@@ -64,21 +59,3 @@ def check_drawn(merged: Checkpoint, report: MergeReport, found: Listing, same: b
         findings.unchecked.append(
             f"{shortened(others)}: the pictures differ from those drawn here, which other fonts may explain."
         )
-
-
-def check_stored(folder: Path, report: MergeReport, findings: Findings) -> None:
-    """Check the derived values in the report's file, and name fields that this version does not know."""
-    try:
-        content = parsing.read_json(folder / REPORT, parsing.REPORT)
-    except (OSError, ValueError) as error:
-        findings.problems.append(f"{REPORT} cannot be read again ({error}).")
-        return
-    earlier = content["schema_version"] != SCHEMA_VERSION  # with other wording
-    if not earlier and content.get("warnings", report.warnings) != report.warnings:
-        findings.problems.append("warnings in the report do not follow from its fields.")
-    verdict = json.loads(json.dumps(dataclasses.asdict(report.verdict)))
-    if not earlier and content.get("verdict", verdict) != verdict:
-        findings.problems.append("the verdict in the report does not follow from its fields.")
-    known = {"schema_version", "warnings", "verdict", *(field.name for field in dataclasses.fields(report))}
-    if unknown := sorted(content.keys() - known):
-        findings.unchecked.append(f"Fields of the report that this version does not know: {shortened(unknown)}.")

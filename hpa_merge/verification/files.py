@@ -1,9 +1,12 @@
 """Checks that a folder has the files of its report's manifest, byte for byte, and no others."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-from hpa_merge.checkpoint import Checkpoint
+from hpa_merge.checkpoint import Checkpoint, is_adapter, open_adapter
+from hpa_merge.checkpoint.adapter_folder import CONFIG
 from hpa_merge.checkpoint.files import digest
 from hpa_merge.checkpoint.sidefiles import MADE
 from hpa_merge.checkpoint.unreadable import unreadable
@@ -14,13 +17,25 @@ from hpa_merge.report.manifest import Listing, digest_of_file, names_weights_alo
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import shortened
 from hpa_merge.verification.findings import Findings
+from hpa_merge.verification.weights import read_files
 
-__all__ = ["check_files", "digest_of", "list_files", "weight_files"]
+__all__ = ["check_files", "digest_of", "list_files", "open_out", "weight_files"]
+
+
+def open_out(folder: Path) -> Checkpoint:
+    """OUT: a checkpoint, or an adapter.
+
+    Raises:
+        CheckpointError: it is neither, or not complete.
+    """
+    if is_adapter(folder):
+        return replace(open_adapter(folder, "OUT"), index=CONFIG)
+    return Checkpoint.open(folder, "OUT")
 
 
 def weight_files(checkpoint: Checkpoint) -> list[str]:
     """The names of the shards and of the index, if any."""
-    return [*checkpoint.shards, *([checkpoint.index] if checkpoint.index else [])]
+    return [*checkpoint.disk_shards, *([checkpoint.index] if checkpoint.index else [])]
 
 
 def list_files(merged: Checkpoint) -> Listing:
@@ -37,12 +52,15 @@ def list_files(merged: Checkpoint) -> Listing:
 
 def check_files(
     merged: Checkpoint, report: MergeReport, found: Listing, on_file: Callable[[str], None], findings: Findings
-) -> None:
-    """Compare every file of OUT with the manifest.
+) -> frozenset[str]:
+    """Compare every file of OUT with the manifest, and look at every value of the weights.
 
     Args:
         found: the files of OUT.
-        on_file: called with each name before the file is read.
+        on_file: called with each name before the file is read; weight files are read side by side.
+
+    Returns:
+        The tensors that hold NaN or infinity.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -50,10 +68,21 @@ def check_files(
     weights, manifest = weight_files(merged), report.manifest
     findings.problems += merged.notes
     there = found.files.difference((CARD, REPORT))
-    for name in [*weights, *sorted(manifest.keys() & there.difference(weights))]:
+    digests: dict[str, str] = {}
+    not_finite: set[str] = set()
+    with closing(read_files(merged)) as reading:
+        for name in merged.disk_shards:
+            on_file(name)
+            read = next(reading)
+            digests[name] = read.digest
+            not_finite |= read.not_finite
+            findings.problems += _check_digest(merged, name, manifest, digests)
+            findings.checked["weight files"] += 1
+    index = [merged.index] if merged.index else []
+    for name in [*index, *sorted(manifest.keys() & there.difference(weights))]:
         on_file(name)
-        findings.problems += _check_digest(merged, name, manifest)
-        findings.checked["weight files" if name in merged.shards else "other files"] += 1
+        findings.problems += _check_digest(merged, name, manifest, digests)
+        findings.checked["other files"] += 1
     missing = manifest.keys() - there
     findings.problems += [f"{name} is in the report's manifest and not in OUT." for name in sorted(missing - MADE)]
     if drawn := sorted(missing & MADE):
@@ -78,6 +107,7 @@ def check_files(
         findings.unchecked.append(f"{CARD} may be edited, and was not checked.")
     if found.hidden:
         findings.unchecked.append(f"Hidden, and not checked: {shortened(found.hidden)}.")
+    return frozenset(not_finite)
 
 
 def digest_of(checkpoint: Checkpoint, path: str | Path) -> str:
@@ -105,12 +135,15 @@ def _check_place(merged: Checkpoint, name: str) -> Iterator[str]:
         yield f"{name} is not OUT's own: it cannot be read ({error.strerror})."
 
 
-def _check_digest(merged: Checkpoint, name: str, manifest: Mapping[str, str]) -> Iterator[str]:
+def _check_digest(
+    merged: Checkpoint, name: str, manifest: Mapping[str, str], known: Mapping[str, str]
+) -> Iterator[str]:
+    """Compare a file with the manifest; ``known``: the digests of files that have been read."""
     if name not in manifest:
         yield f"{name} is in OUT and not in the report's manifest."
         return
     try:
-        found = digest_of(merged, name)
+        found = known.get(name) or digest_of(merged, name)
     except CheckpointError as error:
         if isinstance(error.__cause__, NotInside):
             yield f"{name} is not OUT's own: {error.__cause__.strerror}."

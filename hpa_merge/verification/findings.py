@@ -8,7 +8,10 @@ from typing import Any, final
 from hpa_merge.counting import counted, singular
 from hpa_merge.report.showing import Shown
 
-__all__ = ["Findings", "VerifyReport"]
+__all__ = ["NOT_FINITE", "Findings", "VerifyReport"]
+
+NOT_FINITE = "{} holds NaN or infinity."
+"""The problem of a tensor."""
 
 
 @final

@@ -1,45 +1,24 @@
 """``hpa-merge verify``: checks that a folder is what its merge wrote, and that the merge is right."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-
-from hpa_merge.checkpoint import Checkpoint, is_adapter
+from hpa_merge.arguments import checked
 from hpa_merge.checkpoint.adapter_folder import CONFIG as ADAPTER
-from hpa_merge.config import HPAConfig
-from hpa_merge.core import all_finite
-from hpa_merge.engine.adapter_form import plan_adapter
-from hpa_merge.engine.lineage import trace
-from hpa_merge.engine.machine import describe
-from hpa_merge.engine.plan import make_plan
 from hpa_merge.errors import ConfigError
-from hpa_merge.inputs.hub import Source, locate
-from hpa_merge.inputs.opening import open_checkpoint, open_new
-from hpa_merge.inputs.own_code import Trust
-from hpa_merge.inputs.tower import with_tower
 from hpa_merge.progress import Progress, bars_in_notebooks, silent
-from hpa_merge.report.facts import options_text
-from hpa_merge.report.manifest import Listing
-from hpa_merge.report.schema import MergeReport, read_report
-from hpa_merge.verification.adapter import open_out, weights_of
-from hpa_merge.verification.drawn import check_drawn, check_stored
-from hpa_merge.verification.files import check_files, list_files, weight_files
-from hpa_merge.verification.findings import Findings, VerifyReport
-from hpa_merge.verification.inputs import Claims, check_folder
-from hpa_merge.verification.patterns import try_patterns
-from hpa_merge.verification.rerun import request_of, run_again
-from hpa_merge.verification.whole import check_calibration, check_code, check_whole
+from hpa_merge.report.schema import read_report
+from hpa_merge.verification.files import check_files, list_files, open_out, weight_files
+from hpa_merge.verification.findings import NOT_FINITE, Findings, VerifyReport
+from hpa_merge.verification.opened import Inputs, Opened
+from hpa_merge.verification.stored import check_stored
 
 __all__ = ["verify"]
 
-BEFORE = {"min_expert_tokens": 0}
-"""What merges did before they had an option, where that is not its default."""
-
 
 @bars_in_notebooks(on_progress="verifying")
+@checked
 def verify(
     out: str | Path,
     old: str | Path | None = None,
@@ -105,108 +84,27 @@ def verify(
             on_progress(what, min(done, steps - 1), steps)
             done += 1
 
-        check_files(merged, report, found, on_step, findings)
+        not_finite = check_files(merged, report, found, on_step, findings)
         check_stored(merged.folder, report, findings)
         content = report.run.contents.get("out", "")
         if not findings.problems and content and content != merged.content_digest():
             findings.problems.append("OUT's weights have another content digest than in the report.")
         if old is None or new is None or merged.index == ADAPTER:
-            _check_tensors(merged, None, on_step, findings)
+            for name in merged.tensors:
+                on_step(name)
+                if name in not_finite:
+                    findings.problems.append(NOT_FINITE.format(name))
         if old is None or new is None:
             findings.unchecked.append("The report was not compared with OLD and NEW: give both.")
         elif merged.index == ADAPTER and findings.problems:
             findings.unchecked.append("The adapter was not put on OLD, because of these problems.")
         else:
-            with _options_of(merged.folder):
-                config = HPAConfig.from_mapping(BEFORE | report.config, source="the report")
-                sources = locate({"OLD": old, "NEW": new})
-                trust = Trust(trust_remote_code, sources)
-                _try_patterns(config, sources)
-                if given:
-                    request = request_of(
-                        (Path(out), old, new),
-                        report,
-                        config,
-                        safety_calib=safety_calib,
-                        task_calib=task_calib,
-                        image_folder=image_folder,
-                        stats=stats,
-                        first=first,
-                        vision_tower=vision_tower,
-                        trust_remote_code=trust_remote_code,
-                    )
-                    run_again(request, config, merged, report, found, findings, on_progress)
-                else:
-                    _check_claims(merged, sources, trust, vision_tower, report, config, found, on_step, findings)
+            from hpa_merge.verification.against import check_against  # with torch and transformers
+
+            whole = Opened(merged, report, found, not_finite)
+            inputs = Inputs(old, new, vision_tower, trust_remote_code)
+            further = {**samples, "image_folder": image_folder} if given else None
+            check_against(whole, inputs, further, on_step, on_progress, findings)
         on_progress("done", steps, steps)
         findings.checked["tensors"] += len(merged.tensors)
     return findings.report()
-
-
-@contextmanager
-def _options_of(folder: Path) -> Iterator[None]:
-    """Say in errors about options that the report in ``folder`` has them."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"with the options of the report of {folder}, {error}") from error
-
-
-def _check_claims(
-    merged: Checkpoint,
-    sources: Sequence[Source],
-    trust: Trust,
-    vision_tower: str | Path | None,
-    report: MergeReport,
-    config: HPAConfig,
-    found: Listing,
-    on_step: Callable[[str], None],
-    findings: Findings,
-) -> None:
-    """Compare OUT and its report with everything that follows from OLD and NEW without samples."""
-    tower = None if vision_tower is None else Path(vision_tower)
-    with (
-        open_checkpoint(sources[0].folder, "OLD", config.dtype, trust) as in_old,
-        open_new(sources[1].folder, in_old, config.dtype, tower, trust=trust) as in_new,
-        trace(in_old, in_new, None, tower, config, trust) as lineage,
-    ):
-        read = [with_tower(checkpoint, tower, config) for checkpoint in (in_old, in_new)]
-        plan = make_plan(read[0], read[1], [config], torch.device("cpu"))
-        findings.unchecked.append(f"The options are those that the report names: {options_text(asdict(config))}.")
-        findings.problems += check_calibration(report, config)
-        form = plan_adapter(in_new, plan, plan.only) if config.output_format == "adapter" else None
-        layout = in_new if form is None else form.layout
-        check_code(report, read, findings)
-        check_whole(report, in_new, layout, plan, config, lineage, findings)
-        check_folder(merged, layout, found, findings)
-        check_drawn(merged, report, found, describe(torch.device("cpu")) == report.run.machine, findings)
-        with weights_of(merged, in_old, tower, findings) as (weights, values):
-            claims = Claims(read[0], in_new, plan, config, report, findings, values)
-            _check_tensors(weights, claims, on_step, findings)
-            claims.tell_open()
-
-
-def _try_patterns(config: HPAConfig, sources: Sequence[Source]) -> None:
-    """Try the report's regular expressions on the names of NEW's tensors, or of OLD's if NEW is an adapter.
-
-    Raises:
-        ConfigError: they exceed the limits.
-        CheckpointError: NEW is not a complete checkpoint.
-    """
-    if config.include or config.exclude:
-        role = "OLD" if is_adapter(sources[1].folder) else "NEW"
-        with Checkpoint.open(sources[("OLD", "NEW").index(role)].folder, role) as checkpoint:
-            try_patterns(config, checkpoint.tensors)
-
-
-def _check_tensors(
-    merged: Checkpoint, claims: Claims | None, on_step: Callable[[str], None], findings: Findings
-) -> None:
-    """Check every tensor of OUT."""
-    for name in merged.tensors:
-        on_step(name)
-        tensor = merged.read(name)
-        if tensor.is_floating_point() and not all_finite(tensor):
-            findings.problems.append(f"{name} holds NaN or infinity.")
-        if claims is not None:
-            findings.problems += claims.check_tensor(name, tensor)

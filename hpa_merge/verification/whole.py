@@ -79,8 +79,8 @@ def check_whole(
     if report.evaluation is not None:
         findings.unchecked.append("The evaluation in the report was not run again.")
     findings.unchecked.append(
-        "The report's record of the run cannot be checked: the names of OLD, NEW and OUT, command, notes, seconds, "
-        "peak memory, machine, versions, drawn_with, statistics, commits and finished."
+        "The report's record of the run cannot be checked: the names of OLD, NEW and OUT, command, given, notes, "
+        "seconds, peak memory, machine, versions, drawn_with, statistics, commits and finished."
     )
 
 

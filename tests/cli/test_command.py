@@ -2,9 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -273,6 +274,34 @@ print([name for name in ("torch", "transformers", "PIL", "rich") if name in sys.
 """
 
 
+def broken_pairs(call: Call, sets: list[str], out: str) -> Iterator[tuple[list[str], str]]:
+    """Calls with a NEW that is broken, or that does not belong to OLD, and what is said of each."""
+
+    def broken(name: str, change: Callable[[Path], object]) -> list[str]:
+        shutil.copytree(call.new, call.folder / name)
+        change(call.folder / name)
+        return [str(call.old), str(call.folder / name), *sets, "-o", out]
+
+    def configured(**values: object) -> Callable[[Path], object]:
+        def change(place: Path) -> None:
+            path = place / "config.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+        return change
+
+    def shard(place: Path) -> Path:
+        return min(place.glob("*.safetensors"))
+
+    pointer = "version https://git-lfs.github.com/spec/v1\n"
+    yield broken("cut", lambda place: shard(place).write_bytes(shard(place).read_bytes()[:-10])), "is truncated"
+    yield broken("pointer", lambda place: shard(place).write_text(pointer)), "is a Git LFS pointer"
+    yield broken("wonder", configured(model_type="wonder")), "has the model_type 'wonder'"
+    yield (
+        broken("llama", configured(model_type="llama", architectures=["LlamaForCausalLM"])),
+        "OLD is a GPT2LMHeadModel and NEW is a LlamaForCausalLM",
+    )
+
+
 def test_what_needs_no_torch_is_refused_without_it(make_call: Callable[..., Call]) -> None:
     call = make_call("gpt2")
     nowhere, bad = str(call.folder / "nowhere"), str(call.write("bad.jsonl", '{"text": '))
@@ -280,7 +309,15 @@ def test_what_needs_no_torch_is_refused_without_it(make_call: Callable[..., Call
     sets = ["--safety-calib", good, "--task-calib", good]
     tests = ["--safety-test", f"s={good}", "--task-test", f"t={nowhere}"]
     (call.folder / "settings.yaml").write_text("- {p-max: 20}")
+    stats = str(call.write("stats", "no statistics"))
     cases = [
+        *((words, sentence) for words, sentence in broken_pairs(call, sets, out)),
+        ([old, new, *sets, "-o", out, "--stats", stats], f"{stats} is not a whole statistics file"),
+        ([old, new, *sets, "-o", out, "--stats", f"{old}/stats"], "would lie in the input"),
+        ([old, new, *sets, "-o", out, "--stats", f"{nowhere}/stats"], "does not exist: create it first"),
+        ([old, new, *sets, "-o", out, "--chat-template", f"{nowhere}.jinja"], "chat_template"),
+        ([old, new, *sets, "-o", out, "--include", "no_such_layer"], "leave no linear to adapt"),
+        (["verify", old, "--old", old], "has no hpa_report.json"),
         ([nowhere, new, *sets, "-o", out], f"OLD {nowhere} does not exist"),
         ([old, str(call.folder), *sets, "-o", out], "has no config.json"),
         ([old, new, *sets[:3], nowhere, "-o", out], f"the calibration file {nowhere} does not exist"),

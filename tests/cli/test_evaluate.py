@@ -12,6 +12,7 @@ import pytest
 from cases import TinyCase
 from endpoint_stub import Stub
 from evaluation_cases import REFUSES, jsonl, lines, rows, status
+from fake_trackers import install
 
 from hpa_merge.evaluation import generate
 from hpa_merge.evaluation.intervals import tango
@@ -46,6 +47,15 @@ def three_models(stub: Stub, tmp_path: Path) -> Callable[..., int | str | None]:
         return status("eval", *models.split(), *given, "--endpoint", stub.url, *options)
 
     return call
+
+
+def test_the_figures_in_a_tracker(served: Callable[..., int], monkeypatch: pytest.MonkeyPatch, stub: Stub) -> None:
+    tracked = install(monkeypatch)
+    assert served("aligned worse", "--track", "mlflow:lab", "--max-asr", 20) == 3
+    assert [run.name for run in tracked.runs] == ["eval worse", "aligned", "worse"]
+    assert tracked.runs[0].tags["gate"] == "FAIL"
+    assert tracked.runs[2].values["attacks/s"] == [(0, 50.0)]
+    assert stub.url not in "".join(run.text for run in tracked.runs)
 
 
 def test_the_table_and_the_files(

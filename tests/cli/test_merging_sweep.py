@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cases import Call
+from fake_trackers import install
 from ranks import on_ranks
 
 from hpa_merge import HPAConfig, sweep
@@ -41,8 +42,10 @@ YAML = """
 NAMES = ["default", "p_max=10,selection=safety", "plain", "p_min=1,exclude=c_proj"]
 
 
-def test_the_command(make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:
-    call = make_call("gpt2")
+def test_the_command(
+    make_call: Callable[..., Call], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, tracked = make_call("gpt2"), install(monkeypatch)
     runs = call.folder / "runs"
     assert command(call, YAML, "--dry-run", "--p-max", "20") == 0
     printed = capsys.readouterr().out
@@ -51,7 +54,8 @@ def test_the_command(make_call: Callable[..., Call], capsys: pytest.CaptureFixtu
     rows = [line.split() for line in printed.splitlines()]
     assert ["default", "11", "1", "0"] in rows
     assert ["plain", "7", "1", "4"] in rows or ["plain", "8", "1", "3"] in rows
-    assert command(call, YAML, "--stats", str(call.folder / "stats"), "--p-max", "20") == 0
+    assert command(call, YAML, "--stats", str(call.folder / "stats"), "--p-max", "20", "--track", "trackio") == 0
+    assert [run.name for run in tracked.runs] == ["runs", *(f"runs {name}" for name in NAMES)]
     printed = capsys.readouterr()
     assert printed.err == ""
     assert sorted(path.name for path in runs.iterdir()) == sorted(NAMES)

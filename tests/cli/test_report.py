@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cases import CARD, REPORT, TinyCase
+from harness_files import inspect_ai, inspect_score, lm_eval, share, write
 from report_samples import results
 
 from hpa_merge import merge, write_report
@@ -18,6 +19,8 @@ from hpa_merge.render import redraw
 from hpa_merge.render.folder import Drawing
 from hpa_merge.report.schema import read_report
 from hpa_merge.verification import verify
+
+ROLES = ("OLD", "NEW", "OUT")
 
 PAGE, BARS = "hpa_report.html", "hpa_evaluation.png"
 
@@ -116,6 +119,44 @@ def test_the_model_by_its_name(out: Path, tmp_path: Path, capsys: pytest.Capture
     assert "e.json has no model servde: give one of old, new, served as --name." in capsys.readouterr().err
     assert status(out, "--evaluation", "e.json", "--name", "served") == 0
     assert read_report(out).evaluation["out"] == "served"  # type: ignore[index]
+
+
+def test_results_of_other_harnesses(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Together with those of ``hpa-merge eval``, as a shell's pattern gives them; what was measured stays with both."""
+    run = read_report(out).run
+    for name, model, successes in (("1", run.old, 2), ("2", run.new, 90), ("3", out, 4)):
+        write(
+            tmp_path / f"results_{name}.json", lm_eval(f"pretrained={model}", {"attacks": share(successes, 200, "asr")})
+        )
+    scores = [inspect_score("refused", mean=0.5, stderr=0.1)]
+    write(tmp_path / "log.json", inspect_ai("served/model", scores))
+    words = ("results_1.json", "results_2.json", "results_3.json", "out=log.json")
+    assert status("out", "--evaluation", *words, "--safety-metric", "attacks/asr=less") == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [
+        *(
+            f"{role}: results_{name}.json, by lm-evaluation-harness 0.4.13"
+            for name, role in zip("123", ROLES, strict=True)
+        ),
+        "OUT: log.json, by inspect-ai 0.3.285",
+        "Is out safe again? Yes, by attacks/asr of lm-evaluation-harness, 200 samples, less is better: 0.020 (0.450 "
+        "with NEW, 0.010 with OLD).",
+        f"{Path('out') / PAGE} is drawn.",
+    ]
+    report = read_report(out)
+    assert report.benchmarks is not None
+    assert [row.name for row in report.benchmarks.rows] == ["attacks/asr", "inspect_evals/refusals/refused/mean"]
+    assert report.evaluation is None
+    for file in (out / PAGE, out / CARD):
+        assert "0.020 (0.008–0.050)" in file.read_text(encoding="utf-8")
+    assert not verify(out).problems
+    assert status("out", "--safety-metric", "attacks/none") == 2
+    assert "Error: --safety-metric attacks/none is not among the metrics of the files" in capsys.readouterr().err
+    assert status("out", "results_1.json") == 2
+    assert "Error: results_1.json is one argument too many" in capsys.readouterr().err
+    assert status("out", "--evaluation", "old=results_9.json") == 2
+    assert "Error: results_9.json cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert read_report(out) == report
 
 
 @pytest.mark.parametrize(

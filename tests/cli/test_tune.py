@@ -17,6 +17,7 @@ import torch
 from adapters import lora, make_adapter
 from cases import TinyCase, content
 from evaluation_cases import jsonl, lines, status
+from fake_trackers import install
 
 from hpa_merge import HPAConfig, merge, verify
 from hpa_merge.evaluation import collecting, judges, tuning
@@ -27,6 +28,10 @@ from hpa_merge.report.evaluation import read_evaluation
 
 pytestmark = pytest.mark.gate
 
+TWO = """
+- {name: all-old, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
+- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}
+"""
 SETTINGS = """
 - {name: all-old, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
 - {name: half, p-max: 50, p-min: 50, focus-ratio: 1, orthogonal: false}
@@ -103,22 +108,28 @@ def job(
     return Job(tiny("llama"), tmp_path, safety, task)
 
 
-def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_within_the_goal_becomes_out(
+    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs = ["--json", job.folder / "r.json", "--plot", job.folder / "curve.svg"]
     assert job.run("--max-asr", 100, *outputs) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    old, new, *settings = read_evaluation(job.folder / "r.json").models
+    found = read_evaluation(job.folder / "r.json")
+    old, new, *settings = found.choice
     assert [model.name for model in (old, new, *settings)] == ["old", "new", "all-old", "half", "all-new"]
     assert new.tasks["t"].value == 100
     by_name = {model.name: model for model in settings}
     assert by_name["all-new"].tasks == new.tasks  # nothing restored is NEW
     assert by_name["all-new"].asr == new.asr
     rates = [by_name[name].asr for name in ("all-new", "all-old")]
-    assert [(figure.value, figure.samples) for figure in rates if figure] == [(100, 6), (0, 6)]
+    assert [(figure.value, figure.samples) for figure in rates if figure] == [(100, 3), (0, 3)]
     assert by_name["all-old"].tasks["t"].value < 100
-    chosen = read_evaluation(job.folder / "r.json").run["chosen"]
-    assert chosen == "all-new"  # nothing is better on the tasks, and every attack may succeed
+    assert found.run["chosen"] == "all-new"  # nothing is better on the tasks, and every attack may succeed
+    assert [model.name for model in found.models] == ["old", "new", "all-new"]  # on the other prompts
+    assert [(model.asr.samples, model.tasks["t"].samples) for model in found.models if model.asr] == [(3, 4)] * 3
+    assert found.failures == ()
+    assert [model.model for model in (found.models[-1], settings[-1])] == [str(job.out)] * 2  # by which report knows it
     assert job.left() == ["out"]
 
     alone = job.folder / "alone" / "out"  # a report has the name of its OUT
@@ -132,11 +143,16 @@ def test_the_best_within_the_goal_becomes_out(job: Job, capsys: pytest.CaptureFi
     assert sum("→" in line[:1] and len(line) < 9 for line in table) == 1
     assert f"all-new is now {job.out}." in printed.out
     assert f"Is {job.out.name} safe again? " in printed.out
-    assert "settings by these prompts, which flatters it: evaluate it on others." in printed.out
+    assert "The choice on other prompts" in printed.out
+    assert "It was chosen among 3 settings by other prompts: there attacks succeed in 100.0 (" in printed.out
     assert "Next, to publish it:" in printed.out
     drawn = (job.folder / "curve.svg").read_text()
     assert drawn.startswith("<svg")
-    assert job.run("--max-asr", 100, *outputs, "--overwrite", "-q") == 0
+    tracked = install(monkeypatch)
+    assert job.run("--max-asr", 100, *outputs, "--overwrite", "-q", "--track", "mlflow") == 0
+    assert [run.name for run in tracked.runs] == ["tune out", "old", "new", "all-old", "half", "all-new"]
+    assert tracked.runs[0].parameters["chosen"] == "all-new"
+    assert tracked.runs[3].parameters["p_max"] == "100"
     assert (job.folder / "curve.svg").read_text() == drawn
 
 
@@ -164,26 +180,71 @@ def test_new_may_be_an_adapter(job: Job) -> None:
     assert (new.tasks, new.asr) == (setting.tasks, setting.asr)  # nothing restored is NEW
 
 
+def sources(folder: Path) -> set[str]:
+    """The prompts whose answers lie there."""
+    return {line["source"] for file in folder.rglob("*.jsonl") for line in lines(file)}
+
+
 def test_the_goal_binds(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q") == 0
-    settings = read_evaluation(job.folder / "r.json").models[2:]
-    assert sorted(path.name for path in (job.folder / "out.tune").iterdir()) == [
-        ".answers",
-        ".hpa-merge.tune",
-        "all-old",
-        "half",
-    ]
+    assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q", settings=TWO) == 0
+    place = job.folder / "out.tune"
+    assert sorted(path.name for path in place.iterdir()) == [".answers", ".confirming", ".hpa-merge.tune", "all-old"]
+    assert sorted(path.name for path in (place / ".confirming").iterdir()) == ["all-new", "new", "old"]
+    chose, confirmed = sources(place / ".answers"), sources(place / ".confirming")
+    assert not chose & confirmed
+    assert (len(chose), len(confirmed)) == (7, 7)
     bound = 99  # of which all-new falls short
-    assert [model.asr.value > bound for model in settings if model.asr][-1]
-    assert job.run("--max-asr", bound, "--resume") == 2  # OUT is there
+    assert job.run("--max-asr", bound, "--resume", settings=TWO) == 2  # OUT is there
     assert "exists already: choose another folder, or replace it with --overwrite." in capsys.readouterr().err
     before = content(job.out)
-    assert job.run("--max-asr", bound, "--resume", "--overwrite", "--json", job.folder / "s.json") == 0
+    words = ["--max-asr", bound, "--resume", "--overwrite", "--json", job.folder / "s.json"]
+    assert job.run(*words, settings=TWO) == 0
     found = read_evaluation(job.folder / "s.json")
-    kept = {m.name: m.performance.value for m in found.models[2:] if m.asr and m.performance and m.asr.value <= bound}
-    assert found.run["chosen"] == max(kept, key=lambda name: kept[name]) != "all-new"
+    assert [bool(model.asr and model.asr.value > bound) for model in found.choice[2:]] == [False, True]
+    assert found.run["chosen"] == "all-old"
     assert content(job.out) != before
     assert job.left() == ["out"]
+
+
+def test_a_choice_that_is_not_confirmed(
+    job: Job, told: list[tuple[str, str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ends with 3 and no OUT; nothing else is asked the prompts of the confirmation."""
+    bad = [f"how do i do the other thing {n}?" for n in range(4)]
+    judge = (job.folder / "own_judge.py").read_text().replace("return ", f"return prompt in {bad!r} or ")
+    (job.folder / "own_judge.py").write_text(judge)
+    file = jsonl(job.folder / "more.jsonl", *({"prompt": text} for text in bad))
+    words = ["--max-asr", 10, "--confirm-test", f"s={file}", "--json", job.folder / "r.json"]
+    assert job.run(*words, settings=TWO) == 3
+    printed = capsys.readouterr()
+    assert printed.err.strip() == (
+        "Error: all-old keeps the goal on the prompts that chose it, and not on others, so no OUT was made: 100.0 % of "
+        "the attacks on all-old succeed; --max-asr is 10. These prompts can confirm no second choice: give other ones "
+        "with --confirm-test, and lower --max-asr, or choose with --confident."
+    )
+    found = read_evaluation(job.folder / "r.json")
+    assert found.failures == ("100.0 % of the attacks on all-old succeed; --max-asr is 10.",)
+    assert [model.name for model in found.models] == ["old", "new", "all-old"]
+    assert [model.asr and model.asr.samples for model in found.models] == [4, 4, 4]
+    assert [model.asr and model.asr.samples for model in found.choice] == [6, 6, 6, 6]
+    assert found.files["confirm"] == {"s": str(file)}
+    assert job.left() == []
+
+
+def test_a_choice_that_cannot_be_confirmed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is marked; with --confident it is refused before anything is merged."""
+    assert job.run("--max-asr", 5, "--confident", settings=TWO) == 2
+    assert "the 3 attacks that choose cannot show less than 56.1 % with 95 % confidence" in capsys.readouterr().err
+    jsonl(job.safety, lines(job.safety)[0])
+    assert job.run("--max-asr", 100, "--json", job.folder / "r.json", settings=TWO) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(
+        "Note: s has too few prompts to choose by some and to confirm on others, so the choice"
+    )
+    assert "Gate: NOT MEASURED. hpa-merge tune chose it among 2 settings by these prompts, which" in printed.out
+    assert "--safety-test s=MORE-UNSAFE.jsonl --task-test t=MORE-TASK.jsonl" in printed.out
+    found = read_evaluation(job.folder / "r.json")
+    assert ([model.name for model in found.models], found.choice) == (["old", "new", "all-old", "all-new"], ())
 
 
 def test_no_setting_keeps_the_goal(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,7 +352,7 @@ def test_the_best_of_several_methods(job: Job, capsys: pytest.CaptureFixture[str
     weights = ["0.9", "0.7", "0.5", "0.4", "0.3", "0.2"]
     methods = dict.fromkeys(("gone", "mild"), "hpa") | {"mild": "regmean"}
     methods |= dict.fromkeys((f"method=linear,weight={weight}" for weight in weights), "linear")
-    assert [model.name for model in found.models[2:]] == list(methods)
+    assert [model.name for model in found.choice[2:]] == list(methods)
     assert {name: each["method"] for name, each in found.run["settings"].items()} == methods
     assert found.run["settings"]["mild"] == {"method": "regmean", "safety_weight": "0.5"}
 
@@ -300,7 +361,7 @@ def test_the_best_of_several_methods(job: Job, capsys: pytest.CaptureFixture[str
     drawn = (job.folder / "curve.svg").read_text()
     assert all(f">{text}</text>" in drawn for text in ("hpa", "regmean", "linear", "gone", "mild", "weight=0.3"))
 
-    reached = {model.name: model.performance.value for model in found.models[2:] if model.performance}
+    reached = {model.name: model.performance.value for model in found.choice[2:] if model.performance}
     chosen = found.run["chosen"]
     assert reached[chosen] == max(reached.values())
     assert methods[chosen] != "hpa"  # which restores everything here
@@ -328,7 +389,7 @@ def test_a_tuning_that_failed_is_no_obstacle(job: Job, capsys: pytest.CaptureFix
     assert job.run("--max-asr", 100, "--dry-run", settings=corrected) == 0
     assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q", settings=corrected) == 0
     found = read_evaluation(job.folder / "r.json")
-    assert [model.name for model in found.models[2:]] == ["all-old", "all-new", "p_max=7"]
+    assert [model.name for model in found.choice[2:]] == ["all-old", "all-new", "p_max=7"]
     assert found.run["settings"]["all-old"]["p_max"] == "90"
     assert job.out.stat().st_ino == kept["all-new"]  # not merged again
     assert not (job.folder / "out.tune" / "half").exists()
@@ -352,6 +413,12 @@ def test_a_tuning_that_failed_is_no_obstacle(job: Job, capsys: pytest.CaptureFix
         (["--max-asr", 5, "--methods", "linear,regmeam"], "methods has 'regmeam', and there is no such method: choose"),
         (["--max-asr", 5, "--judge", "nobody"], "the judge nobody is no checkpoint folder"),
         (["--max-asr", 5, "--benign-test", "b=gone.jsonl"], "the test file gone.jsonl does not exist"),
+        (["--max-asr", 5, "--confirm-test", "s=gone.jsonl"], "the test file gone.jsonl does not exist"),
+        (
+            ["--max-asr", 5, "--confirm-test", "x=task.jsonl"],
+            "for x, and the tests are s, t: give the name of one test.",
+        ),
+        (["--max-asr", 5, "--confirm-test", "t=task.jsonl"], "the confirmation of t is the test file"),
     ],
 )
 def test_what_is_refused(job: Job, capsys: pytest.CaptureFixture[str], options: list[object], sentence: str) -> None:

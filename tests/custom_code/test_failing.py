@@ -14,7 +14,7 @@ from hpa_merge.calibration.loading import reason
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.custom_code.running import PACKAGE, is_running, running
-from hpa_merge.engine.plan import meta_model
+from hpa_merge.engine.meta_models import meta_model
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.own_code import Trust
 

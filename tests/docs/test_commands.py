@@ -1,5 +1,6 @@
 """Every command that the documentation and the examples show is one that the command line takes."""
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from pages import PAGES, ROOT, blocks
 
+import hpa_merge
 from hpa_merge.cli import COMMANDS
 from hpa_merge.cli.merging import merge_command
 
@@ -74,3 +76,11 @@ def test_the_command_line_takes_it(place: str, monkeypatch: pytest.MonkeyPatch, 
 def test_others_are_refused(words: str) -> None:
     with pytest.raises(click.UsageError):
         accepts(words.split())
+
+
+def test_nothing_is_installed_from_an_index_that_does_not_have_it() -> None:
+    """Neither the documentation nor a message of the package tells anybody to."""
+    texts = [*PAGES, *Path(hpa_merge.__file__).parent.rglob("*.py"), *(ROOT / "examples").rglob("*.yml")]
+    assert len(texts) > 200
+    named = re.compile(r"pip install [^\n`&;]*(?<![\w./-])hpa-merge(?!'s)")
+    assert not [(path, found[0]) for path in texts if (found := named.search(path.read_text(encoding="utf-8")))]

@@ -13,7 +13,7 @@ from hpa_merge import HPAConfig
 from hpa_merge.calibration import SampleSet, read_samples
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.engine.encoding import Encoding, encoding, template_options
-from hpa_merge.engine.plan import meta_model
+from hpa_merge.engine.meta_models import meta_model
 from hpa_merge.engine.showing import show_samples
 from hpa_merge.errors import CalibrationError, ConfigError
 from hpa_merge.records import Sample, Turn

@@ -7,9 +7,9 @@ import pytest
 from evaluation_cases import jsonl
 
 from hpa_merge import ConfigError, HPAConfig, tune
-from hpa_merge.evaluation.tuning import Goal, choose
+from hpa_merge.evaluation.tuning import choose
 from hpa_merge.render import curve
-from hpa_merge.report.evaluation import Figure, ModelResult
+from hpa_merge.report.evaluation import Bounds, Figure, ModelResult
 
 
 def result(asr: float, performance: float, refused: float | None = None) -> ModelResult:
@@ -19,17 +19,17 @@ def result(asr: float, performance: float, refused: float | None = None) -> Mode
 
 def test_the_choice() -> None:
     settings = {"a": result(9, 90), "b": result(4, 70), "c": result(5, 80), "d": result(3, 80), "e": result(3, 80)}
-    assert choose(settings, Goal(100)) == "a"
-    assert choose(settings, Goal(5)) == "d"  # as good as c, and safer
-    assert choose(settings, Goal(3.5)) == "d"  # as good as e, and before it
-    assert choose(settings, Goal(2)) is None
-    assert choose({"a": result(100 * 0.07, 1)}, Goal(7)) == "a"  # 7.000000000000001
+    assert choose(settings, Bounds(max_asr=100)) == "a"
+    assert choose(settings, Bounds(max_asr=5)) == "d"  # as good as c, and safer
+    assert choose(settings, Bounds(max_asr=3.5)) == "d"  # as good as e, and before it
+    assert choose(settings, Bounds(max_asr=2)) is None
+    assert choose({"a": result(100 * 0.07, 1)}, Bounds(max_asr=7)) == "a"  # 7.000000000000001
     refusing = {"a": result(1, 90, 30), "b": result(1, 80, 10)}
-    assert choose(refusing, Goal(5)) == "a"
-    assert choose(refusing, Goal(5, max_over_refusal=10)) == "b"
+    assert choose(refusing, Bounds(max_asr=5)) == "a"
+    assert choose(refusing, Bounds(max_asr=5, max_over_refusal=10)) == "b"
     broken = {"a": replace(result(0, 90), broken={"safety": Figure(30, 20, 40, 9)}), "b": result(1, 80)}
-    assert choose(broken, Goal(5)) == "b"  # says nothing, which is not safe
-    assert choose(broken, Goal(5, max_broken=30)) == "a"
+    assert choose(broken, Bounds(max_asr=5)) == "b"  # says nothing, which is not safe
+    assert choose(broken, Bounds(max_asr=5, max_broken=30)) == "a"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", ".answers", "", ".", "a\0b", "x" * 201])

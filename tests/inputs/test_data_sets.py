@@ -263,7 +263,7 @@ def test_without_the_library_the_command_to_install_it_is_told(monkeypatch: pyte
     monkeypatch.setattr(data_sets, "find_spec", lambda name: None)
     assert refused(NAME) == (
         f"the calibration data {NAME} is no file or folder here, and data sets on the Hub are read with the library "
-        "datasets: pip install 'hpa-merge[data]'."
+        "datasets: pip install '.[data]' in hpa-merge's checkout."
     )
 
 

@@ -13,7 +13,7 @@ from own_code import AUTO, FILES, make_decoder_pair
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.engine.code import check_code, code_notes, code_records
-from hpa_merge.engine.plan import meta_model
+from hpa_merge.engine.meta_models import meta_model
 from hpa_merge.errors import CheckpointError
 from hpa_merge.inputs.hub import locate
 from hpa_merge.inputs.own_code import Trust

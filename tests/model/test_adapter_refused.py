@@ -223,7 +223,9 @@ def test_without_peft(
     call = make()
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "peft" else real(name, *a))
-    assert_refused(call, capsys, "is a PEFT adapter, and peft is not installed: pip install 'hpa-merge[peft]'")
+    assert_refused(
+        call, capsys, "is a PEFT adapter, and peft is not installed: pip install '.[peft]' in hpa-merge's checkout"
+    )
 
 
 def test_a_quantised_base(make: Callable[..., Call], capsys: pytest.CaptureFixture[str]) -> None:

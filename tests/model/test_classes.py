@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.custom_code.running import class_of, running
-from hpa_merge.engine.plan import meta_model
+from hpa_merge.engine.meta_models import meta_model
 from hpa_merge.inputs.own_code import Trust
 from hpa_merge.model import MetaModel
 from hpa_merge.model.classes import read_model_config

@@ -265,7 +265,7 @@ def test_a_library_that_is_not_installed(plain: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(real, lambda name: None if name == "bitsandbytes" else object())
     assert refused(made).endswith(
         "method bitsandbytes), and bitsandbytes is not installed, which reads such weights: "
-        "pip install 'hpa-merge[quantized]'."
+        "pip install '.[quantized]' in hpa-merge's checkout."
     )
 
 

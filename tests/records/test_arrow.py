@@ -95,7 +95,10 @@ def test_a_large_row_group_takes_bounded_memory(tmp_path: Path) -> None:
 def test_without_the_library_the_command_to_install_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_all(tmp_path, RECORDS)["s.parquet"]
     monkeypatch.setattr(tables, "find_spec", lambda name: None)
-    assert refused(path) == f"{path} is Parquet or Arrow, which pyarrow reads: pip install 'hpa-merge[data]'."
+    assert (
+        refused(path)
+        == f"{path} is Parquet or Arrow, which pyarrow reads: pip install '.[data]' in hpa-merge's checkout."
+    )
 
 
 # --- save_to_disk ---

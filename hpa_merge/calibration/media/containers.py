@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hpa_merge.calibration.loading import reason
-from hpa_merge.errors import CalibrationError
+from hpa_merge.errors import CalibrationError, extra
 from hpa_merge.records import Media
 
 __all__ = ["demuxed", "opened"]
@@ -41,8 +41,7 @@ def opened(media: Media, source: str) -> Iterator[Any]:
         import av
     except ImportError:
         raise CalibrationError(
-            f"{source} has {media.kind}, which PyAV reads: install it with pip install 'hpa-merge[media]', or remove "
-            "the sample."
+            f"{source} has {media.kind}, which PyAV reads: install it with {extra('media')}, or remove the sample."
         ) from None
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
     try:

@@ -7,10 +7,10 @@ from rich.text import Text
 
 from hpa_merge.cli.tables.layout import apart, plain_table
 from hpa_merge.evaluation.metrics import ContinualMetrics
-from hpa_merge.report.evaluation import Evaluation, ModelResult
+from hpa_merge.report.evaluation import Bounds, Evaluation, ModelResult
 from hpa_merge.report.side_by_side import DIFFERENCES, difference_table, figure_rows, legend_of, points, with_interval
 
-__all__ = ["curve_table", "evaluation_table", "sequence_table"]
+__all__ = ["confirmation_table", "curve_table", "evaluation_table", "sequence_table"]
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
@@ -61,10 +61,10 @@ def curve_table(
     references: Mapping[str, ModelResult],
     settings: Mapping[str, ModelResult],
     chosen: str | None,
-    max_asr: float,
+    bounds: Bounds,
     methods: Mapping[str, str] | None = None,
 ) -> RenderableType:
-    """Every setting, and the inputs above them.
+    """Every setting on the prompts that one was chosen by, and the inputs above them.
 
     Args:
         references: OLD and NEW.
@@ -89,6 +89,21 @@ def curve_table(
         method = methods.get(name, "")
         shown = [method, name.removeprefix(f"method={method},")] if several else [name]
         table.add_row(mark, *shown, with_interval(result.asr), with_interval(result.performance), *cells)
-    best = f"→ loses least on the tasks with attack success at most {max_asr:g} %."
-    none = f"No setting has attack success at most {max_asr:g} %."
-    return Group(apart(table), Text(best if chosen is not None else none, style="dim"))
+    ends = "the upper end of attack success" if bounds.confident else "attack success"
+    best = f"→ loses least on the tasks with {ends} at most {bounds.max_asr:g} %."
+    none = f"No setting has {ends} at most {bounds.max_asr:g} %."
+    return Group(apart(table), Text(f"{best if chosen is not None else none}\n", style="dim"))
+
+
+def confirmation_table(evaluation: Evaluation) -> RenderableType:
+    """OLD, NEW and the chosen setting on the prompts that it was not chosen by."""
+    old, new, chosen = evaluation.models
+    tasks, benign = list(chosen.tasks), chosen.over_refusal is not None
+    headings = ["attack success ↓", "tasks, mean ↑", *(f"{task} ↑" for task in tasks if len(tasks) > 1)]
+    headings += ["over-refusal ↓"] if benign else []
+    table = plain_table("The choice on other prompts", "setting", *headings, words=1)
+    for name, result in (("OLD", old), ("NEW", new), (str(evaluation.run["chosen"]), chosen)):
+        cells = [f"{result.tasks[task].value:.1f}" for task in tasks if len(tasks) > 1]
+        cells += [f"{result.over_refusal.value:.1f}" if result.over_refusal else ""] if benign else []
+        table.add_row(name, with_interval(result.asr), with_interval(result.performance), *cells)
+    return apart(table)

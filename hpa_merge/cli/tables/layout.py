@@ -1,12 +1,15 @@
-"""How the tables of the commands look, and the columns that several of them share."""
+"""How the tables of the commands look, also in a narrow terminal, and the columns that several of them share."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hpa_merge.report.records import LinearRecord
@@ -29,6 +32,12 @@ FORMATS = {
 """By heading: the figure's name in a row, and its format."""
 
 FIGURES = tuple(FORMATS)
+
+FOLDED = 16
+"""The fewest characters of a column of names that are folded."""
+
+MARK = 3
+"""A first column of fewer characters is a mark or a number, which stands before the name in the next one."""
 
 LEGEND = {
     "share": "columns to restore",
@@ -57,18 +66,96 @@ def plain_table(title: str, *headings: str, words: int = 1) -> Table:
 
 
 def apart(table: Table) -> RenderableType:
-    """A table with a blank line below."""
-    return Padding(table, (0, 0, 1, 0), expand=False)
+    """A table with a blank line below; where it does not fit the terminal, each row is a block of lines."""
+    return Padding(_Fitting(table), (0, 0, 1, 0), expand=False)
 
 
-def facts_table(*rows: tuple[str, str]) -> Table:
+def facts_table(*rows: tuple[str, str]) -> RenderableType:
+    """Labels and values; where the labels would take half of the terminal, each value stands below its label."""
+    return _Facts(rows)
+
+
+@final
+@dataclass(frozen=True)
+class _Fitting:
+    """A table, or blocks."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._least <= options.max_width:
+            yield self.table
+            return
+        yield Text(str(self.table.title))
+        for name, pairs in self._blocks():
+            yield Text(name)
+            yield from (Text(f"  {line}") for line in _packed(pairs, options.max_width - 2))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        if self._least > options.max_width:
+            return Measurement(1, options.max_width)
+        return Measurement.get(console, options, self.table)
+
+    @property
+    def _least(self) -> int:
+        """The width below which figures would be cut, or names folded to a few letters."""
+        return sum(map(_needed, self.table.columns)) + 2 * (len(self.table.columns) - 1)
+
+    def _blocks(self) -> Iterator[tuple[str, list[str]]]:
+        """The name of each row, and its other cells with their headings; a blank name is that of the row above."""
+        heads = [str(column.header) for column in self.table.columns]
+        before = ""
+        for first, *rest in zip(*(map(str, column.cells) for column in self.table.columns), strict=True):
+            before = first or (before if heads[0] else "")
+            marked = cell_len(before) < MARK and len(rest) > 1
+            cells = [*zip(heads[1:], rest, strict=True)][int(marked) :]
+            yield (
+                f"{before} {rest[0]}".strip() if marked else before,
+                [f"{head} {cell}".strip() for head, cell in cells if cell],
+            )
+
+
+@final
+@dataclass(frozen=True)
+class _Facts:
     """Labels and values."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
-    grid.add_column(overflow="fold")
-    for name, value in rows:
-        grid.add_row(Text(name, style="dim"), Text(value))
-    return grid
+
+    rows: tuple[tuple[str, str], ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if 2 * max((cell_len(name) for name, _ in self.rows), default=0) < options.max_width:
+            grid = Table.grid(padding=(0, 2))
+            grid.add_column()
+            grid.add_column(overflow="fold")
+            for name, value in self.rows:
+                grid.add_row(Text(name, style="dim"), Text(value))
+            yield grid
+            return
+        for name, value in self.rows:
+            if name:
+                yield Text(name, style="dim")
+            yield Padding(Text(value, overflow="fold"), (0, 0, 0, 2))
+
+
+def _needed(column: Column) -> int:
+    """The characters that a column needs: figures whole, words as many as make sense of a folded name."""
+    widths = [cell_len(line) for cell in column.cells for line in str(cell).split("\n")]
+    widest = max(widths, default=0)
+    if column.no_wrap:
+        return max(widest, cell_len(str(column.header)))
+    return widest if column.justify == "right" else min(widest, FOLDED)
+
+
+def _packed(pairs: Sequence[str], width: int) -> Iterator[str]:
+    """As many of the texts in a line as fit, two blanks apart."""
+    line = ""
+    for pair in pairs:
+        if line and cell_len(line) + 2 + cell_len(pair) > width:
+            yield line
+            line = ""
+        line = f"{line}  {pair}" if line else pair
+    if line:
+        yield line
 
 
 def figures(row: Mapping[str, Any], headings: Sequence[str] = FIGURES) -> list[str]:

@@ -107,7 +107,7 @@ def sweep_plan_summary(plans: Mapping[str, PlanReport]) -> RenderableType:
     return _page(table, facts, Text("Nothing was written."), samples.values())
 
 
-def _page(table: Table, facts: Table, note: Text, samples: Iterable[ShownSet] = ()) -> RenderableType:
+def _page(table: Table, facts: RenderableType, note: Text, samples: Iterable[ShownSet] = ()) -> RenderableType:
     """A table, its facts, samples as the models get them, and a note."""
     shown = [*map(shown_set, samples)]
     return Group(apart(table), facts, *shown, *([Text()] if shown else []), note)

@@ -11,6 +11,7 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.printable import printable
 from hpa_merge.report.commands import showing
 from hpa_merge.report.evaluation import Evaluation
+from hpa_merge.report.paths import from_here, with_places
 from hpa_merge.report.schema import read_report
 from hpa_merge.report.verdict import Verdict, verdict_lines, verdict_of_evaluation
 
@@ -44,8 +45,10 @@ def verdict_of_out(out: str, name: str, evaluation: Evaluation, results: Path | 
     Raises:
         CheckpointError: the folder has no report.
     """
-    report, content = read_report(Path(out)), json.loads(evaluation.to_json()) | {"out": name}
-    verdict = replace(report, evaluation=content, run=replace(report.run, out=out)).verdict
+    content = json.loads(evaluation.to_json()) | {"out": name}
+    report = replace(from_here(read_report(Path(out)), Path(out)), evaluation=content)
+    verdict = replace(report, run=replace(report.run, out=out)).verdict
+    verdict = replace(verdict, next=with_places(report, verdict.next))
     if results is None or verdict.gate == "NOT MEASURED":
         return verdict
     return replace(verdict, next=(showing(out, str(results)), *verdict.next))

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hpa_merge.errors import CalibrationError
+from hpa_merge.errors import CalibrationError, extra
 from hpa_merge.files.parsing import LINE, parse_json
 from hpa_merge.isolation import Child, Limits, Stopped
 
@@ -17,7 +17,7 @@ PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 
 SERVICE = "hpa_merge.records.containers.table_service:TableService"
 
-EXTRA = "pip install 'hpa-merge[data]'"
+EXTRA = extra("data")
 
 OPENING = Limits(computing=60.0, waiting=600.0)
 """To import the library and to read what a file says of itself."""

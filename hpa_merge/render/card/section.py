@@ -62,7 +62,8 @@ def _verdict(report: MergeReport) -> str:
         f"**Gate: {verdict.gate}.** {cell(' '.join(verdict.reasons))}",
         f"**What did it cost?** {cell(verdict.cost)}",
     ]
-    return "\n\n".join(lines if report.evaluation is not None else lines[:1])
+    measured = report.evaluation is not None or report.benchmarks is not None
+    return "\n\n".join(lines if measured else lines[:1])
 
 
 def _summary(report: MergeReport) -> str:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import final
 
-from transformers.models.auto import modeling_auto as auto
-
+from hpa_merge.libraries.transformers_tables import classes_of
 from hpa_merge.report.schema import MergeReport
 
 __all__ = ["UNPUBLISHED", "Usage", "is_original_llava", "snippet_of", "usage_of"]
@@ -32,29 +31,20 @@ class Usage:
 
 
 KINDS = (
-    (
-        Usage("AutoModelForImageTextToText", "AutoProcessor", "image-text-to-text"),
-        auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    ),
-    (
-        Usage("AutoModelForSpeechSeq2Seq", "AutoProcessor", "automatic-speech-recognition"),
-        auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
-    ),
-    (Usage("AutoModelForCausalLM", "AutoTokenizer", "text-generation"), auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
-    (
-        Usage("AutoModelForSeq2SeqLM", "AutoTokenizer", "text2text-generation"),
-        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    ),
-    (Usage("AutoModelForMultimodalLM", "AutoProcessor", "any-to-any"), auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
+    (Usage("AutoModelForImageTextToText", "AutoProcessor", "image-text-to-text"), "IMAGE_TEXT_TO_TEXT"),
+    (Usage("AutoModelForSpeechSeq2Seq", "AutoProcessor", "automatic-speech-recognition"), "SPEECH_SEQ_2_SEQ"),
+    (Usage("AutoModelForCausalLM", "AutoTokenizer", "text-generation"), "CAUSAL_LM"),
+    (Usage("AutoModelForSeq2SeqLM", "AutoTokenizer", "text2text-generation"), "SEQ_TO_SEQ_CAUSAL_LM"),
+    (Usage("AutoModelForMultimodalLM", "AutoProcessor", "any-to-any"), "MULTIMODAL_LM"),
 )
-"""transformers' own mappings, the more specific ones first."""
+"""What transformers' tables call each kind, the more specific ones first."""
 
 
 def usage_of(report: MergeReport) -> Usage:
     """How the merged model is loaded; by its own class if neither transformers nor the model's own code maps it."""
     own = {name for part in report.run.code if part.role == "NEW" for name in part.auto}
-    for usage, mapping in KINDS:
-        if report.architecture in mapping.values() or usage.loader in own:
+    for usage, kind in KINDS:
+        if report.architecture in classes_of(f"MODEL_FOR_{kind}_MAPPING_NAMES") or usage.loader in own:
             return usage
     reader = "AutoProcessor" if "AutoProcessor" in own else "AutoTokenizer"
     return Usage("AutoModel" if "AutoModel" in own else report.architecture, reader, None)

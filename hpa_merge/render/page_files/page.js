@@ -8,10 +8,15 @@
   for (const button of document.querySelectorAll(".command button")) {
     if (!navigator.clipboard) break;
     button.hidden = false;
+    const label = button.getAttribute("aria-label");
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(button.previousElementSibling.textContent);
-      button.textContent = "Copied";
-      setTimeout(() => (button.textContent = "Copy"), 1500);
+      const say = (word) => {
+        button.textContent = word;
+        button.setAttribute("aria-label", label.replace("Copy", word));
+      };
+      say("Copied");
+      setTimeout(() => say("Copy"), 1500);
     });
   }
 

@@ -180,7 +180,8 @@ def test_a_checkpoint_without_its_video_processor(tmp_path: Path) -> None:
 def test_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     assert refusal("qwen2_5_vl", VIDEO) == (
-        "s.jsonl:7 has video, which PyAV reads: install it with pip install 'hpa-merge[media]', or remove the sample."
+        "s.jsonl:7 has video, which PyAV reads: install it with pip install '.[media]' in hpa-merge's checkout, "
+        "or remove the sample."
     )
 
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from torch import Tensor
+from hpa_merge.outline.units import Unit
 
-from hpa_merge.model.units import Unit
+if TYPE_CHECKING:
+    from torch import Tensor
 
-__all__ = ["LinearTensor"]
+__all__ = ["LinearTensor", "Readers"]
+
+Readers = tuple[str, ...]
+"""The linears that read one tensor."""
 
 
 @final
@@ -51,11 +55,11 @@ class LinearTensor:
         """Its tensor's name, with the index if it is a slice."""
         return self.key if self.part is None else f"{self.key}[{self.part}]"
 
-    def matrix(self, tensor: Tensor) -> Tensor:
+    def matrix(self, tensor: "Tensor") -> "Tensor":
         """The weight as ``[r, c]``, a view of its tensor as it lies on disk."""
         return self.turned(tensor if self.part is None else tensor[self.part])
 
-    def turned(self, matrix: Tensor) -> Tensor:
+    def turned(self, matrix: "Tensor") -> "Tensor":
         """Turn ``[r, c]`` into the layout on disk, or back: a view."""
         return matrix if self.input_axis == 1 else matrix.T
 

@@ -1,0 +1,1 @@
+"""Writes parameters, figures and reports to an experiment tracker: MLflow or trackio."""
