@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hpa_merge.checkpoint import begun_with
+from hpa_merge.config import Dtype
 from hpa_merge.engine.machine import slow_dtypes
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.statistics_file import fingerprints_in
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # with transformers
 
 __all__ = ["DTYPES", "dtype_field", "find_computing", "name_of", "slow_notes"]
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES: dict[Dtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """The dtypes of the option, by their words."""
 
 STORED = (*DTYPES.values(), torch.float64)

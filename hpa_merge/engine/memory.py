@@ -208,7 +208,7 @@ def _work(
             largest = max((min(c * count * itemsize, triangle_bytes(c)) for _, c, count in own), default=0)
             arriving = max(min(SENT, travelling), largest)
             leaves = [_leaves(int(count * routed), c, itemsize) for routed, c, count in own]
-            gathered = [*gathered, (2 if plan.new.device.type == "cuda" else 1) * arriving, *leaves]
+            gathered = [*gathered, (2 if plan.device.type == "cuda" else 1) * arriving, *leaves]
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)

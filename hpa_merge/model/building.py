@@ -136,7 +136,8 @@ def _build(
     if architecture.config_class is not type(config) and architecture.config_class is type(config.get_text_config()):
         config = config.get_text_config()
     floating = (dtype for dtype, _ in header.values() if dtype.is_floating_point)
-    dtype = config.dtype or next(floating, torch.float32)
+    stated = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
+    dtype = stated or next(floating, torch.float32)
     dtype = computing.get(dtype, dtype)
     # other implementations may be code that is fetched from the Hub
     attention = config._attn_implementation if config._attn_implementation in ("eager", "sdpa") else None

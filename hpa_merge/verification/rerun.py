@@ -95,9 +95,9 @@ def request_of(
     """The request that made OUT, on the CPU if it was made there and in its dtype; ``places``: OUT, OLD and NEW."""
     out, old, new = places
     device = "cpu" if report.run.device == "cpu" else "auto"
-    ran_in = set(report.run.compute_dtype.values())
-    if len(ran_in) == 1 and ran_in <= DTYPES.keys():
-        config = replace(config, compute_dtype=ran_in.pop())
+    for word in DTYPES:
+        if set(report.run.compute_dtype.values()) == {word}:
+            config = replace(config, compute_dtype=word)
     return MergeRequest.of(old, new, {out: replace(config, device=device)}, **options)
 
 

@@ -18,7 +18,7 @@ from hpa_merge import HPAConfig
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.engine import compute_dtype, machine
 from hpa_merge.engine.machine import slow_dtypes
-from hpa_merge.engine.plan import meta_model
+from hpa_merge.engine.meta_models import meta_model
 from hpa_merge.engine.preview import preview
 from hpa_merge.engine.request import MergeRequest
 from hpa_merge.engine.setup import prepare
