@@ -67,7 +67,7 @@ def slow_notes(words: Collection[str], device: torch.device) -> tuple[str, ...]:
     )
 
 
-def _all(word: str) -> "Computing":
+def _all(word: Dtype) -> "Computing":
     return dict.fromkeys(STORED, DTYPES[word])
 
 
