@@ -5,8 +5,8 @@
 
 Exit status 0 if they agree, 1 with one line for each difference. Not compared: ``run`` (time, memory, versions),
 ``manifest`` (the digests of the weights, whose last bits may differ on another processor), ``verdict`` (which follows
-from the rest, and names paths), and in which cells of
-``saliency`` the columns lie (one on the border of two may then change over).
+from the rest, and names paths), ``what_if`` (what other settings would undo), and in which cells of ``saliency`` the
+columns lie (one on the border of two may then change over).
 """
 
 import json
@@ -24,7 +24,7 @@ def differences(found: Any, golden: Any, where: str = "") -> Iterator[str]:
     """One sentence for each place in which two reports differ."""
     if isinstance(found, dict) and isinstance(golden, dict):
         for key in sorted(found.keys() | golden.keys()):
-            if where == "" and key in ("run", "manifest", "verdict"):
+            if key == "what_if" or (where == "" and key in ("run", "manifest", "verdict")):
                 continue
             if key not in found or key not in golden:
                 yield f"{where}{key} is in {'the golden report' if key in golden else 'this report'} only"

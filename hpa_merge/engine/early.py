@@ -93,11 +93,12 @@ def needs_no_model(request: MergeRequest) -> bool:
     return request.stats is not None and whole and request.first is None and has_beginning(request.stats)
 
 
-def refuse_folder(folder: Path, role: str, *, adapter: bool) -> Checkpoint | None:
+def refuse_folder(folder: Path, role: str, *, adapter: bool, towered: bool = False) -> Checkpoint | None:
     """Check that a folder has a model's configuration and its weight files, and that these are whole.
 
     Args:
         adapter: whether it may be an adapter.
+        towered: whether a vision tower is given, which says more of what is wrong than the model's type.
 
     Returns:
         The checkpoint; None if it is quantised, because its weights cannot be opened without torch.
@@ -112,7 +113,8 @@ def refuse_folder(folder: Path, role: str, *, adapter: bool) -> Checkpoint | Non
     if next(configurations(config), None) is not None:
         return None
     kind, own = config.get("model_type"), "auto_map" in config
-    if isinstance(kind, str) and not own and not is_original_llava(config) and is_unknown_type(kind):
+    own |= towered or is_original_llava(config)
+    if isinstance(kind, str) and not own and is_unknown_type(kind):
         raise CheckpointError(
             f"{role}'s config.json has the model_type {kind!r:.60}, which transformers {version_of_transformers()} "
             "does not have: install a version that does, or correct the file."
@@ -137,7 +139,8 @@ def _refuse_template(early: Early) -> None:
 def _refuse_folders(early: Early) -> None:
     """Refuse checkpoints that are incomplete or broken."""
     for role, folder in early.folders.items():
-        if (opened := refuse_folder(folder, role, adapter=role == "NEW")) is not None:
+        towered = early.request.vision_tower is not None
+        if (opened := refuse_folder(folder, role, adapter=role == "NEW", towered=towered)) is not None:
             early.opened[role] = opened
 
 

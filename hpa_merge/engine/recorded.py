@@ -1,6 +1,7 @@
 """A merge whose statistics file holds how its run began: it builds no model and encodes no sample."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,7 +76,11 @@ def beginning_of(
     if not _is_plain(inputs) or isinstance(plan.old, Outline) or isinstance(plan.new, Outline):
         return None
     safety, task = (
-        SetBeginning(state_of(checkpoint, each, run.purpose, request.calibration), run.used, run.tally.state())
+        SetBeginning(
+            state_of(checkpoint, each, run.purpose, request.calibration),
+            tuple(replace(sample, rank=0) for sample in run.used),  # the same bytes with any number of ranks
+            run.tally.state(),
+        )
         for checkpoint, each, run in zip(inputs.read, given, runs, strict=True)
     )
     return Beginning((plan.old.outline(), plan.new.outline()), (safety, task))

@@ -229,7 +229,8 @@ def plan_merge(
         from hpa_merge.engine.sampling import sampled  # with transformers
 
         plan, runs = sampled(request, inputs, given, device, computing, group, show, on_progress)
-        beginning = beginning_of(request, inputs, given, plan, runs) if request.stats is not None else None
+        kept = request.stats is not None and group.is_first
+        beginning = beginning_of(request, inputs, given, plan, runs) if kept else None
         prepared = _prepared(request, inputs, given, plan, runs, group, beginning)
         assert prepared is not None
     return prepared

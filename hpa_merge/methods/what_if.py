@@ -63,7 +63,8 @@ def grid_of(axes: Sequence[tuple[Slider, tuple[Sequence[Any], int]]], setting: C
     own = 0
     for _, (positions, place) in axes:
         own = own * len(positions) + place
-    settings = tuple(setting(*positions) for positions in product(*(positions for _, (positions, _) in axes)))
+    made = (setting(*positions) for positions in product(*(positions for _, (positions, _) in axes)))
+    settings = tuple({name: float(value) for name, value in each.items()} for each in made)
     assert len(settings) == prod(size for _, size in moved)
     return Grid(tuple(slider for slider, _ in moved), tuple(size for _, size in moved), settings, own)
 

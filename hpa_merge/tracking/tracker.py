@@ -7,7 +7,7 @@ from importlib import import_module
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, Protocol, cast, final, get_args
 
-from hpa_merge.errors import ConfigError
+from hpa_merge.errors import ConfigError, extra
 
 if TYPE_CHECKING:
     from hpa_merge.tracking.content import Tracked
@@ -72,7 +72,7 @@ def open_tracker(given: str) -> Tracker:
         with redirect_stdout(StringIO()):
             _adapter(tracker.kind).check(tracker.name)
     except ImportError as error:
-        raise ConfigError(f"{kind} cannot be imported ({error}): pip install 'hpa-merge[{kind}]'.") from error
+        raise ConfigError(f"{kind} cannot be imported ({error}): {extra(kind)}.") from error
     except Exception as error:
         raise ConfigError(
             f"{kind} cannot be written to ({reason_of(error)}): check {ADDRESSES[tracker.kind]}, or leave --track out."

@@ -228,6 +228,10 @@ def _csv(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return capsys.readouterr().out
 
 
+PACKED = ("restored", "new_columns", "what_if")
+"""Fields of a linear that rows leave out, or show in another form."""
+
+
 def test_json(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(outs / "out2", outs / "out3", "--json", "--layer", "lm_head") == 0
     content = json.loads(capsys.readouterr().out)
@@ -240,8 +244,8 @@ def test_json(outs: Path, capsys: pytest.CaptureFixture[str]) -> None:
             assert each[field] == report[field]
         (row,) = each["rows"]
         (record,) = [record for record in report["linears"] if record["name"].endswith("lm_head.weight")]
-        assert {key: row[key] for key in record if key not in ("restored", "new_columns")} == {
-            key: value for key, value in record.items() if key not in ("restored", "new_columns")
+        assert {key: row[key] for key in record if key not in PACKED} == {
+            key: value for key, value in record.items() if key not in PACKED
         }
 
 

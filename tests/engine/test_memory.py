@@ -39,12 +39,12 @@ def ready(tiny: Tiny, tmp_path: Path) -> Any:
     with prepare(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))) as prepared:
 
         def allotted(device: str, limits: Limits = ANY, runs: tuple[bool, bool] = (True, True)) -> Memory:
-            prepared.plan.new.device = torch.device(device)
+            plan = dataclasses.replace(prepared.plan, device=torch.device(device))
             sets = [
                 each if needed else dataclasses.replace(each, known=ModelStatistics(each.key))
                 for each, needed in zip(prepared.sets, runs, strict=True)
             ]
-            return allot(prepared.plan, (prepared.inputs.old, prepared.inputs.new), sets, limits)
+            return allot(plan, (prepared.inputs.old, prepared.inputs.new), sets, limits)
 
         yield allotted
 

@@ -118,7 +118,7 @@ def test_the_report(tiny: Tiny, tmp_path: Path) -> None:
         "left_out",
         "manifest",
     ]
-    assert list(content) == [*fields, "run", "history", "evaluation", "drift", "warnings"]
+    assert list(content) == [*fields, "run", "history", "evaluation", "drift", "what_if", "warnings"]
     assert content["schema_version"] == 2
     assert content["architecture"] == "LlavaForConditionalGeneration"
     assert content["config"]["exclude"] == ["q_proj"]

@@ -1,6 +1,7 @@
 """What is known before the work: which linears changed, how much memory and disk a merge takes, what cannot succeed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def test_the_forecast_grows_with_what_a_merge_holds(tiny: Tiny, tmp_path: Path) 
     def host(device: str = "cpu", **options: Any) -> tuple[int, int | None]:
         outs = {tmp_path / "out": HPAConfig(**options)}
         with prepare(MergeRequest(case.old, case.new, outs, case.safety, (case.task,))) as ready:
-            ready.plan.new.device = torch.device(device)
-            expected = allot(ready.plan, (ready.inputs.old, ready.inputs.new), ready.sets, Limits())
+            plan = replace(ready.plan, device=torch.device(device))
+            expected = allot(plan, (ready.inputs.old, ready.inputs.new), ready.sets, Limits())
         return expected.host, expected.device
 
     few, many = host(task_samples=1), host(task_samples=6)

@@ -32,7 +32,7 @@ Tiny = Callable[..., TinyCase]
 @pytest.fixture(autouse=True)
 def _no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """No child process for the regular expressions here, which are harmless."""
-    monkeypatch.setattr("hpa_merge.inputs.opening.try_adapter", lambda *_: None)
+    monkeypatch.setattr("hpa_merge.model.try_adapter", lambda *_: None)
 
 
 def configure(adapter: Path, changes: Mapping[str, Any]) -> None:

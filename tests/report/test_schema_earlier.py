@@ -45,7 +45,14 @@ def renamed(entries: list[dict[str, Any]], names: dict[str, str]) -> list[dict[s
 def as_version_2(content: dict[str, Any]) -> dict[str, Any]:
     linears, history = renamed(content["linears"], LINEAR), renamed(content["history"], ROUND)
     changed = content | {"schema_version": 2, "linears": linears, "history": history}
-    changed["run"] = {"dequantised": {}, "dtype": "", "code": [], "out": ""} | changed["run"]
+    changed["run"] = {
+        "dequantised": {},
+        "dtype": "",
+        "code": [],
+        "out": "",
+        "compute_dtype": {},
+        "given": {},
+    } | changed["run"]
     for each in (changed, *history):
         each |= {purpose: each[purpose] | UNCOUNTED for purpose in ("safety", "task") if each[purpose] is not None}
     return changed

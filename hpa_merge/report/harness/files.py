@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
 
-from hpa_merge.errors import EvaluationError
+from hpa_merge.errors import EvaluationError, extra
 from hpa_merge.files.parsing import Limits, parse_json, read_json
 from hpa_merge.report.benchmarks import ROLES, Role
 
@@ -121,7 +121,7 @@ def _unpacked(path: Path, member: zipfile.ZipInfo) -> bytes:
         import pyarrow
     except ImportError:
         raise ValueError(
-            "it is packed with zstd, which needs pyarrow: pip install 'hpa-merge[data]', or write it as JSON with "
+            f"it is packed with zstd, which needs pyarrow: {extra('data')}, or write it as JSON with "
             "inspect log convert --to json"
         ) from None
     with path.open("rb") as file:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, final
 
+from hpa_merge.counting import counted
 from hpa_merge.errors import EvaluationError
 from hpa_merge.report.benchmarks import BENCHMARKS, ROLES, Benchmark, Benchmarks, Role, Score, Source, comparable
 from hpa_merge.report.evaluation import MARK
@@ -181,7 +182,7 @@ def _put(row: Row, found: Found, role: Role, path: Path, collected: _Collected) 
 
 def _brief(score: Score) -> str:
     """A value with the number of samples."""
-    return f"{score.value:.4g}{f' of {score.samples} samples' if score.samples else ''}"
+    return f"{score.value:.4g}" + (f" of {counted(score.samples, 'sample')}" if score.samples else "")
 
 
 def _alike(row: Benchmark) -> Benchmark:
