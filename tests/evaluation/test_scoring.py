@@ -155,6 +155,6 @@ def test_the_metric_of_a_file(tmp_path: Path) -> None:
 def test_rouge_l_without_its_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = PromptFile(jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "b"}), "task")
     monkeypatch.setattr(scoring, "find_spec", lambda name: None)
-    with pytest.raises(EvaluationError, match=r"pip install 'hpa-merge\[eval\]'"):
+    with pytest.raises(EvaluationError, match=r"pip install '\.\[eval\]'"):
         check_metric("rouge-l", prompts)
     check_metric("exact", prompts)

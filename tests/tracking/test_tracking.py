@@ -78,7 +78,11 @@ def tuned() -> Any:
     ]
     settings = {name: {"p_max": value} for name, value in (("weak", "5"), ("strong", "30"))}
     return replace(
-        results(), models=tuple(models), run={"chosen": "strong", "settings": settings}, bounds=Bounds(max_asr=5.0)
+        results(),
+        models=tuple(each for each in models if each.name != "weak"),
+        choice=tuple(models),
+        run={"chosen": "strong", "settings": settings},
+        bounds=Bounds(max_asr=5.0),
     )
 
 
@@ -173,7 +177,9 @@ def test_refusals(kind: str, trackers: Trackers, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=rf"{kind} cannot be written to \({reason}\): check (MLFLOW|TRACKIO)_.*, or"):
         open_tracker(kind)
     monkeypatch.setitem(sys.modules, kind, None)
-    with pytest.raises(ConfigError, match=rf"{kind} cannot be imported .*: pip install 'hpa-merge\[{kind}\]'\."):
+    with pytest.raises(
+        ConfigError, match=rf"{kind} cannot be imported .*: pip install '\.\[{kind}\]' in hpa-merge's checkout\."
+    ):
         open_tracker(kind)
 
 
