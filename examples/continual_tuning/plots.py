@@ -32,14 +32,14 @@ def draw_fronts(settings: Mapping[str, Mapping[str, Mapping[int, list[Point]]]],
         settings: by title, the curves of the rules on each base.
     """
     panels = []
+    rules = [rule for rule in SWEEPS if any(rule in curves for curves in settings.values())]  # panels share the legend
+    colours = [COLOURS[rule] for rule in rules]
     for title, curves in settings.items():
         rows = [
             {"rule": rule, "place": place, "masr": fmean(m for m, _ in same), "ap": fmean(a for _, a in same)}
             for rule, bases in curves.items()
             for place, same in enumerate(zip(*bases.values(), strict=True))
         ]
-        rules = [rule for rule in SWEEPS if rule in curves]
-        colours = [COLOURS[rule] for rule in rules]
         base = altair.Chart(altair.Data(values=rows), title=title, width=380, height=280).encode(
             x=altair.X("masr:Q", title="attack success rate over the steps (MASR), %"),
             y=altair.Y("ap:Q", title="average performance over the steps (AP), %", scale=altair.Scale(zero=False)),
@@ -53,4 +53,4 @@ def draw_fronts(settings: Mapping[str, Mapping[str, Mapping[int, list[Point]]]],
     rows_of = [altair.hconcat(*panels[place : place + COLUMNS]) for place in range(0, len(panels), COLUMNS)]
     altair.vconcat(*rows_of).save(path, scale_factor=1.4)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(96).save(path, optimize=True)  # a fifth of the size
+        picture.convert("RGB").quantize(160).save(path, optimize=True)  # a fifth of the size

@@ -118,14 +118,17 @@ def pairs(runs: Runs, method: str = HPA) -> str:
 
 
 def curves(runs: Runs, performance: str = "ap_over_steps") -> dict[str, dict[int, list[fronts.Point]]]:
-    """The curve of each rule on each base: from sequential tuning over its strengths to the frozen model."""
+    """The curve of each rule on each base: from sequential tuning over its strengths to the frozen model.
+
+    The bases are those that HPA has run on; a strength counts if it has run on all of them.
+    """
     found: dict[str, dict[int, list[fronts.Point]]] = {}
+    bases = runs.get(HPA, {}).keys()
+    if not bases or not all(end in runs and bases <= runs[end].keys() for end in (SEQUENTIAL, FROZEN)):
+        return {}
     for rule, sweep in SWEEPS.items():
-        names = [SEQUENTIAL, *sweep, FROZEN]
-        if not all(name in runs for name in names):
-            continue
-        bases = set.intersection(*(set(runs[name]) for name in names))
-        if bases:
+        if strengths := [name for name in sweep if name in runs and bases <= runs[name].keys()]:
+            names = [SEQUENTIAL, *strengths, FROZEN]
             found[rule] = {
                 base: [(runs[name][base]["masr_over_steps"], runs[name][base][performance]) for name in names]
                 for base in sorted(bases)
@@ -221,9 +224,10 @@ def main() -> None:
             parts += ["The paper's ablation:", table(runs, ABLATION)]
         if HPA in runs:
             parts += ["Paired differences:", pairs(runs)]
-        if len(found := curves(runs)) > 1 and "hpa" in found:
+        if len(found := curves(runs)) > 1:
             parts += ["Fronts:", front_table(runs)]
-            drawn[f"{setting.regime}, {setting.injected:.1%} injected"] = found
+            if setting.usual:
+                drawn[f"{setting.regime}, {setting.injected:.1%} injected"] = found
     plots.draw_fronts(drawn, options.to / "fronts.png")
     (options.to / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     if source.resolve() != (options.to / "results.jsonl").resolve():
