@@ -59,7 +59,7 @@ def test_refused_before_the_work(
     trackers.unreachable = ConnectionError("connection refused")
     assert_refused(call, capsys, "mlflow cannot be written to (connection refused): check MLFLOW_TRACKING_URI, or")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    assert_refused(call, capsys, "pip install 'hpa-merge[mlflow]'.")
+    assert_refused(call, capsys, "pip install '.[mlflow]' in hpa-merge's checkout.")
     call.options = ("--track", "wandb")
     assert_refused(call, capsys, "the tracker 'wandb' is not known: give mlflow or trackio, such as mlflow:EXPERIMENT.")
 

@@ -373,7 +373,7 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     path = write_archive(tmp_path / "a.eval", inspect_ai(str(OUT), []))
     with pytest.raises(
-        EvaluationError, match=r"pip install 'hpa-merge\[data\]', or write it as JSON with inspect log conv"
+        EvaluationError, match=r"pip install '\.\[data\]' in .*, or write it as JSON with inspect log conv"
     ):
         read(path)
 
