@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpa_merge.api import calibrate, evaluate, merge, session, sweep, tune
+    from hpa_merge.api import calibrate, evaluate, merge, sweep, tune
+    from hpa_merge.calibration.process import session
     from hpa_merge.config import HPAConfig
     from hpa_merge.errors import (
         CalibrationError,
@@ -87,7 +88,7 @@ _HOME = {
     "push": "publishing.upload",
     "read_evaluation": "report.evaluation",
     "read_report": "report.schema",
-    "session": "api",
+    "session": "calibration.process",
     "silent": "progress",
     "sweep": "api",
     "tune": "api",

@@ -1,15 +1,14 @@
 """The functions that the package exports."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
 
 from hpa_merge.arguments import check_counts, checked
-from hpa_merge.calibration.process import ENCODER
 from hpa_merge.config import HPAConfig
 from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeOptions, MergeRequest
@@ -29,7 +28,6 @@ from hpa_merge.evaluation.tuning import Tuning
 from hpa_merge.evaluation.workplace import setting_folders
 from hpa_merge.inputs.data_sets import locate_data
 from hpa_merge.inputs.hub import locate
-from hpa_merge.isolation import kept
 from hpa_merge.progress import Progress, bars_in_notebooks, silent
 from hpa_merge.records import reading_of_sets, reading_options
 from hpa_merge.records.given import several
@@ -38,7 +36,7 @@ from hpa_merge.report.evaluation import MAX_BROKEN, Evaluation
 from hpa_merge.report.gating import bounds_of, gate
 from hpa_merge.report.schema import MergeReport
 
-__all__ = ["calibrate", "evaluate", "merge", "session", "sweep", "tune"]
+__all__ = ["calibrate", "evaluate", "merge", "sweep", "tune"]
 
 
 @bars_in_notebooks(on_progress="merging")
@@ -396,13 +394,3 @@ def tune(
         on_merge=on_merge,
         on_answer=on_answer,
     )
-
-
-@contextmanager
-def session() -> Iterator[None]:
-    """Keep the process that child processes are forked from, for a program that calls several of these functions.
-
-    Starting it imports the libraries, which takes about 4 seconds of CPU; in the block that happens once.
-    """
-    with kept(ENCODER):
-        yield

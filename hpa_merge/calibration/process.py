@@ -1,6 +1,7 @@
 """An encoder in a child process, with limits: what it runs is a stranger's."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -13,11 +14,11 @@ from hpa_merge.calibration.templates import TemplateOptions
 from hpa_merge.config import MAX_FRAMES
 from hpa_merge.custom_code.finding import Code
 from hpa_merge.errors import CalibrationError, CheckpointError
-from hpa_merge.isolation import Child, Limits, Stopped
+from hpa_merge.isolation import Child, Limits, Stopped, kept
 from hpa_merge.records import Sample
 from hpa_merge.records.sample import MediaKind
 
-__all__ = ["ENCODER", "EncoderProcess"]
+__all__ = ["ENCODER", "EncoderProcess", "session"]
 
 ENCODER = "hpa_merge.calibration.service:EncoderService"
 """What runs in the child."""
@@ -180,3 +181,13 @@ def _example(samples: Sequence[Sample]) -> Sample | None:
         (sample for kind in asks for sample in texts if any(media.kind == kind for media in sample.media)),
         texts[0] if texts else None,
     )
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Keep the process that child processes are forked from, for a program that calls several public functions.
+
+    Starting it imports the libraries, which takes about 4 seconds of CPU; in the block that happens once.
+    """
+    with kept(ENCODER):
+        yield

@@ -7,7 +7,6 @@ formats are never read.
 
 import contextlib
 import io
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,13 +19,13 @@ from hpa_merge.checkpoint.files import CHUNK, read_at
 from hpa_merge.checkpoint.folder import find_shards, read_config, read_index, readable
 from hpa_merge.checkpoint.index import corrected, mistakes
 from hpa_merge.checkpoint.overlay import Overlay
-from hpa_merge.checkpoint.shard import HEADER_BYTES, TensorInfo, check_plain, read_layouts, reading
+from hpa_merge.checkpoint.shard import TensorInfo, check_plain, read_head, read_layouts, reading
 from hpa_merge.checkpoint.sharing import WHOLE, Share
-from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files
+from hpa_merge.checkpoint.sidefiles import MADE, SideFiles, find_side_files, links
 from hpa_merge.checkpoint.unreadable import unreadable
 from hpa_merge.checkpoint.weight_files import INDEX
 from hpa_merge.custom_code.finding import Code
-from hpa_merge.errors import CheckpointError, InputError
+from hpa_merge.errors import CheckpointError
 from hpa_merge.files.inside import find_inside, open_inside
 from hpa_merge.quantisation import SIDE_FILES, configurations
 
@@ -321,9 +320,8 @@ class Checkpoint:
 
     def disk_header(self, shard: str) -> bytes:
         """The head of a shard as on disk; errors as :meth:`header_bytes`."""
-        with reading(self.folder, self.role, shard), (self.folder / shard).open("rb") as file:
-            length = file.read(8)
-            return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))
+        with reading(self.folder, self.role, shard):
+            return read_head(self.folder / shard)
 
     def side_files(self) -> SideFiles:
         """The other files of the folder and its subfolders; :mod:`.kinds` says which of them belong to a model.
@@ -344,9 +342,7 @@ class Checkpoint:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
         if self.unpacking is None or not self.unpacking.library:
             return found
-        spare = {path for path in found.copied if SIDE_FILES.fullmatch(path.as_posix())}
-        copied = tuple(path for path in found.copied if path not in spare)
-        return SideFiles(copied, tuple(sorted({*found.left_out, *spare})))
+        return found.without(SIDE_FILES)
 
     def locate(self, path: Path) -> Path:
         """The resolved path of a side file, from its relative path.
@@ -362,17 +358,22 @@ class Checkpoint:
 
         With an unpacking, config.json says what the tensors are then.
         """
-        if self.unpacking is not None and path.as_posix() == "config.json":
-            from hpa_merge.checkpoint.unpacking import config_bytes
-
-            return io.BytesIO(config_bytes(self.config))
+        if (changed := self._changed(path)) is not None:
+            return io.BytesIO(changed)
         with reading(self._home(path), self.role, path.as_posix()):
             return open_inside(self._home(path), path)
 
+    def _changed(self, path: Path) -> bytes | None:
+        """The content of a side file that OUT gets another one of; None of any other."""
+        if self.unpacking is None or path.as_posix() != "config.json":
+            return None
+        from hpa_merge.checkpoint.unpacking import config_bytes
+
+        return config_bytes(self.config)
+
     def _home(self, path: Path) -> Path:
         """The folder of a side file: the adapter's or the checkpoint's."""
-        own = self.overlay is not None and path in self.overlay.own
-        return self.overlay.folder if self.overlay is not None and own else self.folder
+        return self.overlay.folder if self.overlay is not None and path in self.overlay.own else self.folder
 
     @contextlib.contextmanager
     def side_folder(self) -> Iterator[Path]:
@@ -385,20 +386,9 @@ class Checkpoint:
         if not own and self.unpacking is None:
             yield self.folder
             return
-        from hpa_merge.checkpoint.unpacking import config_bytes
-
-        with tempfile.TemporaryDirectory(prefix="hpa-merge-") as name:
-            for path in self.side_files().copied:
-                (link := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
-                if self.unpacking is not None and path.as_posix() == "config.json":
-                    link.write_bytes(config_bytes(self.config))
-                else:
-                    link.symlink_to(self.locate(path))
-            try:
-                yield Path(name)
-            except InputError as error:  # the sentence should name a folder that still exists
-                home = self.folder if self.overlay is None else self.overlay.folder
-                raise type(error)(str(error).replace(name, str(home))) from error
+        home = self.folder if self.overlay is None else self.overlay.folder
+        with links({path: self._changed(path) or self.locate(path) for path in self.side_files().copied}, home) as made:
+            yield made
 
     def close(self) -> None:
         """Close the shards; a later :meth:`read` opens them again."""

@@ -25,6 +25,7 @@ __all__ = [
     "TensorInfo",
     "check_plain",
     "lay_out",
+    "read_head",
     "read_layout",
     "read_layouts",
     "reading",
@@ -264,3 +265,10 @@ def reading(folder: Path, role: str, name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(unreadable(folder, role, name, error)) from error
+
+
+def read_head(path: Path) -> bytes:
+    """The head of a weight file: 8 bytes of length, little-endian, then the JSON with its padding; raises OSError."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        return length + file.read(min(HEADER_BYTES, int.from_bytes(length, "little")))

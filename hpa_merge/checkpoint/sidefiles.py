@@ -2,15 +2,19 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import final
 
 from hpa_merge.checkpoint.kinds import belonging, holds_what_it_says, is_read
+from hpa_merge.errors import InputError
 from hpa_merge.files.inside import find_inside, open_inside, read_inside
 
-__all__ = ["MADE", "SideFiles", "find_side_files"]
+__all__ = ["MADE", "SideFiles", "find_side_files", "links"]
 
 MADE = {
     *("hpa_report.json", "hpa_report.html"),
@@ -43,6 +47,12 @@ class SideFiles:
 
     copied: tuple[Path, ...]
     left_out: tuple[Path, ...]
+
+    def without(self, spare: re.Pattern[str]) -> "SideFiles":
+        """The same, but that OUT does not get those whose whole path ``spare`` matches."""
+        matched = {path for path in self.copied if spare.fullmatch(path.as_posix())}
+        copied = tuple(path for path in self.copied if path not in matched)
+        return SideFiles(copied, tuple(sorted({*self.left_out, *matched})))
 
 
 def find_side_files(folder: Path, own: set[str]) -> SideFiles:
@@ -124,3 +134,24 @@ class _Texts:
             self._left -= len(content)
             self._found[path] = content.decode("utf-8", "replace")
         return self._found[path]
+
+
+@contextmanager
+def links(files: Mapping[Path, Path | bytes], home: Path) -> Iterator[Path]:
+    """A temporary folder with these files.
+
+    Args:
+        files: by relative path, the file that a link leads to, or the content.
+        home: the folder that an error of the block names instead of the temporary one, which is gone then.
+    """
+    with tempfile.TemporaryDirectory(prefix="hpa-merge-") as name:
+        for path, content in files.items():
+            (made := Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                made.write_bytes(content)
+            else:
+                made.symlink_to(content)
+        try:
+            yield Path(name)
+        except InputError as error:
+            raise type(error)(str(error).replace(name, str(home))) from error

@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # with transformers
 
 __all__ = ["Prepared", "plan_merge", "prepare"]
 
-Runs: TypeAlias = "Sequence[CalibrationRun] | Sequence[RecordedRun]"
+Runs: TypeAlias = "Sequence[CalibrationRun | RecordedRun]"
 """Of OLD with the safety samples, and of NEW with the task samples."""
 
 COMPUTED = "computed"
@@ -252,9 +252,8 @@ def _prepared(
     known, routing, notes = _known(request, keys, plan.device)
     if isinstance(runs[0], RecordedRun) and len(known) < len(runs):
         return None
-    either: list[CalibrationRun | RecordedRun] = [*runs]
-    safety = CalibrationSet(given[0], either[0], keys[0], known.get("safety"))
-    task = CalibrationSet(given[1], either[1], keys[1], known.get("task"))
+    safety = CalibrationSet(given[0], runs[0], keys[0], known.get("safety"))
+    task = CalibrationSet(given[1], runs[1], keys[1], known.get("task"))
     sets = safety, task
     if plan.new.routers and safety.runs and task.runs:
         computed(runs[0]).compare(computed(runs[1]))

@@ -31,6 +31,9 @@ from hpa_merge.model.linears import observer_of
 Header = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """The tensors of a checkpoint: dtype and shape by key."""
 
+SEARCHED = 50
+"""The most unknown keys that are searched for parts that a wrapper adds."""
+
 
 @final
 @dataclass(frozen=True)
@@ -249,6 +252,22 @@ def find_conversions(
                 )
         found.append(Conversion(name, keys, patterns, tuple(values), converter))
     return found
+
+
+def other_name(model: PreTrainedModel, unknown: Sequence[str]) -> str:
+    """The end of the error for a missing tensor: what other tensors are called instead, if so, and what helps.
+
+    Args:
+        unknown: the keys that become no parameter.
+    """
+    if any(".lora_" in key for key in unknown):
+        return ", and it has the tensors of an adapter: save the model after merge_and_unload()."
+    if (found := find_wrapper(model, unknown[:SEARCHED])) is None:
+        return ": save the whole model again."
+    return (
+        f". Its {found[0]} has {found[1]!r} in its name, which a wrapper adds: save the model without the wrapper "
+        "(unwrap_model), or remove these parts from all names."
+    )
 
 
 def find_wrapper(model: PreTrainedModel, keys: Iterable[str]) -> tuple[str, str] | None:

@@ -22,17 +22,15 @@ from hpa_merge.model.aligned_memory import aligned
 from hpa_merge.model.architecture import absent_tensors, is_headless
 from hpa_merge.model.building import Computing, build_meta_model, decoder_start
 from hpa_merge.model.components import find_components
-from hpa_merge.model.conversion import Conversion, Header, find_conversions, find_wrapper
+from hpa_merge.model.conversion import Conversion, Header, find_conversions, other_name
 from hpa_merge.model.experts import find_expert_stacks, find_pools, routed_share
 from hpa_merge.model.linears import find_linear_weights, observer_of
 from hpa_merge.model.original_llava import module_name
+from hpa_merge.model.parameters import placeholder, put, set_buffer
 from hpa_merge.model.products import WatchedWeight
 from hpa_merge.model.routing import find_routers, routing_tensors
 from hpa_merge.model.units import find_units
 from hpa_merge.outline import LinearTensor, Outline, Unit
-
-SEARCHED = 50
-"""The most unknown keys that are searched for parts that a wrapper adds."""
 
 
 @final
@@ -224,7 +222,7 @@ class MetaModel:
             cast = {key: value.to(dtype) for key, value in raw.items()}
             for name, value in conversion.apply(cast, self.model).items():
                 if unit in self._units_of(name):
-                    self._put(name, aligned(value))
+                    put(self.model, self._places[name], aligned(value))
         return tensors
 
     def free(self, unit: Unit | None) -> None:
@@ -233,7 +231,7 @@ class MetaModel:
             for name in conversion.targets:
                 if unit in self._units_of(name):
                     value = self.model.get_parameter_or_buffer(name)
-                    self._put(name, _placeholder(value.shape, value.dtype, self.device))
+                    put(self.model, self._places[name], placeholder(value.shape, value.dtype, self.device))
 
     def keys_of(self, unit: Unit | None) -> list[str]:
         """The keys that :meth:`load` reads for ``unit``."""
@@ -293,20 +291,6 @@ class MetaModel:
         dtype = self.model.get_parameter_or_buffer(name).dtype
         return dtype
 
-    def _put(self, name: str, value: Tensor) -> None:
-        """Set a parameter or buffer under every name that shares it.
-
-        A parameter requires a gradient if it does so after ``from_pretrained``, because torch computes products with it
-        differently (``should_fold`` in ATen/native/LinearAlgebra.cpp), even while gradients are disabled.
-        """
-        for place in self._places[name]:
-            owner, _, leaf = place.rpartition(".")
-            module = self.model.get_submodule(owner)
-            if leaf in module._parameters:
-                module._parameters[leaf] = nn.Parameter(value, requires_grad=value.is_floating_point())
-            else:
-                module._buffers[leaf] = value
-
     def _complete(self, role: str) -> None:
         """Tie weights and compute buffers as ``from_pretrained`` does; raise CheckpointError if a tensor is missing."""
         loaded = {target for conversion in self._conversions for target in conversion.targets}
@@ -314,28 +298,16 @@ class MetaModel:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise CheckpointError(
                 f"{role} has no tensor for {absent[0]}{more}, which {type(self.model).__name__} needs"
-                f"{self._other_name()}"
+                f"{other_name(self.model, self.unknown)}"
             )
         buffers = [name for name, _ in self.model.named_buffers() if name not in loaded]
         for tensor in self.model.state_dict(keep_vars=True).values():
             tensor._is_hf_initialized = True
         for name in buffers:
-            _set_buffer(self.model, name, torch.empty_like(self.model.get_buffer(name), device="cpu"))
+            set_buffer(self.model, name, torch.empty_like(self.model.get_buffer(name), device="cpu"))
         self.model.initialize_weights()
         for name in buffers:
-            _set_buffer(self.model, name, self.model.get_buffer(name).to(self.device))
-
-    def _other_name(self) -> str:
-        """The end of the error for a missing tensor: what other tensors are called instead, if so, and what helps."""
-        keys = self.unknown
-        if any(".lora_" in key for key in keys):
-            return ", and it has the tensors of an adapter: save the model after merge_and_unload()."
-        if (found := find_wrapper(self.model, keys[:SEARCHED])) is None:
-            return ": save the whole model again."
-        return (
-            f". Its {found[0]} has {found[1]!r} in its name, which a wrapper adds: save the model without the wrapper "
-            "(unwrap_model), or remove these parts from all names."
-        )
+            set_buffer(self.model, name, self.model.get_buffer(name).to(self.device))
 
     def _untie(self, same: Callable[[str, str], bool]) -> None:
         """Give weights that config.json ties a parameter each if both are in the checkpoint and differ."""
@@ -357,7 +329,7 @@ class MetaModel:
         self._places = {name: tuple(names) for names in same.values() for name in names}
         for names in same.values():
             value = tensors[names[0]]
-            self._put(names[0], _placeholder(value.shape, self._dtype_of(names[0]), self.device))
+            put(self.model, names, placeholder(value.shape, self._dtype_of(names[0]), self.device))
 
     def _find_owners(self) -> dict[str, Unit | None]:
         """The unit of each parameter and loaded buffer; None for those outside all units, which stay resident."""
@@ -415,17 +387,3 @@ class MetaModel:
             if not wanted.isdisjoint(observers):
                 found.append(WatchedWeight(name, observers, stack.input_axis, routed=stack.experts))
         return found
-
-
-def _placeholder(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of the given shape in the memory of one number: NaN, or the greatest integer."""
-    if dtype.is_floating_point or dtype.is_complex:
-        value = float("nan")
-    else:
-        value = 1 if dtype == torch.bool else torch.iinfo(dtype).max
-    return torch.full((), value, dtype=dtype, device=device).expand(shape)
-
-
-def _set_buffer(model: nn.Module, name: str, value: Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    model.get_submodule(owner)._buffers[leaf] = value

@@ -1,6 +1,5 @@
 """The outline of a model: its units, linears and other tensors, as far as a merge asks for them."""
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
@@ -54,15 +53,6 @@ class Outline:
     keys: Mapping[str, tuple[str, ...]]
     rest: tuple[str, ...]
     names: Collection[str]
-
-    @property
-    def passed(self) -> dict[Unit, list[LinearTensor]]:
-        """For each unit, the linears that it shares with a later unit."""
-        passed: dict[Unit, list[LinearTensor]] = defaultdict(list)
-        for linear in self.linears.values():
-            for unit in linear.uses[:-1]:
-                passed[unit].append(linear)
-        return passed
 
     def leave_out(self, names: Collection[str]) -> None:
         """Treat these linears like any other tensor."""

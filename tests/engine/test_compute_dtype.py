@@ -189,7 +189,7 @@ def test_all_ranks_run_in_the_same_dtype(tiny: Tiny, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("name", ["llama", "phi3", "gpt_oss"])
 def test_casts_count_in_the_forecast(name: str, tiny: Tiny, tmp_path: Path) -> None:
-    """What a unit takes when it is loaded is what is forecast, but for what is cast and converted at once."""
+    """Loading a unit takes the bytes that are forecast; a tensor that is cast and converted at once takes more."""
     case = bfloat16_of(name, tiny, tmp_path)
     with Checkpoint.open(case.new, "NEW") as checkpoint:
         computing = dict.fromkeys((torch.bfloat16,), torch.float32)

@@ -37,7 +37,7 @@ def questions(count: int, start: int = 0) -> list[dict]:
 
 
 def divided(parts: Parts) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """What chooses and what confirms, of which nothing is in both."""
+    """The prompts that choose and those that confirm; none is in both."""
     choosing, confirming = asked(parts.choosing), asked(parts.confirming)
     every = [{text for of_set in found.values() for text in of_set} for found in (choosing, confirming)]
     assert not every[0] & every[1]
