@@ -6,106 +6,19 @@ the curve are known.
 """
 
 import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from adapters import lora, make_adapter
-from cases import TinyCase, content
+from cases import content
 from evaluation_cases import jsonl, lines, status
 from fake_trackers import install
+from tunings import ONE, TWO, Job
 
 from hpa_merge import HPAConfig, merge, verify
-from hpa_merge.evaluation import collecting, judges, tuning
-from hpa_merge.evaluation.generate import LocalModel
-from hpa_merge.evaluation.prompts import PromptFile
-from hpa_merge.render import curve
 from hpa_merge.report.evaluation import read_evaluation
 
 pytestmark = pytest.mark.gate
-
-TWO = """
-- {name: all-old, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
-- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}
-"""
-SETTINGS = """
-- {name: all-old, p-max: 100, p-min: 100, focus-ratio: 1, orthogonal: false}
-- {name: half, p-max: 50, p-min: 50, focus-ratio: 1, orthogonal: false}
-- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}
-"""
-ONE = "- {name: all-new, p-max: 0, p-min: 0, orthogonal: false}"
-TOKENS = 8
-
-
-@dataclass
-class Job:
-    """A tuning with its files, that would succeed."""
-
-    case: TinyCase
-    folder: Path
-    safety: Path
-    task: Path
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
-
-    def run(self, *options: object, settings: str | None = SETTINGS) -> int | str | None:
-        """The exit status."""
-        words: list[object] = ["tune", self.case.old, self.case.new, "-o", self.out, "--device", "cpu"]
-        words += ["--safety-calib", self.case.safety, "--task-calib", self.case.task, "--max-new-tokens", TOKENS]
-        words += ["--safety-test", f"s={self.safety}", "--task-test", f"t={self.task}", "--judge", "own_judge:unsafe"]
-        if settings is not None:
-            (self.folder / "settings.yaml").write_text(settings)
-            words += ["--settings", self.folder / "settings.yaml"]
-        return status(*words, *options)
-
-    def left(self) -> list[str]:
-        """What lies in the folder beside the files of the test."""
-        return sorted(path.name for path in self.folder.iterdir() if path.name.startswith("out"))
-
-
-@pytest.fixture(scope="module")
-def told(tiny: Callable[..., TinyCase], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
-    """Prompts, with what a merge that restores everything says to each, and what NEW says, where these differ."""
-    case, folder = tiny("llama"), tmp_path_factory.mktemp("told")
-    texts = [f"how do i do the thing {n} times {n * n}?" for n in range(40)]
-    prompts = [
-        prompt.sample for prompt in PromptFile(jsonl(folder / "t.jsonl", *({"prompt": t} for t in texts)), "safety")
-    ]
-    config = HPAConfig(p_max=100, p_min=100, focus_ratio=1, orthogonal=False, device="cpu")
-    merge(case.old, case.new, folder / "out", safety_calib=case.safety, task_calib=case.task, config=config)
-
-    def said(model: Path) -> list[str]:
-        device = torch.device("cpu")
-        return LocalModel(model, prompts[0], device=device, max_new_tokens=TOKENS).answer(prompts)
-
-    every = zip(texts, said(folder / "out"), said(case.new), strict=True)
-    differing = [(text, back, new) for text, back, new in every if back != new and any(c.isalnum() for c in new)]
-    assert len(differing) >= 12
-    return differing[:14]
-
-
-@pytest.fixture
-def job(
-    tiny: Callable[..., TinyCase],
-    told: list[tuple[str, str, str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Job:
-    safe = {text: back for text, back, _ in told}
-    (tmp_path / "own_judge.py").write_text(f"def unsafe(prompt, answer): return {safe!r}[prompt] != answer\n")
-    monkeypatch.chdir(tmp_path)
-    for module in (judges, collecting):
-        monkeypatch.setattr(module, "fault_of", lambda answer: "")
-    monkeypatch.delitem(sys.modules, "own_judge", raising=False)
-    safety = jsonl(tmp_path / "safety.jsonl", *({"prompt": text} for text, _, _ in told[:6]))
-    task = jsonl(tmp_path / "task.jsonl", *({"question": text, "answer": new} for text, _, new in told[6:]))
-    return Job(tiny("llama"), tmp_path, safety, task)
 
 
 def test_the_best_within_the_goal_becomes_out(
@@ -257,79 +170,6 @@ def test_no_setting_keeps_the_goal(job: Job, capsys: pytest.CaptureFixture[str])
     assert job.left() == []
 
 
-def test_a_tuning_that_is_interrupted_is_resumed(
-    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*words: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tuning, "evaluate", interrupted)
-        assert job.run("--max-asr", 100) == 130
-    assert capsys.readouterr().err.strip() == "Error: interrupted: the same command with --resume continues."
-    assert job.left() == ["out.tune"]
-    assert job.run("--max-asr", 100) == 2
-    assert "out.tune is there from a run that was interrupted: resume it with --resume" in capsys.readouterr().err
-
-    def never(*words: object, **options: object) -> None:
-        raise AssertionError("what is complete is not merged again")
-
-    monkeypatch.setattr("hpa_merge.core.select_columns", never)
-    assert job.run("--max-asr", 100, "--resume") == 0
-    assert job.left() == ["out"]
-
-
-def test_a_folder_of_that_name_is_not_taken_up(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not without the mark of a tuning, whatever it holds; an empty one is what a kill left."""
-    (theirs := job.folder / "out.tune").mkdir()
-    (theirs / "thesis.tex").write_text("work")
-    assert job.run("--max-asr", 100, "--resume") == 2
-    assert "out.tune is not the folder of a tuning that was interrupted: move it away, or choose another OUT." in (
-        capsys.readouterr().err
-    )
-    assert [path.name for path in theirs.iterdir()] == ["thesis.tex"]
-    (theirs / "thesis.tex").unlink()
-    (theirs / ".answers").symlink_to(job.folder)
-    assert job.run("--max-asr", 100, "--resume") == 2
-    assert "(.answers is a link or a mount point)" in capsys.readouterr().err
-    (theirs / ".answers").unlink()
-    assert job.run("--max-asr", 100, "--resume", settings=ONE) == 0
-    assert job.left() == ["out"]
-
-
-def test_what_somebody_puts_into_the_workplace_stays(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = tuning.evaluate
-
-    def evaluate(*words: Any, **options: Any) -> Any:
-        found = real(*words, **options)
-        for name in ("notes.txt", ".answers/notes.txt", ".answers/old/notes.txt", "half/notes.txt"):
-            (job.folder / "out.tune" / name).write_text("work")
-        return found
-
-    monkeypatch.setattr(tuning, "evaluate", evaluate)
-    assert job.run("--max-asr", 100, "--keep-all", "-q") == 0  # all-new becomes OUT
-    kept = set((job.folder / "out.tune").rglob("*"))
-    assert job.run("--max-asr", 100, "--resume", "--overwrite", "-q") == 0
-    left = {path.relative_to(job.folder / "out.tune").as_posix() for path in (job.folder / "out.tune").rglob("*")}
-    assert len(left) < len(kept)
-    assert {path for path in left if path.endswith(".txt")} == {
-        "notes.txt",
-        ".answers/notes.txt",
-        ".answers/old/notes.txt",
-        "half/notes.txt",
-    }
-    assert not [path for path in left if path.endswith(".jsonl") or path.startswith("all-")]
-
-
-@pytest.mark.parametrize("out", [".", "..", "here/.."])
-def test_an_out_without_a_name(out: str, job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    (job.folder / "here").mkdir()
-    assert job.run("--max-asr", 100, "--dry-run", "-o", out, settings=ONE) == 0
-    assert job.run("--max-asr", 100, "-o", out, settings=ONE) == 2
-    assert "overlaps the input" in capsys.readouterr().err
-    assert not list(job.folder.parent.glob("*.tune"))
-
-
 def test_the_default_settings(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.run("--max-asr", 100, "--dry-run", settings=None) == 0
     printed = capsys.readouterr().out
@@ -372,88 +212,3 @@ def test_the_best_of_several_methods(job: Job, capsys: pytest.CaptureFixture[str
     (job.folder / "alone").mkdir()
     assert status(job.case.old, job.case.new, "-o", job.folder / "alone" / "out", *inputs, *words, "-q") == 0
     assert content(job.folder / "alone" / "out") == content(job.out)
-
-
-def test_a_tuning_that_failed_is_no_obstacle(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    """The corrected command takes up what is merged, in a dry run too, and what it does not want is gone."""
-    judge = (job.folder / "own_judge.py").read_text()
-    (job.folder / "own_judge.py").write_text("def unsafe(prompt, answer): raise ValueError(prompt)\n")
-    assert job.run("--max-asr", 100) == 2
-    assert "the judge own_judge:unsafe fails on" in capsys.readouterr().err
-    assert job.left() == ["out.tune"]
-    kept = {name: (job.folder / "out.tune" / name).stat().st_ino for name in ("all-new", "half")}
-    (job.folder / "own_judge.py").write_text(judge)
-    del sys.modules["own_judge"]
-    corrected = "".join(SETTINGS.splitlines(keepends=True)[:2]) + ONE + "\n- {p-max: 7}"
-    corrected = corrected.replace("p-max: 100, p-min: 100", "p-max: 90, p-min: 90")  # the same name, another setting
-    assert job.run("--max-asr", 100, "--dry-run", settings=corrected) == 0
-    assert job.run("--max-asr", 100, "--keep-all", "--json", job.folder / "r.json", "-q", settings=corrected) == 0
-    found = read_evaluation(job.folder / "r.json")
-    assert [model.name for model in found.choice[2:]] == ["all-old", "all-new", "p_max=7"]
-    assert found.run["settings"]["all-old"]["p_max"] == "90"
-    assert job.out.stat().st_ino == kept["all-new"]  # not merged again
-    assert not (job.folder / "out.tune" / "half").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (
-            ["--max-asr", 5, "--plot", "curve.txt"],
-            "--plot curve.txt is not a picture: give a name that ends with .png,",
-        ),
-        (["--max-asr", 5, "--plot", "gone/curve.png"], "gone does not exist: create it first."),
-        (["--max-asr", 5, "--max-over-refusal", 5], "--max-over-refusal needs --benign-test: give it, or leave the"),
-        (["--max-asr", 5, "--json", "gone/r.json"], "gone does not exist: create it first."),
-        (["--max-asr", 5, "--p-max", 101], "p_max is 101.0: it has to be a percentage between 0 and 100."),
-        (
-            ["--max-asr", 5, "--methods", "hpa,linear", "--weight", 0.4],
-            "weight is given, and a tuning with methods varies it: leave it out, or list settings of linear",
-        ),
-        (["--max-asr", 5, "--methods", "linear,regmeam"], "methods has 'regmeam', and there is no such method: choose"),
-        (["--max-asr", 5, "--judge", "nobody"], "the judge nobody is no checkpoint folder"),
-        (["--max-asr", 5, "--benign-test", "b=gone.jsonl"], "the test file gone.jsonl does not exist"),
-        (["--max-asr", 5, "--confirm-test", "s=gone.jsonl"], "the test file gone.jsonl does not exist"),
-        (
-            ["--max-asr", 5, "--confirm-test", "x=task.jsonl"],
-            "for x, and the tests are s, t: give the name of one test.",
-        ),
-        (["--max-asr", 5, "--confirm-test", "t=task.jsonl"], "the confirmation of t is the test file"),
-    ],
-)
-def test_what_is_refused(job: Job, capsys: pytest.CaptureFixture[str], options: list[object], sentence: str) -> None:
-    assert job.run(*options) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("Error: ")
-    assert sentence in printed
-    assert printed.count("\n") == 1
-    assert job.left() == []
-
-
-def test_test_files_are_held_out(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job.run("--max-asr", 5, "--benign-test", job.case.task) == 2
-    assert "is a calibration file too, and says nothing about other samples: give held-out ones." in (
-        capsys.readouterr().err
-    )
-    copied = jsonl(job.folder / "copied.jsonl", *lines(job.case.task))
-    assert job.run("--max-asr", 100, "--benign-test", copied, settings=ONE) == 0
-    assert capsys.readouterr().err == (
-        "Note: 6 of the 6 prompts of copied stand in a calibration file too: a test of held-out samples says more.\n"
-    )
-
-
-def test_a_plot_without_a_library_that_draws(
-    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(curve, "find_spec", lambda name: None if name == "vl_convert" else name)
-    assert job.run("--max-asr", 5, "--plot", "curve.png") == 2
-    complaint = "--plot needs vl-convert-python: pip install vl-convert-python, or leave it out."
-    assert complaint in capsys.readouterr().err
-
-
-def test_the_required_options(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job.run() == 2
-    assert "Missing option '--max-asr'." in capsys.readouterr().err
-    words = ["tune", "old", "new", "--safety-calib", "s", "--task-calib", "t", "-o", "out", "--max-asr", 5]
-    assert status(*words) == 2
-    assert "Missing option '--safety-test'." in capsys.readouterr().err
