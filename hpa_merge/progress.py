@@ -113,6 +113,7 @@ class Bar:
         self._title = title
         self._made: Callable[..., Any] = lambda **options: (automatic if notebook else tqdm)(file=file, **options)
         self._bar: Any = None
+        self._begun = 0.0
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
@@ -144,6 +145,7 @@ class Bar:
         shape["bar_format"] = f"{{desc}} {counted}{{elapsed}}{{postfix}}"
         if self._bar is None:
             self._bar = self._made(total=pace.total, desc=self._title, leave=False, disable=False, **shape)
+            self._begun = self._bar.start_t = self._begun or self._bar.start_t  # one clock for all parts
         bar = self._bar
         bar.total, bar.n = pace.total, pace.done
         for name, value in shape.items():

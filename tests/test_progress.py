@@ -86,6 +86,20 @@ def test_a_bar_fits_and_is_erased(columns: int, monkeypatch: pytest.MonkeyPatch)
     assert [thread for thread in threading.enumerate() if thread.name == "progress"] == []
 
 
+def test_a_bar_has_one_clock_for_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    clock, file = Clock(), io.StringIO()
+    monkeypatch.setattr("tqdm.std.time", clock)
+    bar = Bar("demo", pace=Pace(clock), file=file)
+    bar("training OLD", 1, 2)
+    clock.now += 65
+    bar("training OLD", 2, 2)
+    assert drawn(bar, file) == ""
+    bar("tuning NEW", 1, 3)
+    assert "| 01:05, tuning NEW" in drawn(bar, file)
+    bar.close()
+
+
 def test_lines_come_now_and_then_and_hold_no_control_character() -> None:
     clock, said = Clock(), list[str]()
     lines = Lines("merging", said.append, pace=Pace(clock), ticking=False)

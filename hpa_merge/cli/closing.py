@@ -1,18 +1,19 @@
 """The end of a merge on the terminal: notes first, then commands ready to be copied, and what was made."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import click
 
 from hpa_merge.cli.terminal import complain
 from hpa_merge.report.commands import publishing
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpa_merge.report.commands import Step
     from hpa_merge.report.schema import MergeReport
 
-__all__ = ["last_lines", "tell_next", "tell_notes"]
+__all__ = ["following", "last_lines", "tell", "tell_notes"]
 
 
 def tell_notes(sentences: Iterable[str], quiet: bool) -> None:
@@ -21,10 +22,20 @@ def tell_notes(sentences: Iterable[str], quiet: bool) -> None:
         complain(sentence, "Note")
 
 
-def tell_next(lines: Sequence[str], quiet: bool) -> None:
-    """Print lines as they are, so that a command can be copied whole from a narrow terminal."""
-    for line in lines if not quiet else ():
-        click.echo(line)
+def tell(console: "Console", lines: Iterable[str]) -> None:
+    """Print sentences, which a terminal gets wrapped at words, and commands, which begin with two blanks.
+
+    A command is one line, so that it can be copied whole from a narrow terminal.
+    """
+    from rich.text import Text
+
+    for line in lines:
+        console.print(Text(line), soft_wrap=line.startswith("  ") or not console.is_terminal)
+
+
+def following(step: "Step") -> list[str]:
+    """The command that is next, with its aim."""
+    return [f"Next, to {step.aim}:", f"  {step.command}"]
 
 
 def last_lines(report: "MergeReport", out: Path, *, page: str = "", publish: bool = True) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.closing import tell_next
+from hpa_merge.cli.closing import last_lines, tell
 from hpa_merge.cli.terminal import FILE, HELP, QUIET, libraries, options, progress_bar, say
 from hpa_merge.files.claiming import claim_empty
 
@@ -35,6 +35,7 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
         from hpa_merge.cli.tables.merging import merge_summary
         from hpa_merge.cli.tables.verdict import verdict_text
         from hpa_merge.demo import alone, make_demo, next_steps
+        from hpa_merge.render.folder import PAGE
         from hpa_merge.render.redraw import write_report
 
         console = Console(quiet=quiet, highlight=False)
@@ -65,5 +66,5 @@ def demo_command(folder: Path, seed: int, quiet: bool, verbose: bool) -> None:
             report = write_report(files.out, evaluation=files.results)
         console.print(merge_summary(report, str(files.out)))
         console.print(evaluation_table(evaluation))
-        console.print(verdict_text(report.verdict), soft_wrap=True)
-        tell_next(next_steps(files), quiet)
+        tell(console, next_steps(files))
+        tell(console, [*verdict_text(report.verdict), *last_lines(report, files.out, page=PAGE, publish=False)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.closing import tell_notes
+from hpa_merge.cli.closing import tell, tell_notes
 from hpa_merge.cli.early import refuse_tests
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import (
@@ -135,7 +135,7 @@ def eval_command(models: tuple[str, ...], quiet: bool, verbose: bool, **given: A
     console = Console(quiet=quiet, highlight=False, markup=False)
     console.print(evaluation_table(evaluation))
     verdict = verdict_of_models(evaluation, given["gated"], given["json_file"])
-    console.print(verdict_text(verdict), soft_wrap=True)
+    tell(console, verdict_text(verdict))
     tracked(tracker, lambda: of_evaluation(evaluation), quiet)
     for sentence in evaluation.failures:
         if quiet or sentence not in verdict.reasons:  # the verdict has the others

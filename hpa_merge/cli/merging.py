@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 import hpa_merge
-from hpa_merge.cli.closing import last_lines, tell_next, tell_notes
+from hpa_merge.cli.closing import following, last_lines, tell, tell_notes
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.model_options import TRUST
 from hpa_merge.cli.options import config_option
@@ -166,10 +166,10 @@ def merge_command(context: click.Context, /, old: str, new: str, quiet: bool, ve
             report = merge_all(request, render, on_progress)[out]
         tell_notes(report.warnings, quiet)
         console.print(merge_summary(report, str(out)))
-        console.print(verdict_text(report.verdict), soft_wrap=True)
+        tell(console, verdict_text(report.verdict))
         tracked(tracker, lambda: of_report(report, page=given["page"]), quiet)
         page = PAGE if (out / PAGE).is_file() else ""
-        tell_next(last_lines(report, out, page=page, publish=given["push_to_hub"] is None), quiet)
+        tell(console, last_lines(report, out, page=page, publish=given["push_to_hub"] is None))
         if given["push_to_hub"] is not None and is_first():
             publish(out, given["push_to_hub"], private=given["private"], quiet=quiet)
 
@@ -208,6 +208,7 @@ def sweep_command(
         from hpa_merge.engine.preview import preview
         from hpa_merge.engine.run import merge_all
         from hpa_merge.render.folder import render
+        from hpa_merge.report.commands import comparing
         from hpa_merge.tracking.content import of_reports
 
         console = Console(quiet=quiet)
@@ -223,6 +224,8 @@ def sweep_command(
         named = {out.name: report for out, report in reports.items()}
         console.print(sweep_summary(named, str(folder)))
         tracked(tracker, lambda: of_reports(named, str(folder), page=given["page"]), quiet)
+        for step in comparing([*reports.values()]):
+            tell(console, following(step))
 
 
 def refuse_early(request: "MergeRequest", made: Path | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hpa_merge.cli.closing import tell_notes
+from hpa_merge.cli.closing import tell, tell_notes
 from hpa_merge.cli.early import refuse_model, refuse_tests
 from hpa_merge.cli.help import Grouped
 from hpa_merge.cli.merging import job_options, outs_folder, read_options, request_of, require
@@ -230,7 +230,7 @@ def tune_command(context: click.Context, /, old: str, new: str, quiet: bool, ver
         sys.exit(FAILED)
     words = shlex.join(command_words(asdict(found.options[found.chosen]))) or "the defaults"
     console.print(f"{found.chosen} is now {out}. A merge with {words} makes the same.", soft_wrap=True)
-    console.print(verdict_text(verdict_of_out(str(out), found.chosen, evaluation, given["json_file"])), soft_wrap=True)
+    tell(console, verdict_text(verdict_of_out(str(out), found.chosen, evaluation, given["json_file"])))
 
 
 def _confirming(given: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

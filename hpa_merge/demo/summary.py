@@ -8,13 +8,12 @@ __all__ = ["next_steps"]
 
 
 def next_steps(files: DemoFiles) -> list[str]:
-    """Lines with commands to copy, few enough to leave the verdict on the screen."""
+    """Lines with commands to copy."""
     inputs = [files.old, files.new, "--safety-calib", files.safety, "--task-calib", files.task]
-    tests = ["--safety-test", f"forbidden={files.heldout_refusals}", "--task-test", f"codes={files.heldout_new_task}"]
+    tests = ["--safety-test", f"forbidden={files.heldout_refusals}"]
+    tests += ["--task-test", f"codes={files.heldout_new_task}", "--task-test", f"colours={files.heldout_old_task}"]
     rows: dict[str, list[object]] = {
-        "see it in the browser": [files.out / "hpa_report.html"],
         "restore more": ["hpa-merge", *inputs, "-o", f"{files.out}-2", "--p-max", "30"],
         "find the best setting": ["hpa-merge", "tune", *inputs, "-o", f"{files.out}-best", *tests, "--max-asr", "5"],
     }
-    width = max(map(len, rows))
-    return [f"{label:<{width}}  {shlex.join(str(word) for word in words)}" for label, words in rows.items()]
+    return [line for aim, words in rows.items() for line in (f"To {aim}:", f"  {shlex.join(map(str, words))}")]

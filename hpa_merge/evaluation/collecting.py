@@ -187,7 +187,7 @@ def collect(answerer: Answerer, suite: Suite, folder: Path, on_progress: Progres
                 for prompt, answer in zip(several, answers, strict=True):
                     _write(file, _record(prompt, read_answer(answer)))
                 done += len(several)
-    on_progress("", done, suite.count)
+    on_progress("answered", done, suite.count)
 
 
 def assess(

@@ -135,7 +135,8 @@ def evaluate(
         judge: as :func:`judge_of` gives it.
         answers: a folder; the answers are written to a folder in it for each model.
         seed: of the bootstrap.
-        on_progress: called with what is being done, how many prompts are behind, and how many there are.
+        on_progress: called with what is being done, how many prompts are behind, and how many there are; first for the
+            answers, then for judging them.
         group: the ranks that share the models, and see the same folder; None for this one alone.
 
     Raises:
@@ -151,7 +152,7 @@ def evaluate(
         check_answers(suite, folder)
     group = group or Group.alone()
     own = [*zip(names, models, folders, strict=True)][group.rank :: group.size]
-    total = suite.count * len(own) * 2
+    total = suite.count * len(own)
 
     def telling(name: str, behind: int) -> Progress:
         return lambda what, done, _: on_progress(f"{name}: {what}", behind + done, total)
@@ -162,9 +163,9 @@ def evaluate(
         with opened(model, suite.example.sample, how, first=models[0]) as answerer:
             collect(answerer, suite, folder, tell)
     assessed = {}
-    on_progress("loading the judge", total // 2, total)
+    on_progress("loading the judge", 0, total)
     with opened_judge(judge, suite.example.sample if suite.safety and own else None, how) as opened_one:
-        for number, (name, model, folder) in enumerate(own, start=len(own)):
+        for number, (name, model, folder) in enumerate(own):
             tell = telling(f"judging {name}", number * suite.count)
             assessed[name] = assess(name, model, suite, folder, opened_one, seed, tell)
     found = {name: each for of_rank in group.gather(assessed) for name, each in of_rank.items()}

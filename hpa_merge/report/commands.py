@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from hpa_merge.config import option_fields
 from hpa_merge.counting import plural
+from hpa_merge.files.names import ACCOUNT, STAND_INS
 from hpa_merge.methods import find_rule
 from hpa_merge.report.evaluation import Bounds, Evaluation
 from hpa_merge.report.gating import BOUNDED
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
     from hpa_merge.report.schema import MergeReport
     from hpa_merge.report.verdict import Gate, Measured
 
-__all__ = ["Asked", "Step", "changed_options", "command_words", "merging", "next_steps", "publishing", "showing"]
+__all__ = [
+    "Asked",
+    "Step",
+    "changed_options",
+    "command_words",
+    "comparing",
+    "merging",
+    "next_steps",
+    "publishing",
+    "showing",
+]
 
 BOUNDS = Bounds(max_dasr=5.0, max_task_drop=10.0)
 """The bounds of a suggested command if none are known."""
@@ -40,10 +51,13 @@ DEFAULTS: Mapping[str, Any] = {**OF_TESTS, "seed": 0, "device": "auto", "base": 
 MOST = 80
 """The most characters of a suggested name on the Hub, which allows 96 with that of its owner."""
 
-UNKNOWN = {"safety": {"": "UNSAFE.jsonl"}, "task": {"TASK": "TASK.jsonl"}, "benign": {"": "HARMLESS.jsonl"}}
-"""Stand-ins for test files, if none are known."""
-
 PURPOSES = ("safety", "task", "benign")
+
+COMPARED = 12
+"""The most OUTs of a sweep that a suggested command names."""
+
+UNKNOWN = {purpose: {"TASK" if purpose == "task" else "": STAND_INS[purpose]} for purpose in PURPOSES}
+"""Stand-ins for test files, if none are known."""
 
 THINGS = {"safety": "attack", "task": "question", "benign": "harmless prompt"}
 """What the test files of a purpose hold."""
@@ -219,11 +233,20 @@ def showing(out: str, results: str, *name: str) -> Step:
     return Step("put the result on the page", _command("report", [out, "--evaluation", results, *name]))
 
 
+def comparing(reports: Sequence["MergeReport"]) -> Iterator[Step]:
+    """The command that measures the OUTs of a sweep, with stand-ins for the test files; none for many of them."""
+    if len(reports) > COMPARED:
+        return
+    first = reports[0]
+    words = [first.run.old, first.run.new, *(report.run.out or "OUT" for report in reports), *Asked().tests]
+    yield Step("compare them", _command("eval", [*words, *(["--trust-remote-code"] if first.run.code else [])]))
+
+
 def publishing(out: str) -> Step:
     """The command that publishes a folder, under its name as far as the Hub allows it."""
     name = re.sub(r"[^\w.]+", "-", PurePath(out).name, flags=re.ASCII)
     name = re.sub(r"([-.])[-.]+", r"\1", name).strip("-.")[:MOST].rstrip("-.")
-    return Step("publish it", _command("push", [out, f"YOUR-NAME/{name or 'MODEL'}", "--private"]))
+    return Step("publish it", _command("push", [out, f"{ACCOUNT}/{name or 'MODEL'}", "--private"]))
 
 
 def merging(report: "MergeReport", settings: Sequence[Mapping[str, float]]) -> tuple[str, list[str], str]:
@@ -281,7 +304,7 @@ def _tuning(report: "MergeReport", measured: "Measured | None", asked: Asked) ->
     rule = find_rule(report.method)
     tried = rule.strength.options if rule is not None and rule.strength is not None else ()
     words += command_words({name: value for name, value in report.config.items() if name not in tried})
-    return [*words, *([] if tried else ["--settings", "SETTINGS.yaml"]), "-o", f"{report.run.out or 'OUT'}-tuned"]
+    return [*words, *([] if tried else ["--settings", STAND_INS["settings"]]), "-o", f"{report.run.out or 'OUT'}-tuned"]
 
 
 def _calibration(report: "MergeReport") -> Iterator[str]:

@@ -1,6 +1,7 @@
 """``hpa-merge sweep`` as a command: what it makes, what it prints, and what it refuses in the list of settings."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,10 @@ def test_the_command(
         for name in NAMES
     ]
     assert "4 folders in" in " ".join(printed.out.split())
+    *_, aim, line = printed.out.splitlines()
+    outs = [str(runs / name) for name in NAMES]
+    assert aim == "Next, to compare them:"
+    assert shlex.split(line)[:9] == ["hpa-merge", "eval", str(call.old), str(call.new), *outs, "--safety-test"]
     assert command(call, YAML, "--resume", "--p-max", "20") == 0
     assert command(call, YAML, "--p-max", "20", "-q") == 2
 

@@ -20,6 +20,8 @@ NAMED = Named("runs/march-tuned", "march-tuned", REPORT, REPORT.linears)
 FOUND = results("p_max=30,p_min=10")
 OLD, NEW, OUT = FOUND.models
 SETTINGS = {f"p_max={share},p_min=1.7": OUT for share in (5, 10)} | {"p_max=30,p_min=10": OUT}
+TWO = {f"method={method},strength={n}": OUT for method in ("hpa", "regmean") for n in (1, 3)}
+METHODS = {name: name.partition(",")[0].removeprefix("method=") for name in TWO}
 
 TABLES: dict[str, Callable[[], RenderableType]] = {
     "a merge": lambda: merge_summary(REPORT, "runs/march-tuned"),
@@ -29,6 +31,7 @@ TABLES: dict[str, Callable[[], RenderableType]] = {
     "linears": lambda: layers_table(NAMED),
     "rounds": lambda: history_table(NAMED),
     "an evaluation": lambda: evaluation_table(FOUND),
+    "a tuning of several methods": lambda: curve_table({"OLD": OLD, "NEW": NEW}, TWO, None, Bounds(max_asr=5), METHODS),
     "a tuning": lambda: curve_table({"OLD": OLD, "NEW": NEW}, SETTINGS, "p_max=30,p_min=10", Bounds(max_asr=5)),
 }
 
@@ -70,6 +73,12 @@ def test_a_row_that_does_not_fit_is_a_block() -> None:
     assert [line.rstrip() for line in printed(apart(marked), 34).splitlines()] == [
         *("Curve", "", "→ p_max=30,p_min=10", "  attack success ↓ 0.0 (0.0–19.4)", "")
     ]
+
+
+def test_a_block_of_a_tuning_is_named_by_method_and_setting() -> None:
+    lines = printed(curve_table({"OLD": OLD}, TWO, next(iter(TWO)), Bounds(max_asr=5), METHODS), 40).splitlines()
+    named = [line.strip() for line in lines[1:] if line.strip() and not line.startswith("  ")]
+    assert named[:5] == ["OLD", "→ hpa strength=1", "hpa strength=3", "regmean strength=1", "regmean strength=3"]
 
 
 def test_facts_stand_below_their_labels() -> None:

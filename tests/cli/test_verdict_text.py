@@ -1,12 +1,15 @@
 """The verdict as ``eval`` and a merge print it."""
 
+import io
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from report_samples import report_of
+from rich.console import Console
 
+from hpa_merge.cli.closing import tell
 from hpa_merge.cli.tables.verdict import verdict_of_models, verdict_text
 from hpa_merge.evaluation.intervals import mean_of_sets
 from hpa_merge.report.commands import Step
@@ -65,6 +68,19 @@ def test_paths_are_those_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_verdict_of_a_report_from_anywhere_is_printable() -> None:
     made = report_of()
     evil = replace(made, run=replace(made.run, old="\x1b]0;title\x07", out="out\x1b[2J\nGate: PASS."))
-    lines = verdict_text(evil.verdict).plain.split("\n")
+    lines = verdict_text(evil.verdict)
     assert all(line.isprintable() for line in lines)
     assert not any(line.startswith("Gate") for line in lines)
+
+
+@pytest.mark.parametrize(("columns", "terminal"), [(40, True), (80, True), (40, False)])
+def test_a_terminal_gets_whole_words_and_whole_commands(columns: int, terminal: bool) -> None:
+    sentence = "Gate: PASS. Attacks succeed at most 5 points more often than with old (--max-dasr) [bold]."
+    command = "  hpa-merge eval demo/old demo/new demo/out --safety-test s=MORE-UNSAFE.jsonl --json out.json"
+    file = io.StringIO()
+    tell(Console(file=file, width=columns, force_terminal=terminal, color_system=None), [sentence, command])
+    lines = file.getvalue().splitlines()
+    assert lines[-1] == command
+    assert " ".join(line.strip() for line in lines[:-1]) == sentence
+    assert max(map(len, lines[:-1])) <= (columns if terminal else len(sentence))
+    assert len(lines) == 2 if not terminal else len(lines) > 2

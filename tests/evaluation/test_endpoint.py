@@ -16,6 +16,7 @@ from evaluation_cases import jsonl, lines, status
 from media import picture, shown
 from PIL import Image
 
+import hpa_merge
 from hpa_merge.errors import CalibrationError, EvaluationError
 from hpa_merge.evaluation.endpoint import Endpoint
 from hpa_merge.inputs.secrets import KEY
@@ -230,3 +231,22 @@ def test_thoughts_that_the_server_keeps_apart(
 ) -> None:
     stub.rule = lambda body: (200, json.dumps({"choices": [{"message": message}]}).encode())
     assert endpoint().answer([ask("a")]) == [answer]
+
+
+def test_progress_counts_the_prompts_once_and_names_every_step(stub: Stub, tmp_path: Path) -> None:
+    """First all answers, then what is judged: an estimate of the time left does not count the quick half."""
+    safety = jsonl(tmp_path / "s.jsonl", {"prompt": "bad"}, {"prompt": "worse"})
+    steps: list[tuple[str, int, int]] = []
+    hpa_merge.evaluate(
+        ["aligned", "org/tuned"],
+        safety_tests={"s": safety},
+        benign_tests={"h": jsonl(tmp_path / "h.jsonl", {"prompt": "good"})},
+        endpoint=stub.url,
+        on_progress=lambda *step: steps.append(step),
+    )
+    assert {total for _, _, total in steps} == {6}
+    judging = next(n for n, (what, _, _) in enumerate(steps) if what == "loading the judge")
+    for half in (steps[:judging], steps[judging:]):
+        assert [done for _, done, _ in half] == sorted(done for _, done, _ in half)
+        assert (half[0][1], half[-1][1]) == (0, 6)
+    assert all(what and not what.endswith(": ") for what, _, _ in steps)

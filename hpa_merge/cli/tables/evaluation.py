@@ -92,7 +92,7 @@ def curve_table(
     ends = "the upper end of attack success" if bounds.confident else "attack success"
     best = f"→ loses least on the tasks with {ends} at most {bounds.max_asr:g} %."
     none = f"No setting has {ends} at most {bounds.max_asr:g} %."
-    return Group(apart(table), Text(f"{best if chosen is not None else none}\n", style="dim"))
+    return Group(apart(table, names=len(words) - 1), Text(f"{best if chosen is not None else none}\n", style="dim"))
 
 
 def confirmation_table(evaluation: Evaluation) -> RenderableType:

@@ -65,9 +65,13 @@ def plain_table(title: str, *headings: str, words: int = 1) -> Table:
     return table
 
 
-def apart(table: Table) -> RenderableType:
-    """A table with a blank line below; where it does not fit the terminal, each row is a block of lines."""
-    return Padding(_Fitting(table), (0, 0, 1, 0), expand=False)
+def apart(table: Table, names: int = 1) -> RenderableType:
+    """A table with a blank line below; where it does not fit the terminal, each row is a block of lines.
+
+    Args:
+        names: how many columns, after one of marks, name the row together.
+    """
+    return Padding(_Fitting(table, names), (0, 0, 1, 0), expand=False)
 
 
 def facts_table(*rows: tuple[str, str]) -> RenderableType:
@@ -81,6 +85,7 @@ class _Fitting:
     """A table, or blocks."""
 
     table: Table
+    names: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self._least <= options.max_width:
@@ -108,9 +113,10 @@ class _Fitting:
         for first, *rest in zip(*(map(str, column.cells) for column in self.table.columns), strict=True):
             before = first or (before if heads[0] else "")
             marked = cell_len(before) < MARK and len(rest) > 1
-            cells = [*zip(heads[1:], rest, strict=True)][int(marked) :]
+            named = self.names if marked else self.names - 1
+            cells = [*zip(heads[1:], rest, strict=True)][named:]
             yield (
-                f"{before} {rest[0]}".strip() if marked else before,
+                " ".join(filter(None, [before, *rest[:named]])),
                 [f"{head} {cell}".strip() for head, cell in cells if cell],
             )
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.text import Text
-
 from hpa_merge.errors import CheckpointError
 from hpa_merge.printable import printable
 from hpa_merge.report.commands import showing
@@ -54,6 +52,6 @@ def verdict_of_out(out: str, name: str, evaluation: Evaluation, results: Path | 
     return replace(verdict, next=(showing(out, str(results)), *verdict.next))
 
 
-def verdict_text(verdict: Verdict) -> Text:
-    """The verdict below an empty line, without its figures, which a table shows."""
-    return Text("\n".join(["", *map(printable, verdict_lines(verdict, figures=False))]))
+def verdict_text(verdict: Verdict) -> list[str]:
+    """The lines of the verdict below an empty one, without its figures, which a table shows."""
+    return ["", *map(printable, verdict_lines(verdict, figures=False))]
