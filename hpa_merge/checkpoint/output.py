@@ -83,7 +83,7 @@ def check_output(
     with telling(f"OUT {out} cannot be made"):
         if os.path.lexists(out):
             if not overwrite:
-                raise OutputError(f"OUT {out} exists already: choose another folder, or replace it with --overwrite.")
+                raise OutputError(f"OUT {out} exists already: choose another folder{_or_replace(out)}.")
             check_replaceable(out)
         with telling(f"the journal {places.journal} cannot be used"):
             locked = any(map(is_locked, journals(places.journal)))
@@ -117,6 +117,15 @@ def check_output(
                 f"OUT {out} needs {_size(needed)}{others} and only {_size(free)} are free there: free some space, or "
                 "choose another disk."
             )
+
+
+def _or_replace(out: Path) -> str:
+    """The other remedy where ``out`` exists, if it may be deleted."""
+    try:
+        check_replaceable(out)
+    except (OutputError, OSError):
+        return ""
+    return ", or replace it with --overwrite"
 
 
 def check_outputs(

@@ -18,6 +18,7 @@ from hpa_merge.outline import Unit
 from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.planned import PlanReport, ShownSet, UnitPlan
+from hpa_merge.report.words import bytes_text
 
 __all__ = ["preview"]
 
@@ -128,7 +129,7 @@ def _statistics(request: MergeRequest, prepared: Prepared) -> tuple[str, ...]:
     ]
     told = (*fit, *prepared.statistics_notes) or (f"Both halves have to be computed, and {request.stats} is written.",)
     if request.stats_hessians and (size := hessian_bytes(prepared.plan, prepared.inputs.new, prepared.sets)):
-        told = (*told, f"Hessians of up to {size / 1e9:.2f} GB are written to {folder_of(request.stats)}.")
+        told = (*told, f"Hessians of up to {bytes_text(size)} are written to {folder_of(request.stats)}.")
     return told
 
 

@@ -36,6 +36,7 @@ from hpa_merge.progress import Progress, silent
 from hpa_merge.ranks import Group
 from hpa_merge.report.records import CalibrationRecord, RoutingRecord
 from hpa_merge.report.schema import MergeReport, read_report
+from hpa_merge.report.words import bytes_text
 
 if TYPE_CHECKING:  # with transformers
     from hpa_merge.engine.adapter_form import AdapterForm
@@ -329,8 +330,8 @@ def _check_hessians(request: MergeRequest, prepared: Prepared) -> None:
         raise StatisticsError(
             f"the method {methods[missing[0]]} takes the Hessians themselves, and the statistics {request.stats} keep "
             "only the diagonal of H⁻¹: set stats_hessians to keep the Hessians too, which takes up to "
-            f"{hessian_bytes(prepared.plan, prepared.inputs.new, prepared.sets) / 1e9:.2f} GB of disk, or leave out "
-            "the statistics."
+            f"{bytes_text(hessian_bytes(prepared.plan, prepared.inputs.new, prepared.sets))} of disk, or leave out the "
+            "statistics."
         )
 
 

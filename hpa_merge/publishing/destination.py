@@ -8,6 +8,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import ModelInfo
 
 from hpa_merge.errors import ConfigError, PublishError
+from hpa_merge.files.names import ACCOUNT
 from hpa_merge.inputs.hub_errors import OFFLINE, publishing
 from hpa_merge.inputs.names import MODEL
 
@@ -37,6 +38,10 @@ class Destination:
     def __post_init__(self) -> None:
         if not MODEL.fullmatch(self.repo) or "@" in self.repo:
             raise ConfigError(f"{self.repo!r} is not a name on the Hub: give the repository as org/name.")
+        if self.repo.startswith(f"{ACCOUNT}/"):
+            raise ConfigError(
+                f"{ACCOUNT} in {self.repo} stands for your account or your organisation on the Hub: give its name."
+            )
         if self.pull_request and self.branch is not None:
             raise ConfigError(
                 "the Hub opens pull requests on the main branch only: leave out the branch or the pull request."

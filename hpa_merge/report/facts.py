@@ -12,6 +12,7 @@ from hpa_merge.methods import method_of
 from hpa_merge.report.commands import changed_options
 from hpa_merge.report.evaluation import ASKED, measured_in
 from hpa_merge.report.planned import PlanReport
+from hpa_merge.report.reached import missing_sets
 from hpa_merge.report.records import (
     CalibrationRecord,
     CodeRecord,
@@ -36,9 +37,13 @@ OUTCOMES: Mapping[Outcome, str] = {
     "unchanged": "unchanged by tuning",
     "excluded": "from NEW by the options",
     "old": "from OLD by the options",
-    "uncalibrated": "uncalibrated (no sample reached them)",
+    "uncalibrated": "uncalibrated (no {} sample reached them)",
 }
-"""What became of linear weights, after their number."""
+
+
+def outcomes_of(report: MergeReport) -> dict[Outcome, str]:
+    """What became of linear weights, after their number."""
+    return {outcome: words.format(" or no ".join(missing_sets(report))) for outcome, words in OUTCOMES.items()}
 
 
 def adapted_in(report: MergeReport) -> list[LinearRecord]:
@@ -53,7 +58,7 @@ def things_restored(report: MergeReport) -> str:
 
 def report_facts(report: MergeReport) -> Facts:
     """The linears, the parts of the model, the calibration sets and the round."""
-    counts = [f"{count} {words}" for outcome, words in OUTCOMES.items() if (count := report.count(outcome))]
+    counts = [f"{count} {words}" for outcome, words in outcomes_of(report).items() if (count := report.count(outcome))]
     history = [("history", f"round {len(report.history) + 1} of this model, {drift_text(report.drift)}")]
     return [
         ("linears", ", ".join(counts) or "none"),

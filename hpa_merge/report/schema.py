@@ -17,10 +17,12 @@ from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import NotInside, find_inside
 from hpa_merge.files.names import REPORT
+from hpa_merge.files.weight_names import CONFIGS
 from hpa_merge.methods import method_of
 from hpa_merge.methods.what_if import Grid
 from hpa_merge.report.benchmarks import Benchmarks
 from hpa_merge.report.earlier import RENAMED, brought_up
+from hpa_merge.report.reached import missing_sets
 from hpa_merge.report.records import (
     CalibrationRecord,
     ComponentRecord,
@@ -108,9 +110,10 @@ class MergeReport(Shown):
         uncalibrated = [record.name for record in self.linears if record.outcome == "uncalibrated"]
         if uncalibrated:
             source = self.config["uncalibrated"].upper()
+            missing = " or of the ".join(f"{name} set" for name in missing_sets(self))
             sentences.append(
-                f"{len(uncalibrated)} of the changed linears came from {source}, because no token of the safety set or "
-                f"of the task set reached them: {shortened(uncalibrated)}."
+                f"{len(uncalibrated)} of the changed linears came from {source}, because no token of the {missing} "
+                f"reached them: {shortened(uncalibrated)}."
             )
         if experts := self.passed_through.get("expert"):
             sentences.append(
@@ -181,7 +184,7 @@ def read_report_file(path: Path, place: str) -> MergeReport:
             check_meaning(report)
             return report
     except FileNotFoundError:
-        raise CheckpointError(f"{place} has no {path.name}: give a folder that hpa-merge has made.") from None
+        raise CheckpointError(f"{place} has no {path.name}{_instead(path.parent)}.") from None
     except OSError as error:
         raise CheckpointError(
             f"{place}: {path.name} cannot be read ({error.strerror or error}): check its permissions."
@@ -195,6 +198,14 @@ def read_report_file(path: Path, place: str) -> MergeReport:
         f"{place}: {path.name} has schema_version {version!r} and this version reads {versions}: "
         "use the version of hpa-merge that made it."
     )
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without a report is, and what to give."""
+    model, adapter = (folder / name for name in CONFIGS)
+    kind = "an adapter" if adapter.is_file() else "a checkpoint" if model.is_file() else ""
+    is_one = f": it is {kind} that no merge has made, or that lost its report" if kind else ""
+    return f"{is_one}: give a folder that hpa-merge has made"
 
 
 def routing_of(content: Any) -> tuple[RoutingRecord, ...]:

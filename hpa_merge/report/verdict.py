@@ -327,7 +327,10 @@ def _task(name: str, model: ModelResult) -> Figure | None:
 
 
 def _cost(measured: Measured | None, benchmarks: Benchmarks | None = None) -> str:
-    """What OUT lost against NEW, on tasks and harmless prompts; by other harnesses where these were not tested."""
+    """What OUT lost against NEW, on tasks and harmless prompts, and which tasks OLD does better.
+
+    Figures of other harnesses stand for tasks that were not tested.
+    """
     if measured is None or not (measured.out.tasks or measured.out.over_refusal):
         return benchmark_cost(benchmarks) or UNTESTED
     differences = {f"task {task}": measured.difference(measured.new, "tasks", task) for task in measured.out.tasks}
@@ -348,4 +351,6 @@ def _cost(measured: Measured | None, benchmarks: Benchmarks | None = None) -> st
             (gained if better else lost).append(f"{on} ({points(difference)} points)")
     parts = (("it is worse on", lost), ("it is better on", gained), ("nothing measurable changes on", still))
     said = "; ".join(f"{words} {listed_words(names)}" for words, names in parts if names)
-    return f"Against NEW, {said}."
+    from_old = {task: measured.difference(measured.old, "tasks", task) for task in measured.out.tasks}
+    behind = [f"task {task} ({points(each)} points)" for task, each in from_old.items() if each and each.high < 0]
+    return f"Against NEW, {said}." + (f" Against OLD, it is worse on {listed_words(behind)}." if behind else "")

@@ -270,3 +270,15 @@ def test_mount_points_are_never_deleted(
     with pytest.raises(OutputError, match="mount point"):
         check_output(out, [old], True, resume=True)
     assert (theirs / "thesis.tex").exists()
+
+
+def test_overwrite_is_advised_only_where_it_would_do(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a")
+    (tmp_path / "file.jsonl").write_text("{}")
+    (tmp_path / "link").symlink_to(out)
+    for name in ("notes", "file.jsonl", "link"):
+        with pytest.raises(OutputError, match=r"exists already: choose another folder\.$"):
+            check_output(tmp_path / name, [], overwrite=False)
+    with pytest.raises(OutputError, match=r"choose another folder, or replace it with --overwrite\.$"):
+        check_output(out, [], overwrite=False)

@@ -86,7 +86,7 @@ def test_a_merge_prints_its_summary_and_its_notes(
         f"{call.out} is complete.",
     ]
     assert printed.err == (
-        "Note: 19 of the changed linears came from NEW, because no token of the safety set or of the task set reached "
+        "Note: 19 of the changed linears came from NEW, because no token of the safety set reached "
         "them: vision_tower.encoder.layers.0.mlp.fc1.weight, vision_tower.encoder.layers.0.mlp.fc2.weight, "
         "vision_tower.encoder.layers.0.self_attn.k_proj.weight, "
         "vision_tower.encoder.layers.0.self_attn.out_proj.weight and 15 more.\n"

@@ -149,3 +149,14 @@ def test_many_linears_are_read_in_little_time(content: dict[str, Any], tmp_path:
     done = measured(read_report, tmp_path)
     assert done.status == 0, done
     assert done.cpu_seconds < 1.5
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"), [("adapter_config.json", "an adapter"), ("config.json", "a checkpoint"), ("notes.txt", "")]
+)
+def test_a_folder_without_a_report_says_what_it_is(file: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError) as raised:
+        read_report(tmp_path)
+    said = f": it is {kind} that no merge has made, or that lost its report" if kind else ""
+    assert str(raised.value) == f"OUT {tmp_path} has no hpa_report.json{said}: give a folder that hpa-merge has made."

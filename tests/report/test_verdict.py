@@ -99,6 +99,10 @@ def test_the_figures_and_the_cost() -> None:
     assert (
         still.cost == "Against NEW, nothing measurable changes on task codes and the share of harmless prompts refused."
     )
+    behind = report(evaluation((0, 1, 0))).verdict
+    codes = behind.figures[1].from_old
+    assert codes is not None
+    assert behind.cost.endswith(f" Against OLD, it is worse on task codes ({points(codes)} points).")
     assert report(None).verdict.cost == "Not measured: no task and no harmless prompt was tested."
 
 
@@ -153,6 +157,25 @@ def test_decisions_have_advice() -> None:
     assert [in_words(share) for share in (0.6, 0.78, 0.97, 1)] == [
         *("three in five", "four in five", "nearly all", "all")
     ]
+
+
+def test_an_aligned_model_that_is_not_safe_is_noticed() -> None:
+    """Of the attacks 38 of 40 succeed with OLD: no merge can be safer."""
+    found = evaluation((38, 38, 0), Bounds(max_asr=5))
+    unsafe = tuple(replace(each, asr=found.models[1].asr) for each in found.models)
+    assert "75 % of the attacks succeed with OLD, and a merge restores no more than OLD has: check that OLD is" in (
+        advice(report(replace(found, models=unsafe)))
+    )
+    assert "succeed with OLD, and" not in advice(report(found))
+
+
+def test_more_and_less_are_not_advised_at_once() -> None:
+    said = advice(report(evaluation((30, 5, 0), Bounds(max_asr=5))))
+    assert "hpa-merge tune --methods hpa,regmean measures what each method can do for both." in said
+    assert "a larger --p-max is better for the one and worse for the other" in said
+    assert "a smaller --p-max" not in said
+    assert "try a larger --p-max" in advice(report(evaluation((30, 38, 0), Bounds(max_asr=5))))
+    assert "a smaller --p-max keeps more" in advice(report(evaluation((0, 5, 0), Bounds(max_asr=5))))
 
 
 def test_the_lines_begin_with_the_answer() -> None:

@@ -1,9 +1,11 @@
 """The commands that a verdict suggests: to measure OUT, to tune it, to publish it."""
 
 import dataclasses
+import re
 import shlex
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ from verdicts import FILES, evaluation, report
 
 from hpa_merge import HPAConfig
 from hpa_merge.cli.model_options import TEST_OPTIONS
+from hpa_merge.errors import CalibrationError, ConfigError
+from hpa_merge.publishing.destination import Destination
+from hpa_merge.records.containers.reading import read_records
 from hpa_merge.report.commands import publishing
 from hpa_merge.report.evaluation import Bounds
 
@@ -166,3 +171,17 @@ def test_a_suggested_command_has_what_the_merge_and_the_evaluation_were_given() 
     measured = shlex.split(made.verdict.next[0].command)
     assert set(pairwise(measured)) >= {("--image-folder", "benign:pictures"), ("--base", "lab/base")}
     assert "--confirm-test" not in measured
+
+
+def test_a_stand_in_that_is_left_in_a_command_is_explained(tmp_path: Path) -> None:
+    steps = [*report(None).verdict.next, *report(evaluation((0, 38, 0), Bounds(max_asr=0.5))).verdict.next]
+    words = [word for step in steps for word in shlex.split(step.command)]
+    given = {word.rpartition("=")[2] for word in words if re.fullmatch(r"(\w+=)?[A-Z-]+\.jsonl", word)}
+    assert {"UNSAFE.jsonl", "TASK.jsonl", "HARMLESS.jsonl", "MORE-UNSAFE.jsonl"} <= given
+    for name in given:
+        with pytest.raises(CalibrationError, match=f"{name} does not exist: the name stands for a file of yours"):
+            list(read_records(tmp_path / name, "test"))
+    with pytest.raises(CalibrationError, match=r"unsafe.jsonl does not exist: check the path\.$"):
+        list(read_records(tmp_path / "unsafe.jsonl", "test"))
+    with pytest.raises(ConfigError, match="YOUR-NAME in YOUR-NAME/out stands for your account"):
+        Destination(shlex.split(publishing("runs/out").command)[3])

@@ -214,7 +214,7 @@ def test_a_report_of_another_merge(published: Callable[[], Published], tiny: Tin
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, r"has no hpa_report\.json: give a folder that hpa-merge has made"),
+        (None, r"has no hpa_report\.json: it is a checkpoint that no merge has made, or that lost its report: give a"),
         ("[]", r"is not a report of hpa-merge \(it has no schema_version\)"),
         ("{", r"is not a report of hpa-merge \(Expecting property name"),
         ('{"schema_version": 3}', "has schema_version 3 and this version reads 1 and 2"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpa_merge.errors import CalibrationError
+from hpa_merge.files.names import advice_on
 from hpa_merge.records.containers.cells import STRUCTURED, parse_cells
 from hpa_merge.records.containers.delimited import SUFFIXES, read_delimited
 from hpa_merge.records.containers.json_text import beginning, read_json_text
@@ -45,7 +46,7 @@ def read_records(
                     record = parse_cells(record, where, mapped)
                 yield where, record
         except FileNotFoundError:
-            raise CalibrationError(f"the {kind} file {file} does not exist: check the path.") from None
+            raise CalibrationError(f"the {kind} file {file} does not exist: {advice_on(file.name)}.") from None
         except (gzip.BadGzipFile, zlib.error, EOFError):
             raise CalibrationError(f"{label} is packed with gzip and not whole: fetch or pack it again.") from None
         except OSError as error:
