@@ -26,7 +26,7 @@ from hpa_merge.render.what_if import what_if_of
 from hpa_merge.report.benchmark_words import INTERVALS, source_facts
 from hpa_merge.report.evaluation import measured_in
 from hpa_merge.report.paths import paths_note
-from hpa_merge.report.saliency import CELLS_PER_DECADE
+from hpa_merge.report.saliency import CELLS_PER_DECADE, pack_runs, unpack_cells
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.side_by_side import points, with_interval
 from hpa_merge.report.what_if import missing_because
@@ -50,7 +50,10 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
     places: dict[str, list[tuple[int, str]]] = {}
     for index, (panel, name) in enumerate(layers):
         places.setdefault(panel, []).append((index, name))
-    data: dict[str, Any] = {"cells": list(layers.values()), "cells_per_decade": CELLS_PER_DECADE}
+    data: dict[str, Any] = {
+        "cells": [pack_runs(unpack_cells(each)) for each in layers.values()],
+        "cells_per_decade": CELLS_PER_DECADE,
+    }
     if saliency and isinstance(chart := saliency.chart, Plane):
         data |= {"left": chart.left, "bottom": chart.bottom, "width": chart.width, "height": chart.height}
     what_if, why_not = what_if_of(report, panels), missing_because(report.method)
@@ -106,6 +109,7 @@ def page_of(report: MergeReport, figures: Mapping[str, Figure]) -> str:
         axes={"across": ACROSS, "upward": UPWARD},
         rest={"tables": story.left_tables(report), "names": story.left_names(report)},
         history=story.history_table(report),
+        measured=story.measured_table(report),
         cost=story.cost(report),
         command=report.run.command,
         inputs=story.inputs(report),

@@ -7,7 +7,6 @@ from hpa_merge.report.benchmark_words import benchmark_rows, heads_of
 from hpa_merge.report.benchmarks import Benchmarks
 from hpa_merge.report.evaluation import Evaluation
 from hpa_merge.report.facts import (
-    OUTCOMES,
     Facts,
     adapted_in,
     adapter_facts,
@@ -16,10 +15,12 @@ from hpa_merge.report.facts import (
     input_facts,
     mixture_facts,
     options_text,
+    outcomes_of,
     round_rows,
     set_facts,
     things_restored,
 )
+from hpa_merge.report.over_rounds import ROUNDS_MEASURED, over_rounds
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import bytes_text, listed, option_text, percent, seconds_text
@@ -64,7 +65,7 @@ def summary(report: MergeReport) -> list[str]:
     if (energy := figures["energy_restored"]) is not None:
         first += f" What was restored held {percent(energy)} of the change that tuning had made, on average; the rest"
         first += " was kept" + (", minus the orthogonal correction." if any(r.kappa for r in adapted) else ".")
-    left = [f"{count} {words}" for outcome, words in OUTCOMES.items() if (count := report.count(outcome))]
+    left = [f"{count} {words}" for outcome, words in outcomes_of(report).items() if (count := report.count(outcome))]
     second = f"The linear weights: {', '.join(left)}. " if len(adapted) < len(report.linears) else ""
     if others := sum(report.passed_through.values()):
         second += f"{counted(others, 'other tensor')}, such as norms and embeddings, came from NEW byte for byte."
@@ -131,7 +132,7 @@ def left_tables(report: MergeReport) -> list[Table]:
 def left_names(report: MergeReport) -> list[tuple[str, list[str], int]]:
     """The linears that were not adapted: for each reason a heading, names, and how many more there are."""
     found = []
-    for outcome, words in OUTCOMES.items():
+    for outcome, words in outcomes_of(report).items():
         names = [record.name for record in report.linears if record.outcome == outcome]
         if names and outcome != "adapted":
             heading = f"{counted(len(names), 'linear weight')} {words}"
@@ -158,6 +159,12 @@ def history_table(report: MergeReport) -> Table | None:
     )
     rows = tuple(tuple(row[name] for name in head) for row in round_rows(report))
     return Table("The rounds, the first one first", head, rows, words=True)
+
+
+def measured_table(report: MergeReport) -> Table | None:
+    """What was measured in the rounds; None if that is nothing, or in the first round."""
+    found = over_rounds(report)
+    return None if found is None else Table(f"{ROUNDS_MEASURED}, each with its own prompts", found[0], tuple(found[1]))
 
 
 def cost(report: MergeReport) -> Facts:

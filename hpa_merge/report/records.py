@@ -349,6 +349,7 @@ class RoundRecord:
         adapter: the kind of PEFT adapter that NEW was; empty for a checkpoint.
         commits, contents, versions: from the round's :class:`RunRecord`.
         drift: from the round's report.
+        benchmarks: what other harnesses measured of that round's OUT, by task and metric, without the parts of groups.
     """
 
     old: str
@@ -367,6 +368,7 @@ class RoundRecord:
     contents: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     drift: DriftRecord | None = None
+    benchmarks: dict[str, float] = field(default_factory=dict)
 
     @property
     def method(self) -> str:

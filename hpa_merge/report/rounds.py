@@ -1,8 +1,14 @@
 """A report as the history of the next round keeps it."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 from hpa_merge.report.records import RoundRecord
 from hpa_merge.report.rows import mean, restored_share
 from hpa_merge.report.schema import MergeReport
+
+MOST = 100
+"""The most scores of other harnesses that a round keeps."""
 
 
 def round_of(report: MergeReport) -> RoundRecord:
@@ -26,4 +32,11 @@ def round_of(report: MergeReport) -> RoundRecord:
         contents=run.contents,
         versions=run.versions,
         drift=report.drift,
+        benchmarks=dict(islice(_benchmarks(report), MOST)),
     )
+
+
+def _benchmarks(report: MergeReport) -> Iterator[tuple[str, float]]:
+    """The scores of OUT; a task that was asked in several ways has the first."""
+    rows = {row.name: row.out for row in reversed(report.benchmarks.rows if report.benchmarks else ()) if not row.group}
+    yield from ((name, score.value) for name, score in reversed(rows.items()) if score is not None)

@@ -22,7 +22,7 @@ from hpa_merge.verification.findings import Findings
 
 __all__ = ["check_calibration", "check_code", "check_whole"]
 
-PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation")
+PLACES = ("old", "new", "safety", "task", "finished", "commits", "versions", "evaluation", "benchmarks")
 """Fields of a round that may differ in a published report: paths, and later evaluations."""
 
 COUNTS = (

@@ -13,10 +13,11 @@ import pytest
 from cases import DRAW
 from report_samples import evaluation, hostile, mixture, with_shares
 
-from hpa_merge.render.figures import figures_of
+from hpa_merge.render.figures import SALIENCY, figures_of
 from hpa_merge.render.panels import panels_of
 from hpa_merge.render.what_if import what_if_of
 from hpa_merge.report.records import RoundRecord
+from hpa_merge.report.saliency import unpack_cells
 from hpa_merge.report.schema import MergeReport
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -88,3 +89,22 @@ def test_a_slider_shows_what_its_setting_undoes(tmp_path: Path) -> None:
     start, words, end = panel.data["command"]
     assert f"<code>{start} {words[77]} {end}</code>" in section
     assert words[77] == "--p-max 25 --p-min 25 --alpha-min 0.2 --alpha-max 0.4"
+
+
+@pytest.mark.gate
+def test_a_chosen_layer_shows_its_own_columns(tmp_path: Path) -> None:
+    """A script of the test chooses the last layer, which the page's policy would not run."""
+    report = mixture(2, 3)
+    page = written(report, tmp_path)
+    layers = figures_of(report)[SALIENCY].layers
+    choose = """<script>document.querySelector("#layer").value = "LAST";
+        document.querySelector("#layer").dispatchEvent(new Event("change"));</script></body>"""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
+    page.write_text(text.replace("</body>", choose.replace("LAST", str(len(layers) - 1))), encoding="utf-8")
+    document, log = opened(page, tmp_path / "profile")
+    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
+    cells = unpack_cells([*layers.values()][-1])
+    columns, restored = (sum(each) for each in zip(*cells.values(), strict=True))
+    assert f"by their two scores: {restored} of {columns} were restored." in document
+    (section,) = re.findall(r'<section id="columns".*?</section>', document, flags=re.DOTALL)
+    assert section.count('<th scope="row"') == len(cells)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from hpa_merge import HPAConfig, MergeReport, merge
 from hpa_merge.core import column_budget, retained_share, select_columns
 from hpa_merge.report.packing import saliency_cells
-from hpa_merge.report.saliency import join_cells, pack_cells, unpack_cells
+from hpa_merge.report.saliency import join_cells, pack_cells, pack_runs, unpack_cells
 
 Tiny = Callable[..., TinyCase]
 
@@ -31,6 +31,15 @@ def counted(epsilon: Tensor, zeta: Tensor, restored: Tensor) -> dict[tuple[int, 
     return {place: (count, back[place]) for place, count in columns.items()}
 
 
+def of_runs(text: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """The cells, as the page's script reads them."""
+    for run in text.split():
+        i, j, *counts = run.split(",")
+        for n, count in enumerate(counts):
+            columns, _, back = count.partition(".")
+            yield (int(i), int(j) + n), (int(columns, 16), int(back or "0", 16))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_cells_against_a_slow_count(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -40,6 +49,7 @@ def test_cells_against_a_slow_count(seed: int) -> None:
     cells = saliency_cells(epsilon, zeta, restored)
     assert cells == counted(epsilon, zeta, restored)
     assert unpack_cells(pack_cells(cells)) == cells
+    assert dict(of_runs(pack_runs(cells))) == cells
     halves = [saliency_cells(epsilon[part], zeta[part], restored[part]) for part in (slice(0, 200), slice(200, None))]
     assert join_cells(halves) == cells
 
@@ -51,12 +61,13 @@ def test_cells_by_hand() -> None:
     packed = "0,0,2,1 4,-4,1,1"
     assert pack_cells(saliency_cells(epsilon, zeta, restored)) == packed  # 1e-300 is 0 in float32
     assert unpack_cells(packed) == {(0, 0): (2, 1), (4, -4): (1, 1)}
+    assert pack_runs({(0, 0): (26, 0), (0, 1): (2, 1), (0, 3): (1, 0), (4, -4): (1, 1)}) == "0,0,1a,2.1 0,3,1 4,-4,1.1"
 
 
 @pytest.mark.parametrize("columns", [0, 3])
 def test_without_an_update_there_are_no_cells(columns: int) -> None:
     assert saliency_cells(torch.zeros(columns), torch.ones(columns), torch.ones(columns, dtype=torch.bool)) == {}
-    assert pack_cells({}) == ""
+    assert pack_cells({}) == pack_runs({}) == ""
     assert unpack_cells("") == join_cells([]) == {}
 
 

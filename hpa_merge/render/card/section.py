@@ -11,6 +11,7 @@ from hpa_merge.render.card.results import results_section
 from hpa_merge.render.card.usage import is_original_llava, snippet_of
 from hpa_merge.report.commands import changed_options, command_words
 from hpa_merge.report.facts import adapted_in, report_facts, things_restored
+from hpa_merge.report.over_rounds import ROUNDS_MEASURED, over_rounds
 from hpa_merge.report.rows import figures_of
 from hpa_merge.report.schema import MergeReport
 from hpa_merge.report.words import option_text, percent
@@ -40,6 +41,7 @@ def section_of(report: MergeReport, figures: Mapping[str, str], *, followed: boo
         "## What was restored",
         _facts(report),
         *(["## Evaluation", measured] if measured else []),
+        *_rounds(report),
         "## How to load it",
         f"```python\n{snippet_of(report)}\n```",
         *_own_code(report),
@@ -64,6 +66,15 @@ def _verdict(report: MergeReport) -> str:
     ]
     measured = report.evaluation is not None or report.benchmarks is not None
     return "\n\n".join(lines if measured else lines[:1])
+
+
+def _rounds(report: MergeReport) -> list[str]:
+    """What was measured in the rounds of this model, with its heading."""
+    found = over_rounds(report)
+    if found is None:
+        return []
+    heads, rows = found
+    return [f"## {ROUNDS_MEASURED}", table(heads, [[cell(each) for each in row] for row in rows])]
 
 
 def _summary(report: MergeReport) -> str:

@@ -58,9 +58,12 @@
   // --- the columns of one layer by their scores ---
 
   function unpacked(text) {
-    return text.split(" ").map((cell) => {
-      const [i, j, columns, restored] = cell.split(",").map(Number);
-      return { i, j, columns, restored };
+    return text.split(" ").flatMap((run) => {
+      const [i, first, ...counts] = run.split(",");
+      return counts.map((count, n) => {
+        const [columns, restored] = `${count}.0`.split(".").map((digits) => parseInt(digits, 16));
+        return { i: Number(i), j: Number(first) + n, columns, restored };
+      });
     });
   }
 
