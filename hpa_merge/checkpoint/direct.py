@@ -24,7 +24,8 @@ WORTH = 2**20
 """Bytes from which a write goes past the cache: 1 MiB."""
 
 BUFFER = 2**22
-"""Bytes that are written or read at once, from or into memory that begins with a page: 4 MiB."""
+"""Bytes that are written or read at once, from or into memory of its own: 4 MiB. That begins with a page, and is shared,
+as open(2) asks of a process that may start others meanwhile."""
 
 UNABLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system says that cannot do without the cache."""
@@ -45,7 +46,7 @@ class ShardFile:
         if direct and hasattr(os, "O_DIRECT"):
             with contextlib.suppress(OSError):  # not on this file system, or there is no /proc
                 self._direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
-        self._memory = mmap.mmap(-1, BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if self._direct >= 0 else None
+        self._memory = mmap.mmap(-1, BUFFER) if self._direct >= 0 else None
 
     @property
     def direct(self) -> bool:
@@ -67,7 +68,7 @@ class ShardFile:
     def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
         """The bytes ``start:stop`` in order; the next piece takes the memory of the last one. Raises OSError."""
         if self.direct and stop - start >= WORTH:
-            memory = memoryview(mmap.mmap(-1, BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            memory = memoryview(mmap.mmap(-1, BUFFER))
             while start < stop:
                 first = start // PAGE * PAGE
                 try:
