@@ -24,7 +24,7 @@ WORTH = 2**20
 """Bytes from which a write goes past the cache: 1 MiB."""
 
 BUFFER = 2**22
-"""Bytes that are written or read at once, from or into memory of its own: 4 MiB. That begins with a page, and is shared,
+"""Bytes that are written or read at once, from or into memory of its own: 4 MiB. It begins with a page, and is shared,
 as open(2) asks of a process that may start others meanwhile."""
 
 UNABLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
