@@ -34,7 +34,7 @@ def unpack_cells(packed: str) -> dict[tuple[int, int], tuple[int, int]]:
 
 
 def pack_runs(cells: Cells) -> str:
-    """Cells as text for the page, less than half as long: runs ``i,j,counts…`` of cells side by side, separated by blanks.
+    """Cells as shorter text, for the page: runs ``i,j,counts…`` of cells side by side, separated by blanks.
 
     ``j`` is that of the first cell. Each count of columns is hexadecimal, and ``.restored`` follows if that is not 0.
     """
