@@ -96,7 +96,7 @@ class CalibrationRun:
         self._forwards = PausedForwards(meta.model, meta.units)
         self._hooks = ActivationHooks(meta.model, meta.observed)
         self._hooks.on_read = self._forwards.end_if_last
-        self._hooks.apart = self._group.size > 1
+        self._hooks.apart, self._hooks.leads = self._group.size > 1, self._group.is_first
 
     @property
     def dtype(self) -> torch.dtype:
