@@ -26,9 +26,10 @@ def leaf_at(place: int, samples: int) -> int:
     return place * LEAVES // samples
 
 
-def rank_at(leaf: int, ranks: int) -> int:
-    """The rank that runs the samples of ``leaf``."""
-    return leaf * ranks // LEAVES
+def rank_at(leaf: int, ranks: int, *, backwards: bool = False) -> int:
+    """The rank that runs the samples of ``leaf``; ``backwards``: the last one has the first leaves."""
+    rank = leaf * ranks // LEAVES
+    return ranks - 1 - rank if backwards else rank
 
 
 @final

@@ -6,8 +6,8 @@ its leaves, and from the last one to the owners that need it.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, final
@@ -26,10 +26,13 @@ from hpa_merge.ranks import Group, Parcel
 if TYPE_CHECKING:
     from hpa_merge.model import ActivationHooks
 
-__all__ = ["Observations"]
+__all__ = ["Observations", "Travel", "exchange"]
 
 TOGETHER = 2**28
 """Bytes that a rank receives at once, unless a single sum has more: 256 MiB."""
+
+Travel = Generator[list[Parcel], list[Parcel], None]
+"""Yields what a rank sends in each round, and gets what has come to it; on every rank it has as many rounds."""
 
 Leaves = Mapping[Place, tuple[int, Packed]]
 """What each leaf, or a sum of the first ones, has read of one tensor, without its content; and the rank that has it."""
@@ -75,22 +78,23 @@ class Observations:
         """The tensors that make up the curvature of a linear."""
         return {readers for part in self._parts(linear, min_expert_tokens) for readers in part}
 
-    def deliver(
-        self, group: Group, hooks: "ActivationHooks", receivers: Mapping[Readers, Sequence[int]], device: torch.device
-    ) -> None:
-        """Give the hooks of each rank the sums that it needs; raises as :meth:`Group.gather`.
+    def travel(
+        self, rank: int, hooks: "ActivationHooks", receivers: Mapping[Readers, Sequence[int]], device: torch.device
+    ) -> Travel:
+        """Give the hooks of this rank the sums that it needs.
 
         The sum of an input goes from rank to rank in the order of the leaves. Each adds its own, which it drops, and
         the last one sends it to those that need it.
 
         Args:
+            rank: this rank.
             receivers: the ranks that need what was read of each tensor.
             device: where the curvatures are computed.
         """
         own, here, sums = hooks.leaves, dict[Readers, Curvature](), dict[Readers, Curvature]()
         for hops in self._rounds(receivers):
             parcels = []
-            for hop in (hop for hop in hops if hop.sender == group.rank):
+            for hop in (hop for hop in hops if hop.sender == rank):
                 total = here.pop(hop.readers, None)
                 for place in hop.places:
                     leaf = own[hop.readers][place].to(device)
@@ -98,16 +102,15 @@ class Observations:
                     total.take(Curvature.unpacked(leaf))
                     hooks.release(hop.readers, place)
                 assert total is not None
-                if hop.receivers == (group.rank,):
+                if hop.receivers == (rank,):
                     sums[hop.readers] = total
                     continue
                 packed = total.packed()
                 note, contents = (hop.readers, hop.is_last, packed.head()), packed.contents
                 parcels += [Parcel(receiver, note, contents) for receiver in hop.receivers]
-            for parcel in group.deliver(parcels, device):
+            for parcel in (yield parcels):
                 readers, is_last, head = parcel.note
                 (sums if is_last else here)[readers] = Curvature.unpacked(head.whole(parcel.tensors))
-            del parcels
         hooks.receive(sums, self.lost)
 
     def _rounds(self, receivers: Mapping[Readers, Sequence[int]]) -> Iterator[list["_Hop"]]:
@@ -173,6 +176,24 @@ class Observations:
             for name in readers:
                 found[name].append(readers)
         return found
+
+
+def exchange(group: Group, travels: Sequence[Travel], device: torch.device) -> None:
+    """Make the rounds of both sets together; raises as :meth:`Group.gather`."""
+    sending = [next(each, None) for each in travels]
+    while any(each is not None for each in sending):
+        parcels = [replace(p, note=(number, p.note)) for number, each in enumerate(sending) for p in each or ()]
+        arrived: list[list[Parcel]] = [[] for _ in travels]
+        for parcel in group.deliver(parcels, device):
+            number, note = parcel.note
+            arrived[number].append(replace(parcel, note=note))
+        del parcels
+        for number, travel in enumerate(travels):
+            if sending[number] is not None:
+                try:
+                    sending[number] = travel.send(arrived[number])
+                except StopIteration:
+                    sending[number] = None
 
 
 @final

@@ -75,7 +75,7 @@ def test_the_sums_that_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
         Group.deliver = follow  # type: ignore[method-assign]
         observed = Observations.of_all(group, hooks)  # type: ignore[arg-type]
-        observed.deliver(group, hooks, RECEIVERS, CPU)  # type: ignore[arg-type]
+        observations.exchange(group, [observed.travel(rank, hooks, RECEIVERS, CPU)], CPU)  # type: ignore[arg-type]
         left = [readers for readers, leaves in hooks.leaves.items() if leaves]
         found = {each: (sum.tokens, sum.hessian(0.01).diagonal().tolist()) for each, sum in hooks.sums.items()}
         return received, group.sent, left, found

@@ -171,8 +171,8 @@ def travelling(report: MergeReport) -> tuple[Counter[int], Counter[int]]:
         if record.outcome == "adapted":
             inputs[block, parts.get(name, name)] = record.columns
     onward, ends = Counter[int](), Counter[int]()
-    for lengths in (SAFETY, TASK):
-        ranks = [rank_at(leaf_at(place, len(lengths)), 3) for place in range(len(lengths))]
+    for lengths, backwards in ((SAFETY, False), (TASK, True)):
+        ranks = [rank_at(leaf_at(place, len(lengths)), 3, backwards=backwards) for place in range(len(lengths))]
         for c in inputs.values():
             for place, rank in enumerate(ranks):
                 if (after := ranks[place + 1 : place + 2]) != [rank]:
@@ -197,7 +197,7 @@ def test_each_rank_reads_its_share_and_sends_sums(text: TinyCase, tmp_path: Path
 
         def follow(group: Group, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
             for each in parcels:
-                _, is_last, _ = each.note
+                _, (_, is_last, _) = each.note
                 sent.append((each.receiver, is_last, sum(tensor.nbytes for tensor in each.tensors)))
             return deliver(group, parcels, device)
 
