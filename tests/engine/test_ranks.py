@@ -185,9 +185,9 @@ def travelling(report: MergeReport) -> tuple[Counter[int], Counter[int]]:
 
 
 def test_each_rank_reads_its_share_and_sends_sums(text: TinyCase, tmp_path: Path) -> None:
-    def work(rank: int) -> tuple[Counter[Path], list[tuple[int, bool, int]], MergeReport]:
+    def work(rank: int) -> tuple[Counter[Path], list[list[tuple[int, int, bool, int]]], MergeReport]:
         read: Counter[Path] = Counter()
-        sent: list[tuple[int, bool, int]] = []
+        rounds: list[list[tuple[int, int, bool, int]]] = []
         preadv, deliver = os.preadv, Group.deliver
 
         def count(descriptor: int, buffers: Any, offset: int, *flags: int) -> int:
@@ -196,24 +196,30 @@ def test_each_rank_reads_its_share_and_sends_sums(text: TinyCase, tmp_path: Path
             return done
 
         def follow(group: Group, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
+            rounds.append([])
             for each in parcels:
-                _, (_, is_last, _) = each.note
-                sent.append((each.receiver, is_last, sum(tensor.nbytes for tensor in each.tensors)))
+                number, (_, is_last, _) = each.note
+                nbytes = sum(tensor.nbytes for tensor in each.tensors)
+                rounds[-1].append((number, each.receiver - rank, is_last, nbytes))
             return deliver(group, parcels, device)
 
         os.preadv, Group.deliver = count, follow  # type: ignore[assignment, method-assign]
         out = tmp_path / "out"
-        return read, sent, merge(text.old, text.new, out, safety_calib=text.safety, task_calib=text.task, page=False)
+        return read, rounds, merge(text.old, text.new, out, safety_calib=text.safety, task_calib=text.task, page=False)
 
     found = on_ranks(3, work, tmp_path)
     for rank, (read, _, _) in enumerate(found):
         assert read[text.old.resolve()] == read_by(rank, 3, text.old, "OLD")
         assert read[text.new.resolve()] == read_by(rank, 3, text.new, "NEW")
-    sent = [each for _, of_rank, _ in found for each in of_rank]
-    onward, ends = travelling(found[0][2])
-    assert Counter(nbytes for _, is_last, nbytes in sent if not is_last) == onward
-    assert Counter(nbytes for _, is_last, nbytes in sent if is_last) < ends  # the last rank owns some inputs
-    assert {receiver for receiver, is_last, _ in sent if is_last} == {0, 1, 2}
+    report, sent = found[0][2], [each for _, rounds, _ in found for of_round in rounds for each in of_round]
+    onward, ends = travelling(report)
+    assert Counter(nbytes for *_, is_last, nbytes in sent if not is_last) == onward
+    assert Counter(nbytes for *_, is_last, nbytes in sent if is_last) < ends  # the last rank owns some inputs
+    ways = {(number, steps) for number, steps, is_last, _ in sent if not is_last}
+    assert ways == {(0, 1), (1, -1)}  # the sums of the two sets in opposite directions
+    units = {record.name.rpartition(".layers.")[2][:1] for record in report.linears if record.outcome == "adapted"}
+    for _, rounds, _ in found:
+        assert len(rounds) == 3 * len(units)  # both sets in the same ones
 
 
 def test_an_error_of_one_rank_is_that_of_all(text: TinyCase, tmp_path: Path) -> None:
