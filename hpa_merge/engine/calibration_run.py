@@ -52,6 +52,7 @@ class CalibrationRun:
         purpose: ``safety`` or ``task``.
         role: ``OLD`` or ``NEW``.
         weights: the model's weights.
+        leads: whether this rank has the first leaves, and adds them at once.
         inputs: the encoded samples of this rank, on the CPU.
         used: what is known of the samples of all ranks.
         tally: what became of the set.
@@ -98,7 +99,8 @@ class CalibrationRun:
         self._hooks = ActivationHooks(meta.model, meta.observed)
         self._hooks.on_read = self._forwards.end_if_last
         self._hooks.apart = self._group.size > 1
-        self._hooks.leads = self._group.rank == rank_at(0, self._group.size, backwards=samples.backwards)
+        self.leads = self._group.rank == rank_at(0, self._group.size, backwards=samples.backwards)
+        self._hooks.leads = self.leads
 
     @property
     def dtype(self) -> torch.dtype:

@@ -115,11 +115,11 @@ def test_machines_with_files_of_their_own(
         assert on_ranks(2, lambda rank, out=out: call(rank, out), tmp_path) == [None, None]  # type: ignore[misc]
     call(0, tmp_path / "c")
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
-    installed = same_run.encoding_versions()
+    others = same_run.encoding_versions() | {"pillow": "1.0"}
     harms = {
         "tokenizer and configuration of OLD": lambda: change_tokenizer(copied["old"]),
         "content of NEW": lambda: change_weights(copied["new"]),
-        "version of pillow": lambda: monkeypatch.setattr(same_run, "encoding_versions", lambda: installed | {"pillow": "1.0"}),
+        "version of pillow": lambda: monkeypatch.setattr(same_run, "encoding_versions", lambda: others),
         "task samples": lambda: copied["task"].write_text(copied["task"].read_text().partition("\n")[2]),
     }
 
