@@ -70,7 +70,7 @@ def test_the_journal_of_another_version(tiny: Tiny, tmp_path: Path) -> None:
     interrupt(case, out)
     journal = Path(f"{out}.partial.journal")
     first, *rest = journal.read_bytes().splitlines(keepends=True)
-    for was in (b'{"fingerprint": {}}\n', first.replace(b'journal": 3', b'journal": 2')):
+    for was in (b'{"fingerprint": {}}\n', first.replace(b'journal": 4', b'journal": 2')):
         journal.write_bytes(was + b"".join(rest))
         with pytest.raises(OutputError, match="another version of hpa-merge has begun this run"):
             run(case, out, resume=True)
@@ -80,12 +80,13 @@ def test_the_journal_of_another_version(tiny: Tiny, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda line: line["tensors"].update({"../../old/x": "0" * 64}),
+        lambda line: line["tensors"].update({"../../old/x": 0}),
+        lambda line: line["tensors"].update(dict.fromkeys(line["tensors"], 0)),
         lambda line: line["tensors"].update(dict.fromkeys(line["tensors"], "0" * 64)),
         lambda line: line.update(tensors=["transformer.h.0.mlp.c_fc.weight"]),
         lambda line: line.pop("entry"),
     ],
-    ids=["a tensor that NEW has not", "other digests", "no digests", "no entry"],
+    ids=["a tensor that NEW has not", "other checksums", "digests", "no checksums", "no entry"],
 )
 def test_forged_lines_are_not_believed(forge: Callable[[Any], object], tiny: Tiny, tmp_path: Path) -> None:
     case, out = tiny("gpt2"), tmp_path / "out"
@@ -114,7 +115,7 @@ def test_a_forged_entry_is_a_sentence(entry: Any, tiny: Tiny, tmp_path: Path) ->
 def test_a_line_of_more_than_any_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the lines become in memory is bounded, of one line and of all; nothing of the file is cut off."""
     path = tmp_path / "out.partial.journal"
-    first = '{"hpa-merge journal": 3, "fingerprint": {}}\n'
+    first = '{"hpa-merge journal": 4, "fingerprint": {}}\n'
     line = json.dumps({"tensors": {}, "entry": [[]] * 1000}) + "\n"
     monkeypatch.setattr(parsing, "JOURNAL", Limits(2**20, 2**19))
     path.write_text(first + line * 2)
@@ -134,7 +135,7 @@ def test_a_line_of_more_than_any_run_writes(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_first_line_without_an_end(tmp_path: Path) -> None:
     (tmp_path / "out.partial").mkdir()
-    path, beginning = tmp_path / "out.partial.journal", '{"hpa-merge journal": 3, "fingerprint": {"x": ['
+    path, beginning = tmp_path / "out.partial.journal", '{"hpa-merge journal": 4, "fingerprint": {"x": ['
     for wrong in ("[]," * 2**21, "[]," * 2**20 + "[]]}}\n"):
         path.write_text(beginning + wrong)
         found = measured(begun_with, tmp_path / "out")

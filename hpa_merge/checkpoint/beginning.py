@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from hpa_merge.checkpoint.files import digest_at, write_at
+from hpa_merge.checkpoint.files import checksum_at, write_at
 from hpa_merge.checkpoint.joining import (
     Rank,
     Whole,
@@ -218,7 +218,7 @@ def _take_up(
         """Whether the tensors of a line are NEW's, and have the bytes that were written."""
         for name, written in line["tensors"].items():
             info = layout.tensors.get(name)
-            if info is None or digest_at(folder.descriptor(info.shard), info.start, info.stop) != written:
+            if info is None or checksum_at(folder.descriptor(info.shard), info.start, info.stop) != written:
                 return False
         return True
 

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,8 @@ from hpa_merge.files.disk import open_written, sync_folder
 __all__ = [
     "CHUNK",
     "allocate",
+    "checksum",
+    "checksum_at",
     "copy_file",
     "copy_range",
     "digest",
@@ -131,11 +134,29 @@ def digest_at(descriptor: int, start: int = 0, stop: int | None = None) -> str:
     return state.hexdigest()
 
 
-def pieces_at(descriptor: int, start: int, stop: int) -> Iterator[memoryview]:
-    """The bytes ``start:stop`` of an open file in order; the next piece takes the memory of the last one."""
-    buffer = memoryview(bytearray(min(BUFFER, stop - start)))
+def checksum(content: memoryview, before: int = 0) -> int:
+    """CRC-32 of bytes, which tells damage at a fraction of what SHA-256 takes; ``before``: of the bytes before."""
+    return zlib.crc32(content, before)
+
+
+def checksum_at(descriptor: int, start: int, stop: int) -> int:
+    """:func:`checksum` of the bytes ``start:stop`` of an open file."""
+    found = 0
+    for content in pieces_at(descriptor, start, stop):
+        found = checksum(content, found)
+    return found
+
+
+def pieces_at(descriptor: int, start: int, stop: int, first: int = 0) -> Iterator[memoryview]:
+    """The bytes ``start:stop`` of an open file in order; the next piece takes the memory of the last one.
+
+    Args:
+        first: the size of the first piece, if it is to be smaller than the others.
+    """
+    buffer = memoryview(bytearray(max(0, min(BUFFER, stop - start))))
     while start < stop:
-        content = buffer[: stop - start]
+        content = buffer[: min(first or BUFFER, stop - start)]
+        first = 0
         read_at(descriptor, content, start)
         yield content
         start += len(content)

@@ -12,7 +12,7 @@ from hpa_merge.checkpoint.weight_files import ADAPTER, ADAPTER_CONFIG, INDEX, ch
 from hpa_merge.errors import CheckpointError
 from hpa_merge.files import parsing
 from hpa_merge.files.inside import open_inside
-from hpa_merge.quantisation import configurations
+from hpa_merge.quantisation import check_method, configurations
 
 __all__ = [
     "check_names",
@@ -44,9 +44,10 @@ def read_config(folder: Path, role: str) -> dict[str, Any]:
     """
     config = read_described(folder, role)
     for key, found in configurations(config):
-        from hpa_merge.quantisation import find_format  # torch, without which other folders can be opened
-
         with readable(folder, role, key, found):
+            check_method(found)
+            from hpa_merge.quantisation import find_format  # torch, without which other folders can be opened
+
             find_format(found if isinstance(found, dict) else {})
     return config
 

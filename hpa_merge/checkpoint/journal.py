@@ -21,8 +21,8 @@ from hpa_merge.files.disk import Foreign, open_written
 __all__ = ["Journal", "commits_in", "fingerprint_in", "is_locked"]
 
 MARK = "hpa-merge journal"
-FORMAT = 3
-"""The first key of the first line, and its value: 3 has records of report schema 2."""
+FORMAT = 4
+"""The first key of the first line, and its value: 4 has checksums instead of SHA-256."""
 
 BEGINNING = f'{{"{MARK}": '.encode()
 
@@ -202,7 +202,7 @@ def _is_line(content: Mapping[str, Any], *, first: bool) -> bool:
         texts = isinstance(names, list) and all(isinstance(each, str) for each in names)
         return texts and isinstance(content.get("fingerprint"), dict)
     tensors = content.get("tensors")
-    named = isinstance(tensors, dict) and all(isinstance(each, str) for each in tensors.values())
+    named = isinstance(tensors, dict) and all(type(each) is int for each in tensors.values())
     return named and "entry" in content and _is_part(content.get("part", [0, 0, 1]))
 
 

@@ -22,7 +22,8 @@ import torch
 from hpa_merge.checkpoint.beginning import Layout, follow, lead
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.digests import ShardDigests
-from hpa_merge.checkpoint.files import copy_range, digest_at, read_at, start_writing, write_at
+from hpa_merge.checkpoint.direct import PAGE, ShardFile
+from hpa_merge.checkpoint.files import checksum, copy_range, digest_at, pieces_at, read_at, start_writing
 from hpa_merge.checkpoint.joining import ALONE, Rank, remove_others
 from hpa_merge.checkpoint.output import Places, check_output, telling
 from hpa_merge.checkpoint.partial import Partial, needed_bytes
@@ -61,6 +62,7 @@ class CheckpointWriter:
         resume: bool = False,
         unchanged: Callable[[], None] = lambda: None,
         rank: Rank = ALONE,
+        direct: bool = False,
     ) -> None:
         """Check the place and lay out every shard in ``OUT.partial``: full size, NEW's header, no tensor yet.
 
@@ -75,6 +77,7 @@ class CheckpointWriter:
             resume: resume an ``OUT.partial`` with the same fingerprint, if there is one.
             unchanged: raises if an input has changed; called before each commit and before OUT appears.
             rank: which of the processes that make OUT this is.
+            direct: write large tensors past the system's cache if possible. Reading them afterwards takes longer.
 
         Raises:
             OutputError: as :func:`check_output`; or the disk is full or refuses; or another run is writing there; or
@@ -88,7 +91,7 @@ class CheckpointWriter:
         self.out, self.partial, self.rank = self._places.out, self._places.partial, rank
         self._source, self._inputs, self._unchanged = source, tuple(inputs), unchanged
         self._overwrite, self._published = overwrite, False
-        self._written: dict[str, str] = {}  # since the last commit: SHA-256 of the bytes, by tensor
+        self._written: dict[str, int] = {}  # since the last commit: the checksum of the bytes, by tensor
         self._lock = threading.Lock()
         self._carried: Mapping[str, str] = {}  # SHA-256 by path
         self._digests: dict[str, str] = {}  # of the shards
@@ -105,7 +108,9 @@ class CheckpointWriter:
         self._hashed: ShardDigests | None = None  # of several ranks, none sees every tensor being written
         if rank.count == 1:
             tensors = source.tensors.values()
-            self._hashed = ShardDigests(layout.heads, tensors, self._folder.descriptor, self._before)
+            self._hashed = ShardDigests(layout.heads, tensors, self._pieces, self._before)
+        self._files: dict[str, ShardFile] = {}
+        self._direct = direct and rank.count == 1  # others may write to the same pages
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Write a tensor.
@@ -128,39 +133,43 @@ class CheckpointWriter:
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # [numel], because a scalar cannot be viewed as bytes
         content = flat.view(torch.uint8).numpy().data
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
-            target = self._folder.descriptor(info.shard)
-            write_at(target, content, info.start)
-            start_writing(target, info.start, info.stop)
-            self._note(info, hashlib.sha256(content).hexdigest(), content)
+            self._put(info, content, info.start)
+            self._note(info, checksum(content))
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
         """Write a tensor from flat pieces of its elements, in order; raises as :meth:`write`."""
         info = self._source.tensors[name]
-        place, state = info.start, hashlib.sha256()
+        place, written = info.start, 0
         with self._once(info), telling(f"{self.partial / info.shard} cannot be written"):
             for piece in pieces:
                 if piece.dtype != info.dtype or place + piece.nbytes > info.stop:
                     raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
                 content = piece.view(torch.uint8).numpy().data
-                write_at(self._folder.descriptor(info.shard), content, place)
-                state.update(content)
+                self._put(info, content, place)
+                written = checksum(content, written)
                 place += piece.nbytes
             if place != info.stop:
                 raise ValueError(f"{name} has to be {list(info.shape)} {info.dtype}")
-            self._note(info, state.hexdigest())
+            self._note(info, written)
 
     def copy(self, name: str) -> None:
         """Copy a tensor from NEW's file; raises as :meth:`write`, and RuntimeError for a tensor that is computed."""
         info = self._source.tensors[name]
         if self._source.computes(name):
             raise RuntimeError(f"{name} is computed, so it cannot be copied")
-        (place,) = self._source.parts(name)
-        ours, theirs = self.partial / info.shard, self._source.folder / place.shard
-        with self._once(info), telling(f"{theirs} cannot be copied to {ours}"):
-            target = self._folder.descriptor(info.shard)
-            copy_range(self._source.descriptor(place.shard), target, place.start, place.stop, info.start)
-            start_writing(target, info.start, info.stop)
-            self._hash(info)
+        (theirs,) = self._source.parts(name)
+        ours, source = self._file(info.shard), self._source.descriptor(theirs.shard)
+        what = f"{self._source.folder / theirs.shard} cannot be copied to {self.partial / info.shard}"
+        with self._once(info), telling(what):
+            if ours.direct:
+                place = info.start
+                for piece in pieces_at(source, theirs.start, theirs.stop, first=-place % PAGE):
+                    self._put(info, piece, place)
+                    place += len(piece)
+            else:
+                copy_range(source, ours.descriptor, theirs.start, theirs.stop, info.start)
+                start_writing(ours.descriptor, info.start, info.stop)
+            self._finish(info)
 
     def commit(self, entry: Any) -> None:
         """Make the tensors written since the last commit durable, and note that in the journal.
@@ -303,12 +312,12 @@ class CheckpointWriter:
             unchanged=self._unchanged,
             on_publish=self._appeared,
         )
-        self._folder.close()
+        self._close()
         self._end_journals()
 
     def leave(self) -> None:
         """End without publishing, which the first rank does or has done. Never raises."""
-        self._folder.close()
+        self._close()
         self._journal.close()
 
     def abort(self, *, keep: bool = False) -> None:
@@ -319,7 +328,7 @@ class CheckpointWriter:
         if not self._published and not (keep and (self._committed or self.rank.count > 1)):
             self._folder.remove()
             self._end_journals()
-        self._folder.close()
+        self._close()
         self._journal.close()
 
     def _end_journals(self) -> None:
@@ -341,15 +350,38 @@ class CheckpointWriter:
         with self._lock:
             self._done.add(info.name)
 
-    def _note(self, info: TensorInfo, written: str, content: memoryview | None = None) -> None:
-        """Note the SHA-256 of a tensor's bytes for the next commit, and hash the shard; raises OSError."""
-        self._hash(info, content)
+    def _file(self, shard: str) -> ShardFile:
+        """A shard of OUT; raises OSError if it cannot be opened."""
+        with self._lock:
+            if shard not in self._files:
+                self._files[shard] = ShardFile(self._folder.descriptor(shard), direct=self._direct)
+            return self._files[shard]
+
+    def _pieces(self, shard: str, start: int, stop: int) -> Iterator[memoryview]:
+        return self._file(shard).pieces(start, stop)
+
+    def _put(self, info: TensorInfo, content: memoryview, place: int) -> None:
+        """Write a piece of a tensor at its ``place`` in the shard, and hash it; raises OSError."""
+        self._file(info.shard).write(content, place)
+        if self._hashed is not None:
+            self._hashed.add(info.shard, place, content)
+
+    def _finish(self, info: TensorInfo) -> None:
+        """Hash what has waited for a tensor, which is written; raises OSError."""
+        if self._hashed is not None:
+            self._hashed.finish(info)
+
+    def _note(self, info: TensorInfo, written: int) -> None:
+        """Note the checksum of a tensor's bytes for the next commit; raises OSError."""
+        self._finish(info)
         with self._lock:
             self._written[info.name] = written
 
-    def _hash(self, info: TensorInfo, content: memoryview | None = None) -> None:
-        if self._hashed is not None:
-            self._hashed.add(info, content)
+    def _close(self) -> None:
+        """Close everything but the journal. Never raises."""
+        for file in self._files.values():
+            file.close()
+        self._folder.close()
 
     def _appeared(self) -> None:
         self._published = True

@@ -7,24 +7,25 @@
 
 Weights are ``[r, c]`` in any floating dtype; transposed views are accepted. Sums are taken in float64, and the fused
 weight is computed in float32 or better. Both go by blocks of rows that fit a core's cache, in memory that serves all
-blocks. Every sum adds block to block, element by element, so it does not depend on the number of threads.
+blocks, on one thread. Every sum adds block to block, element by element.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
+from hpa_merge.core.threads import one_thread
+
 ELEMENTS = 2**18
 """Elements of a block of rows for a rule that multiplies matrices: 2 MiB in float64."""
 
-BLOCK = 2**15 - 1
-"""Elements of a block of rows that is measured or fused on the CPU: 256 KiB in float64. Fewer than torch splits over
-threads: in blocks this small, threads would wait for each other."""
+BLOCK = 2**15
+"""Elements of a block of rows that is measured or fused on the CPU: 256 KiB in float64."""
 
 DEVICE_BLOCK = 2**20
 """The same on another device: 8 MiB in float64."""
@@ -51,6 +52,7 @@ class Update:
     old_norm: float
 
 
+@one_thread()
 def measure_update(old: Tensor, new: Tensor) -> Update:
     """Measure the update from ``old`` to ``new``, both ``[r, c]``.
 
@@ -61,7 +63,7 @@ def measure_update(old: Tensor, new: Tensor) -> Update:
     sums = torch.zeros(3, *_block_of(old), dtype=torch.float64, device=old.device)
     squares, products, old_squares = sums
     for w_old, delta in _differences(old, new):
-        squares, products, old_squares = (_cut(each, len(delta)) for each in (squares, products, old_squares))
+        squares, products, old_squares = _cut(squares, delta), _cut(products, delta), _cut(old_squares, delta)
         squares.addcmul_(delta, delta)
         products.addcmul_(delta, w_old)
         old_squares.addcmul_(w_old, w_old)
@@ -91,6 +93,7 @@ def projections(old: Tensor, new: Tensor, axis: int) -> Tensor:
     return kappa.unsqueeze(axis)
 
 
+@one_thread()
 def squared_distance(a: Tensor, b: Tensor) -> float:
     """``‖a − b‖²_F`` of two matrices ``[r, c]``, in float64; not finite if one of them is not.
 
@@ -100,19 +103,21 @@ def squared_distance(a: Tensor, b: Tensor) -> float:
     _check(a, b)
     squares = torch.zeros(_block_of(a), dtype=torch.float64, device=a.device)
     for _, difference in _differences(a, b):
-        _cut(squares, len(difference)).addcmul_(difference, difference)
+        _cut(squares, difference).addcmul_(difference, difference)
     return _total(squares.sum(dim=0).cpu())
 
 
+@one_thread()
 def squared_norm(a: Tensor) -> float:
     """``‖a‖²_F`` of a matrix ``[r, c]``, in float64."""
     squares, values = torch.zeros(2, *_block_of(a), dtype=torch.float64, device=a.device)
     for block in a.split(len(squares)):
-        here = _cut(values, len(block)).copy_(block)
-        _cut(squares, len(block)).addcmul_(here, here)
+        here = _cut(values, block).copy_(block)
+        _cut(squares, block).addcmul_(here, here)
     return _total(squares.sum(dim=0).cpu())
 
 
+@one_thread()
 def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> Tensor:
     """``Ŵ``: ``old``, cast to ``new``'s dtype, on the restored columns; ``new − kappa · old`` elsewhere.
 
@@ -143,49 +148,39 @@ def fuse(old: Tensor, new: Tensor, restored: Tensor, kappa: float | Tensor) -> T
         if not isinstance(step, Tensor) and step == 0.0:
             result.copy_(w_new)
         else:
-            before, adjusted = _cut(before, len(result)).copy_(w_old), _cut(adjusted, len(result)).copy_(w_new)
+            before, adjusted = _cut(before, result).copy_(w_old), _cut(adjusted, result).copy_(w_new)
             if isinstance(step, Tensor):
                 torch.addcmul(adjusted, step, before, value=-1.0, out=adjusted)
             else:
                 torch.sub(adjusted, before, alpha=step, out=adjusted)
             result.copy_(adjusted)
-        differing = torch.bitwise_xor(into, w_old.to(new.dtype).view(integer), out=_cut(bits, len(result)))
+        differing = torch.bitwise_xor(into, w_old.to(new.dtype).view(integer), out=_cut(bits, result))
         into.bitwise_xor_(differing.bitwise_and_(chosen))
     return fused
 
 
+@one_thread()
 def all_finite(x: Tensor) -> bool:
     """Whether a floating tensor of any shape holds neither NaN nor infinity; allocates nothing of its size."""
-    if all(math.isfinite(piece.sum().item()) for piece in _pieces(x)):  # NaN and infinity stay in a sum
+    if math.isfinite(x.sum().item()):  # NaN and infinity stay in a sum
         return True
-    return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(x))  # a sum may be too large for the dtype
+    return not x.numel() or all(map(math.isfinite, torch.stack(torch.aminmax(x)).tolist()))  # it may be too large
 
 
+@one_thread()
 def equal(a: Tensor, b: Tensor) -> bool:
     """As :func:`torch.equal`, for which zeros of either sign are equal; the same bytes are, even if they are NaN."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    if _is_wide(a) and _is_wide(b) and _equal(a.view(-1).view(torch.int64), b.view(-1).view(torch.int64)):
+    if _is_wide(a) and _is_wide(b) and torch.equal(a.view(-1).view(torch.int64), b.view(-1).view(torch.int64)):
         return True  # four numbers of bfloat16 were compared at once
-    return _equal(a, b)
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    if not (a.is_contiguous() and b.is_contiguous()):
-        return torch.equal(a, b)
-    return all(map(torch.equal, _pieces(a), _pieces(b)))
+    return torch.equal(a, b)
 
 
 def _is_wide(x: Tensor) -> bool:
     """Whether the bytes of a tensor can be read as integers of eight bytes."""
     begin = x.storage_offset() * x.element_size()
     return x.is_contiguous() and begin % 8 == 0 and x.nbytes % 8 == 0
-
-
-def _pieces(x: Tensor) -> Sequence[Tensor]:
-    """The elements of a tensor, in pieces that torch does not split over threads; as a whole if it is strided."""
-    whole = x.device.type != "cpu" or not x.is_contiguous()
-    return (x,) if whole or not x.numel() else x.view(-1).split(BLOCK)
 
 
 def row_blocks(shape: torch.Size) -> Iterator[slice]:
@@ -200,13 +195,14 @@ def _differences(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     rows, columns = _block_of(a)
     values, difference = torch.empty(2, rows, columns, dtype=torch.float64, device=a.device)
     for x, y in zip(a.split(rows), b.split(rows), strict=True):
-        values, difference = _cut(values, len(x)), _cut(difference, len(x))
+        values, difference = _cut(values, x), _cut(difference, x)
         yield values.copy_(x), difference.copy_(y).sub_(values)
 
 
-def _cut(block: Tensor, rows: int) -> Tensor:
-    """The first rows of a block: only the last block of a weight has fewer."""
-    return block if len(block) == rows else block[:rows]
+def _cut(block: Tensor, like: Tensor) -> Tensor:
+    """As many rows of a block as ``like`` has: only the last block of a weight has fewer."""
+    rows = like.shape[0]
+    return block if block.shape[0] == rows else block[:rows]
 
 
 def _block_of(weight: Tensor) -> tuple[int, int]:
@@ -217,8 +213,8 @@ def _block_of(weight: Tensor) -> tuple[int, int]:
 
 
 def _total(sums: Tensor) -> float:
-    """The sum of a vector ``[c]`` on the CPU, in the same order with any number of threads."""
-    return sum(float(piece.sum()) for piece in _pieces(sums))
+    """The sum of a vector ``[c]``."""
+    return float(sums.sum())
 
 
 def _check(old: Tensor, new: Tensor) -> None:

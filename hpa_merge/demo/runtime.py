@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from transformers.utils import logging
 
+from hpa_merge.core.threads import one_thread
+
 __all__ = ["alone"]
 
 
@@ -16,14 +18,12 @@ def alone(seed: int = 0) -> Iterator[None]:
     With one thread, sums have the same order on any number of cores; the demo's matrices are too small to gain from a
     second one.
     """
-    threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
-    torch.set_num_threads(1)
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             yield
     finally:
-        torch.set_num_threads(threads)
         if bars:
             logging.enable_progress_bar()

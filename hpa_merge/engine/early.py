@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import final
 
 from hpa_merge.checkpoint import Checkpoint, check_outputs, is_adapter, needed_bytes, open_adapter
-from hpa_merge.checkpoint.folder import find_shards, read_described
+from hpa_merge.checkpoint.folder import find_shards, read_described, readable
 from hpa_merge.checkpoint.weight_files import ADAPTER
 from hpa_merge.engine.patterns import fits
 from hpa_merge.engine.request import MergeRequest
@@ -22,7 +22,7 @@ from hpa_merge.files.architectures import is_original_llava
 from hpa_merge.inputs.names import is_data_set, is_remote
 from hpa_merge.libraries.torch_build import is_for_cpus_alone
 from hpa_merge.libraries.transformers_tables import is_own_class, is_unknown_type, version_of_transformers
-from hpa_merge.quantisation import configurations
+from hpa_merge.quantisation import check_method, configurations
 from hpa_merge.records import Purpose, ReadingOptions, local_source
 from hpa_merge.records.sampling import read_samples
 
@@ -110,7 +110,10 @@ def refuse_folder(folder: Path, role: str, *, adapter: bool, towered: bool = Fal
         return open_adapter(folder, role)
     config = read_described(folder, role)
     find_shards(folder, role, config)
-    if next(configurations(config), None) is not None:
+    if described := dict(configurations(config)):
+        for key, found in described.items():
+            with readable(folder, role, key, found):
+                check_method(found)
         return None
     kind, own = config.get("model_type"), "auto_map" in config
     own |= towered or is_original_llava(config)

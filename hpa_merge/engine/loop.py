@@ -218,6 +218,10 @@ class _Loop:
         text_ends = max((unit.index for unit in self._plan.new.units if unit.text), default=-1)
         return unit.blocks if self._after_text.get(unit, unit.index > text_ends) else 0
 
+    def _place(self, pair: LinearPair) -> int:
+        """Where NEW's weight lies in its shard: what is written in this order need not be read back to be hashed."""
+        return self._prepared.inputs.new.tensors[pair.new.key].start
+
     def _wanted(self, pairs: Iterable[LinearPair]) -> list[LinearPair]:
         """The linears that an unfinished OUT may adapt."""
         return [p for p in pairs if any(s.plan.includes(p) and s.lacks(p.new.last) for s in self._sinks)]
@@ -267,6 +271,8 @@ class _Loop:
         safety, task = (source.settle(unit, each) for source, each in zip(self._sources, named, strict=True))
         chosen = [source.chosen for source in self._sources]
         routing = self._routing.compare(self._mixtures_of(unit), chosen[0], chosen[1], self._group)
+        if not any(each.runs for each in self._prepared.sets):
+            pairs = sorted(pairs, key=self._place)
         own = {pair: self._depth(pair.new.unit) for pair in pairs if owners[pair] == self._group.rank}
         recorded = self._packed(pairs)
         keys = self._passed_on(unit, pairs)

@@ -79,6 +79,7 @@ class MergeOutput:
             resume=request.resume,
             unchanged=prepared.inputs.guarded.check,
             rank=Rank(self._group.rank, self._group.size),
+            direct=not any(each.runs for each in prepared.sets),
         )
         self._linears = {
             unit.name: [pair for pair in pairs if plan.counts(pair.new)]

@@ -1,12 +1,14 @@
 """Merge the linears of a unit that has run: those that this rank owns, for every OUT."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 from torch import Tensor
 
 from hpa_merge.core import all_finite
+from hpa_merge.core.threads import one_thread
 from hpa_merge.engine.drift import Moved
 from hpa_merge.engine.linear import MergedLinear, Sink
 from hpa_merge.engine.plan import LinearPair
@@ -59,6 +61,9 @@ class UnitMerge:
             CalibrationError: no sample reaches a linear, and the options require that.
             NumericalError: a curvature cannot be factored, or a result does not fit NEW's dtype.
         """
+        linears = {pair.new.key for pair in self.pairs}
+        for sink in self.passing:  # first, because they lie before most linears in the file
+            sink.pass_on([key for key in self.keys if key not in linears], self.old, self.new)
         for pair, depth in self.pairs.items() if self.sinks else ():
             if not (counting := [sink for sink in self.sinks if sink.plan.counts(pair.new)]):
                 continue
@@ -70,6 +75,9 @@ class UnitMerge:
             else:
                 for sink in counting:
                     sink.put(linear)
+            if pair.new.part is None and pair.new.key in self.keys:
+                for sink in counting:  # at once, if the tensor stays as it is
+                    sink.pass_on([pair.new.key], self.old, self.new)
         for sink in self.passing:
             sink.pass_on(self.keys, self.old, self.new)
         for sink in self.sinks:
@@ -125,10 +133,11 @@ def _merge_linear(linear: MergedLinear, depth: int, known: Sequence[LinearStatis
     configs = [sink.plan.config for sink, _ in merging]
     safety, task = (each.curvature(configs) for each in known)
     old, new, name = linear.moved.old, linear.new, pair.new.name
-    results = adapt(old, new, safety, task, block=depth, blocks=unit.blocks, configs=configs, name=name)
-    for (sink, details), adapted in zip(merging, results, strict=True):
-        if not all_finite(adapted.weight):
-            raise NumericalError(
-                f"the result for {name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
-            )
-        sink.put(replace(linear, outcome="adapted", adapted=adapted, details=details))
+    with one_thread() if all(config.diagonal_only for config in configs) else nullcontext():
+        results = adapt(old, new, safety, task, block=depth, blocks=unit.blocks, configs=configs, name=name)
+        for (sink, details), adapted in zip(merging, results, strict=True):
+            if not all_finite(adapted.weight):
+                raise NumericalError(
+                    f"the result for {name} does not fit {adapted.weight.dtype}: save NEW in float32 or bfloat16."
+                )
+            sink.put(replace(linear, outcome="adapted", adapted=adapted, details=details))

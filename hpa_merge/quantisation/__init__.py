@@ -8,17 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpa_merge.quantisation.configuration import SIDE_FILES, configurations, method_of, plain_config
+    from hpa_merge.quantisation.configuration import (
+        FULL,
+        SIDE_FILES,
+        Refused,
+        check_method,
+        configurations,
+        method_of,
+        plain_config,
+    )
     from hpa_merge.quantisation.formats import find_format, find_recipes, is_spare
-    from hpa_merge.quantisation.recipe import FULL, Header, Parts, Recipe, Refused
+    from hpa_merge.quantisation.recipe import Header, Parts, Recipe
 
 _HOME = {
-    "FULL": "recipe",
+    "FULL": "configuration",
     "SIDE_FILES": "configuration",
     "Header": "recipe",
     "Parts": "recipe",
     "Recipe": "recipe",
-    "Refused": "recipe",
+    "Refused": "configuration",
+    "check_method": "configuration",
     "configurations": "configuration",
     "find_format": "formats",
     "find_recipes": "formats",
@@ -35,6 +44,7 @@ __all__ = [
     "Parts",
     "Recipe",
     "Refused",
+    "check_method",
     "configurations",
     "find_format",
     "find_recipes",

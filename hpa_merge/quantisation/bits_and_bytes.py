@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hpa_merge.files.parsing import BEGINNING, parse_json
-from hpa_merge.quantisation.recipe import FULL, Format, Header, Parts, Quantised, Recipe, Refused
+from hpa_merge.quantisation.configuration import FULL, Refused
+from hpa_merge.quantisation.recipe import Format, Header, Parts, Quantised, Recipe
 
 __all__ = ["BITS_AND_BYTES"]
 
@@ -36,7 +37,7 @@ def find(given: Quantised) -> Iterator[Recipe]:
             yield Recipe(name, shape, {"weight": name, "SCB": f"{module}.SCB"}, _unpack_eight, "int8 of bitsandbytes")
 
 
-BITS_AND_BYTES = Format(("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"), find, LIBRARY, turns=True)
+BITS_AND_BYTES = Format(find, LIBRARY, turns=True)
 
 
 def _four_bits(given: Quantised, name: str, state: str) -> Recipe:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpa_merge.quantisation.recipe import FLOAT8, FULL, Format, Parts, Quantised, Recipe, Refused
+from hpa_merge.quantisation.configuration import FULL, Refused
+from hpa_merge.quantisation.recipe import FLOAT8, Format, Parts, Quantised, Recipe
 
 __all__ = ["COMPRESSED", "FBGEMM", "MODELOPT"]
 
@@ -31,7 +32,7 @@ def find(given: Quantised) -> Iterator[Recipe]:
             yield _recipe(given, module, schemes)
 
 
-COMPRESSED = Format(("compressed-tensors", "compressed_tensors"), find, LIBRARY)
+COMPRESSED = Format(find, LIBRARY)
 
 
 def find_by_channel(given: Quantised) -> Iterator[Recipe]:
@@ -48,7 +49,7 @@ def find_by_channel(given: Quantised) -> Iterator[Recipe]:
             yield Recipe(name, shape, parts, partial(_unpack, scheme=scheme), f"FP8 by {strategy}")
 
 
-FBGEMM = Format(("fbgemm_fp8",), find_by_channel, LIBRARY)
+FBGEMM = Format(find_by_channel, LIBRARY)
 
 
 def find_modelopt(given: Quantised) -> Iterator[Recipe]:
@@ -59,7 +60,7 @@ def find_modelopt(given: Quantised) -> Iterator[Recipe]:
     return find_by_channel(given)
 
 
-MODELOPT = Format(("modelopt",), find_modelopt, LIBRARY)
+MODELOPT = Format(find_modelopt, LIBRARY)
 
 
 def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:

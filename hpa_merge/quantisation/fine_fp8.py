@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hpa_merge.quantisation.recipe import FLOAT8, FULL, Format, Parts, Quantised, Recipe, Refused, by_slice
+from hpa_merge.quantisation.configuration import FULL, Refused
+from hpa_merge.quantisation.recipe import FLOAT8, Format, Parts, Quantised, Recipe, by_slice
 
 __all__ = ["FINE_FP8"]
 
@@ -46,7 +47,7 @@ def find(given: Quantised) -> Iterator[Recipe]:
         )
 
 
-FINE_FP8 = Format(("fp8", "mxfp8"), find)
+FINE_FP8 = Format(find)
 
 
 def _block(found: Any) -> tuple[int, int] | None:

@@ -10,25 +10,24 @@ from torch import Tensor
 
 from hpa_merge.quantisation.bits_and_bytes import BITS_AND_BYTES
 from hpa_merge.quantisation.compressed import COMPRESSED, FBGEMM, MODELOPT
-from hpa_merge.quantisation.configuration import method_of
+from hpa_merge.quantisation.configuration import FULL, METHODS, Refused, check_method, method_of
 from hpa_merge.quantisation.fine_fp8 import FINE_FP8
 from hpa_merge.quantisation.integers import AWQ, GPTQ
 from hpa_merge.quantisation.mxfp4 import MXFP4
 from hpa_merge.quantisation.recipe import (
-    FULL,
     Format,
     Header,
     Parts,
     Quantised,
     Recipe,
-    Refused,
     required,
     version_of,
 )
 
 __all__ = ["find_format", "find_recipes", "is_spare"]
 
-FORMATS = (FINE_FP8, COMPRESSED, FBGEMM, MODELOPT, MXFP4, BITS_AND_BYTES, GPTQ, AWQ)
+FORMATS = dict(zip(METHODS, (FINE_FP8, COMPRESSED, FBGEMM, MODELOPT, MXFP4, BITS_AND_BYTES, GPTQ, AWQ), strict=True))
+"""Each format by what ``quant_method`` calls it."""
 
 SPARE = re.compile(
     r"(.*\.)?((q_|k_|v_|prob_output_|activation_|input_|output_|kv_cache_)scale|(input|output)_(zero_point|global_scale)"
@@ -59,7 +58,7 @@ def find_recipes(
     try:
         recipes = tuple(found.find(Quantised(config, header, read)))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # tensors with too few axes, or empty ones
-        raise Refused(f"its tensors are not those of a format {found.methods[0]} ({error}): {FULL}") from error
+        raise Refused(f"its tensors are not those of a format {method_of(config)} ({error}): {FULL}") from error
     if found.turns and model_type in WITH_CONV1D:
         recipes = tuple(map(_turned, recipes))
     return recipes, f"{found.library} {version_of(found.library)}"
@@ -78,11 +77,8 @@ def find_format(config: Mapping[str, Any]) -> Format:
     Raises:
         Refused: it is not read here, or its library is missing.
     """
-    method = method_of(config)
-    found = next((each for each in FORMATS if method in each.methods), None)
-    if found is None:
-        known = ", ".join(each.methods[0] for each in FORMATS)
-        raise Refused(f"that is not among the formats that are read here ({known}): {FULL}")
+    check_method(config)
+    found = next(each for names, each in FORMATS.items() if method_of(config) in names)
     required(found.library)
     return found
 

@@ -11,7 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hpa_merge.quantisation.recipe import FULL, Format, Parts, Quantised, Recipe, Refused
+from hpa_merge.quantisation.configuration import FULL, Refused
+from hpa_merge.quantisation.recipe import Format, Parts, Quantised, Recipe
 
 __all__ = ["AWQ", "GPTQ"]
 
@@ -46,7 +47,7 @@ def find_gptq(given: Quantised) -> Iterator[Recipe]:
         yield Recipe(f"{module}.weight", (rows, columns), parts, unpack, f"GPTQ with {bits} bits")
 
 
-GPTQ = Format(("gptq",), find_gptq, LIBRARY, turns=True)
+GPTQ = Format(find_gptq, LIBRARY, turns=True)
 
 
 def find_awq(given: Quantised) -> Iterator[Recipe]:
@@ -71,7 +72,7 @@ def find_awq(given: Quantised) -> Iterator[Recipe]:
         yield Recipe(f"{module}.weight", (rows, columns), parts, unpack, "AWQ with 4 bits")
 
 
-AWQ = Format(("awq",), find_awq, LIBRARY)
+AWQ = Format(find_awq, LIBRARY)
 
 
 def _check(given: Quantised, module: str, parts: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]) -> None:

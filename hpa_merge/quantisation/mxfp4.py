@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hpa_merge.quantisation.recipe import FULL, Format, Parts, Quantised, Recipe, Refused, by_slice
+from hpa_merge.quantisation.configuration import FULL, Refused
+from hpa_merge.quantisation.recipe import Format, Parts, Quantised, Recipe, by_slice
 
 __all__ = ["MXFP4"]
 
@@ -27,7 +28,7 @@ def find(given: Quantised) -> Iterator[Recipe]:
         yield Recipe(name, shape, parts, partial(_unpack, shape=shape), "MXFP4")
 
 
-MXFP4 = Format(("mxfp4",), find)
+MXFP4 = Format(find)
 
 
 def _unpack(parts: Parts, dtype: torch.dtype, *, shape: tuple[int, ...]) -> Tensor:

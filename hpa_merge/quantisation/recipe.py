@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.errors import extra
+from hpa_merge.quantisation.configuration import FULL, Refused
 
 __all__ = ["FLOAT8", "Format", "Header", "Parts", "Quantised", "Recipe", "Refused", "by_slice", "required"]
 
@@ -24,10 +25,6 @@ FLOAT8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 """The dtypes of eight bits that hold weights."""
 
 EXTRA = extra("quantized")
-
-
-class Refused(Exception):
-    """A checkpoint cannot be dequantised here; the text is a reason, a colon and a remedy."""
 
 
 @final
@@ -61,10 +58,6 @@ class Quantised:
         return int(found)
 
 
-FULL = "give the checkpoint that it was made from, or one that its own library dequantised"
-"""The remedy where no library can take the weights apart here."""
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class Recipe:
@@ -91,14 +84,12 @@ class Format:
     """One way to store weights in few bits.
 
     Attributes:
-        methods: what ``quant_method`` calls it.
         find: every weight of a checkpoint that is stored so; raises :class:`Refused`.
         library: the module that takes the weights apart, beyond those that are always installed; its version counts for
             the result.
         turns: whether weights ``[inputs, outputs]``, those of ``Conv1D``, are stored as ``[outputs, inputs]``.
     """
 
-    methods: tuple[str, ...]
     find: Callable[[Quantised], Iterator[Recipe]]
     library: str = "transformers"
     turns: bool = False

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from checkpoint_folders import everything, new_folder, old_folder  # noqa: F401 - fixtures
 
-from hpa_merge.checkpoint import Checkpoint, CheckpointWriter, digests
+from hpa_merge.checkpoint import Checkpoint, CheckpointWriter
+from hpa_merge.checkpoint.direct import ShardFile
 from hpa_merge.checkpoint.files import digest_at
 
 HOW = ("write", "copy", "write_pieces")
@@ -19,12 +20,12 @@ def bytes_read_back(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes of shards were read back, range by range."""
     found: list[int] = []
 
-    def pieces_at(descriptor: int, start: int, stop: int) -> Any:
+    def pieces(file: ShardFile, start: int, stop: int) -> Any:
         found.append(stop - start)
-        return real(descriptor, start, stop)
+        return real(file, start, stop)
 
-    real = digests.pieces_at
-    monkeypatch.setattr(digests, "pieces_at", pieces_at)
+    real = ShardFile.pieces
+    monkeypatch.setattr(ShardFile, "pieces", pieces)
     return found
 
 

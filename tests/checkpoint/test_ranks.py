@@ -171,7 +171,7 @@ def test_journals_of_a_run_that_is_gone(begin: Ranks, source: Checkpoint, tmp_pa
     """A rank's journal without OUT.partial, or of another run, tells nothing; what is no journal is kept."""
     stray, foreign = tmp_path / "out.partial.journal.7", tmp_path / "other.partial.journal.8"
     stray.write_text(
-        json.dumps({"hpa-merge journal": 3, "fingerprint": {"a": 2}}) + "\n" + json.dumps(line(0, 1, 2)) + "\n"
+        json.dumps({"hpa-merge journal": 4, "fingerprint": {"a": 2}}) + "\n" + json.dumps(line(0, 1, 2)) + "\n"
     )
     finish(begin(2), source)
     assert beside(tmp_path) == ["out"]

@@ -296,6 +296,9 @@ def broken_pairs(call: Call, sets: list[str], out: str) -> Iterator[tuple[list[s
     yield broken("cut", lambda place: shard(place).write_bytes(shard(place).read_bytes()[:-10])), "is truncated"
     yield broken("pointer", lambda place: shard(place).write_text(pointer)), "is a Git LFS pointer"
     yield broken("wonder", configured(model_type="wonder")), "has the model_type 'wonder'"
+    described = {"text_config": {"quantization_config": {"quant_method": "quip"}}}
+    yield broken("quip", configured(**described)), "(text_config.quantization_config in config.json, method quip), and"
+    yield broken("unsaid", configured(compression_config={"bits": 3})), "(compression_config in config.json, method"
     yield (
         broken("llama", configured(model_type="llama", architectures=["LlamaForCausalLM"])),
         "OLD is a GPT2LMHeadModel and NEW is a LlamaForCausalLM",
