@@ -146,7 +146,7 @@ def remove_out(folder: Path) -> None:
 
 
 def compare_ranks(runs: dict[int, list[dict[str, Any]]]) -> str:
-    """A table of the runs with each number of processes: of their medians, and what share of a fair one each has.
+    """Tables of the median runs with each number of processes: how fast, how much memory; and the parts on each rank.
 
     The speed counts the merge, after imports, of the slowest rank.
     """
@@ -163,12 +163,14 @@ def compare_ranks(runs: dict[int, list[dict[str, Any]]]) -> str:
         same = "the same bytes" if all(each["out"] == wanted for each in of_count) else "**other bytes**"
         cells = [str(count), f"{run['slowest']:.2f} s", f"{speed:.2f}", f"{speed * first / count:.0%}", *memory, same]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| processes | rank | " + " | ".join(runs[first][0]["parts"]) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(runs[first][0]["parts"]))
-    for count, of_count in sorted(runs.items()):
-        for rank, each in enumerate(_median(of_count)["ranks"]):
-            seconds = (f"{each['parts'].get(part, 0.0):.2f} s" for part in runs[first][0]["parts"])
-            lines.append(f"| {count} | {rank} | {' | '.join(seconds)} |")
+    ranks = [
+        (count, *each) for count, of_count in sorted(runs.items()) for each in enumerate(_median(of_count)["ranks"])
+    ]
+    parts = dict.fromkeys(part for *_, each in ranks for part in each["parts"])
+    lines += ["", f"| processes | rank | {' | '.join(parts)} |", "| --- | --- |" + " --- |" * len(parts)]
+    for count, rank, each in ranks:
+        seconds = (f"{each['parts'].get(part, 0.0):.2f} s" for part in parts)
+        lines.append(f"| {count} | {rank} | {' | '.join(seconds)} |")
     return "\n".join(lines)
 
 
