@@ -127,7 +127,7 @@ def run_ranks(command: list[str], count: int) -> list[dict[str, Any]]:
             with path.open("wb") as file:
                 ranks.append(subprocess.Popen(command, env=shared | place if count > 1 else None, stdout=file))
         try:
-            while any(each.poll() is None for each in ranks) and not any(each.returncode for each in ranks):
+            while None in (states := [each.poll() for each in ranks]) and not any(states):
                 time.sleep(0.05)
             for each in ranks:
                 if each.returncode:
