@@ -135,7 +135,7 @@ class Curvature:
         made._rows = list(packed.rows)
         if packed.triangle is not None:
             made._gram = unfolded(packed.triangle, packed.columns)
-        made._device = (*packed.rows, made._gram)[0].device
+        made._device = (made._rows[0] if made._gram is None else made._gram).device
         return made
 
     @property
