@@ -3,7 +3,7 @@
     python benchmarks/ranks.py [--ranks 1 8] [--safety 8] [--task 128] [--tokens 2048] [--disk 6 3] [--floors FILE]
 
 Nothing is run. The parts of a unit are reading OLD and NEW, exchanging their shares, the forwards, the Gram matrices,
-moving curvatures to owners, factoring by owners, and writing OUT. They overlap, so that a unit takes as long as the
+moving sums from rank to rank, factoring by owners, and writing OUT. They overlap, so that a unit takes as long as the
 longest of: the disk; exchange, forwards, Gram matrices and moving, one after the other; factoring and merging by the
 owner who has most, as engine/owners.py divides it. The rates are assumptions, from the data sheets of an H100 and of
 its links at the shares below, and of a disk; --floors takes the measured ones from the JSON of benchmarks/gpu.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hpa_merge.core.hessian import DUAL_SHARE
-from hpa_merge.core.leaves import LEAVES, leaf_at, rank_at
+from hpa_merge.core.leaves import leaf_at, rank_at
 from hpa_merge.engine.owners import Input, Work, owners_of
 
 
@@ -94,7 +94,7 @@ def of_unit(model: Model, rates: Rates, ranks: int, samples: tuple[int, int], le
     """Seconds of each part of a block."""
     stored, most = 2.0 * model.values, [_most(count, ranks) for count in samples]
     tokens = [count * length for count in samples]
-    gram = moved = 0.0
+    gram = moved = longest = 0.0
     works: list[Work] = []
     for each in model.linears:
         for number in range(each.inputs):
@@ -102,8 +102,9 @@ def of_unit(model: Model, rates: Rates, ranks: int, samples: tuple[int, int], le
             for count, share in zip(tokens, most, strict=True):
                 own, columns = count * each.routed, each.columns
                 inputs.append(Input.of((columns, each.rows, number), int(own), columns))
-                triangles = LEAVES * 2.0 * columns * columns  # float32, packed
-                moved += min(2.0 * own * columns, triangles) * (ranks - 1) / ranks / ranks
+                whole = min(2.0 * own * columns, 2.0 * columns * columns)  # a sum: tokens, or a float32 triangle
+                moved += whole * (ranks - 1) * (1 + 1 / ranks) / ranks
+                longest = max(longest, whole * ranks if ranks > 1 else 0.0)
                 if own > DUAL_SHARE * columns:
                     gram += share * length * each.routed * float(columns) ** 2
             works.append(Work((inputs[0], inputs[1]), each.rows * each.columns))
@@ -116,7 +117,7 @@ def of_unit(model: Model, rates: Rates, ranks: int, samples: tuple[int, int], le
         "exchange": 2 * stored * (ranks - 1) / ranks / rates.link,
         "forwards": 2 * model.active * sum(most) * length / rates.forward,
         "Gram matrices": gram / rates.gram,
-        "moving": moved / rates.link,
+        "moving": max(moved, longest) / rates.link,
         "factoring": max(loads) / model.blocks / rates.factor,
     }
 

@@ -138,3 +138,19 @@ def test_names_of_no_file(name: str, make_call: Callable[..., Call], capsys: pyt
         if option == "--stats" and name in ("-", "a\nb", " "):
             continue  # a name like any other
         assert_refused(call, capsys, "Error: ")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
+    """What is opened first does not become standard output; the exit status is that of every run."""
+    code = (
+        "import os, sys; from hpa_merge.cli import main; first = sys.argv.pop()\n"
+        "try: main()\n"
+        "finally: os.write(os.open(first, os.O_CREAT | os.O_RDWR), b'a'); print('b'); os.write(1, b'c')"
+    )
+    words = [sys.executable, "-c", code, "report", str(tmp_path / "none"), str(tmp_path / "first")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *words], env=environment, stderr=subprocess.PIPE)
+    assert done.returncode == 2, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert (tmp_path / "first").read_text() == "a"

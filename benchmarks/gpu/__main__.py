@@ -1,21 +1,25 @@
-"""A merge on one GPU at full size: its time, its memory, and what it cannot be faster than on that machine.
+"""A merge on GPUs at full size: its time, its memory, and what it cannot be faster than on that machine.
 
-    python benchmarks/gpu FOLDER [--device cuda] [--nproc 1] [--shape llava-7b]... [--json FILE]
+    python benchmarks/gpu FOLDER [--device cuda] [--nproc 1 2 4 8] [--shape llava-7b]... [--traces FOLDER] [--json FILE]
 
 For each shape FOLDER gets a pair of random bfloat16 checkpoints (NEW is OLD changed by 1 %) and calibration files, made
 tensor by tensor on the device; they stay and serve the next call. llava-7b needs 45 GB of disk. Each merge runs in a
 process of its own, once with its inputs in the page cache and once after they were dropped from it (as far as the
 system lets them be dropped); a tiny one goes before all others, so that none pays for the first loading of torch. The
 floors are measured next to them, on one device: forwards of a few blocks, matrix products, factorisations, reading and
-writing. With --nproc the merge runs on several GPUs. --json has the figures after every step. Exits with status 1 if a
-run failed or a target was missed.
+writing. --json has the figures after every step. Exits with status 1 if a run failed, a target was missed, or another
+number of processes made other bytes.
+
+--nproc takes several numbers. The tables above are of the first one. Then merges with each of them run in turn,
+--rounds times, with their inputs in the page cache. A table says how many times as fast each is as the smallest, the
+memory of every process, and how long each part takes on each rank. With --traces one more merge for each number is
+traced by torch.profiler on its first rank, for two units: chrome://tracing and ui.perfetto.dev open the JSON in gzip.
 """
 
 import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -27,85 +31,9 @@ import torch
 import transformers
 from cache import drop_from_cache, weights
 from floors import arithmetic_floor, disk_floor, read_seconds
+from merging import compare_ranks, run_merge
 from pair import make_pair
 from shapes import SHAPES, Target
-
-MERGE = """
-import json, sys, time
-began = time.monotonic()
-import torch
-import hpa_merge
-from hpa_merge.engine.machine import peak_host_bytes
-from hpa_merge.api import merge
-imported, host, (folder, device) = time.monotonic(), peak_host_bytes(), sys.argv[1:]
-report = merge(folder + "/old", folder + "/new", folder + "/out", safety_calib=folder + "/safety.jsonl",
-               task_calib=folder + "/task.jsonl", config=hpa_merge.HPAConfig(device=device), page=False)
-print(json.dumps({
-    "seconds": time.monotonic() - imported, "importing": imported - began,
-    "host bytes": peak_host_bytes(), "host bytes after imports": host,
-    "device bytes": report.run.peak_device_bytes,
-    "device bytes reserved": torch.cuda.max_memory_reserved(device) if device.startswith("cuda") else None,
-    "adapted": sum(linear.outcome == "adapted" for linear in report.linears), "linears": len(report.linears),
-    "tokens": {"safety": report.safety.tokens, "task": report.task.tokens},
-    "images": {"safety": report.safety.images, "task": report.task.images},
-    "versions": report.run.versions,
-}))
-"""
-
-
-def run_merge(folder: Path, device: str, nproc: int) -> dict[str, Any]:
-    """What a process that merges the pair says of itself, and its wall time; OUT is removed afterwards.
-
-    Of several processes, the report of the first one says it, and not everything.
-    """
-    _remove_out(folder)
-    os.sync()
-    began = time.monotonic()
-    if nproc > 1:
-        command = [
-            sys.executable,
-            "-m",
-            "hpa_merge",
-            str(folder / "old"),
-            str(folder / "new"),
-            "-o",
-            str(folder / "out"),
-        ]
-        command += ["--safety-calib", str(folder / "safety.jsonl"), "--task-calib", str(folder / "task.jsonl")]
-        command += ["--device", device.partition(":")[0], "--nproc", str(nproc), "--no-page", "-q"]
-        subprocess.run(command, check=True)
-        wall = time.monotonic() - began
-        report = json.loads((folder / "out" / "hpa_report.json").read_text(encoding="utf-8"))
-        _remove_out(folder)
-        return {"wall": wall, "processes": nproc, **_said(report)}
-    command = [sys.executable, "-c", MERGE, str(folder), device]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    wall = time.monotonic() - began
-    _remove_out(folder)
-    return {"wall": wall, **json.loads(result.stdout.splitlines()[-1])}
-
-
-def _said(report: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a report, as :data:`MERGE` prints them."""
-    return {
-        "seconds": report["run"]["seconds"],
-        "importing": None,
-        "host bytes": report["run"]["peak_host_bytes"],
-        "host bytes after imports": None,
-        "device bytes": report["run"]["peak_device_bytes"],
-        "device bytes reserved": None,
-        "adapted": sum(linear["outcome"] == "adapted" for linear in report["linears"]),
-        "linears": len(report["linears"]),
-        "tokens": {each: report[each]["tokens"] for each in ("safety", "task")},
-        "images": {each: report[each]["images"] for each in ("safety", "task")},
-        "versions": report["run"]["versions"],
-    }
-
-
-def _remove_out(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name.startswith((".out", "out")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def judge(value: float | None, limit: float | None) -> str:
@@ -224,37 +152,59 @@ def measure(folder: Path, name: str, device: str, nproc: int, note: Callable[[di
     return results
 
 
+def scale(
+    folder: Path, device: str, arguments: argparse.Namespace, note: Callable[[dict[str, Any]], None]
+) -> dict[int, list[dict[str, Any]]]:
+    """The runs with each number of processes, in turn; and a trace of each."""
+    runs: dict[int, list[dict[str, Any]]] = {count: [] for count in sorted(arguments.nproc)}
+    for _ in range(arguments.rounds):
+        for count, of_count in runs.items():
+            of_count.append(run_merge(folder, device, count))
+            print(f"{folder.name}: {count} processes, {of_count[-1]['wall']:.1f} s", file=sys.stderr, flush=True)
+            note({"ranks": runs})
+    if arguments.traces:
+        arguments.traces.mkdir(parents=True, exist_ok=True)
+        for count in runs:
+            run_merge(folder, device, count, arguments.traces.absolute() / f"{folder.name}-{count}.json.gz")
+    return runs
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--nproc", type=int, default=1, help="processes, one for each GPU")
+    parser.add_argument("--nproc", type=int, nargs="+", default=[1], help="processes, one for each GPU")
+    parser.add_argument("--rounds", type=int, default=1, help="merges with each number of processes")
+    parser.add_argument("--traces", type=Path, help="a folder for what torch.profiler has seen")
     parser.add_argument("--shape", choices=list(SHAPES), action="append", help="may be given again; default: both real")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
-    device = arguments.device
+    device, first, failed = arguments.device, arguments.nproc[0], False
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // max(arguments.nproc))))
     everything: dict[str, Any] = {"machine": machine(device), "shapes": {}}
     print(", ".join(f"{key} {value}" for key, value in everything["machine"].items()), end="\n\n", flush=True)
 
     def note(name: str, results: dict[str, Any]) -> None:
-        everything["shapes"][name] = results
+        everything["shapes"].setdefault(name, {}).update(results)
         if arguments.json:
             arguments.json.write_text(json.dumps(everything, indent=2))
 
-    failed = False
     make_pair(arguments.folder / "tiny", SHAPES["tiny"], device)
-    run_merge(arguments.folder / "tiny", device, arguments.nproc)
+    run_merge(arguments.folder / "tiny", device, first)
     for name in arguments.shape or ["llava-7b", "llama-70b-block"]:
-        folder = arguments.folder / name
+        folder, target = arguments.folder / name, SHAPES[name].target
         try:
-            results = measure(folder, name, device, arguments.nproc, lambda so_far, name=name: note(name, so_far))
+            results = measure(folder, name, device, first, lambda so_far, name=name: note(name, so_far))
             note(name, results)
-            print(table(name, results, SHAPES[name].target), end="\n\n", flush=True)
+            print(table(name, results, target), end="\n\n", flush=True)
+            failed |= any("missed" in row[-1] for row in figures(results, target))
+            if len(arguments.nproc) > 1 or arguments.traces:
+                runs = scale(folder, device, arguments, lambda so_far, name=name: note(name, so_far))
+                print(compare_ranks(runs), end="\n\n", flush=True)
+                failed |= len({run["out"] for of_count in runs.values() for run in of_count}) > 1
         except subprocess.CalledProcessError as error:  # its message has been seen
             print(f"{name}: the merge ended with status {error.returncode}", file=sys.stderr)
             failed = True
-            continue
-        failed |= any("missed" in row[-1] for row in figures(results, SHAPES[name].target))
     return int(failed)
 
 

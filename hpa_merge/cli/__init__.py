@@ -28,7 +28,7 @@ from hpa_merge.cli.report import report_command
 from hpa_merge.cli.samples import samples_command
 from hpa_merge.cli.score import score_command
 from hpa_merge.cli.suggesting import command_first, meant_command, meant_option
-from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain
+from hpa_merge.cli.terminal import allow_any_text, allow_many_files, check_environment, complain, open_streams
 from hpa_merge.cli.tune import tune_command
 from hpa_merge.cli.verify import verify_command
 from hpa_merge.errors import HPAError, RankError
@@ -60,6 +60,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: run the command of the first word, or a merge, and exit with its status."""
+    open_streams()
     if (asked := asked_for()) and (answer := completions(asked, merge_command, COMMANDS)) is not None:
         click.echo(answer)
         return

@@ -50,6 +50,20 @@ def progress_bar(quiet: bool, what: str = "merging") -> Iterator[Progress]:
         display.close()
 
 
+def open_streams() -> None:
+    """Open standard input, output and error where whoever started this process has closed them.
+
+    Otherwise the first files that are opened would take their numbers, and get what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
 def on_terminal() -> bool:
     """Whether standard error is a terminal on which a line can be erased."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

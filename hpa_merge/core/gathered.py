@@ -8,7 +8,7 @@ the tokens, or the lower triangle of ``G`` row by row (:func:`pack_triangle`).
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, final
 
 import torch
@@ -101,32 +101,45 @@ class Hessian:
 @final
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """What the samples of one leaf add to a curvature, to be sent: their tokens, or the triangle of their Gram matrix.
+    """What samples have read, to be sent: a leaf is tokens or the triangle of their Gram matrix, a sum may have both.
 
     Attributes:
         tokens: how many.
         columns: ``c``.
-        lengths: of the batches of tokens in ``content``; None for a triangle.
+        lengths: of the batches of tokens that are not in the triangle.
         exponent: ``k``; the triangle is that of ``G / 4^k``.
         peak: the largest magnitude of an activation in the triangle.
-        dtype: of ``content``.
-        content: ``[n, c]``, or ``[c(c + 1)/2]`` float32 (:mod:`.folding`); None where it is not at hand.
+        triangle: ``[c(c + 1)/2]`` float32 (:mod:`.folding`); None where there is none.
+        rows: these batches, ``[n, c]`` each.
     """
 
     tokens: int
     columns: int
-    lengths: tuple[int, ...] | None
+    lengths: tuple[int, ...]
     exponent: int
     peak: float
-    dtype: torch.dtype
-    content: Tensor | None
+    triangle: Tensor | None
+    rows: tuple[Tensor, ...]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of ``content``."""
-        if self.lengths is None:
-            return (self.columns * (self.columns + 1) // 2,)
-        return (sum(self.lengths), self.columns)
+    def contents(self) -> tuple[Tensor, ...]:
+        """What is sent: the triangle, if there is one, and all rows as one tensor, if there are any."""
+        triangle = () if self.triangle is None else (self.triangle,)
+        return (*triangle, torch.cat(self.rows)) if self.rows else triangle
+
+    def head(self) -> "Packed":
+        """The same without its contents."""
+        return replace(self, triangle=None, rows=())
+
+    def whole(self, contents: Sequence[Tensor]) -> "Packed":
+        """The same as this :meth:`head`, with its :attr:`contents`."""
+        triangle = contents[0] if len(contents) > bool(self.lengths) else None
+        return replace(self, triangle=triangle, rows=contents[-1].split(self.lengths) if self.lengths else ())
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same, on ``device``."""
+        triangle = None if self.triangle is None else self.triangle.to(device)
+        return replace(self, triangle=triangle, rows=tuple(each.to(device) for each in self.rows))
 
 
 KEPT = 3

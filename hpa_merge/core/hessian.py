@@ -9,7 +9,6 @@ with ``μ = damping · mean(diag G)``.
 """
 
 import math
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -90,13 +89,16 @@ class Curvature:
     def take(self, leaf: "Curvature") -> None:
         """Take over everything that ``leaf`` has gathered, which begins anew and may use the same memory.
 
-        A leaf of many tokens gives their Gram matrix, so that its sum does not depend on what was gathered before.
+        A leaf of many tokens gives their Gram matrix, so that its sum does not depend on what was gathered before. Of a
+        sum of leaves, which comes before all others, the tokens that are not in the Gram matrix wait here too.
         """
         self.tokens += leaf.tokens
         self._device = leaf._device
         if leaf._gram is not None:
-            leaf._fold()
+            if leaf._keep is not None:
+                leaf._fold()
             self._take_gram(leaf)
+            self._rows += leaf._rows
         elif leaf._gives_gram:
             self._add_apart(leaf._rows)
         else:
@@ -107,36 +109,34 @@ class Curvature:
         self._fold_if_many()
 
     def packed(self) -> Packed:
-        """What a leaf has gathered, to be sent; the leaf begins anew. Tokens that waited on the host return."""
+        """What was gathered, to be sent; this curvature begins anew. Tokens that waited on the host return there."""
         if self.offload:
             loaded, self._rows, self.tokens = self._loaded(), [], 0
-            packed = loaded.packed()
-            return replace(packed, content=None if packed.content is None else packed.content.cpu())
-        if self._gram is not None:
+            return loaded.packed().to(torch.device("cpu"))
+        if self._keep is not None and self._gram is not None:  # a leaf
             self._fold()
         elif self._gives_gram:
             self._add_apart(self._rows)
-        if self._gram is None:
-            content, lengths = torch.cat(self._rows), tuple(map(len, self._rows))
-        else:
-            content, lengths = folded(self._gram), None
-            self._spare = self._gram
-        packed = Packed(self.tokens, self.columns, lengths, self._exponent, self._gram_peak, content.dtype, content)
+            self._rows = []
+        triangle, lengths = None, tuple(map(len, self._rows))
+        if self._gram is not None:
+            triangle, self._spare = folded(self._gram), self._gram
+        packed = Packed(
+            self.tokens, self.columns, lengths, self._exponent, self._gram_peak, triangle, tuple(self._rows)
+        )
         self.tokens, self._rows, self._gram, self._exponent, self._gram_peak = 0, [], None, 0, 0.0
         return packed
 
     @classmethod
     def unpacked(cls, packed: Packed) -> "Curvature":
-        """The leaf that :meth:`packed` packed."""
-        content, leaf = packed.content, cls(packed.columns)
-        assert content is not None
-        leaf.tokens, leaf._exponent, leaf._gram_peak = packed.tokens, packed.exponent, packed.peak
-        leaf._device = content.device
-        if packed.lengths is None:
-            leaf._gram = unfolded(content, packed.columns)
-        else:
-            leaf._rows = list(content.split(packed.lengths))
-        return leaf
+        """The leaf, or the sum, that :meth:`packed` packed."""
+        made = cls(packed.columns)
+        made.tokens, made._exponent, made._gram_peak = packed.tokens, packed.exponent, packed.peak
+        made._rows = list(packed.rows)
+        if packed.triangle is not None:
+            made._gram = unfolded(packed.triangle, packed.columns)
+        made._device = (made._rows[0] if made._gram is None else made._gram).device
+        return made
 
     @property
     def peak(self) -> float:

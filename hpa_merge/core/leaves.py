@@ -1,7 +1,8 @@
 """Sums that do not depend on how many processes share the samples.
 
 A set of samples is split into a fixed number of leaves by their order. What a leaf adds is computed from its samples
-alone, wherever they run, and the leaves are added in order (:func:`hpa_merge.core.hessian.Curvature.take`).
+alone, wherever they run, and the leaves are added in order (:func:`hpa_merge.core.hessian.Curvature.take`). A rank adds
+its leaves to the sum of those before them, which another rank may have sent.
 """
 
 from typing import final
@@ -25,9 +26,10 @@ def leaf_at(place: int, samples: int) -> int:
     return place * LEAVES // samples
 
 
-def rank_at(leaf: int, ranks: int) -> int:
-    """The rank that runs the samples of ``leaf``."""
-    return leaf * ranks // LEAVES
+def rank_at(leaf: int, ranks: int, *, backwards: bool = False) -> int:
+    """The rank that runs the samples of ``leaf``; ``backwards``: the last one has the first leaves."""
+    rank = leaf * ranks // LEAVES
+    return ranks - 1 - rank if backwards else rank
 
 
 @final
@@ -35,7 +37,7 @@ class GatheredLeaves:
     """What the samples read at one input, leaf by leaf."""
 
     def __init__(self, columns: int, *, offload: bool, apart: bool) -> None:
-        """``apart``: whether the leaves wait, packed, for those of other ranks; otherwise each is added at its end."""
+        """``apart``: whether the leaves wait, packed, for those before them; otherwise each is added at its end."""
         self._packed: dict[Place, Packed] = {}
         self._total = Curvature(columns, offload=offload)
         self._apart = apart
@@ -58,9 +60,11 @@ class GatheredLeaves:
         return self._total
 
     def leaves(self) -> dict[Place, Packed]:
-        """The leaves that were kept apart."""
+        """The leaves that were kept apart; otherwise their sum, at the place of the last."""
         self._end()
         self._leaf = None
+        if self._total.tokens:
+            self._packed[self._place] = self._total.packed()
         return self._packed
 
     def _end(self) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from hpa_merge.config import CalibrationOptions
+from hpa_merge.core.leaves import rank_at
 from hpa_merge.custom_code.failing import place_of
 from hpa_merge.engine.encoding import Encoding, tokens_of
 from hpa_merge.engine.machine import is_out_of_memory
-from hpa_merge.engine.observations import Observations
+from hpa_merge.engine.observations import Observations, Travel
 from hpa_merge.engine.owners import Input
 from hpa_merge.engine.routing import COMPARED, Chosen
 from hpa_merge.engine.statistics import Kept, ModelStatistics, Statistics
@@ -51,6 +52,7 @@ class CalibrationRun:
         purpose: ``safety`` or ``task``.
         role: ``OLD`` or ``NEW``.
         weights: the model's weights.
+        leads: whether this rank has the first leaves, and adds them at once.
         inputs: the encoded samples of this rank, on the CPU.
         used: what is known of the samples of all ranks.
         tally: what became of the set.
@@ -97,6 +99,8 @@ class CalibrationRun:
         self._hooks = ActivationHooks(meta.model, meta.observed)
         self._hooks.on_read = self._forwards.end_if_last
         self._hooks.apart = self._group.size > 1
+        self.leads = self._group.rank == rank_at(0, self._group.size, backwards=samples.backwards)
+        self._hooks.leads = self.leads
 
     @property
     def dtype(self) -> torch.dtype:
@@ -223,6 +227,19 @@ class CalibrationRun:
         self._observations = Observations.of_all(self._group, self._hooks)
         return {each.name: self._observations.input_of(each, self._min_expert_tokens) for each in linears}
 
+    def travel(self, owners: Mapping[str, int]) -> Travel:
+        """What the samples of the other ranks have read comes to the owners, and the first rank if it writes Hessians.
+
+        Args:
+            owners: the rank of each linear that was run, by name.
+        """
+        needed: defaultdict[Readers, set[int]] = defaultdict(set)
+        for linear in self._wanted:
+            for readers in self._observations.needs(linear, self._min_expert_tokens):
+                needed[readers] |= {owners[linear.name], *([0] if self._keeping else [])}
+        receivers = {readers: sorted(needed[readers]) for readers in sorted(needed)}
+        return self._observations.travel(self._group.rank, self._hooks, receivers, self.weights.device)
+
     def settle(self, unit: Unit, owners: Mapping[str, int]) -> Statistics:
         """The statistics of the linears of ``unit`` that this rank owns; all of them, if they are recorded.
 
@@ -233,14 +250,6 @@ class CalibrationRun:
             NumericalError: an activation is not finite, or a recorded curvature cannot be factored.
         """
         record = self._record
-        keeping = record is not None and record.hessians is not None
-        if self._group.size > 1:
-            needed: defaultdict[Readers, set[int]] = defaultdict(set)
-            for linear in self._wanted:
-                for readers in self._observations.needs(linear, self._min_expert_tokens):
-                    needed[readers] |= {owners[linear.name], *([0] if keeping else [])}  # which writes the Hessians
-            receivers = {readers: sorted(needed[readers]) for readers in sorted(needed)}
-            self._observations.deliver(self._group, self._hooks, receivers, self.weights.device)
         observed = Observed(self.purpose, self.role, self._hooks.curvatures(), self._damping, self._min_expert_tokens)
         if record is None:
             return observed
@@ -253,7 +262,12 @@ class CalibrationRun:
             record.take(*each)
         if self._group.is_first and self._wanted:
             record.keep(unit, observed, self._wanted)
-        return record if self._group.is_first or not keeping else Kept(record, observed)
+        return record if self._group.is_first or not self._keeping else Kept(record, observed)
+
+    @property
+    def _keeping(self) -> bool:
+        """Whether Hessians are written with the statistics."""
+        return self._record is not None and self._record.hessians is not None
 
     def gather(self, unit: Unit, later: Iterable[LinearTensor]) -> None:
         self._run(unit, (), later if self._record is None else self._unrecorded(unit))

@@ -48,6 +48,8 @@ class Encoding:
     """Encodes the samples of one set that this rank runs.
 
     Attributes:
+        backwards: whether the last rank has the first samples, so that the sums of the two sets go through the ranks in
+            opposite directions, and no rank waits while another one adds.
         samples: those that are used: all that were drawn, until they are encoded.
         used: what every rank knows of each of them.
         tally: what became of the set; complete when it is encoded.
@@ -82,6 +84,7 @@ class Encoding:
         self.samples = given.samples
         self.used: tuple[UsedSample, ...] = ()
         self.group = group or Group.alone()
+        self.backwards = purpose == "task"
         self.tally = Tally(purpose, given)
         self.shown: list[ShownSample] = []
         self._show = show
@@ -122,7 +125,7 @@ class Encoding:
         used: list[UsedSample] = []
         for place, sample in enumerate(self.samples):
             leaf = leaf_at(place, len(self.samples))
-            if (rank := rank_at(leaf, self.group.size)) != self.group.rank:
+            if (rank := rank_at(leaf, self.group.size, backwards=self.backwards)) != self.group.rank:
                 continue
             on_progress(f"{what}, {place + 1} of {len(self.samples)}", 0, 1)
             made = encoder.prepare(sample, length)
@@ -149,8 +152,9 @@ class Encoding:
             inputs.append(made.inputs)
             used.append(UsedSample(place, leaf, rank, tokens_of(made.inputs), sample_digest(made.inputs)))
         self.tally.template = self._encoder.template if inputs else ""
-        self.tally.join(self.group)
-        self.used = tuple(each for of_rank in self.group.gather(used) for each in of_rank)
+        self.tally.join(self.group, backwards=self.backwards)
+        found = (each for of_rank in self.group.gather(used) for each in of_rank)
+        self.used = tuple(sorted(found, key=lambda each: each.place))
         if self.samples and not self.used:
             raise CalibrationError(
                 f"{self.samples[0].source}: none of the {counted(len(self.samples), f'{self._purpose} sample')} "

@@ -15,6 +15,7 @@ from typing import Any, final
 
 from hpa_merge.engine.behind import Behind
 from hpa_merge.engine.linear import Sink
+from hpa_merge.engine.observations import exchange
 from hpa_merge.engine.owners import Input, Work, owners_of
 from hpa_merge.engine.plan import LinearPair
 from hpa_merge.engine.routing import RoutingDrift
@@ -263,8 +264,11 @@ class _Loop:
             unit, (pair.new for pair in wanted if changed(pair)), (pair.new for pair in later if changed(pair))
         )
         owners = self._owners(unit)
-        safety = self._sources[0].settle(unit, {pair.old.name: owner for pair, owner in owners.items()})
-        task = self._sources[1].settle(unit, {pair.new.name: owner for pair, owner in owners.items()})
+        named = [{p.old.name: o for p, o in owners.items()}, {p.new.name: o for p, o in owners.items()}]
+        if self._group.size > 1:
+            travels = [source.travel(each) for source, each in zip(self._sources, named, strict=True)]
+            exchange(self._group, travels, self._prepared.device)
+        safety, task = (source.settle(unit, each) for source, each in zip(self._sources, named, strict=True))
         chosen = [source.chosen for source in self._sources]
         routing = self._routing.compare(self._mixtures_of(unit), chosen[0], chosen[1], self._group)
         if not any(each.runs for each in self._prepared.sets):

@@ -3,8 +3,9 @@
 In memory at the same time are one unit of both models, the curvatures of its linears in both, the factor of the largest
 curvature, the states of the paused samples, and the tensors that are prefetched or queued for writing. The forecast is
 an upper bound: linears that share an input are counted separately, because only the samples show which do. Of several
-ranks, each holds what its own samples have read, and a part of as many units as there are ranks: the linears that it
-owns and has not merged yet, with their curvatures.
+ranks, each holds what its own samples have read, the sums that go through it, and a part of as many units as there are
+ranks: the linears that it owns and has not merged yet, with their curvatures. That many wait only where factors take
+longer than the samples.
 """
 
 import math
@@ -200,15 +201,21 @@ def _work(
         if keeping:
             gathered = together
         if ranks > 1:
-            own = [(routed, c, count) for routed, c, _ in inputs[:: len(tokens)] for count in running]
             if not keeping:
                 weights *= 2  # those that the owners have not merged yet, with their curvatures
                 gathered = [sum(gathered), max(gathered, default=0)]
-            travelling = sum(int(min(routed * n * c * itemsize, LEAVES * triangle_bytes(c))) for routed, c, n in inputs)
-            largest = max((min(c * count * itemsize, triangle_bytes(c)) for _, c, count in own), default=0)
-            arriving = max(min(SENT, travelling), largest)
-            leaves = [_leaves(int(count * routed), c, itemsize) for routed, c, count in own]
-            gathered = [*gathered, (2 if plan.device.type == "cuda" else 1) * arriving, *leaves]
+            sums = [
+                int(min(routed * n * c * itemsize, triangle_bytes(c) + CHUNK * c * itemsize)) for routed, c, n in inputs
+            ]
+            arriving = max(min(SENT, sum(sums)), max(sums, default=0))
+            own = [
+                _gathered(count, c, itemsize, routed, leaf)
+                if each.run.leads
+                else _leaves(int(count * routed), c, itemsize)
+                for routed, c, _ in inputs[:: len(tokens)]
+                for each, count in zip(sets, running, strict=True)
+            ]
+            gathered = [*gathered, (2 if plan.device.type == "cuda" else 1) * arriving, *own]
         chosen = by_element * max(map(math.prod, shapes), default=0)
         units = max(units, weights + stacks + sum(gathered) + held + max(factored, fused + chosen))
     return units + states + (0 if offload else held_on), waiting + (kept_on if offload else 0)

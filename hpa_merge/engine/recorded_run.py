@@ -25,6 +25,7 @@ class RecordedRun:
     inputs: tuple[()] = ()
     shown: tuple[()] = ()
     ranks = 1
+    leads = True
     other_tokens = 0
 
     def __init__(

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from hpa_merge.ranks import Group
 from hpa_merge.records import Media, Sample
 
 __all__ = ["check_same", "of_first", "what_runs"]
+
+ENCODING = ("tokenizers", "sentencepiece", "jinja2", "numpy", "pillow", "torchvision", "av")
+"""Packages that tokenizers, templates and processors use."""
 
 LARGEST = 2**28
 """Bytes that a file of a tokenizer may have to be compared."""
@@ -51,7 +55,7 @@ def what_runs(
         for out, config in zip(outs, request.outs.values(), strict=True)
         for name, value in _options(config).items()
     }
-    used = {f"version of {name}": version for name, version in versions().items()}
+    used = {f"version of {name}": version for name, version in (versions() | encoding_versions()).items()}
     return {
         **contents,
         **outs,
@@ -62,6 +66,15 @@ def what_runs(
         "resume": request.resume,
         "stats": str(request.stats),
     }
+
+
+def encoding_versions() -> dict[str, str]:
+    """Versions of what makes model inputs of samples, as far as it is installed: each rank encodes its own."""
+    found = {}
+    for name in ENCODING:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def of_first(group: Group, key: StatisticsKey) -> StatisticsKey:

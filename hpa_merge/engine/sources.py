@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 from torch import Tensor
 
+from hpa_merge.engine.observations import Travel
 from hpa_merge.engine.owners import Input
 from hpa_merge.engine.recorded_run import RecordedRun
 from hpa_merge.engine.routing import Chosen
@@ -58,6 +59,9 @@ class StatisticsSource(Protocol):
 
     def inputs_of(self, linears: Iterable[LinearTensor]) -> Mapping[str, Input]:
         """What ``linears`` have read on all ranks in the unit that has run, by name, to choose their owners."""
+
+    def travel(self, owners: Mapping[str, int]) -> Travel:
+        """Bring what the samples have read on several ranks, in the unit that has run, to the ``owners``, by name."""
 
     def settle(self, unit: Unit, owners: Mapping[str, int]) -> Statistics:
         """The statistics of the linears of ``unit``, which has run, that this rank owns; ``owners``: by name."""
@@ -181,6 +185,9 @@ class Replay:
     def inputs_of(self, linears: Iterable[LinearTensor]) -> dict[str, Input]:
         """A tensor has one owner, who reads it."""
         return {linear.name: Input(linear.key, 0.0) for linear in linears}
+
+    def travel(self, owners: Mapping[str, int]) -> Travel:
+        yield from ()
 
     def settle(self, unit: Unit, owners: Mapping[str, int]) -> Statistics:
         return self._statistics

@@ -61,10 +61,15 @@ class Tally:
         for note in made.notes:
             self._noted.setdefault(note, []).append(sample.source)
 
-    def join(self, group: "Group") -> None:
-        """Count what every rank has counted, as one process would; raises as :meth:`Group.gather`."""
+    def join(self, group: "Group", *, backwards: bool) -> None:
+        """Count what every rank has counted, as one process would; raises as :meth:`Group.gather`.
+
+        Args:
+            backwards: whether the last rank has the first samples.
+        """
         own = (self.template, self.shapes, self._counts, self._seconds, self._dropped, self._noted)
-        templates, shapes, counts, seconds, dropped, noted = zip(*group.gather(own), strict=True)
+        counted = group.gather(own)[:: -1 if backwards else 1]
+        templates, shapes, counts, seconds, dropped, noted = zip(*counted, strict=True)
         self.template = next(filter(None, templates), "")
         self.shapes, self._counts, self._dropped = (sum(each, Counter()) for each in (shapes, counts, dropped))
         self._seconds, self._noted = sum(seconds), {}

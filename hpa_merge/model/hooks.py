@@ -36,7 +36,8 @@ class ActivationHooks:
 
     Attributes:
         offload: whether new tokens wait on the host.
-        apart: whether what the leaves of the samples add is kept apart, for other ranks.
+        apart: whether what the leaves of the samples add is kept apart, until the sum of those before them is here.
+        leads: whether no other rank has leaves before these, which are added at once where they are read once.
         on_read: called when a watched weight has read an input; may end the sample.
     """
 
@@ -44,6 +45,7 @@ class ActivationHooks:
         """``weights``: parameters of ``model`` that can be watched; several may have the same observers."""
         self.offload = False
         self.apart = False
+        self.leads = False
         self.on_read: Callable[[], None] = _ignore
         self._model = model
         self._weights: dict[str, list[WatchedWeight]] = defaultdict(list)
@@ -53,6 +55,7 @@ class ActivationHooks:
         self._watched: frozenset[str] = frozenset()
         self._observing: frozenset[str] = frozenset()
         self._waiting: frozenset[str] = frozenset()  # read by now, and wanted later
+        self._once: frozenset[str] = frozenset()  # watched, and not read in an earlier pass
         self._seen: dict[Hashable, _Seen] = {}
         self._losing: set[str] = set()  # in the current sample
         self._lost: set[str] = set()  # used out of sight, so that what they read is not known as a whole
@@ -73,6 +76,7 @@ class ActivationHooks:
         self._sums = None
         self._pass += 1
         self._watched = frozenset(names)
+        self._once = self._watched - self._waiting
         self._observing = self._watched.union(later)
         self._waiting = (self._waiting | self._observing) - self._watched
         self.drop_sample()
@@ -90,8 +94,9 @@ class ActivationHooks:
         for seen in self._seen.values():
             readers = tuple(seen.readers)
             if readers not in self._gathered:
-                columns = seen.tokens.shape[1]
-                self._gathered[readers] = GatheredLeaves(columns, offload=self.offload, apart=self.apart)
+                added = self.leads and not self.offload and self._once.issuperset(readers)
+                columns, apart = seen.tokens.shape[1], self.apart and not added
+                self._gathered[readers] = GatheredLeaves(columns, offload=self.offload, apart=apart)
             self._gathered[readers].add((self._pass, leaf), seen.tokens)
         self._lost |= self._losing
         self.drop_sample()
@@ -117,7 +122,7 @@ class ActivationHooks:
 
     @property
     def leaves(self) -> dict[Readers, dict[Place, Packed]]:
-        """What the watched linears read on this rank, by the linears that read the same and by leaf."""
+        """What the watched linears read on this rank, by the linears that read the same and by leaf, or as a sum."""
         return {
             readers: gathered.leaves()
             for readers, gathered in self._gathered.items()
@@ -125,7 +130,7 @@ class ActivationHooks:
         }
 
     def release(self, readers: Readers, place: Place) -> None:
-        """Drop a leaf that every rank has that needs it, unless it is wanted later too."""
+        """Drop a leaf that was added, unless it is wanted later too."""
         if self._waiting.isdisjoint(readers):
             self._gathered[readers].leaves().pop(place, None)
 

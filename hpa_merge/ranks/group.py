@@ -8,7 +8,7 @@ in the same order, from one thread. No sum is taken on the way: what is exchange
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, final
 
 import torch
@@ -26,24 +26,17 @@ Value = TypeVar("Value")
 @final
 @dataclass(frozen=True, eq=False)
 class Parcel:
-    """A tensor that goes from one rank to another; every rank knows of every parcel.
+    """Tensors that go from one rank to another.
 
     Attributes:
-        sender, receiver: the ranks; if they are the same, the tensor stays where it is.
-        shape, dtype: of the tensor.
-        tensor: the tensor, where it is: at the sender before the exchange, at the receiver after it.
+        receiver: a rank; if it is the sender, the tensors stay where they are.
+        note: what they are: small, and sent too.
+        tensors: of any shapes and dtypes.
     """
 
-    sender: int
     receiver: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    tensor: Tensor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that travel; 0 if it stays."""
-        return 0 if self.sender == self.receiver else torch.Size(self.shape).numel() * self.dtype.itemsize
+    note: Any
+    tensors: tuple[Tensor, ...]
 
 
 @final
@@ -174,34 +167,38 @@ class Group:
         return found
 
     def deliver(self, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
-        """Send every parcel to its receiver.
+        """Send every parcel to its receiver. Every rank makes this call, also one that sends nothing.
 
         Args:
-            parcels: the same on all ranks and in the same order, except for ``tensor``.
+            parcels: those that this rank sends.
             device: where received tensors go.
 
         Returns:
-            The parcels; each has its tensor at its receiver, and nowhere else.
+            The parcels for this rank, by sender, in the order in which each has sent them.
 
         Raises:
             HPAError: as :meth:`gather`.
         """
         if self.size == 1:
             return list(parcels)
-        arrived, operations = [], []
-        for parcel in parcels:
-            there = parcel.tensor if parcel.receiver == self.rank else None
-            if parcel.nbytes and parcel.receiver == self.rank:
-                there = torch.empty(parcel.shape, dtype=parcel.dtype, device=device)
-                operations.append(dist.P2POp(dist.irecv, there, parcel.sender))
-            elif parcel.nbytes and parcel.sender == self.rank and parcel.tensor is not None:
-                operations.append(dist.P2POp(dist.isend, parcel.tensor.to(device).contiguous(), parcel.receiver))
-            arrived.append(replace(parcel, tensor=there))
-        sent = sum(parcel.nbytes for parcel in parcels if parcel.sender == self.rank)
-        self.barrier()
+        labels = [(p.receiver, p.note, [(each.shape, each.dtype) for each in p.tensors]) for p in parcels]
+        arriving, operations, sent = [], [], 0
+        for sender, theirs in enumerate(self.gather(labels)):
+            if sender == self.rank:
+                arriving += [parcel for parcel in parcels if parcel.receiver == self.rank]
+                continue
+            for note, kinds in ((note, kinds) for receiver, note, kinds in theirs if receiver == self.rank):
+                tensors = tuple(torch.empty(shape, dtype=dtype, device=device) for shape, dtype in kinds)
+                operations += [dist.P2POp(dist.irecv, each, sender) for each in tensors if each.numel()]
+                arriving.append(Parcel(self.rank, note, tensors))
+        for parcel in (parcel for parcel in parcels if parcel.receiver != self.rank):
+            tensors = tuple(each.to(device).contiguous() for each in parcel.tensors)
+            operations += [dist.P2POp(dist.isend, each, parcel.receiver) for each in tensors if each.numel()]
+            sent += sum(each.nbytes for each in tensors)
+        self.barrier()  # when nothing is left that can fail here alone
         if operations:
             self._sending(lambda: [work.wait() for work in dist.batch_isend_irecv(operations)], sent)
-        return arrived
+        return arriving
 
     def _round(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size

@@ -1,57 +1,53 @@
-"""What samples have read travels to the owners in rounds: what an owner receives at once is bounded."""
+"""The sum of what samples have read goes from rank to rank to its owners: the bytes that travel are bounded."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from curvatures import added, normal
+from curvatures import normal
+from ranks import on_ranks
+from torch import Tensor
 
 from hpa_merge.core import Curvature
 from hpa_merge.core.gathered import Packed
-from hpa_merge.core.hessian import leaf_of
-from hpa_merge.core.leaves import LEAVES, Place, rank_at
+from hpa_merge.core.leaves import LEAVES, GatheredLeaves, Place, rank_at
 from hpa_merge.engine import observations
 from hpa_merge.engine.observations import Observations
-from hpa_merge.ranks import Parcel
+from hpa_merge.ranks import Group, Parcel
 
 RANKS = 4
 CPU = torch.device("cpu")
-WIDTHS = {("down",): 30, ("gate", "up"): 12, ("expert.0",): 12, ("expert.1",): 12, ("q",): 7}
-"""The columns of what is read, by its readers; one leaf of the first has more bytes than a round of the test."""
+MOST = 6000
+WIDTHS = {("down",): 50, ("gate", "up"): 12, ("expert.0",): 12, ("expert.1",): 12, ("q",): 7}
+"""The columns of what is read, by its readers; the sum of the first has more bytes than a rank receives at once."""
+RECEIVERS = {("down",): (0,), ("gate", "up"): (0, 2), ("expert.1",): (3,), ("q",): (1,)}
 
 
-def read(readers: tuple[str, ...]) -> dict[Place, Packed]:
-    """What every leaf has read: triangles, or tokens of some leaves only."""
-    leaves = {}
-    for place in range(0, LEAVES, 1 + (readers[0] == "expert.1")):
-        leaf = leaf_of(WIDTHS[readers], torch.empty(0, WIDTHS[readers]))
-        leaf.add(normal(3 if readers == ("q",) else 40, WIDTHS[readers], place).float())
-        leaves[1, place] = leaf.packed()
-    return leaves
+def tokens_of(readers: tuple[str, ...], ranks: Sequence[int] = range(RANKS)) -> dict[Place, Tensor]:
+    """What every leaf of these ranks reads: of some inputs few tokens, of one only some leaves."""
+    places = range(0, LEAVES, 1 + (readers[0] == "expert.1"))
+    count = 3 if readers == ("q",) else 60
+    own = [place for place in places if rank_at(place, RANKS) in ranks]
+    return {(1, place): normal(count, WIDTHS[readers], place).float() for place in own}
 
 
-class Wire:
-    """The group of one rank, which gets what the others send, and its hooks."""
+def gathered(readers: tuple[str, ...], ranks: Sequence[int] = range(RANKS), apart: bool = False) -> GatheredLeaves:
+    made = GatheredLeaves(WIDTHS[readers], offload=False, apart=apart)
+    for place, tokens in tokens_of(readers, ranks).items():
+        made.add(place, tokens)
+    return made
 
-    def __init__(self, rank: int, rounds: Sequence[Any], contents: dict[Any, dict[Place, Packed]]) -> None:
-        self.rank, self.received, self.sums = rank, Counter[int](), dict[Any, Curvature]()
-        self.leaves = {
-            readers: {p: leaf for p, leaf in leaves.items() if rank_at(p[1], RANKS) == rank}
-            for readers, leaves in contents.items()
-        }
-        self._contents, self._rounds, self._number = contents, rounds, 0
 
-    def deliver(self, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
-        number, self._number, arrived = self._number, self._number + 1, []
-        for (leaf, receiver), parcel in zip(self._rounds[number], parcels, strict=True):
-            assert (parcel.tensor is not None) == (leaf.sender == self.rank)
-            content = self._contents[leaf.readers][leaf.place].content if receiver == self.rank else None
-            arrived.append(replace(parcel, tensor=content))
-            self.received[number] += parcel.nbytes * (receiver == self.rank)
-        return arrived
+class Hooks:
+    """Those of one rank; the first one adds its leaves at once."""
+
+    def __init__(self, rank: int) -> None:
+        self.leaves = {readers: gathered(readers, [rank], apart=rank > 0).leaves() for readers in WIDTHS}
+        self.lost: frozenset[str] = frozenset()
+        self.sums: dict[Any, Curvature] = {}
 
     def release(self, readers: Any, place: Place) -> None:
         del self.leaves[readers][place]
@@ -60,30 +56,45 @@ class Wire:
         self.sums = sums
 
 
-def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def bytes_of(packed: Packed) -> int:
+    return sum(each.nbytes for each in packed.contents)
+
+
+def test_the_sums_that_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of 16 leaves and five inputs, one of which has two owners and one none."""
-    most, contents = 1000, {readers: read(readers) for readers in WIDTHS}
-    monkeypatch.setattr(observations, "TOGETHER", most)
-    of_ranks = {
-        readers: {p: (rank_at(p[1], RANKS), replace(leaf, content=None)) for p, leaf in leaves.items()}
-        for readers, leaves in contents.items()
-    }
-    receivers = {("down",): [0], ("gate", "up"): [0, 2], ("expert.1",): [3], ("q",): [1]}
-    observed = Observations(of_ranks, frozenset())
-    rounds = [*observed._rounds(receivers)]
-    assert len(rounds) < sum(len(leaves) * len(receivers.get(readers, ())) for readers, leaves in contents.items()) / 2
-    total = 0
-    for rank in range(RANKS):
-        wire: Any = Wire(rank, rounds, contents)
-        observed.deliver(wire, wire, receivers, CPU)
-        largest = 4 * 30 * 31 // 2 if rank == 0 else 0
-        assert 0 < max(wire.received.values()) <= max(most, largest)
-        total += wire.received.total()
-        assert wire.sums.keys() == {readers for readers, ranks in receivers.items() if rank in ranks}
-        for readers, curvature in wire.sums.items():
-            expected = added(contents[readers])
-            assert torch.equal(curvature.hessian(0.01).diagonal(), expected.hessian(0.01).diagonal())
-            assert curvature.tokens == expected.tokens
-        assert [readers for readers, leaves in wire.leaves.items() if leaves] == [("expert.0",)]  # nobody needs it
-    triangles = 16 * 30 * 31 + 2 * 16 * 12 * 13 + 8 * 12 * 13  # numbers of two leaves; a quarter of them stay
-    assert total == 2 * triangles * 3 // 4 + 12 * 4 * 3 * 7
+    monkeypatch.setattr(observations, "TOGETHER", MOST)
+
+    def work(rank: int) -> Any:
+        group, hooks, received, deliver = Group.current(), Hooks(rank), [], Group.deliver
+
+        def follow(group: Group, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
+            own = [parcel for parcel in parcels if parcel.receiver == rank]
+            arrived = deliver(group, parcels, device)
+            received.append(sum(t.nbytes for parcel in arrived if parcel not in own for t in parcel.tensors))
+            return arrived
+
+        Group.deliver = follow  # type: ignore[method-assign]
+        observed = Observations.of_all(group, hooks)  # type: ignore[arg-type]
+        observations.exchange(group, [observed.travel(rank, hooks, RECEIVERS, CPU)], CPU)  # type: ignore[arg-type]
+        left = [readers for readers, leaves in hooks.leaves.items() if leaves]
+        found = {each: (sum.tokens, sum.hessian(0.01).diagonal().tolist()) for each, sum in hooks.sums.items()}
+        return received, group.sent, left, found
+
+    expected = {}
+    for readers in WIDTHS:
+        total = gathered(readers).total()
+        expected[readers] = total.tokens, total.hessian(0.01).diagonal().tolist()
+    arriving: Counter[int] = Counter()
+    for readers, ranks in RECEIVERS.items():
+        for rank in range(1, RANKS):
+            arriving[rank] += bytes_of(gathered(readers, range(rank)).total().packed())
+        for rank in {*ranks} - {RANKS - 1}:
+            arriving[rank] += bytes_of(gathered(readers).total().packed())
+    sent = 0
+    for rank, (received, of_rank, left, found) in enumerate(on_ranks(RANKS, work, tmp_path)):
+        assert left == [("expert.0",)]  # nobody needs it
+        assert found == {readers: expected[readers] for readers, ranks in RECEIVERS.items() if rank in ranks}
+        assert sum(received) == arriving[rank]
+        assert max(received) <= max(MOST, 4 * 50 * 51 // 2)
+        sent += of_rank
+    assert sent == arriving.total()

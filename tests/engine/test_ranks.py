@@ -19,7 +19,7 @@ from ranks import on_ranks
 from hpa_merge import HPAConfig, MergeReport, merge, sweep
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.sharing import Share
-from hpa_merge.core.leaves import leaf_at
+from hpa_merge.core.leaves import GatheredLeaves, leaf_at, rank_at
 from hpa_merge.engine import unit_merge
 from hpa_merge.engine.observations import Observations
 from hpa_merge.errors import NumericalError
@@ -162,29 +162,32 @@ def read_by(rank: int, size: int, folder: Path, role: str) -> int:
     return total
 
 
-def travelling(report: MergeReport) -> Counter[int]:
-    """The formula: how many bytes each leaf has read of each input that is wanted, as tokens or as a triangle."""
+def travelling(report: MergeReport) -> tuple[Counter[int], Counter[int]]:
+    """The formula: bytes of the sum of each input that is wanted, before each change of rank, and at the end."""
     parts = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate", "up_proj": "gate"}
     inputs = {}
     for record in report.linears:
         block, _, name = record.name.removesuffix(".weight").rpartition(".")
         if record.outcome == "adapted":
             inputs[block, parts.get(name, name)] = record.columns
-    found: Counter[int] = Counter()
-    for lengths in (SAFETY, TASK):
-        leaves: Counter[int] = Counter()
-        for place, length in enumerate(lengths):
-            leaves[leaf_at(place, len(lengths))] += length
+    onward, ends = Counter[int](), Counter[int]()
+    for lengths, backwards in ((SAFETY, False), (TASK, True)):
+        ranks = [rank_at(leaf_at(place, len(lengths)), 3, backwards=backwards) for place in range(len(lengths))]
         for c in inputs.values():
-            for tokens in leaves.values():
-                found[2 * tokens * c if tokens <= max(0.8 * c, c + 1) else 2 * c * (c + 1)] += 1
-    return found
+            for place, rank in enumerate(ranks):
+                if (after := ranks[place + 1 : place + 2]) != [rank]:
+                    sum_of = GatheredLeaves(c, offload=False, apart=False)
+                    for at, length in enumerate(lengths[: place + 1]):
+                        sum_of.add((1, leaf_at(at, len(lengths))), torch.ones(length, c, dtype=torch.bfloat16))
+                    size = sum(each.nbytes for each in sum_of.total().packed().contents)
+                    (onward if after else ends)[size] += 1
+    return onward, ends
 
 
-def test_each_rank_reads_its_share_and_sends_what_is_smaller(text: TinyCase, tmp_path: Path) -> None:
-    def work(rank: int) -> tuple[Counter[Path], list[tuple[int, int, int]], MergeReport]:
+def test_each_rank_reads_its_share_and_sends_sums(text: TinyCase, tmp_path: Path) -> None:
+    def work(rank: int) -> tuple[Counter[Path], list[list[tuple[int, int, bool, int]]], MergeReport]:
         read: Counter[Path] = Counter()
-        sent: list[tuple[int, int, int]] = []
+        rounds: list[list[tuple[int, int, bool, int]]] = []
         preadv, deliver = os.preadv, Group.deliver
 
         def count(descriptor: int, buffers: Any, offset: int, *flags: int) -> int:
@@ -193,23 +196,30 @@ def test_each_rank_reads_its_share_and_sends_what_is_smaller(text: TinyCase, tmp
             return done
 
         def follow(group: Group, parcels: Sequence[Parcel], device: torch.device) -> list[Parcel]:
+            rounds.append([])
             for each in parcels:
-                nbytes = torch.Size(each.shape).numel() * each.dtype.itemsize
-                assert each.nbytes == (nbytes if each.sender != each.receiver else 0)
-                sent.append((each.sender, each.receiver, nbytes))
+                number, (_, is_last, _) = each.note
+                nbytes = sum(tensor.nbytes for tensor in each.tensors)
+                rounds[-1].append((number, each.receiver - rank, is_last, nbytes))
             return deliver(group, parcels, device)
 
         os.preadv, Group.deliver = count, follow  # type: ignore[assignment, method-assign]
         out = tmp_path / "out"
-        return read, sent, merge(text.old, text.new, out, safety_calib=text.safety, task_calib=text.task, page=False)
+        return read, rounds, merge(text.old, text.new, out, safety_calib=text.safety, task_calib=text.task, page=False)
 
     found = on_ranks(3, work, tmp_path)
-    for rank, (read, sent, report) in enumerate(found):
+    for rank, (read, _, _) in enumerate(found):
         assert read[text.old.resolve()] == read_by(rank, 3, text.old, "OLD")
         assert read[text.new.resolve()] == read_by(rank, 3, text.new, "NEW")
-        assert sent == found[0][1]
-        assert Counter(nbytes for *_, nbytes in sent) == travelling(report)  # an input has one owner
-        assert {receiver for _, receiver, _ in sent} == {0, 1, 2}
+    report, sent = found[0][2], [each for _, rounds, _ in found for of_round in rounds for each in of_round]
+    onward, ends = travelling(report)
+    assert Counter(nbytes for *_, is_last, nbytes in sent if not is_last) == onward
+    assert Counter(nbytes for *_, is_last, nbytes in sent if is_last) < ends  # the last rank owns some inputs
+    ways = {(number, steps) for number, steps, is_last, _ in sent if not is_last}
+    assert ways == {(0, 1), (1, -1)}  # the sums of the two sets in opposite directions
+    units = {record.name.rpartition(".layers.")[2][:1] for record in report.linears if record.outcome == "adapted"}
+    for _, rounds, _ in found:
+        assert len(rounds) == 3 * len(units)  # both sets in the same ones
 
 
 def test_an_error_of_one_rank_is_that_of_all(text: TinyCase, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from cases import TinyCase, content
 from ranks import on_ranks
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from hpa_merge import merge
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.version import version_of
+from hpa_merge.engine import same_run
 from hpa_merge.engine.same_run import check_same
 from hpa_merge.errors import ConfigError
 from hpa_merge.ranks import Group
@@ -37,6 +39,11 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
 
 def test_one_rank_agrees_with_itself() -> None:
     check_same(Group.alone(), {"threads": 4})
+
+
+def test_what_encodes_counts_as_far_as_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(same_run, "ENCODING", ("tokenizers", "no-such-package"))
+    assert same_run.encoding_versions() == {"tokenizers": tokenizers.__version__}
 
 
 def later(folder: Path) -> Path:
@@ -87,7 +94,9 @@ def test_what_identifies_files(tiny: Callable[..., TinyCase], tmp_path: Path) ->
 
 
 @pytest.mark.gate
-def test_machines_with_files_of_their_own(tiny: Callable[..., TinyCase], tmp_path: Path) -> None:
+def test_machines_with_files_of_their_own(
+    tiny: Callable[..., TinyCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Copies with other times, also next to statistics; then what differs in each of them."""
     case = tiny("llama", "bfloat16")
     own = tmp_path / "own"
@@ -106,9 +115,11 @@ def test_machines_with_files_of_their_own(tiny: Callable[..., TinyCase], tmp_pat
         assert on_ranks(2, lambda rank, out=out: call(rank, out), tmp_path) == [None, None]  # type: ignore[misc]
     call(0, tmp_path / "c")
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
+    others = same_run.encoding_versions() | {"pillow": "1.0"}
     harms = {
         "tokenizer and configuration of OLD": lambda: change_tokenizer(copied["old"]),
         "content of NEW": lambda: change_weights(copied["new"]),
+        "version of pillow": lambda: monkeypatch.setattr(same_run, "encoding_versions", lambda: others),
         "task samples": lambda: copied["task"].write_text(copied["task"].read_text().partition("\n")[2]),
     }
 
@@ -122,6 +133,7 @@ def test_machines_with_files_of_their_own(tiny: Callable[..., TinyCase], tmp_pat
             with pytest.raises(ConfigError) as raised:
                 call(rank, tmp_path / "d")
             found.append(str(raised.value))
+            monkeypatch.undo()
             if rank:
                 for path, before in kept.items():
                     path.write_bytes(before)

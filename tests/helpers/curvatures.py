@@ -30,11 +30,15 @@ def textbook(x: Tensor, damping: float = 0.01) -> Tensor:
     return torch.linalg.inv(h + damping * h.diagonal().mean() * identity).diagonal().clone()
 
 
-def added(leaves: Mapping[Place, Packed]) -> Curvature:
-    """What an owner has of the leaves of all ranks."""
+def added(leaves: Mapping[Place, Packed], *, travelling: bool = False) -> Curvature:
+    """What an owner has of the leaves of all ranks; ``travelling``: the sum is sent after each of them."""
     total = Curvature(next(iter(leaves.values())).columns)
     for place in sorted(leaves):
         total.take(Curvature.unpacked(leaves[place]))
+        if travelling:
+            packed = total.packed()
+            assert total.tokens == 0
+            total = Curvature.unpacked(packed.head().whole(packed.contents))
     return total
 
 
