@@ -311,8 +311,7 @@ class Checkpoint:
     def header_bytes(self, shard: str) -> bytes:
         """The head of a shard of OUT: 8 bytes of length, little-endian, then the JSON with its padding.
 
-        Raises:
-            CheckpointError: the file can no longer be read.
+        Raises CheckpointError if the file can no longer be read.
         """
         if shard in self.heads:
             return self.heads[shard]
@@ -340,15 +339,12 @@ class Checkpoint:
             found = find_side_files(self.folder, {*self.disk_shards, *filter(None, [self.index]), *MADE})
         except OSError as error:
             raise CheckpointError(unreadable(self.folder, self.role, str(error.filename), error)) from error
-        if self.unpacking is None or not self.unpacking.library:
-            return found
-        return found.without(SIDE_FILES)
+        return found if self.unpacking is None or not self.unpacking.library else found.without(SIDE_FILES)
 
     def locate(self, path: Path) -> Path:
         """The resolved path of a side file, from its relative path.
 
-        Raises:
-            CheckpointError: it does not exist, or a link leads out of the folder.
+        Raises CheckpointError if it does not exist, or if a link leads out of the folder.
         """
         with reading(self._home(path), self.role, path.as_posix()):
             return find_inside(self._home(path), path)
@@ -379,8 +375,7 @@ class Checkpoint:
     def side_folder(self) -> Iterator[Path]:
         """A folder with config.json and all side files that OUT gets: its own, or a temporary one with links.
 
-        Raises:
-            CheckpointError: a side file cannot be read.
+        Raises CheckpointError if a side file cannot be read.
         """
         own = () if self.overlay is None else self.overlay.own
         if not own and self.unpacking is None:
