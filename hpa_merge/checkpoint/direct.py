@@ -15,7 +15,7 @@ from typing import final
 
 from hpa_merge.checkpoint.files import pieces_at, start_writing, write_at
 
-__all__ = ["BUFFER", "PAGE", "ShardFile"]
+__all__ = ["PAGE", "WORTH", "ShardFile"]
 
 PAGE = 4096
 """What offset, size and memory have to be multiples of; no disk has larger blocks."""

@@ -22,7 +22,7 @@ import torch
 from hpa_merge.checkpoint.beginning import Layout, follow, lead
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.digests import ShardDigests
-from hpa_merge.checkpoint.direct import PAGE, ShardFile
+from hpa_merge.checkpoint.direct import PAGE, WORTH, ShardFile
 from hpa_merge.checkpoint.files import checksum, copy_range, digest_at, pieces_at, read_at, start_writing
 from hpa_merge.checkpoint.joining import ALONE, Rank, remove_others
 from hpa_merge.checkpoint.output import Places, check_output, telling
@@ -161,7 +161,7 @@ class CheckpointWriter:
         ours, source = self._file(info.shard), self._source.descriptor(theirs.shard)
         what = f"{self._source.folder / theirs.shard} cannot be copied to {self.partial / info.shard}"
         with self._once(info), telling(what):
-            if ours.direct:
+            if ours.direct and info.nbytes >= WORTH:
                 place = info.start
                 for piece in pieces_at(source, theirs.start, theirs.stop, first=-place % PAGE):
                     self._put(info, piece, place)

@@ -36,7 +36,7 @@ def over_rounds(report: "MergeReport") -> tuple[tuple[str, ...], list[tuple[str,
         return None
     names = dict.fromkeys(name for found in measured.values() for name in found)
     rows = [(name, *(found.get(name, "") for found in measured.values())) for name in names]
-    return ("", *measured), rows
+    return ("figure", *measured), rows
 
 
 def _of_old(of_round: "RoundRecord") -> dict[str, str]:

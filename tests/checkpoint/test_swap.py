@@ -140,11 +140,13 @@ def test_an_out_that_appears_meanwhile_is_kept(old: Path, tmp_path: Path) -> Non
 # --- what is refused: the place --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
-def test_out_exists(make: Any, old: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "remedy"), [(Path.mkdir, "another folder, or replace it with --overwrite"), (Path.touch, "another folder")]
+)
+def test_out_exists(make: Any, remedy: str, old: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
-    sentence = f"OUT {out} exists already: choose another folder, or replace it with --overwrite."
+    sentence = f"OUT {out} exists already: choose {remedy}."
     assert refused(out, old) == sentence
     with Checkpoint.open(old, "NEW") as source, pytest.raises(OutputError) as caught:
         CheckpointWriter(source, out, inputs=[old])

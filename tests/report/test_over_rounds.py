@@ -42,7 +42,7 @@ def test_each_task_has_a_row_and_each_round_a_column(tmp_path: Path) -> None:
     found = over_rounds(second(tmp_path))
     assert found is not None
     heads, rows = found
-    assert heads == ("", "first model", "round 1", "round 2")
+    assert heads == ("figure", "first model", "round 1", "round 2")
     assert rows == [
         ("attacks that succeed ↓", "0.0", "5.0", "2.5"),
         ("task codes ↑", "12.5", "95.0", "50.0"),
@@ -83,5 +83,5 @@ def test_a_round_may_be_measured_by_the_next_one() -> None:
     report = replace(first, evaluation=content(evaluation((1, 20, 0))), history=(round_of(first),))
     found = over_rounds(report)
     assert found is not None
-    assert found[0] == ("", "round 1", "round 2")
+    assert found[0] == ("figure", "round 1", "round 2")
     assert found[1][1] == ("task codes ↑", "12.5", "50.0")

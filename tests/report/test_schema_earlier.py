@@ -53,6 +53,8 @@ def as_version_2(content: dict[str, Any]) -> dict[str, Any]:
         "compute_dtype": {},
         "given": {},
     } | changed["run"]
+    for each in history:
+        each["benchmarks"] = {}
     for each in (changed, *history):
         each |= {purpose: each[purpose] | UNCOUNTED for purpose in ("safety", "task") if each[purpose] is not None}
     return changed
