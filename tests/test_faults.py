@@ -106,8 +106,10 @@ def test_an_input_that_fails_once(
             monkeypatch.setattr(os, "preadv", gone)
         return real(self, info, **options)
 
-    def gone(*_: Any) -> int:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    def gone(descriptor: int, *rest: Any) -> int:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(out)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return preadv(descriptor, *rest)
 
     preadv = os.preadv
     monkeypatch.setattr(Checkpoint, "stored_pieces", pieces)
