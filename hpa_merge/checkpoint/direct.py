@@ -56,7 +56,7 @@ class ShardFile:
     def write(self, content: memoryview, offset: int) -> None:
         """Write all of ``content``, a byte view, at ``offset``; raises OSError."""
         first, last = -(-offset // PAGE) * PAGE, (offset + len(content)) // PAGE * PAGE
-        if self.direct and len(content) >= WORTH:
+        if self.direct and len(content) >= WORTH and first < last:
             write_at(self.descriptor, content[: first - offset], offset)
             write_at(self.descriptor, content[last - offset :], last)
             content, offset = content[first - offset : last - offset], first

@@ -19,6 +19,7 @@ RANGES = [
     (0, PAGE),
     (1, PAGE),
     (PAGE - 1, 2),
+    (3, 2),
     (3, 5 * PAGE),
     (5, PAGE),
     (5, 2 * PAGE - 5),
@@ -32,7 +33,7 @@ RANGES = [
 
 @pytest.fixture(name="descriptor")
 def an_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(direct, "WORTH", PAGE)
+    monkeypatch.setattr(direct, "WORTH", 1)
     monkeypatch.setattr(direct, "BUFFER", BUFFER)
     found = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     os.posix_fallocate(found, 0, SIZE)

@@ -10,8 +10,8 @@ import torch
 from cases import TinyCase, content
 from statistics_runs import run
 
-from hpa_merge.checkpoint import Checkpoint, direct
-from hpa_merge.checkpoint.direct import PAGE, ShardFile
+from hpa_merge.checkpoint import Checkpoint, direct, writer
+from hpa_merge.checkpoint.direct import ShardFile
 from hpa_merge.core import threads
 from hpa_merge.methods import applying
 
@@ -27,7 +27,8 @@ def test_no_linear_is_read_back_to_be_hashed(
     report = run(case, tmp_path / "computed", stats)
     linears = {linear.name for linear in report.linears}
     real = ShardFile.pieces
-    monkeypatch.setattr(direct, "WORTH", PAGE)
+    for module in (direct, writer):
+        monkeypatch.setattr(module, "WORTH", 1)
     monkeypatch.setattr(
         ShardFile, "pieces", lambda file, start, stop: back.append(stop - start) or real(file, start, stop)
     )
