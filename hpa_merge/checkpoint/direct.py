@@ -33,7 +33,11 @@ UNABLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @final
 class ShardFile:
-    """An open file. Threads may write different parts of it at the same time."""
+    """An open file. Threads may write different parts of it at the same time.
+
+    Attributes:
+        descriptor: the file descriptor that was given, which goes through the cache.
+    """
 
     def __init__(self, descriptor: int, *, direct: bool) -> None:
         """Open the file once more if that is needed.

@@ -164,7 +164,8 @@ def all_finite(x: Tensor) -> bool:
     """Whether a floating tensor of any shape holds neither NaN nor infinity; allocates nothing of its size."""
     if math.isfinite(x.sum().item()):  # NaN and infinity stay in a sum
         return True
-    return not x.numel() or all(map(math.isfinite, torch.stack(torch.aminmax(x)).tolist()))  # it may be too large
+    # The sum of finite values may be too large for the dtype.
+    return not x.numel() or all(map(math.isfinite, torch.stack(torch.aminmax(x)).tolist()))
 
 
 @one_thread()

@@ -8,6 +8,7 @@ the models, what the statistics depend on too; for the samples, :func:`state_of`
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -25,7 +26,7 @@ from hpa_merge.files.statistics import open_statistics, telling_damage
 from hpa_merge.outline import Outline, packed, unpacked
 from hpa_merge.report.manifest import digest_of_file
 
-__all__ = ["BEGINNING", "Beginning", "SetBeginning", "has_beginning", "read_beginning", "state_of"]
+__all__ = ["BEGINNING", "Beginning", "SetBeginning", "encoding_versions", "has_beginning", "read_beginning", "state_of"]
 
 BEGINNING = "beginning"
 """Its name in the file."""
@@ -149,7 +150,7 @@ def state_of(checkpoint: Checkpoint, given: GivenSet, purpose: str, config: Cali
     options = {name: value for name, value in asdict(config).items() if name != "compute_dtype"}
     state = hashlib.sha256(json.dumps([purpose, options, checkpoint.config]).encode())
     state.update(repr(read_template(config.chat_template, config.template_arg, config.template_date)).encode())
-    state.update(json.dumps({name: _version(name) for name in LIBRARIES}).encode())
+    state.update(json.dumps(dict.fromkeys(LIBRARIES, "") | encoding_versions()).encode())
     for path in checkpoint.side_files().copied:
         with checkpoint.open_side_file(path) as file:
             state.update(f"{path.as_posix()} {digest_of_file(file)} ".encode())
@@ -171,11 +172,13 @@ def _content(value: Any) -> Any:
     return repr(value)
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+def encoding_versions() -> dict[str, str]:
+    """Versions of :data:`LIBRARIES`, as far as they are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.content import content_digest
 from hpa_merge.checkpoint.kinds import PROCESSOR, TEMPLATES, TOKENIZER
 from hpa_merge.config import HPAConfig
+from hpa_merge.engine.beginnings import encoding_versions
 from hpa_merge.engine.inputs import MergeInputs
 from hpa_merge.engine.machine import versions
 from hpa_merge.engine.request import MergeRequest
@@ -29,9 +29,6 @@ from hpa_merge.ranks import Group
 from hpa_merge.records import Media, Sample
 
 __all__ = ["check_same", "of_first", "what_runs"]
-
-ENCODING = ("tokenizers", "sentencepiece", "jinja2", "numpy", "pillow", "torchvision", "av")
-"""Packages that tokenizers, templates and processors use."""
 
 LARGEST = 2**28
 """Bytes that a file of a tokenizer may have to be compared."""
@@ -55,7 +52,7 @@ def what_runs(
         for out, config in zip(outs, request.outs.values(), strict=True)
         for name, value in _options(config).items()
     }
-    used = {f"version of {name}": version for name, version in (versions() | encoding_versions()).items()}
+    used = {f"version of {name}": version for name, version in (encoding_versions() | versions()).items()}
     return {
         **contents,
         **outs,
@@ -66,15 +63,6 @@ def what_runs(
         "resume": request.resume,
         "stats": str(request.stats),
     }
-
-
-def encoding_versions() -> dict[str, str]:
-    """Versions of what makes model inputs of samples, as far as it is installed: each rank encodes its own."""
-    found = {}
-    for name in ENCODING:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def of_first(group: Group, key: StatisticsKey) -> StatisticsKey:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from hpa_merge import merge
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.checkpoint.version import version_of
-from hpa_merge.engine import same_run
+from hpa_merge.engine import beginnings, same_run
 from hpa_merge.engine.same_run import check_same
 from hpa_merge.errors import ConfigError
 from hpa_merge.ranks import Group
@@ -42,8 +42,8 @@ def test_one_rank_agrees_with_itself() -> None:
 
 
 def test_what_encodes_counts_as_far_as_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(same_run, "ENCODING", ("tokenizers", "no-such-package"))
-    assert same_run.encoding_versions() == {"tokenizers": tokenizers.__version__}
+    monkeypatch.setattr(beginnings, "LIBRARIES", ("tokenizers", "no-such-package"))
+    assert beginnings.encoding_versions() == {"tokenizers": tokenizers.__version__}
 
 
 def later(folder: Path) -> Path:
@@ -115,7 +115,7 @@ def test_machines_with_files_of_their_own(
         assert on_ranks(2, lambda rank, out=out: call(rank, out), tmp_path) == [None, None]  # type: ignore[misc]
     call(0, tmp_path / "c")
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
-    others = same_run.encoding_versions() | {"pillow": "1.0"}
+    others = beginnings.encoding_versions() | {"pillow": "1.0"}
     harms = {
         "tokenizer and configuration of OLD": lambda: change_tokenizer(copied["old"]),
         "content of NEW": lambda: change_weights(copied["new"]),
