@@ -2,8 +2,9 @@
 
     python benchmarks/peers.py [--peers DIR]        # installs them; compare.py does it too
 
-The constraints are the project's own, so that all use the same torch and transformers. None of this is imported by the
-process that measures: a child's peak memory is counted from the memory of the process that started it.
+The constraints are the project's own, so that all use the same torch, and the same transformers where the peer admits
+it. None of this is imported by the process that measures: a child's peak memory is counted from the memory of the
+process that started it.
 """
 
 import argparse
@@ -14,6 +15,9 @@ import tempfile
 from pathlib import Path
 
 PACKAGES = {"mergekit": "mergekit==0.1.5", "llm-compressor": "llmcompressor==0.14.0.1"}
+
+UNCONSTRAINED = {"llm-compressor": ("compressed-tensors", "huggingface-hub", "transformers")}
+"""What a peer requires in older releases than the project's."""
 
 FOLDER = Path(tempfile.gettempdir()) / "hpa-merge-peers"
 
@@ -57,12 +61,17 @@ def ensure(name: str, folder: Path) -> Path:
     """The virtual environment of a peer, made if it is not there or holds another version."""
     home = folder / name
     stamp = home / "installed.txt"
-    wanted = f"{PACKAGES[name]}\n{CONSTRAINTS.read_text(encoding='ascii')}"
+    free = tuple(f"{package}==" for package in UNCONSTRAINED.get(name, ()))
+    lines = CONSTRAINTS.read_text(encoding="ascii").splitlines(keepends=True)
+    constraints = "".join(line for line in lines if not line.startswith(free))
+    wanted = f"{PACKAGES[name]}\n{constraints}"
     if not (stamp.is_file() and stamp.read_text(encoding="ascii") == wanted):
         print(f"installing {PACKAGES[name]}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        own = home / "constraints.txt"
+        own.write_text(constraints, encoding="ascii")
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", PACKAGES[name]]
-        subprocess.run(pip, check=True, env=os.environ | {"PIP_CONSTRAINT": str(CONSTRAINTS)})
+        subprocess.run(pip, check=True, env=os.environ | {"PIP_CONSTRAINT": str(own)})
         stamp.write_text(wanted, encoding="ascii")
     return home
 

@@ -1,13 +1,13 @@
-"""``python -m hpa_merge`` is ``hpa-merge``, also for the processes of ``--nproc``."""
+"""``hpa-merge`` and ``python -m hpa_merge``, also for the processes of ``--nproc``."""
 
-import os
 import signal
 
-from hpa_merge.launch.environment import started_here
-
-if started_here(os.environ):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process that has started this one tells of Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the caller ignores it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then main() tells of it
 
 from hpa_merge.cli import main
 
-main()
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    main()

@@ -45,6 +45,19 @@ def call(make_call: Callable[..., Call]) -> Call:
     return make_call("llama")
 
 
+def test_while_it_is_being_imported() -> None:
+    """Nothing has begun: no traceback, and no sentence either."""
+    words = [sys.executable, "-X", "importtime", "-m", "hpa_merge", "--help"]
+    with subprocess.Popen(words, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stderr is not None
+        said = iter(process.stderr.readline, "")
+        assert any(line.split()[-1] == "hpa_merge.printable" for line in said)
+        process.send_signal(signal.SIGINT)
+        left = process.communicate(timeout=120)
+    assert (process.returncode, left[0]) == (-signal.SIGINT, "")
+    assert "Traceback" not in left[1]
+
+
 def test_a_terminal_that_is_closed(call: Call) -> None:
     with started(call) as process:
         process.send_signal(signal.SIGHUP)
