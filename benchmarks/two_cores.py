@@ -1,10 +1,10 @@
 """Two processes of one thread against one of one and one of two, on two cores: how many times as fast is the merge?
 
-    python benchmarks/two_cores.py [--hidden 1024] [--layers 4] [--samples 64] [--tokens 256] [--rounds 5] [--folder DIR]
+    python benchmarks/two_cores.py [--hidden 1024] [--layers 4] [--samples 64] [--tokens 256] [--rounds 5]
 
 A pair of random bfloat16 Llamas (memory.py) is merged on the CPU in turns, each round beginning with another way. The
-time is that of merge(), without imports, of the slowest process. Every way has to make the same bytes; exits with status
-1 if one does not.
+time is that of merge(), without imports, of the slowest process. Every way has to make the same bytes; exits with
+status 1 if one does not.
 """
 
 import argparse

@@ -111,10 +111,15 @@ def make_call(tiny: Callable[..., TinyCase], tmp_path: Path) -> Callable[..., Ca
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The files of ``hpa-merge demo``: made once a session, so never written to."""
-    from hpa_merge.demo import make_demo
+    """The files of ``hpa-merge demo``: made once for all processes of pytest-xdist, so never written to."""
+    from filelock import FileLock
 
-    return make_demo(tmp_path_factory.mktemp("demo"))
+    from hpa_merge.demo import DemoFiles, make_demo
+
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    with FileLock(place / "demo.lock"):
+        return DemoFiles(place / "demo") if (place / "demo").exists() else make_demo(place / "demo")
 
 
 @pytest.fixture

@@ -9,17 +9,21 @@ happens in their space:
 
     w ΔW H_s A⁻¹ = ρ ΔW + Qᵀ (Z Zᵀ + (1 + d) I)⁻¹ Z        ρ = d/(1 + d),  Q = [0; √u_s x_s ΔWᵀ] − ρ Z ΔWᵀ
 
-Otherwise ``A`` is built and factored, and the side that was kept as tokens multiplies ``ΔW``, because that is cheaper.
+Otherwise ``A`` is built and factored. Where one side was kept as tokens, these multiply ``ΔW``, because that is cheap,
+and the product is solved for. So it is for weights with fewer rows than columns. For the others ``N = w H_s A⁻¹`` is
+made once, and serves all that read the input: ``Ŵ = W_new − ΔW N``, a product instead of a product and two triangular
+solves.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import final
 
 import torch
 from torch import Tensor
 
 from hpa_merge.core.gathered import Hessian
-from hpa_merge.core.triangular import add_gram, cholesky_
+from hpa_merge.core.triangular import add_gram, cholesky_, mirror_
 
 __all__ = ["Compromise", "SingularCompromise"]
 
@@ -31,6 +35,9 @@ DUAL_SHARE = 0.8
 
 Solve = Callable[[Tensor, Tensor], Tensor]
 """Rows of ``W_old`` and ``W_new``, ``[r, c]`` each, to the same rows of ``Ŵ``, in float32 or float64."""
+
+Routes = tuple[Solve, Solve]
+"""For weights with fewer rows than columns, and for the others."""
 
 
 class SingularCompromise(ArithmeticError):
@@ -47,7 +54,7 @@ class Compromise:
 
     def __init__(self, safety: Hessian, task: Hessian) -> None:
         self.safety, self.task = safety, task
-        self._solves: dict[float, Solve] = {}
+        self._routes: dict[float, Routes] = {}
 
     def between(self, old: Tensor, new: Tensor, weight: float) -> Tensor:
         """``Ŵ``, ``[r, c]``, contiguous, in ``new``'s dtype and on its device.
@@ -68,23 +75,24 @@ class Compromise:
         result = new.contiguous().clone()
         if weight == 0.0:
             return result
-        if weight not in self._solves:
-            self._solves[weight] = self._solver(weight)
-        solve = self._solves[weight]
+        if weight not in self._routes:
+            self._routes[weight] = self._routes_for(weight)
+        rows, columns = old.shape
+        solve = self._routes[weight][rows >= columns]
         for begin in range(0, len(old), ROWS):
             block = slice(begin, begin + ROWS)
             result[block] = solve(old[block], new[block]).to(result.dtype)
         return result
 
-    def _solver(self, weight: float) -> Solve:
-        """The cheapest exact route for ``w``."""
+    def _routes_for(self, weight: float) -> Routes:
+        """The cheapest exact routes for ``w``."""
         unit = self.task.scale * self.task.damp  # A/unit = u_t G_t + u_s G_s + (1 + d) I
         u_t, u_s = self.task.scale / unit, weight * self.safety.scale / unit
         given = (self.safety, self.task, u_s, u_t, u_s * self.safety.damp)
         return _stacked(*given) or _factored(*given)
 
 
-def _stacked(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) -> Solve | None:
+def _stacked(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) -> Routes | None:
     """In the space of the tokens, in float64; None where there are many, or they were not kept.
 
     Raises:
@@ -108,10 +116,10 @@ def _stacked(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) -
         in_tokens = torch.cholesky_solve(q, k.T, upper=True)
         return new.double() - rho * delta - in_tokens.T @ z
 
-    return solve
+    return solve, solve
 
 
-def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) -> Solve:
+def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) -> Routes:
     """With ``A``, in float32, or in float64 where that does not factor.
 
     Raises:
@@ -128,16 +136,34 @@ def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) 
             continue
         break
 
+    def solved(rows: Tensor) -> Tensor:
+        """``rows · A⁻¹``."""
+        return torch.cholesky_solve(rows.T, a.T, upper=True).T
+
     def solve(old: Tensor, new: Tensor) -> Tensor:
         w_old, w_new = old.to(a.dtype), new.to(a.dtype)
         delta = w_new - w_old
         if safety.tokens is None and task.tokens is not None:
-            product = task.multiply(delta, u_t).add_(delta)
-            return w_old + torch.cholesky_solve(product.T, a.T, upper=True).T
-        product = safety.multiply(delta, u_s).add_(delta, alpha=d)
-        return w_new - torch.cholesky_solve(product.T, a.T, upper=True).T
+            return w_old + solved(task.multiply(delta, u_t).add_(delta))
+        return w_new - solved(safety.multiply(delta, u_s).add_(delta, alpha=d))
 
-    return solve
+    @cache
+    def undone() -> Tensor:
+        """``N``."""
+        n = torch.zeros_like(a)  # w H_s, then N in its place
+        safety.add_to(n, u_s)
+        mirror_(n)
+        n.diagonal().add_(d)
+        for rows in n.split(ROWS):
+            rows.copy_(solved(rows))
+        return n
+
+    def multiply(old: Tensor, new: Tensor) -> Tensor:
+        w_new = new.to(a.dtype)
+        return torch.addmm(w_new, w_new - old.to(a.dtype), undone(), alpha=-1.0)
+
+    dense = safety.tokens is None and task.tokens is None
+    return solve, multiply if dense and a.dtype == torch.float32 else solve
 
 
 def _factor_(matrix: Tensor) -> None:

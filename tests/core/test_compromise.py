@@ -63,12 +63,16 @@ ROUTES = {
     "many": (90, 120),
 }
 
+ROWS = [12, 40, 70]
+"""Fewer than columns, as many, more."""
+
 
 @pytest.mark.parametrize("w", [0.1, 1.0, 3.0, 100.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("tokens", ROUTES.values(), ids=ROUTES)
-def test_the_textbook(tokens: tuple[int, int], dtype: torch.dtype, w: float) -> None:
-    old, new = weights(12, 40, dtype, seed=1)
+def test_the_textbook(tokens: tuple[int, int], rows: int, dtype: torch.dtype, w: float) -> None:
+    old, new = weights(rows, 40, dtype, seed=1)
     x_s, x_t = activations(tokens[0], 40, dtype, seed=4), activations(tokens[1], 40, dtype, seed=8)
     expected, condition = textbook(old, new, x_s, x_t, w)
     found = made(old, new, x_s, x_t, w)
@@ -81,10 +85,10 @@ def test_the_textbook(tokens: tuple[int, int], dtype: torch.dtype, w: float) -> 
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(sorted(ROUTES)), st.floats(1e-3, 1e3))
-def test_it_is_the_minimum(seed: int, route: str, w: float) -> None:
+@given(st.integers(0, 10**6), st.sampled_from(sorted(ROUTES)), st.sampled_from([3, 41]), st.floats(1e-3, 1e3))
+def test_it_is_the_minimum(seed: int, route: str, rows: int, w: float) -> None:
     """No step in any direction lowers the sum of the two losses: its gradient is zero, as far as rounding goes."""
-    (old, new), (n_s, n_t) = weights(3, 40, torch.float64, seed), ROUTES[route]
+    (old, new), (n_s, n_t) = weights(rows, 40, torch.float64, seed), ROUTES[route]
     x_s, x_t = activations(n_s, 40, torch.float32, seed + 2), activations(n_t, 40, torch.float32, seed + 5)
     h_s, h_t = hessian(x_s), hessian(x_t)
     between = made(old, new, x_s, x_t, w).numpy()
@@ -102,9 +106,10 @@ def test_no_weight_of_safety_is_new(tokens: tuple[int, int], dtype: torch.dtype)
     assert found.data_ptr() != new.data_ptr()
 
 
+@pytest.mark.parametrize("rows", [6, 40])
 @pytest.mark.parametrize("tokens", ROUTES.values(), ids=ROUTES)
-def test_all_weight_of_safety_is_old_and_first_where_safety_looks(tokens: tuple[int, int]) -> None:
-    old, new = weights(6, 40, torch.float64, seed=3)
+def test_all_weight_of_safety_is_old_and_first_where_safety_looks(tokens: tuple[int, int], rows: int) -> None:
+    old, new = weights(rows, 40, torch.float64, seed=3)
     x_s, x_t = activations(tokens[0], 40, torch.float32, seed=1), activations(tokens[1], 40, torch.float32, seed=2)
     values, directions = np.linalg.eigh(hessian(x_s))
     in_sums = 40 * unit_roundoff(torch.float32) * values.max() / values.min()
@@ -117,18 +122,31 @@ def test_all_weight_of_safety_is_old_and_first_where_safety_looks(tokens: tuple[
     assert least < most
 
 
+@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("tokens", ROUTES.values(), ids=ROUTES)
-def test_a_lora_stays_one(tokens: tuple[int, int]) -> None:
-    old, (b, a) = normal(12, 40, seed=1).double(), (normal(12, 2, seed=2).double(), normal(2, 40, seed=3).double())
+def test_a_lora_stays_one(tokens: tuple[int, int], rows: int) -> None:
+    old, (b, a) = normal(rows, 40, seed=1).double(), (normal(rows, 2, seed=2).double(), normal(2, 40, seed=3).double())
     x_s, x_t = activations(tokens[0], 40, torch.float32, 4), activations(tokens[1], 40, torch.float32, 5)
     singular = torch.linalg.svdvals(made(old, old + b @ a, x_s, x_t, 1.0) - old)
     assert float(singular[2]) <= 1e-4 * float(singular[0])
 
 
-@pytest.mark.parametrize("scale", [2.0**-60, 1.0, 2.0**60])
 @pytest.mark.parametrize("tokens", ROUTES.values(), ids=ROUTES)
-def test_the_scale_of_the_activations_cancels(tokens: tuple[int, int], scale: float) -> None:
-    old, new = weights(5, 40, torch.float32, seed=3)
+def test_weights_that_share_an_input_do_not_depend_on_each_other(tokens: tuple[int, int]) -> None:
+    """As ``q_proj`` and ``k_proj`` of grouped queries do, at two strengths, in either order."""
+    sides = [gathered(activations(n, 40, torch.float32, n)).hessian(DAMPING) for n in tokens]
+    calls = [(*weights(rows, 40, torch.float32, rows), w) for rows in (40, 12, 70) for w in (0.3, 3.0)]
+    shared, backwards = Compromise(*sides), Compromise(*sides)
+    alone = [Compromise(*sides).between(*call) for call in calls]
+    assert all(torch.equal(shared.between(*call), each) for call, each in zip(calls, alone, strict=True))
+    assert all(torch.equal(backwards.between(*call), each) for call, each in [*zip(calls, alone, strict=True)][::-1])
+
+
+@pytest.mark.parametrize("scale", [2.0**-60, 1.0, 2.0**60])
+@pytest.mark.parametrize("rows", [5, 45])
+@pytest.mark.parametrize("tokens", ROUTES.values(), ids=ROUTES)
+def test_the_scale_of_the_activations_cancels(tokens: tuple[int, int], rows: int, scale: float) -> None:
+    old, new = weights(rows, 40, torch.float32, seed=3)
     x_s, x_t = activations(tokens[0], 40, torch.float32, 1), activations(tokens[1], 40, torch.float32, 2)
     torch.testing.assert_close(made(old, new, x_s * scale, x_t * scale, 1.0), made(old, new, x_s, x_t, 1.0))
 
