@@ -1,6 +1,6 @@
 """Two processes of one thread against one of one and one of two, on two cores: how many times as fast is the merge?
 
-    python benchmarks/two_cores.py [--hidden 1024] [--layers 4] [--samples 64] [--tokens 256] [--rounds 5]
+    python benchmarks/two_cores.py [--hidden 1024] [--layers 4] [--samples 128] [--tokens 256] [--rounds 5]
 
 A pair of random bfloat16 Llamas (memory.py) is merged on the CPU in turns, each round beginning with another way. The
 time is that of merge(), without imports, of the slowest process. Every way has to make the same bytes; exits with
@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=64, help="of each set")
+    parser.add_argument("--samples", type=int, default=128, help="of each set")
     parser.add_argument("--tokens", type=int, default=256, help="of each sample")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the checkpoints are made (default: a temporary folder)")

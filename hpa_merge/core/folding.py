@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["folded", "unfolded"]
+__all__ = ["add_folded", "folded", "unfolded"]
 
 ROWS = 512
 """Rows that are copied at once."""
@@ -38,6 +38,15 @@ def unfolded(numbers: Tensor, columns: int) -> Tensor:
     for first, end in _blocks(square[:half, :half], rectangle[:half, half + 1 :]):
         first.copy_(end.flip(0, 1))
     return square
+
+
+def add_folded(square: Tensor, numbers: Tensor, factor: float) -> None:
+    """``square += factor · unfolded(numbers)`` in the lower triangle, without its memory; the rest may change too."""
+    columns, half = len(square), len(square) // 2
+    rectangle = numbers.view(columns - half, 2 * half + 1)
+    square[half:].add_(rectangle[:, :columns], alpha=factor)
+    for first, end in _blocks(square[:half, :half], rectangle[:half, half + 1 :]):
+        first.add_(end.flip(0, 1), alpha=factor)
 
 
 def _blocks(top: Tensor, ends: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

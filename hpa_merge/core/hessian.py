@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hpa_merge.core.diagonal import SingularCurvature, factor_primal, inverse_diagonal_dual, inverse_diagonal_primal
-from hpa_merge.core.folding import folded, unfolded
+from hpa_merge.core.folding import add_folded, folded, unfolded
 from hpa_merge.core.gathered import Hessian, Packed, chunks, triangle_bytes
 from hpa_merge.core.inverse import InverseHessian, dual_factor
 from hpa_merge.core.magnitudes import exponent_of, largest, peak_of, scaled
@@ -31,6 +31,12 @@ inverse.
 
 CHUNK = 2048
 """Tokens that are multiplied at once: enough to keep the multiplier busy."""
+
+LEAF = 512
+"""Tokens of a leaf that are worth a product of their own."""
+
+LEAF_SHARE = 1 / 8
+"""Tokens of a leaf per column that are worth it: fewer would take less than an eighth of its bytes."""
 
 
 @final
@@ -106,6 +112,17 @@ class Curvature:
         if self.offload:
             self._ends.append(len(self._rows))
         leaf.tokens, leaf._rows, leaf._exponent, leaf._gram_peak = 0, [], 0, 0.0
+        self._fold_if_many()
+
+    def take_packed(self, leaf: Packed) -> None:
+        """As :meth:`take` of the leaf, or the sum, that was packed: the same bits, in less memory."""
+        if leaf.triangle is None or self._gram is None or self.offload:
+            self.take(Curvature.unpacked(leaf))
+            return
+        self.tokens += leaf.tokens
+        gram = self._gram_for(leaf.peak, leaf.triangle.device)
+        add_folded(gram, leaf.triangle, 4.0 ** (leaf.exponent - self._exponent))
+        self._rows += leaf.rows
         self._fold_if_many()
 
     def packed(self) -> Packed:
@@ -308,11 +325,17 @@ def _divided(x: Tensor, exponent: int) -> Tensor:
     return x.float().mul_(2.0**-exponent) if exponent else x
 
 
-def leaf_of(columns: int, x: Tensor, *, offload: bool = False) -> Curvature:
-    """A curvature for the samples of one leaf, which read tokens like ``x``.
+def kept_by_leaf(columns: int, itemsize: int) -> float:
+    """The most tokens that a leaf gives as they are; of more it gives the Gram matrix.
 
-    It holds the tokens unless their Gram matrix takes fewer bytes and the primal route is the cheaper one even for them
-    alone: that depends on the leaf and on nothing else.
+    These the ranks multiply at the same time, but tokens only one after the other, when the sum of those before has
+    come. So a leaf multiplies as soon as that pays, and in any case where its Gram matrix takes fewer bytes and the
+    primal route is the cheaper one for it alone. It depends on the leaf and on nothing else.
     """
-    smaller = triangle_bytes(columns) // (columns * x.itemsize)
-    return Curvature(columns, offload=offload, keep=max(DUAL_SHARE * columns, smaller))
+    smaller = triangle_bytes(columns) // (columns * itemsize)
+    return min(max(DUAL_SHARE * columns, smaller), max(LEAF_SHARE * columns, LEAF))
+
+
+def leaf_of(columns: int, x: Tensor, *, offload: bool = False) -> Curvature:
+    """A curvature for the samples of one leaf, which read tokens like ``x``; see :func:`kept_by_leaf`."""
+    return Curvature(columns, offload=offload, keep=kept_by_leaf(columns, x.itemsize))

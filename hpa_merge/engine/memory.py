@@ -19,7 +19,7 @@ import torch
 from hpa_merge.checkpoint import Checkpoint
 from hpa_merge.core.compromise import ROWS as COMBINED_ROWS
 from hpa_merge.core.gathered import KEPT, triangle_bytes
-from hpa_merge.core.hessian import CHUNK, DUAL_SHARE
+from hpa_merge.core.hessian import CHUNK, DUAL_SHARE, kept_by_leaf
 from hpa_merge.core.leaves import LEAVES
 from hpa_merge.engine.hessian_files import needed_for
 from hpa_merge.engine.machine import free_bytes, is_out_of_memory, peak_host_bytes
@@ -204,14 +204,12 @@ def _work(
             if not keeping:
                 weights *= 2  # those that the owners have not merged yet, with their curvatures
                 gathered = [sum(gathered), max(gathered, default=0)]
-            sums = [
-                int(min(routed * n * c * itemsize, triangle_bytes(c) + CHUNK * c * itemsize)) for routed, c, n in inputs
-            ]
+            sums = [_sum(routed * n, c, itemsize) for routed, c, n in inputs]
             arriving = max(min(SENT, sum(sums)), max(sums, default=0))
             own = [
                 _gathered(count, c, itemsize, routed, leaf)
                 if each.run.leads
-                else _leaves(int(count * routed), c, itemsize)
+                else _leaves(int(count * routed), c, itemsize, -(-LEAVES // ranks))
                 for routed, c, _ in inputs[:: len(tokens)]
                 for each, count in zip(sets, running, strict=True)
             ]
@@ -246,17 +244,28 @@ def _held(
 
 def _leaf(tokens: float, columns: int, itemsize: int) -> float:
     """Bytes of what one leaf has gathered, of so many tokens, before it is added: tokens, or a Gram matrix too."""
-    keep = max(DUAL_SHARE * columns, triangle_bytes(columns) / (columns * itemsize))
+    keep = kept_by_leaf(columns, itemsize)
     if tokens <= keep:
         return tokens * columns * itemsize
+    if tokens <= CHUNK:  # which are multiplied when they are added
+        return tokens * columns * (itemsize + 4)
     return 4 * columns * columns + columns * (max(keep, CHUNK) * itemsize + 4 * CHUNK)
 
 
-def _leaves(tokens: int, columns: int, itemsize: int) -> int:
-    """Bytes of the leaves that one rank has gathered, and of the one at hand."""
-    most = max(tokens // LEAVES, DUAL_SHARE * columns) * columns * itemsize
-    each = min(most, triangle_bytes(columns)) if tokens > DUAL_SHARE * columns else 0
-    return int(min(tokens * columns * itemsize, LEAVES * each or math.inf) + _leaf(tokens, columns, itemsize))
+def _leaves(tokens: int, columns: int, itemsize: int, most: int) -> int:
+    """Bytes of the leaves that one rank has gathered, at most so many, and of the one at hand."""
+    keep = kept_by_leaf(columns, itemsize)
+    multiplied = min(most, int(tokens / keep))
+    kept = max(0.0, tokens - multiplied * keep) * columns * itemsize
+    return int(multiplied * triangle_bytes(columns) + kept + _leaf(tokens, columns, itemsize))
+
+
+def _sum(tokens: float, columns: int, itemsize: int) -> int:
+    """Bytes of the sum of so many tokens of all leaves, as it travels."""
+    whole = triangle_bytes(columns) + CHUNK * columns * itemsize
+    if tokens > kept_by_leaf(columns, itemsize):  # one leaf may have all of them
+        return whole
+    return int(min(tokens * columns * itemsize, whole))
 
 
 def _gathered(tokens: int, columns: int, itemsize: int, routed: float, leaf: float) -> int:

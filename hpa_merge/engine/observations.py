@@ -99,7 +99,7 @@ class Observations:
                 for place in hop.places:
                     leaf = own[hop.readers][place].to(device)
                     total = total or Curvature(leaf.columns)
-                    total.take(Curvature.unpacked(leaf))
+                    total.take_packed(leaf)
                     hooks.release(hop.readers, place)
                 assert total is not None
                 if hop.receivers == (rank,):
@@ -156,7 +156,9 @@ class Observations:
         """The most bytes of the sum of an input: its tokens, or a triangle with tokens that are not in it yet."""
         leaves = [leaf for _, leaf in self.leaves[readers].values()]
         row = 4 * leaves[0].columns  # of at most float32
-        return min(row * sum(leaf.tokens for leaf in leaves), row * CHUNK + triangle_bytes(leaves[0].columns))
+        tokens, triangle = row * sum(leaf.tokens for leaf in leaves), triangle_bytes(leaves[0].columns)
+        multiplied = any(leaf.tokens > sum(leaf.lengths) for leaf in leaves)
+        return triangle + row * CHUNK if multiplied else min(tokens, triangle + row * CHUNK)
 
     def _parts(self, linear: LinearTensor, min_expert_tokens: int) -> tuple[tuple[Readers, ...], ...]:
         """The curvatures that are added for a linear, each as the tensors that it is added from."""

@@ -28,7 +28,9 @@ def samples(lengths: list[int], dtype: torch.dtype) -> list[Tensor]:
 
 
 def gathered(tokens: list[Tensor], places: list[int], **options: bool) -> GatheredLeaves:
-    leaves = GatheredLeaves(COLUMNS, offload=options.get("offload", False), apart=options.get("apart", False))
+    leaves = GatheredLeaves(
+        tokens[0].shape[1], offload=options.get("offload", False), apart=options.get("apart", False)
+    )
     for turn in (1, 2):  # the samples come to the unit twice
         for place in places:
             leaves.add((turn, leaf_at(place, len(tokens))), tokens[place])
@@ -122,3 +124,40 @@ def test_a_triangle_is_folded_and_unfolded(rows: int, monkeypatch: pytest.Monkey
         numbers = folding.folded(square)
         assert torch.equal(numbers.sort().values, lower)
         assert torch.equal(folding.unfolded(numbers, columns).tril(), square.tril())
+        total = torch.full_like(square, 0.5)
+        folding.add_folded(total, numbers, 4.0)
+        assert torch.equal(total.tril(), (0.5 + 4.0 * square).tril())
+
+
+@pytest.mark.parametrize(
+    ("columns", "dtype", "kept"),
+    [
+        (600, torch.bfloat16, 512),
+        (600, torch.float32, 480),
+        (5000, torch.bfloat16, 625),
+        (5000, torch.float32, 625),
+    ],
+)
+def test_the_rank_of_a_leaf_multiplies_where_that_pays(columns: int, dtype: torch.dtype, kept: int) -> None:
+    """Also where the tokens take fewer bytes, so that ranks do not wait for each other's products."""
+    for count in (kept, kept + 1):
+        leaf = leaf_of(columns, torch.empty(0, columns, dtype=dtype))
+        leaf.add(torch.ones(count, columns, dtype=dtype))
+        assert (leaf.packed().triangle is None) == (count == kept)
+
+
+@pytest.mark.parametrize("lengths", [[520] * 20, [600, 30, 10], [530, 520, 20, 900, 2400, 600]])
+def test_leaves_that_multiply_early_give_the_same_with_any_number_of_ranks(lengths: list[int]) -> None:
+    tokens = [normal(length, 640, seed).to(torch.bfloat16) for seed, length in enumerate(lengths)]
+    tokens[1] *= 2.0**60
+    places = list(range(len(tokens)))
+    alone = gathered(tokens, places).total().hessian(0.01)
+    assert alone.gram is not None
+    for ranks in (2, 3, 16):
+        found = {}
+        for rank in range(ranks):
+            own = [place for place in places if rank_at(leaf_at(place, len(tokens)), ranks) == rank]
+            found |= gathered(tokens, own, apart=True).leaves()
+        gram = added(found, travelling=True).hessian(0.01).gram
+        assert gram is not None
+        assert torch.equal(gram.tril(), alone.gram.tril())

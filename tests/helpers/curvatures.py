@@ -34,7 +34,7 @@ def added(leaves: Mapping[Place, Packed], *, travelling: bool = False) -> Curvat
     """What an owner has of the leaves of all ranks; ``travelling``: the sum is sent after each of them."""
     total = Curvature(next(iter(leaves.values())).columns)
     for place in sorted(leaves):
-        total.take(Curvature.unpacked(leaves[place]))
+        total.take_packed(leaves[place])
         if travelling:
             packed = total.packed()
             assert total.tokens == 0
