@@ -209,9 +209,9 @@ def _work(
             own = [
                 _gathered(count, c, itemsize, routed, leaf)
                 if each.run.leads
-                else _leaves(int(count * routed), c, itemsize, -(-LEAVES // ranks))
+                else _leaves(int(count * routed), c, itemsize, -(-LEAVES // ranks), each.run.leaf_share * n)
                 for routed, c, _ in inputs[:: len(tokens)]
-                for each, count in zip(sets, running, strict=True)
+                for each, count, n in zip(sets, running, tokens, strict=True)
             ]
             gathered = [*gathered, (2 if plan.device.type == "cuda" else 1) * arriving, *own]
         chosen = by_element * max(map(math.prod, shapes), default=0)
@@ -252,10 +252,14 @@ def _leaf(tokens: float, columns: int, itemsize: int) -> float:
     return 4 * columns * columns + columns * (max(keep, CHUNK) * itemsize + 4 * CHUNK)
 
 
-def _leaves(tokens: int, columns: int, itemsize: int, most: int) -> int:
-    """Bytes of the leaves that one rank has gathered, at most so many, and of the one at hand."""
+def _leaves(tokens: int, columns: int, itemsize: int, most: int, largest: float) -> int:
+    """Bytes of the leaves that one rank has gathered, at most so many, and of the one at hand.
+
+    Args:
+        largest: the tokens of the largest leaf, all of which may go to one expert.
+    """
     keep = kept_by_leaf(columns, itemsize)
-    multiplied = min(most, int(tokens / keep))
+    multiplied = min(most, int(tokens / keep)) if largest > keep else 0
     kept = max(0.0, tokens - multiplied * keep) * columns * itemsize
     return int(multiplied * triangle_bytes(columns) + kept + _leaf(tokens, columns, itemsize))
 
