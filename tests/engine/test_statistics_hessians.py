@@ -77,13 +77,13 @@ def test_a_file_changes_no_byte(name: str, tiny: Tiny, tmp_path: Path, monkeypat
     stats = tmp_path / "stats"
     case = short(tiny(name), tmp_path) if name == "llama" else make(mixtral, tmp_path / "case")
     factored: list[tuple[compromise.Compromise, float]] = []
-    real = compromise.Compromise._solver
+    real = compromise.Compromise._routes_for
 
     def counted(self: compromise.Compromise, weight: float) -> Any:
         factored.append((self, weight))
         return real(self, weight)
 
-    monkeypatch.setattr(compromise.Compromise, "_solver", counted)
+    monkeypatch.setattr(compromise.Compromise, "_routes_for", counted)
     run(case, tmp_path / "without", RULES)
     said = planned(case, stats, stats_hessians=True)[-1]
     factored.clear()

@@ -128,12 +128,13 @@ def test_what_is_told_before_the_processes_meet(
         assert capsys.readouterr().err.count("HPA_MERGE_TIMEOUT is 'soon'") == bool(told)
     monkeypatch.setattr("hpa_merge.cli.main", lambda: None)
     before = signal.getsignal(signal.SIGINT)
-    for count, handler in (("", before), ("2", signal.SIG_DFL)):
-        if count:
-            monkeypatch.setenv("HPA_MERGE_NPROC", count)
-        runpy.run_module("hpa_merge")
-        assert signal.getsignal(signal.SIGINT) == handler
-    signal.signal(signal.SIGINT, before)
+    try:
+        for handler, then in ((signal.default_int_handler, signal.SIG_DFL), (signal.SIG_IGN, signal.SIG_IGN)):
+            signal.signal(signal.SIGINT, handler)
+            runpy.run_module("hpa_merge")
+            assert signal.getsignal(signal.SIGINT) == then
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.gate
