@@ -48,11 +48,18 @@ class Curvature:
     ``offload`` it holds all tokens on the host until it is asked, for devices with little memory.
     """
 
-    def __init__(self, columns: int, *, offload: bool = False, keep: float | None = None) -> None:
-        """``keep``: for a leaf, the most tokens that it gives as they are; see :func:`leaf_of`."""
+    def __init__(
+        self, columns: int, *, offload: bool = False, keep: float | None = None, of_set: float = math.inf
+    ) -> None:
+        """Begin without tokens.
+
+        Args:
+            keep: for a leaf, the most tokens that it gives as they are: :func:`kept_by_leaf`.
+            of_set: for a sum of leaves, the tokens of the whole set.
+        """
         self.columns = columns
         self.offload = offload
-        self._keep = keep
+        self._keep, self._of_set = keep, of_set
         self._device = torch.device("cpu")  # of the tokens
         self.tokens = 0
         self._rows: list[Tensor] = []  # [n, c] each: the tokens that are not in the Gram matrix
@@ -245,7 +252,7 @@ class Curvature:
         gathered, leaf = Curvature(self.columns, keep=self._keep), None
         for place, rows in enumerate(self._rows):
             if self._ends and place < self._ends[-1]:
-                leaf = leaf or leaf_of(self.columns, rows)
+                leaf = leaf or leaf_of(self.columns, rows, of_set=self._of_set)
                 leaf.add(rows.to(self._device))
             else:
                 gathered.add(rows.to(self._device))
@@ -325,17 +332,21 @@ def _divided(x: Tensor, exponent: int) -> Tensor:
     return x.float().mul_(2.0**-exponent) if exponent else x
 
 
-def kept_by_leaf(columns: int, itemsize: int) -> float:
+def kept_by_leaf(columns: int, itemsize: int, of_set: float) -> float:
     """The most tokens that a leaf gives as they are; of more it gives the Gram matrix.
 
     These the ranks multiply at the same time, but tokens only one after the other, when the sum of those before has
-    come. So a leaf multiplies as soon as that pays, and in any case where its Gram matrix takes fewer bytes and the
-    primal route is the cheaper one for it alone. It depends on the leaf and on nothing else.
+    come. So a leaf of a set that takes the primal route multiplies as soon as that pays; and any leaf does where its
+    Gram matrix takes fewer bytes and the primal route is the cheaper one for it alone. Nothing else decides.
+
+    Args:
+        of_set: the tokens of the whole set.
     """
     smaller = triangle_bytes(columns) // (columns * itemsize)
-    return min(max(DUAL_SHARE * columns, smaller), max(LEAF_SHARE * columns, LEAF))
+    kept = max(DUAL_SHARE * columns, smaller)
+    return min(kept, max(LEAF_SHARE * columns, LEAF)) if of_set > DUAL_SHARE * columns else kept
 
 
-def leaf_of(columns: int, x: Tensor, *, offload: bool = False) -> Curvature:
+def leaf_of(columns: int, x: Tensor, *, offload: bool = False, of_set: float = math.inf) -> Curvature:
     """A curvature for the samples of one leaf, which read tokens like ``x``; see :func:`kept_by_leaf`."""
-    return Curvature(columns, offload=offload, keep=kept_by_leaf(columns, x.itemsize))
+    return Curvature(columns, offload=offload, keep=kept_by_leaf(columns, x.itemsize, of_set))

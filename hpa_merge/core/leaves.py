@@ -5,6 +5,7 @@ alone, wherever they run, and the leaves are added in order (:func:`hpa_merge.co
 its leaves to the sum of those before them, which another rank may have sent.
 """
 
+import math
 from typing import final
 
 from torch import Tensor
@@ -36,10 +37,16 @@ def rank_at(leaf: int, ranks: int, *, backwards: bool = False) -> int:
 class GatheredLeaves:
     """What the samples read at one input, leaf by leaf."""
 
-    def __init__(self, columns: int, *, offload: bool, apart: bool) -> None:
-        """``apart``: whether the leaves wait, packed, for those before them; otherwise each is added at its end."""
+    def __init__(self, columns: int, *, offload: bool, apart: bool, of_set: float = math.inf) -> None:
+        """Begin without tokens.
+
+        Args:
+            apart: whether the leaves wait, packed, for those before them; otherwise each is added at its end.
+            of_set: the tokens of the whole set, on all ranks.
+        """
         self._packed: dict[Place, Packed] = {}
-        self._total = Curvature(columns, offload=offload)
+        self._total = Curvature(columns, offload=offload, of_set=of_set)
+        self._of_set = of_set
         self._apart = apart
         self._leaf: Curvature | None = None
         self._place: Place = (0, 0)
@@ -50,7 +57,7 @@ class GatheredLeaves:
             self._end()
             self._place = place
         if self._leaf is None:
-            self._leaf = leaf_of(self._total.columns, x, offload=self._total.offload)
+            self._leaf = leaf_of(self._total.columns, x, offload=self._total.offload, of_set=self._of_set)
         self._leaf.add(x)
 
     def total(self) -> Curvature:

@@ -204,12 +204,12 @@ def _work(
             if not keeping:
                 weights *= 2  # those that the owners have not merged yet, with their curvatures
                 gathered = [sum(gathered), max(gathered, default=0)]
-            sums = [_sum(routed * n, c, itemsize) for routed, c, n in inputs]
+            sums = [_sum(routed * n, c, itemsize, n) for routed, c, n in inputs]
             arriving = max(min(SENT, sum(sums)), max(sums, default=0))
             own = [
                 _gathered(count, c, itemsize, routed, leaf)
                 if each.run.leads
-                else _leaves(int(count * routed), c, itemsize, -(-LEAVES // ranks), each.run.leaf_share * n)
+                else _leaves(int(count * routed), c, itemsize, n, -(-LEAVES // ranks), each.run.leaf_share * n)
                 for routed, c, _ in inputs[:: len(tokens)]
                 for each, count, n in zip(sets, running, tokens, strict=True)
             ]
@@ -242,9 +242,9 @@ def _held(
     return gathered, kept
 
 
-def _leaf(tokens: float, columns: int, itemsize: int) -> float:
+def _leaf(tokens: float, columns: int, itemsize: int, of_set: int) -> float:
     """Bytes of what one leaf has gathered, of so many tokens, before it is added: tokens, or a Gram matrix too."""
-    keep = kept_by_leaf(columns, itemsize)
+    keep = kept_by_leaf(columns, itemsize, of_set)
     if tokens <= keep:
         return tokens * columns * itemsize
     if tokens <= CHUNK:  # which are multiplied when they are added
@@ -252,22 +252,23 @@ def _leaf(tokens: float, columns: int, itemsize: int) -> float:
     return 4 * columns * columns + columns * (max(keep, CHUNK) * itemsize + 4 * CHUNK)
 
 
-def _leaves(tokens: int, columns: int, itemsize: int, most: int, largest: float) -> int:
+def _leaves(tokens: int, columns: int, itemsize: int, of_set: int, most: int, largest: float) -> int:
     """Bytes of the leaves that one rank has gathered, at most so many, and of the one at hand.
 
     Args:
+        of_set: the tokens of the whole set.
         largest: the tokens of the largest leaf, all of which may go to one expert.
     """
-    keep = kept_by_leaf(columns, itemsize)
+    keep = kept_by_leaf(columns, itemsize, of_set)
     multiplied = min(most, int(tokens / keep)) if largest > keep else 0
     kept = max(0.0, tokens - multiplied * keep) * columns * itemsize
-    return int(multiplied * triangle_bytes(columns) + kept + _leaf(tokens, columns, itemsize))
+    return int(multiplied * triangle_bytes(columns) + kept + _leaf(tokens, columns, itemsize, of_set))
 
 
-def _sum(tokens: float, columns: int, itemsize: int) -> int:
+def _sum(tokens: float, columns: int, itemsize: int, of_set: int) -> int:
     """Bytes of the sum of so many tokens of all leaves, as it travels."""
     whole = triangle_bytes(columns) + CHUNK * columns * itemsize
-    if tokens > kept_by_leaf(columns, itemsize):  # one leaf may have all of them
+    if tokens > kept_by_leaf(columns, itemsize, of_set):  # one leaf may have all of them
         return whole
     return int(min(tokens * columns * itemsize, whole))
 
@@ -285,7 +286,7 @@ def _gathered(tokens: int, columns: int, itemsize: int, routed: float, leaf: flo
     kept = expected * columns * itemsize
     if tokens <= least:
         return int(kept)
-    more = _leaf(leaf * expected, columns, itemsize)
+    more = _leaf(leaf * expected, columns, itemsize, tokens)
     if routed == 1.0:
         return int(4 * columns * columns + CHUNK * columns * (itemsize + 4) + more)
     waiting = min(CHUNK, max(expected - least, 0.0)) * itemsize

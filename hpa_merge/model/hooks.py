@@ -4,6 +4,7 @@ Linears that read the same tensor (q/k/v, gate/up) share one curvature. That is 
 if two linears share an input in one sample and not in the next, each still gets exactly the tokens that it read.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ class ActivationHooks:
         offload: whether new tokens wait on the host.
         apart: whether what the leaves of the samples add is kept apart, until the sum of those before them is here.
         leads: whether no other rank has leaves before these, which are added at once where they are read once.
+        of_set: the tokens of the whole set, on all ranks.
         on_read: called when a watched weight has read an input; may end the sample.
     """
 
@@ -46,6 +48,7 @@ class ActivationHooks:
         self.offload = False
         self.apart = False
         self.leads = False
+        self.of_set: float = math.inf
         self.on_read: Callable[[], None] = _ignore
         self._model = model
         self._weights: dict[str, list[WatchedWeight]] = defaultdict(list)
@@ -96,7 +99,8 @@ class ActivationHooks:
             if readers not in self._gathered:
                 added = self.leads and not self.offload and self._once.issuperset(readers)
                 columns, apart = seen.tokens.shape[1], self.apart and not added
-                self._gathered[readers] = GatheredLeaves(columns, offload=self.offload, apart=apart)
+                gathered = GatheredLeaves(columns, offload=self.offload, apart=apart, of_set=self.of_set)
+                self._gathered[readers] = gathered
             self._gathered[readers].add((self._pass, leaf), seen.tokens)
         self._lost |= self._losing
         self.drop_sample()
