@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=128, help="of each set")
+    parser.add_argument("--samples", type=int, default=128, help="in each file; a merge takes 8 for safety, and 128")
     parser.add_argument("--tokens", type=int, default=256, help="of each sample")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the checkpoints are made (default: a temporary folder)")

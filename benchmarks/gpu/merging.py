@@ -69,13 +69,12 @@ if trace and rank == 0:
             profiler.export_chrome_trace(trace)
     loop._Loop._merge_unit = tracing
 
-imported, used, host = time.monotonic(), time.process_time(), peak_host_bytes()
+imported, host = time.monotonic(), peak_host_bytes()
 report = merge(folder + "/old", folder + "/new", folder + "/out", safety_calib=folder + "/safety.jsonl",
                task_calib=folder + "/task.jsonl", config=hpa_merge.HPAConfig(device=device), page=False)
 cuda = device.startswith("cuda")
 print(json.dumps({
-    "seconds": time.monotonic() - imported, "cpu": time.process_time() - used,
-    "importing": imported - began, "parts": parts,
+    "seconds": time.monotonic() - imported, "importing": imported - began, "parts": parts,
     "host bytes": peak_host_bytes(), "host bytes after imports": host,
     "device bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
     "device bytes reserved": torch.cuda.max_memory_reserved(device) if cuda else None,

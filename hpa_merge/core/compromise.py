@@ -137,7 +137,7 @@ def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) 
         break
 
     def solved(rows: Tensor) -> Tensor:
-        """``rows · A⁻¹``."""
+        """``rows · A⁻¹``, ``[r, c]`` as ``rows``."""
         return torch.cholesky_solve(rows.T, a.T, upper=True).T
 
     def solve(old: Tensor, new: Tensor) -> Tensor:
@@ -149,8 +149,8 @@ def _factored(safety: Hessian, task: Hessian, u_s: float, u_t: float, d: float) 
 
     @cache
     def undone() -> Tensor:
-        """``N``."""
-        n = torch.zeros_like(a)  # w H_s, then N in its place
+        """``N``, ``[c, c]`` float32, made in the place of ``w H_s``."""
+        n = torch.zeros_like(a)
         safety.add_to(n, u_s)
         mirror_(n)
         n.diagonal().add_(d)

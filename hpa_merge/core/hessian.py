@@ -36,7 +36,7 @@ LEAF = 512
 """Tokens of a leaf that are worth a product of their own."""
 
 LEAF_SHARE = 1 / 8
-"""Tokens of a leaf per column that are worth it: fewer would take less than an eighth of its bytes."""
+"""Tokens of a leaf per column that are worth it: in bfloat16, an eighth of the bytes of their Gram matrix."""
 
 
 @final
@@ -49,17 +49,18 @@ class Curvature:
     """
 
     def __init__(
-        self, columns: int, *, offload: bool = False, keep: float | None = None, of_set: float = math.inf
+        self, columns: int, *, offload: bool = False, keep: float | None = None, set_tokens: float = math.inf
     ) -> None:
         """Begin without tokens.
 
         Args:
             keep: for a leaf, the most tokens that it gives as they are: :func:`kept_by_leaf`.
-            of_set: for a sum of leaves, the tokens of the whole set.
+            set_tokens: for a sum of leaves, the tokens of the whole set.
         """
         self.columns = columns
         self.offload = offload
-        self._keep, self._of_set = keep, of_set
+        self.set_tokens = set_tokens
+        self._keep = keep
         self._device = torch.device("cpu")  # of the tokens
         self.tokens = 0
         self._rows: list[Tensor] = []  # [n, c] each: the tokens that are not in the Gram matrix
@@ -252,7 +253,7 @@ class Curvature:
         gathered, leaf = Curvature(self.columns, keep=self._keep), None
         for place, rows in enumerate(self._rows):
             if self._ends and place < self._ends[-1]:
-                leaf = leaf or leaf_of(self.columns, rows, of_set=self._of_set)
+                leaf = leaf or leaf_of(self.columns, rows, set_tokens=self.set_tokens)
                 leaf.add(rows.to(self._device))
             else:
                 gathered.add(rows.to(self._device))
@@ -332,7 +333,7 @@ def _divided(x: Tensor, exponent: int) -> Tensor:
     return x.float().mul_(2.0**-exponent) if exponent else x
 
 
-def kept_by_leaf(columns: int, itemsize: int, of_set: float) -> float:
+def kept_by_leaf(columns: int, itemsize: int, set_tokens: float) -> float:
     """The most tokens that a leaf gives as they are; of more it gives the Gram matrix.
 
     These the ranks multiply at the same time, but tokens only one after the other, when the sum of those before has
@@ -340,13 +341,13 @@ def kept_by_leaf(columns: int, itemsize: int, of_set: float) -> float:
     Gram matrix takes fewer bytes and the primal route is the cheaper one for it alone. Nothing else decides.
 
     Args:
-        of_set: the tokens of the whole set.
+        set_tokens: the tokens of the whole set.
     """
     smaller = triangle_bytes(columns) // (columns * itemsize)
     kept = max(DUAL_SHARE * columns, smaller)
-    return min(kept, max(LEAF_SHARE * columns, LEAF)) if of_set > DUAL_SHARE * columns else kept
+    return min(kept, max(LEAF_SHARE * columns, LEAF)) if set_tokens > DUAL_SHARE * columns else kept
 
 
-def leaf_of(columns: int, x: Tensor, *, offload: bool = False, of_set: float = math.inf) -> Curvature:
+def leaf_of(columns: int, x: Tensor, *, offload: bool = False, set_tokens: float = math.inf) -> Curvature:
     """A curvature for the samples of one leaf, which read tokens like ``x``; see :func:`kept_by_leaf`."""
-    return Curvature(columns, offload=offload, keep=kept_by_leaf(columns, x.itemsize, of_set))
+    return Curvature(columns, offload=offload, keep=kept_by_leaf(columns, x.itemsize, set_tokens))

@@ -1,8 +1,9 @@
 """Sums that do not depend on how many processes share the samples.
 
 A set of samples is split into a fixed number of leaves by their order. What a leaf adds is computed from its samples
-alone, wherever they run, and the leaves are added in order (:func:`hpa_merge.core.hessian.Curvature.take`). A rank adds
-its leaves to the sum of those before them, which another rank may have sent.
+and from the size of the set, wherever they run, and the leaves are added in order
+(:func:`hpa_merge.core.hessian.Curvature.take`). A rank adds its leaves to the sum of those before them, which another
+rank may have sent.
 """
 
 import math
@@ -37,16 +38,15 @@ def rank_at(leaf: int, ranks: int, *, backwards: bool = False) -> int:
 class GatheredLeaves:
     """What the samples read at one input, leaf by leaf."""
 
-    def __init__(self, columns: int, *, offload: bool, apart: bool, of_set: float = math.inf) -> None:
+    def __init__(self, columns: int, *, offload: bool, apart: bool, set_tokens: float = math.inf) -> None:
         """Begin without tokens.
 
         Args:
             apart: whether the leaves wait, packed, for those before them; otherwise each is added at its end.
-            of_set: the tokens of the whole set, on all ranks.
+            set_tokens: the tokens of the whole set, on all ranks.
         """
         self._packed: dict[Place, Packed] = {}
-        self._total = Curvature(columns, offload=offload, of_set=of_set)
-        self._of_set = of_set
+        self._total = Curvature(columns, offload=offload, set_tokens=set_tokens)
         self._apart = apart
         self._leaf: Curvature | None = None
         self._place: Place = (0, 0)
@@ -57,7 +57,7 @@ class GatheredLeaves:
             self._end()
             self._place = place
         if self._leaf is None:
-            self._leaf = leaf_of(self._total.columns, x, offload=self._total.offload, of_set=self._of_set)
+            self._leaf = leaf_of(self._total.columns, x, offload=self._total.offload, set_tokens=self._total.set_tokens)
         self._leaf.add(x)
 
     def total(self) -> Curvature:

@@ -101,7 +101,7 @@ class CalibrationRun:
         self._hooks.apart = self._group.size > 1
         self.leads = self._group.rank == rank_at(0, self._group.size, backwards=samples.backwards)
         self._hooks.leads = self.leads
-        self._hooks.of_set = sum(each.tokens for each in self.used)
+        self._hooks.set_tokens = sum(each.tokens for each in self.used)
 
     @property
     def dtype(self) -> torch.dtype:

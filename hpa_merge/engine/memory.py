@@ -242,9 +242,9 @@ def _held(
     return gathered, kept
 
 
-def _leaf(tokens: float, columns: int, itemsize: int, of_set: int) -> float:
+def _leaf(tokens: float, columns: int, itemsize: int, set_tokens: int) -> float:
     """Bytes of what one leaf has gathered, of so many tokens, before it is added: tokens, or a Gram matrix too."""
-    keep = kept_by_leaf(columns, itemsize, of_set)
+    keep = kept_by_leaf(columns, itemsize, set_tokens)
     if tokens <= keep:
         return tokens * columns * itemsize
     if tokens <= CHUNK:  # which are multiplied when they are added
@@ -252,23 +252,23 @@ def _leaf(tokens: float, columns: int, itemsize: int, of_set: int) -> float:
     return 4 * columns * columns + columns * (max(keep, CHUNK) * itemsize + 4 * CHUNK)
 
 
-def _leaves(tokens: int, columns: int, itemsize: int, of_set: int, most: int, largest: float) -> int:
+def _leaves(tokens: int, columns: int, itemsize: int, set_tokens: int, most: int, largest: float) -> int:
     """Bytes of the leaves that one rank has gathered, at most so many, and of the one at hand.
 
     Args:
-        of_set: the tokens of the whole set.
+        set_tokens: the tokens of the whole set.
         largest: the tokens of the largest leaf, all of which may go to one expert.
     """
-    keep = kept_by_leaf(columns, itemsize, of_set)
+    keep = kept_by_leaf(columns, itemsize, set_tokens)
     multiplied = min(most, int(tokens / keep)) if largest > keep else 0
     kept = max(0.0, tokens - multiplied * keep) * columns * itemsize
-    return int(multiplied * triangle_bytes(columns) + kept + _leaf(tokens, columns, itemsize, of_set))
+    return int(multiplied * triangle_bytes(columns) + kept + _leaf(tokens, columns, itemsize, set_tokens))
 
 
-def _sum(tokens: float, columns: int, itemsize: int, of_set: int) -> int:
+def _sum(tokens: float, columns: int, itemsize: int, set_tokens: int) -> int:
     """Bytes of the sum of so many tokens of all leaves, as it travels."""
     whole = triangle_bytes(columns) + CHUNK * columns * itemsize
-    if tokens > kept_by_leaf(columns, itemsize, of_set):  # one leaf may have all of them
+    if tokens > kept_by_leaf(columns, itemsize, set_tokens):  # one leaf may have all of them
         return whole
     return int(min(tokens * columns * itemsize, whole))
 

@@ -39,7 +39,7 @@ class ActivationHooks:
         offload: whether new tokens wait on the host.
         apart: whether what the leaves of the samples add is kept apart, until the sum of those before them is here.
         leads: whether no other rank has leaves before these, which are added at once where they are read once.
-        of_set: the tokens of the whole set, on all ranks.
+        set_tokens: the tokens of the whole set, on all ranks.
         on_read: called when a watched weight has read an input; may end the sample.
     """
 
@@ -48,7 +48,7 @@ class ActivationHooks:
         self.offload = False
         self.apart = False
         self.leads = False
-        self.of_set: float = math.inf
+        self.set_tokens: float = math.inf
         self.on_read: Callable[[], None] = _ignore
         self._model = model
         self._weights: dict[str, list[WatchedWeight]] = defaultdict(list)
@@ -99,7 +99,7 @@ class ActivationHooks:
             if readers not in self._gathered:
                 added = self.leads and not self.offload and self._once.issuperset(readers)
                 columns, apart = seen.tokens.shape[1], self.apart and not added
-                gathered = GatheredLeaves(columns, offload=self.offload, apart=apart, of_set=self.of_set)
+                gathered = GatheredLeaves(columns, offload=self.offload, apart=apart, set_tokens=self.set_tokens)
                 self._gathered[readers] = gathered
             self._gathered[readers].add((self._pass, leaf), seen.tokens)
         self._lost |= self._losing

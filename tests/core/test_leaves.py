@@ -144,7 +144,7 @@ def test_the_rank_of_a_leaf_multiplies_where_that_pays(columns: int, dtype: torc
         leaf = leaf_of(columns, torch.empty(0, columns, dtype=dtype))
         leaf.add(torch.ones(count, columns, dtype=dtype))
         assert (leaf.packed().triangle is None) == (count == kept)
-        few = leaf_of(columns, torch.empty(0, columns, dtype=dtype), of_set=0.8 * columns)
+        few = leaf_of(columns, torch.empty(0, columns, dtype=dtype), set_tokens=0.8 * columns)
         few.add(torch.ones(count, columns, dtype=dtype))
         assert few.packed().triangle is None or count > 0.8 * columns  # the set takes the dual route
 

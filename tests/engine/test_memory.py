@@ -79,7 +79,7 @@ def test_tokens_wait_on_the_host_where_the_device_is_small(ready: Any) -> None:
     assert small.offload
     assert small.device < free.device
     assert small.host > free.host
-    with pytest.raises(ConfigError, match=r"^max_memory is 0\.0\d GB and this merge may take .* GB on cuda: raise it"):
+    with pytest.raises(ConfigError, match=r"^max_memory is 0\.00 GB and this merge may take .* GB on cuda: raise it"):
         ready("cuda", Limits(small.device - 1))
     with pytest.raises(ConfigError, match=r"^max_host_memory is .* GB and this merge may take .* GB on the host"):
         ready("cuda", Limits(host=10**8))
